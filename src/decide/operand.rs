@@ -1,0 +1,208 @@
+//! Values in expressions: paths, literals and function calls. Shared by conditions and templates.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+
+use serde_json::Value;
+
+use super::function::{self, Function};
+use crate::model::path::{Found, Root};
+use crate::model::{Path, Timestamp};
+
+/// Calls nest this deep at most.
+const CALL_DEPTH_MAX: usize = 8;
+
+/// What an expression can see. Time and chance come in here, so that a repeat gives the same bytes.
+#[derive(Debug)]
+pub struct Scope<'a> {
+    /// The payload; `None` when it is not JSON.
+    pub payload: Option<&'a Value>,
+    /// What `$$` stands for.
+    pub context: &'a Value,
+    /// What `now()` answers.
+    pub now: Timestamp,
+    /// What `uuid()` and `random()` are derived from.
+    pub seed: u128,
+    /// How many values were drawn from the seed.
+    pub drawn: Cell<u64>,
+}
+
+impl<'a> Scope<'a> {
+    /// A scope over a payload alone.
+    pub fn of(payload: Option<&'a Value>) -> Self {
+        Self { payload, context: &Value::Null, now: Timestamp(0), seed: 0, drawn: Cell::new(0) }
+    }
+}
+
+/// A value expression.
+#[derive(Debug, Clone)]
+pub enum Operand {
+    /// A path into the payload or the context.
+    Path(Path),
+    /// A constant.
+    Literal(Value),
+    /// A function of other operands.
+    Call(&'static Function, Vec<Operand>),
+}
+
+/// What an operand came to.
+#[derive(Debug, Clone)]
+pub enum Got<'a> {
+    /// Nothing there.
+    Missing,
+    /// One value.
+    One(Cow<'a, Value>),
+    /// The values of a query that selects several.
+    Many(Vec<&'a Value>),
+}
+
+impl Operand {
+    /// Compiles an operand. `bare_is_path` says whether `order.id` without `$.` is a path.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with the text.
+    pub fn parse(text: &str, bare_is_path: bool) -> Result<Self, String> {
+        parse(text.trim(), bare_is_path, 0)
+    }
+
+    /// Its value in a scope.
+    ///
+    /// # Errors
+    /// A function refused its arguments.
+    pub fn value<'a>(&'a self, scope: &Scope<'a>) -> Result<Got<'a>, String> {
+        Ok(match self {
+            Self::Literal(value) => Got::One(Cow::Borrowed(value)),
+            Self::Path(path) => {
+                let root = match path.root() {
+                    Root::Payload => scope.payload,
+                    Root::Context => Some(scope.context),
+                };
+                match root.map(|value| path.find(value)) {
+                    Some(Found::One(value)) => Got::One(value),
+                    Some(Found::Many(values)) => Got::Many(values),
+                    Some(Found::Missing) | None => Got::Missing,
+                }
+            }
+            Self::Call(function, args) => {
+                let mut values = Vec::with_capacity(args.len());
+                for arg in args {
+                    values.push(arg.value(scope)?.into_value());
+                }
+                match (function.apply)(&values, scope)? {
+                    Some(value) => Got::One(Cow::Owned(value)),
+                    None => Got::Missing,
+                }
+            }
+        })
+    }
+
+    /// Every path the operand reads.
+    pub fn paths(&self) -> Vec<&Path> {
+        match self {
+            Self::Path(path) => vec![path],
+            Self::Literal(_) => Vec::new(),
+            Self::Call(_, args) => args.iter().flat_map(Self::paths).collect(),
+        }
+    }
+}
+
+impl Got<'_> {
+    /// As one value: several become an array, nothing is `None`.
+    pub fn into_value(self) -> Option<Value> {
+        match self {
+            Self::Missing => None,
+            Self::One(value) => Some(value.into_owned()),
+            Self::Many(values) => Some(Value::Array(values.into_iter().cloned().collect())),
+        }
+    }
+}
+
+fn parse(text: &str, bare_is_path: bool, depth: usize) -> Result<Operand, String> {
+    if depth > CALL_DEPTH_MAX {
+        return Err(format!("function calls may nest {CALL_DEPTH_MAX} deep at most"));
+    }
+    if text.is_empty() {
+        return Err("a value is missing here".into());
+    }
+    if text.starts_with('"') {
+        return serde_json::from_str::<String>(text)
+            .map(|s| Operand::Literal(Value::String(s)))
+            .map_err(|_| format!("{text} is no complete \"string\""));
+    }
+    if let Some(inner) = text.strip_prefix('\'') {
+        let inner = inner.strip_suffix('\'').ok_or_else(|| format!("{text} lacks its closing quote"))?;
+        return Ok(Operand::Literal(Value::String(inner.to_owned())));
+    }
+    if text.starts_with('$') {
+        return Path::parse(text).map(Operand::Path);
+    }
+    if let Some((name, rest)) = text.split_once('(')
+        && let Some(args) = rest.strip_suffix(')')
+        && is_word(name.trim())
+    {
+        let function = function::find(name.trim())?;
+        let mut operands = Vec::new();
+        if !args.trim().is_empty() {
+            for arg in split_top(args, ',') {
+                operands.push(parse(arg.trim(), false, depth + 1)?);
+            }
+        }
+        return call(function, operands);
+    }
+    match text {
+        "true" => return Ok(Operand::Literal(Value::Bool(true))),
+        "false" => return Ok(Operand::Literal(Value::Bool(false))),
+        "null" => return Ok(Operand::Literal(Value::Null)),
+        _ => {}
+    }
+    if !bare_is_path || text.contains(['.', '-']) || text.bytes().all(|b| b.is_ascii_digit()) {
+        if let Ok(Value::Number(number)) = serde_json::from_str(text) {
+            return Ok(Operand::Literal(Value::Number(number)));
+        }
+    }
+    if bare_is_path {
+        return Path::parse(text).map(Operand::Path);
+    }
+    Err(format!("`{text}` is neither a path (`$.…`), a number nor a quoted string"))
+}
+
+/// Checks the number of arguments.
+pub fn call(function: &'static Function, args: Vec<Operand>) -> Result<Operand, String> {
+    let (least, most) = function.args;
+    if args.len() < least || args.len() > most {
+        let expected = if least == most { format!("{least}") } else { format!("{least} to {most}") };
+        return Err(format!("`{}` takes {expected} argument(s), not {}", function.name, args.len()));
+    }
+    Ok(Operand::Call(function, args))
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// Splits at a separator outside quotes and brackets.
+pub fn split_top(text: &str, separator: char) -> Vec<&str> {
+    let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0usize);
+    let mut quote: Option<char> = None;
+    let mut escaped = false;
+    for (at, c) in text.char_indices() {
+        match quote {
+            Some('"') if escaped => escaped = false,
+            Some('"') if c == '\\' => escaped = true,
+            Some(q) if c == q => quote = None,
+            Some(_) => {}
+            None => match c {
+                '"' | '\'' => quote = Some(c),
+                '(' | '[' | '{' => depth += 1,
+                ')' | ']' | '}' => depth = depth.saturating_sub(1),
+                c if c == separator && depth == 0 => {
+                    parts.push(&text[start..at]);
+                    start = at + c.len_utf8();
+                }
+                _ => {}
+            },
+        }
+    }
+    parts.push(&text[start..]);
+    parts
+}

@@ -1,0 +1,178 @@
+//! What a delivery led to: the closed list of ways it can end.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::request::Response;
+use super::time::Timestamp;
+
+/// Which part of an exchange was under way when time ran out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Name look-up, TCP or TLS.
+    Connect,
+    /// Waiting for the status and headers.
+    Headers,
+    /// Reading the body.
+    Body,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "connecting",
+            Self::Headers => "waiting for the response headers",
+            Self::Body => "reading the response body",
+        })
+    }
+}
+
+/// Why there was no answer, or why an answer counts as none. A closed list: each has a stable code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// The name could not be resolved.
+    Dns(String),
+    /// No connection.
+    Connect(String),
+    /// The address rules refuse the destination; nothing was sent.
+    Blocked(String),
+    /// The TLS handshake failed.
+    Tls(String),
+    /// The total deadline passed.
+    Timeout(Phase),
+    /// The connection broke, or what came was not HTTP.
+    Protocol(String),
+    /// A redirect, which is never followed.
+    Redirect {
+        /// 3xx
+        status: u16,
+        /// Where it pointed.
+        location: Option<String>,
+    },
+    /// An answer other than 2xx and 3xx.
+    Status(u16),
+    /// The request could not be built: a template or header that cannot be sent.
+    Compose(String),
+    /// The job was leased during three unclean deaths of its worker.
+    CrashSuspect,
+    /// The event's time to live ran out before it could be delivered.
+    Expired,
+}
+
+impl Failure {
+    /// The stable code, as stored and shown.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Dns(_) => "dns",
+            Self::Connect(_) => "connect",
+            Self::Blocked(_) => "blocked_address",
+            Self::Tls(_) => "tls",
+            Self::Timeout(_) => "timeout",
+            Self::Protocol(_) => "protocol",
+            Self::Redirect { .. } => "redirect_not_followed",
+            Self::Status(_) => "status",
+            Self::Compose(_) => "compose",
+            Self::CrashSuspect => "crash_suspect",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// The response status, when there was one.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Status(status) | Self::Redirect { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Whether a real exchange took place (or was tried), so that it counts as an attempt.
+    pub fn is_exchange(&self) -> bool {
+        !matches!(self, Self::CrashSuspect | Self::Expired)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dns(why) => write!(f, "name look-up failed: {why}"),
+            Self::Connect(why) => write!(f, "connection failed: {why}"),
+            Self::Blocked(why) => write!(f, "address not allowed: {why}"),
+            Self::Tls(why) => write!(f, "TLS failed: {why}"),
+            Self::Timeout(phase) => write!(f, "timed out while {phase}"),
+            Self::Protocol(why) => write!(f, "broken exchange: {why}"),
+            Self::Redirect { status, location: Some(to) } => write!(f, "HTTP {status}: redirect to {to} not followed"),
+            Self::Redirect { status, location: None } => write!(f, "HTTP {status}: redirect not followed"),
+            Self::Status(status) => write!(f, "HTTP {status}"),
+            Self::Compose(why) => write!(f, "request could not be built: {why}"),
+            Self::CrashSuspect => f.write_str("crash_suspect: three workers died while they held it"),
+            Self::Expired => f.write_str("event TTL expired"),
+        }
+    }
+}
+
+/// What came of running a job once.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// A response arrived, whatever its status.
+    Answered(Response),
+    /// No usable response.
+    Failed(Failure),
+    /// The job was not tried: its lease is given back and nothing is counted.
+    Postponed,
+}
+
+/// How an attempt ended, as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ending {
+    /// 2xx.
+    Delivered,
+    /// Anything else.
+    Failed,
+    /// The worker went away before it recorded an answer.
+    Interrupted,
+    /// The answer came after the lease was lost; it changed nothing.
+    Stale,
+}
+
+impl Ending {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Delivered, Self::Failed, Self::Interrupted, Self::Stale];
+
+    /// The stored word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
+            Self::Stale => "stale",
+        }
+    }
+
+    /// Reads the stored word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|e| e.word() == word)
+    }
+}
+
+/// One try of a job, as kept in its history.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    /// Which send of the job this was, counting from 1.
+    pub number: u32,
+    /// The claim it ran under.
+    pub claim: i64,
+    /// How it ended.
+    pub ending: Ending,
+    /// The failure's code, if it failed.
+    pub code: Option<String>,
+    /// The response status, if there was one.
+    pub status: Option<u16>,
+    /// The failure, for people.
+    pub error: Option<String>,
+    /// How long the exchange took.
+    pub duration: Duration,
+    /// The first bytes of the response body.
+    pub response: Vec<u8>,
+    /// When the exchange ended.
+    pub at: Timestamp,
+}

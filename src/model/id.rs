@@ -1,0 +1,134 @@
+//! Typed ids and the generator that makes them.
+//!
+//! Every id is a ULID: 26 Crockford base32 characters that sort by time. The prefixed spelling
+//! (`evt_…`, `dlv_…`) is for people; both spellings are read.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Mutex;
+
+use ulid::{Generator, Ulid};
+
+use super::time::{Clock, Timestamp};
+
+/// Text that is no id of the expected kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an id: expected 26 characters (a ULID)")]
+pub struct BadId(pub String);
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident = $prefix:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub Ulid);
+
+        impl $name {
+            /// What the prefixed spelling starts with.
+            pub const PREFIX: &'static str = $prefix;
+
+            /// The next id of the generator.
+            pub fn next(ids: &dyn Ids) -> Self {
+                Self(ids.next())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut text = [0u8; ulid::ULID_LEN];
+                f.write_str(self.0.array_to_str(&mut text))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = BadId;
+
+            fn from_str(text: &str) -> Result<Self, BadId> {
+                let bare = text.strip_prefix($prefix).unwrap_or(text);
+                Ulid::from_string(bare).map(Self).map_err(|_| BadId(text.to_owned()))
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// An accepted event.
+    EventId = "evt_";
+    /// A unit of work: one delivery with all its attempts.
+    JobId = "dlv_";
+    /// One try of a job.
+    AttemptId = "att_";
+}
+
+impl AttemptId {
+    /// The id of a claim's attempt: derived, so that a repeated write names the same attempt.
+    pub fn of(job: JobId, claim: i64) -> Self {
+        Self(Ulid(job.0.0.wrapping_add(u128::from(claim.unsigned_abs()))))
+    }
+}
+
+/// Where ids come from. Passed in, so that a seed replays a run.
+pub trait Ids: Send + Sync {
+    /// A fresh id, larger than every one this generator gave before.
+    fn next(&self) -> Ulid;
+}
+
+/// Ids from the wall clock and the operating system's randomness.
+#[derive(Debug, Default)]
+pub struct SystemIds(Mutex<Generator>);
+
+impl Ids for SystemIds {
+    fn next(&self) -> Ulid {
+        // A poisoned lock still holds a usable generator: it is one number.
+        let mut generator = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match generator.generate() {
+            Ok(id) => id,
+            Err(overflow) => overflow.commit_overflow_random(),
+        }
+    }
+}
+
+/// Ids that count up from a seed: the same run gives the same ids.
+#[derive(Debug)]
+pub struct SeededIds(Mutex<u128>);
+
+impl SeededIds {
+    /// A generator whose first id carries the clock's time and the seed.
+    pub fn new(seed: u64, clock: &dyn Clock) -> Self {
+        let Timestamp(ms) = clock.now();
+        let time = u128::from(ms.max(0).unsigned_abs()) << 80;
+        Self(Mutex::new(time | (u128::from(seed) << 32)))
+    }
+}
+
+impl Ids for SeededIds {
+    fn next(&self) -> Ulid {
+        let mut last = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *last += 1;
+        Ulid(*last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_with_and_without_prefix() {
+        let id = EventId::next(&SystemIds::default());
+        assert_eq!(id.to_string().parse::<EventId>().unwrap(), id);
+        assert_eq!(format!("evt_{id}").parse::<EventId>().unwrap(), id);
+        assert!("evt_short".parse::<EventId>().is_err());
+        assert!("é".repeat(13).parse::<EventId>().is_err());
+    }
+
+    #[test]
+    fn a_generator_never_goes_back() {
+        let ids = SystemIds::default();
+        let mut last = ids.next();
+        for _ in 0..10_000 {
+            let next = ids.next();
+            assert!(next > last);
+            last = next;
+        }
+    }
+}

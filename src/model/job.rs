@@ -1,0 +1,150 @@
+//! A job: a row with a due time.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::id::{EventId, JobId};
+use super::lane::LaneId;
+use super::time::Timestamp;
+
+/// What a job is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A handler of the configuration, resolved when the job runs.
+    Handler(String),
+}
+
+impl Target {
+    /// The stored word for the kind of target.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Handler(_) => "handler",
+        }
+    }
+
+    /// The target's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Handler(name) => name,
+        }
+    }
+
+    /// The lane the target's jobs wait in.
+    pub fn lane(&self) -> LaneId {
+        match self {
+            Self::Handler(name) => LaneId::handler(name),
+        }
+    }
+
+    /// Reads what `kind` and `name` wrote; `None` for a kind this version does not know.
+    pub fn from_parts(kind: &str, name: &str) -> Option<Self> {
+        match kind {
+            "handler" => Some(Self::Handler(name.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JobState {
+    /// Waits for its due time.
+    Pending,
+    /// A worker has it until its due time.
+    Leased,
+    /// Delivered.
+    Done,
+    /// Given up, with a reason.
+    Dead,
+    /// Called off by a person.
+    Cancelled,
+}
+
+impl JobState {
+    /// All states, in the order of a job's life.
+    pub const ALL: [Self; 5] = [Self::Pending, Self::Leased, Self::Done, Self::Dead, Self::Cancelled];
+
+    /// The stored word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Leased => "leased",
+            Self::Done => "done",
+            Self::Dead => "dead",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl fmt::Display for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl FromStr for JobState {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|s| s.word() == text).ok_or_else(|| format!("unknown job state `{text}`"))
+    }
+}
+
+/// The right to record a job's outcome: it is lost when someone else claims the job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// The job.
+    pub job: JobId,
+    /// How often the job was claimed when the lease began: the fencing token.
+    pub claim: i64,
+}
+
+/// Work to be stored with the event that causes it.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// Its id.
+    pub id: JobId,
+    /// What it is for.
+    pub target: Target,
+    /// The consumer's idempotency key: `(scope, key)`. A key seen before drops this job.
+    pub key: Option<(String, String)>,
+}
+
+/// A job as stored, or as claimed.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Its id: the same over all attempts.
+    pub id: JobId,
+    /// The event that caused it.
+    pub event: EventId,
+    /// What it is for.
+    pub target: Target,
+    /// Where it stands.
+    pub state: JobState,
+    /// How many sends are on record, interrupted ones included.
+    pub attempt: u32,
+    /// How many of these were interrupted: their worker went away before an answer was recorded.
+    pub lost: u32,
+    /// How often it was claimed: the fencing token of the present lease.
+    pub claim: i64,
+    /// When it is due, or when its lease ends.
+    pub due_at: Timestamp,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// The last failure, for people.
+    pub last_error: Option<String>,
+}
+
+impl Job {
+    /// The lease this job was claimed with.
+    pub fn lease(&self) -> Lease {
+        Lease { job: self.id, claim: self.claim }
+    }
+
+    /// Attempts that count against the policy: real exchanges only.
+    pub fn counted(&self) -> u32 {
+        self.attempt.saturating_sub(self.lost)
+    }
+}

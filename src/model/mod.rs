@@ -1,0 +1,27 @@
+//! Ground floor: the nouns. Plain values without I/O, clock or chance.
+//!
+//! - [`id`]: typed ULIDs and the generator that is passed in
+//! - [`time`]: instants, durations as written, clocks
+//! - [`event`]: what came in; [`job`]: what must be done; [`lane`]: where it goes
+//! - [`attempt`]: what a delivery led to; [`request`]: an HTTP exchange as values
+//! - [`path`]: JSON paths; [`secret`]: text that never prints itself
+
+pub mod attempt;
+pub mod event;
+pub mod id;
+pub mod job;
+pub mod lane;
+pub mod path;
+pub mod request;
+pub mod secret;
+pub mod time;
+
+pub use attempt::{Attempt, Ending, Failure, Outcome, Phase};
+pub use event::{Body, Event, Inbound};
+pub use id::{AttemptId, EventId, Ids, JobId, SeededIds, SystemIds};
+pub use job::{Job, JobState, Lease, NewJob, Target};
+pub use lane::{Lane, LaneId, LaneSpec};
+pub use path::Path;
+pub use request::{Method, Request, Response};
+pub use secret::Secret;
+pub use time::{Clock, ManualClock, SystemClock, Timestamp};

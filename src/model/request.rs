@@ -1,0 +1,86 @@
+//! An HTTP exchange as values.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use url::Url;
+
+/// The methods a delivery may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// `GET`, always without a body.
+    Get,
+    /// `POST`, the default.
+    Post,
+    /// `PUT`
+    Put,
+    /// `PATCH`
+    Patch,
+    /// `DELETE`
+    Delete,
+}
+
+impl Method {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Get, Self::Post, Self::Put, Self::Patch, Self::Delete];
+
+    /// As it stands on the wire.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl FromStr for Method {
+    type Err = String;
+
+    /// Upper case only.
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|m| m.word() == text).ok_or_else(|| format!("unknown HTTP method `{text}`"))
+    }
+}
+
+/// One request, complete: nothing is added on the way but `Host` and `Content-Length`.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Where to.
+    pub url: Url,
+    /// How.
+    pub method: Method,
+    /// Headers in the order they are sent.
+    pub headers: Vec<(String, String)>,
+    /// The body; empty for `GET`.
+    pub body: Bytes,
+    /// Total deadline: name look-up, connection, TLS, headers and body together.
+    pub timeout: Duration,
+    /// Who sends, which decides what addresses may be reached and which connections are shared.
+    pub destination: String,
+}
+
+/// One answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// The first bytes of the body, up to the cap.
+    pub body: Bytes,
+    /// The body was longer than the cap, or broke off after its status had arrived.
+    pub truncated: bool,
+    /// The `Retry-After` header as sent.
+    pub retry_after: Option<String>,
+    /// The `Location` header as sent.
+    pub location: Option<String>,
+}
