@@ -10,3 +10,4 @@
 
 pub mod decide;
 pub mod model;
+pub mod store;

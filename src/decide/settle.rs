@@ -17,6 +17,8 @@ pub struct Commit {
     pub lane: LaneId,
     /// What becomes of the job.
     pub finish: Finish,
+    /// Sends on record after this commit.
+    pub sent: u32,
     /// The attempt, if there was an exchange.
     pub attempt: Option<Attempt>,
     /// What the lane's breaker learns; `None` when it need not know.
@@ -64,7 +66,10 @@ pub struct Timing {
 
 /// Settles an outcome. `chance` is a random number in `0.0..1.0` for the jitter.
 pub fn settle(job: &Job, outcome: &Outcome, policy: &RetryPolicy, timing: Timing, chance: f64) -> Commit {
-    let commit = |finish, attempt, lane_fact| Commit { lease: job.lease(), lane: job.target.lane(), finish, attempt, lane_fact };
+    let commit = |finish, attempt: Option<Attempt>, lane_fact| {
+        let sent = job.attempt + u32::from(attempt.is_some());
+        Commit { lease: job.lease(), lane: job.target.lane(), finish, sent, attempt, lane_fact }
+    };
     let (failure, response) = match outcome {
         Outcome::Postponed => return commit(Finish::Released, None, None),
         Outcome::Answered(response) if (200..300).contains(&response.status) => {

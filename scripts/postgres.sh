@@ -1,0 +1,74 @@
+# Finds a Postgres server for the tests, or starts a throw-away one, or installs one and starts it.
+# Sourced by scripts/test.sh; sets TIDEHOOK_TEST_POSTGRES. Fails when there is still none.
+#
+#   1. TIDEHOOK_TEST_POSTGRES, a URL of a role that may create databases
+#   2. a server on 127.0.0.1:5432 that lets `postgres` in
+#   3. a throw-away server from installed binaries, removed at the end
+#   4. Debian's postgresql package, then 3
+
+postgres_bin() {
+  local dir
+  for dir in "$(command -v initdb >/dev/null && dirname "$(readlink -f "$(command -v initdb)")")" /usr/lib/postgresql/*/bin /usr/local/pgsql/bin /opt/homebrew/opt/postgresql*/bin; do
+    [ -n "$dir" ] && [ -x "$dir/initdb" ] && [ -x "$dir/postgres" ] && { echo "$dir"; return 0; }
+  done
+  return 1
+}
+
+postgres_answers() {
+  local client
+  client=$(command -v psql || true)
+  [ -n "$client" ] && "$client" -w "$1" -c 'select 1' >/dev/null 2>&1
+}
+
+postgres_stop() {
+  if [ -n "${POSTGRES_DIR:-}" ]; then
+    postgres_as "$POSTGRES_BIN/pg_ctl" -D "$POSTGRES_DIR/data" -m immediate stop >/dev/null 2>&1 || true
+    rm -rf "$POSTGRES_DIR"
+  fi
+}
+
+# The server refuses to run as root, so root hands it to an unprivileged user.
+postgres_as() {
+  if [ "$(id -u)" = 0 ]; then
+    runuser -u "$POSTGRES_USER_NAME" -- "$@"
+  else
+    "$@"
+  fi
+}
+
+postgres_start() {
+  POSTGRES_BIN=$1
+  POSTGRES_DIR=$(mktemp -d)
+  POSTGRES_USER_NAME=postgres
+  id postgres >/dev/null 2>&1 || POSTGRES_USER_NAME=nobody
+  chmod 755 "$POSTGRES_DIR"
+  [ "$(id -u)" = 0 ] && chown "$POSTGRES_USER_NAME" "$POSTGRES_DIR"
+  local port
+  port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])' 2>/dev/null || echo 54329)
+  (cd "$POSTGRES_DIR" && postgres_as "$POSTGRES_BIN/initdb" -D "$POSTGRES_DIR/data" -U postgres -A trust --no-sync >/dev/null)
+  # Durability is not what these tests measure; the crash tests kill tidehook and stop this server, not the machine.
+  (cd "$POSTGRES_DIR" && postgres_as "$POSTGRES_BIN/pg_ctl" -D "$POSTGRES_DIR/data" -w -t 60 -l "$POSTGRES_DIR/log" \
+    -o "-p $port -k $POSTGRES_DIR -c listen_addresses=127.0.0.1 -c max_connections=300 -c fsync=off -c full_page_writes=off" start >/dev/null)
+  export TIDEHOOK_TEST_POSTGRES="postgres://postgres@127.0.0.1:$port/postgres"
+  trap postgres_stop EXIT
+}
+
+postgres_ready() {
+  if [ -n "${TIDEHOOK_TEST_POSTGRES:-}" ]; then
+    return 0
+  fi
+  local standard="postgres://postgres@127.0.0.1:5432/postgres"
+  if postgres_answers "$standard"; then
+    export TIDEHOOK_TEST_POSTGRES=$standard
+    return 0
+  fi
+  local bin
+  if ! bin=$(postgres_bin); then
+    echo "No Postgres found: installing it." >&2
+    local sudo=""
+    [ "$(id -u)" = 0 ] || sudo="sudo"
+    $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends postgresql >/dev/null || true
+    bin=$(postgres_bin) || { echo "There is no Postgres server and none could be installed. Set TIDEHOOK_TEST_POSTGRES." >&2; return 1; }
+  fi
+  postgres_start "$bin"
+}

@@ -1,0 +1,502 @@
+//! The reference store: the verbs over maps, for tests and simulation. Nothing survives the process.
+//!
+//! It is the specification in the plainest form; the conformance suite holds the SQL stores to it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::error::{Error, Result};
+use super::sql::short_key;
+use super::{
+    Accepted, Ask, Claimed, Each, EventFilter, Intake, JobFilter, Keep, Lanes, Look, Offer, Page, Rejection, Retry, Totals, Work,
+};
+use crate::decide::breaker::{self, Allows};
+use crate::decide::rate;
+use crate::decide::settle::{Commit, Finish, LaneFact};
+use crate::model::lane::{Breaker, Bucket};
+use crate::model::time::Clock;
+use crate::model::{
+    Attempt, Ending, Event, EventId, Job, JobId, JobState, Lane, LaneId, LaneSpec, Lease, ManualClock, SystemClock, Timestamp,
+};
+
+/// The reference store.
+pub struct Memory {
+    clock: Box<dyn Clock>,
+    world: Mutex<World>,
+}
+
+#[derive(Default)]
+struct World {
+    events: BTreeMap<EventId, Event>,
+    jobs: BTreeMap<JobId, Row>,
+    attempts: BTreeMap<(JobId, i64), Attempt>,
+    keys: HashMap<(String, String), Key>,
+    lanes: BTreeMap<LaneId, Lane>,
+    rejections: BTreeMap<(String, String), (u64, Timestamp)>,
+}
+
+struct Row {
+    job: Job,
+    expires_at: Option<Timestamp>,
+}
+
+struct Key {
+    event: EventId,
+    body: Option<Vec<u8>>,
+    expires_at: Timestamp,
+}
+
+impl Memory {
+    /// An empty store, on the given clock or the machine's.
+    pub fn new(clock: Option<ManualClock>) -> Self {
+        let clock: Box<dyn Clock> = match clock {
+            Some(clock) => Box::new(clock),
+            None => Box::new(SystemClock),
+        };
+        Self { clock, world: Mutex::default() }
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl World {
+    /// Who holds a key, if it still counts.
+    fn holder(&self, key: &(String, String), now: Timestamp) -> Option<&Key> {
+        self.keys.get(key).filter(|k| k.expires_at > now)
+    }
+
+    fn accept(&mut self, offer: &Offer, now: Timestamp) -> Accepted {
+        let inbound = &offer.inbound;
+        if let Some(event) = self.events.get(&offer.id) {
+            let jobs = self.jobs.values().filter(|r| r.job.event == event.id).map(|r| r.job.id);
+            return Accepted::New { event: event.id, jobs: jobs.collect() };
+        }
+        let about = format!("{}|{}", inbound.source, inbound.kind);
+        let call = inbound.idempotency_key.as_ref().map(|k| (format!("call:{about}"), short_key(k)));
+        let provider = inbound.dedupe_key.as_ref().map(|k| (format!("provider:{about}"), short_key(k)));
+        if let Some(held) = call.as_ref().and_then(|k| self.holder(k, now)) {
+            let same = held.body.as_deref() == Some(&inbound.body.bytes()[..]);
+            return if same { Accepted::Duplicate(held.event) } else { Accepted::Conflict(held.event) };
+        }
+        if let Some(held) = provider.as_ref().and_then(|k| self.holder(k, now)) {
+            return Accepted::Duplicate(held.event);
+        }
+        let key_of = |key: &(String, String)| (short_key(&key.0), short_key(&key.1));
+        let seen: Vec<Option<EventId>> =
+            offer.plan.jobs.iter().map(|j| j.key.as_ref().and_then(|k| self.holder(&key_of(k), now)).map(|k| k.event)).collect();
+        if let Some(first) = seen.iter().flatten().next()
+            && seen.iter().all(Option::is_some)
+        {
+            return Accepted::Duplicate(*first);
+        }
+        let expires_at = now.plus(offer.key_ttl);
+        let body = call.is_some().then(|| inbound.body.bytes().to_vec());
+        let consumer: Vec<_> = offer.plan.jobs.iter().filter_map(|j| j.key.as_ref().map(key_of)).collect();
+        let unique_key = provider.as_ref().or(call.as_ref()).or(consumer.first()).map(|(_, word)| word.clone());
+        if let Some(key) = call {
+            self.keys.insert(key, Key { event: offer.id, body, expires_at });
+        }
+        for key in provider.into_iter().chain(consumer) {
+            if self.holder(&key, now).is_none() {
+                self.keys.insert(key, Key { event: offer.id, body: None, expires_at });
+            }
+        }
+        self.events.insert(
+            offer.id,
+            Event {
+                id: offer.id,
+                source: inbound.source.clone(),
+                kind: inbound.kind.clone(),
+                headers: inbound.headers.clone(),
+                body: inbound.body.clone(),
+                unique_key,
+                created_at: now,
+            },
+        );
+        let fresh = offer.plan.jobs.iter().zip(&seen).filter(|(_, seen)| seen.is_none()).map(|(job, _)| job);
+        let mut ids = Vec::new();
+        for new in fresh {
+            let job = Job {
+                id: new.id,
+                event: offer.id,
+                target: new.target.clone(),
+                state: JobState::Pending,
+                attempt: 0,
+                lost: 0,
+                claim: 0,
+                due_at: now,
+                created_at: now,
+                finished_at: None,
+                last_error: None,
+            };
+            ids.push(new.id);
+            self.jobs.insert(new.id, Row { job, expires_at: offer.event_ttl.map(|ttl| now.plus(ttl)) });
+        }
+        Accepted::New { event: offer.id, jobs: ids }
+    }
+
+    fn due(&self, lane: &LaneId, now: Timestamp) -> Vec<(Timestamp, JobId)> {
+        let open = self.jobs.values().filter(|r| r.job.finished_at.is_none() && r.job.due_at <= now);
+        let mut due: Vec<_> = open.filter(|r| r.job.target.lane() == *lane).map(|r| (r.job.due_at, r.job.id)).collect();
+        due.sort_unstable();
+        due
+    }
+
+    fn allowed(&self, lane: &Lane, most: u32, now: Timestamp) -> u32 {
+        let most = match breaker::allows(&lane.breaker, now) {
+            Allows::NothingBefore(_) => 0,
+            Allows::Probe => most.min(1),
+            Allows::All => most,
+            Allows::AtMost(limit) => {
+                let held = |r: &&Row| r.job.state == JobState::Leased && r.job.due_at > now && r.job.target.lane() == lane.id;
+                let live = u32::try_from(self.jobs.values().filter(held).count()).unwrap_or(u32::MAX);
+                most.min(limit.saturating_sub(live))
+            }
+        };
+        match &lane.bucket {
+            None => most,
+            Some(bucket) => most.min(rate::available(&rate::refilled(bucket, now))),
+        }
+    }
+
+    fn claim(&mut self, ask: &Ask, now: Timestamp) -> Vec<Claimed> {
+        let runs = |lane: &&Lane| {
+            !lane.paused
+                && !ask.skip.contains(&lane.id)
+                && !matches!(breaker::allows(&lane.breaker, now), Allows::NothingBefore(_))
+        };
+        let mut picked: Vec<Lane> =
+            self.lanes.values().filter(runs).filter(|l| !self.due(&l.id, now).is_empty()).cloned().collect();
+        picked.sort_by(|a, b| (a.turn, &a.id).cmp(&(b.turn, &b.id)));
+        picked.truncate(usize::try_from(ask.jobs).unwrap_or(usize::MAX));
+        let share = (ask.jobs / u32::try_from(picked.len().max(1)).unwrap_or(1)).max(1);
+        let mut left = ask.jobs;
+        let mut claimed = Vec::new();
+        for mut lane in picked {
+            let want = self.allowed(&lane, ask.per_lane.min(share).min(left), now);
+            let lane_clean = lane.breaker.is_clean();
+            let mut taken = 0;
+            for (_, id) in self.due(&lane.id, now).into_iter().take(usize::try_from(want).unwrap_or(usize::MAX)) {
+                claimed.extend(self.lease(id, ask.lease, now).map(|job| Claimed { job, now, lane_clean }));
+                taken += 1;
+            }
+            left -= taken;
+            lane.turn = now;
+            lane.bucket = lane.bucket.map(|b| rate::spent(&rate::refilled(&b, now), taken));
+            if taken > 0 && breaker::allows(&lane.breaker, now) == Allows::Probe {
+                lane.breaker.probe_until = Some(now.plus(ask.lease));
+            }
+            self.lanes.insert(lane.id.clone(), lane);
+        }
+        claimed
+    }
+
+    fn lease(&mut self, id: JobId, lease: Duration, now: Timestamp) -> Option<Job> {
+        let row = self.jobs.get_mut(&id)?;
+        let job = &mut row.job;
+        if job.state == JobState::Leased {
+            job.attempt += 1;
+            job.lost += 1;
+            let attempt = Attempt {
+                number: job.attempt,
+                claim: job.claim,
+                ending: Ending::Interrupted,
+                code: Some("interrupted".to_owned()),
+                status: None,
+                error: Some("the worker went away before it recorded an answer".to_owned()),
+                duration: Duration::ZERO,
+                response: Vec::new(),
+                at: now,
+            };
+            self.attempts.insert((id, job.claim), attempt);
+        }
+        job.state = JobState::Leased;
+        job.claim += 1;
+        job.due_at = now.plus(lease);
+        Some(Job { last_error: None, ..job.clone() })
+    }
+
+    fn held(&mut self, lease: &Lease) -> Option<&mut Row> {
+        let row = self.jobs.get_mut(&lease.job)?;
+        (row.job.state == JobState::Leased && row.job.claim == lease.claim).then_some(row)
+    }
+
+    fn record(&mut self, commit: &Commit, now: Timestamp) -> Result<()> {
+        let held = self.held(&commit.lease).is_some();
+        if let Some(attempt) = &commit.attempt {
+            let ending = if held { attempt.ending } else { Ending::Stale };
+            self.attempts.insert((commit.lease.job, attempt.claim), Attempt { ending, at: now, ..attempt.clone() });
+        }
+        let Some(row) = self.held(&commit.lease) else { return Err(Error::LeaseLost) };
+        let job = &mut row.job;
+        job.attempt = commit.sent;
+        job.due_at = now;
+        match &commit.finish {
+            Finish::Done => (job.state, job.finished_at) = (JobState::Done, Some(now)),
+            Finish::Released => job.state = JobState::Pending,
+            Finish::Retry { after, error } => {
+                (job.state, job.due_at, job.last_error) = (JobState::Pending, now.plus(*after), Some(error.clone()));
+            }
+            Finish::Dead { error } => {
+                (job.state, job.finished_at, job.last_error) = (JobState::Dead, Some(now), Some(error.clone()));
+            }
+        }
+        if let (Some(fact), Some(lane)) = (commit.lane_fact, self.lanes.get_mut(&commit.lane)) {
+            lane.breaker = breaker::after(&lane.breaker, fact == LaneFact::Succeeded, now);
+        }
+        Ok(())
+    }
+}
+
+/// The same order and cut as the SQL stores.
+fn paged<K: Ord + Copy, V>(items: Vec<(K, V)>, after: Option<K>, page: Page) -> Vec<V> {
+    let beyond = |id: K| after.is_none_or(|a| if page.newest_first { id < a } else { id > a });
+    let mut items: Vec<_> = items.into_iter().filter(|(id, _)| beyond(*id)).collect();
+    items.sort_by_key(|(id, _)| *id);
+    if page.newest_first {
+        items.reverse();
+    }
+    items.into_iter().take(usize::try_from(page.limit).unwrap_or(usize::MAX)).map(|(_, v)| v).collect()
+}
+
+#[async_trait]
+impl Intake for Memory {
+    async fn accept(&self, offers: &[Offer]) -> Each<Accepted> {
+        let now = self.clock.now();
+        let mut world = self.world();
+        Ok(offers.iter().map(|offer| Ok(world.accept(offer, now))).collect())
+    }
+}
+
+#[async_trait]
+impl Work for Memory {
+    async fn claim(&self, ask: &Ask) -> Result<Vec<Claimed>> {
+        let now = self.clock.now();
+        Ok(if ask.jobs == 0 { Vec::new() } else { self.world().claim(ask, now) })
+    }
+
+    async fn extend(&self, leases: &[Lease], by: Duration) -> Each<()> {
+        let until = self.clock.now().plus(by);
+        let mut world = self.world();
+        let extend = |lease| match world.held(lease) {
+            Some(row) => {
+                row.job.due_at = until;
+                Ok(())
+            }
+            None => Err(Error::LeaseLost),
+        };
+        Ok(leases.iter().map(extend).collect())
+    }
+
+    async fn record(&self, commits: &[Commit]) -> Each<()> {
+        let now = self.clock.now();
+        let mut world = self.world();
+        Ok(commits.iter().map(|commit| world.record(commit, now)).collect())
+    }
+
+    async fn reclaim(&self) -> Result<u64> {
+        let now = self.clock.now();
+        let mut world = self.world();
+        let leased = world.jobs.values_mut().filter(|r| r.job.state == JobState::Leased && r.job.due_at > now);
+        Ok(leased.map(|r| r.job.due_at = now).count().try_into().unwrap_or(u64::MAX))
+    }
+
+    async fn retry(&self, which: &Retry) -> Result<u64> {
+        let now = self.clock.now();
+        let mut world = self.world();
+        let wanted = |job: &Job| match which {
+            Retry::One(id) => job.id == *id && matches!(job.state, JobState::Dead | JobState::Cancelled),
+            Retry::All { state, handler } => {
+                job.state == *state
+                    && (*state != JobState::Pending || job.attempt > 0)
+                    && handler.as_deref().is_none_or(|h| job.target.name() == h)
+            }
+        };
+        let mut revived = 0;
+        for row in world.jobs.values_mut().filter(|r| wanted(&r.job)) {
+            row.expires_at = None;
+            row.job = Job { state: JobState::Pending, attempt: 0, lost: 0, due_at: now, finished_at: None, ..row.job.clone() };
+            revived += 1;
+        }
+        Ok(revived)
+    }
+
+    async fn cancel(&self, job: JobId) -> Result<bool> {
+        let now = self.clock.now();
+        let mut world = self.world();
+        let Some(row) = world.jobs.get_mut(&job).filter(|r| r.job.finished_at.is_none()) else { return Ok(false) };
+        row.job = Job { state: JobState::Cancelled, claim: row.job.claim + 1, finished_at: Some(now), ..row.job.clone() };
+        Ok(true)
+    }
+
+    async fn expire(&self, most: u32) -> Result<u64> {
+        let now = self.clock.now();
+        let mut world = self.world();
+        let over = |r: &&mut Row| r.job.state == JobState::Pending && r.expires_at.is_some_and(|at| at <= now);
+        let mut expired = 0;
+        for row in world.jobs.values_mut().filter(over).take(usize::try_from(most).unwrap_or(usize::MAX)) {
+            let last_error = Some("event TTL expired".to_owned());
+            row.job =
+                Job { state: JobState::Dead, claim: row.job.claim + 1, finished_at: Some(now), last_error, ..row.job.clone() };
+            expired += 1;
+        }
+        Ok(expired)
+    }
+}
+
+#[async_trait]
+impl Lanes for Memory {
+    async fn tune(&self, specs: &[LaneSpec]) -> Result<()> {
+        let now = self.clock.now();
+        let mut world = self.world();
+        for spec in specs {
+            let fresh = || spec.rate.map(|rate| Bucket { rate, tokens: f64::from(rate), refilled_at: now });
+            match world.lanes.get_mut(&spec.id) {
+                Some(lane) => {
+                    lane.tenant.clone_from(&spec.tenant);
+                    lane.bucket = match (lane.bucket, spec.rate) {
+                        (Some(bucket), Some(rate)) => Some(Bucket { rate, ..bucket }),
+                        _ => fresh(),
+                    };
+                }
+                None => {
+                    let lane = Lane {
+                        id: spec.id.clone(),
+                        tenant: spec.tenant.clone(),
+                        paused: false,
+                        breaker: Breaker::default(),
+                        bucket: fresh(),
+                        turn: Timestamp(0),
+                    };
+                    world.lanes.insert(spec.id.clone(), lane);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn lanes(&self) -> Result<Vec<Lane>> {
+        Ok(self.world().lanes.values().cloned().collect())
+    }
+
+    async fn pause(&self, lane: &LaneId, paused: bool) -> Result<bool> {
+        Ok(self.world().lanes.get_mut(lane).map(|l| l.paused = paused).is_some())
+    }
+}
+
+#[async_trait]
+impl Look for Memory {
+    async fn events(&self, filter: &EventFilter, page: Page) -> Result<Vec<Event>> {
+        let world = self.world();
+        let wanted = |e: &&Event| {
+            filter.source.as_ref().is_none_or(|s| e.source == *s)
+                && filter.kind.as_ref().is_none_or(|k| e.kind == *k)
+                && filter.since.is_none_or(|t| e.created_at >= t)
+                && filter.until.is_none_or(|t| e.created_at <= t)
+        };
+        let found =
+            world.events.values().filter(wanted).map(|e| (e.id, Event { body: crate::model::Body::default(), ..e.clone() }));
+        Ok(paged(found.collect(), filter.after, page))
+    }
+
+    async fn events_by_id(&self, ids: &[EventId]) -> Result<BTreeMap<EventId, Event>> {
+        let world = self.world();
+        Ok(ids.iter().filter_map(|id| world.events.get(id).map(|e| (*id, e.clone()))).collect())
+    }
+
+    async fn jobs(&self, filter: &JobFilter, page: Page) -> Result<Vec<Job>> {
+        let world = self.world();
+        let wanted = |j: &&Job| {
+            (filter.states.is_empty() || filter.states.contains(&j.state))
+                && filter.attempted.is_none_or(|yes| yes == (j.attempt > 0))
+                && filter.handler.as_ref().is_none_or(|h| j.target.name() == h)
+                && filter.event.is_none_or(|e| j.event == e)
+        };
+        let found = world.jobs.values().map(|r| &r.job).filter(wanted).map(|j| (j.id, j.clone()));
+        Ok(paged(found.collect(), filter.after, page))
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Job>> {
+        Ok(self.world().jobs.get(&id).map(|r| r.job.clone()))
+    }
+
+    async fn attempts(&self, job: JobId) -> Result<Vec<Attempt>> {
+        Ok(self.world().attempts.range((job, i64::MIN)..=(job, i64::MAX)).map(|(_, a)| a.clone()).collect())
+    }
+
+    async fn totals(&self) -> Result<Totals> {
+        let world = self.world();
+        let count =
+            |test: fn(&Job) -> bool| i64::try_from(world.jobs.values().filter(|r| test(&r.job)).count()).unwrap_or(i64::MAX);
+        Ok(Totals { open: count(|j| j.finished_at.is_none()), dead: count(|j| j.state == JobState::Dead) })
+    }
+
+    async fn rejections(&self) -> Result<Vec<Rejection>> {
+        let world = self.world();
+        let all = world.rejections.iter().map(|((source, reason), (count, last_at))| Rejection {
+            source: source.clone(),
+            reason: reason.clone(),
+            count: *count,
+            last_at: *last_at,
+        });
+        Ok(all.collect())
+    }
+}
+
+#[async_trait]
+impl Keep for Memory {
+    async fn migrate(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        Ok(self.clock.now())
+    }
+
+    async fn reject(&self, rejections: &[Rejection]) -> Result<()> {
+        let now = self.clock.now();
+        let mut world = self.world();
+        for rejection in rejections {
+            let entry = world.rejections.entry((rejection.source.clone(), rejection.reason.clone())).or_insert((0, now));
+            *entry = (entry.0 + rejection.count, now);
+        }
+        Ok(())
+    }
+
+    async fn prune(&self, age: Duration, from: Option<EventId>, most: u32) -> Result<(u64, Option<EventId>)> {
+        let limit = self.clock.now().minus(age);
+        let mut world = self.world();
+        let old = world.events.values().filter(|e| e.created_at < limit && from.is_none_or(|f| e.id > f));
+        let old: Vec<EventId> = old.map(|e| e.id).take(usize::try_from(most).unwrap_or(usize::MAX)).collect();
+        let busy: BTreeSet<EventId> =
+            world.jobs.values().filter(|r| r.job.finished_at.is_none_or(|at| at >= limit)).map(|r| r.job.event).collect();
+        let gone: BTreeSet<EventId> = old.iter().copied().filter(|id| !busy.contains(id)).collect();
+        let jobs: BTreeSet<JobId> = world.jobs.values().filter(|r| gone.contains(&r.job.event)).map(|r| r.job.id).collect();
+        world.events.retain(|id, _| !gone.contains(id));
+        world.jobs.retain(|id, _| !jobs.contains(id));
+        world.attempts.retain(|(id, _), _| !jobs.contains(id));
+        Ok((u64::try_from(gone.len()).unwrap_or(u64::MAX), old.last().copied()))
+    }
+
+    async fn forget_keys(&self, most: u32) -> Result<u64> {
+        let now = self.clock.now();
+        let mut world = self.world();
+        let over: Vec<_> = world.keys.iter().filter(|(_, k)| k.expires_at <= now).map(|(key, _)| key.clone()).collect();
+        let over: Vec<_> = over.into_iter().take(usize::try_from(most).unwrap_or(usize::MAX)).collect();
+        for key in &over {
+            world.keys.remove(key);
+        }
+        Ok(u64::try_from(over.len()).unwrap_or(u64::MAX))
+    }
+
+    async fn weaknesses(&self) -> Result<Vec<String>> {
+        Ok(vec!["the memory store keeps nothing when the process ends".to_owned()])
+    }
+
+    async fn close(&self) {}
+}

@@ -1,0 +1,279 @@
+//! First floor: what is remembered.
+//!
+//! The store is a set of verbs over slices. Each call is one transaction that no caller can cancel half
+//! way; each answer is per item, in the order of the slice. It makes no decisions of its own: where a
+//! state is read and changed under a lock (breaker, throttle), it applies the pure functions of
+//! [`crate::decide`].
+//!
+//! - [`error`]: the few ways a verb can fail
+//! - [`memory`]: the reference store, for tests and simulation
+//! - [`sql`]: one text over typed pools, with a dialect for what differs
+
+pub mod error;
+pub mod memory;
+pub mod sql;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+pub use error::{Error, Result};
+
+use crate::decide::plan::Plan;
+use crate::decide::settle::Commit;
+use crate::model::{
+    Attempt, Event, EventId, Inbound, Job, JobId, JobState, Lane, LaneId, LaneSpec, Lease, ManualClock, Timestamp,
+};
+
+/// Answer to a slice. Outer error: the slice as a whole, and whether it was committed is not known.
+/// Inner: one item, in the order of the slice.
+pub type Each<T> = Result<Vec<Result<T>>>;
+
+/// Everything the engine needs from a database.
+pub trait Store: Intake + Work + Lanes + Look + Keep {}
+impl<T: Intake + Work + Lanes + Look + Keep> Store for T {}
+
+/// An event that wants to be accepted, with all the work it causes.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// The id it gets if it is new.
+    pub id: EventId,
+    /// What came in.
+    pub inbound: Inbound,
+    /// What it causes.
+    pub plan: Plan,
+    /// How long its keys are remembered.
+    pub key_ttl: Duration,
+    /// How long its deliveries may wait.
+    pub event_ttl: Option<Duration>,
+}
+
+/// What became of an offer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accepted {
+    /// Stored, with these jobs, in one transaction.
+    New {
+        /// The event's id.
+        event: EventId,
+        /// The jobs that were stored: those whose consumer had not seen the key yet.
+        jobs: Vec<JobId>,
+    },
+    /// Seen before: the id of the event that is stored.
+    Duplicate(EventId),
+    /// The idempotency key was used with another body.
+    Conflict(EventId),
+}
+
+/// A worker's wish for work.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// At most this many jobs: the worker's free slots.
+    pub jobs: u32,
+    /// At most this many of one lane.
+    pub per_lane: u32,
+    /// How long the lease lasts unless it is extended.
+    pub lease: Duration,
+    /// Lanes this worker cannot serve at the moment.
+    pub skip: Vec<LaneId>,
+}
+
+/// A job under lease.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// The job, with its new fencing token.
+    pub job: Job,
+    /// The database's clock at the claim.
+    pub now: Timestamp,
+    /// Whether the lane's breaker has nothing to remember, so that a success need not be told.
+    pub lane_clean: bool,
+}
+
+/// Taking events in.
+#[async_trait]
+pub trait Intake: Send + Sync {
+    /// Stores each new event with all the work it causes; answers duplicates with the first id.
+    async fn accept(&self, offers: &[Offer]) -> Each<Accepted>;
+}
+
+/// Working jobs off.
+#[async_trait]
+pub trait Work: Send + Sync {
+    /// Takes due jobs under lease, lanes in turn. Short, and committed before it answers.
+    async fn claim(&self, ask: &Ask) -> Result<Vec<Claimed>>;
+    /// Moves the end of leases ahead. `LeaseLost` for one that someone else has.
+    async fn extend(&self, leases: &[Lease], by: Duration) -> Each<()>;
+    /// Records outcomes: attempt, job and lane change together, or nothing does.
+    async fn record(&self, commits: &[Commit]) -> Each<()>;
+    /// Makes every lease end now. Only for a store that no other process can use.
+    async fn reclaim(&self) -> Result<u64>;
+    /// Dead jobs (or one job that has ended) become due again with a fresh attempt budget.
+    async fn retry(&self, which: &Retry) -> Result<u64>;
+    /// Calls an open job off. False when it has ended already or does not exist.
+    async fn cancel(&self, job: JobId) -> Result<bool>;
+    /// Open jobs whose time to live has passed become dead; answers how many.
+    async fn expire(&self, most: u32) -> Result<u64>;
+}
+
+/// Which jobs to try again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Retry {
+    /// This one, if it is dead or cancelled.
+    One(JobId),
+    /// All in this state (`Dead`: fresh budget; `Pending`: due now), of one handler if named.
+    All {
+        /// `Dead`, or `Pending` for those that wait for a retry.
+        state: JobState,
+        /// Only this handler's.
+        handler: Option<String>,
+    },
+}
+
+/// Lanes.
+#[async_trait]
+pub trait Lanes: Send + Sync {
+    /// Writes what the configuration says of lanes, and keeps what is known of them.
+    async fn tune(&self, specs: &[LaneSpec]) -> Result<()>;
+    /// All lanes, by id.
+    async fn lanes(&self) -> Result<Vec<Lane>>;
+    /// Pauses or resumes a lane; false when there is none.
+    async fn pause(&self, lane: &LaneId, paused: bool) -> Result<bool>;
+}
+
+/// A page of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// At most this many.
+    pub limit: u32,
+    /// Newest first instead of oldest first.
+    pub newest_first: bool,
+}
+
+/// Which events.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// Only this source's.
+    pub source: Option<String>,
+    /// Only this type.
+    pub kind: Option<String>,
+    /// Accepted at or after.
+    pub since: Option<Timestamp>,
+    /// Accepted before or at.
+    pub until: Option<Timestamp>,
+    /// Beyond this id in the order of the page.
+    pub after: Option<EventId>,
+}
+
+/// Which jobs.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// Only in one of these states; empty is all.
+    pub states: Vec<JobState>,
+    /// Only with at least one attempt (`Some(true)`) or with none (`Some(false)`).
+    pub attempted: Option<bool>,
+    /// Only this handler's.
+    pub handler: Option<String>,
+    /// Only this event's.
+    pub event: Option<EventId>,
+    /// Beyond this id in the order of the page.
+    pub after: Option<JobId>,
+}
+
+/// A rejected request, by source and reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// The source it was sent to.
+    pub source: String,
+    /// Why: a stable word.
+    pub reason: String,
+    /// How often.
+    pub count: u64,
+    /// When last.
+    pub last_at: Timestamp,
+}
+
+/// Totals that are kept up with the work, never counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Jobs that are open.
+    pub open: i64,
+    /// Jobs that are dead.
+    pub dead: i64,
+}
+
+/// Reading.
+#[async_trait]
+pub trait Look: Send + Sync {
+    /// A list of events; bodies are left out.
+    async fn events(&self, filter: &EventFilter, page: Page) -> Result<Vec<Event>>;
+    /// Events with their bodies; unknown ids are left out.
+    async fn events_by_id(&self, ids: &[EventId]) -> Result<BTreeMap<EventId, Event>>;
+    /// A list of jobs.
+    async fn jobs(&self, filter: &JobFilter, page: Page) -> Result<Vec<Job>>;
+    /// One job.
+    async fn job(&self, id: JobId) -> Result<Option<Job>>;
+    /// A job's attempts, in order.
+    async fn attempts(&self, job: JobId) -> Result<Vec<Attempt>>;
+    /// Totals.
+    async fn totals(&self) -> Result<Totals>;
+    /// Rejected requests, by source and reason.
+    async fn rejections(&self) -> Result<Vec<Rejection>>;
+}
+
+/// Housekeeping.
+#[async_trait]
+pub trait Keep: Send + Sync {
+    /// Brings the schema up to date; safe when two processes start at once.
+    async fn migrate(&self) -> Result<()>;
+    /// The database's clock; the cheapest way to see that it answers.
+    async fn now(&self) -> Result<Timestamp>;
+    /// Adds to the counts of rejected requests.
+    async fn reject(&self, rejections: &[Rejection]) -> Result<()>;
+    /// Removes events older than `age` whose jobs have all ended, with all that is theirs, starting after
+    /// `from`. Answers how many went, and where to go on (`None` at the end).
+    async fn prune(&self, age: Duration, from: Option<EventId>, most: u32) -> Result<(u64, Option<EventId>)>;
+    /// Removes keys whose time has passed; answers how many.
+    async fn forget_keys(&self, most: u32) -> Result<u64>;
+    /// Warnings about settings that weaken a promise.
+    async fn weaknesses(&self) -> Result<Vec<String>>;
+    /// Finishes what is under way and closes the connections.
+    async fn close(&self);
+}
+
+/// How to reach a database.
+#[derive(Debug, Clone)]
+pub struct Address {
+    /// `sqlite:…`, `postgres://…`
+    pub url: crate::model::Secret,
+    /// Pool size.
+    pub connections: u32,
+    /// Tests put a clock here; otherwise the database's own is used.
+    pub clock: Option<ManualClock>,
+}
+
+/// Opens the store of one dialect.
+pub type Open = fn(Address) -> futures::future::BoxFuture<'static, Result<Arc<dyn Store>>>;
+
+/// The dialects: the URL schemes and how to open them.
+pub static DIALECTS: &[(&[&str], Open)] = &[
+    (&["sqlite"], |address| Box::pin(sql::sqlite::open(address))),
+    (&["postgres", "postgresql"], |address| Box::pin(sql::postgres::open(address))),
+];
+
+/// Opens the store a URL names. `memory:` is the reference store.
+///
+/// # Errors
+/// The URL names no known dialect, or the database cannot be opened.
+pub async fn connect(address: Address) -> Result<Arc<dyn Store>> {
+    let scheme = address.url.expose().split(':').next().unwrap_or("").to_owned();
+    if scheme == "memory" {
+        return Ok(Arc::new(memory::Memory::new(address.clock)));
+    }
+    let open = DIALECTS.iter().find(|(schemes, _)| schemes.contains(&scheme.as_str())).map(|(_, open)| open);
+    let Some(open) = open else {
+        let known: Vec<&str> = DIALECTS.iter().flat_map(|(schemes, _)| schemes.iter().copied()).collect();
+        return Err(Error::Corrupt(format!("database URL starts with `{scheme}:`; known are {}", known.join(", "))));
+    };
+    open(address).await
+}

@@ -1,0 +1,121 @@
+//! The few things in which databases differ.
+
+use async_trait::async_trait;
+use sqlx::Pool;
+use sqlx::migrate::Migrator;
+
+use super::rows::{
+    AttemptRow, CountRow, DueRow, EventRow, IdRow, JobRow, KeyRow, LaneRow, NameRow, NowRow, RejectionRow, TotalRow,
+};
+use super::seam::{Binds, Reads, Runs};
+use super::statement::Rows;
+use crate::store::error::Error;
+
+/// What a database must be able to take and give for the shared statements.
+pub trait Speaks:
+    Runs
+    + Binds<i64>
+    + Binds<Option<i64>>
+    + Binds<f64>
+    + Binds<String>
+    + Binds<Option<String>>
+    + Reads<AttemptRow>
+    + Reads<CountRow>
+    + Reads<DueRow>
+    + Reads<EventRow>
+    + Reads<IdRow>
+    + Reads<JobRow>
+    + Reads<KeyRow>
+    + Reads<LaneRow>
+    + Reads<NameRow>
+    + Reads<NowRow>
+    + Reads<RejectionRow>
+    + Reads<TotalRow>
+{
+}
+
+/// A database tidehook can live in.
+#[async_trait]
+pub trait Dialect: Speaks {
+    /// Its name in messages and caches.
+    const WORD: &'static str;
+    /// The database's clock: an expression for milliseconds since 1970 as a 64-bit number.
+    const NOW: &'static str;
+    /// Starts a transaction that will write.
+    const BEGIN: &'static str;
+    /// Locks the rows of a `SELECT` until the transaction ends.
+    const LOCK: &'static str;
+    /// The same, leaving out rows that someone else has locked.
+    const SKIP_LOCKED: &'static str;
+
+    /// The embedded migrations.
+    fn migrator() -> Migrator;
+
+    /// Runs the migrations; safe when two processes start at once.
+    async fn migrate(pool: &Pool<Self>) -> Result<(), Error>;
+
+    /// Appends the next placeholder and counts it.
+    fn placeholder(out: &mut String, next: &mut usize);
+
+    /// Appends a table of bound values without its alias, or with it where the columns are named there,
+    /// and counts its placeholders.
+    fn rows(out: &mut String, columns: &[(&str, &str)], next: &mut usize);
+
+    /// Binds the values of a `{rows: …}`.
+    fn bind_rows(args: &mut Self::Arguments, rows: Rows) -> sqlx::Result<()>;
+
+    /// Takes due jobs of each lane, at most the number beside it, oldest first, and puts them under lease.
+    ///
+    /// The one statement that is written per dialect: with row locks it is one round trip, without them
+    /// it is a look and an update that nobody can come between.
+    async fn take(
+        conn: &mut Self::Connection,
+        clock: Option<i64>,
+        lease_ms: i64,
+        wants: &[(String, i64)],
+    ) -> sqlx::Result<Vec<DueRow>>;
+
+    /// Settings that weaken a promise, one sentence each.
+    async fn weaknesses(conn: &mut Self::Connection) -> sqlx::Result<Vec<String>>;
+
+    /// Whether a statement failed because of someone else and may be tried again.
+    fn is_busy(error: &sqlx::Error) -> bool;
+
+    /// Whether the connection, not the database, may have been the cause.
+    fn is_stale_connection(error: &sqlx::Error) -> bool {
+        matches!(error, sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed)
+            || matches!(error, sqlx::Error::Database(e) if e.code().is_some_and(|c| c.starts_with("57P")))
+    }
+
+    /// What an error means to a caller.
+    fn error(error: sqlx::Error) -> Error;
+}
+
+/// Embedded migrations: number, name and text of each, in order.
+pub(super) fn migrations(list: &[(i64, &'static str, &'static str)]) -> Migrator {
+    use sqlx::migrate::{Migration, MigrationType};
+    let migrations = list.iter().map(|(number, name, text)| {
+        Migration::new(*number, (*name).into(), MigrationType::Simple, sqlx::SqlSafeStr::into_sql_str(*text), false)
+    });
+    Migrator { migrations: migrations.collect::<Vec<_>>().into(), ..Migrator::DEFAULT }
+}
+
+/// A database with another program's tables is left alone.
+pub(super) async fn refuse_foreign<D: Dialect>(conn: &mut D::Connection, tables: &'static str) -> Result<(), Error> {
+    let rows: Vec<NameRow> = super::statement::sql::<D>(tables).all(conn).await.map_err(D::error)?;
+    let tables = super::keep::names(rows);
+    let has = |name: &str| tables.iter().any(|t| t == name);
+    if has("jobs") && !has("lanes") {
+        let why = "this database holds the tables of another program (qhook keeps its own in the same names); \
+                   give tidehook a database of its own";
+        return Err(Error::Corrupt(why.to_owned()));
+    }
+    Ok(())
+}
+
+pub(super) fn migration_error<D: Dialect>(error: sqlx::migrate::MigrateError) -> Error {
+    match error {
+        sqlx::migrate::MigrateError::Execute(error) => D::error(error),
+        other => Error::Corrupt(format!("the schema cannot be brought up to date: {other}")),
+    }
+}

@@ -1,0 +1,286 @@
+//! Taking events in: keys, event, jobs and counters in one transaction.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use async_trait::async_trait;
+use sha2::{Digest, Sha256};
+
+use super::dialect::Dialect;
+use super::rows::KeyRow;
+use super::statement::{Rows, sql};
+use super::{SqlStore, each};
+use crate::model::time::millis;
+use crate::model::{EventId, JobId};
+use crate::store::{Accepted, Each, Intake, Offer};
+
+const INSERT_KEYS: &str = "INSERT INTO keys (scope, word, event_id, fingerprint, expires_at)
+    SELECT r.scope, r.word, r.event_id, r.fingerprint, {now} + r.ttl
+    FROM {rows: scope text, word text, event_id text, fingerprint text, ttl int} AS r WHERE true
+    ON CONFLICT (scope, word) DO NOTHING";
+const READ_KEYS: &str = "SELECT k.scope, k.word, k.event_id, k.fingerprint, k.expires_at, {now} AS now
+    FROM {rows: scope text, word text} AS r JOIN keys k ON k.scope = r.scope AND k.word = r.word";
+const DELETE_KEYS: &str =
+    "DELETE FROM keys WHERE (scope, word) IN (SELECT r.scope, r.word FROM {rows: scope text, word text} AS r)";
+const INSERT_EVENTS: &str = "INSERT INTO events (id, source, kind, headers, body, unique_key, created_at)
+    SELECT r.id, r.source, r.kind, r.headers, r.body, r.unique_key, {now}
+    FROM {rows: id text, source text, kind text, headers text, body bytes, unique_key text} AS r WHERE true
+    ON CONFLICT (id) DO NOTHING";
+const INSERT_JOBS: &str = "INSERT INTO jobs
+    (id, event_id, target_kind, target_name, lane, state, attempt, lost, claim, due_at, created_at, expires_at)
+    SELECT r.id, r.event_id, r.target_kind, r.target_name, r.lane, 'pending', 0, 0, 0, {now}, {now}, {now} + r.ttl
+    FROM {rows: id text, event_id text, target_kind text, target_name text, lane text, ttl int} AS r WHERE true
+    ON CONFLICT (id) DO NOTHING";
+pub(super) const COUNT: &str = "INSERT INTO counters (name, shard, value) VALUES (?, ?, ?)
+    ON CONFLICT (name, shard) DO UPDATE SET value = counters.value + excluded.value";
+
+pub(super) const ALL: &[&str] = &[INSERT_KEYS, READ_KEYS, DELETE_KEYS, INSERT_EVENTS, INSERT_JOBS, COUNT];
+
+/// Keys longer than this are stored as their hash.
+const KEY_BYTES_MAX: usize = 200;
+
+/// A key that an offer wants to hold.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Want {
+    scope: String,
+    word: String,
+    event: EventId,
+    fingerprint: Option<String>,
+    ttl_ms: i64,
+}
+
+/// Who holds a key.
+struct Holder {
+    event: EventId,
+    fingerprint: Option<String>,
+}
+
+type Held = HashMap<(String, String), Holder>;
+
+#[async_trait]
+impl<D: Dialect> Intake for SqlStore<D> {
+    async fn accept(&self, offers: &[Offer]) -> Each<Accepted> {
+        each(offers, |offers| {
+            let store = self.clone();
+            async move {
+                let answers = store
+                    .write(move |store, conn| {
+                        let offers = offers.clone();
+                        Box::pin(async move { accept::<D>(conn, &store, &offers).await })
+                    })
+                    .await?;
+                Ok(answers.into_iter().map(Ok).collect())
+            }
+        })
+        .await
+    }
+}
+
+async fn accept<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, offers: &[Offer]) -> sqlx::Result<Vec<Accepted>> {
+    let clock = store.clock();
+    // First the keys that stand for whole events, then those of single consumers.
+    let mut answers: Vec<Option<Accepted>> = vec![None; offers.len()];
+    let event_keys: Vec<Vec<Want>> = offers.iter().map(event_wants).collect();
+    let held = hold::<D>(conn, clock, event_keys.iter().flatten().cloned().collect()).await?;
+    for (at, wants) in event_keys.iter().enumerate() {
+        answers[at] = wants.iter().find_map(|want| taken(want, &held));
+    }
+
+    let consumer_keys: Vec<Vec<Option<Want>>> = offers.iter().map(consumer_wants).collect();
+    let open = |at: &usize| answers[*at].is_none();
+    let wants = (0..offers.len()).filter(open).flat_map(|at| consumer_keys[at].iter().flatten().cloned());
+    let held = hold::<D>(conn, clock, wants.collect()).await?;
+    let mut stored: Vec<(usize, Vec<usize>)> = Vec::new();
+    let mut given_up = Vec::new();
+    for at in 0..offers.len() {
+        if answers[at].is_some() {
+            continue;
+        }
+        let seen = |job: usize| consumer_keys[at][job].as_ref().and_then(|want| taken(want, &held));
+        let jobs: Vec<usize> = (0..offers[at].plan.jobs.len()).filter(|job| seen(*job).is_none()).collect();
+        let first_seen = (0..offers[at].plan.jobs.len()).find_map(seen);
+        match (jobs.is_empty(), first_seen) {
+            // Every consumer has seen it: the event is a duplicate, and leaves no key of its own behind.
+            (true, Some(duplicate)) => {
+                given_up.extend(event_keys[at].iter().cloned());
+                answers[at] = Some(duplicate);
+            }
+            _ => stored.push((at, jobs)),
+        }
+    }
+    if !given_up.is_empty() {
+        sql::<D>(DELETE_KEYS).rows(key_rows(&given_up)).run(conn).await?;
+    }
+    insert::<D>(conn, store, offers, &stored, &consumer_keys).await?;
+    for (at, jobs) in stored {
+        let jobs: Vec<JobId> = jobs.into_iter().map(|job| offers[at].plan.jobs[job].id).collect();
+        answers[at] = Some(Accepted::New { event: offers[at].id, jobs });
+    }
+    Ok(first_ids(offers, answers))
+}
+
+/// A duplicate of an item of the same slice that itself turned out to be a duplicate names the first.
+fn first_ids(offers: &[Offer], answers: Vec<Option<Accepted>>) -> Vec<Accepted> {
+    let mut firsts: HashMap<EventId, EventId> = HashMap::new();
+    for (offer, answer) in offers.iter().zip(&answers) {
+        if let Some(Accepted::Duplicate(first)) = answer {
+            firsts.insert(offer.id, *first);
+        }
+    }
+    let resolve = |mut id: EventId| {
+        while let Some(first) = firsts.get(&id) {
+            id = *first;
+        }
+        id
+    };
+    answers
+        .into_iter()
+        .zip(offers)
+        .map(|(answer, offer)| match answer {
+            Some(Accepted::Duplicate(id)) => Accepted::Duplicate(resolve(id)),
+            Some(Accepted::Conflict(id)) => Accepted::Conflict(resolve(id)),
+            Some(new) => new,
+            None => Accepted::New { event: offer.id, jobs: Vec::new() },
+        })
+        .collect()
+}
+
+/// Takes the keys that are free, and answers who holds each.
+async fn hold<D: Dialect>(conn: &mut D::Connection, clock: Option<i64>, mut wants: Vec<Want>) -> sqlx::Result<Held> {
+    if wants.is_empty() {
+        return Ok(Held::new());
+    }
+    // In one order everywhere, so that two slices cannot wait for each other's keys. The sort is stable:
+    // of two items with one key the first of the slice gets it.
+    wants.sort_by(|a, b| (&a.scope, &a.word).cmp(&(&b.scope, &b.word)));
+    loop {
+        sql::<D>(INSERT_KEYS).bind(clock).rows(want_rows(&wants)).run(conn).await?;
+        let rows: Vec<KeyRow> = sql::<D>(READ_KEYS).bind(clock).rows(key_rows(&wants)).all(conn).await?;
+        let ours: BTreeSet<String> = wants.iter().map(|w| w.event.to_string()).collect();
+        let expired: Vec<Want> = rows
+            .iter()
+            .filter(|row| row.expires_at <= row.now && !ours.contains(&row.event_id))
+            .filter_map(|row| wants.iter().find(|w| w.scope == row.scope && w.word == row.word).cloned())
+            .collect();
+        if expired.is_empty() {
+            return rows.into_iter().map(holder).collect();
+        }
+        sql::<D>(DELETE_KEYS).rows(key_rows(&expired)).run(conn).await?;
+    }
+}
+
+fn holder(row: KeyRow) -> sqlx::Result<((String, String), Holder)> {
+    let event = row.event_id.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
+    Ok(((row.scope, row.word), Holder { event, fingerprint: row.fingerprint }))
+}
+
+/// What it means that someone else holds a wanted key.
+fn taken(want: &Want, held: &Held) -> Option<Accepted> {
+    let holder = held.get(&(want.scope.clone(), want.word.clone()))?;
+    if holder.event == want.event {
+        return None;
+    }
+    let same = want.fingerprint.is_none() || want.fingerprint == holder.fingerprint;
+    Some(if same { Accepted::Duplicate(holder.event) } else { Accepted::Conflict(holder.event) })
+}
+
+fn event_wants(offer: &Offer) -> Vec<Want> {
+    let inbound = &offer.inbound;
+    let ttl_ms = millis(offer.key_ttl);
+    let mut wants = Vec::new();
+    if let Some(key) = &inbound.idempotency_key {
+        let fingerprint = Some(hex::encode(Sha256::digest(inbound.body.bytes())));
+        let scope = format!("call:{}|{}", inbound.source, inbound.kind);
+        wants.push(Want { scope: short(&scope), word: short(key), event: offer.id, fingerprint, ttl_ms });
+    }
+    if let Some(key) = &inbound.dedupe_key {
+        let scope = format!("provider:{}|{}", inbound.source, inbound.kind);
+        wants.push(Want { scope: short(&scope), word: short(key), event: offer.id, fingerprint: None, ttl_ms });
+    }
+    wants
+}
+
+fn consumer_wants(offer: &Offer) -> Vec<Option<Want>> {
+    let ttl_ms = millis(offer.key_ttl);
+    let want =
+        |scope: &str, word: &str| Want { scope: short(scope), word: short(word), event: offer.id, fingerprint: None, ttl_ms };
+    offer.plan.jobs.iter().map(|job| job.key.as_ref().map(|(scope, key)| want(scope, key))).collect()
+}
+
+/// Long texts are stored as their hash, so that an index entry stays small.
+pub(crate) fn short(text: &str) -> String {
+    if text.len() <= KEY_BYTES_MAX && !text.contains('\0') {
+        return text.to_owned();
+    }
+    format!("sha256:{}", hex::encode(Sha256::digest(text.as_bytes())))
+}
+
+fn want_rows(wants: &[Want]) -> Rows {
+    Rows::default()
+        .text(wants.iter().map(|w| w.scope.clone()))
+        .text(wants.iter().map(|w| w.word.clone()))
+        .text(wants.iter().map(|w| w.event.to_string()))
+        .maybe_text(wants.iter().map(|w| w.fingerprint.clone()))
+        .int(wants.iter().map(|w| w.ttl_ms))
+}
+
+fn key_rows(wants: &[Want]) -> Rows {
+    let unique: BTreeSet<(&String, &String)> = wants.iter().map(|w| (&w.scope, &w.word)).collect();
+    Rows::default().text(unique.iter().map(|(s, _)| (*s).clone())).text(unique.iter().map(|(_, w)| (*w).clone()))
+}
+
+async fn insert<D: Dialect>(
+    conn: &mut D::Connection,
+    store: &SqlStore<D>,
+    offers: &[Offer],
+    stored: &[(usize, Vec<usize>)],
+    keys: &[Vec<Option<Want>>],
+) -> sqlx::Result<()> {
+    if stored.is_empty() {
+        return Ok(());
+    }
+    let clock = store.clock();
+    let each = || stored.iter().map(|(at, _)| &offers[*at]);
+    let headers = each().map(|o| serde_json::to_string(&o.inbound.headers)).collect::<Result<Vec<_>, _>>();
+    let unique = stored.iter().map(|(at, _)| {
+        let inbound = &offers[*at].inbound;
+        let consumer = keys[*at].iter().flatten().next().map(|w| w.word.clone());
+        inbound.dedupe_key.clone().or_else(|| inbound.idempotency_key.clone()).map(|k| short(&k)).or(consumer)
+    });
+    let events = Rows::default()
+        .text(each().map(|o| o.id.to_string()))
+        .text(each().map(|o| o.inbound.source.clone()))
+        .text(each().map(|o| o.inbound.kind.clone()))
+        .text(headers.map_err(|e| sqlx::Error::Encode(Box::new(e)))?)
+        .bytes(each().map(|o| o.inbound.body.bytes().to_vec()))
+        .maybe_text(unique);
+    sql::<D>(INSERT_EVENTS).bind(clock).rows(events).run(conn).await?;
+
+    let jobs: Vec<(&Offer, usize)> = stored.iter().flat_map(|(at, jobs)| jobs.iter().map(|j| (&offers[*at], *j))).collect();
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    let targets = || jobs.iter().map(|(o, j)| &o.plan.jobs[*j].target);
+    let rows = Rows::default()
+        .text(jobs.iter().map(|(o, j)| o.plan.jobs[*j].id.to_string()))
+        .text(jobs.iter().map(|(o, _)| o.id.to_string()))
+        .text(targets().map(|t| t.kind()))
+        .text(targets().map(|t| t.name()))
+        .text(targets().map(|t| t.lane().0))
+        .maybe_int(jobs.iter().map(|(o, _)| o.event_ttl.map(millis)));
+    // A repeated slice inserts nothing, so it counts nothing.
+    let inserted = sql::<D>(INSERT_JOBS).bind(clock).bind(clock).bind(clock).rows(rows).run(conn).await?;
+    let mut counts = BTreeMap::from([("created", i64::try_from(inserted).unwrap_or(i64::MAX))]);
+    count::<D>(conn, store.0.shard, &mut counts).await
+}
+
+/// Adds to the totals, in the order of their names.
+pub(super) async fn count<D: Dialect>(
+    conn: &mut D::Connection,
+    shard: i64,
+    counts: &mut BTreeMap<&'static str, i64>,
+) -> sqlx::Result<()> {
+    for (name, by) in counts.iter().filter(|(_, by)| **by != 0) {
+        sql::<D>(COUNT).bind((*name).to_owned()).bind(shard).bind(*by).run(conn).await?;
+    }
+    Ok(())
+}

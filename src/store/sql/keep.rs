@@ -1,0 +1,120 @@
+//! Housekeeping.
+
+use async_trait::async_trait;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::SqlStore;
+use super::dialect::Dialect;
+use super::intake::{count, short};
+use super::rows::{CountRow, IdRow, NameRow, NowRow};
+use super::statement::{Rows, sql};
+use crate::model::time::millis;
+use crate::model::{EventId, Timestamp};
+use crate::store::error::Result;
+use crate::store::{Keep, Rejection};
+
+const NOW: &str = "SELECT {now} AS now";
+const REJECT: &str = "INSERT INTO rejections (source, reason, count, first_at, last_at)
+    SELECT r.source, r.reason, r.n, {now}, {now} FROM {rows: source text, reason text, n int} AS r WHERE true
+    ON CONFLICT (source, reason) DO UPDATE SET count = rejections.count + excluded.count, last_at = excluded.last_at";
+const OLD_EVENTS: &str = "SELECT id FROM events WHERE id > ? AND created_at < {now} - ? ORDER BY id LIMIT ?";
+const BUSY_EVENTS: &str =
+    "SELECT DISTINCT event_id AS id FROM jobs WHERE event_id IN (SELECT r.wanted FROM {rows: wanted text} AS r)
+    AND (finished_at IS NULL OR finished_at >= {now} - ?)";
+const DEAD_JOBS: &str = "SELECT COUNT(*) AS n FROM jobs WHERE state = 'dead'
+    AND event_id IN (SELECT r.wanted FROM {rows: wanted text} AS r)";
+const DELETE_ATTEMPTS: &str = "DELETE FROM attempts WHERE job_id IN
+    (SELECT id FROM jobs WHERE event_id IN (SELECT r.wanted FROM {rows: wanted text} AS r))";
+const DELETE_JOBS: &str = "DELETE FROM jobs WHERE event_id IN (SELECT r.wanted FROM {rows: wanted text} AS r)";
+const DELETE_EVENTS: &str = "DELETE FROM events WHERE id IN (SELECT r.wanted FROM {rows: wanted text} AS r)";
+const OLD_KEYS: &str = "DELETE FROM keys WHERE (scope, word) IN (SELECT scope, word FROM keys WHERE expires_at <= {now} LIMIT ?)";
+
+pub(super) const ALL: &[&str] =
+    &[NOW, REJECT, OLD_EVENTS, BUSY_EVENTS, DEAD_JOBS, DELETE_ATTEMPTS, DELETE_JOBS, DELETE_EVENTS, OLD_KEYS];
+
+#[async_trait]
+impl<D: Dialect> Keep for SqlStore<D> {
+    async fn migrate(&self) -> Result<()> {
+        D::migrate(&self.0.write).await
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        let row = self
+            .read(|store, conn| Box::pin(async move { sql::<D>(NOW).bind(store.clock()).first::<NowRow>(conn).await }))
+            .await?;
+        Ok(Timestamp(row.map_or(0, |r| r.now)))
+    }
+
+    async fn reject(&self, rejections: &[Rejection]) -> Result<()> {
+        if rejections.is_empty() {
+            return Ok(());
+        }
+        let mut rejections = rejections.to_vec();
+        rejections.sort_by(|a, b| (&a.source, &a.reason).cmp(&(&b.source, &b.reason)));
+        self.run(move |store| {
+            let rows = Rows::default()
+                .text(rejections.iter().map(|r| short(&r.source)))
+                .text(rejections.iter().map(|r| r.reason.clone()))
+                .int(rejections.iter().map(|r| i64::try_from(r.count).unwrap_or(i64::MAX)));
+            sql::<D>(REJECT).bind(store.clock()).bind(store.clock()).rows(rows)
+        })
+        .await
+        .map(|_| ())
+    }
+
+    async fn prune(&self, age: Duration, from: Option<EventId>, most: u32) -> Result<(u64, Option<EventId>)> {
+        self.write(move |store, conn| Box::pin(async move { prune::<D>(conn, &store, age, from, most).await })).await
+    }
+
+    async fn forget_keys(&self, most: u32) -> Result<u64> {
+        self.run(move |store| sql::<D>(OLD_KEYS).bind(store.clock()).bind(i64::from(most))).await
+    }
+
+    async fn weaknesses(&self) -> Result<Vec<String>> {
+        self.read(|_, conn| Box::pin(async move { D::weaknesses(conn).await })).await
+    }
+
+    async fn close(&self) {
+        self.0.write.close().await;
+        self.0.read.close().await;
+    }
+}
+
+async fn prune<D: Dialect>(
+    conn: &mut D::Connection,
+    store: &SqlStore<D>,
+    age: Duration,
+    from: Option<EventId>,
+    most: u32,
+) -> sqlx::Result<(u64, Option<EventId>)> {
+    let clock = store.clock();
+    let from = from.map_or_else(String::new, |id| id.to_string());
+    let old: Vec<IdRow> = sql::<D>(OLD_EVENTS).bind(from).bind(clock).bind(millis(age)).bind(i64::from(most)).all(conn).await?;
+    let Some(last) = old.last() else { return Ok((0, None)) };
+    let last = last.id.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
+    let wanted = |ids: &[String]| Rows::default().text(ids.iter().cloned());
+    let ids: Vec<String> = old.into_iter().map(|r| r.id).collect();
+    let busy: Vec<IdRow> = sql::<D>(BUSY_EVENTS).rows(wanted(&ids)).bind(clock).bind(millis(age)).all(conn).await?;
+    let ids: Vec<String> = ids.into_iter().filter(|id| !busy.iter().any(|b| b.id == *id)).collect();
+    if ids.is_empty() {
+        return Ok((0, Some(last)));
+    }
+    let dead: Option<CountRow> = sql::<D>(DEAD_JOBS).rows(wanted(&ids)).first(conn).await?;
+    sql::<D>(DELETE_ATTEMPTS).rows(wanted(&ids)).run(conn).await?;
+    sql::<D>(DELETE_JOBS).rows(wanted(&ids)).run(conn).await?;
+    let gone = sql::<D>(DELETE_EVENTS).rows(wanted(&ids)).run(conn).await?;
+    let mut counts = BTreeMap::from([("dead", -dead.map_or(0, |r| r.n))]);
+    count::<D>(conn, store.0.shard, &mut counts).await?;
+    Ok((gone, Some(last)))
+}
+
+/// Every shared statement, for the test that prepares them on every dialect.
+pub fn statements() -> Vec<&'static str> {
+    [super::intake::ALL, super::work::ALL, super::lanes::ALL, super::look::ALL, ALL].concat()
+}
+
+/// The names a catalogue query answers.
+pub(super) fn names(rows: Vec<NameRow>) -> Vec<String> {
+    rows.into_iter().map(|r| r.name).collect()
+}

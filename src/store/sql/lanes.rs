@@ -1,0 +1,57 @@
+//! Lanes: what the configuration says of them, and what people do to them.
+
+use async_trait::async_trait;
+
+use super::SqlStore;
+use super::dialect::Dialect;
+use super::rows::LaneRow;
+use super::statement::{Rows, sql};
+use crate::model::{Lane, LaneId, LaneSpec};
+use crate::store::Lanes;
+use crate::store::error::Result;
+
+// A changed rate starts with a full second's worth; an unchanged one keeps its tokens.
+const TUNE: &str = "INSERT INTO lanes (id, tenant, paused, failures, ramp, rate, tokens, refilled_at, turn)
+    SELECT r.id, r.tenant, 0, 0, 0, r.rate, COALESCE(r.rate, 0), {now}, 0
+    FROM {rows: id text, tenant text, rate int} AS r WHERE true
+    ON CONFLICT (id) DO UPDATE SET tenant = excluded.tenant, rate = excluded.rate
+    WHERE lanes.tenant <> excluded.tenant OR COALESCE(lanes.rate, -1) <> COALESCE(excluded.rate, -1)";
+const LANES: &str =
+    "SELECT id, tenant, paused, failures, open_until, probe_until, ramp, rate, tokens, refilled_at, turn, {now} AS now
+    FROM lanes ORDER BY id";
+const PAUSE: &str = "UPDATE lanes SET paused = ? WHERE id = ?";
+
+pub(super) const ALL: &[&str] = &[TUNE, LANES, PAUSE];
+
+#[async_trait]
+impl<D: Dialect> Lanes for SqlStore<D> {
+    async fn tune(&self, specs: &[LaneSpec]) -> Result<()> {
+        if specs.is_empty() {
+            return Ok(());
+        }
+        let mut specs = specs.to_vec();
+        specs.sort_by(|a, b| a.id.cmp(&b.id));
+        self.run(move |store| {
+            let rows = Rows::default()
+                .text(specs.iter().map(|s| s.id.0.clone()))
+                .text(specs.iter().map(|s| s.tenant.clone()))
+                .maybe_int(specs.iter().map(|s| s.rate.map(i64::from)));
+            sql::<D>(TUNE).bind(store.clock()).rows(rows)
+        })
+        .await
+        .map(|_| ())
+    }
+
+    async fn lanes(&self) -> Result<Vec<Lane>> {
+        let rows = self
+            .read(|store, conn| Box::pin(async move { sql::<D>(LANES).bind(store.clock()).all::<LaneRow>(conn).await }))
+            .await?;
+        Ok(rows.into_iter().map(Lane::from).collect())
+    }
+
+    async fn pause(&self, lane: &LaneId, paused: bool) -> Result<bool> {
+        let lane = lane.0.clone();
+        let changed = self.run(move |_| sql::<D>(PAUSE).bind(i64::from(paused)).bind(lane.clone())).await?;
+        Ok(changed > 0)
+    }
+}

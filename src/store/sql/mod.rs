@@ -1,0 +1,177 @@
+//! The stores that speak SQL: the verbs once, over typed pools, and a dialect for what differs.
+//!
+//! - [`seam`]: what shared statements need from a database; [`statement`]: static text and its binds
+//! - [`dialect`]: the few things that differ; [`postgres`], [`sqlite`]: one dialect each
+//! - [`tx`]: a transaction that cannot be left half way
+//! - `rows`: rows and the model; `intake`, `work`, `lanes`, `look`, `keep`: the verbs, named as in [`super`]
+
+pub mod dialect;
+mod intake;
+mod keep;
+mod lanes;
+mod look;
+pub mod postgres;
+pub(crate) mod rows;
+pub mod seam;
+pub mod sqlite;
+pub mod statement;
+pub mod tx;
+mod work;
+
+pub(crate) use intake::short as short_key;
+pub use keep::statements;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use sqlx::Pool;
+
+use super::error::{Error, Result};
+use crate::model::time::Clock;
+use crate::model::{ManualClock, Timestamp};
+use dialect::Dialect;
+use tx::Tx;
+
+/// A verb that takes longer is taken for a database that does not answer.
+const VERB_TIME_MAX: Duration = Duration::from_secs(30);
+/// A passing conflict (deadlock, busy) is tried this often.
+const BUSY_TRIES: u32 = 5;
+
+/// A store over one dialect. Cheap to clone.
+#[derive(Debug)]
+pub struct SqlStore<D: Dialect>(Arc<Inner<D>>);
+
+impl<D: Dialect> Clone for SqlStore<D> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+#[derive(Debug)]
+struct Inner<D: Dialect> {
+    /// For statements that write.
+    write: Pool<D>,
+    /// For statements that only read.
+    read: Pool<D>,
+    /// Tests put a clock here; otherwise the database's own is used.
+    clock: Option<ManualClock>,
+    /// Which row of each counter this process adds to, so that processes do not wait for each other.
+    shard: i64,
+    /// Whatever must live as long as the store: SQLite's lock file.
+    _keep: Option<std::fs::File>,
+}
+
+impl<D: Dialect> SqlStore<D> {
+    fn new(write: Pool<D>, read: Pool<D>, clock: Option<ManualClock>, keep: Option<std::fs::File>) -> Self {
+        let shard = i64::from(std::process::id() % 64);
+        Self(Arc::new(Inner { write, read, clock, shard, _keep: keep }))
+    }
+
+    /// What `{now}` binds: an instant in tests, nothing otherwise.
+    fn clock(&self) -> Option<i64> {
+        self.0.clock.as_ref().map(|c| c.now().0)
+    }
+
+    /// Runs a verb in a task of its own, which no caller can cancel half way, inside one transaction.
+    ///
+    /// A passing conflict is tried again from the start.
+    async fn write<T, F>(&self, verb: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>> + Send + Sync + 'static,
+    {
+        let store = self.clone();
+        owned(async move {
+            let mut tries = 1;
+            loop {
+                match store.attempt(&verb).await {
+                    Ok(value) => return Ok(value),
+                    Err(error) if D::is_busy(&error) && tries < BUSY_TRIES => tries += 1,
+                    Err(error) => return Err(D::error(error)),
+                }
+            }
+        })
+        .await
+    }
+
+    async fn attempt<T, F>(&self, verb: &F) -> sqlx::Result<T>
+    where
+        F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>>,
+    {
+        let mut tx = Tx::begin(&self.0.write).await?;
+        match verb(self.clone(), tx.conn()?).await {
+            Ok(value) => tx.commit().await.map(|()| value),
+            Err(error) => {
+                tx.rollback().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs a reading verb, once more if the first connection turned out to be dead.
+    async fn read<T, F>(&self, verb: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>> + Send + Sync + 'static,
+    {
+        let store = self.clone();
+        owned(async move {
+            let mut tries = 0;
+            loop {
+                let mut conn = store.0.read.acquire().await.map_err(D::error)?;
+                match verb(store.clone(), &mut conn).await {
+                    Ok(value) => return Ok(value),
+                    Err(error) if tries < 2 && D::is_stale_connection(&error) => tries += 1,
+                    Err(error) => return Err(D::error(error)),
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// A task that goes on when its caller hangs up, and that ends when the database does not answer.
+async fn owned<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let task = tokio::spawn(async move {
+        match tokio::time::timeout(VERB_TIME_MAX, work).await {
+            Ok(done) => done,
+            Err(_) => Err(Error::Down(format!("no answer within {} s", VERB_TIME_MAX.as_secs()))),
+        }
+    });
+    match task.await {
+        Ok(done) => done,
+        Err(died) => Err(Error::Corrupt(format!("a store verb panicked: {died}"))),
+    }
+}
+
+/// Applies a slice: as a whole if it can be, item by item if one of them spoils it.
+async fn each<I, T, Fut>(items: &[I], whole: impl Fn(Vec<I>) -> Fut) -> super::Each<T>
+where
+    I: Clone,
+    Fut: Future<Output = Result<Vec<Result<T>>>>,
+{
+    if items.is_empty() {
+        return Ok(Vec::new());
+    }
+    match whole(items.to_vec()).await {
+        Err(Error::Corrupt(why)) if items.len() == 1 => Ok(vec![Err(Error::Corrupt(why))]),
+        Err(Error::Corrupt(_)) => {
+            let mut answers = Vec::with_capacity(items.len());
+            for item in items {
+                match whole(vec![item.clone()]).await {
+                    Ok(mut one) => answers.push(one.pop().unwrap_or_else(|| Err(Error::Corrupt("no answer".into())))),
+                    Err(Error::Corrupt(why)) => answers.push(Err(Error::Corrupt(why))),
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(answers)
+        }
+        other => other,
+    }
+}
+
+fn timestamp(ms: i64) -> Timestamp {
+    Timestamp(ms)
+}

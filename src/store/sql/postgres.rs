@@ -1,0 +1,187 @@
+//! Postgres: row locks that skip, arrays as tables, one statement per claim.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, Pool, Postgres};
+
+use super::SqlStore;
+use super::dialect::{Dialect, Speaks};
+use super::rows::{DueRow, NameRow};
+use super::statement::{Column, Rows, sql};
+use super::{keep, seam};
+use crate::store::error::{Error, Result};
+use crate::store::{Address, Store};
+
+crate::runs!(Postgres);
+impl Speaks for Postgres {}
+
+/// How long a request may wait for a connection: ingress answers 503 within two seconds.
+const ACQUIRE_MAX: Duration = Duration::from_millis(1_500);
+
+const TAKE: &str = "UPDATE jobs SET state = 'leased', claim = jobs.claim + 1, due_at = {now} + ?,
+    attempt = jobs.attempt + due.was_leased, lost = jobs.lost + due.was_leased
+    FROM (
+        SELECT j.id, j.state AS was, CAST(j.state = 'leased' AS INTEGER) AS was_leased
+        FROM {rows: lane text, most int} AS want CROSS JOIN LATERAL (
+            SELECT id, state FROM jobs WHERE jobs.lane = want.lane AND jobs.finished_at IS NULL AND jobs.due_at <= {now}
+            ORDER BY jobs.due_at LIMIT want.most {skip locked}
+        ) AS j
+    ) AS due
+    WHERE jobs.id = due.id
+    RETURNING jobs.id, jobs.event_id, jobs.target_kind, jobs.target_name, jobs.lane, jobs.attempt, jobs.lost,
+        jobs.claim, jobs.due_at, jobs.created_at, due.was, {now} AS now";
+
+/// Opens a Postgres store.
+///
+/// # Errors
+/// The URL cannot be read, or no connection can be made.
+pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
+    let options = PgConnectOptions::from_str(address.url.expose())
+        .map_err(|e| Error::Corrupt(format!("the Postgres URL cannot be read: {e}")))?
+        .application_name("tidehook")
+        .options([
+            // A statement or a lock that hangs must not hold a request; a crashed peer must not hold a row.
+            ("statement_timeout", "10s"),
+            ("lock_timeout", "5s"),
+            ("idle_in_transaction_session_timeout", "10s"),
+            ("tcp_user_timeout", "10s"),
+            // An acknowledged event is on disk, whatever the server's default.
+            ("synchronous_commit", "on"),
+        ]);
+    let pool = PgPoolOptions::new()
+        .max_connections(address.connections.max(1))
+        .acquire_timeout(ACQUIRE_MAX)
+        .test_before_acquire(false)
+        .connect_lazy_with(options);
+    Ok(Arc::new(SqlStore::new(pool.clone(), pool, address.clock, None)))
+}
+
+#[async_trait]
+impl Dialect for Postgres {
+    const WORD: &'static str = "postgres";
+    const NOW: &'static str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
+    const BEGIN: &'static str = "BEGIN";
+    const LOCK: &'static str = "FOR UPDATE";
+    const SKIP_LOCKED: &'static str = "FOR UPDATE SKIP LOCKED";
+
+    fn migrator() -> Migrator {
+        super::dialect::migrations(&[(1, "first", include_str!("../../../migrations/postgres/0001_first.sql"))])
+    }
+
+    async fn migrate(pool: &Pool<Self>) -> Result<()> {
+        let mut conn = pool.acquire().await.map_err(Self::error)?;
+        super::dialect::refuse_foreign::<Self>(
+            &mut conn,
+            "SELECT table_name::text AS name FROM information_schema.tables WHERE table_schema = current_schema()",
+        )
+        .await?;
+        // sqlx takes an advisory lock, so two processes that start at once wait for each other.
+        drop(conn);
+        Self::migrator().run(pool).await.map_err(super::dialect::migration_error::<Self>)
+    }
+
+    fn placeholder(out: &mut String, next: &mut usize) {
+        out.push('$');
+        out.push_str(&next.to_string());
+        *next += 1;
+    }
+
+    fn rows(out: &mut String, columns: &[(&str, &str)], next: &mut usize) {
+        // `UNNEST(…) AS alias(columns)`: the alias follows in the text, so the names go into a subquery.
+        out.push_str("(SELECT * FROM UNNEST(");
+        for (at, (_, kind)) in columns.iter().enumerate() {
+            out.push_str(if at > 0 { ", " } else { "" });
+            Self::placeholder(out, next);
+            out.push_str(match *kind {
+                "int" => "::bigint[]",
+                "bytes" => "::bytea[]",
+                _ => "::text[]",
+            });
+        }
+        let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+        out.push_str(") AS r(");
+        out.push_str(&names.join(", "));
+        out.push_str("))");
+    }
+
+    fn bind_rows(args: &mut Self::Arguments, rows: Rows) -> sqlx::Result<()> {
+        for column in rows.0 {
+            match column {
+                Column::Text(values) => <Self as seam::Binds<_>>::bind(args, values)?,
+                Column::Int(values) => <Self as seam::Binds<_>>::bind(args, values)?,
+                Column::Bytes(values) => <Self as seam::Binds<_>>::bind(args, values)?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(
+        conn: &mut Self::Connection,
+        clock: Option<i64>,
+        lease_ms: i64,
+        wants: &[(String, i64)],
+    ) -> sqlx::Result<Vec<DueRow>> {
+        if wants.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = Rows::default().text(wants.iter().map(|w| w.0.clone())).int(wants.iter().map(|w| w.1));
+        sql::<Self>(TAKE).bind(clock).bind(lease_ms).rows(rows).bind(clock).bind(clock).all(conn).await
+    }
+
+    async fn weaknesses(conn: &mut Self::Connection) -> sqlx::Result<Vec<String>> {
+        let rows: Vec<NameRow> = sql::<Self>(
+            "SELECT name::text AS name FROM pg_settings WHERE (name = 'fsync' AND setting = 'off') OR (name = 'full_page_writes' AND setting = 'off')",
+        )
+        .all(conn)
+        .await?;
+        let word = |name: String| format!("Postgres runs with {name}=off: an acknowledged event can be lost in a power failure");
+        Ok(keep::names(rows).into_iter().map(word).collect())
+    }
+
+    fn is_busy(error: &sqlx::Error) -> bool {
+        matches!(error, sqlx::Error::Database(e) if matches!(e.code().as_deref(), Some("40001" | "40P01" | "55P03")))
+    }
+
+    fn error(error: sqlx::Error) -> Error {
+        let code = match &error {
+            sqlx::Error::Database(e) => e.code().map(|c| c.into_owned()),
+            sqlx::Error::Encode(_)
+            | sqlx::Error::Decode(_)
+            | sqlx::Error::ColumnDecode { .. }
+            | sqlx::Error::ColumnNotFound(_) => {
+                return Error::Corrupt(error.to_string());
+            }
+            _ => return Error::Down(error.to_string()),
+        };
+        let text = error.to_string();
+        match code.as_deref().unwrap_or("") {
+            "53100" => Error::Full(text),
+            // Connection, resource, operator, system; a read-only replica; a conflict that did not pass;
+            // a schema that is not there yet.
+            c if ["08", "53", "57", "58", "28", "3D"].iter().any(|class| c.starts_with(class)) => Error::Down(text),
+            "25006" | "40001" | "40P01" | "55P03" | "42P01" => Error::Down(text),
+            _ => Error::Corrupt(text),
+        }
+    }
+}
+
+/// Creates a database of its own and answers its URL, for tests.
+///
+/// # Errors
+/// Those of the server.
+pub async fn create_database(server: &str, name: &str) -> sqlx::Result<String> {
+    let mut options = PgConnectOptions::from_str(server)?;
+    let mut conn = sqlx::PgConnection::connect_with(&options).await?;
+    let statement = format!("CREATE DATABASE \"{}\"", name.replace('"', ""));
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut conn).await?;
+    conn.close().await?;
+    options = options.database(name);
+    let mut url = url::Url::parse(server).map_err(|e| sqlx::Error::Configuration(Box::new(e)))?;
+    url.set_path(options.get_database().unwrap_or(name));
+    Ok(url.to_string())
+}

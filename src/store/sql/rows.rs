@@ -1,0 +1,185 @@
+//! Rows and the model.
+
+use std::time::Duration;
+
+use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
+
+use super::timestamp;
+use crate::model::event::Body;
+use crate::model::lane::{Breaker, Bucket};
+use crate::model::{Attempt, Ending, Event, Job, Lane, LaneId, Target};
+use crate::store::Rejection;
+use crate::store::error::{Error, Result};
+
+/// Declares a row: its columns by name, readable from every database that knows their types.
+macro_rules! rows {
+    ($($(#[$doc:meta])* $name:ident { $($column:ident: $type:ty),* $(,)? })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone)]
+        pub struct $name { $(#[doc = "The column of this name."] pub $column: $type,)* }
+
+        impl<'r, R: Row> FromRow<'r, R> for $name
+        where
+            &'static str: ColumnIndex<R>,
+            $($type: Decode<'r, R::Database> + Type<R::Database>,)*
+        {
+            fn from_row(row: &'r R) -> sqlx::Result<Self> {
+                Ok(Self { $($column: row.try_get(stringify!($column))?,)* })
+            }
+        }
+    )*};
+}
+
+rows! {
+    /// An event.
+    EventRow { id: String, source: String, kind: String, headers: String, body: Vec<u8>, unique_key: Option<String>, created_at: i64 }
+    /// A job.
+    JobRow {
+        id: String, event_id: String, target_kind: String, target_name: String, state: String, attempt: i64, lost: i64,
+        claim: i64, due_at: i64, created_at: i64, finished_at: Option<i64>, last_error: Option<String>,
+    }
+    /// A job just claimed: with the state it was in before and the database's clock.
+    DueRow {
+        id: String, event_id: String, target_kind: String, target_name: String, lane: String, attempt: i64, lost: i64,
+        claim: i64, due_at: i64, created_at: i64, was: String, now: i64,
+    }
+    /// An attempt.
+    AttemptRow {
+        number: i64, claim: i64, ending: String, code: Option<String>, status: Option<i64>, error: Option<String>,
+        duration_ms: i64, response: Vec<u8>, at: i64,
+    }
+    /// A lane.
+    LaneRow {
+        id: String, tenant: String, paused: i64, failures: i64, open_until: Option<i64>, probe_until: Option<i64>, ramp: i64,
+        rate: Option<i64>, tokens: f64, refilled_at: i64, turn: i64, now: i64,
+    }
+    /// A key and who has it.
+    KeyRow { scope: String, word: String, event_id: String, fingerprint: Option<String>, expires_at: i64, now: i64 }
+    /// An id.
+    IdRow { id: String }
+    /// A name.
+    NameRow { name: String }
+    /// A count.
+    CountRow { n: i64 }
+    /// The clock.
+    NowRow { now: i64 }
+    /// A total.
+    TotalRow { name: String, value: i64 }
+    /// A rejection.
+    RejectionRow { source: String, reason: String, count: i64, last_at: i64 }
+}
+
+fn corrupt(what: &str, value: &str) -> Error {
+    Error::Corrupt(format!("stored {what} `{value}` cannot be read"))
+}
+
+/// A stored number that this version keeps in 32 bits.
+pub(super) fn u32_of(value: i64) -> u32 {
+    u32::try_from(value.max(0)).unwrap_or(u32::MAX)
+}
+
+fn target(kind: &str, name: &str) -> Result<Target> {
+    Target::from_parts(kind, name).ok_or_else(|| corrupt("target", kind))
+}
+
+impl TryFrom<EventRow> for Event {
+    type Error = Error;
+
+    fn try_from(row: EventRow) -> Result<Self> {
+        Ok(Self {
+            id: row.id.parse().map_err(|_| corrupt("event id", &row.id))?,
+            headers: serde_json::from_str(&row.headers).map_err(|_| corrupt("headers", &row.id))?,
+            source: row.source,
+            kind: row.kind,
+            body: Body::new(row.body),
+            unique_key: row.unique_key,
+            created_at: timestamp(row.created_at),
+        })
+    }
+}
+
+impl TryFrom<JobRow> for Job {
+    type Error = Error;
+
+    fn try_from(row: JobRow) -> Result<Self> {
+        Ok(Self {
+            id: row.id.parse().map_err(|_| corrupt("job id", &row.id))?,
+            event: row.event_id.parse().map_err(|_| corrupt("event id", &row.event_id))?,
+            target: target(&row.target_kind, &row.target_name)?,
+            state: row.state.parse().map_err(|_| corrupt("job state", &row.state))?,
+            attempt: u32_of(row.attempt),
+            lost: u32_of(row.lost),
+            claim: row.claim,
+            due_at: timestamp(row.due_at),
+            created_at: timestamp(row.created_at),
+            finished_at: row.finished_at.map(timestamp),
+            last_error: row.last_error,
+        })
+    }
+}
+
+impl TryFrom<DueRow> for Job {
+    type Error = Error;
+
+    fn try_from(row: DueRow) -> Result<Self> {
+        JobRow {
+            id: row.id,
+            event_id: row.event_id,
+            target_kind: row.target_kind,
+            target_name: row.target_name,
+            state: "leased".to_owned(),
+            attempt: row.attempt,
+            lost: row.lost,
+            claim: row.claim,
+            due_at: row.due_at,
+            created_at: row.created_at,
+            finished_at: None,
+            last_error: None,
+        }
+        .try_into()
+    }
+}
+
+impl TryFrom<AttemptRow> for Attempt {
+    type Error = Error;
+
+    fn try_from(row: AttemptRow) -> Result<Self> {
+        Ok(Self {
+            number: u32_of(row.number),
+            claim: row.claim,
+            ending: Ending::from_word(&row.ending).ok_or_else(|| corrupt("ending", &row.ending))?,
+            code: row.code,
+            status: row.status.and_then(|s| u16::try_from(s).ok()),
+            error: row.error,
+            duration: Duration::from_millis(row.duration_ms.max(0).unsigned_abs()),
+            response: row.response,
+            at: timestamp(row.at),
+        })
+    }
+}
+
+impl From<LaneRow> for Lane {
+    fn from(row: LaneRow) -> Self {
+        let bucket =
+            row.rate.map(|rate| Bucket { rate: u32_of(rate), tokens: row.tokens, refilled_at: timestamp(row.refilled_at) });
+        Self {
+            id: LaneId(row.id),
+            tenant: row.tenant,
+            paused: row.paused != 0,
+            breaker: Breaker {
+                failures: u32_of(row.failures),
+                open_until: row.open_until.map(timestamp),
+                probe_until: row.probe_until.map(timestamp),
+                ramp: u32_of(row.ramp),
+            },
+            bucket,
+            turn: timestamp(row.turn),
+        }
+    }
+}
+
+impl From<RejectionRow> for Rejection {
+    fn from(row: RejectionRow) -> Self {
+        Self { source: row.source, reason: row.reason, count: row.count.max(0).unsigned_abs(), last_at: timestamp(row.last_at) }
+    }
+}

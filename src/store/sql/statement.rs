@@ -1,0 +1,236 @@
+//! A statement: static text, its binds, optional conditions.
+//!
+//! The text is the same for every dialect. It may hold
+//!
+//! - `?`, a value;
+//! - `{now}`, the database's clock (or the instant a test binds), a value too;
+//! - `{rows: id text, n int, body bytes}`, a table of values of any length with these columns, under
+//!   whatever alias follows; it binds one [`Rows`];
+//! - `{lock}` and `{skip locked}`, row locks where the database has them.
+//!
+//! Only static text can be added, so nothing can be injected.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::sync::{OnceLock, RwLock};
+
+use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
+
+use super::dialect::Dialect;
+use super::seam::{Binds, Reads};
+
+/// A column of [`Rows`].
+#[derive(Debug, Clone)]
+pub enum Column {
+    /// Text, or null.
+    Text(Vec<Option<String>>),
+    /// A whole number, or null.
+    Int(Vec<Option<i64>>),
+    /// Bytes.
+    Bytes(Vec<Vec<u8>>),
+}
+
+/// Values for a `{rows: …}` table, column by column.
+#[derive(Debug, Clone, Default)]
+pub struct Rows(pub Vec<Column>);
+
+impl Rows {
+    /// Adds a text column.
+    pub fn text<I, S>(mut self, values: I) -> Self
+    where
+        I: IntoIterator<Item = S>,
+        S: Into<String>,
+    {
+        self.0.push(Column::Text(values.into_iter().map(|v| Some(v.into())).collect()));
+        self
+    }
+
+    /// Adds a text column with nulls.
+    pub fn maybe_text(mut self, values: impl IntoIterator<Item = Option<String>>) -> Self {
+        self.0.push(Column::Text(values.into_iter().collect()));
+        self
+    }
+
+    /// Adds a number column.
+    pub fn int(mut self, values: impl IntoIterator<Item = i64>) -> Self {
+        self.0.push(Column::Int(values.into_iter().map(Some).collect()));
+        self
+    }
+
+    /// Adds a number column with nulls.
+    pub fn maybe_int(mut self, values: impl IntoIterator<Item = Option<i64>>) -> Self {
+        self.0.push(Column::Int(values.into_iter().collect()));
+        self
+    }
+
+    /// Adds a column of bytes.
+    pub fn bytes(mut self, values: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        self.0.push(Column::Bytes(values.into_iter().collect()));
+        self
+    }
+}
+
+/// A statement being put together.
+pub struct Sql<D: Dialect> {
+    text: Cow<'static, str>,
+    args: sqlx::Result<D::Arguments>,
+}
+
+/// Starts a statement.
+pub fn sql<D: Dialect>(text: &'static str) -> Sql<D> {
+    Sql { text: Cow::Borrowed(text), args: Ok(D::Arguments::default()) }
+}
+
+impl<D: Dialect> Sql<D> {
+    /// Binds the next value.
+    pub fn bind<T>(mut self, value: T) -> Self
+    where
+        D: Binds<T>,
+    {
+        if let Ok(args) = &mut self.args
+            && let Err(error) = D::bind(args, value)
+        {
+            self.args = Err(error);
+        }
+        self
+    }
+
+    /// Binds the next `{rows: …}`.
+    pub fn rows(mut self, rows: Rows) -> Self {
+        if let Ok(args) = &mut self.args
+            && let Err(error) = D::bind_rows(args, rows)
+        {
+            self.args = Err(error);
+        }
+        self
+    }
+
+    /// Adds static text and one value if there is one.
+    pub fn and<T>(mut self, text: &'static str, value: Option<T>) -> Self
+    where
+        D: Binds<T>,
+    {
+        match value {
+            None => self,
+            Some(value) => {
+                self.text.to_mut().push_str(text);
+                self.bind(value)
+            }
+        }
+    }
+
+    /// Adds static text.
+    pub fn then(mut self, text: &'static str) -> Self {
+        self.text.to_mut().push_str(text);
+        self
+    }
+
+    fn finish(self) -> sqlx::Result<(SqlStr, D::Arguments)> {
+        let text = match self.text {
+            Cow::Borrowed(text) => expanded::<D>(text).into_sql_str(),
+            // Put together from static pieces only: `and` and `then` take nothing else.
+            Cow::Owned(text) => AssertSqlSafe(expand::<D>(&text)).into_sql_str(),
+        };
+        Ok((text, self.args?))
+    }
+
+    /// Runs it and answers how many rows it changed.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn run(self, conn: &mut D::Connection) -> sqlx::Result<u64> {
+        let (text, args) = self.finish()?;
+        D::run(conn, text, args).await
+    }
+
+    /// Runs it and reads every row.
+    ///
+    /// # Errors
+    /// Those of the database, and rows that cannot be read.
+    pub async fn all<T>(self, conn: &mut D::Connection) -> sqlx::Result<Vec<T>>
+    where
+        D: Reads<T>,
+    {
+        let (text, args) = self.finish()?;
+        D::all(conn, text, args).await?.iter().map(D::read).collect()
+    }
+
+    /// Runs it and reads the first row.
+    ///
+    /// # Errors
+    /// As [`Sql::all`].
+    pub async fn first<T>(self, conn: &mut D::Connection) -> sqlx::Result<Option<T>>
+    where
+        D: Reads<T>,
+    {
+        Ok(self.all(conn).await?.into_iter().next())
+    }
+}
+
+/// The dialect's form of a static text; made once per text and kept for the life of the process.
+pub fn expanded<D: Dialect>(text: &'static str) -> &'static str {
+    type Known = RwLock<HashMap<(&'static str, &'static str), &'static str>>;
+    static KNOWN: OnceLock<Known> = OnceLock::new();
+    let known = KNOWN.get_or_init(Known::default);
+    let key = (D::WORD, text);
+    if let Some(found) = known.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&key) {
+        return found;
+    }
+    let made: &'static str = Box::leak(expand::<D>(text).into_boxed_str());
+    known.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(key, made);
+    made
+}
+
+fn expand<D: Dialect>(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 64);
+    let mut next = 1;
+    let mut rest = text;
+    while let Some(at) = rest.find(['?', '{']) {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        if let Some(after) = rest.strip_prefix('?') {
+            D::placeholder(&mut out, &mut next);
+            rest = after;
+            continue;
+        }
+        let end = rest.find('}').map_or(rest.len(), |e| e + 1);
+        let token = rest[..end].trim_matches(['{', '}']);
+        match token {
+            "now" => {
+                out.push_str("COALESCE(");
+                D::placeholder(&mut out, &mut next);
+                // Writing to a string cannot fail.
+                let _ = write!(out, ", {})", D::NOW);
+            }
+            "lock" => out.push_str(D::LOCK),
+            "skip locked" => out.push_str(D::SKIP_LOCKED),
+            other => {
+                let columns = other.trim_start_matches("rows:");
+                let columns: Vec<(&str, &str)> = columns.split(',').filter_map(|c| c.trim().split_once(' ')).collect();
+                D::rows(&mut out, &columns, &mut next);
+            }
+        }
+        rest = &rest[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sqlx::{Postgres, Sqlite};
+
+    #[test]
+    fn a_text_takes_the_form_of_each_dialect() {
+        let text = "SELECT r.id FROM {rows: id text, n int} AS r WHERE x = ? AND due <= {now} {skip locked}";
+        let postgres = expanded::<Postgres>(text);
+        assert!(postgres.contains("UNNEST($1::text[], $2::bigint[]) AS r(id, n)"), "{postgres}");
+        assert!(postgres.contains("x = $3 AND due <= COALESCE($4, "), "{postgres}");
+        assert!(postgres.ends_with("FOR UPDATE SKIP LOCKED"));
+        let sqlite = expanded::<Sqlite>(text);
+        assert!(sqlite.contains("json_each(?)"), "{sqlite}");
+        assert!(!sqlite.contains("LOCKED"));
+    }
+}

@@ -1,0 +1,478 @@
+//! Working jobs off: claim through lanes, extend, record.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::dialect::Dialect;
+use super::intake::count;
+use super::rows::{CountRow, DueRow, IdRow, LaneRow};
+use super::statement::{Rows, sql};
+use super::{SqlStore, each, timestamp};
+use crate::decide::breaker::{self, Allows};
+use crate::decide::rate;
+use crate::decide::settle::{Commit, Finish, LaneFact};
+use crate::model::lane::{Breaker, Bucket};
+use crate::model::time::millis;
+use crate::model::{Ending, Job, JobId, JobState, Lane, Lease, Timestamp};
+use crate::store::error::{Error, Result};
+use crate::store::{Ask, Claimed, Each, Retry, Work};
+
+/// The columns of a lane, the clock beside them.
+macro_rules! lane_columns {
+    () => {
+        "id, tenant, paused, failures, open_until, probe_until, ramp, rate, tokens, refilled_at, turn, {now} AS now"
+    };
+}
+
+const PICK_LANES: &str = concat!(
+    "SELECT ",
+    lane_columns!(),
+    " FROM lanes WHERE paused = 0
+    AND (open_until IS NULL OR open_until <= {now}) AND (probe_until IS NULL OR probe_until <= {now})
+    AND NOT EXISTS (SELECT 1 FROM {rows: lane text} AS r WHERE r.lane = lanes.id)
+    AND EXISTS (SELECT 1 FROM jobs WHERE jobs.lane = lanes.id AND jobs.finished_at IS NULL AND jobs.due_at <= {now})
+    ORDER BY turn, id LIMIT ?"
+);
+// Locked in the order of their ids, so that two claims cannot wait for each other in a circle.
+const LOCK_LANES: &str =
+    concat!("SELECT ", lane_columns!(), " FROM lanes WHERE id IN (SELECT r.id FROM {rows: id text} AS r) ORDER BY id {lock}");
+const UPDATE_LANES: &str = "UPDATE lanes SET failures = r.failures, open_until = r.open_until, probe_until = r.probe_until,
+    ramp = r.ramp, tokens = r.millitokens / 1000.0, refilled_at = r.refilled_at, turn = r.turn
+    FROM {rows: lane text, failures int, open_until int, probe_until int, ramp int, millitokens int, refilled_at int, turn int} AS r
+    WHERE lanes.id = r.lane";
+const COUNT_LEASES: &str = "SELECT COUNT(*) AS n FROM jobs
+    WHERE lane = ? AND finished_at IS NULL AND state = 'leased' AND due_at > {now}";
+const INSERT_ATTEMPTS: &str = "INSERT INTO attempts (job_id, claim, number, ending, code, status, error, duration_ms, response, at)
+    SELECT r.job_id, r.claim, r.number, r.ending, r.code, r.status, r.error, r.duration_ms, r.response, {now}
+    FROM {rows: job_id text, claim int, number int, ending text, code text, status int, error text, duration_ms int, response bytes} AS r
+    WHERE true
+    ON CONFLICT (job_id, claim) DO UPDATE SET number = excluded.number, ending = excluded.ending, code = excluded.code,
+    status = excluded.status, error = excluded.error, duration_ms = excluded.duration_ms, response = excluded.response, at = excluded.at";
+const EXTEND: &str = "UPDATE jobs SET due_at = {now} + ? FROM {rows: job text, token int} AS r
+    WHERE jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id";
+// `after` moves the due time, `ended` is 0 for a job that ends here and null for one that goes on.
+const RECORD: &str = "UPDATE jobs SET state = r.next, attempt = r.sent, due_at = {now} + r.after, finished_at = {now} + r.ended,
+    last_error = COALESCE(r.error, jobs.last_error)
+    FROM {rows: job text, token int, next text, sent int, after int, ended int, error text} AS r
+    WHERE jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id";
+const RECLAIM: &str = "UPDATE jobs SET due_at = {now} WHERE state = 'leased' AND finished_at IS NULL AND due_at > {now}";
+const RETRY_ONE: &str =
+    "UPDATE jobs SET state = 'pending', attempt = 0, lost = 0, due_at = {now}, finished_at = NULL, expires_at = NULL
+    WHERE id = ? AND state = ? RETURNING id";
+const RETRY_ALL: &str =
+    "UPDATE jobs SET state = 'pending', attempt = 0, lost = 0, due_at = {now}, finished_at = NULL, expires_at = NULL
+    WHERE state = ?";
+const CANCEL: &str = "UPDATE jobs SET state = 'cancelled', claim = claim + 1, finished_at = {now}
+    WHERE id = ? AND finished_at IS NULL RETURNING id";
+const EXPIRE: &str = "UPDATE jobs SET state = 'dead', claim = claim + 1, finished_at = {now}, last_error = 'event TTL expired'
+    WHERE id IN (SELECT id FROM jobs WHERE finished_at IS NULL AND expires_at <= {now} AND state = 'pending' LIMIT ?) RETURNING id";
+
+pub(super) const ALL: &[&str] = &[
+    PICK_LANES,
+    LOCK_LANES,
+    UPDATE_LANES,
+    COUNT_LEASES,
+    INSERT_ATTEMPTS,
+    EXTEND,
+    RECORD,
+    RECLAIM,
+    RETRY_ONE,
+    RETRY_ALL,
+    CANCEL,
+    EXPIRE,
+];
+
+/// A lane as locked, with the clock at that moment.
+#[derive(Clone)]
+struct Locked {
+    lane: Lane,
+    now: Timestamp,
+}
+
+impl From<LaneRow> for Locked {
+    fn from(row: LaneRow) -> Self {
+        let now = timestamp(row.now);
+        Self { lane: row.into(), now }
+    }
+}
+
+#[async_trait]
+impl<D: Dialect> Work for SqlStore<D> {
+    async fn claim(&self, ask: &Ask) -> Result<Vec<Claimed>> {
+        if ask.jobs == 0 {
+            return Ok(Vec::new());
+        }
+        // A look without a transaction first: an idle worker costs one query.
+        let looked = ask.clone();
+        let picked = self
+            .read(move |store, conn| {
+                let ask = looked.clone();
+                Box::pin(async move {
+                    let clock = store.clock();
+                    let skip = Rows::default().text(ask.skip.iter().map(|l| l.0.clone()));
+                    let pick = sql::<D>(PICK_LANES).bind(clock).bind(clock).bind(clock).rows(skip).bind(clock);
+                    let rows: Vec<LaneRow> = pick.bind(i64::from(ask.jobs)).all(conn).await?;
+                    Ok(rows.into_iter().map(|r| r.id).collect::<Vec<_>>())
+                })
+            })
+            .await?;
+        if picked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ask = ask.clone();
+        let (rows, clean) = self
+            .write(move |store, conn| {
+                let (ask, picked) = (ask.clone(), picked.clone());
+                Box::pin(async move { claim::<D>(conn, &store, &ask, picked).await })
+            })
+            .await?;
+        let mut claimed = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (now, id) = (timestamp(row.now), row.id.clone());
+            let lane_clean = clean.contains(&row.lane);
+            match Job::try_from(row) {
+                Ok(job) => claimed.push(Claimed { job, now, lane_clean }),
+                // One unreadable row must not cost its neighbours: its lease runs out by itself.
+                Err(error) => tracing::error!(job = %id, %error, "a claimed job cannot be read"),
+            }
+        }
+        Ok(claimed)
+    }
+
+    async fn extend(&self, leases: &[Lease], by: Duration) -> Each<()> {
+        each(leases, |leases| {
+            let store = self.clone();
+            async move {
+                let wanted = leases.clone();
+                let kept = store
+                    .write(move |store, conn| {
+                        let leases = wanted.clone();
+                        Box::pin(async move {
+                            let extend = sql::<D>(EXTEND).bind(store.clock()).bind(millis(by));
+                            extend.rows(lease_rows(&leases)).all::<IdRow>(conn).await
+                        })
+                    })
+                    .await?;
+                let kept: BTreeSet<String> = kept.into_iter().map(|r| r.id).collect();
+                Ok(leases
+                    .iter()
+                    .map(|l| if kept.contains(&l.job.to_string()) { Ok(()) } else { Err(Error::LeaseLost) })
+                    .collect())
+            }
+        })
+        .await
+    }
+
+    async fn record(&self, commits: &[Commit]) -> Each<()> {
+        each(commits, |commits| {
+            let store = self.clone();
+            async move {
+                store
+                    .write(move |store, conn| {
+                        let commits = commits.clone();
+                        Box::pin(async move { record::<D>(conn, &store, &commits).await })
+                    })
+                    .await
+            }
+        })
+        .await
+    }
+
+    async fn reclaim(&self) -> Result<u64> {
+        self.run(|store| sql::<D>(RECLAIM).bind(store.clock()).bind(store.clock())).await
+    }
+
+    async fn retry(&self, which: &Retry) -> Result<u64> {
+        let which = which.clone();
+        self.write(move |store, conn| {
+            let which = which.clone();
+            Box::pin(async move { retry::<D>(conn, &store, &which).await })
+        })
+        .await
+    }
+
+    async fn cancel(&self, job: JobId) -> Result<bool> {
+        self.ending("finished", move |store| sql::<D>(CANCEL).bind(store.clock()).bind(job.to_string())).await.map(|n| n > 0)
+    }
+
+    async fn expire(&self, most: u32) -> Result<u64> {
+        self.ending("expired", move |store| sql::<D>(EXPIRE).bind(store.clock()).bind(store.clock()).bind(i64::from(most))).await
+    }
+}
+
+impl<D: Dialect> SqlStore<D> {
+    /// One statement in a transaction of its own.
+    pub(super) async fn run(&self, build: impl Fn(&Self) -> super::statement::Sql<D> + Send + Sync + 'static) -> Result<u64> {
+        self.write(move |store, conn| {
+            let statement = build(&store);
+            Box::pin(async move { statement.run(conn).await })
+        })
+        .await
+    }
+
+    /// A statement that ends jobs and answers their ids; the totals follow.
+    async fn ending(
+        &self,
+        how: &'static str,
+        build: impl Fn(&Self) -> super::statement::Sql<D> + Send + Sync + 'static,
+    ) -> Result<u64> {
+        self.write(move |store, conn| {
+            let statement = build(&store);
+            Box::pin(async move { end_jobs::<D>(conn, store.0.shard, how, statement).await })
+        })
+        .await
+    }
+}
+
+async fn end_jobs<D: Dialect>(
+    conn: &mut D::Connection,
+    shard: i64,
+    how: &'static str,
+    statement: super::statement::Sql<D>,
+) -> sqlx::Result<u64> {
+    let ended = statement.all::<IdRow>(conn).await?.len();
+    let by = i64::try_from(ended).unwrap_or(i64::MAX);
+    let mut counts = BTreeMap::from([("finished", by)]);
+    if how == "expired" {
+        counts.insert("dead", by);
+    }
+    count::<D>(conn, shard, &mut counts).await?;
+    Ok(u64::try_from(ended).unwrap_or(u64::MAX))
+}
+
+async fn retry<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, which: &Retry) -> sqlx::Result<u64> {
+    let clock = store.clock();
+    let (revived, was_dead) = match which {
+        Retry::One(id) => {
+            let mut revived = 0;
+            let mut was_dead = 0;
+            for state in [JobState::Dead, JobState::Cancelled] {
+                let rows: Vec<IdRow> =
+                    sql::<D>(RETRY_ONE).bind(clock).bind(id.to_string()).bind(state.word().to_owned()).all(conn).await?;
+                revived += rows.len();
+                was_dead += if state == JobState::Dead { rows.len() } else { 0 };
+            }
+            (revived, was_dead)
+        }
+        Retry::All { state, handler } => {
+            let statement = sql::<D>(RETRY_ALL).bind(clock).bind(state.word().to_owned());
+            let statement = match state {
+                // What waits for its first attempt is not being retried.
+                JobState::Pending => statement.then(" AND attempt > 0"),
+                _ => statement,
+            };
+            let rows: Vec<IdRow> = statement.and(" AND target_name = ?", handler.clone()).then(" RETURNING id").all(conn).await?;
+            let dead = if *state == JobState::Dead { rows.len() } else { 0 };
+            if *state == JobState::Pending {
+                return Ok(u64::try_from(rows.len()).unwrap_or(u64::MAX));
+            }
+            (rows.len(), dead)
+        }
+    };
+    let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    let mut counts = BTreeMap::from([("created", number(revived)), ("dead", -number(was_dead))]);
+    count::<D>(conn, store.0.shard, &mut counts).await?;
+    Ok(u64::try_from(revived).unwrap_or(u64::MAX))
+}
+
+async fn claim<D: Dialect>(
+    conn: &mut D::Connection,
+    store: &SqlStore<D>,
+    ask: &Ask,
+    picked: Vec<String>,
+) -> sqlx::Result<(Vec<DueRow>, BTreeSet<String>)> {
+    let clock = store.clock();
+    let turns: HashMap<String, usize> = picked.iter().enumerate().map(|(turn, id)| (id.clone(), turn)).collect();
+    let rows: Vec<LaneRow> = sql::<D>(LOCK_LANES).bind(clock).rows(Rows::default().text(picked)).all(conn).await?;
+    let mut lanes: Vec<Locked> = rows.into_iter().map(Locked::from).collect();
+    lanes.sort_by_key(|l| turns.get(&l.lane.id.0).copied());
+
+    let mut left = i64::from(ask.jobs);
+    let share = left.div_euclid(i64::try_from(lanes.len().max(1)).unwrap_or(1)).max(1);
+    let mut wants = Vec::with_capacity(lanes.len());
+    for locked in &lanes {
+        let most = i64::from(ask.per_lane).min(share).min(left);
+        let want = allowed::<D>(conn, clock, locked, most).await?;
+        left -= want;
+        if want > 0 {
+            wants.push((locked.lane.id.0.clone(), want));
+        }
+    }
+    let lease_ms = millis(ask.lease);
+    let taken = D::take(conn, clock, lease_ms, &wants).await?;
+
+    let interrupted: Vec<&DueRow> = taken.iter().filter(|row| row.was == "leased").collect();
+    if !interrupted.is_empty() {
+        sql::<D>(INSERT_ATTEMPTS).bind(clock).rows(interrupted_rows(&interrupted)).run(conn).await?;
+    }
+    let mut of_lane: HashMap<&str, u32> = HashMap::new();
+    for row in &taken {
+        *of_lane.entry(row.lane.as_str()).or_default() += 1;
+    }
+    let after: Vec<Lane> =
+        lanes.iter().map(|l| served(l, of_lane.get(l.lane.id.0.as_str()).copied().unwrap_or(0), ask.lease)).collect();
+    update_lanes::<D>(conn, &after).await?;
+    let clean = lanes.into_iter().filter(|l| l.lane.breaker.is_clean()).map(|l| l.lane.id.0).collect();
+    Ok((taken, clean))
+}
+
+/// How many jobs a lane may give at the moment, at most `most`.
+async fn allowed<D: Dialect>(conn: &mut D::Connection, clock: Option<i64>, locked: &Locked, most: i64) -> sqlx::Result<i64> {
+    let Locked { lane, now } = locked;
+    if lane.paused || most <= 0 {
+        return Ok(0);
+    }
+    let most = match breaker::allows(&lane.breaker, *now) {
+        Allows::NothingBefore(_) => 0,
+        Allows::Probe => 1,
+        Allows::All => most,
+        Allows::AtMost(limit) => {
+            let live: Option<CountRow> = sql::<D>(COUNT_LEASES).bind(lane.id.0.clone()).bind(clock).first(conn).await?;
+            most.min(i64::from(limit) - live.map_or(0, |r| r.n)).max(0)
+        }
+    };
+    Ok(match &lane.bucket {
+        None => most,
+        Some(bucket) => most.min(i64::from(rate::available(&rate::refilled(bucket, *now)))),
+    })
+}
+
+/// A lane after it was served.
+fn served(locked: &Locked, taken: u32, lease: Duration) -> Lane {
+    let Locked { lane, now } = locked;
+    let mut lane = lane.clone();
+    lane.turn = *now;
+    lane.bucket = lane.bucket.map(|bucket| rate::spent(&rate::refilled(&bucket, *now), taken));
+    if taken > 0 && breaker::allows(&lane.breaker, *now) == Allows::Probe {
+        lane.breaker.probe_until = Some(now.plus(lease));
+    }
+    lane
+}
+
+async fn update_lanes<D: Dialect>(conn: &mut D::Connection, lanes: &[Lane]) -> sqlx::Result<u64> {
+    if lanes.is_empty() {
+        return Ok(0);
+    }
+    let breaker = |f: fn(&Breaker) -> i64| lanes.iter().map(move |l| f(&l.breaker));
+    let bucket = |l: &Lane, f: fn(&Bucket) -> i64| l.bucket.as_ref().map_or(0, f);
+    #[expect(clippy::cast_possible_truncation, reason = "a bucket holds at most 2^32 tokens")]
+    let millitokens = |b: &Bucket| (b.tokens * 1000.0) as i64;
+    let rows = Rows::default()
+        .text(lanes.iter().map(|l| l.id.0.clone()))
+        .int(breaker(|b| i64::from(b.failures)))
+        .maybe_int(lanes.iter().map(|l| l.breaker.open_until.map(|t| t.0)))
+        .maybe_int(lanes.iter().map(|l| l.breaker.probe_until.map(|t| t.0)))
+        .int(breaker(|b| i64::from(b.ramp)))
+        .int(lanes.iter().map(|l| bucket(l, millitokens)))
+        .int(lanes.iter().map(|l| bucket(l, |b| b.refilled_at.0)))
+        .int(lanes.iter().map(|l| l.turn.0));
+    sql::<D>(UPDATE_LANES).rows(rows).run(conn).await
+}
+
+/// The attempts of workers that went away: the claim before the present one.
+fn interrupted_rows(rows: &[&DueRow]) -> Rows {
+    let count = rows.len();
+    Rows::default()
+        .text(rows.iter().map(|r| r.id.clone()))
+        .int(rows.iter().map(|r| r.claim - 1))
+        .int(rows.iter().map(|r| r.attempt))
+        .text(vec![Ending::Interrupted.word(); count])
+        .text(vec!["interrupted"; count])
+        .maybe_int(vec![None; count])
+        .text(vec!["the worker went away before it recorded an answer"; count])
+        .int(vec![0; count])
+        .bytes(vec![Vec::new(); count])
+}
+
+async fn record<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, commits: &[Commit]) -> sqlx::Result<Vec<Result<()>>> {
+    let clock = store.clock();
+    let record = sql::<D>(RECORD).bind(clock).bind(clock).rows(record_rows(commits));
+    let fenced: BTreeSet<String> = record.all::<IdRow>(conn).await?.into_iter().map(|r| r.id).collect();
+    let holds = |commit: &Commit| fenced.contains(&commit.lease.job.to_string());
+
+    let attempts: Vec<(&Commit, bool)> = commits.iter().filter(|c| c.attempt.is_some()).map(|c| (c, holds(c))).collect();
+    if !attempts.is_empty() {
+        sql::<D>(INSERT_ATTEMPTS).bind(clock).rows(attempt_rows(&attempts)).run(conn).await?;
+    }
+    let ended = |finish: fn(&Finish) -> bool| {
+        let n = commits.iter().filter(|c| holds(c) && finish(&c.finish)).count();
+        i64::try_from(n).unwrap_or(i64::MAX)
+    };
+    let dead = ended(|f| matches!(f, Finish::Dead { .. }));
+    let mut counts = BTreeMap::from([("finished", ended(|f| matches!(f, Finish::Done)) + dead), ("dead", dead)]);
+    count::<D>(conn, store.0.shard, &mut counts).await?;
+
+    let mut facts: BTreeMap<String, Vec<bool>> = BTreeMap::new();
+    for commit in commits.iter().filter(|c| holds(c)) {
+        if let Some(fact) = commit.lane_fact {
+            facts.entry(commit.lane.0.clone()).or_default().push(fact == LaneFact::Succeeded);
+        }
+    }
+    if !facts.is_empty() {
+        let names = Rows::default().text(facts.keys().cloned());
+        let rows: Vec<LaneRow> = sql::<D>(LOCK_LANES).bind(clock).rows(names).all(conn).await?;
+        let told: Vec<Lane> = rows.into_iter().map(Locked::from).map(|l| told(l, &facts)).collect();
+        update_lanes::<D>(conn, &told).await?;
+    }
+    Ok(commits.iter().map(|c| if holds(c) { Ok(()) } else { Err(Error::LeaseLost) }).collect())
+}
+
+/// A lane after its breaker learnt what happened, in the order it happened.
+fn told(locked: Locked, facts: &BTreeMap<String, Vec<bool>>) -> Lane {
+    let mut lane = locked.lane;
+    for succeeded in facts.get(&lane.id.0).into_iter().flatten() {
+        lane.breaker = breaker::after(&lane.breaker, *succeeded, locked.now);
+    }
+    lane
+}
+
+fn lease_rows(leases: &[Lease]) -> Rows {
+    Rows::default().text(leases.iter().map(|l| l.job.to_string())).int(leases.iter().map(|l| l.claim))
+}
+
+fn record_rows(commits: &[Commit]) -> Rows {
+    let state = |finish: &Finish| match finish {
+        Finish::Done => JobState::Done,
+        Finish::Retry { .. } | Finish::Released => JobState::Pending,
+        Finish::Dead { .. } => JobState::Dead,
+    };
+    let after = |finish: &Finish| match finish {
+        Finish::Retry { after, .. } => millis(*after),
+        _ => 0,
+    };
+    let ended = |finish: &Finish| matches!(finish, Finish::Done | Finish::Dead { .. }).then_some(0);
+    let error = |finish: &Finish| match finish {
+        Finish::Retry { error, .. } | Finish::Dead { error } => Some(storable(error)),
+        Finish::Done | Finish::Released => None,
+    };
+    Rows::default()
+        .text(commits.iter().map(|c| c.lease.job.to_string()))
+        .int(commits.iter().map(|c| c.lease.claim))
+        .text(commits.iter().map(|c| state(&c.finish).word()))
+        .int(commits.iter().map(|c| i64::from(c.sent)))
+        .int(commits.iter().map(|c| after(&c.finish)))
+        .maybe_int(commits.iter().map(|c| ended(&c.finish)))
+        .maybe_text(commits.iter().map(|c| error(&c.finish)))
+}
+
+fn attempt_rows(commits: &[(&Commit, bool)]) -> Rows {
+    let attempts: Vec<_> = commits.iter().filter_map(|(c, held)| c.attempt.as_ref().map(|a| (c, a, *held))).collect();
+    let ending = |ending: Ending, held: bool| if held { ending } else { Ending::Stale };
+    Rows::default()
+        .text(attempts.iter().map(|(c, ..)| c.lease.job.to_string()))
+        .int(attempts.iter().map(|(_, a, _)| a.claim))
+        .int(attempts.iter().map(|(_, a, _)| i64::from(a.number)))
+        .text(attempts.iter().map(|(_, a, held)| ending(a.ending, *held).word()))
+        .maybe_text(attempts.iter().map(|(_, a, _)| a.code.clone()))
+        .maybe_int(attempts.iter().map(|(_, a, _)| a.status.map(i64::from)))
+        .maybe_text(attempts.iter().map(|(_, a, _)| a.error.as_deref().map(storable)))
+        .int(attempts.iter().map(|(_, a, _)| millis(a.duration)))
+        .bytes(attempts.iter().map(|(_, a, _)| a.response.clone()))
+}
+
+/// Foreign text in a form every database takes.
+fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}

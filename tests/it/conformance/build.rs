@@ -1,0 +1,103 @@
+//! Short ways to say what a test needs.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use tidehook::decide::plan::Plan;
+use tidehook::decide::settle::{Commit, Finish, LaneFact};
+use tidehook::model::event::Body;
+use tidehook::model::job::NewJob;
+use tidehook::model::{Attempt, Ending, EventId, Inbound, Job, JobId, LaneId, LaneSpec, SystemIds, Target, Timestamp};
+use tidehook::store::{Accepted, Ask, Claimed, Offer, Store};
+
+pub static IDS: LazyLock<SystemIds> = LazyLock::new(SystemIds::default);
+pub const LEASE: Duration = Duration::from_secs(30);
+
+pub fn offer(handlers: &[&str]) -> Offer {
+    offer_of("{}", handlers)
+}
+
+pub fn offer_of(body: &str, handlers: &[&str]) -> Offer {
+    let job = |name: &&str| NewJob { id: JobId::next(&*IDS), target: Target::Handler((*name).to_owned()), key: None };
+    Offer {
+        id: EventId::next(&*IDS),
+        inbound: Inbound {
+            source: "shop".into(),
+            kind: "order.paid".into(),
+            aliases: Vec::new(),
+            headers: vec![("content-type".into(), "application/json".into())],
+            body: Body::new(body.as_bytes().to_vec()),
+            dedupe_key: None,
+            idempotency_key: None,
+        },
+        plan: Plan { jobs: handlers.iter().map(job).collect() },
+        key_ttl: Duration::from_secs(3600),
+        event_ttl: None,
+    }
+}
+
+pub fn spec(name: &str) -> LaneSpec {
+    LaneSpec { id: LaneId::handler(name), tenant: "shop".into(), rate: None }
+}
+
+pub fn ask(jobs: u32) -> Ask {
+    Ask { jobs, per_lane: jobs, lease: LEASE, skip: Vec::new() }
+}
+
+pub async fn accept(store: &dyn Store, offer: Offer) -> Accepted {
+    store.accept(&[offer]).await.unwrap().pop().unwrap().unwrap()
+}
+
+/// Lanes for the handlers, and one event for each.
+pub async fn seed(store: &dyn Store, handlers: &[&str], events: usize) {
+    let specs: Vec<_> = handlers.iter().map(|h| spec(h)).collect();
+    store.tune(&specs).await.unwrap();
+    let offers: Vec<_> = (0..events).map(|_| offer(handlers)).collect();
+    for answer in store.accept(&offers).await.unwrap() {
+        assert!(matches!(answer.unwrap(), Accepted::New { .. }));
+    }
+}
+
+pub async fn claim_one(store: &dyn Store) -> Claimed {
+    let mut claimed = store.claim(&ask(1)).await.unwrap();
+    assert_eq!(claimed.len(), 1, "one job is due");
+    claimed.pop().unwrap()
+}
+
+pub fn attempt(job: &Job, ending: Ending) -> Attempt {
+    Attempt {
+        number: job.attempt + 1,
+        claim: job.claim,
+        ending,
+        code: (ending == Ending::Failed).then(|| "status".to_owned()),
+        status: Some(if ending == Ending::Failed { 500 } else { 200 }),
+        error: (ending == Ending::Failed).then(|| "HTTP 500".to_owned()),
+        duration: Duration::from_millis(12),
+        response: b"a\0b\xff".to_vec(),
+        at: Timestamp(0),
+    }
+}
+
+pub fn commit(job: &Job, finish: Finish) -> Commit {
+    let (ending, fact) = match &finish {
+        Finish::Done => (Some(Ending::Delivered), Some(LaneFact::Succeeded)),
+        Finish::Released => (None, None),
+        Finish::Retry { .. } | Finish::Dead { .. } => (Some(Ending::Failed), Some(LaneFact::Failed)),
+    };
+    Commit {
+        lease: job.lease(),
+        lane: job.target.lane(),
+        finish,
+        sent: job.attempt + u32::from(ending.is_some()),
+        attempt: ending.map(|e| attempt(job, e)),
+        lane_fact: fact,
+    }
+}
+
+pub fn retry_in(seconds: u64) -> Finish {
+    Finish::Retry { after: Duration::from_secs(seconds), error: "HTTP 500".into() }
+}
+
+pub fn dead() -> Finish {
+    Finish::Dead { error: "HTTP 500".into() }
+}

@@ -1,0 +1,86 @@
+use std::time::Duration;
+
+use tidehook::decide::settle::Finish;
+use tidehook::model::Timestamp;
+use tidehook::store::{Accepted, EventFilter, Page, Rejection};
+
+use super::build::*;
+use super::on_every_store;
+use crate::support::stores::Fresh;
+
+on_every_store!(
+    pruning_takes_what_has_ended_and_is_old,
+    pruning_never_takes_open_work,
+    keys_outlive_their_events,
+    rejections_are_counted_by_source_and_reason,
+    migrating_twice_is_fine,
+    no_setting_is_silently_weak,
+);
+
+const DAY: Duration = Duration::from_secs(86_400);
+const PAGE: Page = Page { limit: 1000, newest_first: false };
+
+async fn pruning_takes_what_has_ended_and_is_old(f: Fresh) {
+    seed(&*f.store, &["a"], 5).await;
+    for claimed in f.store.claim(&ask(5)).await.unwrap() {
+        f.store.record(&[commit(&claimed.job, dead())]).await.unwrap();
+    }
+    assert_eq!(f.store.prune(DAY, None, 100).await.unwrap().0, 0);
+    f.clock.advance(DAY + Duration::from_secs(1));
+    let (gone, next) = f.store.prune(DAY, None, 2).await.unwrap();
+    assert_eq!(gone, 2);
+    assert_eq!(f.store.prune(DAY, next, 100).await.unwrap().0, 3);
+    assert_eq!(f.store.prune(DAY, None, 100).await.unwrap(), (0, None));
+    assert!(f.store.events(&EventFilter::default(), PAGE).await.unwrap().is_empty());
+    assert_eq!(f.store.totals().await.unwrap(), tidehook::store::Totals { open: 0, dead: 0 });
+}
+
+async fn pruning_never_takes_open_work(f: Fresh) {
+    seed(&*f.store, &["a", "b"], 1).await;
+    let claimed = claim_one(&*f.store).await;
+    f.store.record(&[commit(&claimed.job, Finish::Done)]).await.unwrap();
+    f.clock.advance(DAY * 30);
+    assert_eq!(f.store.prune(DAY, None, 100).await.unwrap().0, 0);
+    let open = claim_one(&*f.store).await;
+    assert_eq!(f.store.events_by_id(&[open.job.event]).await.unwrap().len(), 1);
+}
+
+async fn keys_outlive_their_events(f: Fresh) {
+    let keyed = || {
+        let mut offer = offer(&[]);
+        offer.inbound.dedupe_key = Some("k".into());
+        offer.key_ttl = DAY * 7;
+        offer
+    };
+    let first = keyed();
+    let id = first.id;
+    accept(&*f.store, first).await;
+    f.clock.advance(DAY * 2);
+    assert_eq!(f.store.prune(DAY, None, 100).await.unwrap().0, 1);
+    assert_eq!(f.store.forget_keys(100).await.unwrap(), 0);
+    assert_eq!(accept(&*f.store, keyed()).await, Accepted::Duplicate(id));
+    f.clock.advance(DAY * 6);
+    assert_eq!(f.store.forget_keys(100).await.unwrap(), 1);
+}
+
+async fn rejections_are_counted_by_source_and_reason(f: Fresh) {
+    let rejection =
+        |source: &str, count| Rejection { source: source.into(), reason: "signature_wrong".into(), count, last_at: Timestamp(0) };
+    f.store.reject(&[rejection("stripe", 2), rejection("github", 1)]).await.unwrap();
+    f.store.reject(&[rejection("stripe", 3)]).await.unwrap();
+    let counts: Vec<_> = f.store.rejections().await.unwrap().into_iter().map(|r| (r.source, r.count)).collect();
+    assert_eq!(counts, [("github".to_owned(), 1), ("stripe".to_owned(), 5)]);
+}
+
+async fn migrating_twice_is_fine(f: Fresh) {
+    seed(&*f.store, &["a"], 1).await;
+    f.store.migrate().await.unwrap();
+    claim_one(&*f.store).await;
+}
+
+async fn no_setting_is_silently_weak(f: Fresh) {
+    // A throw-away test server may run without fsync; then the store must say so.
+    for weakness in f.store.weaknesses().await.unwrap() {
+        assert!(weakness.contains("off") || weakness.contains("memory"), "{weakness}");
+    }
+}

@@ -1,0 +1,161 @@
+use std::time::Duration;
+
+use tidehook::decide::breaker::OPEN_FOR;
+use tidehook::decide::settle::Finish;
+use tidehook::model::{LaneId, LaneSpec};
+use tidehook::store::Ask;
+
+use super::build::*;
+use super::on_every_store;
+use crate::support::stores::Fresh;
+
+on_every_store!(
+    lanes_are_served_in_turn,
+    a_lane_never_gives_more_than_its_share,
+    a_paused_lane_gives_no_job_and_keeps_its_due_times,
+    a_skipped_lane_gives_nothing,
+    a_lane_nobody_announced_keeps_its_jobs,
+    five_failures_in_a_row_open_the_breaker_for_a_minute,
+    a_success_in_between_keeps_it_closed,
+    an_open_breaker_costs_no_attempts,
+    a_half_open_breaker_lets_one_probe_through,
+    a_breaker_that_closes_lets_the_backlog_out_under_a_ramp,
+    a_throttled_lane_gives_its_rate_each_second,
+    tuning_a_lane_again_keeps_what_is_known_of_it,
+);
+
+async fn lanes_are_served_in_turn(f: Fresh) {
+    seed(&*f.store, &["a", "b", "c"], 4).await;
+    let mut order = Vec::new();
+    for _ in 0..6 {
+        order.push(claim_one(&*f.store).await.job.target.name().to_owned());
+        f.clock.advance(Duration::from_millis(1));
+    }
+    assert_eq!(order, ["a", "b", "c", "a", "b", "c"]);
+}
+
+async fn a_lane_never_gives_more_than_its_share(f: Fresh) {
+    seed(&*f.store, &["a"], 10).await;
+    let claimed = f.store.claim(&Ask { per_lane: 3, ..ask(10) }).await.unwrap();
+    assert_eq!(claimed.len(), 3);
+}
+
+async fn a_paused_lane_gives_no_job_and_keeps_its_due_times(f: Fresh) {
+    seed(&*f.store, &["a"], 1).await;
+    assert!(f.store.pause(&LaneId::handler("a"), true).await.unwrap());
+    assert!(!f.store.pause(&LaneId::handler("nobody"), true).await.unwrap());
+    f.clock.advance(Duration::from_secs(3600));
+    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
+    f.store.pause(&LaneId::handler("a"), false).await.unwrap();
+    assert_eq!(claim_one(&*f.store).await.job.attempt, 0);
+}
+
+async fn a_skipped_lane_gives_nothing(f: Fresh) {
+    seed(&*f.store, &["a", "b"], 2).await;
+    let claimed = f.store.claim(&Ask { skip: vec![LaneId::handler("a")], ..ask(4) }).await.unwrap();
+    assert!(claimed.len() >= 2 && claimed.iter().all(|c| c.job.target.name() == "b"));
+}
+
+async fn a_lane_nobody_announced_keeps_its_jobs(f: Fresh) {
+    accept(&*f.store, offer(&["later"])).await;
+    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
+    f.store.tune(&[spec("later")]).await.unwrap();
+    claim_one(&*f.store).await;
+}
+
+async fn fail(f: &Fresh, times: usize) {
+    for _ in 0..times {
+        let claimed = claim_one(&*f.store).await;
+        f.store.record(&[commit(&claimed.job, retry_in(0))]).await.unwrap();
+    }
+}
+
+async fn five_failures_in_a_row_open_the_breaker_for_a_minute(f: Fresh) {
+    seed(&*f.store, &["a"], 10).await;
+    fail(&f, 4).await;
+    let claimed = claim_one(&*f.store).await;
+    assert!(!claimed.lane_clean);
+    f.store.record(&[commit(&claimed.job, dead())]).await.unwrap();
+    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
+    f.clock.advance(OPEN_FOR - Duration::from_millis(1));
+    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
+    f.clock.advance(Duration::from_millis(1));
+    claim_one(&*f.store).await;
+}
+
+async fn a_success_in_between_keeps_it_closed(f: Fresh) {
+    seed(&*f.store, &["a"], 10).await;
+    for _ in 0..3 {
+        fail(&f, 4).await;
+        let claimed = claim_one(&*f.store).await;
+        f.store.record(&[commit(&claimed.job, Finish::Done)]).await.unwrap();
+    }
+    assert!(claim_one(&*f.store).await.lane_clean);
+}
+
+async fn an_open_breaker_costs_no_attempts(f: Fresh) {
+    seed(&*f.store, &["a"], 1).await;
+    fail(&f, 5).await;
+    for _ in 0..10 {
+        f.clock.advance(Duration::from_secs(5));
+        assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
+    }
+    f.clock.advance(Duration::from_secs(10));
+    assert_eq!(claim_one(&*f.store).await.job.attempt, 5);
+}
+
+async fn a_half_open_breaker_lets_one_probe_through(f: Fresh) {
+    seed(&*f.store, &["a"], 10).await;
+    fail(&f, 5).await;
+    f.clock.advance(OPEN_FOR);
+    let probe = f.store.claim(&ask(5)).await.unwrap();
+    assert_eq!(probe.len(), 1);
+    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
+    // A probe whose worker dies leaves the place free when its lease ends.
+    f.clock.advance(LEASE);
+    let probe = f.store.claim(&ask(5)).await.unwrap();
+    assert_eq!(probe.len(), 1);
+    f.store.record(&[commit(&probe[0].job, retry_in(0))]).await.unwrap();
+    f.clock.advance(OPEN_FOR - Duration::from_millis(1));
+    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
+}
+
+async fn a_breaker_that_closes_lets_the_backlog_out_under_a_ramp(f: Fresh) {
+    seed(&*f.store, &["a"], 30).await;
+    fail(&f, 5).await;
+    f.clock.advance(OPEN_FOR);
+    let probe = claim_one(&*f.store).await;
+    f.store.record(&[commit(&probe.job, Finish::Done)]).await.unwrap();
+    let mut sizes = Vec::new();
+    let mut under_way: Vec<tidehook::store::Claimed> = Vec::new();
+    for _ in 0..4 {
+        under_way.extend(f.store.claim(&ask(20)).await.unwrap());
+        assert!(f.store.claim(&ask(20)).await.unwrap().is_empty(), "the ramp counts what is under way");
+        sizes.push(under_way.len());
+        let first = under_way.remove(0);
+        f.store.record(&[commit(&first.job, Finish::Done)]).await.unwrap();
+    }
+    assert_eq!(sizes, [1, 2, 4, 8]);
+}
+
+async fn a_throttled_lane_gives_its_rate_each_second(f: Fresh) {
+    f.store.tune(&[LaneSpec { rate: Some(3), ..spec("a") }]).await.unwrap();
+    let offers: Vec<_> = (0..20).map(|_| offer(&["a"])).collect();
+    f.store.accept(&offers).await.unwrap();
+    assert_eq!(f.store.claim(&ask(10)).await.unwrap().len(), 3);
+    assert!(f.store.claim(&ask(10)).await.unwrap().is_empty());
+    f.clock.advance(Duration::from_secs(1));
+    let claimed = f.store.claim(&ask(10)).await.unwrap();
+    assert_eq!(claimed.len(), 3);
+    assert_eq!(claimed[0].job.attempt, 0, "waiting costs no attempt");
+}
+
+async fn tuning_a_lane_again_keeps_what_is_known_of_it(f: Fresh) {
+    seed(&*f.store, &["a"], 6).await;
+    fail(&f, 5).await;
+    f.store.tune(&[LaneSpec { rate: Some(9), ..spec("a") }]).await.unwrap();
+    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
+    let lanes = f.store.lanes().await.unwrap();
+    assert_eq!(lanes[0].bucket.map(|b| b.rate), Some(9));
+    assert!(lanes[0].breaker.open_until.is_some());
+}

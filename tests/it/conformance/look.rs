@@ -1,0 +1,75 @@
+use std::time::Duration;
+
+use tidehook::decide::settle::Finish;
+use tidehook::model::JobState;
+use tidehook::store::{EventFilter, JobFilter, Page};
+
+use super::build::*;
+use super::on_every_store;
+use crate::support::stores::{Fresh, START};
+
+on_every_store!(lists_are_ordered_and_paged, events_are_filtered, jobs_are_filtered, what_is_not_there_is_not_an_error);
+
+const PAGE: Page = Page { limit: 1000, newest_first: false };
+
+async fn lists_are_ordered_and_paged(f: Fresh) {
+    let offers: Vec<_> = (0..5).map(|_| offer(&["a"])).collect();
+    let ids: Vec<_> = offers.iter().map(|o| o.id).collect();
+    f.store.accept(&offers).await.unwrap();
+    let page = Page { limit: 2, newest_first: false };
+    let list = |after, page| {
+        let store = f.store.clone();
+        async move {
+            let events = store.events(&EventFilter { after, ..EventFilter::default() }, page).await.unwrap();
+            events.into_iter().map(|e| e.id).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(list(None, page).await, ids[..2]);
+    assert_eq!(list(Some(ids[1]), page).await, ids[2..4]);
+    let newest = Page { newest_first: true, ..page };
+    assert_eq!(list(None, newest).await, [ids[4], ids[3]]);
+    assert_eq!(list(Some(ids[3]), newest).await, [ids[2], ids[1]]);
+}
+
+async fn events_are_filtered(f: Fresh) {
+    let mut other = offer(&[]);
+    other.inbound.source = "bank".into();
+    other.inbound.kind = "x' OR '1'='1".into();
+    accept(&*f.store, other).await;
+    f.clock.advance(Duration::from_secs(10));
+    accept(&*f.store, offer(&[])).await;
+    let count = |filter| {
+        let store = f.store.clone();
+        async move { store.events(&filter, PAGE).await.unwrap().len() }
+    };
+    assert_eq!(count(EventFilter { source: Some("bank".into()), ..EventFilter::default() }).await, 1);
+    assert_eq!(count(EventFilter { kind: Some("x' OR '1'='1".into()), ..EventFilter::default() }).await, 1);
+    assert_eq!(count(EventFilter { since: Some(START.plus(Duration::from_secs(5))), ..EventFilter::default() }).await, 1);
+    assert_eq!(count(EventFilter { until: Some(START), ..EventFilter::default() }).await, 1);
+}
+
+async fn jobs_are_filtered(f: Fresh) {
+    seed(&*f.store, &["a", "b"], 2).await;
+    let claimed = claim_one(&*f.store).await;
+    f.store.record(&[commit(&claimed.job, Finish::Done)]).await.unwrap();
+    let failed = claim_one(&*f.store).await;
+    f.store.record(&[commit(&failed.job, retry_in(60))]).await.unwrap();
+    let ids = |filter| {
+        let store = f.store.clone();
+        async move { store.jobs(&filter, PAGE).await.unwrap().into_iter().map(|j| j.id).collect::<Vec<_>>() }
+    };
+    assert_eq!(ids(JobFilter { states: vec![JobState::Done], ..JobFilter::default() }).await, [claimed.job.id]);
+    assert_eq!(ids(JobFilter { states: vec![JobState::Done, JobState::Pending], ..JobFilter::default() }).await.len(), 4);
+    let waiting = JobFilter { states: vec![JobState::Pending], attempted: Some(true), ..JobFilter::default() };
+    assert_eq!(ids(waiting).await, [failed.job.id]);
+    assert_eq!(ids(JobFilter { handler: Some("b".into()), ..JobFilter::default() }).await.len(), 2);
+    assert_eq!(ids(JobFilter { event: Some(claimed.job.event), ..JobFilter::default() }).await.len(), 2);
+}
+
+async fn what_is_not_there_is_not_an_error(f: Fresh) {
+    let offer = offer(&["a"]);
+    assert!(f.store.job(offer.plan.jobs[0].id).await.unwrap().is_none());
+    assert!(f.store.events_by_id(&[offer.id]).await.unwrap().is_empty());
+    assert!(f.store.attempts(offer.plan.jobs[0].id).await.unwrap().is_empty());
+    assert!(!f.store.cancel(offer.plan.jobs[0].id).await.unwrap());
+}

@@ -1,0 +1,238 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidehook::decide::settle::Finish;
+use tidehook::model::{Ending, JobState};
+use tidehook::store::{Error, JobFilter, Page, Retry};
+
+use super::build::*;
+use super::on_every_store;
+use crate::support::stores::{Fresh, START};
+
+on_every_store!(
+    two_claims_never_share_a_job,
+    two_claimers_share_the_due_jobs,
+    a_job_is_due_again_when_its_lease_runs_out,
+    an_extended_lease_is_kept,
+    recording_with_an_old_token_changes_nothing,
+    a_late_failure_after_a_success_changes_nothing,
+    a_retry_is_due_after_its_delay_and_not_before,
+    a_job_that_is_done_is_never_claimed_again,
+    a_released_job_keeps_its_attempt_number,
+    a_claim_takes_no_more_than_was_asked_for,
+    the_oldest_due_job_comes_first,
+    a_dead_job_can_be_tried_again_with_a_fresh_budget,
+    a_cancelled_job_cannot_be_recorded,
+    what_waits_too_long_expires,
+    a_slice_of_records_is_fenced_item_by_item,
+    reclaiming_makes_every_lease_end_now,
+    an_instant_survives_the_round_trip_to_the_millisecond,
+    totals_follow_the_work,
+);
+
+const PAGE: Page = Page { limit: 1000, newest_first: false };
+
+async fn two_claims_never_share_a_job(f: Fresh) {
+    seed(&*f.store, &["a", "b"], 50).await;
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let store = Arc::clone(&f.store);
+            tokio::spawn(async move {
+                let mut ids = Vec::new();
+                loop {
+                    let claimed = store.claim(&ask(7)).await.unwrap();
+                    if claimed.is_empty() {
+                        return ids;
+                    }
+                    ids.extend(claimed.into_iter().map(|c| c.job.id));
+                }
+            })
+        })
+        .collect();
+    let mut all = Vec::new();
+    for task in tasks {
+        all.extend(task.await.unwrap());
+    }
+    let unique: BTreeSet<_> = all.iter().collect();
+    assert_eq!((all.len(), unique.len()), (100, 100));
+}
+
+async fn two_claimers_share_the_due_jobs(f: Fresh) {
+    seed(&*f.store, &["a"], 100).await;
+    let (x, y) = (Arc::clone(&f.store), Arc::clone(&f.store));
+    let (x, y) = tokio::join!(async move { x.claim(&ask(50)).await }, async move { y.claim(&ask(50)).await });
+    assert_eq!((x.unwrap().len(), y.unwrap().len()), (50, 50));
+}
+
+async fn a_job_is_due_again_when_its_lease_runs_out(f: Fresh) {
+    seed(&*f.store, &["a"], 1).await;
+    let first = claim_one(&*f.store).await;
+    f.clock.advance(LEASE - Duration::from_millis(1));
+    assert!(f.store.claim(&ask(1)).await.unwrap().is_empty());
+    f.clock.advance(Duration::from_millis(1));
+    let second = claim_one(&*f.store).await;
+    assert_eq!(second.job.id, first.job.id);
+    assert_eq!((second.job.attempt, second.job.lost, second.job.counted()), (1, 1, 0));
+    assert!(second.job.claim > first.job.claim);
+    let attempts = f.store.attempts(first.job.id).await.unwrap();
+    assert_eq!(attempts.iter().map(|a| (a.number, a.ending)).collect::<Vec<_>>(), [(1, Ending::Interrupted)]);
+}
+
+async fn an_extended_lease_is_kept(f: Fresh) {
+    seed(&*f.store, &["a"], 1).await;
+    let claimed = claim_one(&*f.store).await;
+    f.clock.advance(LEASE / 2);
+    assert_eq!(f.store.extend(&[claimed.job.lease()], LEASE).await.unwrap(), [Ok(())]);
+    f.clock.advance(LEASE - Duration::from_millis(1));
+    assert!(f.store.claim(&ask(1)).await.unwrap().is_empty());
+    f.clock.advance(Duration::from_millis(1));
+    claim_one(&*f.store).await;
+    assert_eq!(f.store.extend(&[claimed.job.lease()], LEASE).await.unwrap(), [Err(Error::LeaseLost)]);
+}
+
+async fn recording_with_an_old_token_changes_nothing(f: Fresh) {
+    seed(&*f.store, &["a"], 1).await;
+    let zombie = claim_one(&*f.store).await;
+    f.clock.advance(LEASE);
+    let alive = claim_one(&*f.store).await;
+    assert_eq!(f.store.record(&[commit(&zombie.job, Finish::Done)]).await.unwrap(), [Err(Error::LeaseLost)]);
+    let job = f.store.job(alive.job.id).await.unwrap().unwrap();
+    assert_eq!((job.state, job.claim), (JobState::Leased, alive.job.claim));
+    assert_eq!(f.store.record(&[commit(&alive.job, Finish::Done)]).await.unwrap(), [Ok(())]);
+    let endings: Vec<_> = f.store.attempts(job.id).await.unwrap().into_iter().map(|a| (a.number, a.ending)).collect();
+    assert_eq!(endings, [(1, Ending::Stale), (2, Ending::Delivered)]);
+}
+
+async fn a_late_failure_after_a_success_changes_nothing(f: Fresh) {
+    seed(&*f.store, &["a"], 1).await;
+    let zombie = claim_one(&*f.store).await;
+    f.clock.advance(LEASE);
+    let alive = claim_one(&*f.store).await;
+    f.store.record(&[commit(&alive.job, Finish::Done)]).await.unwrap();
+    for late in [retry_in(0), dead(), Finish::Released] {
+        assert_eq!(f.store.record(&[commit(&zombie.job, late)]).await.unwrap(), [Err(Error::LeaseLost)]);
+    }
+    assert_eq!(f.store.job(alive.job.id).await.unwrap().unwrap().state, JobState::Done);
+    assert!(f.store.claim(&ask(1)).await.unwrap().is_empty());
+}
+
+async fn a_retry_is_due_after_its_delay_and_not_before(f: Fresh) {
+    seed(&*f.store, &["a"], 1).await;
+    let claimed = claim_one(&*f.store).await;
+    f.store.record(&[commit(&claimed.job, retry_in(30))]).await.unwrap();
+    f.clock.advance(Duration::from_millis(29_999));
+    assert!(f.store.claim(&ask(1)).await.unwrap().is_empty());
+    f.clock.advance(Duration::from_millis(1));
+    let again = claim_one(&*f.store).await;
+    assert_eq!((again.job.attempt, again.job.lost), (1, 0));
+    let attempts = f.store.attempts(again.job.id).await.unwrap();
+    assert_eq!(attempts[0].response, b"a\0b\xff");
+    assert_eq!(attempts[0].duration, Duration::from_millis(12));
+    assert_eq!(attempts[0].at, START);
+}
+
+async fn a_job_that_is_done_is_never_claimed_again(f: Fresh) {
+    seed(&*f.store, &["a"], 1).await;
+    let claimed = claim_one(&*f.store).await;
+    f.store.record(&[commit(&claimed.job, Finish::Done)]).await.unwrap();
+    f.clock.advance(Duration::from_secs(86_400));
+    assert!(f.store.claim(&ask(10)).await.unwrap().is_empty());
+}
+
+async fn a_released_job_keeps_its_attempt_number(f: Fresh) {
+    seed(&*f.store, &["a"], 1).await;
+    let claimed = claim_one(&*f.store).await;
+    f.store.record(&[commit(&claimed.job, Finish::Released)]).await.unwrap();
+    let again = claim_one(&*f.store).await;
+    assert_eq!((again.job.attempt, again.job.lost), (0, 0));
+    assert!(f.store.attempts(again.job.id).await.unwrap().is_empty());
+}
+
+async fn a_claim_takes_no_more_than_was_asked_for(f: Fresh) {
+    seed(&*f.store, &["a", "b", "c"], 10).await;
+    assert_eq!(f.store.claim(&ask(7)).await.unwrap().len(), 6, "two of each of three lanes");
+    assert_eq!(f.store.claim(&ask(1)).await.unwrap().len(), 1);
+}
+
+async fn the_oldest_due_job_comes_first(f: Fresh) {
+    seed(&*f.store, &["a"], 1).await;
+    let oldest = f.store.jobs(&JobFilter::default(), PAGE).await.unwrap()[0].id;
+    f.clock.advance(Duration::from_secs(1));
+    seed(&*f.store, &["a"], 5).await;
+    assert_eq!(claim_one(&*f.store).await.job.id, oldest);
+}
+
+async fn a_dead_job_can_be_tried_again_with_a_fresh_budget(f: Fresh) {
+    seed(&*f.store, &["a"], 1).await;
+    let claimed = claim_one(&*f.store).await;
+    f.store.record(&[commit(&claimed.job, dead())]).await.unwrap();
+    assert_eq!(f.store.totals().await.unwrap().dead, 1);
+    assert_eq!(f.store.retry(&Retry::All { state: JobState::Dead, handler: Some("other".into()) }).await.unwrap(), 0);
+    assert_eq!(f.store.retry(&Retry::One(claimed.job.id)).await.unwrap(), 1);
+    assert_eq!(f.store.retry(&Retry::One(claimed.job.id)).await.unwrap(), 0);
+    let again = claim_one(&*f.store).await;
+    assert_eq!(again.job.attempt, 0);
+    f.store.record(&[commit(&again.job, dead())]).await.unwrap();
+    assert_eq!(f.store.attempts(again.job.id).await.unwrap().len(), 2, "the history is kept");
+    assert_eq!(f.store.retry(&Retry::All { state: JobState::Dead, handler: None }).await.unwrap(), 1);
+    assert_eq!(f.store.totals().await.unwrap().dead, 0);
+}
+
+async fn a_cancelled_job_cannot_be_recorded(f: Fresh) {
+    seed(&*f.store, &["a"], 1).await;
+    let claimed = claim_one(&*f.store).await;
+    assert!(f.store.cancel(claimed.job.id).await.unwrap());
+    assert!(!f.store.cancel(claimed.job.id).await.unwrap());
+    assert_eq!(f.store.record(&[commit(&claimed.job, Finish::Done)]).await.unwrap(), [Err(Error::LeaseLost)]);
+    assert_eq!(f.store.job(claimed.job.id).await.unwrap().unwrap().state, JobState::Cancelled);
+}
+
+async fn what_waits_too_long_expires(f: Fresh) {
+    f.store.tune(&[spec("a")]).await.unwrap();
+    let mut offer = offer(&["a"]);
+    offer.event_ttl = Some(Duration::from_secs(60));
+    let job = offer.plan.jobs[0].id;
+    accept(&*f.store, offer).await;
+    f.clock.advance(Duration::from_secs(59));
+    assert_eq!(f.store.expire(10).await.unwrap(), 0);
+    f.clock.advance(Duration::from_secs(1));
+    assert_eq!(f.store.expire(10).await.unwrap(), 1);
+    let job = f.store.job(job).await.unwrap().unwrap();
+    assert_eq!((job.state, job.last_error.as_deref()), (JobState::Dead, Some("event TTL expired")));
+    assert_eq!(f.store.totals().await.unwrap(), tidehook::store::Totals { open: 0, dead: 1 });
+}
+
+async fn a_slice_of_records_is_fenced_item_by_item(f: Fresh) {
+    seed(&*f.store, &["a"], 3).await;
+    let claimed = f.store.claim(&ask(3)).await.unwrap();
+    f.store.record(&[commit(&claimed[1].job, Finish::Done)]).await.unwrap();
+    let commits: Vec<_> = claimed.iter().map(|c| commit(&c.job, Finish::Done)).collect();
+    assert_eq!(f.store.record(&commits).await.unwrap(), [Ok(()), Err(Error::LeaseLost), Ok(())]);
+}
+
+async fn reclaiming_makes_every_lease_end_now(f: Fresh) {
+    seed(&*f.store, &["a"], 2).await;
+    assert_eq!(f.store.claim(&ask(2)).await.unwrap().len(), 2);
+    assert_eq!(f.store.reclaim().await.unwrap(), 2);
+    assert_eq!(f.store.claim(&ask(2)).await.unwrap().len(), 2);
+}
+
+async fn an_instant_survives_the_round_trip_to_the_millisecond(f: Fresh) {
+    f.clock.advance(Duration::from_millis(123));
+    seed(&*f.store, &["a"], 1).await;
+    let job = &f.store.jobs(&JobFilter::default(), PAGE).await.unwrap()[0];
+    assert_eq!((job.created_at, job.due_at), (START.plus(Duration::from_millis(123)), START.plus(Duration::from_millis(123))));
+    assert_eq!(f.store.now().await.unwrap(), START.plus(Duration::from_millis(123)));
+}
+
+async fn totals_follow_the_work(f: Fresh) {
+    seed(&*f.store, &["a"], 4).await;
+    let claimed = f.store.claim(&ask(4)).await.unwrap();
+    let finishes = [Finish::Done, dead(), retry_in(5), Finish::Released];
+    let commits: Vec<_> = claimed.iter().zip(finishes).map(|(c, f)| commit(&c.job, f)).collect();
+    f.store.record(&commits).await.unwrap();
+    assert_eq!(f.store.totals().await.unwrap(), tidehook::store::Totals { open: 2, dead: 1 });
+    f.store.cancel(claimed[2].job.id).await.unwrap();
+    assert_eq!(f.store.totals().await.unwrap().open, 1);
+}

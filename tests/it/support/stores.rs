@@ -1,0 +1,66 @@
+//! A fresh store per test, on a clock the test moves.
+//!
+//! `TIDEHOOK_TEST_POSTGRES` names a server (`scripts/test.sh` finds or starts one and sets it). Plain
+//! `cargo test` runs without; with `TIDEHOOK_TEST_ALL` a missing server is a failure.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tidehook::model::{ManualClock, Secret, Timestamp};
+use tidehook::store::{self, Address, Store};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Memory,
+    Sqlite,
+    Postgres,
+}
+
+/// A store of its own, which goes when the test ends.
+pub struct Fresh {
+    pub store: Arc<dyn Store>,
+    pub clock: ManualClock,
+    pub url: String,
+    _dir: tempfile::TempDir,
+}
+
+pub const START: Timestamp = Timestamp(1_769_853_600_000);
+
+pub fn postgres() -> Option<String> {
+    let server = std::env::var("TIDEHOOK_TEST_POSTGRES").ok().filter(|s| !s.is_empty());
+    assert!(
+        server.is_some() || std::env::var_os("TIDEHOOK_TEST_ALL").is_none(),
+        "TIDEHOOK_TEST_ALL is set but TIDEHOOK_TEST_POSTGRES names no server; run scripts/test.sh"
+    );
+    server
+}
+
+pub fn unique_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("t_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The URL of an empty database; `None` when there is no server for it.
+pub async fn url(kind: Kind, dir: &tempfile::TempDir) -> Option<String> {
+    Some(match kind {
+        Kind::Memory => "memory:".to_owned(),
+        Kind::Sqlite => format!("sqlite:{}", dir.path().join("test.db").display()),
+        Kind::Postgres => {
+            let server = postgres()?;
+            store::sql::postgres::create_database(&server, &unique_name()).await.expect("a test database can be created")
+        }
+    })
+}
+
+pub async fn fresh(kind: Kind) -> Option<Fresh> {
+    let dir = tempfile::tempdir().unwrap();
+    let url = url(kind, &dir).await?;
+    let clock = ManualClock::at(START);
+    let store = open(&url, Some(clock.clone())).await;
+    store.migrate().await.unwrap();
+    Some(Fresh { store, clock, url, _dir: dir })
+}
+
+pub async fn open(url: &str, clock: Option<ManualClock>) -> Arc<dyn Store> {
+    store::connect(Address { url: Secret::new(url), connections: 8, clock }).await.unwrap()
+}
