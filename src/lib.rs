@@ -8,6 +8,7 @@
 //! - [`config`] → [`decide`] → [`model`]: no I/O, no clock, no chance
 //! - [`observe`] stands beside the stairs: what happens, told as it happens
 
+pub mod config;
 pub mod decide;
 pub mod model;
 pub mod store;

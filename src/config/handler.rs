@@ -1,0 +1,203 @@
+//! `handlers`: who gets events, one HTTP call each.
+
+use std::time::Duration;
+
+use url::Url;
+
+use super::problem::{Severity, did_you_mean};
+use super::read::Section;
+use super::server::{Compat, read_allowed, read_retry, read_timeout};
+use super::{Around, urls};
+use crate::decide::address::Policy;
+use crate::decide::filter::Filter;
+use crate::decide::pattern::Pattern;
+use crate::decide::retry::RetryPolicy;
+use crate::decide::template::Template;
+use crate::model::{Method, Path};
+
+/// A handler.
+#[derive(Debug, Clone)]
+pub struct Handler {
+    /// Its name.
+    pub name: String,
+    /// The source it listens to.
+    pub source: String,
+    /// Which types it wants; empty is all.
+    pub events: Vec<Pattern>,
+    /// Which payloads it wants.
+    pub filter: Option<Filter>,
+    /// Under which key it wants an event once.
+    pub idempotency_key: Option<Path>,
+    /// Where to.
+    pub url: Url,
+    /// How.
+    pub method: Method,
+    /// Headers; they replace built-in ones.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub transform: Option<Template>,
+    /// Retry policy.
+    pub retry: RetryPolicy,
+    /// Total deadline.
+    pub timeout: Duration,
+    /// Deliveries per second.
+    pub rate_limit: Option<u32>,
+    /// Which private addresses it may reach.
+    pub policy: Policy,
+}
+
+impl Handler {
+    pub(super) fn read(name: &str, mut s: Section<'_>, around: &Around<'_>) -> Option<Self> {
+        let who = format!("handler '{name}'");
+        if name.starts_with("queue/") {
+            s.error("bad_name", "", format!("handler name '{name}' must not start with 'queue/' (reserved prefix)"));
+        }
+        let source = read_source(&mut s, &who, around);
+        if let Some(kind) = s.text("type").filter(|k| k != "http") {
+            s.error("unknown_word", "type", format!("handler '{name}' has invalid type '{kind}'"));
+        }
+        let mut policy = around.policy.clone();
+        read_allowed(&mut s, &mut policy);
+        if !s.has("url") {
+            s.error("missing_key", "", format!("{who} has no url"));
+        }
+        let url = urls::call(&mut s, "url", &who, &policy);
+        let headers = urls::headers(&mut s, &who);
+        let sends_json = headers.iter().all(|(n, v)| !n.eq_ignore_ascii_case("content-type") || v.contains("json"));
+        let handler = (
+            read_patterns(&mut s, around.compat),
+            read_filter(&mut s, "filter", around.compat),
+            read_path(&mut s, "idempotency_key"),
+            read_method(&mut s, &who),
+            read_template(&mut s, "transform", sends_json),
+            read_retry(s.section("retry"), &around.delivery.retry),
+            read_timeout(&mut s).unwrap_or(around.delivery.timeout),
+            s.number32("rate_limit").filter(|n| *n > 0),
+        );
+        s.finish();
+        let (events, filter, idempotency_key, method, transform, retry, timeout, rate_limit) = handler;
+        Some(Self {
+            name: name.to_owned(),
+            source: source?,
+            events,
+            filter,
+            idempotency_key,
+            url: url?,
+            method,
+            headers,
+            transform,
+            retry,
+            timeout,
+            rate_limit,
+            policy,
+        })
+    }
+}
+
+/// The source a consumer listens to, which must exist.
+pub(super) fn read_source(s: &mut Section<'_>, who: &str, around: &Around<'_>) -> Option<String> {
+    let source = s.required_text("source")?;
+    if around.sources.contains_key(&source) {
+        return Some(source);
+    }
+    let names = || around.sources.keys().map(String::as_str);
+    let help = did_you_mean(&source, names()).unwrap_or_else(|| match around.sources.is_empty() {
+        true => "the file has no sources".to_owned(),
+        false => format!("known are {}", names().collect::<Vec<_>>().join(", ")),
+    });
+    s.problem(Severity::Error, "unknown_source", "source", format!("{who} references unknown source '{source}'"), Some(help));
+    None
+}
+
+/// Event patterns.
+pub(super) fn read_patterns(s: &mut Section<'_>, compat: &Compat) -> Vec<Pattern> {
+    let parse = |text: &str| if compat.qhook_expressions { Pattern::parse_qhook(text) } else { Pattern::parse(text) };
+    s.texts("events").unwrap_or_default().iter().map(|t| parse(&t.value)).collect()
+}
+
+/// A condition.
+pub(super) fn read_filter(s: &mut Section<'_>, key: &str, compat: &Compat) -> Option<Filter> {
+    let text = s.text(key)?;
+    let parsed = if compat.qhook_expressions { Filter::parse_qhook(&text) } else { Filter::parse(&text) };
+    match parsed {
+        Ok(filter) => {
+            note_old_readings(s, key, &text, compat);
+            Some(filter)
+        }
+        Err(bad) => {
+            let at = text.get(..bad.at).map_or(0, |t| t.chars().count()) + 1;
+            s.problem(
+                Severity::Error,
+                "bad_condition",
+                key,
+                format!("`{text}` is no condition: {} (character {at})", bad.message),
+                bad.help,
+            );
+            None
+        }
+    }
+}
+
+/// Where qhook read a condition differently, the difference is told.
+fn note_old_readings(s: &mut Section<'_>, key: &str, text: &str, compat: &Compat) {
+    if compat.qhook_expressions {
+        return;
+    }
+    let compact: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if compact.contains("== null") || compact.contains("!= null") {
+        let help = "qhook 0.6 never found anything equal to null; `compat.expressions: qhook` keeps that";
+        let message = format!("`{text}`: null is compared as null");
+        s.problem(Severity::Warning, "new_reading", key, message, Some(help.into()));
+    }
+}
+
+/// A path.
+pub(super) fn read_path(s: &mut Section<'_>, key: &str) -> Option<Path> {
+    let text = s.text(key)?;
+    match Path::parse(&text) {
+        Ok(path) => Some(path),
+        Err(why) => {
+            s.error("bad_path", key, why);
+            None
+        }
+    }
+}
+
+/// An HTTP method.
+pub(super) fn read_method(s: &mut Section<'_>, who: &str) -> Method {
+    let Some(text) = s.text("method") else { return Method::Post };
+    text.parse().unwrap_or_else(|_| {
+        let help = "known are GET, POST, PUT, PATCH, DELETE, in upper case";
+        s.problem(
+            Severity::Error,
+            "unknown_word",
+            "method",
+            format!("{who} has invalid HTTP method '{text}'"),
+            Some(help.into()),
+        );
+        Method::Post
+    })
+}
+
+/// A template, as text or as a mapping.
+pub(super) fn read_template(s: &mut Section<'_>, key: &str, sends_json: bool) -> Option<Template> {
+    let node = s.template(key)?;
+    let parsed = match &node.value {
+        serde_json::Value::String(text) => Template::text(text),
+        other => Template::mapping(other),
+    };
+    match parsed {
+        Ok(template) => {
+            if sends_json && !template.is_json() {
+                let message = format!("the literal part of `{}` is not JSON, so what is sent will not be JSON", node.key);
+                let help = "mend the template, or set a Content-Type that is not JSON in `headers`";
+                s.problem(Severity::Warning, "not_json", key, message, Some(help.into()));
+            }
+            Some(template)
+        }
+        Err(bad) => {
+            s.error("bad_template", key, format!("`{}` is no template: {}", node.key, bad.message));
+            None
+        }
+    }
+}

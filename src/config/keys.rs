@@ -1,0 +1,267 @@
+//! Every key there is: the one list behind reading, `did you mean` and the editor schema.
+
+/// What a key takes.
+#[derive(Debug, Clone, Copy)]
+pub enum Takes {
+    /// Text.
+    Text,
+    /// Text that must not be empty and whose variables must be set.
+    Secret,
+    /// An http or https URL.
+    Url,
+    /// `true` or `false`.
+    Bool,
+    /// A whole number in a range.
+    Number(u64, u64),
+    /// A fraction in a range.
+    Fraction(f64, f64),
+    /// A duration.
+    Duration,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A list of texts.
+    Texts,
+    /// A list of words.
+    Words(&'static [&'static str]),
+    /// A mapping of names to texts.
+    TextMap,
+    /// Text, or any mapping or list of texts: a template.
+    Template,
+    /// A section with keys of its own.
+    Section(&'static Keys),
+    /// Named sections with the same keys.
+    Named(&'static Keys),
+    /// A list of sections with the same keys.
+    Items(&'static Keys),
+}
+
+/// A key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What it takes.
+    pub takes: Takes,
+    /// What it means, for editors.
+    pub about: &'static str,
+}
+
+/// The keys of a section.
+pub type Keys = [Key];
+
+const fn key(name: &'static str, takes: Takes, about: &'static str) -> Key {
+    Key { name, takes, about }
+}
+
+const ANY: u64 = u32::MAX as u64;
+const METHODS: &[&str] = &["GET", "POST", "PUT", "PATCH", "DELETE"];
+const ERRORS: &[&str] = &["timeout", "5xx", "4xx", "network", "all"];
+
+/// The top level.
+pub static TOP: [Key; 11] = [
+    key("database", Takes::Section(&DATABASE), "Where events are kept"),
+    key("server", Takes::Section(&SERVER), "How tidehook is reached"),
+    key("api", Takes::Section(&API), "Who may call the API"),
+    key("delivery", Takes::Section(&DELIVERY), "Defaults of deliveries"),
+    key("sources", Takes::Named(&SOURCE), "Where events come from"),
+    key("handlers", Takes::Named(&HANDLER), "Who gets events: one HTTP call each"),
+    key("workflows", Takes::Named(&WORKFLOW), "Multi-step work"),
+    key("queues", Takes::Named(&QUEUE), "Queues that consumers pull from"),
+    key("worker", Takes::Section(&WORKER), "How deliveries are worked off"),
+    key("alerts", Takes::Section(&ALERTS), "Whom to tell when something breaks"),
+    key("compat", Takes::Section(&COMPAT), "Readings of older files"),
+];
+
+static DATABASE: [Key; 7] = [
+    key("driver", Takes::Word(&["sqlite", "postgres", "mysql", "d1"]), "sqlite (default), postgres, mysql"),
+    key("url", Takes::Secret, "Database URL; DATABASE_URL when absent"),
+    key("max_connections", Takes::Number(1, 1000), "Pool size (10)"),
+    key("account_id", Takes::Text, "Cloudflare D1"),
+    key("database_id", Takes::Text, "Cloudflare D1"),
+    key("api_token", Takes::Secret, "Cloudflare D1"),
+    key("d1_endpoint", Takes::Text, "Cloudflare D1"),
+];
+
+static SERVER: [Key; 12] = [
+    key("port", Takes::Number(0, 65535), "Listen port (8888)"),
+    key("bind", Takes::Text, "Listen address (0.0.0.0)"),
+    key("public_url", Takes::Url, "The base URL as the outside sees it"),
+    key("max_body_size", Takes::Number(1, 1 << 30), "Largest request body in bytes (1048576)"),
+    key("max_inbound", Takes::Number(1, ANY), "Concurrent requests; more are answered 503 (100)"),
+    key("ip_rate_limit", Takes::Number(0, ANY), "Requests per second and client address; 0 is off"),
+    key("allow_private_urls", Takes::Bool, "Allow private and loopback URLs (development only)"),
+    key("allowed_private_hosts", Takes::Texts, "Host names, globs or networks that may be reached although private"),
+    key("trust_proxy", Takes::Bool, "Take the client address from X-Forwarded-For"),
+    key("trusted_proxies", Takes::Texts, "How many proxy hops to trust (1), or their networks"),
+    key("skip_endpoint_verification", Takes::Bool, "Outbound endpoints start active without a challenge"),
+    key("echo", Takes::Bool, "Serve /_echo; follows allow_private_urls"),
+];
+
+static API: [Key; 2] = [
+    key("auth_token", Takes::Secret, "Bearer token of /events and /api; open when absent"),
+    key("metrics_auth_token", Takes::Secret, "Bearer token of /metrics; open when absent"),
+];
+
+static RETRY: [Key; 6] = [
+    key("max", Takes::Number(0, 1000), "Attempts in all (5)"),
+    key("backoff", Takes::Word(&["exponential", "fixed"]), "How the delay grows (exponential)"),
+    key("interval", Takes::Duration, "The first delay (30s)"),
+    key("max_delay", Takes::Duration, "No delay is longer (8h)"),
+    key("jitter", Takes::Fraction(0.0, 1.0), "Each delay varies by this share (0.2)"),
+    key("errors", Takes::Words(ERRORS), "Which failures are worth another attempt ([all])"),
+];
+
+static DELIVERY: [Key; 5] = [
+    key("signing_secret", Takes::Secret, "Signs what is sent, as Standard Webhooks; whsec_ and base64"),
+    key("timeout", Takes::Duration, "Total deadline of one delivery (30s)"),
+    key("default_retry", Takes::Section(&RETRY), "Retry policy of handlers that say nothing else"),
+    key("event_ttl", Takes::Duration, "Deliveries that wait longer are given up (off)"),
+    key("idempotency_ttl", Takes::Duration, "How long idempotency keys are remembered (168h)"),
+];
+
+static WORKER: [Key; 5] = [
+    key("stale_threshold_secs", Takes::Number(1, ANY), "Longest lease of a delivery, in seconds (300)"),
+    key("retention_hours", Takes::Number(1, 1_000_000), "How long ended work is kept (72)"),
+    key("drain_timeout_secs", Takes::Number(0, 86_400), "How long a shutdown waits for deliveries (30)"),
+    key("max_concurrency", Takes::Number(1, 10_000), "Parallel deliveries (10)"),
+    key("batch_size", Takes::Number(1, 10_000), "Jobs claimed at once (10)"),
+];
+
+static COMPAT: [Key; 5] = [
+    key("qhook_headers", Takes::Bool, "Send X-Qhook-* beside X-Tidehook-* (true)"),
+    key("qhook_metrics", Takes::Bool, "Emit qhook_* beside tidehook_* (true)"),
+    key("catch_payload", Takes::Word(&["superset", "qhook"]), "What a catch target receives"),
+    key("expressions", Takes::Word(&["tidehook", "qhook"]), "How conditions and patterns are read"),
+    key("unknown_keys", Takes::Word(&["error", "warn"]), "What an unknown key is"),
+];
+
+/// The keys of a source.
+pub static SOURCE: [Key; 19] = [
+    key("type", Takes::Word(&["webhook", "event", "sns", "cron", "outbound"]), "What kind of source it is"),
+    key("verify", Takes::Text, "Signature scheme of the provider; `none` on purpose"),
+    key("secret", Takes::Secret, "The provider's signing secret"),
+    key("secrets", Takes::Texts, "Further accepted secrets, for rotation"),
+    key("skip_verify", Takes::Bool, "SNS only: skip the certificate check"),
+    key("schedule", Takes::Text, "Cron only: 5 fields, or 6 with leading seconds"),
+    key("timezone", Takes::Text, "Cron only: UTC, an offset or an IANA name"),
+    key("schema", Takes::Text, "JSON Schema that payloads must satisfy"),
+    key("allowed_ips", Takes::Texts, "Client addresses or networks that may send"),
+    key("path", Takes::Text, "No effect; appears in samples"),
+    key("tolerance", Takes::Duration, "Replay window of signatures; 0 is off"),
+    key("dedupe", Takes::Word(&["provider", "off"]), "Whether the provider's id makes repeats harmless (provider)"),
+    key("topic_arns", Takes::Texts, "SNS topics that are accepted and confirmed"),
+    key("ce_type", Takes::Word(&["unverified", "trusted"]), "Whether ce-type sets the type on a verified source"),
+    key("signature_header", Takes::Text, "verify: hmac: the header (X-Webhook-Signature)"),
+    key("signature_prefix", Takes::Text, "verify: hmac: what stands before the signature"),
+    key("signature_algorithm", Takes::Word(&["sha256", "sha512", "sha1"]), "verify: hmac: sha256"),
+    key("signature_encoding", Takes::Word(&["hex", "base64"]), "verify: hmac: hex"),
+    key("timestamp_header", Takes::Text, "verify: grafana: the header with the timestamp"),
+];
+
+/// The keys of a handler.
+pub static HANDLER: [Key; 13] = [
+    key("source", Takes::Text, "The source it listens to"),
+    key("events", Takes::Texts, "Event type patterns; empty is all"),
+    key("url", Takes::Url, "Where events are delivered"),
+    key("type", Takes::Word(&["http"]), "Only http"),
+    key("method", Takes::Word(METHODS), "HTTP method (POST)"),
+    key("retry", Takes::Section(&RETRY), "Retry policy; what is left out comes from delivery.default_retry"),
+    key("timeout", Takes::Duration, "Total deadline of one delivery"),
+    key("idempotency_key", Takes::Text, "Path of a key under which this handler wants an event once"),
+    key("rate_limit", Takes::Number(0, ANY), "Deliveries per second over all processes; 0 is unlimited"),
+    key("filter", Takes::Text, "Condition on the payload"),
+    key("transform", Takes::Template, "Template of the body"),
+    key("headers", Takes::TextMap, "Headers; they replace built-in ones of the same name"),
+    key("allowed_private_hosts", Takes::Texts, "Networks or hosts this handler may reach although private"),
+];
+
+/// The keys of a queue.
+pub static QUEUE: [Key; 7] = [
+    key("source", Takes::Text, "The source it listens to"),
+    key("events", Takes::Texts, "Event type patterns; empty is all"),
+    key("filter", Takes::Text, "Condition on the payload"),
+    key("idempotency_key", Takes::Text, "Path of a key under which this queue wants an event once"),
+    key("visibility_timeout", Takes::Duration, "How long a received message is invisible (30s)"),
+    key("max_attempts", Takes::Number(1, 1000), "Deliveries before the dead-letter queue"),
+    key("api_key", Takes::Secret, "Bearer key of its consumers; open when absent"),
+];
+
+static ALERTS: [Key; 3] = [
+    key("url", Takes::Url, "Where alerts are posted"),
+    key("type", Takes::Text, "generic (default), slack, discord"),
+    key("on", Takes::Words(ALERT_KINDS), "Which alerts ([dlq, verification_failure])"),
+];
+
+/// The kinds of alert.
+pub const ALERT_KINDS: &[&str] =
+    &["dlq", "verification_failure", "circuit_opened", "workflow_failed", "db_unhealthy", "custom", "event_ttl_expired"];
+
+/// The keys of a workflow.
+pub static WORKFLOW: [Key; 6] = [
+    key("source", Takes::Text, "The source it listens to; optional with callable"),
+    key("events", Takes::Texts, "Event type patterns; empty is all"),
+    key("timeout", Takes::Number(1, 31_536_000), "Deadline of a run in seconds"),
+    key("params", Takes::Items(&PARAM), "Top-level keys the payload must have"),
+    key("steps", Takes::Items(&STEP), "The steps, in order"),
+    key("callable", Takes::Bool, "Starts only when another workflow calls it"),
+];
+
+static PARAM: [Key; 3] = [
+    key("name", Takes::Text, "The key"),
+    key("type", Takes::Text, "string (default), number, boolean, object, array"),
+    key("required", Takes::Bool, "Whether it must be there (true)"),
+];
+
+/// The types of step.
+pub const STEP_TYPES: &[&str] = &["http", "choice", "parallel", "map", "wait", "callback", "workflow"];
+
+static STEP: [Key; 24] = [
+    key("name", Takes::Text, "Unique in the workflow"),
+    key("type", Takes::Word(STEP_TYPES), "What kind of step it is (http)"),
+    key("url", Takes::Url, "Where to call"),
+    key("method", Takes::Word(METHODS), "HTTP method (POST)"),
+    key("headers", Takes::TextMap, "Headers of the call"),
+    key("input", Takes::Template, "Template of the step's input"),
+    key("result_path", Takes::Text, "Where the response goes; $ replaces the payload, null discards it"),
+    key("output", Takes::Template, "Template applied after the merge"),
+    key("retry", Takes::Section(&RETRY), "Retry policy of the call"),
+    key("catch", Takes::Items(&CATCH), "Where failures go"),
+    key("timeout", Takes::Number(1, 31_536_000), "Deadline of the call in seconds"),
+    key("on_failure", Takes::Word(&["stop", "continue"]), "What a failure nobody catches does (stop)"),
+    key("end", Takes::Bool, "The workflow is complete after this step"),
+    key("goto", Takes::Text, "The next step instead of the following one"),
+    key("choices", Takes::Items(&CHOICE), "choice: conditions in order"),
+    key("default", Takes::Text, "choice: the step when no condition holds"),
+    key("branches", Takes::Items(&BRANCH), "parallel: the calls"),
+    key("items_path", Takes::Text, "map: the path of the array"),
+    key("max_concurrency", Takes::Number(1, 10_000), "map: how many at once"),
+    key("iterator", Takes::Section(&ITERATOR), "map: the call of each item"),
+    key("seconds", Takes::Number(0, 315_360_000), "wait: how long"),
+    key("timestamp_path", Takes::Text, "wait: the path of the instant"),
+    key("callback_timeout", Takes::Number(1, 31_536_000), "callback: how long in seconds"),
+    key("workflow", Takes::Text, "workflow: which one"),
+];
+
+static CATCH: [Key; 2] = [key("errors", Takes::Texts, "Which failures"), key("goto", Takes::Text, "The step to go on with")];
+
+static CHOICE: [Key; 3] = [
+    key("when", Takes::Text, "The condition"),
+    key("condition", Takes::Text, "The condition"),
+    key("goto", Takes::Text, "The step to go on with"),
+];
+
+static BRANCH: [Key; 4] = [
+    key("name", Takes::Text, "Unique in the step"),
+    key("url", Takes::Url, "Where to call"),
+    key("method", Takes::Word(METHODS), "HTTP method (POST)"),
+    key("headers", Takes::TextMap, "Headers of the call"),
+];
+
+static ITERATOR: [Key; 6] = [
+    key("url", Takes::Url, "Where to call"),
+    key("method", Takes::Word(METHODS), "HTTP method (POST)"),
+    key("headers", Takes::TextMap, "Headers of the call"),
+    key("input", Takes::Template, "Template of each item's input"),
+    key("timeout", Takes::Number(1, 31_536_000), "Deadline of the call in seconds"),
+    key("retry", Takes::Section(&RETRY), "Retry policy of the call"),
+];

@@ -1,0 +1,126 @@
+//! Overlays and variables.
+
+use std::collections::BTreeMap;
+
+use super::problem::{Problem, Problems, Severity};
+use super::tree::{self, Node, Scalar, Value};
+
+/// The variables a configuration may use.
+pub type Variables = BTreeMap<String, String>;
+
+/// Puts an overlay over a base: mappings merge, everything else is replaced.
+pub fn merge(base: Node, overlay: Node) -> Node {
+    match (base.value, overlay.value) {
+        (Value::Map(mut entries), Value::Map(over)) => {
+            for (key, node) in over {
+                match entries.iter_mut().find(|(k, _)| k.text == key.text) {
+                    Some((_, old)) => {
+                        let base = std::mem::replace(old, Node::null(key.place));
+                        *old = merge(base, node);
+                    }
+                    None => entries.push((key, node)),
+                }
+            }
+            Node { value: Value::Map(entries), place: base.place }
+        }
+        (_, value) => Node { value, place: overlay.place },
+    }
+}
+
+/// Replaces `${VAR}` and `${VAR:-default}` inside scalars, once. What a variable holds is data: it is
+/// neither read as YAML nor expanded again, with one exception: under a key that takes a list or a
+/// mapping, an unquoted scalar that is exactly one variable may hold a flow list or mapping
+/// ([`flow_value`]).
+pub fn expand(node: &mut Node, variables: &Variables, problems: &mut Problems) {
+    match &mut node.value {
+        Value::Null => {}
+        Value::List(items) => items.iter_mut().for_each(|n| expand(n, variables, problems)),
+        Value::Map(entries) => entries.iter_mut().for_each(|(_, n)| expand(n, variables, problems)),
+        Value::Scalar(scalar) => {
+            if let Err(message) = expand_scalar(scalar, variables) {
+                problems.push(Problem {
+                    severity: Severity::Error,
+                    code: "bad_variable",
+                    place: Some(node.place),
+                    key: String::new(),
+                    message,
+                    help: Some("write `${NAME}` or `${NAME:-default}`; `$${` is a literal `${`".to_owned()),
+                });
+            }
+            // An unquoted scalar that becomes empty is null: the key counts as absent. Which variable was
+            // missing is remembered, because some keys may not be absent for that reason.
+            if scalar.plain && scalar.text.is_empty() && scalar.unset.is_empty() {
+                node.value = Value::Null;
+            }
+        }
+    }
+}
+
+fn expand_scalar(scalar: &mut Scalar, variables: &Variables) -> Result<(), String> {
+    let mut out = String::with_capacity(scalar.text.len());
+    for (is_variable, piece) in tree::pieces(&scalar.text) {
+        if !is_variable {
+            out.push_str(&piece.replace("$${", "${"));
+            continue;
+        }
+        let inner = &piece[2..piece.len() - 1];
+        let (name, default) = match inner.split_once(":-") {
+            Some((name, default)) => (name, Some(default)),
+            None => (inner, None),
+        };
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            return Err(format!("`{piece}` names no variable"));
+        }
+        let value = variables.get(name).map(String::as_str).filter(|v| !v.is_empty());
+        match (value, default) {
+            (Some(value), _) => out.push_str(value),
+            (None, Some(default)) => out.push_str(default),
+            (None, None) => scalar.unset.push(name.to_owned()),
+        }
+    }
+    scalar.text = out;
+    Ok(())
+}
+
+/// The flow list or mapping that an unquoted scalar holds after expansion, if it holds one.
+pub fn flow_value(node: &Node) -> Option<Node> {
+    let Value::Scalar(Scalar { text, plain: true, .. }) = &node.value else { return None };
+    let text = text.trim();
+    if !text.starts_with(['[', '{']) {
+        return None;
+    }
+    let mut parsed = tree::parse(text, node.place.file).ok()?;
+    put(&mut parsed, node);
+    Some(parsed)
+}
+
+/// Everything inside a variable stands where the variable stands.
+fn put(node: &mut Node, at: &Node) {
+    node.place = at.place;
+    match &mut node.value {
+        Value::Null => {}
+        // What came out of a variable is never expanded: its `${` is text.
+        Value::Scalar(scalar) => scalar.text = tree::pieces(&scalar.text).into_iter().map(|(_, t)| t).collect(),
+        Value::List(items) => items.iter_mut().for_each(|n| put(n, at)),
+        Value::Map(entries) => entries.iter_mut().for_each(|(key, n)| {
+            key.place = at.place;
+            put(n, at);
+        }),
+    }
+}
+
+/// Reads a `.env` file: `KEY=VALUE` per line, blank lines and `#` lines skipped, quotes stripped.
+pub fn dotenv(text: &str) -> Variables {
+    let line = |line: &str| {
+        let line = line.trim();
+        if line.starts_with('#') {
+            return None;
+        }
+        let (key, value) = line.split_once('=')?;
+        let value = value.trim();
+        let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value);
+        let value = value.strip_prefix('\'').and_then(|v| v.strip_suffix('\'')).unwrap_or(value);
+        Some((key.trim().to_owned(), value.to_owned())).filter(|(k, _)| !k.is_empty())
+    };
+    text.lines().filter_map(line).collect()
+}

@@ -1,0 +1,146 @@
+//! Files into a configuration: the only file here that reads a disk.
+
+use std::path::{Path, PathBuf};
+
+use super::layers::{self, Variables};
+use super::problem::{Problem, Problems, Severity, Text};
+use super::tree::{self, Node};
+use super::{Config, Known, keys, read};
+
+/// What to load.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// The file; `tidehook.yaml`, else `qhook.yaml`, when not given.
+    pub path: Option<PathBuf>,
+    /// The environment: `.env.NAME` and the overlay `<stem>.NAME.<ext>`.
+    pub env: Option<String>,
+    /// Warnings are errors.
+    pub strict: bool,
+    /// Unknown keys are warnings.
+    pub lenient: bool,
+    /// The process's variables.
+    pub variables: Variables,
+}
+
+/// What was loaded.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The file.
+    pub path: PathBuf,
+    /// The configuration, unless it has errors.
+    pub config: Option<Config>,
+    /// Errors and warnings.
+    pub problems: Problems,
+}
+
+/// Loads a configuration with its overlay, variables replaced, every problem collected.
+pub fn load(request: &Request, known: &Known) -> Loaded {
+    let mut problems = Problems { strict: request.strict, ..Problems::default() };
+    let path = request.path.clone().unwrap_or_else(default_path);
+    let Some(base) = read_text(&path, &mut problems) else { return Loaded { path, config: None, problems } };
+    let mut variables = request.variables.clone();
+    let overlay = request.env.as_deref().and_then(|env| {
+        for (key, value) in env_file(&path, env) {
+            variables.entry(key).or_insert(value);
+        }
+        let overlay = overlay_path(&path, env);
+        overlay.exists().then(|| read_text(&overlay, &mut problems)).flatten()
+    });
+    let texts = [Some(base), overlay];
+    let config = from_texts(texts.into_iter().flatten().collect(), &variables, request.lenient, known, &mut problems);
+    Loaded { path, config, problems }
+}
+
+/// Reads texts that were already fetched; each later one is an overlay.
+pub fn from_texts(
+    texts: Vec<Text>,
+    variables: &Variables,
+    lenient: bool,
+    known: &Known,
+    problems: &mut Problems,
+) -> Option<Config> {
+    let mut root: Option<Node> = None;
+    for text in texts {
+        let file = problems.texts.len();
+        let parsed = tree::parse(&text.content, file);
+        problems.texts.push(text);
+        match parsed {
+            Ok(node) => {
+                root = Some(match root {
+                    Some(base) => layers::merge(base, node),
+                    None => node,
+                });
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let mut root = root.filter(|_| !problems.list.iter().any(|p| p.severity == Severity::Error))?;
+    layers::expand(&mut root, variables, problems);
+    if lenient {
+        set_lenient(&mut root);
+    }
+    let mut config = read(&root, known, problems)?;
+    if config.database.url.is_none() {
+        config.database.url = variables.get("DATABASE_URL").filter(|u| !u.is_empty()).map(crate::model::Secret::new);
+    }
+    Some(config)
+}
+
+/// `--lenient` is `compat.unknown_keys: warn`.
+fn set_lenient(root: &mut Node) {
+    let place = root.place;
+    let scalar = tree::Scalar { text: "warn".into(), plain: true, unset: Vec::new() };
+    let key = |text: &str| tree::Key { text: text.into(), place };
+    let over =
+        Node { value: tree::Value::Map(vec![(key("unknown_keys"), Node { value: tree::Value::Scalar(scalar), place })]), place };
+    let over = Node { value: tree::Value::Map(vec![(key("compat"), over)]), place };
+    *root = layers::merge(std::mem::replace(root, Node::null(place)), over);
+    debug_assert!(keys::TOP.iter().any(|k| k.name == "compat"));
+}
+
+/// The file that is read when none is named.
+pub fn default_path() -> PathBuf {
+    let ours = PathBuf::from("tidehook.yaml");
+    let theirs = PathBuf::from("qhook.yaml");
+    if !ours.exists() && theirs.exists() { theirs } else { ours }
+}
+
+fn overlay_path(base: &Path, env: &str) -> PathBuf {
+    let stem = base.file_stem().unwrap_or_default().to_string_lossy();
+    let extension = base.extension().map_or("yaml".into(), |e| e.to_string_lossy());
+    base.with_file_name(format!("{stem}.{env}.{extension}"))
+}
+
+/// `.env.NAME` of the working directory, else beside the file; it may be absent.
+fn env_file(base: &Path, env: &str) -> Variables {
+    let name = format!(".env.{env}");
+    let beside = base.with_file_name(&name);
+    let text = std::fs::read_to_string(&name).or_else(|_| std::fs::read_to_string(beside));
+    text.map(|t| layers::dotenv(&t)).unwrap_or_else(|_| Variables::new())
+}
+
+fn read_text(path: &Path, problems: &mut Problems) -> Option<Text> {
+    let name = path.display().to_string();
+    match std::fs::read(path) {
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(content) => return Some(Text { name, content }),
+            Err(_) => problems.push(unreadable(format!("Failed to read config: {name}: it is not UTF-8 text"), None)),
+        },
+        Err(why) => {
+            let help = "name a file with --config, or make one with `tidehook init`";
+            problems.push(unreadable(format!("Failed to read config: {name}: {why}"), Some(help)));
+        }
+    }
+    None
+}
+
+fn unreadable(message: String, help: Option<&str>) -> Problem {
+    Problem {
+        severity: Severity::Error,
+        code: "unreadable",
+        place: None,
+        key: String::new(),
+        message,
+        help: help.map(str::to_owned),
+    }
+}

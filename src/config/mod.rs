@@ -1,0 +1,177 @@
+//! Ground floor: YAML into types that cannot be wrong.
+//!
+//! - [`tree`]: text into nodes that know their place; [`layers`]: overlays and `${VAR}`
+//! - [`problem`]: what is wrong, where, and how to mend it; all of it at once
+//! - [`keys`]: every key there is, the one list behind reading, hints and the editor schema
+//! - [`read`]: nodes into values, by the keys of a section
+//! - `source`, `handler`, `workflow`, `queue`, `alert`, `server`: one section each
+//! - [`schema`]: JSON Schema for editors; [`load`]: the only file here that reads a disk
+
+pub mod alert;
+pub mod handler;
+pub mod keys;
+pub mod layers;
+pub mod load;
+pub mod problem;
+pub mod queue;
+pub mod read;
+pub mod schema;
+pub mod server;
+pub mod source;
+pub mod tree;
+pub mod urls;
+pub mod workflow;
+
+use std::collections::BTreeMap;
+
+pub use alert::Alerts;
+pub use handler::Handler;
+pub use load::{Loaded, Request, load};
+pub use problem::{Problem, Problems};
+pub use queue::Queue;
+pub use server::{Api, Compat, Database, Delivery, Driver, Server, Worker};
+pub use source::{Source, SourceKind};
+pub use workflow::Workflow;
+
+use crate::decide::address::Policy;
+use crate::decide::plan::{Route, Routes};
+use crate::model::{LaneSpec, Target};
+use read::Section;
+use tree::Node;
+
+/// A whole configuration, checked. Lists keep the order of the file.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where events are kept.
+    pub database: Database,
+    /// How it is reached.
+    pub server: Server,
+    /// Who may call.
+    pub api: Api,
+    /// How it delivers.
+    pub delivery: Delivery,
+    /// How it works.
+    pub worker: Worker,
+    /// Readings of older files.
+    pub compat: Compat,
+    /// Where events come from.
+    pub sources: Vec<Source>,
+    /// Who gets them.
+    pub handlers: Vec<Handler>,
+    /// Multi-step work.
+    pub workflows: Vec<Workflow>,
+    /// Pull queues.
+    pub queues: Vec<Queue>,
+    /// Whom to tell.
+    pub alerts: Option<Alerts>,
+}
+
+/// What the floors above know and a configuration may name.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Signature schemes: the name that `verify` uses, and a check of the secret's form.
+    pub providers: BTreeMap<&'static str, CheckSecret>,
+}
+
+/// A check of a secret's form: a sentence when the scheme cannot use it.
+pub type CheckSecret = fn(&str) -> Result<(), String>;
+
+/// Reads a merged and expanded tree.
+///
+/// Every problem is collected; a configuration comes back only when none of them is an error.
+pub fn read(root: &Node, known: &Known, problems: &mut Problems) -> Option<Config> {
+    let mut top = Section::new(root, &keys::TOP, "", problems);
+    let compat = Compat::read(top.section("compat"));
+    top.set_lenient(compat.lenient_keys);
+    let database = Database::read(top.section("database"));
+    let server = Server::read(top.section("server"));
+    let api = Api::read(top.section("api"));
+    let delivery = Delivery::read(top.section("delivery"));
+    let worker = Worker::read(top.section("worker"));
+    let policy = server.policy.clone();
+    let sources = top.each("sources", |name, section| Source::read(name, section, known));
+    let names = names(&sources);
+    let around = Around { sources: &names, policy: &policy, delivery: &delivery, compat: &compat };
+    let handlers = top.each("handlers", |name, section| Handler::read(name, section, &around));
+    let mut workflows = top.each("workflows", |name, section| Workflow::read(name, section, &around));
+    workflow::check_references(&mut workflows, top.problems());
+    let handler_names: Vec<String> = handlers.iter().map(|h| h.name.clone()).collect();
+    let queues = top.each("queues", |name, section| Queue::read(name, section, &around, &handler_names));
+    let alerts = Alerts::read(top.optional_section("alerts"));
+    top.finish();
+    if problems.has_errors() {
+        return None;
+    }
+    Some(Config { database, server, api, delivery, worker, compat, sources, handlers, workflows, queues, alerts })
+}
+
+/// What a section needs of the sections before it.
+pub struct Around<'a> {
+    /// The sources by name, with what is known of each.
+    pub sources: &'a BTreeMap<String, SourceKind>,
+    /// Which private addresses may be reached.
+    pub policy: &'a Policy,
+    /// Defaults of deliveries.
+    pub delivery: &'a Delivery,
+    /// Readings of older files.
+    pub compat: &'a Compat,
+}
+
+fn names(sources: &[Source]) -> BTreeMap<String, SourceKind> {
+    sources.iter().map(|s| (s.name.clone(), s.kind)).collect()
+}
+
+impl Config {
+    /// The consumers, compiled for routing.
+    pub fn routes(&self) -> Routes {
+        Routes(
+            self.handlers
+                .iter()
+                .map(|h| Route {
+                    target: Target::Handler(h.name.clone()),
+                    source: h.source.clone(),
+                    events: h.events.clone(),
+                    filter: h.filter.clone(),
+                    idempotency_key: h.idempotency_key.clone(),
+                })
+                .collect(),
+        )
+    }
+
+    /// What the lanes' rows must say.
+    pub fn lanes(&self) -> Vec<LaneSpec> {
+        let lane =
+            |h: &Handler| LaneSpec { id: Target::Handler(h.name.clone()).lane(), tenant: h.source.clone(), rate: h.rate_limit };
+        self.handlers.iter().map(lane).collect()
+    }
+
+    /// A source by name.
+    pub fn source(&self, name: &str) -> Option<&Source> {
+        self.sources.iter().find(|s| s.name == name)
+    }
+
+    /// What this version understands and cannot run yet; starting names each of them and stops.
+    pub fn cannot_run(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut say = |what: &str, name: &str| lines.push(format!("{what} `{name}`"));
+        self.workflows.iter().for_each(|w| say("workflow", &w.name));
+        self.queues.iter().for_each(|q| say("queue", &q.name));
+        for source in &self.sources {
+            match source.kind {
+                SourceKind::Webhook | SourceKind::Event => {}
+                SourceKind::Sns => say("sns source", &source.name),
+                SourceKind::Cron => say("cron source", &source.name),
+                SourceKind::Outbound => say("outbound source", &source.name),
+            }
+        }
+        if self.alerts.is_some() {
+            lines.push("section `alerts`".to_owned());
+        }
+        match self.database.driver {
+            Driver::Sqlite | Driver::Postgres => {}
+            Driver::Mysql => lines.push("database driver `mysql`".to_owned()),
+            Driver::D1 => lines.push("database driver `d1` (set DATABASE_URL to SQLite or Postgres)".to_owned()),
+        }
+        lines
+    }
+}

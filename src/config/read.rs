@@ -1,0 +1,493 @@
+//! Nodes into values, by the keys of a section. Every problem is collected; a value that is wrong reads
+//! as absent, so that one mistake is told once.
+
+use std::time::Duration;
+
+use super::keys::{Key, Keys, Takes};
+use super::layers::flow_value;
+use super::problem::{Place, Problem, Problems, Severity, did_you_mean};
+use super::tree::{self, Node, Scalar, Value};
+use crate::model::Secret;
+use crate::model::time::parse_duration;
+
+/// A section being read.
+pub struct Section<'a> {
+    entries: Vec<(tree::Key, Node)>,
+    keys: &'static Keys,
+    path: String,
+    place: Place,
+    /// Where problems go.
+    problems: &'a mut Problems,
+    lenient: bool,
+}
+
+/// A value with its place, for checks that come later.
+#[derive(Debug, Clone)]
+pub struct Placed<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands.
+    pub place: Place,
+    /// The key path it stands under.
+    pub key: String,
+}
+
+impl<'a> Section<'a> {
+    /// Starts reading a node as a section. A null node is an empty section.
+    pub fn new(node: &Node, keys: &'static Keys, path: &str, problems: &'a mut Problems) -> Self {
+        let whole = flow_value(node);
+        let node = whole.as_ref().unwrap_or(node);
+        let entries = match &node.value {
+            Value::Map(entries) => entries.clone(),
+            Value::Null => Vec::new(),
+            _ => {
+                let what = if path.is_empty() { "a configuration".to_owned() } else { format!("`{path}`") };
+                problems.push(Problem {
+                    severity: Severity::Error,
+                    code: "wrong_type",
+                    place: Some(node.place),
+                    key: path.to_owned(),
+                    message: format!("{what} must be a mapping, not {}", node.kind()),
+                    help: None,
+                });
+                Vec::new()
+            }
+        };
+        Self { entries, keys, path: path.to_owned(), place: node.place, problems, lenient: false }
+    }
+
+    /// Unknown keys are warnings from here on.
+    pub fn set_lenient(&mut self, lenient: bool) {
+        self.lenient = lenient;
+    }
+
+    /// The problems, for checks that belong to no key.
+    pub fn problems(&mut self) -> &mut Problems {
+        self.problems
+    }
+
+    /// Where the section begins.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// The key path of the section.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn key_path(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    fn takes(&self, name: &str) -> Takes {
+        // Reading a key that the list does not have is a mistake of this code; a test reads them all.
+        let found = self.keys.iter().find(|k| k.name == name);
+        debug_assert!(found.is_some(), "key `{name}` is not in the list of `{}`", self.path);
+        found.map_or(Takes::Text, |k| k.takes)
+    }
+
+    fn node(&self, name: &str) -> Option<Node> {
+        let (_, node) = self.entries.iter().find(|(k, _)| k.text == name)?;
+        (!matches!(node.value, Value::Null)).then(|| node.clone())
+    }
+
+    /// Whether the key stands there at all, null included.
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.iter().any(|(k, _)| k.text == name)
+    }
+
+    /// Whether the key stands there with a YAML null.
+    pub fn is_null(&self, name: &str) -> bool {
+        self.entries.iter().any(|(k, n)| k.text == name && matches!(n.value, Value::Null))
+    }
+
+    /// Reports a problem at a key, or at the section when the key is not there.
+    pub fn problem(
+        &mut self,
+        severity: Severity,
+        code: &'static str,
+        key: &str,
+        message: impl Into<String>,
+        help: Option<String>,
+    ) {
+        let place = self.entries.iter().find(|(k, _)| k.text == key).map_or(self.place, |(_, n)| n.place);
+        let key = if key.is_empty() { self.path.clone() } else { self.key_path(key) };
+        self.problems.push(Problem { severity, code, place: Some(place), key, message: message.into(), help });
+    }
+
+    /// Reports an error at a key.
+    pub fn error(&mut self, code: &'static str, key: &str, message: impl Into<String>) {
+        self.problem(Severity::Error, code, key, message, None);
+    }
+
+    /// Reports a warning at a key.
+    pub fn warn(&mut self, code: &'static str, key: &str, message: impl Into<String>) {
+        self.problem(Severity::Warning, code, key, message, None);
+    }
+
+    fn wrong(&mut self, key: &str, expected: &str, node: &Node) {
+        let got = match &node.value {
+            Value::Scalar(s) if s.text.len() <= 60 && !matches!(self.takes(key), Takes::Secret) => format!("`{}`", s.text),
+            _ => node.kind().to_owned(),
+        };
+        let message = format!("`{}` must be {expected}, not {got}", self.key_path(key));
+        self.problems.push(Problem {
+            severity: Severity::Error,
+            code: "wrong_type",
+            place: Some(node.place),
+            key: self.key_path(key),
+            message,
+            help: None,
+        });
+    }
+
+    fn scalar(&mut self, key: &str, expected: &str) -> Option<Placed<Scalar>> {
+        let node = self.node(key)?;
+        let must_be_set = matches!(self.takes(key), Takes::Secret | Takes::Url);
+        match &node.value {
+            Value::Scalar(scalar) => {
+                let placed = Placed { value: scalar.clone(), place: node.place, key: self.key_path(key) };
+                self.unset(&placed, must_be_set).then_some(placed)
+            }
+            _ => {
+                self.wrong(key, expected, &node);
+                None
+            }
+        }
+    }
+
+    /// Reports variables that are not set; false when the value cannot be used for that reason.
+    fn unset(&mut self, scalar: &Placed<Scalar>, must_be_set: bool) -> bool {
+        let Some(name) = scalar.value.unset.first() else { return true };
+        let (severity, what) = match must_be_set {
+            true => (Severity::Error, "needs it"),
+            false => (Severity::Warning, "is empty without it"),
+        };
+        self.problems.push(Problem {
+            severity,
+            code: "unset_variable",
+            place: Some(scalar.place),
+            key: scalar.key.clone(),
+            message: format!("the variable {name} is not set, and `{}` {what}", scalar.key),
+            help: Some(format!("set {name}, or give a default with ${{{name}:-…}}")),
+        });
+        !must_be_set && !(scalar.value.plain && scalar.value.text.is_empty())
+    }
+
+    /// A text.
+    pub fn text(&mut self, key: &str) -> Option<String> {
+        self.placed_text(key).map(|t| t.value)
+    }
+
+    /// A text with its place.
+    pub fn placed_text(&mut self, key: &str) -> Option<Placed<String>> {
+        let scalar = self.scalar(key, "a text")?;
+        Some(Placed { value: scalar.value.text, place: scalar.place, key: scalar.key })
+    }
+
+    /// A text that must be there.
+    pub fn required_text(&mut self, key: &str) -> Option<String> {
+        if self.node(key).is_none() {
+            self.missing(key);
+        }
+        self.text(key)
+    }
+
+    fn missing(&mut self, key: &str) {
+        let message = format!("`{}` is missing", self.key_path(key));
+        let about = self.keys.iter().find(|k| k.name == key).map(|k| k.about.to_owned());
+        self.problem(Severity::Error, "missing_key", "", message, about.map(|a| format!("`{key}`: {a}")));
+    }
+
+    /// A secret, never empty.
+    pub fn secret(&mut self, key: &str) -> Option<Secret> {
+        // `secret: ""` and `secret:` are the same mistake as an unset variable.
+        if self.is_null(key) {
+            let message = format!("`{}` is empty", self.key_path(key));
+            self.problem(Severity::Error, "empty_secret", key, message, Some("leave the key out, or give it a value".into()));
+            return None;
+        }
+        let text = self.placed_text(key)?;
+        if text.value.trim().is_empty() {
+            let message = format!("`{}` is empty", self.key_path(key));
+            self.problem(Severity::Error, "empty_secret", key, message, Some("leave the key out, or give it a value".into()));
+            return None;
+        }
+        Some(Secret::new(text.value))
+    }
+
+    /// A truth value.
+    pub fn bool(&mut self, key: &str) -> Option<bool> {
+        let scalar = self.scalar(key, "true or false")?;
+        match scalar.value.text.as_str() {
+            "true" | "True" | "TRUE" => Some(true),
+            "false" | "False" | "FALSE" => Some(false),
+            "" if !scalar.value.unset.is_empty() => None,
+            _ => {
+                let node = Node { value: Value::Scalar(scalar.value), place: scalar.place };
+                self.wrong(key, "true or false", &node);
+                None
+            }
+        }
+    }
+
+    /// A whole number in the range its key names.
+    pub fn number(&mut self, key: &str) -> Option<u64> {
+        let Takes::Number(least, most) = self.takes(key) else { return None };
+        let expected = format!("a whole number from {least} to {most}");
+        let scalar = self.scalar(key, &expected)?;
+        match scalar.value.text.trim().parse::<u64>() {
+            Ok(n) if (least..=most).contains(&n) => Some(n),
+            _ => {
+                let node = Node { value: Value::Scalar(scalar.value), place: scalar.place };
+                self.wrong(key, &expected, &node);
+                None
+            }
+        }
+    }
+
+    /// A whole number that fits 32 bits.
+    pub fn number32(&mut self, key: &str) -> Option<u32> {
+        self.number(key).and_then(|n| u32::try_from(n).ok())
+    }
+
+    /// A fraction in the range its key names.
+    pub fn fraction(&mut self, key: &str) -> Option<f64> {
+        let Takes::Fraction(least, most) = self.takes(key) else { return None };
+        let expected = format!("a number from {least} to {most}");
+        let scalar = self.scalar(key, &expected)?;
+        match scalar.value.text.trim().parse::<f64>() {
+            Ok(n) if (least..=most).contains(&n) => Some(n),
+            _ => {
+                let node = Node { value: Value::Scalar(scalar.value), place: scalar.place };
+                self.wrong(key, &expected, &node);
+                None
+            }
+        }
+    }
+
+    /// A duration.
+    pub fn duration(&mut self, key: &str) -> Option<Duration> {
+        let scalar = self.scalar(key, "a duration like `30s`")?;
+        match parse_duration(&scalar.value.text) {
+            Ok(duration) => Some(duration),
+            Err(why) => {
+                let path = self.key_path(key);
+                self.error("wrong_type", key, format!("`{path}`: {why}"));
+                None
+            }
+        }
+    }
+
+    /// One of the words its key allows, read as a type.
+    pub fn word(&mut self, key: &str) -> Option<String> {
+        let Takes::Word(words) = self.takes(key) else { return None };
+        let word = self.text(key)?;
+        if words.contains(&word.as_str()) {
+            return Some(word);
+        }
+        self.bad_word(key, &word, words);
+        None
+    }
+
+    /// Reports a word that is none of the known ones.
+    pub fn bad_word(&mut self, key: &str, word: &str, words: &[&str]) {
+        let path = self.key_path(key);
+        let help = did_you_mean(word, words.iter().copied()).unwrap_or_else(|| format!("known are {}", words.join(", ")));
+        self.problem(Severity::Error, "unknown_word", key, format!("`{path}` cannot be `{word}`"), Some(help));
+    }
+
+    /// A list of texts; absent is `None`.
+    pub fn texts(&mut self, key: &str) -> Option<Vec<Placed<String>>> {
+        let node = self.node(key)?;
+        let held = flow_value(&node);
+        let node = held.unwrap_or(node);
+        let Value::List(items) = &node.value else {
+            if let Value::Scalar(s) = &node.value
+                && let Some(name) = s.unset.first()
+            {
+                let name = name.clone();
+                self.warn("unset_variable", key, format!("the variable {name} is not set, so `{key}` is empty"));
+                return None;
+            }
+            self.wrong(key, "a list", &node);
+            return None;
+        };
+        let mut texts = Vec::new();
+        for (at, item) in items.iter().enumerate() {
+            let path = format!("{}[{at}]", self.key_path(key));
+            match &item.value {
+                Value::Scalar(s) => {
+                    let placed = Placed { value: s.clone(), place: item.place, key: path };
+                    if self.unset(&placed, false) {
+                        texts.push(Placed { value: placed.value.text, place: item.place, key: placed.key });
+                    }
+                }
+                _ => self.wrong(key, "a list of texts", item),
+            }
+        }
+        Some(texts)
+    }
+
+    /// A list of words its key allows.
+    pub fn words(&mut self, key: &str) -> Option<Vec<String>> {
+        let Takes::Words(words) = self.takes(key) else { return None };
+        let texts = self.texts(key)?;
+        let mut good = Vec::new();
+        for text in texts {
+            match words.contains(&text.value.as_str()) {
+                true => good.push(text.value),
+                false => self.bad_word(key, &text.value, words),
+            }
+        }
+        Some(good)
+    }
+
+    /// A mapping of names to texts.
+    pub fn text_map(&mut self, key: &str) -> Vec<(tree::Key, Placed<String>)> {
+        let Some(node) = self.node(key) else { return Vec::new() };
+        let held = flow_value(&node);
+        let node = held.unwrap_or(node);
+        let Value::Map(entries) = &node.value else {
+            self.wrong(key, "a mapping", &node);
+            return Vec::new();
+        };
+        let mut map = Vec::new();
+        for (name, value) in entries {
+            let path = format!("{}.{}", self.key_path(key), name.text);
+            let text = match &value.value {
+                Value::Scalar(s) => {
+                    let placed = Placed { value: s.clone(), place: value.place, key: path.clone() };
+                    self.unset(&placed, false);
+                    s.text.clone()
+                }
+                Value::Null => String::new(),
+                _ => {
+                    self.wrong(key, "a mapping of names to texts", value);
+                    continue;
+                }
+            };
+            map.push((name.clone(), Placed { value: text, place: value.place, key: path }));
+        }
+        map
+    }
+
+    /// Whatever stands there, as JSON for a template: plain scalars by YAML's core schema.
+    pub fn template(&mut self, key: &str) -> Option<Placed<serde_json::Value>> {
+        let node = self.node(key)?;
+        let value = match &node.value {
+            Value::Scalar(s) => {
+                let placed = Placed { value: s.clone(), place: node.place, key: self.key_path(key) };
+                self.unset(&placed, false);
+                serde_json::Value::String(s.text.clone())
+            }
+            _ => json(&node),
+        };
+        Some(Placed { value, place: node.place, key: self.key_path(key) })
+    }
+
+    /// A section inside this one; empty when absent.
+    pub fn section(&mut self, key: &str) -> Section<'_> {
+        let node = self.node(key).unwrap_or_else(|| Node::null(self.place));
+        self.inner(key, &node)
+    }
+
+    /// A section inside this one, if it is there.
+    pub fn optional_section(&mut self, key: &str) -> Option<Section<'_>> {
+        let node = self.node(key)?;
+        Some(self.inner(key, &node))
+    }
+
+    fn inner(&mut self, key: &str, node: &Node) -> Section<'_> {
+        let keys = match self.takes(key) {
+            Takes::Section(keys) | Takes::Named(keys) | Takes::Items(keys) => keys,
+            _ => &[],
+        };
+        let path = self.key_path(key);
+        let mut section = Section::new(node, keys, &path, self.problems);
+        section.lenient = self.lenient;
+        section
+    }
+
+    /// Named sections with the same keys, in the order of the file.
+    pub fn each<T>(&mut self, key: &str, mut read: impl FnMut(&str, Section<'_>) -> Option<T>) -> Vec<T> {
+        let Some(node) = self.node(key) else { return Vec::new() };
+        let held = flow_value(&node);
+        let node = held.unwrap_or(node);
+        let Value::Map(entries) = &node.value else {
+            self.wrong(key, "a mapping of names", &node);
+            return Vec::new();
+        };
+        let mut all = Vec::new();
+        for (name, value) in entries {
+            if name.text.is_empty() || name.text.chars().any(char::is_control) {
+                self.error("bad_name", key, format!("`{key}` has an entry without a usable name"));
+                continue;
+            }
+            let path = format!("{key}.{}", name.text);
+            let Takes::Named(keys) = self.takes(key) else { continue };
+            // An empty entry is told about at its name, not at nothing.
+            let value = if matches!(value.value, Value::Null) { Node::null(name.place) } else { value.clone() };
+            let mut section = Section::new(&value, keys, &path, self.problems);
+            section.lenient = self.lenient;
+            section.place = name.place;
+            all.extend(read(&name.text, section));
+        }
+        all
+    }
+
+    /// A list of sections with the same keys.
+    pub fn items<T>(&mut self, key: &str, mut read: impl FnMut(usize, Section<'_>) -> Option<T>) -> Vec<T> {
+        let Some(node) = self.node(key) else { return Vec::new() };
+        let held = flow_value(&node);
+        let node = held.unwrap_or(node);
+        let Value::List(items) = &node.value else {
+            self.wrong(key, "a list", &node);
+            return Vec::new();
+        };
+        let mut all = Vec::new();
+        for (at, item) in items.iter().enumerate() {
+            let path = format!("{}[{at}]", self.key_path(key));
+            let Takes::Items(keys) = self.takes(key) else { continue };
+            let mut section = Section::new(item, keys, &path, self.problems);
+            section.lenient = self.lenient;
+            all.extend(read(at, section));
+        }
+        all
+    }
+
+    /// Reports every key that nobody knows.
+    pub fn finish(&mut self) {
+        let known = |name: &str| self.keys.iter().any(|k: &Key| k.name == name);
+        let unknown: Vec<tree::Key> = self.entries.iter().map(|(k, _)| k.clone()).filter(|k| !known(&k.text)).collect();
+        for key in unknown {
+            let names = self.keys.iter().map(|k| k.name);
+            let help = did_you_mean(&key.text, names.clone())
+                .unwrap_or_else(|| format!("known here are {}", names.collect::<Vec<_>>().join(", ")));
+            self.problems.push(Problem {
+                severity: if self.lenient { Severity::Warning } else { Severity::Error },
+                code: "unknown_key",
+                place: Some(key.place),
+                key: self.key_path(&key.text),
+                message: format!("unknown key `{}`", self.key_path(&key.text)),
+                help: Some(help),
+            });
+        }
+    }
+}
+
+/// A node as JSON. Quoted scalars are texts; plain ones have the type YAML's core schema gives them.
+pub fn json(node: &Node) -> serde_json::Value {
+    match &node.value {
+        Value::Null => serde_json::Value::Null,
+        Value::Scalar(Scalar { text, plain: true, .. }) => match serde_yaml::from_str::<serde_yaml::Value>(text) {
+            Ok(serde_yaml::Value::Bool(b)) => serde_json::Value::Bool(b),
+            Ok(serde_yaml::Value::Number(n)) => serde_json::to_value(n).unwrap_or_else(|_| text.clone().into()),
+            _ => serde_json::Value::String(text.clone()),
+        },
+        Value::Scalar(scalar) => serde_json::Value::String(scalar.text.clone()),
+        Value::List(items) => serde_json::Value::Array(items.iter().map(json).collect()),
+        Value::Map(entries) => serde_json::Value::Object(entries.iter().map(|(k, n)| (k.text.clone(), json(n))).collect()),
+    }
+}

@@ -1,0 +1,346 @@
+//! The sections that say how tidehook itself runs: database, server, api, delivery, worker, compat.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use base64::Engine as _;
+use url::Url;
+
+use super::read::Section;
+use crate::decide::address::Policy;
+use crate::decide::cidr::Networks;
+use crate::decide::retry::{ErrorClass, RetryPolicy};
+use crate::model::Secret;
+
+/// Which database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driver {
+    /// Embedded; the default.
+    Sqlite,
+    /// Postgres.
+    Postgres,
+    /// MySQL or MariaDB.
+    Mysql,
+    /// Cloudflare D1, which only its own runtime can reach.
+    D1,
+}
+
+/// `database`
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// Which one.
+    pub driver: Driver,
+    /// Where; `None` when neither the file nor `DATABASE_URL` says.
+    pub url: Option<Secret>,
+    /// Pool size.
+    pub max_connections: u32,
+}
+
+impl Database {
+    pub(super) fn read(mut s: Section<'_>) -> Self {
+        let driver = match s.text("driver").as_deref() {
+            None | Some("sqlite") => Driver::Sqlite,
+            Some("postgres" | "postgresql") => Driver::Postgres,
+            Some("mysql" | "mariadb") => Driver::Mysql,
+            Some("d1") => Driver::D1,
+            Some(other) => {
+                s.error("unknown_driver", "driver", format!("unsupported database driver '{other}'"));
+                Driver::Sqlite
+            }
+        };
+        let url = s.secret("url");
+        let max_connections = s.number32("max_connections").unwrap_or(10);
+        for key in ["account_id", "database_id", "d1_endpoint"] {
+            s.text(key);
+        }
+        s.secret("api_token");
+        if driver == Driver::D1 {
+            s.warn("needs_database_url", "driver", "driver d1 works only inside Cloudflare; starting needs a DATABASE_URL");
+        }
+        if let Some(url) = &url {
+            let scheme = url.expose().split(':').next().unwrap_or("");
+            let fits = match driver {
+                Driver::Sqlite => scheme == "sqlite",
+                Driver::Postgres => matches!(scheme, "postgres" | "postgresql"),
+                Driver::Mysql => matches!(scheme, "mysql" | "mariadb"),
+                Driver::D1 => true,
+            };
+            if !fits {
+                s.error("bad_url", "url", format!("the database URL starts with `{scheme}:`, which does not fit the driver"));
+            }
+        }
+        s.finish();
+        Self { driver, url, max_connections }
+    }
+}
+
+/// How the client's address is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProxyTrust {
+    /// The socket's peer.
+    None,
+    /// So many proxies stand in front.
+    Hops(usize),
+    /// Proxies stand in these networks.
+    Networks(Networks),
+}
+
+/// `server`
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Listen address.
+    pub bind: IpAddr,
+    /// Listen port.
+    pub port: u16,
+    /// The base URL as the outside sees it.
+    pub public_url: Option<Url>,
+    /// Largest request body in bytes.
+    pub body_bytes_max: usize,
+    /// Concurrent requests.
+    pub inbound_max: u32,
+    /// Requests per second and client address.
+    pub ip_rate_limit: Option<u32>,
+    /// Whose word about the client's address counts.
+    pub trust: ProxyTrust,
+    /// Which private addresses deliveries may reach.
+    pub policy: Policy,
+    /// Serve `/_echo`.
+    pub echo: bool,
+    /// Outbound endpoints start active.
+    pub skip_endpoint_verification: bool,
+}
+
+impl Server {
+    pub(super) fn read(mut s: Section<'_>) -> Self {
+        let mut policy = Policy { allow_private: s.bool("allow_private_urls").unwrap_or(false), ..Policy::default() };
+        read_allowed(&mut s, &mut policy);
+        let bind = s.text("bind").and_then(|text| match text.parse() {
+            Ok(address) => Some(address),
+            Err(_) => {
+                s.error("wrong_type", "bind", format!("`server.bind` must be an IP address, not `{text}`"));
+                None
+            }
+        });
+        let public_url = super::urls::base(&mut s, "public_url");
+        let trusts = s.bool("trust_proxy").unwrap_or(false);
+        let trust = read_trust(&mut s, trusts);
+        let server = Self {
+            bind: bind.unwrap_or(IpAddr::from([0, 0, 0, 0])),
+            port: s.number("port").and_then(|n| u16::try_from(n).ok()).unwrap_or(8888),
+            public_url,
+            body_bytes_max: s.number("max_body_size").and_then(|n| usize::try_from(n).ok()).unwrap_or(1 << 20),
+            inbound_max: s.number32("max_inbound").unwrap_or(100),
+            ip_rate_limit: s.number32("ip_rate_limit").filter(|n| *n > 0),
+            trust,
+            echo: s.bool("echo").unwrap_or(policy.allow_private),
+            policy,
+            skip_endpoint_verification: s.bool("skip_endpoint_verification").unwrap_or(false),
+        };
+        s.finish();
+        server
+    }
+}
+
+fn read_trust(s: &mut Section<'_>, trusts: bool) -> ProxyTrust {
+    let entries = s.texts("trusted_proxies");
+    if !trusts {
+        return ProxyTrust::None;
+    }
+    let Some(entries) = entries else { return ProxyTrust::Hops(1) };
+    if let [one] = entries.as_slice()
+        && let Ok(hops) = one.value.parse::<usize>()
+        && (1..=16).contains(&hops)
+    {
+        return ProxyTrust::Hops(hops);
+    }
+    match Networks::parse(entries.iter().map(|e| e.value.as_str())) {
+        Ok(networks) if !networks.is_empty() => ProxyTrust::Networks(networks),
+        Ok(_) => ProxyTrust::Hops(1),
+        Err(why) => {
+            s.error("bad_address", "trusted_proxies", format!("`server.trusted_proxies`: {why}"));
+            ProxyTrust::Hops(1)
+        }
+    }
+}
+
+/// `allowed_private_hosts`: names and globs, or addresses and networks.
+pub(super) fn read_allowed(s: &mut Section<'_>, policy: &mut Policy) {
+    for entry in s.texts("allowed_private_hosts").unwrap_or_default() {
+        let text = entry.value.trim().to_ascii_lowercase();
+        let looks_like_address = text.contains([':', '/']) || text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        if looks_like_address {
+            if let Err(why) = policy.networks.push(&text) {
+                s.error("bad_address", "allowed_private_hosts", why);
+            }
+        } else if text.is_empty() || text.trim_start_matches("*.").contains('*') {
+            let help = "write a host name, `*.corp.example`, or a network like `10.0.0.0/8`";
+            s.problem(
+                super::problem::Severity::Error,
+                "bad_address",
+                "allowed_private_hosts",
+                format!("`{text}` is neither a host name nor a network"),
+                Some(help.into()),
+            );
+        } else {
+            policy.hosts.push(text);
+        }
+    }
+}
+
+/// `api`
+#[derive(Debug, Clone, Default)]
+pub struct Api {
+    /// Bearer token of `/events` and `/api`; they are open without.
+    pub auth_token: Option<Secret>,
+    /// Bearer token of `/metrics`; it is open without.
+    pub metrics_auth_token: Option<Secret>,
+}
+
+impl Api {
+    pub(super) fn read(mut s: Section<'_>) -> Self {
+        let api = Self { auth_token: s.secret("auth_token"), metrics_auth_token: s.secret("metrics_auth_token") };
+        s.finish();
+        api
+    }
+}
+
+/// The key that signs deliveries.
+#[derive(Clone)]
+pub struct SigningKey(pub Vec<u8>);
+
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// `delivery`
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Signs what is sent.
+    pub signing_key: Option<SigningKey>,
+    /// Total deadline of one delivery.
+    pub timeout: Duration,
+    /// Retry policy of handlers that say nothing else.
+    pub retry: RetryPolicy,
+    /// Deliveries that wait longer are given up.
+    pub event_ttl: Option<Duration>,
+    /// How long idempotency keys are remembered.
+    pub idempotency_ttl: Duration,
+}
+
+impl Delivery {
+    pub(super) fn read(mut s: Section<'_>) -> Self {
+        let signing_key = s.secret("signing_secret").map(|secret| signing_key(&mut s, &secret));
+        let retry = read_retry(s.section("default_retry"), &RetryPolicy::default());
+        let delivery = Self {
+            signing_key,
+            timeout: read_timeout(&mut s).unwrap_or(Duration::from_secs(30)),
+            retry,
+            event_ttl: s.duration("event_ttl").filter(|d| !d.is_zero()),
+            idempotency_ttl: s.duration("idempotency_ttl").unwrap_or(Duration::from_secs(168 * 3600)),
+        };
+        s.finish();
+        delivery
+    }
+}
+
+/// The bytes after `whsec_`, decoded; the whole text where it is not of that form.
+fn signing_key(s: &mut Section<'_>, secret: &Secret) -> SigningKey {
+    let text = secret.expose();
+    let Some(rest) = text.strip_prefix("whsec_") else { return SigningKey(text.as_bytes().to_vec()) };
+    match base64::engine::general_purpose::STANDARD.decode(rest) {
+        Ok(key) => SigningKey(key),
+        Err(_) => {
+            let why =
+                "`delivery.signing_secret` starts with whsec_ but the rest is not base64: the whole text is used as the key";
+            s.warn("weak_secret", "signing_secret", why);
+            SigningKey(text.as_bytes().to_vec())
+        }
+    }
+}
+
+/// A deadline: at least a millisecond, at most an hour.
+pub(super) fn read_timeout(s: &mut Section<'_>) -> Option<Duration> {
+    let timeout = s.duration("timeout")?;
+    let range = Duration::from_millis(1)..=Duration::from_secs(3600);
+    if range.contains(&timeout) {
+        return Some(timeout);
+    }
+    let path = s.path().to_owned();
+    s.error("out_of_range", "timeout", format!("`{path}.timeout` must be between 1ms and 1h"));
+    None
+}
+
+/// A retry section over the values it leaves out.
+pub(super) fn read_retry(mut s: Section<'_>, base: &RetryPolicy) -> RetryPolicy {
+    let errors = s.words("errors").map(|words| words.iter().filter_map(|w| w.parse::<ErrorClass>().ok()).collect::<Vec<_>>());
+    let policy = RetryPolicy {
+        max: s.number32("max").unwrap_or(base.max),
+        backoff: s.word("backoff").and_then(|w| w.parse().ok()).unwrap_or(base.backoff),
+        interval: s.duration("interval").unwrap_or(base.interval),
+        max_delay: s.duration("max_delay").unwrap_or(base.max_delay),
+        jitter: s.fraction("jitter").unwrap_or(base.jitter),
+        errors: errors.unwrap_or_else(|| base.errors.clone()),
+    };
+    s.finish();
+    policy
+}
+
+/// `worker`
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// Longest lease.
+    pub lease_max: Duration,
+    /// How long ended work is kept.
+    pub retention: Duration,
+    /// How long a shutdown waits for deliveries.
+    pub drain: Duration,
+    /// Parallel deliveries.
+    pub concurrency: u32,
+    /// Jobs claimed at once.
+    pub batch: u32,
+}
+
+impl Worker {
+    pub(super) fn read(mut s: Section<'_>) -> Self {
+        let worker = Self {
+            lease_max: Duration::from_secs(s.number("stale_threshold_secs").unwrap_or(300)),
+            retention: Duration::from_secs(s.number("retention_hours").unwrap_or(72) * 3600),
+            drain: Duration::from_secs(s.number("drain_timeout_secs").unwrap_or(30)),
+            concurrency: s.number32("max_concurrency").unwrap_or(10),
+            batch: s.number32("batch_size").unwrap_or(10),
+        };
+        s.finish();
+        worker
+    }
+}
+
+/// `compat`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compat {
+    /// Send `X-Qhook-*` beside `X-Tidehook-*`.
+    pub qhook_headers: bool,
+    /// Emit `qhook_*` beside `tidehook_*`.
+    pub qhook_metrics: bool,
+    /// A catch target receives only the error.
+    pub qhook_catch_payload: bool,
+    /// Conditions and patterns are read as qhook reads them.
+    pub qhook_expressions: bool,
+    /// Unknown keys are warnings.
+    pub lenient_keys: bool,
+}
+
+impl Compat {
+    pub(super) fn read(mut s: Section<'_>) -> Self {
+        let compat = Self {
+            qhook_headers: s.bool("qhook_headers").unwrap_or(true),
+            qhook_metrics: s.bool("qhook_metrics").unwrap_or(true),
+            qhook_catch_payload: s.word("catch_payload").as_deref() == Some("qhook"),
+            qhook_expressions: s.word("expressions").as_deref() == Some("qhook"),
+            lenient_keys: s.word("unknown_keys").as_deref() == Some("warn"),
+        };
+        s.finish();
+        compat
+    }
+}

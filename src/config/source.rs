@@ -1,0 +1,276 @@
+//! `sources`: where events come from.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Known;
+use super::problem::{Severity, did_you_mean};
+use super::read::Section;
+use crate::decide::cidr::Networks;
+use crate::model::Secret;
+
+/// What kind of source it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceKind {
+    /// A provider posts to `/webhooks/{source}`.
+    Webhook,
+    /// An application posts to `/events/{source}/{type}`.
+    Event,
+    /// Amazon SNS.
+    Sns,
+    /// A clock.
+    Cron,
+    /// An application posts, customers' endpoints receive.
+    Outbound,
+}
+
+/// A source.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: SourceKind,
+    /// The signature scheme; `None` takes everything.
+    pub verify: Option<String>,
+    /// Accepted secrets, the first one signs.
+    pub secrets: Vec<Secret>,
+    /// What a payload must satisfy.
+    pub schema: Option<Schema>,
+    /// Who may send; empty is everyone.
+    pub allowed: Networks,
+    /// Replay window; `None` is the scheme's own, zero is off.
+    pub tolerance: Option<Duration>,
+    /// Whether the provider's id makes repeats harmless.
+    pub dedupe: bool,
+    /// Whether `ce-type` sets the type although the source is verified.
+    pub ce_type_trusted: bool,
+    /// `verify: hmac` and its kin.
+    pub signature: SignatureOptions,
+}
+
+/// How a configurable scheme signs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SignatureOptions {
+    /// The header.
+    pub header: Option<String>,
+    /// What stands before the signature.
+    pub prefix: Option<String>,
+    /// sha256, sha512 or sha1.
+    pub algorithm: Option<String>,
+    /// hex or base64.
+    pub encoding: Option<String>,
+    /// The header with the timestamp.
+    pub timestamp_header: Option<String>,
+}
+
+/// A compiled JSON Schema.
+#[derive(Clone)]
+pub struct Schema(Arc<jsonschema::Validator>);
+
+impl std::fmt::Debug for Schema {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Schema")
+    }
+}
+
+impl Schema {
+    /// The first violations, a sentence each; empty when the payload is fine.
+    pub fn violations(&self, payload: &serde_json::Value) -> Vec<String> {
+        self.0.iter_errors(payload).take(5).map(|e| format!("{e} at `{}`", e.instance_path())).collect()
+    }
+}
+
+impl Source {
+    pub(super) fn read(name: &str, mut s: Section<'_>, known: &Known) -> Option<Self> {
+        let kind = read_kind(name, &mut s);
+        let verify = read_verify(name, &mut s, known);
+        let mut secrets: Vec<Secret> = s.secret("secret").into_iter().collect();
+        for text in s.texts("secrets").unwrap_or_default() {
+            if text.value.trim().is_empty() {
+                s.error("empty_secret", "secrets", format!("source '{name}' has an empty entry in `secrets`"));
+            } else {
+                secrets.push(Secret::new(text.value));
+            }
+        }
+        if let Some(scheme) = &verify {
+            check_secrets(name, &mut s, scheme, &secrets, known);
+        }
+        read_cron(name, &mut s, kind);
+        let source = Self {
+            name: name.to_owned(),
+            kind: kind.unwrap_or(SourceKind::Event),
+            verify,
+            secrets,
+            schema: read_schema(name, &mut s),
+            allowed: read_networks(name, &mut s),
+            tolerance: s.duration("tolerance"),
+            dedupe: s.word("dedupe").as_deref() != Some("off"),
+            ce_type_trusted: s.word("ce_type").as_deref() == Some("trusted"),
+            signature: SignatureOptions {
+                header: read_header_name(&mut s, "signature_header"),
+                prefix: s.text("signature_prefix"),
+                algorithm: s.word("signature_algorithm"),
+                encoding: s.word("signature_encoding"),
+                timestamp_header: read_header_name(&mut s, "timestamp_header"),
+            },
+        };
+        s.bool("skip_verify");
+        let topics = s.texts("topic_arns").unwrap_or_default();
+        if kind == Some(SourceKind::Sns) && topics.is_empty() {
+            s.warn("no_topics", "type", format!("source '{name}' names no topic_arns, so every SNS message to it is refused"));
+        }
+        if s.has("path") {
+            s.warn("no_effect", "path", format!("source '{name}': `path` has no effect; the route is /webhooks/{name}"));
+            s.text("path");
+        }
+        s.finish();
+        kind.map(|_| source)
+    }
+}
+
+fn read_kind(name: &str, s: &mut Section<'_>) -> Option<SourceKind> {
+    let Some(word) = s.text("type") else {
+        if s.has("verify") {
+            return Some(SourceKind::Webhook);
+        }
+        let help = "`type`: webhook, event, sns, cron or outbound";
+        s.problem(Severity::Error, "missing_key", "", format!("source '{name}' has no type"), Some(help.into()));
+        return None;
+    };
+    match word.as_str() {
+        "webhook" => Some(SourceKind::Webhook),
+        "event" => Some(SourceKind::Event),
+        "sns" => Some(SourceKind::Sns),
+        "cron" => Some(SourceKind::Cron),
+        "outbound" => Some(SourceKind::Outbound),
+        other => {
+            let known = ["webhook", "event", "sns", "cron", "outbound"];
+            let help = did_you_mean(other, known).unwrap_or_else(|| format!("known are {}", known.join(", ")));
+            s.problem(Severity::Error, "unknown_word", "type", format!("source '{name}' has invalid type '{other}'"), Some(help));
+            None
+        }
+    }
+}
+
+fn read_verify(name: &str, s: &mut Section<'_>, known: &Known) -> Option<String> {
+    let is_webhook = matches!(s.text("type").as_deref(), Some("webhook") | None);
+    let Some(scheme) = s.text("verify") else {
+        if is_webhook && !s.has("verify") && s.has("type") {
+            let message = format!("source '{name}' takes webhooks from anyone: it has no `verify`");
+            s.problem(Severity::Warning, "unverified", "type", message, Some("write `verify: none` if that is meant".into()));
+        }
+        return None;
+    };
+    if scheme == "none" {
+        return None;
+    }
+    if known.providers.contains_key(scheme.as_str()) {
+        return Some(scheme);
+    }
+    let names = || known.providers.keys().copied();
+    let help = did_you_mean(&scheme, names()).unwrap_or_else(|| format!("known are {}", names().collect::<Vec<_>>().join(", ")));
+    s.problem(
+        Severity::Error,
+        "unknown_provider",
+        "verify",
+        format!("source '{name}' has unknown verify '{scheme}'"),
+        Some(help),
+    );
+    None
+}
+
+fn check_secrets(name: &str, s: &mut Section<'_>, scheme: &str, secrets: &[Secret], known: &Known) {
+    if secrets.is_empty() {
+        // An unset variable and an empty text have been told already.
+        if !s.has("secret") {
+            s.error("missing_secret", "verify", format!("source '{name}' has verify enabled but no secret configured"));
+        }
+        return;
+    }
+    let Some(check) = known.providers.get(scheme) else { return };
+    for (at, secret) in secrets.iter().enumerate() {
+        if let Err(why) = check(secret.expose()) {
+            let key = if at == 0 && s.has("secret") { "secret" } else { "secrets" };
+            s.error("bad_secret", key, format!("source '{name}': {why}"));
+        }
+    }
+}
+
+fn read_networks(name: &str, s: &mut Section<'_>) -> Networks {
+    let entries = s.texts("allowed_ips").unwrap_or_default();
+    match Networks::parse(entries.iter().map(|e| e.value.as_str())) {
+        Ok(networks) => networks,
+        Err(why) => {
+            s.error("bad_address", "allowed_ips", format!("source '{name}': {why}"));
+            Networks::default()
+        }
+    }
+}
+
+fn read_header_name(s: &mut Section<'_>, key: &str) -> Option<String> {
+    let name = s.text(key)?;
+    if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+        s.error("bad_header", key, format!("`{name}` is no header name"));
+        return None;
+    }
+    Some(name.to_ascii_lowercase())
+}
+
+fn read_schema(name: &str, s: &mut Section<'_>) -> Option<Schema> {
+    let text = s.text("schema").filter(|t| !t.trim().is_empty())?;
+    let value: serde_json::Value = match serde_json::from_str(&text) {
+        Ok(value) => value,
+        Err(why) => {
+            s.error("bad_schema", "schema", format!("source '{name}': the schema is not JSON: {why}"));
+            return None;
+        }
+    };
+    match jsonschema::draft202012::new(&value) {
+        Ok(validator) => Some(Schema(Arc::new(validator))),
+        Err(why) => {
+            s.error("bad_schema", "schema", format!("source '{name}': the schema is no JSON Schema: {why}"));
+            None
+        }
+    }
+}
+
+fn read_cron(name: &str, s: &mut Section<'_>, kind: Option<SourceKind>) {
+    let schedule = s.text("schedule");
+    let zone = s.text("timezone");
+    if let Some(zone) = zone.filter(|z| !is_zone(z)) {
+        let message = format!(
+            "source '{name}' has invalid timezone '{zone}'. Use UTC, an offset like +09:00, or a name like America/New_York"
+        );
+        s.error("bad_timezone", "timezone", message);
+    }
+    if kind != Some(SourceKind::Cron) {
+        return;
+    }
+    let Some(schedule) = schedule else {
+        s.error("missing_key", "type", format!("source '{name}' is type 'cron' but has no schedule"));
+        return;
+    };
+    let fields = schedule.split_whitespace().count();
+    let parser = croner::parser::CronParser::builder().seconds(croner::parser::Seconds::Optional).build();
+    match parser.parse(&schedule) {
+        Ok(cron) if (5..=6).contains(&fields) => {
+            // Ten years from a fixed day hold every date a schedule can name, leap days included.
+            let from = chrono::DateTime::from_timestamp(1_767_225_600, 0);
+            if from.is_some_and(|from| cron.find_next_occurrence(&from, false).is_err()) {
+                s.warn("never_fires", "schedule", format!("source '{name}' has a cron schedule '{schedule}' that never fires"));
+            }
+        }
+        Ok(_) => s.error(
+            "bad_schedule",
+            "schedule",
+            format!("source '{name}' has invalid cron schedule '{schedule}': 5 or 6 fields are needed"),
+        ),
+        Err(why) => s.error("bad_schedule", "schedule", format!("source '{name}' has invalid cron schedule '{schedule}': {why}")),
+    }
+}
+
+fn is_zone(text: &str) -> bool {
+    text == "UTC" || chrono::FixedOffset::from_str(text).is_ok() || text.parse::<chrono_tz::Tz>().is_ok()
+}

@@ -1,0 +1,109 @@
+//! URLs in a configuration, judged as they will be called.
+
+use url::Url;
+
+use super::problem::Severity;
+use super::read::Section;
+use crate::decide::address::{Policy, UrlRefusal};
+
+/// Reads a URL that will be called. `who` names the caller in messages, as `handler 'billing'`.
+pub(super) fn call(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy) -> Option<Url> {
+    let text = s.text(key)?;
+    if text.trim().is_empty() {
+        s.error("bad_url", key, format!("{who} URL is empty"));
+        return None;
+    }
+    let lower = text.trim_start().to_ascii_lowercase();
+    if text.starts_with(char::is_whitespace) || !(lower.starts_with("http://") || lower.starts_with("https://")) {
+        s.error("bad_url", key, format!("{who} URL must start with http:// or https://, got '{text}'"));
+        return None;
+    }
+    let url = match Url::parse(&text) {
+        Ok(url) => url,
+        Err(why) => {
+            s.error("bad_url", key, format!("{who} URL '{text}' cannot be read: {why}"));
+            return None;
+        }
+    };
+    match policy.judge_url(&url) {
+        Ok(()) => Some(url),
+        Err(UrlRefusal::Private) => {
+            let message = format!(
+                "{who} URL '{text}' points to a private/loopback address. Set server.allow_private_urls: true to allow this (dev only)"
+            );
+            let help = "or list the host or network in server.allowed_private_hosts";
+            s.problem(Severity::Error, "private_url", key, message, Some(help.into()));
+            None
+        }
+        Err(UrlRefusal::UserInfo) => {
+            let help = "send credentials in `headers`";
+            let message = format!("{who} URL must not hold a user name or password");
+            s.problem(Severity::Error, "bad_url", key, message, Some(help.into()));
+            None
+        }
+        Err(UrlRefusal::Scheme | UrlRefusal::Port) => {
+            s.error("bad_url", key, format!("{who} URL '{text}' cannot be called"));
+            None
+        }
+    }
+}
+
+/// Reads a base URL that others will call.
+pub(super) fn base(s: &mut Section<'_>, key: &str) -> Option<Url> {
+    let text = s.text(key)?;
+    match Url::parse(&text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Some(url),
+        _ => {
+            let path = s.path().to_owned();
+            s.error("bad_url", key, format!("`{path}.{key}` must be a URL like https://hooks.example.com, got '{text}'"));
+            None
+        }
+    }
+}
+
+/// Header names that cannot be configured: they belong to the connection, or open doors of cloud machines.
+const RESERVED: [&str; 13] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "host",
+    "content-length",
+    "metadata-flavor",
+    "x-aws-ec2-metadata-token",
+];
+
+/// Reads configured headers.
+pub(super) fn headers(s: &mut Section<'_>, who: &str) -> Vec<(String, String)> {
+    let mut headers: Vec<(String, String)> = Vec::new();
+    for (name, value) in s.text_map("headers") {
+        let lower = name.text.to_ascii_lowercase();
+        let mut refuse = |why: String| {
+            s.problems().push(super::Problem {
+                severity: Severity::Error,
+                code: "bad_header",
+                place: Some(name.place),
+                key: value.key.clone(),
+                message: why,
+                help: None,
+            });
+        };
+        if http::HeaderName::from_bytes(name.text.as_bytes()).is_err() {
+            refuse(format!("{who}: `{}` is no header name", name.text.escape_debug()));
+        } else if RESERVED.contains(&lower.as_str()) {
+            refuse(format!("{who}: the header `{}` cannot be configured", name.text));
+        } else if http::HeaderValue::from_str(&value.value).is_err() {
+            refuse(format!("{who}: the value of `{}` cannot be sent in a header", name.text));
+        } else if headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(&lower)) {
+            refuse(format!("{who}: the header `{}` stands here twice", name.text));
+        } else {
+            headers.push((name.text.clone(), value.value));
+        }
+    }
+    headers
+}
