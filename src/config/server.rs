@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use base64::Engine as _;
 use url::Url;
 
 use super::read::Section;
 use crate::decide::address::Policy;
 use crate::decide::cidr::Networks;
 use crate::decide::retry::{ErrorClass, RetryPolicy};
+use crate::decide::signature;
 use crate::model::Secret;
 
 /// Which database.
@@ -245,19 +245,15 @@ impl Delivery {
     }
 }
 
-/// The bytes after `whsec_`, decoded; the whole text where it is not of that form.
+/// The key of the text; where it cannot be decoded, the text itself, as published overlays have it.
 fn signing_key(s: &mut Section<'_>, secret: &Secret) -> SigningKey {
     let text = secret.expose();
-    let Some(rest) = text.strip_prefix("whsec_") else { return SigningKey(text.as_bytes().to_vec()) };
-    match base64::engine::general_purpose::STANDARD.decode(rest) {
-        Ok(key) => SigningKey(key),
-        Err(_) => {
-            let why =
-                "`delivery.signing_secret` starts with whsec_ but the rest is not base64: the whole text is used as the key";
-            s.warn("weak_secret", "signing_secret", why);
-            SigningKey(text.as_bytes().to_vec())
-        }
-    }
+    SigningKey(signature::key(text).unwrap_or_else(|_| {
+        let why =
+            "`delivery.signing_secret` starts with whsec_ but the rest is not base64: the whole text is used as the key";
+        s.warn("weak_secret", "signing_secret", why);
+        text.as_bytes().to_vec()
+    }))
 }
 
 /// A deadline: at least a millisecond, at most an hour.

@@ -3,13 +3,16 @@
 //! - [`pattern`]: event type patterns; [`filter`]: conditions; [`template`]: payload templates;
 //!   [`operand`], [`function`]: the values both may use
 //! - [`plan`]: which work an event causes
+//! - [`fair`]: who gets a worker's free slots
 //! - [`retry`]: when to try again; [`breaker`], [`rate`]: whether a lane may run
 //! - [`settle`]: what an outcome means for a job
+//! - [`signature`]: Standard Webhooks signatures, for what comes in and what goes out
 //! - [`cidr`]: address lists; [`address`]: which addresses and URLs may be reached
 
 pub mod address;
 pub mod breaker;
 pub mod cidr;
+pub mod fair;
 pub mod filter;
 pub mod function;
 pub mod operand;
@@ -18,4 +21,5 @@ pub mod plan;
 pub mod rate;
 pub mod retry;
 pub mod settle;
+pub mod signature;
 pub mod template;

@@ -1,0 +1,161 @@
+//! Genuine or not, and what it is.
+
+use std::net::IpAddr;
+
+use super::cloudevents;
+use super::provider::{Challenge, Kind, Reason, Scheme};
+use super::providers::provider;
+use super::raw::Raw;
+use crate::config::Source;
+use crate::model::{Inbound, Timestamp};
+
+/// The longest event type; longer ones are cut.
+pub const KIND_CHARS_MAX: usize = 255;
+/// The longest kept header value.
+const HEADER_BYTES_MAX: usize = 1024;
+/// The most `ce-*` headers that are kept.
+const CE_HEADERS_MAX: usize = 32;
+
+/// What a request is.
+#[derive(Debug)]
+pub enum Admitted {
+    /// An event.
+    Event(Inbound),
+    /// A handshake of the provider, to be answered at once.
+    Challenge(Challenge),
+}
+
+/// Why a request is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The client's address is not on the source's list.
+    Address,
+    /// The signature.
+    Signature(Reason),
+    /// A source with a schema takes UTF-8 only.
+    NotUtf8,
+    /// The payload does not satisfy the schema.
+    Schema(Vec<String>),
+}
+
+impl Refusal {
+    /// A stable word for counting.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Address => "address_not_allowed",
+            Self::Signature(reason) => reason.word(),
+            Self::NotUtf8 => "not_utf8",
+            Self::Schema(_) => "schema",
+        }
+    }
+}
+
+/// Takes a provider's webhook in: address, signature, handshake, schema, in this order.
+///
+/// # Errors
+/// Why not.
+pub fn admit(source: &Source, request: &Raw, client: IpAddr, now: Timestamp) -> Result<Admitted, Refusal> {
+    if !source.allowed.is_empty() && !source.allowed.contains(client) {
+        return Err(Refusal::Address);
+    }
+    let scheme = source.verify.as_deref().and_then(provider);
+    if let Some(provider) = scheme {
+        let with = Scheme { secrets: &source.secrets, tolerance: source.tolerance, options: &source.signature, now };
+        provider.verify(request, &with).map_err(Refusal::Signature)?;
+        if let Some(challenge) = provider.challenge(request) {
+            return Ok(Admitted::Challenge(challenge));
+        }
+    }
+    check_schema(source, request)?;
+    let kind = webhook_kind(source, request);
+    let dedupe_key = source.dedupe.then(|| dedupe_key(source, request)).flatten();
+    Ok(Admitted::Event(inbound(source, request, kind, dedupe_key, None)))
+}
+
+/// Takes an API call in. The type comes with the path; `ce-type` overrides it.
+///
+/// # Errors
+/// The payload does not satisfy the source's schema.
+pub fn call(source: &Source, request: &Raw, kind: &str) -> Result<Inbound, Refusal> {
+    check_schema(source, request)?;
+    let kind = cloudevents::binary_type(request).unwrap_or_else(|| kind.to_owned());
+    let key = request.header("idempotency-key").filter(|k| !k.is_empty()).map(str::to_owned);
+    Ok(inbound(source, request, Kind::plain(kind), None, key))
+}
+
+fn check_schema(source: &Source, request: &Raw) -> Result<(), Refusal> {
+    let Some(schema) = &source.schema else { return Ok(()) };
+    if std::str::from_utf8(request.bytes()).is_err() {
+        return Err(Refusal::NotUtf8);
+    }
+    let Some(payload) = request.body.json() else { return Err(Refusal::Schema(vec!["the payload is not JSON".to_owned()])) };
+    let violations = schema.violations(payload);
+    if violations.is_empty() { Ok(()) } else { Err(Refusal::Schema(violations)) }
+}
+
+/// An unsigned header may name the type only where nothing is signed, or where the operator trusts it.
+fn webhook_kind(source: &Source, request: &Raw) -> Kind {
+    let is_open = source.verify.is_none() || source.ce_type_trusted;
+    if let Some(kind) = is_open.then(|| cloudevents::binary_type(request)).flatten() {
+        return with_event_alias(source, Kind::plain(kind));
+    }
+    if let Some(kind) = cloudevents::structured_type(request) {
+        return with_event_alias(source, Kind::plain(kind));
+    }
+    let named_after = ["stripe", "github", "shopify"].into_iter().find(|n| *n == source.name);
+    let scheme = source.verify.as_deref().or(named_after).and_then(provider);
+    with_event_alias(source, scheme.map_or_else(|| Kind::plain("event"), |p| p.kind(request)))
+}
+
+/// qhook 0.6 called everything `event` but what came through sources of three names.
+fn with_event_alias(source: &Source, mut kind: Kind) -> Kind {
+    let has_types = ["stripe", "github", "shopify"].contains(&source.name.as_str());
+    if !has_types && kind.name != "event" {
+        kind.aliases.push("event".to_owned());
+    }
+    kind
+}
+
+/// Only a verified source's own id counts; `webhook-id` is the standard spelling.
+fn dedupe_key(source: &Source, request: &Raw) -> Option<String> {
+    match source.verify.as_deref().and_then(provider) {
+        Some(provider) => provider.dedupe_key(request),
+        None => request.header("webhook-id").filter(|id| !id.is_empty()).map(str::to_owned),
+    }
+}
+
+fn inbound(source: &Source, request: &Raw, kind: Kind, dedupe_key: Option<String>, idempotency_key: Option<String>) -> Inbound {
+    Inbound {
+        source: source.name.clone(),
+        kind: clean(&kind.name),
+        aliases: kind.aliases.iter().map(|a| clean(a)).collect(),
+        headers: kept_headers(source, request),
+        body: request.body.clone(),
+        dedupe_key,
+        idempotency_key,
+    }
+}
+
+/// A foreign name as a name: no control characters, not empty, not endless.
+fn clean(name: &str) -> String {
+    let clean: String = name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(KIND_CHARS_MAX).collect();
+    if clean.trim().is_empty() { "event".to_owned() } else { clean }
+}
+
+fn kept_headers(source: &Source, request: &Raw) -> Vec<(String, String)> {
+    let extra = source.verify.as_deref().and_then(provider).map_or(&[][..], |p| p.kept_headers());
+    let mut kept = Vec::new();
+    let mut ce = 0;
+    for (name, value) in &request.headers {
+        let name = name.as_str();
+        let is_ce = name.starts_with("ce-");
+        ce += usize::from(is_ce);
+        let wanted = name == "content-type" || (is_ce && ce <= CE_HEADERS_MAX) || extra.contains(&name);
+        if let (true, Ok(value)) = (wanted, value.to_str())
+            && value.len() <= HEADER_BYTES_MAX
+        {
+            kept.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    kept
+}

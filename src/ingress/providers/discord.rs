@@ -1,0 +1,74 @@
+//! Discord: `X-Signature-Ed25519` and `X-Signature-Timestamp`, Ed25519 in hexadecimal over timestamp and
+//! body, 300 s. The secret is the application's public key in hexadecimal. Verified pings are answered.
+//! Source: Discord's documentation, "Webhook events" and "Interactions", preparing for requests.
+
+use serde_json::{Value, json};
+
+use crate::config::CheckSecret;
+use crate::ingress::check;
+use crate::ingress::provider::{Challenge, Kind, Provider, Reason, Sample, Scheme};
+use crate::ingress::raw::Raw;
+
+pub struct Discord;
+
+const HEADER: &str = "x-signature-ed25519";
+const TIME: &str = "x-signature-timestamp";
+
+impl Provider for Discord {
+    fn name(&self) -> &'static str {
+        "discord"
+    }
+
+    fn verify(&self, request: &Raw, scheme: &Scheme<'_>) -> Result<(), Reason> {
+        let signature = check::unhex(check::header(request, HEADER)?)?;
+        let time = check::header(request, TIME)?;
+        let at = check::seconds(time)?;
+        let message = [time.as_bytes(), request.bytes()].concat();
+        let matches = |key: Vec<u8>| check::ed25519_matches(&key, &message, &signature);
+        match scheme.secrets.iter().filter_map(|s| hex::decode(s.expose()).ok()).any(matches) {
+            true => check::fresh(at, scheme, check::TOLERANCE),
+            false => Err(Reason::Wrong),
+        }
+    }
+
+    /// Signs with a private seed in hexadecimal; the public key that verifies cannot sign.
+    fn sign(&self, request: &mut Raw, scheme: &Scheme<'_>) {
+        let time = check::now_seconds(scheme.now);
+        let message = [time.as_bytes(), request.bytes()].concat();
+        let seed = scheme.secrets.first().and_then(|s| hex::decode(s.expose()).ok()).unwrap_or_else(Vec::new);
+        if let Some(signature) = check::ed25519_sign(&seed, &message) {
+            check::set(request, TIME, &time);
+            check::set(request, HEADER, &hex::encode(signature));
+        }
+    }
+
+    fn kind(&self, request: &Raw) -> Kind {
+        Kind::plain(request.json_text_or("/event/type", "interaction"))
+    }
+
+    fn dedupe_key(&self, request: &Raw) -> Option<String> {
+        request.json_text("/id").map(str::to_owned)
+    }
+
+    fn challenge(&self, request: &Raw) -> Option<Challenge> {
+        let body = request.body.json()?;
+        match body.get("type").and_then(Value::as_i64) {
+            Some(0) => Some(Challenge { status: 204, body: None }),
+            Some(1) if body.get("event").is_none() => {
+                Some(Challenge { status: 200, body: Some(("application/json", json!({ "type": 1 }).to_string())) })
+            }
+            _ => None,
+        }
+    }
+
+    fn secret_check(&self) -> CheckSecret {
+        |secret| match hex::decode(secret) {
+            Ok(key) if key.len() == 32 => Ok(()),
+            _ => Err("the secret of a discord source is the application's public key: 64 hexadecimal digits".to_owned()),
+        }
+    }
+
+    fn sample(&self, kind: &str, id: &str) -> Sample {
+        Sample::json(&json!({ "type": 1, "id": id, "event": { "type": kind, "data": { "user": { "username": "ada" } } } }))
+    }
+}

@@ -1,0 +1,51 @@
+//! PagerDuty: `X-PagerDuty-Signature: v1=…[,v1=…]`, HMAC-SHA256 in hexadecimal over the body; any matches.
+//! Source: PagerDuty's documentation, "Verifying webhook signatures".
+
+use serde_json::json;
+
+use crate::ingress::check::{self, Algorithm, SIGNATURES_MAX};
+use crate::ingress::provider::{Kind, Provider, Reason, Sample, Scheme};
+use crate::ingress::raw::Raw;
+
+pub struct PagerDuty;
+
+const HEADER: &str = "x-pagerduty-signature";
+
+impl Provider for PagerDuty {
+    fn name(&self) -> &'static str {
+        "pagerduty"
+    }
+
+    fn verify(&self, request: &Raw, scheme: &Scheme<'_>) -> Result<(), Reason> {
+        let header = check::header(request, HEADER)?;
+        let mut any = false;
+        for (_, signature) in check::items(header, ',').filter(|(k, _)| *k == "v1").take(SIGNATURES_MAX) {
+            any = true;
+            let Ok(signature) = check::unhex(signature) else { continue };
+            if check::any_matches(scheme.secrets, Algorithm::Sha256, &[request.bytes()], &signature) {
+                return Ok(());
+            }
+        }
+        Err(if any { Reason::Wrong } else { Reason::Malformed })
+    }
+
+    fn sign(&self, request: &mut Raw, scheme: &Scheme<'_>) {
+        let signature = check::keyed_hash(Algorithm::Sha256, check::signing_key(scheme), &[request.bytes()]);
+        check::set(request, HEADER, &format!("v1={}", hex::encode(signature)));
+    }
+
+    fn kind(&self, request: &Raw) -> Kind {
+        Kind::plain(request.json_text_or("/event/event_type", "event"))
+    }
+
+    fn dedupe_key(&self, request: &Raw) -> Option<String> {
+        request.json_text("/event/id").map(str::to_owned)
+    }
+
+    fn sample(&self, kind: &str, id: &str) -> Sample {
+        Sample::json(&json!({
+            "severity": "critical",
+            "event": { "id": id, "event_type": kind, "resource_type": "incident", "data": { "title": "The tide gauge is silent", "urgency": "high" } }
+        }))
+    }
+}

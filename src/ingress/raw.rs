@@ -1,0 +1,51 @@
+//! A request as it came, before anything is believed.
+
+use bytes::Bytes;
+use http::{HeaderMap, Uri};
+
+use crate::model::Body;
+
+/// A request.
+#[derive(Debug, Clone)]
+pub struct Raw {
+    /// The request target: path and query.
+    pub uri: Uri,
+    /// `https://host` as the sender saw it, for schemes that sign the URL.
+    pub origin: String,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The exact body.
+    pub body: Body,
+}
+
+impl Raw {
+    /// A request with these parts.
+    pub fn new(uri: Uri, origin: impl Into<String>, headers: HeaderMap, body: impl Into<Bytes>) -> Self {
+        Self { uri, origin: origin.into(), headers, body: Body::new(body) }
+    }
+
+    /// A header's value if it stands there exactly once and is readable text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut values = self.headers.get_all(name).iter();
+        let first = values.next()?;
+        if values.next().is_some() {
+            return None;
+        }
+        first.to_str().ok()
+    }
+
+    /// The bytes of the body.
+    pub fn bytes(&self) -> &[u8] {
+        self.body.bytes()
+    }
+
+    /// A text in the JSON body.
+    pub fn json_text(&self, pointer: &str) -> Option<&str> {
+        self.body.json()?.pointer(pointer)?.as_str().filter(|s| !s.is_empty())
+    }
+
+    /// A text in the JSON body, or `otherwise`.
+    pub fn json_text_or(&self, pointer: &str, otherwise: &str) -> String {
+        self.json_text(pointer).unwrap_or(otherwise).to_owned()
+    }
+}
