@@ -1,0 +1,306 @@
+//! The exchange: one deadline over everything, a capped answer, no redirects, no proxy, no hidden retries.
+
+use std::collections::HashMap;
+use std::error::Error as _;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use hickory_resolver::TokioResolver;
+use hyper_util::client::legacy::connect::{Connection, HttpInfo};
+use tower::Service;
+use url::Host;
+
+use super::Deliver;
+use super::resolve::{Blocked, Guarded, NoAddress};
+use crate::decide::address::{Author, Policy};
+use crate::model::{Failure, Method, Outcome, Phase, Request, Response};
+
+/// No more of a response body is read.
+pub const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+/// The longest `Location` or `Retry-After` that is looked at.
+const HEADER_BYTES_MAX: usize = 1024;
+/// Response headers beyond this break the exchange.
+const HEADERS_MAX: usize = 100;
+/// Unused connections are kept this long.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Sends requests under the address rules of their destinations.
+pub struct Client {
+    by_destination: HashMap<String, Arc<Rules>>,
+}
+
+struct Rules {
+    policy: Arc<Policy>,
+    author: Author,
+    http: reqwest::Client,
+}
+
+impl Client {
+    /// A client for these destinations. Those with the same rules share connections.
+    ///
+    /// # Errors
+    /// The TLS set-up of this machine cannot be used.
+    pub fn new(destinations: impl IntoIterator<Item = (String, Policy, Author)>, resolver: &TokioResolver) -> Result<Self, String> {
+        let tls = tls()?;
+        let mut all: Vec<Arc<Rules>> = Vec::new();
+        let mut by_destination = HashMap::new();
+        for (destination, policy, author) in destinations {
+            let known = all.iter().find(|r| *r.policy == policy && r.author == author).cloned();
+            let rules = match known {
+                Some(rules) => rules,
+                None => {
+                    let rules = Arc::new(Rules::new(policy, author, resolver, tls.clone())?);
+                    all.push(Arc::clone(&rules));
+                    rules
+                }
+            };
+            by_destination.insert(destination, rules);
+        }
+        Ok(Self { by_destination })
+    }
+}
+
+/// The roots of the system, or those of Mozilla where the system has none.
+fn tls() -> Result<rustls::ClientConfig, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    let native = rustls_native_certs::load_native_certs();
+    for error in &native.errors {
+        tracing::debug!(%error, "a certificate of the system cannot be read");
+    }
+    roots.add_parsable_certificates(native.certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| format!("TLS cannot be set up: {e}"))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+impl Rules {
+    #[expect(clippy::disallowed_methods, reason = "the one client of deliveries, with every address guarded")]
+    fn new(policy: Policy, author: Author, resolver: &TokioResolver, tls: rustls::ClientConfig) -> Result<Self, String> {
+        let policy = Arc::new(policy);
+        let guarded = Guarded { resolver: resolver.clone(), policy: Arc::clone(&policy), author };
+        let watched = Arc::clone(&policy);
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .referer(false)
+            .dns_resolver(guarded)
+            .connector_layer(tower::layer::layer_fn(move |inner| Watch { inner, policy: Arc::clone(&watched) }))
+            .http1_max_headers(HEADERS_MAX)
+            .pool_idle_timeout(IDLE_MAX)
+            .tcp_nodelay(true)
+            .user_agent(concat!("tidehook/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|e| format!("the HTTP client cannot be set up: {e}"))?;
+        Ok(Self { policy, author, http })
+    }
+
+    /// A resolver is not asked about literal addresses, so they are judged here.
+    fn judge_literal(&self, request: &Request) -> Result<(), Failure> {
+        if self.policy.judge_url(&request.url).is_err() {
+            return Err(Failure::Blocked(format!("{} is a private, loopback or special address", host_of(request))));
+        }
+        let address = match request.url.host() {
+            Some(Host::Ipv4(v4)) => IpAddr::V4(v4),
+            Some(Host::Ipv6(v6)) => IpAddr::V6(v6),
+            _ => return Ok(()),
+        };
+        self.policy.judge(self.author, &address.to_string(), address).map_err(Failure::Blocked)
+    }
+
+    async fn exchange(&self, request: Request) -> Result<Response, Failure> {
+        let method = match request.method {
+            Method::Get => reqwest::Method::GET,
+            Method::Post => reqwest::Method::POST,
+            Method::Put => reqwest::Method::PUT,
+            Method::Patch => reqwest::Method::PATCH,
+            Method::Delete => reqwest::Method::DELETE,
+        };
+        let mut headers = http::HeaderMap::with_capacity(request.headers.len());
+        for (name, value) in &request.headers {
+            let unfit = || Failure::Compose(format!("the header `{}` cannot be sent", name.escape_debug()));
+            let name = http::HeaderName::from_bytes(name.as_bytes()).map_err(|_| unfit())?;
+            headers.insert(name, http::HeaderValue::from_str(value).map_err(|_| unfit())?);
+        }
+        let mut builder = self.http.request(method, request.url).headers(headers);
+        if request.method != Method::Get {
+            builder = builder.body(request.body);
+        }
+        let response = builder.send().await.map_err(failure)?;
+        set_phase(Phase::Body);
+        Ok(read(response).await)
+    }
+}
+
+#[async_trait]
+impl Deliver for Client {
+    async fn send(&self, request: Request) -> Outcome {
+        let Some(rules) = self.by_destination.get(&request.destination) else {
+            return Outcome::Failed(Failure::Compose(format!("nothing is known of the destination `{}`", request.destination)));
+        };
+        if let Err(refused) = rules.judge_literal(&request) {
+            return Outcome::Failed(refused);
+        }
+        let phase = Arc::new(AtomicU8::new(PHASES_HEADERS));
+        let deadline = request.timeout;
+        let exchange = PHASE.scope(Arc::clone(&phase), rules.exchange(request));
+        match tokio::time::timeout(deadline, exchange).await {
+            Ok(Ok(response)) => Outcome::Answered(response),
+            Ok(Err(failure)) => Outcome::Failed(failure),
+            Err(_) => Outcome::Failed(Failure::Timeout(phase_of(phase.load(Ordering::Relaxed)))),
+        }
+    }
+}
+
+fn host_of(request: &Request) -> &str {
+    request.url.host_str().unwrap_or("the host")
+}
+
+/// Reads the body up to the cap. The status has arrived by now and counts, whatever becomes of the body.
+async fn read(mut response: reqwest::Response) -> Response {
+    let text = |name: &str| {
+        let value = response.headers().get(name)?;
+        let bytes = value.as_bytes();
+        Some(String::from_utf8_lossy(&bytes[..bytes.len().min(HEADER_BYTES_MAX)]).into_owned())
+    };
+    let (retry_after, location) = (text("retry-after"), text("location"));
+    let status = response.status().as_u16();
+    let mut body = BytesMut::new();
+    let mut truncated = false;
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) => {
+                let room = RESPONSE_BYTES_MAX - body.len();
+                body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                if chunk.len() > room {
+                    truncated = true;
+                    break;
+                }
+            }
+            Ok(None) => break,
+            Err(_) => {
+                truncated = true;
+                break;
+            }
+        }
+    }
+    Response { status, body: Bytes::from(body), truncated, retry_after, location }
+}
+
+/// What an error of the client means.
+fn failure(error: reqwest::Error) -> Failure {
+    let mut is_tls = false;
+    let mut deepest = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(blocked) = cause.downcast_ref::<Blocked>() {
+            return Failure::Blocked(blocked.0.clone());
+        }
+        if let Some(none) = cause.downcast_ref::<NoAddress>() {
+            return Failure::Dns(none.0.clone());
+        }
+        // TLS errors travel inside I/O errors, which show what they hold only on request.
+        let held = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        is_tls = is_tls || cause.is::<rustls::Error>() || held.is_some_and(|e| e.is::<rustls::Error>());
+        deepest = cause.to_string();
+        source = cause.source();
+    }
+    match () {
+        () if is_tls => Failure::Tls(deepest),
+        () if error.is_connect() => Failure::Connect(deepest),
+        () if error.is_builder() => Failure::Compose(deepest),
+        () => Failure::Protocol(deepest),
+    }
+}
+
+tokio::task_local! {
+    /// Which part of the exchange this task is in, for the failure of a deadline.
+    static PHASE: Arc<AtomicU8>;
+}
+
+const PHASES_CONNECT: u8 = 0;
+const PHASES_HEADERS: u8 = 1;
+const PHASES_BODY: u8 = 2;
+
+fn phase_of(mark: u8) -> Phase {
+    match mark {
+        PHASES_CONNECT => Phase::Connect,
+        PHASES_BODY => Phase::Body,
+        _ => Phase::Headers,
+    }
+}
+
+fn set_phase(phase: Phase) {
+    let mark = match phase {
+        Phase::Connect => PHASES_CONNECT,
+        Phase::Headers => PHASES_HEADERS,
+        Phase::Body => PHASES_BODY,
+    };
+    // A connection that was made for someone else finishes outside of any exchange.
+    let _ = PHASE.try_with(|cell| cell.store(mark, Ordering::Relaxed));
+}
+
+/// Watches connections being made: marks the phase, and looks at the peer before anything is written to it.
+#[derive(Clone)]
+struct Watch<S> {
+    inner: S,
+    policy: Arc<Policy>,
+}
+
+impl<S, R> Service<R> for Watch<S>
+where
+    S: Service<R>,
+    S::Response: Connection + Send,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        set_phase(Phase::Connect);
+        let connecting = self.inner.call(request);
+        let policy = Arc::clone(&self.policy);
+        Box::pin(async move {
+            let connection = connecting.await.map_err(Into::into)?;
+            second_net(&connection, &policy)?;
+            set_phase(Phase::Headers);
+            Ok(connection)
+        })
+    }
+}
+
+/// The addresses were judged before they were dialled; link-local and metadata addresses are refused once
+/// more by what the socket says.
+fn second_net(connection: &impl Connection, policy: &Policy) -> Result<(), Blocked> {
+    let mut extensions = http::Extensions::new();
+    connection.connected().get_extras(&mut extensions);
+    let Some(peer) = extensions.get::<HttpInfo>().map(|info| info.remote_addr().ip()) else { return Ok(()) };
+    match crate::decide::address::kind(peer) {
+        crate::decide::address::Kind::Special(what) if !policy.networks.contains(peer) => {
+            Err(Blocked(format!("the connection leads to {peer}, a {what} address")))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,144 @@
+//! Job, event and handler into a request. Pure: the same attempt gives the same bytes.
+
+use std::cell::Cell;
+
+use bytes::Bytes;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::config::Handler;
+use crate::decide::operand::Scope;
+use crate::decide::signature::signature;
+use crate::model::{AttemptId, Event, Job, Method, Request, Timestamp};
+
+/// What a delivery's request depends on besides its job, event and handler.
+#[derive(Debug, Clone, Copy)]
+pub struct Around<'a> {
+    /// The key that signs what is sent.
+    pub signing_key: Option<&'a [u8]>,
+    /// Send `X-Qhook-*` beside `X-Tidehook-*`.
+    pub qhook_headers: bool,
+    /// Wall time, for the signature's timestamp.
+    pub now: Timestamp,
+}
+
+/// Builds the request of a handler's delivery.
+///
+/// # Errors
+/// The transform cannot be rendered: a sentence for people.
+pub fn compose(job: &Job, event: &Event, handler: &Handler, around: Around<'_>) -> Result<Request, String> {
+    let body = body(job, event, handler)?;
+    let mut headers = Headers(Vec::with_capacity(20));
+    headers.set("Content-Type", &content_type(event, handler));
+    let facts = [
+        ("Job-ID", job.id.to_string()),
+        ("Event-ID", event.id.to_string()),
+        ("Handler", handler.name.clone()),
+        ("Attempt", (job.attempt + 1).to_string()),
+        ("Delivery-ID", delivery_id(event, &handler.name)),
+    ];
+    for (name, value) in &facts {
+        headers.set(&format!("X-Tidehook-{name}"), value);
+        if around.qhook_headers {
+            headers.set(&format!("X-Qhook-{name}"), value);
+        }
+    }
+    headers.set("X-Tidehook-Attempt-ID", &AttemptId::of(job.id, job.claim).to_string());
+    headers.set("X-Tidehook-Event-Type", &event.kind);
+    headers.set("X-Tidehook-Source", &event.source);
+    headers.set("traceparent", &traceparent(event, job));
+    for (name, value) in event.headers.iter().filter(|(name, _)| name.starts_with("ce-")) {
+        headers.set(name, value);
+    }
+    if let Some(key) = around.signing_key {
+        let (id, timestamp) = (event.id.to_string(), around.now.seconds().to_string());
+        headers.set("webhook-id", &id);
+        headers.set("webhook-timestamp", &timestamp);
+        headers.set("webhook-signature", &signature(key, &id, &timestamp, &body));
+    }
+    for (name, value) in &handler.headers {
+        headers.set(name, value);
+    }
+    Ok(Request {
+        url: handler.url.clone(),
+        method: handler.method,
+        headers: headers.0,
+        body,
+        timeout: handler.timeout,
+        destination: handler.name.clone(),
+    })
+}
+
+/// Headers without repeats: a later one replaces an earlier one of the same name.
+struct Headers(Vec<(String, String)>);
+
+impl Headers {
+    fn set(&mut self, name: &str, value: &str) {
+        let value = sendable(value);
+        match self.0.iter_mut().find(|(n, _)| n.eq_ignore_ascii_case(name)) {
+            Some(old) => *old = (name.to_owned(), value),
+            None => self.0.push((name.to_owned(), value)),
+        }
+    }
+}
+
+/// Foreign text in a form that fits a header: what cannot stand there is percent-encoded, as the
+/// CloudEvents HTTP binding does it.
+fn sendable(value: &str) -> String {
+    use std::fmt::Write;
+    if value.bytes().all(|b| (0x20..0x7f).contains(&b)) {
+        return value.to_owned();
+    }
+    let mut out = String::with_capacity(value.len() * 3);
+    for byte in value.bytes() {
+        match byte {
+            b' '..=b'~' => out.push(char::from(byte)),
+            // Writing to a string cannot fail.
+            _ => {
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+    out
+}
+
+fn body(job: &Job, event: &Event, handler: &Handler) -> Result<Bytes, String> {
+    if handler.method == Method::Get {
+        return Ok(Bytes::new());
+    }
+    // A payload that is not JSON passes through untouched: a template has nothing to read in it.
+    let (Some(template), Some(payload)) = (&handler.transform, event.body.json()) else { return Ok(event.body.bytes().clone()) };
+    let context = json!({
+        "event": { "id": event.id.to_string(), "source": event.source, "type": event.kind,
+                   "created_at": event.created_at.rfc3339() },
+        "job": { "id": job.id.to_string(), "handler": handler.name },
+    });
+    // Time and chance are the event's, so that every attempt sends the same bytes.
+    let scope =
+        Scope { payload: Some(payload), context: &context, now: event.created_at, seed: job.id.0.0, drawn: Cell::new(0) };
+    Ok(Bytes::from(template.render(&scope)?.body))
+}
+
+/// JSON, unless the body passes through as something else.
+fn content_type(event: &Event, handler: &Handler) -> String {
+    const JSON: &str = "application/json";
+    let stored = event.headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.as_str());
+    match stored {
+        Some(stored) if handler.transform.is_none() && !stored.contains("json") && event.body.json().is_none() => stored.to_owned(),
+        _ => JSON.to_owned(),
+    }
+}
+
+/// Distinct per event and handler, the same over all attempts: the first 16 bytes of a hash, in hexadecimal.
+fn delivery_id(event: &Event, handler: &str) -> String {
+    let hash = Sha256::digest(format!("{}:{handler}", event.id));
+    hex::encode(&hash[..16])
+}
+
+/// W3C Trace Context: one trace per event, one span per attempt.
+fn traceparent(event: &Event, job: &Job) -> String {
+    let trace = event.id.0.0.max(1);
+    let span = Sha256::digest(format!("{}:{}", job.id, job.claim));
+    format!("00-{trace:032x}-{}-01", hex::encode(&span[..8]))
+}
+

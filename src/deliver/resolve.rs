@@ -1,0 +1,81 @@
+//! Names into addresses, every one judged before any is dialled.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use crate::decide::address::{Author, Policy};
+
+/// One question to one server may take this long; it is asked twice.
+const QUESTION_TIME_MAX: Duration = Duration::from_secs(2);
+/// Answers are kept no longer than this, whatever their time to live says.
+const KEPT_MAX: Duration = Duration::from_secs(30);
+/// A name that does not exist is asked for again after this.
+const MISSING_KEPT_MAX: Duration = Duration::from_secs(1);
+
+/// A destination that the address rules refuse. Nothing was sent.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Blocked(pub String);
+
+/// A name without an address.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NoAddress(pub String);
+
+/// Asks the system's name servers, its hosts file and search domains included: the URLs are the
+/// operator's own, and the names of his network are written there.
+///
+/// # Errors
+/// The system's DNS settings cannot be used.
+pub fn system() -> Result<TokioResolver, String> {
+    let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
+        tracing::warn!(%error, "The system's DNS settings cannot be read; only addresses and the hosts file resolve.");
+        TokioResolver::builder_with_config(ResolverConfig::default(), TokioRuntimeProvider::default())
+    });
+    let options = builder.options_mut();
+    // All addresses are asked for, because one forbidden address refuses the name.
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    options.timeout = QUESTION_TIME_MAX;
+    options.attempts = 2;
+    options.positive_max_ttl = Some(KEPT_MAX);
+    options.negative_max_ttl = Some(MISSING_KEPT_MAX);
+    builder.build().map_err(|e| format!("the resolver cannot be set up: {e}"))
+}
+
+/// A resolver with the address rules of one destination.
+#[derive(Clone)]
+pub struct Guarded {
+    /// Who answers.
+    pub resolver: TokioResolver,
+    /// Which private addresses may be reached.
+    pub policy: Arc<Policy>,
+    /// Who wrote the URL.
+    pub author: Author,
+}
+
+impl Guarded {
+    async fn addresses(self, name: String) -> Result<Addrs, Box<dyn std::error::Error + Send + Sync>> {
+        let found = self.resolver.lookup_ip(name.as_str()).await.map_err(|e| NoAddress(format!("{name}: {e}")))?;
+        let addresses: Vec<std::net::IpAddr> = found.iter().collect();
+        if addresses.is_empty() {
+            return Err(NoAddress(format!("{name} has no address")).into());
+        }
+        for address in &addresses {
+            self.policy.judge(self.author, &name, *address).map_err(Blocked)?;
+        }
+        // Port 0 stands for the URL's own.
+        Ok(Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0))))
+    }
+}
+
+impl Resolve for Guarded {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(self.clone().addresses(name.as_str().to_owned()))
+    }
+}
