@@ -173,19 +173,25 @@ impl World {
         let mut picked: Vec<Lane> =
             self.lanes.values().filter(runs).filter(|l| !self.due(&l.id, now).is_empty()).cloned().collect();
         picked.sort_by(|a, b| (a.turn, &a.id).cmp(&(b.turn, &b.id)));
-        picked.truncate(usize::try_from(ask.jobs).unwrap_or(usize::MAX));
-        let share = (ask.jobs / u32::try_from(picked.len().max(1)).unwrap_or(1)).max(1);
-        let mut left = ask.jobs;
+        // Tenants take turns, and the lanes of each.
+        let mut places: HashMap<String, usize> = HashMap::new();
+        picked.sort_by_cached_key(|lane| {
+            let place = places.entry(lane.tenant.clone()).or_default();
+            *place += 1;
+            *place
+        });
+        picked.truncate(usize::try_from(ask.slots.free).unwrap_or(usize::MAX));
+        let mut sharing = ask.slots.among(picked.len());
         let mut claimed = Vec::new();
         for mut lane in picked {
-            let want = self.allowed(&lane, ask.per_lane.min(share).min(left), now);
+            let want = self.allowed(&lane, sharing.most(&lane), now);
+            sharing.took(&lane, want);
             let lane_clean = lane.breaker.is_clean();
             let mut taken = 0;
             for (_, id) in self.due(&lane.id, now).into_iter().take(usize::try_from(want).unwrap_or(usize::MAX)) {
                 claimed.extend(self.lease(id, ask.lease, now).map(|job| Claimed { job, now, lane_clean }));
                 taken += 1;
             }
-            left -= taken;
             lane.turn = now;
             lane.bucket = lane.bucket.map(|b| rate::spent(&rate::refilled(&b, now), taken));
             if taken > 0 && breaker::allows(&lane.breaker, now) == Allows::Probe {
@@ -277,7 +283,7 @@ impl Intake for Memory {
 impl Work for Memory {
     async fn claim(&self, ask: &Ask) -> Result<Vec<Claimed>> {
         let now = self.clock.now();
-        Ok(if ask.jobs == 0 { Vec::new() } else { self.world().claim(ask, now) })
+        Ok(if ask.slots.free == 0 { Vec::new() } else { self.world().claim(ask, now) })
     }
 
     async fn extend(&self, leases: &[Lease], by: Duration) -> Each<()> {
@@ -492,6 +498,10 @@ impl Keep for Memory {
             world.keys.remove(key);
         }
         Ok(u64::try_from(over.len()).unwrap_or(u64::MAX))
+    }
+
+    fn writers(&self) -> usize {
+        1
     }
 
     async fn weaknesses(&self) -> Result<Vec<String>> {

@@ -21,6 +21,7 @@ use async_trait::async_trait;
 
 pub use error::{Error, Result};
 
+use crate::decide::fair::Slots;
 use crate::decide::plan::Plan;
 use crate::decide::settle::Commit;
 use crate::model::{
@@ -69,10 +70,8 @@ pub enum Accepted {
 /// A worker's wish for work.
 #[derive(Debug, Clone)]
 pub struct Ask {
-    /// At most this many jobs: the worker's free slots.
-    pub jobs: u32,
-    /// At most this many of one lane.
-    pub per_lane: u32,
+    /// The worker's slots: no more is taken than can start at once.
+    pub slots: Slots,
     /// How long the lease lasts unless it is extended.
     pub lease: Duration,
     /// Lanes this worker cannot serve at the moment.
@@ -235,6 +234,8 @@ pub trait Keep: Send + Sync {
     async fn prune(&self, age: Duration, from: Option<EventId>, most: u32) -> Result<(u64, Option<EventId>)>;
     /// Removes keys whose time has passed; answers how many.
     async fn forget_keys(&self, most: u32) -> Result<u64>;
+    /// How many slices of the same verb are worth committing side by side.
+    fn writers(&self) -> usize;
     /// Warnings about settings that weaken a promise.
     async fn weaknesses(&self) -> Result<Vec<String>>;
     /// Finishes what is under way and closes the connections.

@@ -71,6 +71,12 @@ impl<D: Dialect> Keep for SqlStore<D> {
         self.run(move |store| sql::<D>(OLD_KEYS).bind(store.clock()).bind(i64::from(most))).await
     }
 
+    fn writers(&self) -> usize {
+        // One writer is all SQLite has; elsewhere half the pool is left to claims and reads.
+        let connections = self.0.write.options().get_max_connections();
+        usize::try_from(connections / 2).unwrap_or(1).clamp(1, 4)
+    }
+
     async fn weaknesses(&self) -> Result<Vec<String>> {
         self.read(|_, conn| Box::pin(async move { D::weaknesses(conn).await })).await
     }

@@ -26,15 +26,13 @@ macro_rules! lane_columns {
     };
 }
 
-const PICK_LANES: &str = concat!(
-    "SELECT ",
-    lane_columns!(),
-    " FROM lanes WHERE paused = 0
-    AND (open_until IS NULL OR open_until <= {now}) AND (probe_until IS NULL OR probe_until <= {now})
+// Tenants take turns, and the lanes of each: the one served longest ago first.
+const PICK_LANES: &str =
+    "SELECT id FROM (SELECT id, turn, ROW_NUMBER() OVER (PARTITION BY tenant ORDER BY turn, id) AS place FROM lanes
+    WHERE paused = 0 AND (open_until IS NULL OR open_until <= {now}) AND (probe_until IS NULL OR probe_until <= {now})
     AND NOT EXISTS (SELECT 1 FROM {rows: lane text} AS r WHERE r.lane = lanes.id)
-    AND EXISTS (SELECT 1 FROM jobs WHERE jobs.lane = lanes.id AND jobs.finished_at IS NULL AND jobs.due_at <= {now})
-    ORDER BY turn, id LIMIT ?"
-);
+    AND EXISTS (SELECT 1 FROM jobs WHERE jobs.lane = lanes.id AND jobs.finished_at IS NULL AND jobs.due_at <= {now})) AS due
+    ORDER BY place, turn, id LIMIT ?";
 // Locked in the order of their ids, so that two claims cannot wait for each other in a circle.
 const LOCK_LANES: &str =
     concat!("SELECT ", lane_columns!(), " FROM lanes WHERE id IN (SELECT r.id FROM {rows: id text} AS r) ORDER BY id {lock}");
@@ -101,7 +99,7 @@ impl From<LaneRow> for Locked {
 #[async_trait]
 impl<D: Dialect> Work for SqlStore<D> {
     async fn claim(&self, ask: &Ask) -> Result<Vec<Claimed>> {
-        if ask.jobs == 0 {
+        if ask.slots.free == 0 {
             return Ok(Vec::new());
         }
         // A look without a transaction first: an idle worker costs one query.
@@ -112,8 +110,8 @@ impl<D: Dialect> Work for SqlStore<D> {
                 Box::pin(async move {
                     let clock = store.clock();
                     let skip = Rows::default().text(ask.skip.iter().map(|l| l.0.clone()));
-                    let pick = sql::<D>(PICK_LANES).bind(clock).bind(clock).bind(clock).rows(skip).bind(clock);
-                    let rows: Vec<LaneRow> = pick.bind(i64::from(ask.jobs)).all(conn).await?;
+                    let pick = sql::<D>(PICK_LANES).bind(clock).bind(clock).rows(skip).bind(clock);
+                    let rows: Vec<IdRow> = pick.bind(i64::from(ask.slots.free)).all(conn).await?;
                     Ok(rows.into_iter().map(|r| r.id).collect::<Vec<_>>())
                 })
             })
@@ -289,13 +287,11 @@ async fn claim<D: Dialect>(
     let mut lanes: Vec<Locked> = rows.into_iter().map(Locked::from).collect();
     lanes.sort_by_key(|l| turns.get(&l.lane.id.0).copied());
 
-    let mut left = i64::from(ask.jobs);
-    let share = left.div_euclid(i64::try_from(lanes.len().max(1)).unwrap_or(1)).max(1);
+    let mut sharing = ask.slots.among(lanes.len());
     let mut wants = Vec::with_capacity(lanes.len());
     for locked in &lanes {
-        let most = i64::from(ask.per_lane).min(share).min(left);
-        let want = allowed::<D>(conn, clock, locked, most).await?;
-        left -= want;
+        let want = allowed::<D>(conn, clock, locked, i64::from(sharing.most(&locked.lane))).await?;
+        sharing.took(&locked.lane, u32::try_from(want).unwrap_or(0));
         if want > 0 {
             wants.push((locked.lane.id.0.clone(), want));
         }

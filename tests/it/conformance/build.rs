@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use tidehook::decide::fair::Slots;
 use tidehook::decide::plan::Plan;
 use tidehook::decide::settle::{Commit, Finish, LaneFact};
 use tidehook::model::event::Body;
@@ -41,7 +42,7 @@ pub fn spec(name: &str) -> LaneSpec {
 }
 
 pub fn ask(jobs: u32) -> Ask {
-    Ask { jobs, per_lane: jobs, lease: LEASE, skip: Vec::new() }
+    Ask { slots: Slots::free(jobs), lease: LEASE, skip: Vec::new() }
 }
 
 pub async fn accept(store: &dyn Store, offer: Offer) -> Accepted {

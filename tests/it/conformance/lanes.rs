@@ -3,6 +3,7 @@ use std::time::Duration;
 use tidehook::decide::breaker::OPEN_FOR;
 use tidehook::decide::settle::Finish;
 use tidehook::model::{LaneId, LaneSpec};
+use tidehook::decide::fair::Slots;
 use tidehook::store::Ask;
 
 use super::build::*;
@@ -36,7 +37,7 @@ async fn lanes_are_served_in_turn(f: Fresh) {
 
 async fn a_lane_never_gives_more_than_its_share(f: Fresh) {
     seed(&*f.store, &["a"], 10).await;
-    let claimed = f.store.claim(&Ask { per_lane: 3, ..ask(10) }).await.unwrap();
+    let claimed = f.store.claim(&Ask { slots: Slots { lane_max: 3, ..Slots::free(10) }, ..ask(10) }).await.unwrap();
     assert_eq!(claimed.len(), 3);
 }
 

@@ -1,0 +1,104 @@
+//! Who gets a worker's free slots: lanes share them, and neither a lane nor a tenant may hold all of them,
+//! so that a receiver that hangs never stops its neighbours.
+
+use std::collections::BTreeMap;
+
+use crate::model::{Lane, LaneId};
+
+/// A worker's slots.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Slots {
+    /// Free ones.
+    pub free: u32,
+    /// The most one lane may hold.
+    pub lane_max: u32,
+    /// The most the lanes of one tenant may hold together.
+    pub tenant_max: u32,
+    /// Those that are held: lane, tenant, how many.
+    pub held: Vec<(LaneId, String, u32)>,
+}
+
+impl Slots {
+    /// Slots without limits per lane and tenant.
+    pub fn free(free: u32) -> Self {
+        Self { free, lane_max: u32::MAX, tenant_max: u32::MAX, held: Vec::new() }
+    }
+
+    /// Begins to share the free slots among this many lanes with due work.
+    pub fn among(&self, lanes: usize) -> Sharing<'_> {
+        let lanes = u32::try_from(lanes.max(1)).unwrap_or(u32::MAX);
+        let mut of_lane: BTreeMap<LaneId, u32> = BTreeMap::new();
+        let mut of_tenant: BTreeMap<String, u32> = BTreeMap::new();
+        for (lane, tenant, held) in &self.held {
+            *of_lane.entry(lane.clone()).or_default() += held;
+            *of_tenant.entry(tenant.clone()).or_default() += held;
+        }
+        Sharing { slots: self, left: self.free, share: (self.free / lanes).max(1), of_lane, of_tenant }
+    }
+}
+
+/// Free slots being shared out.
+#[derive(Debug)]
+pub struct Sharing<'a> {
+    slots: &'a Slots,
+    left: u32,
+    share: u32,
+    of_lane: BTreeMap<LaneId, u32>,
+    of_tenant: BTreeMap<String, u32>,
+}
+
+impl Sharing<'_> {
+    /// How many slots this lane may get now.
+    pub fn most(&self, lane: &Lane) -> u32 {
+        let room = |most: u32, held: Option<&u32>| most.saturating_sub(held.copied().unwrap_or(0));
+        let lane_room = room(self.slots.lane_max, self.of_lane.get(&lane.id));
+        let tenant_room = room(self.slots.tenant_max, self.of_tenant.get(&lane.tenant));
+        self.left.min(self.share).min(lane_room).min(tenant_room)
+    }
+
+    /// Remembers what a lane got.
+    pub fn took(&mut self, lane: &Lane, slots: u32) {
+        self.left = self.left.saturating_sub(slots);
+        *self.of_lane.entry(lane.id.clone()).or_default() += slots;
+        *self.of_tenant.entry(lane.tenant.clone()).or_default() += slots;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Timestamp;
+
+    fn lane(name: &str, tenant: &str) -> Lane {
+        Lane {
+            id: LaneId::handler(name),
+            tenant: tenant.into(),
+            paused: false,
+            breaker: crate::model::lane::Breaker::default(),
+            bucket: None,
+            turn: Timestamp(0),
+        }
+    }
+
+    #[test]
+    fn no_tenant_gets_the_last_slot() {
+        let slots = Slots { free: 5, lane_max: 4, tenant_max: 4, held: Vec::new() };
+        let lanes: Vec<Lane> = (0..10).map(|n| lane(&n.to_string(), "a")).collect();
+        let mut sharing = slots.among(lanes.len());
+        let mut given = 0;
+        for lane in &lanes {
+            let most = sharing.most(lane);
+            sharing.took(lane, most);
+            given += most;
+        }
+        assert_eq!(given, 4);
+        assert_eq!(sharing.most(&lane("x", "b")), 1);
+    }
+
+    #[test]
+    fn what_is_held_already_counts() {
+        let slots = Slots { free: 6, lane_max: 3, tenant_max: 8, held: vec![(LaneId::handler("x"), "a".into(), 2)] };
+        assert_eq!(slots.among(1).most(&lane("x", "a")), 1);
+        assert_eq!(slots.among(2).most(&lane("y", "a")), 3);
+    }
+}

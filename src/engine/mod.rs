@@ -1,0 +1,214 @@
+//! Second floor: the only room that holds everything.
+//!
+//! Events are accepted and work is done here; what is stored, sent and decided lies below.
+//!
+//! - [`accept`]: an inbound event, planned and committed
+//! - [`batch`]: callers hand in one item, a slice is committed, each gets its own answer
+//! - [`work`]: claim, execute, record, within a budget; [`execute`], [`record`]: its steps; [`hold`]: what is
+//!   in hand meanwhile
+//! - [`tick`]: housekeeping
+//! - [`health`]: whether the store answers; [`reject`]: refused requests, counted
+
+pub mod accept;
+pub mod batch;
+pub mod execute;
+pub mod health;
+pub mod hold;
+pub mod record;
+pub mod reject;
+pub mod tick;
+pub mod work;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio_util::sync::CancellationToken;
+
+pub use accept::{NotAccepted, Receipt};
+pub use tick::Ticked;
+pub use work::{Budget, Worked};
+
+use crate::config::{Config, Handler};
+use crate::decide::plan::Routes;
+use crate::decide::settle::Commit;
+use crate::deliver::Deliver;
+use crate::model::{Clock, Ids, LaneId};
+use crate::observe::feed::Feed;
+use crate::store::{Accepted, Offer, Store};
+use crate::wake::Wake;
+use batch::Batch;
+use health::Health;
+use hold::InHand;
+use reject::Rejections;
+
+/// A lease lasts this long unless the configuration says less; it is extended while work runs.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// What an engine is made of.
+pub struct Parts {
+    /// What is remembered.
+    pub store: Arc<dyn Store>,
+    /// Out.
+    pub deliver: Arc<dyn Deliver>,
+    /// Telling workers.
+    pub wake: Arc<dyn Wake>,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Where ids come from.
+    pub ids: Arc<dyn Ids>,
+    /// Where jitter comes from.
+    pub chance: Chance,
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Where moments are told.
+    pub feed: Feed,
+}
+
+/// Random numbers for jitter. Seeded, so that a seed replays a run.
+pub struct Chance(Mutex<StdRng>);
+
+impl Chance {
+    /// Chance from a seed.
+    pub fn seeded(seed: u64) -> Self {
+        Self(Mutex::new(StdRng::seed_from_u64(seed)))
+    }
+
+    /// Chance from the operating system.
+    #[expect(clippy::disallowed_methods, reason = "the one place that draws the seed of a process")]
+    pub fn system() -> Self {
+        Self::seeded(rand::rng().random())
+    }
+
+    fn draw(&self) -> f64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).random()
+    }
+}
+
+/// The engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    routes: Routes,
+    handlers: HashMap<String, Handler>,
+    tenants: HashMap<LaneId, String>,
+    lease: Duration,
+    offers: Batch<Offer, Accepted>,
+    commits: Batch<Commit, ()>,
+    health: Health,
+    in_hand: InHand,
+    rejections: Rejections,
+    housekeeping: tick::Housekeeping,
+    /// No further job is taken.
+    draining: CancellationToken,
+    /// What is under way is handed back.
+    aborting: CancellationToken,
+}
+
+impl Engine {
+    /// Builds an engine. It starts the tasks that commit; nothing is worked on before [`Engine::work`].
+    pub fn new(parts: Parts) -> Self {
+        let config = Arc::clone(&parts.config);
+        let writers = parts.store.writers();
+        let (offering, recording) = (Arc::clone(&parts.store), Arc::clone(&parts.store));
+        let offers = Batch::start(writers, move |offers: Vec<Offer>| {
+            let store = Arc::clone(&offering);
+            async move { store.accept(&offers).await }
+        });
+        let commits = Batch::start(writers, move |commits: Vec<Commit>| {
+            let store = Arc::clone(&recording);
+            async move { store.record(&commits).await }
+        });
+        Self(Arc::new(Inner {
+            routes: config.routes(),
+            handlers: config.handlers.iter().map(|h| (h.name.clone(), h.clone())).collect(),
+            tenants: config.lanes().into_iter().map(|lane| (lane.id, lane.tenant)).collect(),
+            lease: LEASE.min(config.worker.lease_max),
+            offers,
+            commits,
+            health: Health::default(),
+            in_hand: InHand::default(),
+            rejections: Rejections::default(),
+            housekeeping: tick::Housekeeping::default(),
+            draining: CancellationToken::new(),
+            aborting: CancellationToken::new(),
+            parts,
+        }))
+    }
+
+    /// Prepares the store: the lanes as configured and, where no other process can hold one, all leases ended.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn prepare(&self, only_process: bool) -> crate::store::Result<()> {
+        let store = self.store();
+        store.tune(&self.config().lanes()).await?;
+        if only_process {
+            let reclaimed = store.reclaim().await?;
+            if reclaimed > 0 {
+                tracing::info!(reclaimed, "Deliveries that were under way when the last process ended are tried again.");
+            }
+        }
+        self.find_orphans().await
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.0.parts.store
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.0.parts.config
+    }
+
+    /// A handler by name.
+    pub fn handler(&self, name: &str) -> Option<&Handler> {
+        self.0.handlers.get(name)
+    }
+
+    /// Wall time.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.0.parts.clock
+    }
+
+    /// Where moments are told.
+    pub fn feed(&self) -> &Feed {
+        &self.0.parts.feed
+    }
+
+    /// Whether the store answers.
+    pub fn health(&self) -> &Health {
+        &self.0.health
+    }
+
+    /// Waits until there may be due work, or for `at_most`.
+    pub async fn woken(&self, at_most: Duration) {
+        self.0.parts.wake.woken(at_most).await;
+    }
+
+    /// Tells workers that there is due work, after an operator changed something.
+    pub fn wake(&self) {
+        self.0.parts.wake.wake();
+    }
+
+    /// Takes no further jobs; what is under way goes on.
+    pub fn drain(&self) {
+        self.0.draining.cancel();
+    }
+
+    /// Whether no further jobs are taken.
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.is_cancelled()
+    }
+
+    /// Hands back what is under way, without an attempt.
+    pub fn abort(&self) {
+        self.0.draining.cancel();
+        self.0.aborting.cancel();
+    }
+}

@@ -1,0 +1,136 @@
+//! Housekeeping, and due work with it: `tick` alone is enough to run everything.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Budget, Engine, Worked};
+use crate::model::{EventId, LaneId};
+use crate::store::Result;
+
+/// Rows per transaction.
+const PER_TRANSACTION: u32 = 500;
+/// Transactions per tick and chore, so that no tick takes long.
+const TRANSACTIONS_MAX: u32 = 20;
+/// After a pass over all old events the next one starts this much later.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// How often lanes without a handler are looked for.
+const ORPHANS_EVERY: Duration = Duration::from_secs(60);
+
+/// What a tick did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ticked {
+    /// Deliveries whose time to live had passed.
+    pub expired: u64,
+    /// Events removed, with all that was theirs.
+    pub pruned: u64,
+    /// Idempotency keys removed.
+    pub forgotten: u64,
+    /// What was worked off.
+    pub worked: Worked,
+}
+
+/// What one tick leaves to the next.
+#[derive(Debug, Default)]
+pub struct Housekeeping {
+    prune: Mutex<Pruning>,
+    orphans: Mutex<BTreeSet<LaneId>>,
+    orphans_at: Mutex<Option<Instant>>,
+}
+
+#[derive(Debug, Default)]
+struct Pruning {
+    from: Option<EventId>,
+    not_before: Option<Instant>,
+}
+
+impl Housekeeping {
+    /// The lanes whose handler this process does not know.
+    pub fn orphans(&self) -> Vec<LaneId> {
+        self.orphans.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
+
+impl Engine {
+    /// Keeps house, and works due jobs off within the budget.
+    ///
+    /// # Errors
+    /// The store does not answer; the next tick does what this one left.
+    pub async fn tick(&self, budget: Budget) -> Result<Ticked> {
+        self.store_rejections().await?;
+        let store = self.store();
+        let expired = repeat(|| store.expire(PER_TRANSACTION)).await?;
+        if expired > 0 {
+            tracing::warn!(expired, "Deliveries are given up because their event's time to live has passed.");
+        }
+        let (pruned, forgotten) = self.prune().await?;
+        if self.0.housekeeping.is_orphan_time() {
+            self.find_orphans().await?;
+        }
+        let worked = if budget.jobs > 0 { self.work(budget).await? } else { Worked::default() };
+        Ok(Ticked { expired, pruned, forgotten, worked })
+    }
+
+    /// Removes what is kept no longer. One pass over old events at a time, in small steps.
+    async fn prune(&self) -> Result<(u64, u64)> {
+        let housekeeping = &self.0.housekeeping;
+        let lock = || housekeeping.prune.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock().not_before.is_some_and(|at| Instant::now() < at) {
+            return Ok((0, 0));
+        }
+        let mut pruned = 0;
+        for _ in 0..TRANSACTIONS_MAX {
+            let from = lock().from;
+            let (gone, next) = self.store().prune(self.config().worker.retention, from, PER_TRANSACTION).await?;
+            pruned += gone;
+            let mut pruning = lock();
+            pruning.from = next;
+            if next.is_none() {
+                pruning.not_before = Some(Instant::now() + PRUNE_EVERY);
+                break;
+            }
+        }
+        let forgotten = repeat(|| self.store().forget_keys(PER_TRANSACTION)).await?;
+        Ok((pruned, forgotten))
+    }
+
+    /// Finds lanes that the configuration no longer names. Their jobs stay parked: another process may know
+    /// the handler, or this one may after its next configuration.
+    pub(super) async fn find_orphans(&self) -> Result<()> {
+        let known = &self.0.tenants;
+        let found: BTreeSet<LaneId> =
+            self.store().lanes().await?.into_iter().map(|lane| lane.id).filter(|id| !known.contains_key(id)).collect();
+        let mut orphans = self.0.housekeeping.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+        for lane in found.difference(&orphans) {
+            tracing::info!(%lane, "The configuration does not name this lane's handler: its deliveries stay parked.");
+        }
+        *orphans = found;
+        Ok(())
+    }
+}
+
+impl Housekeeping {
+    fn is_orphan_time(&self) -> bool {
+        let mut at = self.orphans_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_time = at.is_none_or(|at| at.elapsed() >= ORPHANS_EVERY);
+        if is_time {
+            *at = Some(Instant::now());
+        }
+        is_time
+    }
+}
+
+/// Repeats a chore until it finds less than a full batch.
+async fn repeat<F: Future<Output = Result<u64>>>(chore: impl Fn() -> F) -> Result<u64> {
+    let mut total = 0;
+    for _ in 0..TRANSACTIONS_MAX {
+        let done = chore().await?;
+        total += done;
+        if done < u64::from(PER_TRANSACTION) {
+            break;
+        }
+    }
+    Ok(total)
+}

@@ -1,0 +1,187 @@
+//! Working jobs off: claim, execute, record, until nothing is due or the budget is used up.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::Engine;
+use crate::decide::settle::Finish;
+use crate::model::{Event, EventId};
+use crate::store::{Ask, Claimed, Result};
+
+/// While something runs, due work is looked for at least this often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Free slots gather this long before they are filled, so that one claim fills several.
+const GATHER: Duration = Duration::from_millis(2);
+/// A store that went away is asked again after this.
+const STORE_AGAIN: Duration = Duration::from_millis(500);
+
+/// How much may be done.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    /// Jobs side by side.
+    pub parallel: u32,
+    /// Jobs in all.
+    pub jobs: u64,
+    /// Nothing is claimed after this.
+    pub until: Option<Instant>,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Worked {
+    /// Delivered.
+    pub done: u64,
+    /// Due again later.
+    pub retried: u64,
+    /// Given up.
+    pub dead: u64,
+    /// Handed back untouched.
+    pub released: u64,
+    /// Finished too late: someone else has them.
+    pub stale: u64,
+    /// There may be more due work than the budget allowed for.
+    pub more: bool,
+}
+
+impl Worked {
+    fn count(&mut self, ended: Option<Finish>) {
+        match ended {
+            Some(Finish::Done) => self.done += 1,
+            Some(Finish::Retry { .. }) => self.retried += 1,
+            Some(Finish::Dead { .. }) => self.dead += 1,
+            Some(Finish::Released) => self.released += 1,
+            None => self.stale += 1,
+        }
+    }
+
+    fn total(&self) -> u64 {
+        self.done + self.retried + self.dead + self.released + self.stale
+    }
+}
+
+impl Engine {
+    /// Works due jobs off. Returns when nothing is due and nothing is under way, when the budget is used up,
+    /// or when the engine drains.
+    ///
+    /// # Errors
+    /// The store does not answer; what was under way has been recorded or will run out by its lease.
+    pub async fn work(&self, budget: Budget) -> Result<Worked> {
+        let mut worked = Worked::default();
+        let mut running: JoinSet<Option<Finish>> = JoinSet::new();
+        let mut taken: u64 = 0;
+        let mut look = true;
+        let mut failed = None;
+        let mut heartbeat = tokio::time::interval(self.heartbeat());
+        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let in_time = budget.until.is_none_or(|until| Instant::now() < until);
+            let free = budget.parallel.saturating_sub(u32::try_from(running.len()).unwrap_or(u32::MAX));
+            let free = free.min(u32::try_from(budget.jobs.saturating_sub(taken)).unwrap_or(u32::MAX));
+            let may_claim = in_time && failed.is_none() && !self.is_draining();
+            if look && may_claim && free > 0 {
+                match self.claim(budget.parallel, free).await {
+                    Ok(claimed) => {
+                        look = !claimed.is_empty();
+                        taken += u64::try_from(claimed.len()).unwrap_or(u64::MAX);
+                        for (claimed, event) in claimed {
+                            let engine = self.clone();
+                            running.spawn(async move { engine.work_one(claimed, event).await });
+                        }
+                        continue;
+                    }
+                    Err(error) => failed = Some(error),
+                }
+            }
+            if running.is_empty() {
+                worked.more = look && may_claim && free == 0;
+                return match failed {
+                    Some(error) if worked.total() == 0 => Err(error),
+                    _ => Ok(worked),
+                };
+            }
+            tokio::select! {
+                Some(ended) = running.join_next() => {
+                    worked.count(self.joined(ended));
+                    if look && running.len() * 4 > budget.parallel as usize * 3 {
+                        tokio::time::sleep(GATHER).await;
+                    }
+                    while let Some(ended) = running.try_join_next() {
+                        worked.count(self.joined(ended));
+                    }
+                }
+                () = self.woken(LOOK_EVERY), if may_claim && free > 0 => look = true,
+                _ = heartbeat.tick() => {
+                    let engine = self.clone();
+                    // In a task of its own: a store that is slow to answer must not hold up what ends meanwhile.
+                    tokio::spawn(async move { engine.extend_leases().await });
+                }
+            }
+        }
+    }
+
+    fn joined(&self, ended: std::result::Result<Option<Finish>, tokio::task::JoinError>) -> Option<Finish> {
+        ended.unwrap_or_else(|died| {
+            tracing::error!(%died, "A delivery's task died; its lease runs out and another worker takes over.");
+            None
+        })
+    }
+
+    /// Takes due jobs with their events. Nothing is taken that cannot start now.
+    async fn claim(&self, parallel: u32, free: u32) -> Result<Vec<(Claimed, Arc<Event>)>> {
+        self.refresh_leases().await?;
+        let slots = self.slots(parallel, free);
+        let ask = Ask { skip: self.lanes_to_skip(&slots), slots, lease: self.0.lease };
+        let claimed = self.health().learn(self.store().claim(&ask).await)?;
+        if claimed.is_empty() {
+            return Ok(Vec::new());
+        }
+        for claimed in &claimed {
+            self.0.in_hand.take(&claimed.job);
+        }
+        let events = self.events(&claimed).await?;
+        let mut ready = Vec::with_capacity(claimed.len());
+        for claimed in claimed.into_iter().filter(|c| self.0.in_hand.holds(c.job.lease())) {
+            match events.get(&claimed.job.event) {
+                Some(event) => ready.push((claimed, Arc::clone(event))),
+                None => {
+                    tracing::error!(job = %claimed.job.id, event = %claimed.job.event, "A job's event is gone.");
+                    self.0.in_hand.put_down(claimed.job.lease());
+                }
+            }
+        }
+        Ok(ready)
+    }
+
+    /// The events of claimed jobs. A store that goes away in between is waited for, because jobs that were
+    /// claimed and put down untried would look like those of a worker that died.
+    async fn events(&self, claimed: &[Claimed]) -> Result<BTreeMap<EventId, Arc<Event>>> {
+        let ids: Vec<EventId> = claimed.iter().map(|c| c.job.event).collect();
+        loop {
+            match self.health().learn(self.store().events_by_id(&ids).await) {
+                Ok(events) => return Ok(events.into_iter().map(|(id, event)| (id, Arc::new(event))).collect()),
+                Err(error) if !error.is_passing() || self.is_draining() => {
+                    claimed.iter().for_each(|c| self.0.in_hand.put_down(c.job.lease()));
+                    return Err(error);
+                }
+                Err(_) => {
+                    tokio::time::sleep(STORE_AGAIN).await;
+                    // Leases that were lost meanwhile are put down by this; their jobs are not run.
+                    let _ = self.extend_leases().await;
+                }
+            }
+        }
+    }
+
+    /// One job from its claim to its record; what became of it, or `None` when the lease was lost.
+    async fn work_one(&self, claimed: Claimed, event: Arc<Event>) -> Option<Finish> {
+        let lease = claimed.job.lease();
+        let ran = self.execute(&claimed.job, &event).await;
+        let ended = self.record(&claimed, &event, ran).await;
+        self.0.in_hand.put_down(lease);
+        ended
+    }
+}

@@ -1,0 +1,95 @@
+//! What happens to events and deliveries, for those who follow along. Nobody is waited for: a follower who
+//! is too slow misses moments, and knows how many.
+
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+
+use crate::model::{EventId, JobId};
+
+/// Followers may fall this many moments behind.
+const BEHIND_MAX: usize = 4096;
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub enum Moment {
+    /// An event was accepted and committed.
+    Accepted {
+        /// The event; the first one's id for a duplicate.
+        event: EventId,
+        /// Where it came from.
+        source: String,
+        /// Its type.
+        kind: String,
+        /// How it was verified; `None` for a call and for a source without verification.
+        verified: Option<String>,
+        /// It was there already.
+        duplicate: bool,
+        /// Who gets it, in the order of the configuration.
+        handlers: Vec<String>,
+    },
+    /// A request was refused.
+    Rejected {
+        /// The source it was sent to.
+        source: String,
+        /// Why: a stable word.
+        reason: &'static str,
+    },
+    /// A delivery was tried, and what came of it is committed.
+    Tried {
+        /// The event.
+        event: EventId,
+        /// The delivery.
+        job: JobId,
+        /// The handler.
+        handler: String,
+        /// Which attempt.
+        attempt: u32,
+        /// The response status, if there was one.
+        status: Option<u16>,
+        /// The failure, for people.
+        error: Option<String>,
+        /// How long it took.
+        took: Duration,
+        /// What follows.
+        next: Next,
+    },
+}
+
+/// What follows an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing: delivered.
+    Delivered,
+    /// Another attempt after this time.
+    RetryIn(Duration),
+    /// Nothing: given up.
+    Dead,
+    /// The lease was lost; someone else goes on.
+    Stale,
+}
+
+/// Where moments are told.
+#[derive(Debug, Clone)]
+pub struct Feed(broadcast::Sender<Moment>);
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self(broadcast::Sender::new(BEHIND_MAX))
+    }
+}
+
+impl Feed {
+    /// Tells a moment, if anyone follows.
+    pub fn tell(&self, moment: impl FnOnce() -> Moment) {
+        if self.0.receiver_count() > 0 {
+            // Nobody left to hear it is no failure.
+            let _ = self.0.send(moment());
+        }
+    }
+
+    /// Follows from now on.
+    pub fn follow(&self) -> broadcast::Receiver<Moment> {
+        self.0.subscribe()
+    }
+}

@@ -1,0 +1,7 @@
+//! Beside the stairs: what happens, told as it happens.
+//!
+//! - [`log`]: sentences for people with fields for queries, on standard error
+//! - [`feed`]: what happens to events and deliveries, for those who follow along
+
+pub mod feed;
+pub mod log;

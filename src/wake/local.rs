@@ -1,0 +1,100 @@
+//! Wake-ups between the tasks of one process.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::Wake;
+
+/// So many future wake-ups are remembered; further ones are left to the regular look.
+const LATER_MAX: usize = 10_000;
+
+/// Wake-ups of one process.
+#[derive(Debug, Default)]
+pub struct Local {
+    now: Notify,
+    /// A new instant was remembered.
+    moved: Notify,
+    later: Mutex<BTreeSet<Instant>>,
+}
+
+impl Local {
+    /// The next remembered instant.
+    fn next(&self) -> Option<Instant> {
+        self.later.lock().unwrap_or_else(PoisonError::into_inner).first().copied()
+    }
+
+    /// Forgets instants that have come.
+    fn forget_past(&self) {
+        let now = Instant::now();
+        let mut later = self.later.lock().unwrap_or_else(PoisonError::into_inner);
+        while later.first().is_some_and(|at| *at <= now) {
+            later.pop_first();
+        }
+    }
+}
+
+#[async_trait]
+impl Wake for Local {
+    fn wake(&self) {
+        // Kept for the next waiter when nobody waits at the moment.
+        self.now.notify_one();
+    }
+
+    fn wake_after(&self, after: Duration) {
+        let Some(at) = Instant::now().checked_add(after) else { return };
+        let mut later = self.later.lock().unwrap_or_else(PoisonError::into_inner);
+        if later.len() < LATER_MAX {
+            later.insert(at);
+        }
+        drop(later);
+        // A waiter that sleeps beyond the new instant looks again.
+        self.moved.notify_one();
+    }
+
+    async fn woken(&self, at_most: Duration) {
+        let deadline = Instant::now() + at_most;
+        loop {
+            let until = self.next().map_or(deadline, |at| at.min(deadline));
+            tokio::select! {
+                biased;
+                () = self.now.notified() => break,
+                () = self.moved.notified() => {}
+                () = tokio::time::sleep_until(until) => break,
+            }
+        }
+        self.forget_past();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wake_up_before_the_wait_is_not_lost() {
+        let local = Local::default();
+        local.wake();
+        let start = Instant::now();
+        local.woken(Duration::from_secs(60)).await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        local.woken(Duration::from_secs(60)).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(60));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wake_up_in_the_future_comes_at_its_time() {
+        let local = Local::default();
+        let start = Instant::now();
+        local.wake_after(Duration::from_secs(7));
+        local.woken(Duration::from_secs(60)).await;
+        // The timer of the runtime rounds up to the next millisecond.
+        assert_eq!(start.elapsed().as_secs(), 7);
+        local.woken(Duration::from_secs(60)).await;
+        assert_eq!(start.elapsed().as_secs(), 67);
+    }
+}

@@ -1,0 +1,99 @@
+//! Wake-ups between processes on one Postgres: `LISTEN` and `NOTIFY`, outside every transaction of the
+//! store and debounced, so that a burst of events costs one message.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::sync::DropGuard;
+
+use super::{Wake, local::Local};
+use crate::model::Secret;
+
+/// The channel's name.
+const CHANNEL: &str = "tidehook";
+/// At most one message in this time.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// How long to wait before connecting again.
+const RECONNECT: Duration = Duration::from_secs(1);
+
+/// Wakes this process at once and the others by a message.
+pub struct Postgres {
+    local: Arc<Local>,
+    outbox: Arc<Notify>,
+    _ends_tasks: DropGuard,
+}
+
+impl Postgres {
+    /// Starts listening and telling in the background; a database that is away is tried again.
+    ///
+    /// # Errors
+    /// The URL cannot be read.
+    pub fn start(url: &Secret) -> Result<Self, String> {
+        let options: PgConnectOptions = url.expose().parse().map_err(|e| format!("the Postgres URL cannot be read: {e}"))?;
+        let options = options.application_name("tidehook wake");
+        let (local, outbox, stop) = (Arc::new(Local::default()), Arc::new(Notify::new()), CancellationToken::new());
+        let us = std::process::id().to_string();
+        let listening = listen(options.clone(), Arc::clone(&local), us.clone());
+        let telling = tell(options, Arc::clone(&outbox), us);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(async move { tokio::join!(listening, telling) }));
+        Ok(Self { local, outbox, _ends_tasks: stop.drop_guard() })
+    }
+}
+
+/// One connection of its own, never one of the store's.
+fn pool(options: PgConnectOptions) -> sqlx::PgPool {
+    PgPoolOptions::new().max_connections(1).acquire_timeout(RECONNECT).idle_timeout(None).connect_lazy_with(options)
+}
+
+async fn listen(options: PgConnectOptions, local: Arc<Local>, us: String) {
+    loop {
+        if let Err(error) = listen_once(&options, &local, &us).await {
+            tracing::debug!(%error, "not listening for wake-ups; workers look by themselves");
+        }
+        tokio::time::sleep(RECONNECT).await;
+    }
+}
+
+async fn listen_once(options: &PgConnectOptions, local: &Local, us: &str) -> sqlx::Result<()> {
+    let mut listener = PgListener::connect_with(&pool(options.clone())).await?;
+    listener.listen(CHANNEL).await?;
+    loop {
+        // `None`: the connection was lost and made anew; something may have been missed meanwhile.
+        match listener.try_recv().await? {
+            Some(message) if message.payload() == us => {}
+            Some(_) | None => local.wake(),
+        }
+    }
+}
+
+async fn tell(options: PgConnectOptions, outbox: Arc<Notify>, us: String) {
+    let pool = pool(options);
+    loop {
+        outbox.notified().await;
+        let told = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(&us).execute(&pool).await;
+        if let Err(error) = told {
+            tracing::debug!(%error, "a wake-up was not sent; other processes look by themselves");
+        }
+        tokio::time::sleep(DEBOUNCE).await;
+    }
+}
+
+#[async_trait]
+impl Wake for Postgres {
+    fn wake(&self) {
+        self.local.wake();
+        self.outbox.notify_one();
+    }
+
+    fn wake_after(&self, after: Duration) {
+        self.local.wake_after(after);
+    }
+
+    async fn woken(&self, at_most: Duration) {
+        self.local.woken(at_most).await;
+    }
+}
