@@ -10,5 +10,11 @@
 
 pub mod config;
 pub mod decide;
+pub mod deliver;
+pub mod engine;
+pub mod http;
+pub mod ingress;
 pub mod model;
+pub mod observe;
 pub mod store;
+pub mod wake;

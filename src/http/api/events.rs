@@ -1,0 +1,80 @@
+//! `/api/events`
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, RawQuery, State as Extract};
+use serde_json::{Value, json};
+
+use super::jobs::{error_of, max_attempts, status_of, summary, url_of};
+use super::page::{Query, and_one, has_more};
+use super::{Allowed, State};
+use crate::engine::Engine;
+use crate::http::error::Refusal;
+use crate::model::{Event, EventId, Job};
+use crate::store::{EventFilter, JobFilter, Page};
+
+/// So many jobs of one event are shown.
+const JOBS: Page = Page { limit: 1000, newest_first: false };
+
+/// `GET /api/events`: events in the order they came, without payloads.
+pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Value>, Refusal> {
+    let query = Query::read(query, &["source", "event_type", "since", "until", "limit", "after", "order"])?;
+    let page = query.page()?;
+    let filter = EventFilter {
+        source: query.text("source").map(str::to_owned),
+        kind: query.text("event_type").map(str::to_owned),
+        since: query.instant("since")?,
+        until: query.instant("until")?,
+        after: query.parsed("after", "an event id", |t| t.parse().ok())?,
+    };
+    let mut events = engine.health().learn(engine.store().events(&filter, and_one(page)).await)?;
+    let has_more = has_more(&mut events, page);
+    let event = |e: &Event| {
+        json!({ "id": e.id.to_string(), "source": e.source, "event_type": e.kind, "unique_key": e.unique_key,
+                "created_at": e.created_at.to_string() })
+    };
+    Ok(Json(json!({ "events": events.iter().map(event).collect::<Vec<_>>(), "has_more": has_more })))
+}
+
+/// `GET /api/events/{id}`: one event with its payload and jobs.
+pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    let missing = || Refusal::not_found("event not found");
+    let id: EventId = id.parse().map_err(|_| missing())?;
+    let mut found = engine.health().learn(engine.store().events_by_id(&[id]).await)?;
+    let event = found.remove(&id).ok_or_else(missing)?;
+    let jobs = jobs_of(&engine, id).await?;
+    let payload = match event.body.json() {
+        Some(value) => value.clone(),
+        None => String::from_utf8_lossy(event.body.bytes()).into_owned().into(),
+    };
+    let headers: serde_json::Map<String, Value> = event.headers.iter().map(|(n, v)| (n.clone(), v.clone().into())).collect();
+    let job = |job: &Job| {
+        json!({ "id": job.id.to_string(), "handler": job.target.name(), "url": url_of(&engine, job),
+                "status": status_of(job), "attempt": job.attempt, "max_attempts": max_attempts(&engine, job),
+                "last_error": error_of(job) })
+    };
+    Ok(Json(json!({
+        "id": event.id.to_string(), "source": event.source, "event_type": event.kind, "payload": payload,
+        "headers": headers, "unique_key": event.unique_key, "created_at": event.created_at.to_string(),
+        "jobs": jobs.iter().map(job).collect::<Vec<_>>(), "workflow_runs": [],
+    })))
+}
+
+/// `GET /api/events/{id}/jobs`: the jobs of an event; an unknown event has none.
+pub async fn jobs(
+    Extract(_): Extract<Arc<State>>,
+    Allowed(engine): Allowed,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    let jobs = match id.parse() {
+        Ok(id) => jobs_of(&engine, id).await?,
+        Err(_) => Vec::new(),
+    };
+    Ok(Json(json!({ "jobs": jobs.iter().map(|job| summary(&engine, job)).collect::<Vec<_>>() })))
+}
+
+async fn jobs_of(engine: &Engine, event: EventId) -> Result<Vec<Job>, Refusal> {
+    let filter = JobFilter { event: Some(event), ..JobFilter::default() };
+    Ok(engine.health().learn(engine.store().jobs(&filter, JOBS).await)?)
+}

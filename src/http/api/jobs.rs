@@ -1,0 +1,160 @@
+//! `/api/jobs`: deliveries, in the words of these routes.
+
+use axum::Json;
+use axum::extract::{Path, RawQuery};
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use super::Allowed;
+use super::page::{Query, and_one, has_more};
+use crate::engine::Engine;
+use crate::http::error::Refusal;
+use crate::model::{Attempt, Job, JobId, JobState};
+use crate::store::{JobFilter, Retry};
+
+/// The word of these routes for where a job stands.
+pub fn status_of(job: &Job) -> &'static str {
+    match job.state {
+        JobState::Pending if job.attempt == 0 => "available",
+        JobState::Pending => "retryable",
+        JobState::Leased => "running",
+        JobState::Done => "completed",
+        JobState::Dead | JobState::Cancelled => "dead",
+    }
+}
+
+/// The states behind a word of these routes, and whether an attempt must have been made.
+fn states_of(status: &str) -> Option<(Vec<JobState>, Option<bool>)> {
+    Some(match status {
+        "available" => (vec![JobState::Pending], Some(false)),
+        "retryable" => (vec![JobState::Pending], Some(true)),
+        "running" => (vec![JobState::Leased], None),
+        "completed" => (vec![JobState::Done], None),
+        "dead" => (vec![JobState::Dead, JobState::Cancelled], None),
+        _ => return None,
+    })
+}
+
+/// Why a job stands where it stands.
+pub fn error_of(job: &Job) -> Option<String> {
+    match job.state {
+        JobState::Cancelled => Some("cancelled".to_owned()),
+        _ => job.last_error.clone(),
+    }
+}
+
+/// How many attempts the job's handler allows, as configured now.
+pub fn max_attempts(engine: &Engine, job: &Job) -> Option<u32> {
+    engine.handler(job.target.name()).map(|h| h.retry.max.max(1))
+}
+
+/// Where the job goes, as configured now.
+pub fn url_of(engine: &Engine, job: &Job) -> Option<String> {
+    engine.handler(job.target.name()).map(|h| h.url.to_string())
+}
+
+/// A job as lists show it.
+pub fn summary(engine: &Engine, job: &Job) -> Value {
+    json!({
+        "id": job.id.to_string(), "event_id": job.event.to_string(), "handler": job.target.name(), "status": status_of(job),
+        "attempt": job.attempt, "max_attempts": max_attempts(engine, job), "scheduled_at": job.due_at.to_string(),
+        "last_error": error_of(job), "created_at": job.created_at.to_string(),
+    })
+}
+
+/// `GET /api/jobs`
+pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Value>, Refusal> {
+    let query = Query::read(query, &["status", "handler", "limit", "after", "order"])?;
+    let page = query.page()?;
+    let expected = "available, running, retryable, completed or dead";
+    let (states, attempted) = query.parsed("status", expected, states_of)?.unwrap_or((Vec::new(), None));
+    let filter = JobFilter {
+        states,
+        attempted,
+        handler: query.text("handler").map(str::to_owned),
+        event: None,
+        after: query.parsed("after", "a job id", |t| t.parse().ok())?,
+    };
+    let mut jobs = engine.health().learn(engine.store().jobs(&filter, and_one(page)).await)?;
+    let has_more = has_more(&mut jobs, page);
+    Ok(Json(json!({ "jobs": jobs.iter().map(|j| summary(&engine, j)).collect::<Vec<_>>(), "has_more": has_more })))
+}
+
+async fn find(engine: &Engine, id: &str) -> Result<Job, Refusal> {
+    let missing = || Refusal::not_found("job not found");
+    let id: JobId = id.parse().map_err(|_| missing())?;
+    engine.health().learn(engine.store().job(id).await)?.ok_or_else(missing)
+}
+
+/// `GET /api/jobs/{id}`
+pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>, query: RawQuery) -> Result<Json<Value>, Refusal> {
+    let query = Query::read(query, &["include_attempts"])?;
+    let with_attempts = query.parsed("include_attempts", "true or false", |t| t.parse::<bool>().ok())?.unwrap_or(false);
+    let job = find(&engine, &id).await?;
+    let mut shown = summary(&engine, &job);
+    shown["url"] = json!(url_of(&engine, &job));
+    if with_attempts {
+        let attempts = engine.health().learn(engine.store().attempts(job.id).await)?;
+        shown["attempts"] = attempts.iter().map(attempt).collect();
+    }
+    Ok(Json(shown))
+}
+
+/// `GET /api/jobs/{id}/attempts`
+pub async fn attempts(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    let job = find(&engine, &id).await?;
+    let attempts = engine.health().learn(engine.store().attempts(job.id).await)?;
+    Ok(Json(json!({ "attempts": attempts.iter().map(attempt).collect::<Vec<_>>() })))
+}
+
+/// An attempt. What a refused address answered, or how long it took to refuse it, is nobody's business.
+fn attempt(attempt: &Attempt) -> Value {
+    let blocked = attempt.code.as_deref() == Some("blocked_address");
+    json!({
+        "attempt": attempt.number, "status_code": attempt.status, "error": attempt.error, "code": attempt.code,
+        "result": attempt.ending.word(),
+        "duration_ms": if blocked { 0 } else { crate::model::time::millis(attempt.duration) },
+        "response": if blocked { String::new() } else { String::from_utf8_lossy(&attempt.response).into_owned() },
+        "created_at": attempt.at.to_string(),
+    })
+}
+
+/// `POST /api/jobs/retry?status=dead|retryable[&handler=]`: all of them, with a fresh budget.
+pub async fn retry_all(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Value>, Refusal> {
+    let query = Query::read(query, &["status", "handler"])?;
+    let status = query.text("status").ok_or_else(|| Refusal::bad_request("missing required query parameter: status"))?;
+    let state = match status {
+        "dead" => JobState::Dead,
+        "retryable" => JobState::Pending,
+        _ => return Err(Refusal::bad_request("status must be 'dead' or 'retryable'")),
+    };
+    let handler = query.text("handler").map(str::to_owned);
+    let which = Retry::All { state, handler: handler.clone() };
+    let retried = engine.health().learn(engine.store().retry(&which).await)?;
+    engine.wake();
+    Ok(Json(json!({ "retried": retried, "status": status, "handler": handler })))
+}
+
+/// `POST /api/jobs/{id}/retry`: a dead or cancelled job again, with a fresh budget.
+pub async fn retry(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    let job = find(&engine, &id).await?;
+    let retried = engine.health().learn(engine.store().retry(&Retry::One(job.id)).await)?;
+    if retried == 0 {
+        return Err(conflict(&job, "only a dead job can be tried again"));
+    }
+    engine.wake();
+    Ok(Json(json!({ "id": job.id.to_string(), "retried": retried })))
+}
+
+/// `POST /api/jobs/{id}/cancel`: an open job is called off.
+pub async fn cancel(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    let job = find(&engine, &id).await?;
+    match engine.health().learn(engine.store().cancel(job.id).await)? {
+        true => Ok(Json(json!({ "id": job.id.to_string(), "cancelled": true }))),
+        false => Err(conflict(&job, "only an open job can be cancelled")),
+    }
+}
+
+fn conflict(job: &Job, why: &str) -> Refusal {
+    Refusal::new(StatusCode::CONFLICT, "conflict", format!("{why}; this one is {}", status_of(job)))
+}

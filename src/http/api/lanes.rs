@@ -1,0 +1,46 @@
+//! `/api/lanes`: destinations, with what keeps their deliveries waiting.
+
+use axum::Json;
+use axum::extract::Path;
+use serde_json::{Value, json};
+
+use super::Allowed;
+use crate::engine::Engine;
+use crate::http::error::Refusal;
+use crate::model::{Lane, LaneId};
+
+/// `GET /api/lanes`
+pub async fn list(Allowed(engine): Allowed) -> Result<Json<Value>, Refusal> {
+    let now = engine.health().learn(engine.store().now().await)?;
+    let lanes = engine.health().learn(engine.store().lanes().await)?;
+    let lane = |lane: &Lane| {
+        let open_until = lane.breaker.open_until.filter(|until| *until > now);
+        let state = match () {
+            () if lane.paused => "paused",
+            () if open_until.is_some() => "tripped",
+            () => "open",
+        };
+        json!({ "id": lane.id.to_string(), "state": state, "failures": lane.breaker.failures,
+                "tripped_until": open_until.map(|t| t.to_string()), "rate_limit": lane.bucket.map(|b| b.rate) })
+    };
+    Ok(Json(json!({ "lanes": lanes.iter().map(lane).collect::<Vec<_>>() })))
+}
+
+/// `POST /api/lanes/{id}/pause`: nothing is delivered; due times are kept.
+pub async fn pause(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    set(&engine, id, true).await
+}
+
+/// `POST /api/lanes/{id}/resume`
+pub async fn resume(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    set(&engine, id, false).await
+}
+
+async fn set(engine: &Engine, id: String, paused: bool) -> Result<Json<Value>, Refusal> {
+    let lane = LaneId(id);
+    if !engine.health().learn(engine.store().pause(&lane, paused).await)? {
+        return Err(Refusal::not_found("lane not found"));
+    }
+    engine.wake();
+    Ok(Json(json!({ "id": lane.to_string(), "paused": paused })))
+}

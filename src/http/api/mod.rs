@@ -1,0 +1,29 @@
+//! What is stored, one file per resource. Every route takes the bearer token of `api.auth_token`.
+
+pub mod events;
+pub mod jobs;
+pub mod lanes;
+pub mod page;
+pub mod rejections;
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+
+use super::auth;
+use super::error::Refusal;
+use super::router::State;
+use crate::engine::Engine;
+
+/// Proof that the caller may use the API, and the engine it is for.
+pub struct Allowed(pub Engine);
+
+impl FromRequestParts<Arc<State>> for Allowed {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Refusal> {
+        auth::bearer(&parts.headers, state.engine.config().api.auth_token.as_ref())?;
+        Ok(Self(state.engine.clone()))
+    }
+}

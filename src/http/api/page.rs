@@ -1,0 +1,92 @@
+//! Reading a list's query: every parameter is known, stands there once and has a value that makes sense.
+
+use axum::extract::RawQuery;
+
+use crate::http::error::Refusal;
+use crate::model::Timestamp;
+use crate::store::Page;
+
+/// Entries of a page unless the caller says otherwise.
+const LIMIT: u32 = 50;
+/// The most entries of a page; more is this many.
+const LIMIT_MAX: u32 = 1000;
+
+/// The parameters of a query.
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Reads a query that may hold these parameters.
+    ///
+    /// # Errors
+    /// 422 that names the parameter.
+    pub fn read(query: RawQuery, known: &[&str]) -> Result<Self, Refusal> {
+        let text = query.0.unwrap_or_else(String::new);
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
+            if !known.contains(&&*name) {
+                let message = format!("unknown parameter; known are {}", known.join(", "));
+                return Err(Refusal::invalid_field(&shown(&name), message));
+            }
+            if pairs.iter().any(|(n, _)| *n == name) {
+                return Err(Refusal::invalid_field(&name, "stands there twice"));
+            }
+            pairs.push((name.into_owned(), value.into_owned()));
+        }
+        Ok(Self(pairs))
+    }
+
+    /// A parameter's text; empty counts as absent.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
+    }
+
+    /// A parameter that is read as a type.
+    ///
+    /// # Errors
+    /// 422 with what was expected.
+    pub fn parsed<T>(&self, name: &str, expected: &str, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Refusal> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        read(text).map(Some).ok_or_else(|| Refusal::invalid_field(name, format!("expected {expected}")))
+    }
+
+    /// A parameter that is an instant: RFC 3339, or the form of these routes without zone.
+    ///
+    /// # Errors
+    /// 422
+    pub fn instant(&self, name: &str) -> Result<Option<Timestamp>, Refusal> {
+        self.parsed(name, "a time like 2026-01-31T10:00:00Z", Timestamp::parse)
+    }
+
+    /// The page: `limit` and `order`.
+    ///
+    /// # Errors
+    /// 422
+    pub fn page(&self) -> Result<Page, Refusal> {
+        let limit = self.parsed("limit", "a whole number of at least 1", |t| t.parse::<u64>().ok().filter(|n| *n > 0))?;
+        let limit = limit.map_or(LIMIT, |n| u32::try_from(n).unwrap_or(LIMIT_MAX).min(LIMIT_MAX));
+        let order = self.parsed("order", "asc or desc", |t| match t {
+            "asc" => Some(false),
+            "desc" => Some(true),
+            _ => None,
+        })?;
+        Ok(Page { limit, newest_first: order.unwrap_or(false) })
+    }
+}
+
+/// A list that was asked for with one entry more than its page holds.
+pub fn has_more<T>(list: &mut Vec<T>, page: Page) -> bool {
+    let most = usize::try_from(page.limit).unwrap_or(usize::MAX);
+    let more = list.len() > most;
+    list.truncate(most);
+    more
+}
+
+/// The page with one entry more.
+pub fn and_one(page: Page) -> Page {
+    Page { limit: page.limit + 1, ..page }
+}
+
+/// A foreign name, short enough to be repeated.
+fn shown(name: &str) -> String {
+    name.chars().take(40).collect()
+}

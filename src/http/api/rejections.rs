@@ -1,0 +1,17 @@
+//! `/api/rejections`: requests that were refused, counted by source and reason.
+
+use axum::Json;
+use serde_json::{Value, json};
+
+use super::Allowed;
+use crate::http::error::Refusal;
+use crate::store::Rejection;
+
+/// `GET /api/rejections`
+pub async fn list(Allowed(engine): Allowed) -> Result<Json<Value>, Refusal> {
+    let rejections = engine.health().learn(engine.store().rejections().await)?;
+    let rejection = |r: &Rejection| {
+        json!({ "source": r.source, "reason": r.reason, "count": r.count, "last_at": r.last_at.to_string() })
+    };
+    Ok(Json(json!({ "rejections": rejections.iter().map(rejection).collect::<Vec<_>>() })))
+}

@@ -1,0 +1,69 @@
+//! What surrounds every request: limits before it, headers after it.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State as Extract};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::client::{self, Peer};
+use super::error::Refusal;
+use super::router::State;
+use crate::model::EventId;
+
+/// Probes are answered whatever the load.
+const UNCOUNTED: [&str; 5] = ["/health", "/healthz", "/livez", "/readyz", "/metrics"];
+
+/// The client's address, for those who come after.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientAddress(pub std::net::IpAddr);
+
+/// Limits, then the request, then the headers every answer carries.
+pub async fn around(Extract(state): Extract<Arc<State>>, mut request: Request, next: Next) -> Response {
+    let request_id = EventId::next(&*state.ids).to_string();
+    let peer = request.extensions().get::<Peer>().map_or(std::net::IpAddr::from([0, 0, 0, 0]), |p| p.0.ip());
+    let address = client::address(peer, request.headers(), &state.engine.config().server.trust);
+    request.extensions_mut().insert(ClientAddress(address));
+    let response = match limited(&state, &request, address) {
+        Err(refusal) => refusal.into_response(),
+        // Held until the answer is on its way.
+        Ok(_permit) => next.run(request).await,
+    };
+    with_headers(response, &request_id)
+}
+
+fn limited(
+    state: &State,
+    request: &Request,
+    address: std::net::IpAddr,
+) -> Result<Option<tokio::sync::OwnedSemaphorePermit>, Refusal> {
+    if request.headers().contains_key(header::TRANSFER_ENCODING) && request.headers().contains_key(header::CONTENT_LENGTH) {
+        return Err(Refusal::bad_request("both Content-Length and Transfer-Encoding").closing());
+    }
+    if UNCOUNTED.contains(&request.uri().path()) {
+        return Ok(None);
+    }
+    if state.per_address.as_ref().is_some_and(|limit| !limit.allows(address)) {
+        return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests").after(1));
+    }
+    let busy = |_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "Too many requests at once").after(1);
+    Arc::clone(&state.inbound).try_acquire_owned().map(Some).map_err(busy)
+}
+
+fn with_headers(mut response: Response, request_id: &str) -> Response {
+    const FIXED: [(&str, &str); 4] = [
+        ("x-content-type-options", "nosniff"),
+        ("x-frame-options", "DENY"),
+        ("cache-control", "no-store"),
+        ("x-api-version", "1"),
+    ];
+    let headers = response.headers_mut();
+    for (name, value) in FIXED {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert(HeaderName::from_static("x-request-id"), id);
+    }
+    response
+}

@@ -1,0 +1,138 @@
+//! The one shape of every refusal: `{"code","message","error"[,"details"]}`, where `error` repeats the message.
+
+use axum::Json;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use rand::RngExt;
+use serde_json::{Value, json};
+
+use crate::engine::NotAccepted;
+use crate::store;
+
+/// A refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    details: Vec<(String, String)>,
+    retry_after_s: Option<u32>,
+    close: bool,
+}
+
+impl Refusal {
+    /// A refusal with a stable code and a sentence for people.
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), details: Vec::new(), retry_after_s: None, close: false }
+    }
+
+    /// 404
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// 401
+    pub fn unauthorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Invalid token")
+    }
+
+    /// 400
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    }
+
+    /// 422, always with this message; the details say what is wrong where.
+    pub fn invalid(details: impl IntoIterator<Item = (String, String)>) -> Self {
+        let refusal = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_error", "Request validation failed");
+        Self { details: details.into_iter().collect(), ..refusal }
+    }
+
+    /// 422 for one field.
+    pub fn invalid_field(field: &str, message: impl Into<String>) -> Self {
+        Self::invalid([(field.to_owned(), message.into())])
+    }
+
+    /// 413; the rest of the body is not read, so the connection ends.
+    pub fn too_large(bytes_max: usize) -> Self {
+        let message = format!("the body is larger than {bytes_max} bytes");
+        Self { close: true, ..Self::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message) }
+    }
+
+    /// 503: come back in a few seconds, not all at the same moment.
+    pub fn unavailable() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "Database temporarily unavailable").soon()
+    }
+
+    /// 503: the database has no room.
+    pub fn full() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_full", "Database is full").soon()
+    }
+
+    /// 500; the cause is in the log.
+    pub fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal error")
+    }
+
+    /// With a `Retry-After` of 1 to 10 seconds.
+    #[expect(clippy::disallowed_methods, reason = "spreads clients; no decision depends on it")]
+    pub fn soon(self) -> Self {
+        Self { retry_after_s: Some(rand::rng().random_range(1..=10)), ..self }
+    }
+
+    /// With a `Retry-After` of this many seconds.
+    pub fn after(self, seconds: u32) -> Self {
+        Self { retry_after_s: Some(seconds), ..self }
+    }
+
+    /// Ends the connection after the answer.
+    pub fn closing(self) -> Self {
+        Self { close: true, ..self }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut body = json!({ "code": self.code, "message": self.message, "error": self.message });
+        if !self.details.is_empty() {
+            let detail = |(field, message): &(String, String)| json!({ "field": field, "message": message });
+            body["details"] = Value::Array(self.details.iter().map(detail).collect());
+        }
+        let mut response = (self.status, Json(body)).into_response();
+        let mut set = |name: HeaderName, value: HeaderValue| response.headers_mut().insert(name, value);
+        if let Some(seconds) = self.retry_after_s {
+            set(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.close {
+            set(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+impl From<NotAccepted> for Refusal {
+    fn from(why: NotAccepted) -> Self {
+        match why {
+            NotAccepted::Unavailable => Self::unavailable(),
+            NotAccepted::Full => Self::full(),
+            NotAccepted::Conflict(event) => Self::new(
+                StatusCode::CONFLICT,
+                "idempotency_conflict",
+                format!("the Idempotency-Key was used with another body, for event {event}"),
+            ),
+            NotAccepted::Unstorable(_) => Self::internal(),
+        }
+    }
+}
+
+impl From<store::Error> for Refusal {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Down(_) => Self::unavailable(),
+            store::Error::Full(_) => Self::full(),
+            store::Error::LeaseLost | store::Error::Corrupt(_) => {
+                tracing::error!(%error, "A request failed in the store.");
+                Self::internal()
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! All routes in one list.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use axum::Router;
+use axum::http::{Method, StatusCode};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use tokio::sync::Semaphore;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+
+use super::error::Refusal;
+use super::limits::PerAddress;
+use super::{api, around, echo, health, hooks};
+use crate::engine::Engine;
+use crate::model::{Ids, SystemIds};
+
+/// What requests need.
+pub struct State {
+    /// The engine.
+    pub engine: Engine,
+    /// Request ids.
+    pub ids: Arc<dyn Ids>,
+    /// Requests per client address, if limited.
+    pub per_address: Option<PerAddress>,
+    /// Requests at once.
+    pub inbound: Arc<Semaphore>,
+    /// The store was seen to be away since the last look at `/health`.
+    pub was_down: AtomicBool,
+}
+
+impl State {
+    /// The state of a door to an engine.
+    pub fn new(engine: Engine) -> Arc<Self> {
+        let server = &engine.config().server;
+        let at_once = usize::try_from(server.inbound_max).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
+        Arc::new(Self {
+            ids: Arc::new(SystemIds::default()),
+            per_address: server.ip_rate_limit.and_then(NonZeroU32::new).map(PerAddress::new),
+            inbound: Arc::new(Semaphore::new(at_once)),
+            was_down: AtomicBool::new(false),
+            engine,
+        })
+    }
+}
+
+/// The routes.
+pub fn router(state: Arc<State>) -> Router {
+    let mut routes = Router::new()
+        .route("/webhooks/{source}", post(hooks::webhook))
+        .route("/events/{source}/{kind}", post(hooks::event))
+        .route("/events/{kind}", post(hooks::event_of_app))
+        .route("/api/events", get(api::events::list))
+        .route("/api/events/{id}", get(api::events::show))
+        .route("/api/events/{id}/jobs", get(api::events::jobs))
+        .route("/api/jobs", get(api::jobs::list))
+        .route("/api/jobs/retry", post(api::jobs::retry_all))
+        .route("/api/jobs/{id}", get(api::jobs::show))
+        .route("/api/jobs/{id}/attempts", get(api::jobs::attempts))
+        .route("/api/jobs/{id}/retry", post(api::jobs::retry))
+        .route("/api/jobs/{id}/cancel", post(api::jobs::cancel))
+        .route("/api/rejections", get(api::rejections::list))
+        .route("/api/lanes", get(api::lanes::list))
+        .route("/api/lanes/{id}/pause", post(api::lanes::pause))
+        .route("/api/lanes/{id}/resume", post(api::lanes::resume))
+        .route("/livez", get(health::live))
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/health", get(health::health));
+    if state.engine.config().server.echo {
+        routes = routes.route("/_echo", any(echo::echo));
+    }
+    routes
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(CatchPanicLayer::custom(|_| Refusal::internal().into_response()))
+        .layer(CompressionLayer::new())
+        .layer(from_fn_with_state(Arc::clone(&state), around::around))
+        .with_state(state)
+}
+
+async fn not_found(method: Method) -> Response {
+    // A method that no route has is refused as such, wherever it is sent.
+    match [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS].contains(&method) {
+        true => Refusal::not_found("no such route").into_response(),
+        false => wrong_method().await,
+    }
+}
+
+async fn wrong_method() -> Response {
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this route does not take this method").into_response()
+}
