@@ -8,6 +8,7 @@
 //! - [`config`] → [`decide`] → [`model`]: no I/O, no clock, no chance
 //! - [`observe`] stands beside the stairs: what happens, told as it happens
 
+pub mod cli;
 pub mod config;
 pub mod decide;
 pub mod deliver;
@@ -16,5 +17,6 @@ pub mod http;
 pub mod ingress;
 pub mod model;
 pub mod observe;
+pub mod server;
 pub mod store;
 pub mod wake;

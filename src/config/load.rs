@@ -80,8 +80,13 @@ pub fn from_texts(
         set_lenient(&mut root);
     }
     let mut config = read(&root, known, problems)?;
-    if config.database.url.is_none() {
-        config.database.url = variables.get("DATABASE_URL").filter(|u| !u.is_empty()).map(crate::model::Secret::new);
+    if config.database.url.is_none()
+        && let Some(url) = variables.get("DATABASE_URL").filter(|u| !u.is_empty())
+        && let Err(message) = config.database.take_from_environment(url)
+    {
+        let help = "set `database.url`, or `database.driver` to fit";
+        problems.push(Problem { key: "database.url".to_owned(), code: "bad_url", ..unreadable(message, Some(help)) });
+        return None;
     }
     Some(config)
 }

@@ -34,10 +34,13 @@ pub struct Database {
     pub url: Option<Secret>,
     /// Pool size.
     pub max_connections: u32,
+    /// The file names the driver.
+    driver_given: bool,
 }
 
 impl Database {
     pub(super) fn read(mut s: Section<'_>) -> Self {
+        let driver_given = s.has("driver");
         let driver = match s.text("driver").as_deref() {
             None | Some("sqlite") => Driver::Sqlite,
             Some("postgres" | "postgresql") => Driver::Postgres,
@@ -58,20 +61,47 @@ impl Database {
             s.warn("needs_database_url", "driver", "driver d1 works only inside Cloudflare; starting needs a DATABASE_URL");
         }
         if let Some(url) = &url {
-            let scheme = url.expose().split(':').next().unwrap_or("");
-            let fits = match driver {
-                Driver::Sqlite => scheme == "sqlite",
-                Driver::Postgres => matches!(scheme, "postgres" | "postgresql"),
-                Driver::Mysql => matches!(scheme, "mysql" | "mariadb"),
-                Driver::D1 => true,
-            };
-            if !fits {
+            let scheme = scheme_of(url);
+            if driver != Driver::D1 && Driver::of_scheme(scheme) != Some(driver) {
                 s.error("bad_url", "url", format!("the database URL starts with `{scheme}:`, which does not fit the driver"));
             }
         }
         s.finish();
-        Self { driver, url, max_connections }
+        Self { driver, url, max_connections, driver_given }
     }
+
+    /// Takes `DATABASE_URL` where the file names no URL. It also decides the driver where the file names none,
+    /// or names one that only another runtime can reach.
+    ///
+    /// # Errors
+    /// The URL does not fit the driver that the file names.
+    pub(super) fn take_from_environment(&mut self, url: &str) -> Result<(), String> {
+        let url = Secret::new(url);
+        let of_url = Driver::of_scheme(scheme_of(&url));
+        match of_url {
+            Some(of_url) if of_url == self.driver || !self.driver_given || self.driver == Driver::D1 => {
+                self.driver = of_url;
+                self.url = Some(url);
+                Ok(())
+            }
+            _ => Err(format!("DATABASE_URL starts with `{}:`, which does not fit the driver of the file", scheme_of(&url))),
+        }
+    }
+}
+
+impl Driver {
+    fn of_scheme(scheme: &str) -> Option<Self> {
+        match scheme {
+            "sqlite" => Some(Self::Sqlite),
+            "postgres" | "postgresql" => Some(Self::Postgres),
+            "mysql" | "mariadb" => Some(Self::Mysql),
+            _ => None,
+        }
+    }
+}
+
+fn scheme_of(url: &Secret) -> &str {
+    url.expose().split(':').next().unwrap_or("")
 }
 
 /// How the client's address is found.

@@ -206,6 +206,19 @@ impl Engine {
         self.0.draining.is_cancelled()
     }
 
+    /// Waits until no further jobs are taken.
+    pub async fn draining(&self) {
+        self.0.draining.cancelled().await;
+    }
+
+    /// Stores what is counted in memory.
+    ///
+    /// # Errors
+    /// Those of the store; the counts are kept.
+    pub async fn flush(&self) -> crate::store::Result<()> {
+        self.store_rejections().await
+    }
+
     /// Hands back what is under way, without an attempt.
     pub fn abort(&self) {
         self.0.draining.cancel();

@@ -1,0 +1,149 @@
+//! How a server is asked: over HTTP, or, when none runs, the same routes in this process over the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use axum::Router;
+use axum::body::Body;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tower::ServiceExt;
+
+use super::{Failed, Global, context};
+use crate::config::Config;
+use crate::http::{State, router};
+use crate::server;
+use crate::store;
+use crate::wake::local::Local;
+
+/// A request is given up after this.
+const TIME_MAX: Duration = Duration::from_secs(30);
+/// No larger answer is read.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// An answer.
+pub(crate) struct Answer {
+    /// Its status.
+    pub(crate) status: StatusCode,
+    /// Its body as text.
+    pub(crate) text: String,
+}
+
+enum Way {
+    Http { url: String, http: reqwest::Client },
+    Here(Router),
+}
+
+/// A server to ask.
+pub(crate) struct Client {
+    way: Way,
+    token: Option<String>,
+}
+
+impl Client {
+    /// The server a verb is about: the remote one if named; else the running one of the configuration; else
+    /// the store itself.
+    pub(crate) async fn connect(global: &Global) -> Result<Self, Failed> {
+        if let Some(url) = context::remote(global) {
+            return Ok(Self::http(url, context::token(global))?);
+        }
+        let config = context::configuration(global, false)?;
+        let token = context::token(global).or_else(|| config.api.auth_token.as_ref().map(|t| t.expose().to_owned()));
+        if server::is_embedded(&config) && !has_database(&config) {
+            return Err(anyhow!("there is no database yet; start the server first, or name another with --remote").into());
+        }
+        match server::open_store(&config).await {
+            Ok(store) => Self::here(config, store, token).await,
+            // The lock says that a process of this machine has the file; it is asked.
+            Err(store::Error::Corrupt(why)) if server::is_embedded(&config) && why.contains("in use by another") => {
+                Ok(Self::http(context::local_url(&config), token)?)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The server at a URL.
+    #[expect(clippy::disallowed_methods, reason = "asks the server that the person at the keyboard named")]
+    pub(crate) fn http(url: String, token: Option<String>) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().timeout(TIME_MAX).redirect(reqwest::redirect::Policy::none()).build()?;
+        Ok(Self { way: Way::Http { url, http }, token })
+    }
+
+    async fn here(config: Config, store: Arc<dyn store::Store>, token: Option<String>) -> Result<Self, Failed> {
+        store.migrate().await?;
+        let engine = server::engine(Arc::new(config), store, Arc::new(Local::default()))?;
+        Ok(Self { way: Way::Here(router(State::new(engine))), token })
+    }
+
+    /// Makes a request.
+    pub(crate) async fn request(&self, method: Method, path: &str, headers: HeaderMap, body: Vec<u8>) -> anyhow::Result<Answer> {
+        let mut headers = headers;
+        if let Some(token) = &self.token
+            && !headers.contains_key(header::AUTHORIZATION)
+        {
+            let value = HeaderValue::from_str(&format!("Bearer {token}")).context("the token cannot be sent in a header")?;
+            headers.insert(header::AUTHORIZATION, value);
+        }
+        match &self.way {
+            Way::Http { url, http } => {
+                let response = http.request(method, format!("{url}{path}")).headers(headers).body(body).send().await;
+                let response = response.with_context(|| format!("{url} does not answer; is the server running?"))?;
+                let status = response.status();
+                Ok(Answer { status, text: response.text().await? })
+            }
+            Way::Here(router) => {
+                let mut request = http::Request::new(Body::from(body));
+                *request.method_mut() = method;
+                *request.uri_mut() = path.parse()?;
+                *request.headers_mut() = headers;
+                let response = router.clone().oneshot(request).await?;
+                let status = response.status();
+                let body = http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+                let bytes = body.map_err(|e| anyhow!("the answer cannot be read: {e}"))?.to_bytes();
+                Ok(Answer { status, text: String::from_utf8_lossy(&bytes).into_owned() })
+            }
+        }
+    }
+
+    /// Reads a route.
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        value(self.request(Method::GET, path, HeaderMap::new(), Vec::new()).await?)
+    }
+
+    /// Changes something by a route.
+    pub(crate) async fn post(&self, path: &str) -> anyhow::Result<Value> {
+        value(self.request(Method::POST, path, HeaderMap::new(), Vec::new()).await?)
+    }
+}
+
+fn has_database(config: &Config) -> bool {
+    let url = server::database_url(config);
+    let path = url.expose().trim_start_matches("sqlite:").trim_start_matches("//").split('?').next().unwrap_or("").to_owned();
+    path.contains(":memory:") || std::path::Path::new(&path).exists()
+}
+
+fn value(answer: Answer) -> anyhow::Result<Value> {
+    let body: Value = serde_json::from_str(&answer.text).unwrap_or_else(|_| Value::String(answer.text.clone()));
+    if answer.status.is_success() {
+        return Ok(body);
+    }
+    let details = body["details"].as_array().map_or(String::new(), |details| {
+        let detail = |d: &Value| format!("; {}: {}", d["field"].as_str().unwrap_or(""), d["message"].as_str().unwrap_or(""));
+        details.iter().map(detail).collect()
+    });
+    bail!("{}{details} ({})", body["message"].as_str().unwrap_or("the server refused"), answer.status)
+}
+
+/// Text as one segment of a path or one value of a query.
+pub(crate) fn encode(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+/// A query of those parameters that have a value.
+pub(crate) fn query(parameters: &[(&str, Option<String>)]) -> String {
+    let set = parameters.iter().filter_map(|(name, value)| value.as_ref().map(|v| format!("{name}={}", encode(v))));
+    let text = set.collect::<Vec<_>>().join("&");
+    if text.is_empty() { text } else { format!("?{text}") }
+}

@@ -1,0 +1,52 @@
+//! The configuration and the server a verb is about.
+
+use super::{Failed, Global, print};
+use crate::config::{self, Config, Loaded, Request};
+use crate::ingress;
+
+/// A variable under its own name, else under qhook's.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    let read = |prefix: &str| std::env::var(format!("{prefix}_{name}")).ok().filter(|v| !v.is_empty());
+    read("TIDEHOOK").or_else(|| read("QHOOK"))
+}
+
+/// Loads the configuration as the command line and the environment say.
+pub(crate) fn load(global: &Global) -> Loaded {
+    let request = Request {
+        path: global.config.clone().or_else(|| variable("CONFIG").map(Into::into)),
+        env: global.env.clone().or_else(|| variable("ENV")),
+        strict: global.strict,
+        lenient: global.lenient,
+        variables: std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect(),
+    };
+    config::load(&request, &ingress::known())
+}
+
+/// The configuration; its problems go to standard error.
+///
+/// # Errors
+/// It has errors.
+pub(crate) fn configuration(global: &Global, with_warnings: bool) -> Result<Config, Failed> {
+    let loaded = load(global);
+    if loaded.config.is_none() || with_warnings {
+        print::problems(&loaded.problems);
+    }
+    loaded.config.ok_or(Failed::Config)
+}
+
+/// The server's URL if one is named.
+pub(crate) fn remote(global: &Global) -> Option<String> {
+    global.remote.clone().or_else(|| variable("REMOTE_URL")).map(|url| url.trim_end_matches('/').to_owned())
+}
+
+/// The API token if one is named.
+pub(crate) fn token(global: &Global) -> Option<String> {
+    global.token.clone().or_else(|| variable("API_TOKEN"))
+}
+
+/// Where the server of a configuration listens, as this machine reaches it.
+pub(crate) fn local_url(config: &Config) -> String {
+    let bind = config.server.bind;
+    let host = if bind.is_unspecified() { std::net::IpAddr::from([127, 0, 0, 1]) } else { bind };
+    format!("http://{}", std::net::SocketAddr::new(host, config.server.port))
+}

@@ -1,0 +1,163 @@
+//! `tidehook dev`: one command to see it work. A database that goes when it ends, a configuration to read,
+//! a receiver that fails once, one signed sample webhook, and the timeline as it happens.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use http::Method;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::client::Client;
+use super::signals::Signals;
+use super::timeline::Timeline;
+use super::{Done, Failed, print, receiver, send};
+use crate::config::load::from_texts;
+use crate::config::problem::Text;
+use crate::config::{Config, Problems};
+use crate::ingress;
+use crate::observe::feed::{Moment, Next};
+use crate::server::Server;
+
+/// Show it work: a signed sample webhook, a receiver that fails once, the timeline
+#[derive(Debug, Args)]
+pub(super) struct Dev {
+    /// Listen here; a free port when it is taken
+    #[arg(long, default_value_t = 8888)]
+    port: u16,
+    /// End once the sample is delivered
+    #[arg(long)]
+    once: bool,
+}
+
+const SOURCE: &str = "github";
+const EVENT: &str = "push";
+
+pub(super) async fn run(dev: Dev) -> Done {
+    let mut signals = Signals::listen()?;
+    let dir = tempfile::Builder::new().prefix("tidehook-dev-").tempdir().context("a temporary directory is needed")?;
+    let receiver = receiver::start().await.context("the receiver cannot listen")?;
+    let listener = listen(dev.port).await?;
+    let port = listener.local_addr()?.port();
+    let path = dir.path().join("tidehook.yaml");
+    let text = CONFIG
+        .replace("{port}", &port.to_string())
+        .replace("{receiver}", &receiver.to_string())
+        .replace("{database}", &dir.path().join("dev.db").display().to_string());
+    std::fs::write(&path, &text).with_context(|| format!("{} cannot be written", path.display()))?;
+    let config = read(&path, text)?;
+    let raw = {
+        let source = config.source(SOURCE).ok_or_else(|| anyhow!("the example has no source"))?;
+        send::prepare(source, EVENT, None, &format!("http://127.0.0.1:{port}"))?
+    };
+    let server = Server::start_on(listener, config).await?;
+    let mut moments = server.engine().feed().follow();
+    introduce(&path, port, &receiver.to_string());
+
+    let timeline = Timeline::begin();
+    timeline.say("sent", "a sample: a GitHub push, signed with the secret of the configuration");
+    let ready = send::ready(&raw);
+    let client = Client::http(format!("http://127.0.0.1:{port}"), None)?;
+    let posted = tokio::spawn(async move { client.request(Method::POST, &ready.path, ready.headers, ready.body).await });
+
+    let mut delivered = false;
+    loop {
+        let moment = tokio::select! {
+            moment = moments.recv() => moment,
+            () = signals.stop() => break,
+        };
+        match moment {
+            Ok(moment) => {
+                timeline.tell(&moment);
+                if matches!(moment, Moment::Tried { next: Next::Delivered, .. }) && !delivered {
+                    delivered = true;
+                    if dev.once {
+                        break;
+                    }
+                    invite(&path, port);
+                }
+            }
+            Err(RecvError::Lagged(missed)) => print::note(&format!("… {missed} moments went by too fast to show")),
+            Err(RecvError::Closed) => break,
+        }
+    }
+    let answer = posted.await??;
+    server.stop(signals.stop()).await;
+    match answer.status.is_success() && (delivered || !dev.once) {
+        true => Ok(()),
+        false => Err(Failed::Other(anyhow!("the sample was answered {}: {}", answer.status, answer.text))),
+    }
+}
+
+/// The wanted port of this machine, else a free one.
+async fn listen(port: u16) -> anyhow::Result<TcpListener> {
+    match TcpListener::bind(("127.0.0.1", port)).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            print::note(&format!("Port {port} is taken; using a free one."));
+            Ok(TcpListener::bind(("127.0.0.1", 0)).await?)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot listen on port {port}")),
+    }
+}
+
+fn read(path: &Path, content: String) -> Result<Config, Failed> {
+    let mut problems = Problems::default();
+    let texts = vec![Text { name: path.display().to_string(), content }];
+    let config = from_texts(texts, &crate::config::layers::Variables::new(), false, &ingress::known(), &mut problems);
+    config.ok_or_else(|| {
+        print::problems(&problems);
+        Failed::Config
+    })
+}
+
+fn program() -> String {
+    let name = std::env::args_os().next().map(PathBuf::from);
+    name.map_or("tidehook".to_owned(), |n| n.display().to_string())
+}
+
+fn introduce(path: &Path, port: u16, receiver: &str) {
+    print::line(&format!("tidehook {}: one event on its way\n", env!("CARGO_PKG_VERSION")));
+    print::line(&format!("  webhooks   http://127.0.0.1:{port}/webhooks/{SOURCE}, signed"));
+    print::line(&format!("  events     http://127.0.0.1:{port}/events/app/{{type}}"));
+    print::line(&format!("  receiver   http://{receiver}, fails the first attempt of every delivery on purpose"));
+    print::line(&format!("  config     {}", path.display()));
+    print::line("  database   SQLite beside it; all of it goes when this ends\n");
+}
+
+fn invite(path: &Path, port: u16) {
+    let (program, path) = (program(), path.display());
+    print::line("\nSend your own from another terminal:\n");
+    print::line(&format!("  {program} send github pull_request --config {path}"));
+    print::line(&format!("  curl -d '{{\"id\": 7}}' http://127.0.0.1:{port}/events/app/order.created"));
+    print::line("\nCtrl-C ends it.\n");
+}
+
+const CONFIG: &str = "\
+# The example of `tidehook dev`.
+database:
+  url: sqlite:{database}
+server:
+  bind: 127.0.0.1
+  port: {port}
+  allow_private_urls: true # the receiver is on this machine
+sources:
+  github:
+    type: webhook
+    verify: github
+    secret: not-a-secret
+  app:
+    type: event
+handlers:
+  deploy:
+    source: github
+    events: [push, pull_request]
+    url: http://{receiver}/deploy
+    retry: { max: 5, backoff: fixed, interval: 1s, jitter: 0 }
+  orders:
+    source: app
+    events: [\"order.*\"]
+    url: http://{receiver}/orders
+    retry: { max: 5, backoff: fixed, interval: 1s, jitter: 0 }
+";

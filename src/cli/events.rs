@@ -1,0 +1,54 @@
+//! `tidehook events`: what came in.
+
+use clap::Subcommand;
+
+use super::client::{Client, query};
+use super::{Done, Global, print};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Events {
+    /// List events, the newest first
+    List {
+        /// Only of this source
+        #[arg(short, long)]
+        source: Option<String>,
+        /// Only of this type
+        #[arg(short = 't', long = "type")]
+        kind: Option<String>,
+        /// Accepted at or after this time
+        #[arg(long)]
+        since: Option<String>,
+        /// Accepted at or before this time
+        #[arg(long)]
+        until: Option<String>,
+        /// At most this many
+        #[arg(short, long, default_value_t = 20)]
+        limit: u32,
+        /// Go on after this event
+        #[arg(long)]
+        after: Option<String>,
+    },
+}
+
+pub(super) async fn run(verb: Events, global: &Global) -> Done {
+    let Events::List { source, kind, since, until, limit, after } = verb;
+    let query = query(&[
+        ("source", source),
+        ("event_type", kind),
+        ("since", since),
+        ("until", until),
+        ("limit", Some(limit.to_string())),
+        ("after", after),
+        ("order", Some("desc".to_owned())),
+    ]);
+    let answer = Client::connect(global).await?.get(&format!("/api/events{query}")).await?;
+    match global.json {
+        true => print::json(&answer),
+        false => {
+            let columns =
+                [("ID", "id"), ("SOURCE", "source"), ("TYPE", "event_type"), ("KEY", "unique_key"), ("ACCEPTED (UTC)", "created_at")];
+            print::table(&answer["events"], &columns, "No events.");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! `tidehook inspect`: an event with its deliveries and their attempts.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::client::{Client, encode};
+use super::{Done, Global, print};
+
+/// So much of a payload is shown.
+const PAYLOAD_CHARS_MAX: usize = 200;
+
+/// Show an event with its deliveries and attempts
+#[derive(Debug, Args)]
+pub(super) struct Inspect {
+    /// The event's id
+    event: String,
+}
+
+pub(super) async fn run(inspect: &Inspect, global: &Global) -> Done {
+    let client = Client::connect(global).await?;
+    let mut event = client.get(&format!("/api/events/{}", encode(&inspect.event))).await?;
+    let mut jobs = event["jobs"].as_array().cloned().unwrap_or_else(Vec::new);
+    for job in &mut jobs {
+        let id = job["id"].as_str().unwrap_or("").to_owned();
+        let attempts = client.get(&format!("/api/jobs/{}/attempts", encode(&id))).await?;
+        job["attempts"] = attempts["attempts"].clone();
+    }
+    event["jobs"] = json!(jobs);
+    if global.json {
+        print::json(&event);
+        return Ok(());
+    }
+    let field = |name: &str| print::text(&event[name]);
+    print::line(&format!("Event     {}", field("id")));
+    print::line(&format!("Source    {}", field("source")));
+    print::line(&format!("Type      {}", field("event_type")));
+    print::line(&format!("Key       {}", field("unique_key")));
+    print::line(&format!("Accepted  {} UTC", field("created_at")));
+    print::line(&format!("Payload   {}", payload(&event["payload"])));
+    if jobs.is_empty() {
+        print::line("\nNo handler wanted it.");
+    }
+    for job in &jobs {
+        let (attempt, max) = (print::text(&job["attempt"]), print::text(&job["max_attempts"]));
+        print::line(&format!("\nDelivery  {}", print::text(&job["id"])));
+        print::line(&format!("  handler {} → {}", print::text(&job["handler"]), print::text(&job["url"])));
+        print::line(&format!("  status  {}, attempt {attempt} of {max}", print::text(&job["status"])));
+        for attempt in job["attempts"].as_array().map_or(&[][..], Vec::as_slice) {
+            let error = attempt["error"].as_str().map_or(String::new(), |e| format!(": {}", print::one_line(e)));
+            let status = attempt["status_code"].as_u64().map_or("no answer".to_owned(), |s| format!("HTTP {s}"));
+            print::line(&format!(
+                "  attempt {}  {}  {}  {status} in {} ms{error}",
+                print::text(&attempt["attempt"]),
+                print::text(&attempt["created_at"]),
+                print::text(&attempt["result"]),
+                print::text(&attempt["duration_ms"]),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn payload(payload: &Value) -> String {
+    let text = match payload {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let shown: String = text.chars().take(PAYLOAD_CHARS_MAX).collect();
+    let cut = if shown.len() < text.len() { " …" } else { "" };
+    format!("{}{cut}", print::one_line(&shown))
+}

@@ -1,0 +1,88 @@
+//! `tidehook jobs`: deliveries.
+
+use clap::Subcommand;
+
+use super::client::{Client, encode, query};
+use super::{Done, Global, print};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Jobs {
+    /// List deliveries, the newest first
+    List {
+        /// available, running, retryable, completed or dead
+        #[arg(short, long)]
+        status: Option<String>,
+        /// Only of this handler
+        #[arg(long)]
+        handler: Option<String>,
+        /// At most this many
+        #[arg(short, long, default_value_t = 20)]
+        limit: u32,
+        /// Go on after this delivery
+        #[arg(long)]
+        after: Option<String>,
+    },
+    /// Try dead deliveries again with a fresh budget: one, or all
+    Retry {
+        /// The delivery; without it, all dead ones
+        id: Option<String>,
+        /// Only of this handler
+        #[arg(long, conflicts_with = "id")]
+        handler: Option<String>,
+    },
+    /// Call an open delivery off
+    Cancel {
+        /// The delivery
+        id: String,
+    },
+}
+
+pub(super) async fn run(verb: Jobs, global: &Global) -> Done {
+    let client = Client::connect(global).await?;
+    match verb {
+        Jobs::List { status, handler, limit, after } => {
+            let query = query(&[
+                ("status", status),
+                ("handler", handler),
+                ("limit", Some(limit.to_string())),
+                ("after", after),
+                ("order", Some("desc".to_owned())),
+            ]);
+            let answer = client.get(&format!("/api/jobs{query}")).await?;
+            match global.json {
+                true => print::json(&answer),
+                false => {
+                    let columns = [
+                        ("ID", "id"),
+                        ("HANDLER", "handler"),
+                        ("STATUS", "status"),
+                        ("ATTEMPT", "attempt"),
+                        ("MAX", "max_attempts"),
+                        ("DUE (UTC)", "scheduled_at"),
+                        ("LAST ERROR", "last_error"),
+                    ];
+                    print::table(&answer["jobs"], &columns, "No deliveries.");
+                }
+            }
+        }
+        Jobs::Retry { id, handler } => {
+            let path = match &id {
+                Some(id) => format!("/api/jobs/{}/retry", encode(id)),
+                None => format!("/api/jobs/retry{}", query(&[("status", Some("dead".to_owned())), ("handler", handler)])),
+            };
+            let answer = client.post(&path).await?;
+            match global.json {
+                true => print::json(&answer),
+                false => print::line(&format!("{} dead job(s) queued for retry.", print::text(&answer["retried"]))),
+            }
+        }
+        Jobs::Cancel { id } => {
+            let answer = client.post(&format!("/api/jobs/{}/cancel", encode(&id))).await?;
+            match global.json {
+                true => print::json(&answer),
+                false => print::line(&format!("{} is cancelled.", print::text(&answer["id"]))),
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! Tables, values, problems.
+
+use std::io::Write;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::Value;
+
+use crate::config::Problems;
+
+/// A line of data. A reader that has gone away ends the program quietly, as is usual in a pipe.
+pub(crate) fn line(text: &str) {
+    if writeln!(anstream::stdout(), "{text}").is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// A value as JSON.
+pub(crate) fn json(value: &Value) {
+    line(&serde_json::to_string_pretty(value).unwrap_or_else(|_| value.to_string()));
+}
+
+/// A line for people, beside the data.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
+/// What went wrong.
+pub(crate) fn error(text: &str) {
+    let style = anstyle::AnsiColor::Red.on_default().bold();
+    note(&format!("{style}error:{style:#} {text}"));
+}
+
+/// The problems of a configuration.
+pub(crate) fn problems(problems: &Problems) {
+    if !problems.list.is_empty() {
+        let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
+        note(problems.render(colour).trim_end());
+    }
+}
+
+/// A table of some fields of a list.
+pub(crate) fn table(list: &Value, columns: &[(&str, &str)], empty: &str) {
+    let rows = list.as_array().map_or(&[][..], Vec::as_slice);
+    if rows.is_empty() {
+        note(empty);
+        return;
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(columns.iter().map(|(title, _)| *title));
+    for row in rows {
+        table.add_row(columns.iter().map(|(_, field)| text(&row[*field])));
+    }
+    for line_of_table in table.to_string().lines() {
+        line(line_of_table.trim_end());
+    }
+}
+
+/// A value as a person reads it; foreign text stays on its line.
+pub(crate) fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => one_line(text),
+        other => other.to_string(),
+    }
+}
+
+/// Foreign text without what could move the cursor or start a line.
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}

@@ -1,0 +1,202 @@
+//! `tidehook send`: an event, signed as its provider signs it.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde_json::{Value, json};
+
+use super::client::{Answer, Client, encode};
+use super::{Done, Global, context, print};
+use crate::config::{Config, Source, SourceKind};
+use crate::decide::plan::Unmatched;
+use crate::ingress::provider::{Sample, Scheme};
+use crate::ingress::{self, Admitted, Raw, provider};
+use crate::model::{Clock, Ids, Inbound, SystemClock, SystemIds};
+
+/// Send an event, signed as its provider signs it
+#[derive(Debug, Args)]
+pub(super) struct Send {
+    /// The source
+    #[arg(required_unless_present = "source_flag")]
+    source: Option<String>,
+    /// The event type
+    kind: Option<String>,
+    /// The payload; a sample of the provider's when left out
+    payload: Option<String>,
+    /// The source
+    #[arg(id = "source_flag", short = 's', long = "source", value_name = "SOURCE", hide = true)]
+    source_flag: Option<String>,
+    /// The event type
+    #[arg(short = 't', long = "type", value_name = "TYPE", hide = true)]
+    kind_flag: Option<String>,
+    /// Read the payload from this file, `-` for standard input
+    #[arg(short, long, conflicts_with = "payload")]
+    file: Option<PathBuf>,
+    /// Send nothing; say who would get it
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// A request that is ready to go.
+pub(super) struct Ready {
+    pub(super) path: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
+}
+
+pub(super) async fn run(send: Send, global: &Global) -> Done {
+    let config = context::configuration(global, false)?;
+    let (name, kind, payload) = positions(&send)?;
+    let source = config.source(&name).ok_or_else(|| unknown(&config, &name))?;
+    let payload = match &send.file {
+        Some(path) if path.as_os_str() == "-" => {
+            let mut bytes = Vec::new();
+            std::io::stdin().read_to_end(&mut bytes).context("standard input cannot be read")?;
+            Some(bytes)
+        }
+        Some(path) => Some(std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?),
+        None => payload.map(String::into_bytes),
+    };
+    let base = context::remote(global).unwrap_or_else(|| context::local_url(&config));
+    let origin = config.server.public_url.as_ref().map_or_else(|| base.clone(), |u| u.as_str().trim_end_matches('/').to_owned());
+    let raw = prepare(source, &kind, payload, &origin)?;
+    if send.dry_run {
+        return dry_run(&config, source, &kind, &raw, global);
+    }
+    let ready = ready(&raw);
+    let token = context::token(global).or_else(|| config.api.auth_token.as_ref().map(|t| t.expose().to_owned()));
+    let token = token.filter(|_| source.kind != SourceKind::Webhook);
+    let answer = Client::http(base, token)?.request(Method::POST, &ready.path, ready.headers, ready.body).await?;
+    show(&answer, global)
+}
+
+/// `SOURCE TYPE [PAYLOAD]`, or the flags of qhook with the payload as the only word.
+fn positions(send: &Send) -> anyhow::Result<(String, String, Option<String>)> {
+    let mut words = [&send.source, &send.kind, &send.payload].into_iter().flatten().cloned();
+    let source = send.source_flag.clone().or_else(|| words.next()).ok_or_else(|| anyhow!("name a source"))?;
+    let kind = send.kind_flag.clone().or_else(|| words.next()).unwrap_or_else(|| "event".to_owned());
+    let payload = words.next();
+    match words.next() {
+        Some(extra) => Err(anyhow!("`{extra}` is one word too many; quote the payload")),
+        None => Ok((source, kind, payload)),
+    }
+}
+
+fn unknown(config: &Config, name: &str) -> anyhow::Error {
+    let names = config.sources.iter().map(|s| s.name.as_str());
+    let hint = crate::config::problem::did_you_mean(name, names).map_or(String::new(), |h| format!("; {h}"));
+    anyhow!("the configuration has no source `{name}`{hint}")
+}
+
+/// The request as the source's sender would make it.
+pub(super) fn prepare(source: &Source, kind: &str, payload: Option<Vec<u8>>, origin: &str) -> anyhow::Result<Raw> {
+    let id = SystemIds::default().next().to_string().to_ascii_lowercase();
+    let path = match source.kind {
+        SourceKind::Webhook => format!("/webhooks/{}", encode(&source.name)),
+        SourceKind::Event | SourceKind::Outbound => format!("/events/{}/{}", encode(&source.name), encode(kind)),
+        SourceKind::Sns | SourceKind::Cron => return Err(anyhow!("events of source `{}` cannot be sent from here", source.name)),
+    };
+    let scheme = match source.kind {
+        SourceKind::Webhook => source.verify.as_deref().and_then(provider),
+        _ => None,
+    };
+    let plain = || Sample::json(&json!({ "id": id, "type": kind, "sent_by": "tidehook send" }));
+    let sample = scheme.map_or_else(plain, |p| p.sample(kind, &id));
+    let mut headers = HeaderMap::new();
+    let of_json = payload.as_deref().is_some_and(|p| serde_json::from_slice::<Value>(p).is_ok());
+    for (name, value) in sample.headers {
+        // A payload of one's own may be of another kind than the sample.
+        let value = if name == "content-type" && of_json { "application/json".to_owned() } else { value };
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_str(&value)?);
+    }
+    let body = payload.unwrap_or_else(|| sample.body.into_bytes());
+    let mut raw = Raw::new(path.parse()?, origin, headers, body);
+    if let Some(provider) = scheme {
+        let now = SystemClock.now();
+        let with = Scheme { secrets: &source.secrets, tolerance: None, options: &source.signature, now };
+        provider.sign(&mut raw, &with);
+        // The signer and the verifier of a provider are one file; what cannot be signed is told here.
+        if provider.verify(&raw, &with).is_err() {
+            return Err(anyhow!("requests of `{}` cannot be signed with the secret of source `{}`", provider.name(), source.name));
+        }
+    }
+    Ok(raw)
+}
+
+/// The parts that go over the wire.
+pub(super) fn ready(raw: &Raw) -> Ready {
+    let path = raw.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
+    Ready { path, headers: raw.headers.clone(), body: raw.body.bytes().to_vec() }
+}
+
+fn show(answer: &Answer, global: &Global) -> Done {
+    let body: Value = serde_json::from_str(&answer.text).unwrap_or_else(|_| Value::String(answer.text.clone()));
+    if global.json {
+        print::json(&json!({ "status": answer.status.as_u16(), "body": body }));
+    } else {
+        print::line(&format!("Status: {}", answer.status));
+        if let Some(id) = body["event_id"].as_str() {
+            print::line(&format!("Event ID: {id}"));
+            print::line(&format!("Jobs created: {}", body["jobs_created"]));
+            if body["duplicate"] == true {
+                print::line("Duplicate: it was accepted before.");
+            }
+        } else {
+            print::line(&print::one_line(&answer.text));
+        }
+    }
+    match answer.status.is_success() {
+        true => Ok(()),
+        false => Err(anyhow!("the server refused the event ({})", answer.status).into()),
+    }
+}
+
+fn dry_run(config: &Config, source: &Source, kind: &str, raw: &Raw, global: &Global) -> Done {
+    let inbound = match source.kind {
+        SourceKind::Webhook => {
+            let client = std::net::IpAddr::from([127, 0, 0, 1]);
+            let open = Source { allowed: crate::decide::cidr::Networks::default(), ..source.clone() };
+            match ingress::admit(&open, raw, client, SystemClock.now()) {
+                Ok(Admitted::Event(inbound)) => inbound,
+                Ok(Admitted::Challenge(_)) => return Err(anyhow!("this is a handshake; it is answered and not stored").into()),
+                Err(why) => return Err(anyhow!("the payload is refused: {}", why.word()).into()),
+            }
+        }
+        _ => ingress::call(source, raw, kind).map_err(|why| anyhow!("the payload is refused: {}", why.word()))?,
+    };
+    let routes = config.routes();
+    let answers: Vec<(String, Option<String>)> = routes
+        .0
+        .iter()
+        .filter(|route| route.source == source.name)
+        .map(|route| (route.target.name().to_owned(), route.refuses(&inbound).map(|why| reason(&why, &inbound))))
+        .collect();
+    if global.json {
+        let answer = |(handler, why): &(String, Option<String>)| json!({ "handler": handler, "matches": why.is_none(), "why_not": why });
+        print::json(&json!({ "event_type": inbound.kind, "handlers": answers.iter().map(answer).collect::<Vec<_>>() }));
+        return Ok(());
+    }
+    print::line(&format!("Event type: {}", print::one_line(&inbound.kind)));
+    for (handler, why_not) in &answers {
+        match why_not {
+            None => print::line(&format!("  matches   {handler}")),
+            Some(why) => print::line(&format!("  does not  {handler}: {}", print::one_line(why))),
+        }
+    }
+    print::line("No jobs created (dry-run).");
+    Ok(())
+}
+
+fn reason(why: &Unmatched, inbound: &Inbound) -> String {
+    match why {
+        Unmatched::Source => "it listens to another source".to_owned(),
+        Unmatched::Events => format!("none of its patterns matches `{}`", inbound.kind),
+        Unmatched::Filter(refused) => {
+            let saw = refused.saw.as_ref().map_or("nothing".to_owned(), Value::to_string);
+            format!("`{}` does not hold: it saw {saw}", refused.clause)
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Moments as lines, in the order they happen.
+
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use tokio::time::Instant;
+
+use super::print;
+use crate::model::time::show_duration;
+use crate::observe::feed::{Moment, Next};
+
+/// Prints moments with the time since it began.
+pub(super) struct Timeline(Instant);
+
+impl Timeline {
+    /// Begins now.
+    pub(super) fn begin() -> Self {
+        Self(Instant::now())
+    }
+
+    /// A line of one's own.
+    pub(super) fn say(&self, word: &str, text: &str) {
+        self.line(AnsiColor::Cyan.on_default(), word, text);
+    }
+
+    /// A moment, as one line or more.
+    pub(super) fn tell(&self, moment: &Moment) {
+        let (good, bad, plain) = (AnsiColor::Green.on_default(), AnsiColor::Yellow.on_default(), Style::new());
+        match moment {
+            Moment::Accepted { event, source, kind, verified, duplicate, handlers } => {
+                if let Some(scheme) = verified {
+                    self.line(good, "verified", &format!("the signature is {scheme}'s, over the exact bytes"));
+                }
+                let again = if *duplicate { ", seen before: nothing is done twice" } else { "" };
+                self.line(good, "accepted", &format!("event {event}, {} from {source}{again}", print::one_line(kind)));
+                if !duplicate {
+                    let to = if handlers.is_empty() { "nobody wants it; it is kept".to_owned() } else { handlers.join(", ") };
+                    self.line(plain, "routed", &format!("to {to}"));
+                }
+            }
+            Moment::Rejected { source, reason } => self.line(bad, "rejected", &format!("a request to {source}: {reason}")),
+            Moment::Tried { handler, attempt, status, error, took, next, .. } => {
+                let answer = match (status, error) {
+                    (Some(status), _) => format!("HTTP {status}"),
+                    (None, Some(error)) => print::one_line(error),
+                    (None, None) => "no answer".to_owned(),
+                };
+                let after = match next {
+                    Next::Delivered => ", delivered".to_owned(),
+                    Next::RetryIn(after) => format!(", retry in {}", show_duration(rounded(*after))),
+                    Next::Dead => ", given up".to_owned(),
+                    Next::Stale => ", too late".to_owned(),
+                };
+                let style = if *next == Next::Delivered { good } else { bad };
+                let line = format!("{handler} answers {answer} in {}{after}", show_duration(*took));
+                self.line(style, &format!("attempt {attempt}"), &line);
+            }
+        }
+    }
+
+    fn line(&self, style: Style, word: &str, text: &str) {
+        print::line(&format!("{:>8.3}s  {style}{word:<10}{style:#} {text}", self.0.elapsed().as_secs_f64()));
+    }
+}
+
+/// Jitter makes odd milliseconds; people read tenths.
+fn rounded(after: Duration) -> Duration {
+    let ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+    if ms < 1_000 { after } else { Duration::from_millis((ms + 50) / 100 * 100) }
+}

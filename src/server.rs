@@ -1,0 +1,315 @@
+//! Third floor: the container. Opens the store, serves requests, works, keeps house, and ends in good order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::config::{Config, Driver};
+use crate::decide::address::Author;
+use crate::deliver::{Client, resolve};
+use crate::engine::{Budget, Chance, Engine, Parts};
+use crate::http::client::Peer;
+use crate::http::{State, router};
+use crate::model::{Secret, SystemClock, SystemIds};
+use crate::observe::feed::Feed;
+use crate::store::{self, Address, Store};
+use crate::wake::{Wake, local::Local, postgres};
+
+/// The database when the configuration names none.
+pub const DEFAULT_DATABASE: &str = "sqlite:tidehook.db?mode=rwc";
+/// A database that is away at start is waited for this long.
+const START_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Due work is looked for at least this often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Housekeeping.
+const TICK_EVERY: Duration = Duration::from_secs(5);
+/// A store that is away is asked this often whether it is back.
+const PROBE_EVERY: Duration = Duration::from_millis(500);
+/// A request's head must be there after this.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// The largest request head.
+const HEAD_BYTES_MAX: usize = 128 * 1024;
+/// The most request headers.
+const HEADERS_MAX: usize = 100;
+/// Open connections; further ones wait to be accepted.
+const CONNECTIONS_MAX: usize = 20_000;
+/// After the deliveries, open requests get this long to end.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration asks for what this version cannot do.
+    #[error("this version cannot run: {}", .0.join(", "))]
+    CannotRun(Vec<String>),
+    /// The database.
+    #[error("{0}")]
+    Store(#[from] store::Error),
+    /// The address to listen on.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+    /// Something of this machine.
+    #[error("{0}")]
+    Machine(String),
+}
+
+/// The URL of the configured database.
+pub fn database_url(config: &Config) -> Secret {
+    config.database.url.clone().unwrap_or_else(|| Secret::new(DEFAULT_DATABASE))
+}
+
+/// Opens the configured store.
+///
+/// # Errors
+/// Those of the store.
+pub async fn open_store(config: &Config) -> store::Result<Arc<dyn Store>> {
+    let connections = config.database.max_connections;
+    store::connect(Address { url: database_url(config), connections, clock: None }).await
+}
+
+/// Puts an engine together over an open store.
+///
+/// # Errors
+/// Something of this machine cannot be used.
+pub fn engine(config: Arc<Config>, store: Arc<dyn Store>, wake: Arc<dyn Wake>) -> Result<Engine, StartError> {
+    let resolver = resolve::system().map_err(StartError::Machine)?;
+    let destinations = config.handlers.iter().map(|h| (h.name.clone(), h.policy.clone(), Author::Operator));
+    let deliver = Client::new(destinations, &resolver).map_err(StartError::Machine)?;
+    Ok(Engine::new(Parts {
+        store,
+        deliver: Arc::new(deliver),
+        wake,
+        clock: Arc::new(SystemClock),
+        ids: Arc::new(SystemIds::default()),
+        chance: Chance::system(),
+        config,
+        feed: Feed::default(),
+    }))
+}
+
+/// A running server.
+pub struct Server {
+    engine: Engine,
+    address: SocketAddr,
+    serving: JoinHandle<()>,
+    stop_serving: CancellationToken,
+    working: JoinHandle<()>,
+    keeping: JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts: opens and migrates the store, listens, works.
+    ///
+    /// # Errors
+    /// Why it did not start; nothing is left running.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let cannot = config.cannot_run();
+        if !cannot.is_empty() {
+            return Err(StartError::CannotRun(cannot));
+        }
+        let at = SocketAddr::new(config.server.bind, config.server.port);
+        let listener = TcpListener::bind(at).await.map_err(|e| StartError::Listen(at, e))?;
+        Self::start_on(listener, config).await
+    }
+
+    /// Starts on a listener that is there already.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn start_on(listener: TcpListener, config: Config) -> Result<Self, StartError> {
+        let config = Arc::new(config);
+        let wake: Arc<dyn Wake> = match config.database.driver {
+            Driver::Postgres => Arc::new(postgres::Postgres::start(&database_url(&config)).map_err(StartError::Machine)?),
+            Driver::Sqlite | Driver::Mysql | Driver::D1 => Arc::new(Local::default()),
+        };
+        let store = ready_store(&config).await?;
+        for weakness in store.weaknesses().await? {
+            tracing::warn!("{weakness}");
+        }
+        let engine = engine(Arc::clone(&config), store, wake)?;
+        engine.prepare(is_embedded(&config)).await?;
+
+        let address = listener.local_addr().map_err(|e| StartError::Machine(format!("the listener has no address: {e}")))?;
+        let stop_serving = CancellationToken::new();
+        let routes = router(State::new(engine.clone()));
+        let serving = tokio::spawn(serve(listener, routes, stop_serving.clone()));
+        let budget = Budget { parallel: config.worker.concurrency, jobs: u64::MAX, until: None };
+        let working = tokio::spawn(work(engine.clone(), budget));
+        let keeping = tokio::spawn(keep(engine.clone()));
+        Ok(Self { engine, address, serving, stop_serving, working, keeping })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Ends in good order: takes no further jobs, waits for deliveries, hands the rest back, says goodbye.
+    ///
+    /// `hurry` ends the wait for deliveries early.
+    pub async fn stop(self, hurry: impl Future<Output = ()>) {
+        let drain = self.engine.config().worker.drain;
+        self.engine.drain();
+        let mut working = self.working;
+        tokio::select! {
+            _ = &mut working => {}
+            () = async { tokio::select! { () = tokio::time::sleep(drain) => {}, () = hurry => {} } } => {
+                tracing::info!("Deliveries that are still under way are handed back.");
+                self.engine.abort();
+                if tokio::time::timeout(GOODBYE_MAX, &mut working).await.is_err() {
+                    tracing::warn!("Some leases could not be handed back; they run out by themselves.");
+                    working.abort();
+                }
+            }
+        }
+        self.stop_serving.cancel();
+        if tokio::time::timeout(GOODBYE_MAX, self.serving).await.is_err() {
+            tracing::debug!("Some requests were still open.");
+        }
+        self.keeping.abort();
+        if let Err(error) = self.engine.flush().await {
+            tracing::debug!(%error, "The last counts of refused requests were not stored.");
+        }
+        let _ = tokio::time::timeout(GOODBYE_MAX, self.engine.store().close()).await;
+    }
+}
+
+/// Opens and migrates the store; one that is away is waited for.
+async fn ready_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    let start = Instant::now();
+    loop {
+        let opened = async {
+            let store = open_store(config).await?;
+            store.migrate().await?;
+            Ok::<_, store::Error>(store)
+        };
+        match opened.await {
+            Ok(store) => return Ok(store),
+            Err(error) if error.is_passing() && start.elapsed() < START_WAIT_MAX => {
+                tracing::warn!(%error, "The database does not answer yet; trying again.");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The worker loop.
+async fn work(engine: Engine, budget: Budget) {
+    while !engine.is_draining() {
+        if engine.work(budget).await.is_err() {
+            // The store is away: the probe loop learns when it is back.
+            tokio::time::sleep(PROBE_EVERY).await;
+            continue;
+        }
+        if engine.is_draining() {
+            break;
+        }
+        tokio::select! {
+            () = engine.woken(LOOK_EVERY) => {}
+            () = engine.draining() => {}
+        }
+    }
+}
+
+/// The housekeeping loop, and the probe of a store that is away.
+async fn keep(engine: Engine) {
+    let nothing = Budget { parallel: 0, jobs: 0, until: None };
+    let mut ticks = tokio::time::interval(TICK_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        if !engine.health().is_up() || engine.health().is_full() {
+            tokio::time::sleep(PROBE_EVERY).await;
+            if engine.probe().await.is_ok() {
+                engine.wake();
+            }
+            continue;
+        }
+        tokio::select! {
+            _ = ticks.tick() => {
+                if let Err(error) = engine.health().learn(engine.tick(nothing).await) {
+                    tracing::debug!(%error, "Housekeeping waits for the next tick.");
+                }
+            }
+            () = tokio::time::sleep(PROBE_EVERY) => {}
+        }
+    }
+}
+
+/// Accepts connections until told to stop, then lets open requests end.
+async fn serve(listener: TcpListener, routes: Router, stop: CancellationToken) {
+    let (graceful, slots) = (GracefulShutdown::new(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+    loop {
+        let accepted = async {
+            // The permit comes first: beyond the cap, connections wait in the system's queue.
+            let permit = Arc::clone(&slots).acquire_owned().await.ok()?;
+            Some((listener.accept().await, permit))
+        };
+        let accepted = tokio::select! {
+            accepted = accepted => accepted,
+            () = stop.cancelled() => break,
+        };
+        match accepted {
+            Some((Ok((stream, peer)), permit)) => {
+                let _ = stream.set_nodelay(true);
+                tokio::spawn(connection(stream, peer, routes.clone(), &graceful, permit));
+            }
+            Some((Err(error), _)) => {
+                // Out of file descriptors, mostly: it passes when connections end.
+                tracing::warn!(%error, "A connection could not be accepted.");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            None => break,
+        }
+    }
+    drop(listener);
+    graceful.shutdown().await;
+}
+
+/// Serves one connection. HTTP/1.1 only: what stands in front of it may speak more.
+fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    routes: Router,
+    graceful: &GracefulShutdown,
+    permit: OwnedSemaphorePermit,
+) -> impl Future<Output = ()> + Send + 'static {
+    let service = routes.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        request
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME_MAX)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let watched = graceful.watch(connection);
+    async move {
+        let _permit = permit;
+        if let Err(error) = watched.await {
+            tracing::trace!(%error, "A connection ended early.");
+        }
+    }
+}
+
+/// Whether a configuration's database belongs to one process alone.
+pub fn is_embedded(config: &Config) -> bool {
+    config.database.driver == Driver::Sqlite
+}
