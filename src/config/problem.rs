@@ -4,6 +4,9 @@ use std::fmt::Write;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
+/// No more problems are shown at once.
+const RENDERED_MAX: usize = 100;
+
 /// How bad a problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -65,7 +68,12 @@ pub struct Problems {
 
 impl Problems {
     /// Adds a problem.
-    pub fn push(&mut self, problem: Problem) {
+    pub fn push(&mut self, mut problem: Problem) {
+        // What a file holds must not move the reader's cursor or start a line of its own.
+        if problem.message.contains(char::is_control) {
+            let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+            problem.message = problem.message.chars().map(shown).collect();
+        }
         self.list.push(problem);
     }
 
@@ -97,9 +105,12 @@ impl Problems {
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let mut out = String::new();
-        for problem in self.sorted() {
+        for problem in self.sorted().iter().take(RENDERED_MAX) {
             // Writing to a string cannot fail.
-            let _ = writeln!(out, "{}\n", self.render_one(&problem, &renderer));
+            let _ = writeln!(out, "{}\n", self.render_one(problem, &renderer));
+        }
+        if self.list.len() > RENDERED_MAX {
+            let _ = writeln!(out, "… and {} more problems", self.list.len() - RENDERED_MAX);
         }
         out
     }

@@ -15,6 +15,9 @@ pub const DEPTH_MAX: usize = 64;
 /// The most nodes, aliases counted as often as they are used.
 pub const NODES_MAX: usize = 200_000;
 
+/// The tags that say what the text says anyway.
+const CORE_TAGS: [&str; 7] = ["str", "int", "float", "bool", "null", "seq", "map"];
+
 /// Hidden characters of `${…}` stand here, at their own offset.
 const HIDDEN: u32 = 0x10_F000;
 
@@ -210,6 +213,11 @@ impl<'a> Builder<'a> {
         if depth > DEPTH_MAX {
             return Err(problem("too_deep", format!("values may nest {DEPTH_MAX} deep at most"), Some(place), None));
         }
+        if let Event::Scalar(_, _, _, Some(tag)) | Event::SequenceStart(_, Some(tag)) | Event::MappingStart(_, Some(tag)) = &event
+            && !(tag.is_yaml_core_schema() && CORE_TAGS.contains(&tag.suffix.as_str()))
+        {
+            return Err(problem("bad_yaml", format!("the tag `{}{}` has no meaning here", tag.handle, tag.suffix), Some(place), None));
+        }
         let (anchor, value) = match event {
             Event::Alias(id) => {
                 let found = self.anchors.iter().rev().find(|(anchor, _)| *anchor == id).map(|(_, node)| node.clone());
@@ -219,11 +227,7 @@ impl<'a> Builder<'a> {
                 self.count(size(&node), place)?;
                 return Ok(Node { place, ..node });
             }
-            Event::Scalar(text, style, anchor, tag) => {
-                if let Some(tag) = tag.filter(|t| !t.is_yaml_core_schema()) {
-                    let why = format!("the tag `{}{}` has no meaning here", tag.handle, tag.suffix);
-                    return Err(problem("bad_yaml", why, Some(place), None));
-                }
+            Event::Scalar(text, style, anchor, _) => {
                 let plain = style == ScalarStyle::Plain;
                 let value = match plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL") {
                     true => Value::Null,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State as Extract};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -38,9 +38,6 @@ fn limited(
     request: &Request,
     address: std::net::IpAddr,
 ) -> Result<Option<tokio::sync::OwnedSemaphorePermit>, Refusal> {
-    if request.headers().contains_key(header::TRANSFER_ENCODING) && request.headers().contains_key(header::CONTENT_LENGTH) {
-        return Err(Refusal::bad_request("both Content-Length and Transfer-Encoding").closing());
-    }
     if UNCOUNTED.contains(&request.uri().path()) {
         return Ok(None);
     }

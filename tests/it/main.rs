@@ -2,5 +2,9 @@
 #![allow(missing_docs, reason = "tests are read by their names")]
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod api;
+mod attacks;
+mod config;
 mod conformance;
+mod delivery;
 mod support;
