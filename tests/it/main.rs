@@ -7,4 +7,5 @@ mod attacks;
 mod config;
 mod conformance;
 mod delivery;
+mod faults;
 mod support;

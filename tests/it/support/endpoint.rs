@@ -1,6 +1,6 @@
 //! A receiver that does what the path says, and remembers what it was sent.
 //!
-//! `/ok` `/status/N` `/seq/503,200` (per delivery) `/slow/MS` `/hang` `/drip` (a byte now and then, for ever)
+//! `/ok` `/status/N` `/seq/503,200` (per delivery) `/slow/MS` `/slowseq/MS/500,200` (only the first is slow) `/hang` `/drip` (a byte now and then, for ever)
 //! `/rst` `/halfclose` `/garbage` `/http09` `/nul` `/badutf8` `/huge` `/ra/VALUE` (503 with that Retry-After)
 //! `/redir/CODE/PORT` `/bighdr` `/manyhdr` `/cl/VALUE` `/dupcl` `/tecl` `/continue`
 
@@ -175,6 +175,19 @@ async fn answer(stream: &mut TcpStream, path: &str, delivery: &str, log: &Log) -
             tokio::time::sleep(Duration::from_millis(value.parse().unwrap())).await;
             plain(200, "", b"{}")
         }
+        "slowseq" => {
+            let codes: Vec<u16> = rest.split(',').map(|c| c.parse().unwrap()).collect();
+            let turn = {
+                let mut turns = log.turns.lock().unwrap();
+                let turn = turns.entry((path.to_owned(), delivery.to_owned())).or_default();
+                *turn += 1;
+                *turn - 1
+            };
+            if turn == 0 {
+                tokio::time::sleep(Duration::from_millis(value.parse().unwrap())).await;
+            }
+            plain(codes[turn.min(codes.len() - 1)], "", b"{}")
+        }
         "hang" => {
             // Until the other side goes away.
             let _ = stream.read(&mut [0; 1]).await;
@@ -223,6 +236,6 @@ async fn answer(stream: &mut TcpStream, path: &str, delivery: &str, log: &Log) -
         "continue" => [b"HTTP/1.1 100 Continue\r\n\r\n".repeat(10_000), plain(200, "", b"{}")].concat(),
         _ => plain(200, "", b"{}"),
     };
-    let goes_on = matches!(kind, "" | "ok" | "status" | "seq" | "slow" | "ra" | "nul" | "badutf8" | "redir" | "canary");
+    let goes_on = matches!(kind, "" | "ok" | "status" | "seq" | "slow" | "slowseq" | "ra" | "nul" | "badutf8" | "redir" | "canary");
     stream.write_all(&bytes).await.is_ok() && goes_on
 }

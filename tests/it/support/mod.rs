@@ -1,6 +1,10 @@
 //! What tests share.
 
+pub mod cluster;
 pub mod endpoint;
+pub mod process;
+pub mod producer;
+pub mod proxy;
 pub mod stores;
 pub mod world;
 

@@ -28,7 +28,7 @@ pub struct World {
     pub receiver: Endpoint,
     pub http: reqwest::Client,
     base: String,
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
 }
 
 /// An answer.
@@ -76,7 +76,7 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server::start_on(listener, config).await.unwrap();
         let base = format!("http://{}", server.address());
-        Some(Self { server, receiver, http: client(), base, dir })
+        Some(Self { server, receiver, http: client(), base, _dir: dir })
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -122,11 +122,5 @@ impl World {
     pub async fn attempts(&self, job: &Value) -> Vec<Value> {
         let id = job["id"].as_str().unwrap();
         self.get(&format!("/api/jobs/{id}/attempts")).await.json()["attempts"].as_array().unwrap().clone()
-    }
-
-    /// Ends the server; the directory of its database comes back.
-    pub async fn stop(self) -> tempfile::TempDir {
-        self.server.stop(std::future::pending()).await;
-        self.dir
     }
 }

@@ -1,0 +1,158 @@
+//! Outages of the database: refused at once, nothing lost, back without a restart.
+
+use std::time::{Duration, Instant};
+
+use super::{config, get, post, until};
+use crate::support::cluster::Cluster;
+use crate::support::endpoint::Endpoint;
+use crate::support::process::{Home, until_ready};
+use crate::support::producer::produce;
+use crate::support::proxy::Proxy;
+use crate::support::world::client;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restarts_of_postgres_under_load_lose_nothing_and_are_over_soon() {
+    let Some(cluster) = Cluster::start() else { return };
+    let receiver = Endpoint::start().await;
+    let home = Home::new(&config(&cluster.url(), &receiver, "/ok", "worker: { stale_threshold_secs: 3, max_concurrency: 20 }\n"));
+    let server = home.start().await;
+    let producing = tokio::spawn(produce(home.url("/events/app/w"), "k", 200 * 12, 200));
+    let mut back = Instant::now();
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(1_800)).await;
+        cluster.down("fast");
+        cluster.up();
+        back = Instant::now();
+    }
+    let ledger = producing.await.unwrap();
+    assert_eq!(ledger.acked.len(), 2_400);
+    assert!(ledger.refused.iter().all(|(status, _)| *status == 503), "{:?}", ledger.refused.iter().find(|(s, _)| *s != 503));
+    let late = ledger.last_refusal.map_or(Duration::ZERO, |last| last.saturating_duration_since(back));
+    assert!(late <= Duration::from_secs(3), "refused until {late:?} after the database was back");
+    ledger.verdict(&receiver, "/ok").await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_answered_at_once_and_its_end_is_noticed() {
+    let Some(cluster) = Cluster::start() else { return };
+    let receiver = Endpoint::start().await;
+    let home = Home::new(&config(&cluster.url(), &receiver, "/ok", ""));
+    let server = home.start().await;
+    cluster.down("immediate");
+    for _ in 0..3 {
+        let start = Instant::now();
+        let response = client().post(home.url("/events/app/x")).body("{}").send().await.unwrap();
+        assert!(start.elapsed() <= Duration::from_secs(2), "{:?}", start.elapsed());
+        assert_eq!(response.status(), 503);
+        let seconds: u32 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+        assert!((1..=10).contains(&seconds));
+        let body = response.text().await.unwrap();
+        assert!(body.contains("Database temporarily unavailable"), "{body}");
+    }
+    assert_eq!(client().get(home.url("/livez")).send().await.unwrap().status(), 200);
+    assert_eq!(client().get(home.url("/readyz")).send().await.unwrap().status(), 503);
+    let health = client().get(home.url("/health")).send().await.unwrap();
+    assert_eq!(health.status(), 503);
+    assert!(health.text().await.unwrap().contains("database unreachable"));
+    // A forged request is refused as such although nothing could be stored.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    cluster.up();
+    let start = Instant::now();
+    until_ready(&home.url("/readyz")).await;
+    let event = loop {
+        match post(&home, "/events/app/x").await {
+            Some((202, answer)) => break answer["event_id"].as_str().unwrap().to_owned(),
+            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+    assert!(start.elapsed() <= Duration::from_secs(3), "back after {:?}", start.elapsed());
+    until(&home, &event, "completed").await;
+    assert_eq!(get(&home, "/health").await["status"], "recovered");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_signature_is_told_apart_from_an_outage() {
+    let Some(cluster) = Cluster::start() else { return };
+    let receiver = Endpoint::start().await;
+    let text = config(&cluster.url(), &receiver, "/ok", "")
+        .replace("app: { type: event }", "app: { type: event }, hub: { type: webhook, verify: github, secret: fictional }");
+    let home = Home::new(&text);
+    let server = home.start().await;
+    cluster.down("immediate");
+    // One request to learn of the outage.
+    post(&home, "/events/app/x").await.unwrap();
+    let forged = client().post(home.url("/webhooks/hub")).header("x-hub-signature-256", "sha256=00").body("{}").send().await.unwrap();
+    assert_eq!(forged.status(), 401);
+    drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_falls_silent_is_noticed_and_the_pool_survives() {
+    let Some(cluster) = Cluster::start() else { return };
+    let receiver = Endpoint::start().await;
+    let proxy = Proxy::start(cluster.port).await;
+    let home = Home::new(&config(&cluster.url_through(proxy.port), &receiver, "/ok", ""));
+    let server = home.start().await;
+    post(&home, "/events/app/x").await.unwrap();
+    proxy.blackhole(true);
+    let start = Instant::now();
+    let (status, _) = post(&home, "/events/app/x").await.unwrap();
+    assert_eq!(status, 503);
+    assert!(start.elapsed() <= Duration::from_secs(5), "{:?}", start.elapsed());
+    let start = Instant::now();
+    assert_eq!(post(&home, "/events/app/x").await.unwrap().0, 503);
+    assert!(start.elapsed() <= Duration::from_secs(2), "known by now: {:?}", start.elapsed());
+    proxy.blackhole(false);
+    let recovered = async {
+        while post(&home, "/events/app/x").await.is_none_or(|(status, _)| status != 202) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(crate::support::endpoint::PATIENCE, recovered).await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(post(&home, "/events/app/x").await.unwrap().0, 202);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_hang_up_poison_no_connection() {
+    let Some(cluster) = Cluster::start() else { return };
+    let receiver = Endpoint::start().await;
+    let proxy = Proxy::start(cluster.port).await;
+    let home = Home::new(&config(&cluster.url_through(proxy.port), &receiver, "/ok", ""));
+    let server = home.start().await;
+    proxy.delay(300);
+    let impatient: Vec<_> = (0..200u64)
+        .map(|n| {
+            let url = home.url("/events/app/x");
+            tokio::spawn(async move {
+                let patience = Duration::from_millis(50 + n * 37 % 850);
+                let _ = tokio::time::timeout(patience, client().post(url).body(format!("{{\"k\":\"i{n}\"}}")).send()).await;
+            })
+        })
+        .collect();
+    for client in impatient {
+        client.await.unwrap();
+    }
+    let pool = sqlx::PgPool::connect(&cluster.url()).await.unwrap();
+    let sql = "SELECT COUNT(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND now() - state_change > interval '1 second'";
+    for _ in 0..5 {
+        let stuck: i64 = sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap();
+        assert_eq!(stuck, 0);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let acknowledged = loop {
+        if let Some((202, answer)) = post(&home, "/events/app/x").await {
+            break answer["event_id"].as_str().unwrap().to_owned();
+        }
+    };
+    // What was acknowledged survives a kill at the very next moment.
+    server.kill();
+    proxy.delay(0);
+    let second = home.start().await;
+    assert_eq!(get(&home, &format!("/api/events/{acknowledged}")).await["id"], acknowledged.as_str());
+    second.stop().await;
+}

@@ -1,0 +1,75 @@
+//! The end in good order.
+
+use std::time::Duration;
+
+use super::{SQLITE, config, get, post};
+use crate::support::endpoint::Endpoint;
+use crate::support::process::Home;
+use crate::support::world::client;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_hands_hanging_deliveries_back_without_an_attempt() {
+    let receiver = Endpoint::start().await;
+    let more = "worker: { drain_timeout_secs: 2, max_concurrency: 30 }\n";
+    let home = Home::new(&config(SQLITE, &receiver, "/hang", more));
+    let server = home.start().await;
+    for _ in 0..20 {
+        assert_eq!(post(&home, "/events/app/x").await.unwrap().0, 202);
+    }
+    receiver.until_count(20).await;
+    // Fifty connections that wait for nothing in particular.
+    let mut idle = Vec::new();
+    for _ in 0..50 {
+        idle.push(tokio::net::TcpStream::connect(("127.0.0.1", home.port)).await.unwrap());
+    }
+    let draining = tokio::spawn({
+        let url = home.url("/readyz");
+        async move {
+            loop {
+                match client().get(&url).send().await {
+                    Ok(response) if response.status() == 503 => return response.text().await.unwrap(),
+                    Ok(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                    Err(error) => return error.to_string(),
+                }
+            }
+        }
+    });
+    let (status, took) = server.stop().await;
+    assert!(status.success(), "{status}");
+    assert!(took <= Duration::from_secs(2 + 2), "grace + 2 s: {took:?}");
+    assert!(draining.await.unwrap().contains("shutting down"));
+    assert_eq!(receiver.got().len(), 20);
+    // The next process finds them as they were before the first attempt.
+    home.write(&config(SQLITE, &receiver, "/ok", ""));
+    let second = home.start().await;
+    let got = receiver.until_count(40).await;
+    assert!(got[20..].iter().all(|g| g.header("x-tidehook-attempt") == Some("1")));
+    let jobs = get(&home, "/api/jobs?limit=100").await;
+    assert_eq!(jobs["jobs"].as_array().unwrap().len(), 20);
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_lets_deliveries_under_way_end() {
+    let receiver = Endpoint::start().await;
+    let home = Home::new(&config(SQLITE, &receiver, "/slow/1000", ""));
+    let server = home.start().await;
+    let event = post(&home, "/events/app/x").await.unwrap().1["event_id"].as_str().unwrap().to_owned();
+    receiver.until_count(1).await;
+    let (status, took) = server.stop().await;
+    assert!(status.success() && took >= Duration::from_millis(500), "{status} after {took:?}");
+    let second = home.start().await;
+    let jobs = get(&home, &format!("/api/events/{event}/jobs")).await;
+    assert_eq!((jobs["jobs"][0]["status"].as_str(), receiver.got().len()), (Some("completed"), 1));
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_this_version_cannot_run_is_named_in_one_line() {
+    let receiver = Endpoint::start().await;
+    let more = "queues: { q: { source: app } }\n";
+    let home = Home::new(&config(SQLITE, &receiver, "/ok", more));
+    let status = home.spawn().ended().await;
+    assert_eq!(status.code(), Some(2));
+    assert!(home.log().contains("this version cannot run: queue `q`"), "{}", home.log());
+}

@@ -1,0 +1,96 @@
+//! A Postgres server of the test's own, to be stopped and started at will.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::process::free_port;
+
+/// A server with its data directory. It ends with the test.
+pub struct Cluster {
+    bin: PathBuf,
+    dir: tempfile::TempDir,
+    pub port: u16,
+    user: Option<&'static str>,
+}
+
+fn binaries() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places: Vec<PathBuf> = std::env::split_paths(&path).filter_map(|p| p.join("initdb").canonicalize().ok()).collect();
+    places.iter_mut().for_each(|p| {
+        p.pop();
+    });
+    if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
+        places.extend(versions.filter_map(|v| Some(v.ok()?.path().join("bin"))));
+    }
+    places.into_iter().find(|p| p.join("initdb").exists() && p.join("postgres").exists())
+}
+
+impl Cluster {
+    /// Starts a durable server; `None` where Postgres is not installed, which is a failure when all tests are
+    /// asked for.
+    pub fn start() -> Option<Self> {
+        let Some(bin) = binaries() else {
+            assert!(std::env::var_os("TIDEHOOK_TEST_ALL").is_none(), "this test needs Postgres's own programs");
+            return None;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let user = rustix::process::geteuid().is_root().then_some("postgres");
+        let cluster = Self { bin, dir, port: free_port(), user };
+        if let Some(user) = user {
+            assert!(Command::new("chown").arg(user).arg(cluster.dir.path()).status().unwrap().success());
+        }
+        let data = cluster.data();
+        cluster.run("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "--no-sync"]);
+        cluster.up();
+        Some(cluster)
+    }
+
+    fn data(&self) -> String {
+        self.dir.path().join("data").display().to_string()
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) {
+        let program = self.bin.join(program);
+        let mut command = match self.user {
+            Some(user) => {
+                let mut command = Command::new("runuser");
+                command.args(["-u", user, "--"]).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        // The server keeps what it inherits, so nothing of the test's may be inherited.
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("out")).unwrap();
+        command.args(arguments).current_dir(self.dir.path()).stdout(log.try_clone().unwrap()).stderr(log);
+        assert!(command.status().unwrap().success(), "{}", std::fs::read_to_string(self.dir.path().join("out")).unwrap());
+    }
+
+    pub fn up(&self) {
+        let options = format!("-p {} -k {} -c listen_addresses=127.0.0.1", self.port, self.dir.path().display());
+        self.run("pg_ctl", &["-D", &self.data(), "-w", "-t", "60", "-o", &options, "start"]);
+    }
+
+    pub fn down(&self, mode: &str) {
+        self.run("pg_ctl", &["-D", &self.data(), "-w", "-t", "60", "-m", mode, "stop"]);
+    }
+
+    pub fn url(&self) -> String {
+        self.url_through(self.port)
+    }
+
+    /// The URL of its database through another port.
+    pub fn url_through(&self, port: u16) -> String {
+        format!("postgres://postgres@127.0.0.1:{port}/postgres")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let mut command = Command::new(self.bin.join("pg_ctl"));
+        if let Some(user) = self.user {
+            command = Command::new("runuser");
+            command.args(["-u", user, "--"]).arg(self.bin.join("pg_ctl"));
+        }
+        let _ = command.args(["-D", &self.data(), "-m", "immediate", "stop"]).current_dir("/").output();
+    }
+}
