@@ -76,6 +76,12 @@ impl Engine {
         }
     }
 
+    /// Whether a lane or a tenant holds as many slots as it may.
+    pub(super) fn is_any_lane_full(&self, parallel: u32) -> bool {
+        let slots = self.slots(parallel, 0);
+        self.lanes_to_skip(&slots).len() > self.0.housekeeping.orphans().len()
+    }
+
     /// The lanes that may give nothing at the moment: full ones, those of full tenants, and those whose
     /// handler this process does not know.
     pub(super) fn lanes_to_skip(&self, slots: &Slots) -> Vec<LaneId> {

@@ -74,6 +74,8 @@ impl Engine {
         let mut running: JoinSet<Option<Finish>> = JoinSet::new();
         let mut taken: u64 = 0;
         let mut look = true;
+        // A lane gave less than it has, because it ramps up or is full: each end of a job may free a place.
+        let mut held_back = false;
         let mut failed = None;
         let mut heartbeat = tokio::time::interval(self.heartbeat());
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -86,6 +88,8 @@ impl Engine {
                 match self.claim(budget.parallel, free).await {
                     Ok(claimed) => {
                         look = !claimed.is_empty();
+                        let ramps = claimed.iter().any(|(c, _)| !c.lane_clean) || (claimed.is_empty() && held_back);
+                        held_back = ramps || self.is_any_lane_full(budget.parallel);
                         taken += u64::try_from(claimed.len()).unwrap_or(u64::MAX);
                         for (claimed, event) in claimed {
                             let engine = self.clone();
@@ -106,6 +110,7 @@ impl Engine {
             tokio::select! {
                 Some(ended) = running.join_next() => {
                     worked.count(self.joined(ended));
+                    look = look || held_back;
                     if look && running.len() * 4 > budget.parallel as usize * 3 {
                         tokio::time::sleep(GATHER).await;
                     }

@@ -5,7 +5,10 @@
 mod api;
 mod attacks;
 mod config;
+mod engine;
+mod floors;
 mod conformance;
 mod delivery;
 mod faults;
 mod support;
+mod vectors;

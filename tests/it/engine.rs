@@ -1,0 +1,254 @@
+//! The engine by hand: a scripted receiver, a clock that the test moves, one `work` at a time.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tidehook::deliver::Deliver;
+use tidehook::engine::{Budget, Chance, Engine, Parts, Worked};
+use tidehook::model::event::Body;
+use tidehook::model::{Failure, Inbound, JobState, Outcome, Phase, Request, Response, SeededIds};
+use tidehook::observe::feed::Feed;
+use tidehook::store::{JobFilter, Page};
+use tidehook::wake::local::Local;
+
+use crate::support::stores::{Fresh, Kind, fresh};
+use crate::support::world::config;
+
+type Script = Box<dyn Fn(&Request, usize) -> Outcome + Send + Sync>;
+
+/// Answers by a script, given the request and how often its delivery was sent before.
+struct Scripted {
+    script: Script,
+    sent: Mutex<BTreeMap<String, usize>>,
+}
+
+#[async_trait]
+impl Deliver for Scripted {
+    async fn send(&self, request: Request) -> Outcome {
+        let id = request.headers.iter().find(|(n, _)| n == "X-Tidehook-Delivery-ID").unwrap().1.clone();
+        let before = {
+            let mut sent = self.sent.lock().unwrap();
+            let count = sent.entry(id).or_default();
+            *count += 1;
+            *count - 1
+        };
+        (self.script)(&request, before)
+    }
+}
+
+fn status(status: u16) -> Outcome {
+    Outcome::Answered(Response { status, body: Bytes::new(), truncated: false, retry_after: None, location: None })
+}
+
+struct Bench {
+    engine: Engine,
+    scripted: Arc<Scripted>,
+    fresh: Fresh,
+}
+
+const EVERYTHING: Budget = Budget { parallel: 10, jobs: u64::MAX, until: None };
+const ALL: Page = Page { limit: 1000, newest_first: false };
+
+async fn bench(kind: Kind, handlers: &str, script: Script) -> Bench {
+    let fresh = fresh(kind).await.unwrap();
+    let text = format!("sources: {{ app: {{ type: event }} }}\nhandlers:\n{handlers}");
+    let scripted = Arc::new(Scripted { script, sent: Mutex::default() });
+    let engine = Engine::new(Parts {
+        store: Arc::clone(&fresh.store),
+        deliver: Arc::clone(&scripted) as Arc<dyn Deliver>,
+        wake: Arc::new(Local::default()),
+        clock: Arc::new(fresh.clock.clone()),
+        ids: Arc::new(SeededIds::new(1, &fresh.clock)),
+        chance: Chance::seeded(1),
+        config: Arc::new(config(&text)),
+        feed: Feed::default(),
+    });
+    engine.prepare(true).await.unwrap();
+    Bench { engine, scripted, fresh }
+}
+
+impl Bench {
+    async fn accept(&self, body: &str) {
+        let inbound = Inbound {
+            source: "app".into(),
+            kind: "x".into(),
+            aliases: Vec::new(),
+            headers: Vec::new(),
+            body: Body::new(body.to_owned()),
+            dedupe_key: None,
+            idempotency_key: None,
+        };
+        self.engine.accept(inbound).await.unwrap();
+    }
+
+    async fn work(&self) -> Worked {
+        self.engine.work(EVERYTHING).await.unwrap()
+    }
+
+    fn sent(&self) -> Vec<usize> {
+        self.scripted.sent.lock().unwrap().values().copied().collect()
+    }
+
+    async fn states(&self) -> Vec<(JobState, u32)> {
+        let jobs = self.engine.store().jobs(&JobFilter::default(), ALL).await.unwrap();
+        jobs.iter().map(|j| (j.state, j.attempt)).collect()
+    }
+}
+
+#[tokio::test]
+async fn one_call_works_off_what_is_due_and_nothing_else() {
+    let handlers = "  h: { source: app, url: https://h.example.com, retry: { max: 3, interval: 10s, jitter: 0 } }\n";
+    let bench = bench(Kind::Sqlite, handlers, Box::new(|_, before| status(if before == 0 { 500 } else { 200 }))).await;
+    for n in 0..25 {
+        bench.accept(&n.to_string()).await;
+        // Successes in between keep the breaker closed.
+        bench.work().await;
+        bench.fresh.clock.advance(Duration::from_secs(10));
+        assert_eq!(bench.work().await.done, 1);
+    }
+    assert_eq!(bench.work().await, Worked::default());
+    assert_eq!(bench.sent(), vec![2; 25]);
+    assert_eq!(bench.states().await, vec![(JobState::Done, 2); 25]);
+}
+
+#[tokio::test]
+async fn a_budget_of_jobs_is_kept_and_says_that_there_is_more() {
+    let handlers = "  h: { source: app, url: https://h.example.com }\n";
+    let bench = bench(Kind::Memory, handlers, Box::new(|_, _| status(200))).await;
+    for n in 0..5 {
+        bench.accept(&n.to_string()).await;
+    }
+    let worked = bench.engine.work(Budget { jobs: 3, ..EVERYTHING }).await.unwrap();
+    assert_eq!((worked.done, worked.more), (3, true));
+    assert_eq!(bench.work().await.done, 2);
+}
+
+#[tokio::test]
+async fn every_delivery_gets_all_its_attempts_through_a_long_outage() {
+    // The receiver is down for good; the breaker lets one probe through a minute. An open breaker costs no
+    // attempt, so every delivery still gets its real requests before it is given up.
+    let handlers = "  h: { source: app, url: https://h.example.com, retry: { max: 4, backoff: fixed, interval: 1s, jitter: 0 } }\n";
+    fn down(_: &Request, _: usize) -> Outcome {
+        Outcome::Failed(Failure::Connect("refused".into()))
+    }
+    for kind in [Kind::Memory, Kind::Sqlite] {
+        let bench = bench(kind, handlers, Box::new(down)).await;
+        for n in 0..100 {
+            bench.accept(&n.to_string()).await;
+        }
+        let mut rounds = 0;
+        while bench.states().await.iter().any(|(state, _)| *state != JobState::Dead) {
+            bench.work().await;
+            bench.fresh.clock.advance(Duration::from_secs(61));
+            rounds += 1;
+            assert!(rounds < 1_000, "it never ends");
+        }
+        assert_eq!(bench.sent(), vec![4; 100], "{kind:?}");
+        assert_eq!(bench.states().await, vec![(JobState::Dead, 4); 100], "{kind:?}");
+        assert_eq!(bench.engine.store().totals().await.unwrap().dead, 100);
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_comes_back_is_not_flooded() {
+    let handlers = "  h: { source: app, url: https://h.example.com, retry: { max: 50, interval: 1s, backoff: fixed, jitter: 0 } }\n";
+    let down = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let switch = Arc::clone(&down);
+    let script = move |_: &Request, _| match switch.load(std::sync::atomic::Ordering::SeqCst) {
+        true => Outcome::Failed(Failure::Timeout(Phase::Headers)),
+        false => status(200),
+    };
+    let bench = bench(Kind::Memory, handlers, Box::new(script)).await;
+    for n in 0..30 {
+        bench.accept(&n.to_string()).await;
+    }
+    bench.work().await;
+    let before: usize = bench.sent().iter().sum();
+    down.store(false, std::sync::atomic::Ordering::SeqCst);
+    bench.fresh.clock.advance(Duration::from_secs(61));
+    // One probe first: a worker with a budget of one claim sees one job only.
+    let probe = bench.engine.work(Budget { jobs: 1, ..EVERYTHING }).await.unwrap();
+    assert_eq!((probe.done, bench.sent().iter().sum::<usize>()), (1, before + 1));
+    bench.work().await;
+    assert!(bench.states().await.iter().all(|(state, _)| *state == JobState::Done));
+}
+
+#[tokio::test]
+async fn a_job_that_kills_its_workers_is_given_up_untried() {
+    let handlers = "  h: { source: app, url: https://h.example.com }\n";
+    let bench = bench(Kind::Sqlite, handlers, Box::new(|_, _| status(200))).await;
+    bench.accept("poison").await;
+    for _ in 0..3 {
+        // A worker that claims and dies.
+        let ask = tidehook::store::Ask {
+            slots: tidehook::decide::fair::Slots::free(1),
+            lease: Duration::from_secs(5),
+            skip: Vec::new(),
+        };
+        assert_eq!(bench.engine.store().claim(&ask).await.unwrap().len(), 1);
+        bench.fresh.clock.advance(Duration::from_secs(6));
+    }
+    assert_eq!(bench.work().await.dead, 1);
+    assert!(bench.sent().is_empty());
+    let jobs = bench.engine.store().jobs(&JobFilter::default(), ALL).await.unwrap();
+    assert!(jobs[0].last_error.as_deref().unwrap().starts_with("crash_suspect"), "{:?}", jobs[0]);
+}
+
+#[tokio::test]
+async fn an_orphaned_lane_keeps_its_jobs_parked() {
+    let handlers = "  h: { source: app, url: https://h.example.com }\n";
+    let first = bench(Kind::Memory, handlers, Box::new(|_, _| status(200))).await;
+    first.accept("one").await;
+    // The next configuration has no such handler.
+    let engine = Engine::new(Parts {
+        store: Arc::clone(first.engine.store()),
+        deliver: Arc::clone(&first.scripted) as Arc<dyn Deliver>,
+        wake: Arc::new(Local::default()),
+        clock: Arc::new(first.fresh.clock.clone()),
+        ids: Arc::new(SeededIds::new(2, &first.fresh.clock)),
+        chance: Chance::seeded(2),
+        config: Arc::new(config("sources: { app: { type: event } }\nhandlers: {}\n")),
+        feed: Feed::default(),
+    });
+    engine.prepare(true).await.unwrap();
+    assert_eq!(engine.work(EVERYTHING).await.unwrap(), Worked::default());
+    assert_eq!(first.states().await, [(JobState::Pending, 0)]);
+    assert_eq!(first.work().await.done, 1);
+}
+
+#[tokio::test]
+async fn an_aborted_engine_hands_back_what_is_under_way() {
+    struct Never;
+    #[async_trait]
+    impl Deliver for Never {
+        async fn send(&self, _: Request) -> Outcome {
+            std::future::pending().await
+        }
+    }
+    let first = bench(Kind::Sqlite, "  h: { source: app, url: https://h.example.com }\n", Box::new(|_, _| status(200))).await;
+    first.accept("one").await;
+    let engine = Engine::new(Parts {
+        store: Arc::clone(first.engine.store()),
+        deliver: Arc::new(Never),
+        wake: Arc::new(Local::default()),
+        clock: Arc::new(first.fresh.clock.clone()),
+        ids: Arc::new(SeededIds::new(2, &first.fresh.clock)),
+        chance: Chance::seeded(2),
+        config: Arc::clone(first.engine.config()),
+        feed: Feed::default(),
+    });
+    let working = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.work(EVERYTHING).await.unwrap() }
+    });
+    while first.states().await != [(JobState::Leased, 0)] {
+        tokio::task::yield_now().await;
+    }
+    engine.abort();
+    assert_eq!(working.await.unwrap().released, 1);
+    assert_eq!(first.states().await, [(JobState::Pending, 0)]);
+    assert_eq!(first.work().await.done, 1, "due at once, attempt number unchanged");
+}

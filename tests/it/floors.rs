@@ -1,0 +1,125 @@
+//! The architecture as a test: no arrow points up, and no file is left out.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Which rooms a room may import, besides itself. What is not listed is not allowed.
+const MAY_IMPORT: [(&str, &[&str]); 13] = [
+    ("model", &[]),
+    ("decide", &["model"]),
+    ("config", &["decide", "model"]),
+    ("store", &["config", "decide", "model"]),
+    ("deliver", &["config", "decide", "model"]),
+    ("ingress", &["config", "decide", "model"]),
+    ("wake", &["config", "decide", "model"]),
+    ("observe", &["model"]),
+    ("engine", &["store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
+    ("http", &["engine", "store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
+    ("server", &["http", "engine", "store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
+    ("cli", &["server", "http", "engine", "store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
+    ("main", &["cli"]),
+];
+
+fn sources() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn room(path: &Path) -> String {
+    let inside = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+    let first = inside.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// The rooms a file names, in `use` lines and in paths.
+fn imports(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("crate::").chain(text.match_indices("tidehook::")) {
+        let rest = text[at..].split_once("::").unwrap().1;
+        let name: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+        if name.is_empty() {
+            // `use crate::{a, b}`
+            let list = rest.trim_start_matches('{').split('}').next().unwrap();
+            let first = |part: &str| part.trim().split("::").next().unwrap().to_owned();
+            found.extend(list.split(',').map(first));
+        } else {
+            found.push(name);
+        }
+    }
+    found
+}
+
+#[test]
+fn no_arrow_points_up() {
+    let allowed: BTreeMap<&str, &[&str]> = MAY_IMPORT.into_iter().collect();
+    let mut wrong = Vec::new();
+    for path in sources() {
+        let room = room(&path);
+        if room == "lib" {
+            continue;
+        }
+        let may = allowed.get(room.as_str()).unwrap_or_else(|| panic!("{room} has no floor; give it one in this test"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        for import in imports(&text) {
+            let is_room = allowed.contains_key(import.as_str());
+            if is_room && import != room && !may.contains(&import.as_str()) {
+                wrong.push(format!("{}: {room} may not import {import}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "arrows that point up (see ARCHITECTURE.md):\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_ground_floor_awaits_nothing_and_reads_no_clock() {
+    for path in sources().into_iter().filter(|p| ["model", "decide"].contains(&room(p).as_str())) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for word in ["async fn", ".await", "std::fs", "std::net::Tcp", "tokio::", "rand::rng", "std::env"] {
+            assert!(!text.contains(word), "{} holds `{word}`", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_file_is_named_by_a_mod_line_and_no_file_is_a_warehouse() {
+    for path in sources() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.lines().count() <= 600, "{} is longer than 600 lines", path.display());
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        if ["lib", "main", "mod"].contains(&name.as_str()) {
+            continue;
+        }
+        let parent = path.parent().unwrap();
+        let heads = [parent.join("mod.rs"), parent.join("lib.rs"), parent.with_extension("rs")];
+        let line = format!("mod {name};");
+        let named = heads.iter().filter_map(|h| std::fs::read_to_string(h).ok()).any(|head| head.contains(&line));
+        assert!(named, "no `{line}` names {}", path.display());
+    }
+}
+
+#[test]
+fn the_map_names_only_places_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for document in ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"] {
+        let text = std::fs::read_to_string(root.join(document)).unwrap();
+        for quoted in text.split('`').skip(1).step_by(2) {
+            let path = quoted.split([' ', ':']).next().unwrap();
+            let is_path = ["src/", "tests/", "docs/", "migrations/", "examples/", "scripts/", ".ci/"].iter().any(|p| path.starts_with(p));
+            if is_path && !path.contains(['{', '*', '<']) && !path.contains("NNNN") && !path.ends_with("/x.rs") {
+                assert!(root.join(path).exists(), "{document} names {path}, which is not there");
+            }
+        }
+    }
+}

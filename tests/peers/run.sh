@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Real signers and verifiers from outside: providers' own libraries sign requests that tidehook must accept,
+# and a Standard Webhooks library verifies what tidehook sends. Installs them under target/peers.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+target=${CARGO_TARGET_DIR:-target}
+peers=$target/peers
+mkdir -p "$peers"
+
+need() {
+  local program=$1
+  shift
+  command -v "$program" >/dev/null 2>&1 && return 0
+  echo "No $program found: installing it." >&2
+  local sudo=""
+  [ "$(id -u)" = 0 ] || sudo="sudo"
+  $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+  command -v "$program" >/dev/null 2>&1 || { echo "$program cannot be installed; the peers cannot run." >&2; return 1; }
+}
+need python3 python3 python3-venv
+need npm nodejs npm
+
+# Debian's Python may come without venv although python3 is there.
+[ -x "$peers/venv/bin/python" ] || python3 -m venv "$peers/venv" || {
+  sudo=""
+  [ "$(id -u)" = 0 ] || sudo="sudo"
+  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends python3-venv >/dev/null
+  python3 -m venv "$peers/venv"
+}
+stamp=$peers/installed
+if ! cmp -s tests/peers/requirements.txt "$stamp"; then
+  "$peers/venv/bin/pip" install --quiet --disable-pip-version-check -r tests/peers/requirements.txt
+  npm install --silent --no-audit --no-fund --no-package-lock --prefix "$peers" "@octokit/webhooks-methods@6.0.0" >/dev/null
+  cp tests/peers/requirements.txt "$stamp"
+fi
+cargo build --locked --quiet
+PEERS=$peers "$peers/venv/bin/python" tests/peers/peers.py "$target/debug/tidehook"
