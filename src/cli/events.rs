@@ -45,8 +45,13 @@ pub(super) async fn run(verb: Events, global: &Global) -> Done {
     match global.json {
         true => print::json(&answer),
         false => {
-            let columns =
-                [("ID", "id"), ("SOURCE", "source"), ("TYPE", "event_type"), ("KEY", "unique_key"), ("ACCEPTED (UTC)", "created_at")];
+            let columns = [
+                ("ID", "id"),
+                ("SOURCE", "source"),
+                ("TYPE", "event_type"),
+                ("KEY", "unique_key"),
+                ("ACCEPTED (UTC)", "created_at"),
+            ];
             print::table(&answer["events"], &columns, "No events.");
         }
     }

@@ -31,8 +31,13 @@ pub(super) async fn run(verb: Lanes, global: &Global) -> Done {
     match (&verb, global.json) {
         (_, true) => print::json(&answer),
         (Lanes::List, false) => {
-            let columns =
-                [("LANE", "id"), ("STATE", "state"), ("FAILURES", "failures"), ("TRIPPED UNTIL", "tripped_until"), ("RATE", "rate_limit")];
+            let columns = [
+                ("LANE", "id"),
+                ("STATE", "state"),
+                ("FAILURES", "failures"),
+                ("TRIPPED UNTIL", "tripped_until"),
+                ("RATE", "rate_limit"),
+            ];
             print::table(&answer["lanes"], &columns, "There are no lanes.");
         }
         (Lanes::Pause { handler }, false) => print::note(&format!("{} is paused.", print::one_line(handler))),

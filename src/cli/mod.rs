@@ -2,8 +2,8 @@
 //! standard error; colour is decoration; exit codes are for scripts: 0 done, 1 failed, 2 the configuration
 //! or the command line is wrong.
 //!
-//! - [`context`]: the configuration and the server a verb is about; [`client`]: how it is asked
-//! - [`print`]: tables and values
+//! - `context`: the configuration and the server a verb is about; `client`: how it is asked
+//! - `print`: tables and values
 //! - `dev`, `start`, `validate`, `init`, `send`, `inspect`, `events`, `jobs`, `lanes`, `rejections`,
 //!   `migrate`, `schema`: the verbs
 
@@ -99,7 +99,7 @@ enum Verb {
     /// Bring the database's schema up to date
     Migrate,
     /// Print the JSON Schema of the configuration, for editors
-    Schema,
+    Schema(schema::Schema),
 }
 
 /// Why a verb ends without success.
@@ -154,7 +154,7 @@ async fn dispatch(cli: Cli) -> Done {
         Verb::Lanes(verb) => lanes::run(verb, &global).await,
         Verb::Rejections => rejections::run(&global).await,
         Verb::Migrate => migrate::run(&global).await,
-        Verb::Schema => schema::run(),
+        Verb::Schema(verb) => schema::run(&verb),
     }
 }
 

@@ -120,7 +120,11 @@ pub(super) fn prepare(source: &Source, kind: &str, payload: Option<Vec<u8>>, ori
         provider.sign(&mut raw, &with);
         // The signer and the verifier of a provider are one file; what cannot be signed is told here.
         if provider.verify(&raw, &with).is_err() {
-            return Err(anyhow!("requests of `{}` cannot be signed with the secret of source `{}`", provider.name(), source.name));
+            return Err(anyhow!(
+                "requests of `{}` cannot be signed with the secret of source `{}`",
+                provider.name(),
+                source.name
+            ));
         }
     }
     Ok(raw)
@@ -175,7 +179,8 @@ fn dry_run(config: &Config, source: &Source, kind: &str, raw: &Raw, global: &Glo
         .map(|route| (route.target.name().to_owned(), route.refuses(&inbound).map(|why| reason(&why, &inbound))))
         .collect();
     if global.json {
-        let answer = |(handler, why): &(String, Option<String>)| json!({ "handler": handler, "matches": why.is_none(), "why_not": why });
+        let answer =
+            |(handler, why): &(String, Option<String>)| json!({ "handler": handler, "matches": why.is_none(), "why_not": why });
         print::json(&json!({ "event_type": inbound.kind, "handlers": answers.iter().map(answer).collect::<Vec<_>>() }));
         return Ok(());
     }

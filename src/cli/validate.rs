@@ -65,7 +65,10 @@ fn summary(loaded: &Loaded, config: &Config) {
         let events: Vec<&str> = handler.events.iter().map(crate::decide::pattern::Pattern::text).collect();
         let events = if events.is_empty() { "*".to_owned() } else { events.join(", ") };
         let filter = handler.filter.as_ref().map_or(String::new(), |f| format!(" if {}", f.text()));
-        print::line(&format!("  handler   {}: {} {events}{filter} → {} {}", handler.name, handler.source, handler.method, handler.url));
+        print::line(&format!(
+            "  handler   {}: {} {events}{filter} → {} {}",
+            handler.name, handler.source, handler.method, handler.url
+        ));
     }
     for workflow in &config.workflows {
         print::line(&format!("  workflow  {}: {}", workflow.name, counted(workflow.steps.len(), "step")));

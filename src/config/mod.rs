@@ -3,9 +3,9 @@
 //! - [`tree`]: text into nodes that know their place; [`layers`]: overlays and `${VAR}`
 //! - [`problem`]: what is wrong, where, and how to mend it; all of it at once
 //! - [`keys`]: every key there is, the one list behind reading, hints and the editor schema
-//! - [`read`]: nodes into values, by the keys of a section
+//! - `read`: nodes into values, by the keys of a section
 //! - `source`, `handler`, `workflow`, `queue`, `alert`, `server`: one section each
-//! - [`schema`]: JSON Schema for editors; [`load`]: the only file here that reads a disk
+//! - [`schema`]: JSON Schema for editors; `reference`: the same list for people; `load`: the only file here that reads a disk
 
 pub mod alert;
 pub mod handler;
@@ -15,6 +15,7 @@ pub mod load;
 pub mod problem;
 pub mod queue;
 pub mod read;
+pub mod reference;
 pub mod schema;
 pub mod server;
 pub mod source;

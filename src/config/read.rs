@@ -172,7 +172,8 @@ impl<'a> Section<'a> {
             message: format!("the variable {name} is not set, and `{}` {what}", scalar.key),
             help: Some(format!("set {name}, or give a default with ${{{name}:-…}}")),
         });
-        !must_be_set && !(scalar.value.plain && scalar.value.text.is_empty())
+        let reads_as_absent = scalar.value.plain && scalar.value.text.is_empty();
+        !(must_be_set || reads_as_absent)
     }
 
     /// A text.

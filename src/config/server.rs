@@ -279,8 +279,7 @@ impl Delivery {
 fn signing_key(s: &mut Section<'_>, secret: &Secret) -> SigningKey {
     let text = secret.expose();
     SigningKey(signature::key(text).unwrap_or_else(|_| {
-        let why =
-            "`delivery.signing_secret` starts with whsec_ but the rest is not base64: the whole text is used as the key";
+        let why = "`delivery.signing_secret` starts with whsec_ but the rest is not base64: the whole text is used as the key";
         s.warn("weak_secret", "signing_secret", why);
         text.as_bytes().to_vec()
     }))

@@ -138,7 +138,7 @@ pub(super) fn pieces(text: &str) -> Vec<(bool, String)> {
         let hidden = code >> 12 == HIDDEN >> 12;
         let plain = if hidden { char::from_u32(code - HIDDEN).unwrap_or(c) } else { c };
         let starts = hidden && plain == '$' && !inside;
-        if starts || (!inside && !pieces.last().is_some_and(|(h, _)| !h)) {
+        if starts || (!inside && pieces.last().is_none_or(|(h, _)| *h)) {
             pieces.push((starts, String::new()));
         }
         inside = inside || starts;
@@ -216,7 +216,12 @@ impl<'a> Builder<'a> {
         if let Event::Scalar(_, _, _, Some(tag)) | Event::SequenceStart(_, Some(tag)) | Event::MappingStart(_, Some(tag)) = &event
             && !(tag.is_yaml_core_schema() && CORE_TAGS.contains(&tag.suffix.as_str()))
         {
-            return Err(problem("bad_yaml", format!("the tag `{}{}` has no meaning here", tag.handle, tag.suffix), Some(place), None));
+            return Err(problem(
+                "bad_yaml",
+                format!("the tag `{}{}` has no meaning here", tag.handle, tag.suffix),
+                Some(place),
+                None,
+            ));
         }
         let (anchor, value) = match event {
             Event::Alias(id) => {

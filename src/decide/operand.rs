@@ -155,10 +155,9 @@ fn parse(text: &str, bare_is_path: bool, depth: usize) -> Result<Operand, String
         "null" => return Ok(Operand::Literal(Value::Null)),
         _ => {}
     }
-    if !bare_is_path || text.contains(['.', '-']) || text.bytes().all(|b| b.is_ascii_digit()) {
-        if let Ok(Value::Number(number)) = serde_json::from_str(text) {
-            return Ok(Operand::Literal(Value::Number(number)));
-        }
+    let may_be_number = !bare_is_path || text.contains(['.', '-']) || text.bytes().all(|b| b.is_ascii_digit());
+    if may_be_number && let Ok(Value::Number(number)) = serde_json::from_str(text) {
+        return Ok(Operand::Literal(Value::Number(number)));
     }
     if bare_is_path {
         return Path::parse(text).map(Operand::Path);

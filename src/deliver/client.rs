@@ -47,7 +47,10 @@ impl Client {
     ///
     /// # Errors
     /// The TLS set-up of this machine cannot be used.
-    pub fn new(destinations: impl IntoIterator<Item = (String, Policy, Author)>, resolver: &TokioResolver) -> Result<Self, String> {
+    pub fn new(
+        destinations: impl IntoIterator<Item = (String, Policy, Author)>,
+        resolver: &TokioResolver,
+    ) -> Result<Self, String> {
         let tls = tls()?;
         let mut all: Vec<Arc<Rules>> = Vec::new();
         let mut by_destination = HashMap::new();

@@ -114,8 +114,7 @@ fn body(job: &Job, event: &Event, handler: &Handler) -> Result<Bytes, String> {
         "job": { "id": job.id.to_string(), "handler": handler.name },
     });
     // Time and chance are the event's, so that every attempt sends the same bytes.
-    let scope =
-        Scope { payload: Some(payload), context: &context, now: event.created_at, seed: job.id.0.0, drawn: Cell::new(0) };
+    let scope = Scope { payload: Some(payload), context: &context, now: event.created_at, seed: job.id.0.0, drawn: Cell::new(0) };
     Ok(Bytes::from(template.render(&scope)?.body))
 }
 
@@ -124,7 +123,9 @@ fn content_type(event: &Event, handler: &Handler) -> String {
     const JSON: &str = "application/json";
     let stored = event.headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.as_str());
     match stored {
-        Some(stored) if handler.transform.is_none() && !stored.contains("json") && event.body.json().is_none() => stored.to_owned(),
+        Some(stored) if handler.transform.is_none() && !stored.contains("json") && event.body.json().is_none() => {
+            stored.to_owned()
+        }
         _ => JSON.to_owned(),
     }
 }
@@ -141,4 +142,3 @@ fn traceparent(event: &Event, job: &Job) -> String {
     let span = Sha256::digest(format!("{}:{}", job.id, job.claim));
     format!("00-{trace:032x}-{}-01", hex::encode(&span[..8]))
 }
-

@@ -4,7 +4,7 @@
 //! normal life. Nothing is retried, redirected, decompressed or sent through a proxy behind the engine's
 //! back.
 //!
-//! - [`compose`]: job, event and handler into a request; pure
+//! - `compose`: job, event and handler into a request; pure
 //! - [`resolve`]: names into addresses, every one judged before any is dialled
 //! - [`client`]: the exchange, under one deadline and with a capped answer
 

@@ -4,9 +4,8 @@
 //!
 //! - [`accept`]: an inbound event, planned and committed
 //! - [`batch`]: callers hand in one item, a slice is committed, each gets its own answer
-//! - [`work`]: claim, execute, record, within a budget; [`execute`], [`record`]: its steps; [`hold`]: what is
-//!   in hand meanwhile
-//! - [`tick`]: housekeeping
+//! - [`work`]: claim, execute, record, within a budget; [`execute`], [`record`]: its steps
+//! - [`hold`]: the leases in hand meanwhile; [`tick`]: housekeeping
 //! - [`health`]: whether the store answers; [`reject`]: refused requests, counted
 
 pub mod accept;

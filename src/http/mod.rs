@@ -1,6 +1,6 @@
 //! Third floor: how it is reached over HTTP. Translates; holds no SQL and no rules.
 //!
-//! - [`router`]: all routes in one list; [`around`]: what surrounds every request
+//! - `router`: all routes in one list; [`around`]: what surrounds every request
 //! - [`hooks`]: webhooks and events in; [`health`]: probes; [`echo`]: a mirror for trying things out
 //! - [`api`]: what is stored, one file per resource
 //! - [`auth`], [`client`], [`limits`], [`body`]: who may, from where, how much

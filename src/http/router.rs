@@ -85,7 +85,8 @@ pub fn router(state: Arc<State>) -> Router {
 
 async fn not_found(method: Method) -> Response {
     // A method that no route has is refused as such, wherever it is sent.
-    match [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS].contains(&method) {
+    match [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS].contains(&method)
+    {
         true => Refusal::not_found("no such route").into_response(),
         false => wrong_method().await,
     }

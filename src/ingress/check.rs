@@ -148,6 +148,6 @@ pub fn ed25519_sign(seed: &[u8], message: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// A header of `name=value` items: the values of each name, in order.
-pub fn items<'a>(text: &'a str, separator: char) -> impl Iterator<Item = (&'a str, &'a str)> {
+pub fn items(text: &str, separator: char) -> impl Iterator<Item = (&str, &str)> {
     text.split(separator).filter_map(|item| item.trim().split_once('=')).map(|(k, v)| (k.trim(), v.trim()))
 }

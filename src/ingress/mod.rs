@@ -1,9 +1,9 @@
-//! First floor: in. A raw request becomes an [`Inbound`] event, an answer to a handshake, or a refusal.
+//! First floor: in. A raw request becomes an `Inbound` event, an answer to a handshake, or a refusal.
 //!
-//! - [`provider`]: what a signature scheme knows; [`providers`]: all of them, one file each
+//! - `provider`: what a signature scheme knows; [`providers`]: all of them, one file each
 //! - [`raw`]: the request as it came; [`check`]: building blocks of signatures
 //! - [`cloudevents`]: event types from CloudEvents
-//! - [`admit`]: genuine or not, and what it is
+//! - `admit`: genuine or not, and what it is
 
 pub mod admit;
 pub mod check;

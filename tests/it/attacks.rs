@@ -82,7 +82,11 @@ async fn heads_and_bodies_have_limits() {
         ("200 headers", format!("GET /livez HTTP/1.1\r\nHost: x\r\n{many}\r\n"), 431),
         ("a header of 1 MB", format!("GET /livez HTTP/1.1\r\nHost: x\r\nX-A: {}\r\n\r\n", "a".repeat(1 << 20)), 431),
         ("a URL of 66 kB", format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(66_000)), 414),
-        ("a length of 10 GB and silence", "POST /webhooks/open HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000000\r\n\r\n".into(), 413),
+        (
+            "a length of 10 GB and silence",
+            "POST /webhooks/open HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000000\r\n\r\n".into(),
+            413,
+        ),
         ("TRACE", "TRACE / HTTP/1.1\r\nHost: x\r\n\r\n".into(), 405),
         ("CONNECT", "CONNECT example.com:443 HTTP/1.1\r\nHost: x\r\n\r\n".into(), 405),
         ("an unknown method", "BREW /webhooks/open HTTP/1.1\r\nHost: x\r\n\r\n".into(), 405),

@@ -32,7 +32,8 @@ async fn a_delivery_carries_the_headers_of_both_spellings_and_a_standard_signatu
         "  billing: { source: open, url: \"http://{receiver}/seq/503,200\", retry: { max: 3, interval: 10ms, jitter: 0 }, headers: { Content-Type: application/vnd.x+json, X-Mine: \"1\", Authorization: Bearer y } }\n  other: { source: open, url: \"http://{receiver}/ok\" }\n",
     ) + "delivery: { signing_secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw }\n";
     let world = World::start(&text).await;
-    let event = world.post("/webhooks/open", &[("ce-type", "a.b"), ("ce-id", "1"), ("x-secret", "no")], "{\"a\":1}").await.event();
+    let event =
+        world.post("/webhooks/open", &[("ce-type", "a.b"), ("ce-id", "1"), ("x-secret", "no")], "{\"a\":1}").await.event();
     let got = world.receiver.until_count(3).await;
     let billing: Vec<_> = got.iter().filter(|g| g.path.starts_with("/seq")).collect();
     let other = got.iter().find(|g| g.path == "/ok").unwrap();
@@ -54,7 +55,8 @@ async fn a_delivery_carries_the_headers_of_both_spellings_and_a_standard_signatu
         // Verified by an independent implementation of the specification's recipe.
         let (id, at) = (g.header("webhook-id").unwrap(), g.header("webhook-timestamp").unwrap());
         assert_eq!(id, event);
-        let source = "sources: { s: { type: webhook, verify: standard-webhooks, secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw } }";
+        let source =
+            "sources: { s: { type: webhook, verify: standard-webhooks, secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw } }";
         let config = crate::support::world::config(source);
         let mut headers = http::HeaderMap::new();
         for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
@@ -76,7 +78,8 @@ async fn methods_and_transforms_do_what_the_file_says() {
         handlers += &format!("  {method}: {{ source: app, method: {method}, url: \"http://{{receiver}}/ok/{method}\" }}\n");
     }
     handlers += "  t: { source: app, url: \"http://{receiver}/ok/t\", transform: '{\"id\": \"{{ $.id }}\", \"name\": {{ $.name }}, \"all\": {{ $.all }}, \"no\": {{ $.no }} }' }\n";
-    handlers += "  m: { source: app, url: \"http://{receiver}/ok/m\", transform: { id: \"{{ $.id }}\", text: \"n={{ $.id }}\" } }\n";
+    handlers +=
+        "  m: { source: app, url: \"http://{receiver}/ok/m\", transform: { id: \"{{ $.id }}\", text: \"n={{ $.id }}\" } }\n";
     let world = World::start(&with_handlers(&handlers)).await;
     let body = json!({ "id": 7, "name": "x\",\"admin\":true,\"y\":\"{{ $.id }}", "all": [1, { "a": null }] });
     world.post("/events/app/x", &[], body.to_string()).await;
@@ -94,9 +97,11 @@ async fn methods_and_transforms_do_what_the_file_says() {
 
 #[tokio::test]
 async fn a_deadline_covers_the_whole_exchange_and_names_its_phase() {
-    for (path, phase) in
-        [("/hang", "waiting for the response headers"), ("/driphead", "waiting for the response headers"), ("/drip", "reading the response body")]
-    {
+    for (path, phase) in [
+        ("/hang", "waiting for the response headers"),
+        ("/driphead", "waiting for the response headers"),
+        ("/drip", "reading the response body"),
+    ] {
         let start = std::time::Instant::now();
         let (_world, job, attempts) = outcome(path, ", timeout: 700ms", "dead").await;
         assert_eq!(job["last_error"], format!("timed out while {phase}"), "{path}");
@@ -167,8 +172,9 @@ async fn retry_after_is_honoured_within_reason() {
         ("-1", 100),
         ("%28%28%28%28%28", 100),
     ] {
-        let handler =
-            format!("  h: {{ source: app, url: \"http://{{receiver}}/ra/{value}\", retry: {{ max: 2, interval: 100s, jitter: 0 }} }}\n");
+        let handler = format!(
+            "  h: {{ source: app, url: \"http://{{receiver}}/ra/{value}\", retry: {{ max: 2, interval: 100s, jitter: 0 }} }}\n"
+        );
         let world = World::start(&with_handlers(&handler)).await;
         let event = world.post("/events/app/x", &[], "{}").await.event();
         if expected_s == 0 {

@@ -130,7 +130,8 @@ async fn a_budget_of_jobs_is_kept_and_says_that_there_is_more() {
 async fn every_delivery_gets_all_its_attempts_through_a_long_outage() {
     // The receiver is down for good; the breaker lets one probe through a minute. An open breaker costs no
     // attempt, so every delivery still gets its real requests before it is given up.
-    let handlers = "  h: { source: app, url: https://h.example.com, retry: { max: 4, backoff: fixed, interval: 1s, jitter: 0 } }\n";
+    let handlers =
+        "  h: { source: app, url: https://h.example.com, retry: { max: 4, backoff: fixed, interval: 1s, jitter: 0 } }\n";
     fn down(_: &Request, _: usize) -> Outcome {
         Outcome::Failed(Failure::Connect("refused".into()))
     }
@@ -154,7 +155,8 @@ async fn every_delivery_gets_all_its_attempts_through_a_long_outage() {
 
 #[tokio::test]
 async fn a_receiver_that_comes_back_is_not_flooded() {
-    let handlers = "  h: { source: app, url: https://h.example.com, retry: { max: 50, interval: 1s, backoff: fixed, jitter: 0 } }\n";
+    let handlers =
+        "  h: { source: app, url: https://h.example.com, retry: { max: 50, interval: 1s, backoff: fixed, jitter: 0 } }\n";
     let down = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let switch = Arc::clone(&down);
     let script = move |_: &Request, _| match switch.load(std::sync::atomic::Ordering::SeqCst) {

@@ -4,11 +4,12 @@
 
 mod api;
 mod attacks;
+mod cli;
 mod config;
-mod engine;
-mod floors;
 mod conformance;
 mod delivery;
+mod engine;
 mod faults;
+mod floors;
 mod support;
 mod vectors;

@@ -76,7 +76,9 @@ fn published_signatures_verify_and_forgeries_do_not() {
             headers
         };
         let body = form.unwrap_or_else(|| text("body").to_owned());
-        let request = |signature: Option<&str>, body: &str| Raw::new(uri.clone(), url.origin().ascii_serialization(), headers(signature), body.to_owned());
+        let request = |signature: Option<&str>, body: &str| {
+            Raw::new(uri.clone(), url.origin().ascii_serialization(), headers(signature), body.to_owned())
+        };
         let at = ["X-Slack-Request-Timestamp", "webhook-timestamp"].iter().find_map(|h| vector["headers"][*h].as_str());
         let now = Timestamp::from_seconds(at.map_or(0, |t| t.parse().unwrap())).unwrap();
         let (secrets, options) = ([Secret::new(text("secret"))], SignatureOptions::default());

@@ -124,11 +124,13 @@ fn equal_values(a: &Value, b: &Value) -> bool {
 
 fn ordered(value: &Value, order: Order, right: &Right, scope: &Scope<'_>) -> bool {
     let Value::Number(number) = value else { return false };
-    let against = |other: &Number| match (compare(number, other), order) {
-        (Some(Ordering::Less), Order::Less | Order::LessOrEqual) => true,
-        (Some(Ordering::Greater), Order::Greater | Order::GreaterOrEqual) => true,
-        (Some(Ordering::Equal), Order::LessOrEqual | Order::GreaterOrEqual) => true,
-        _ => false,
+    let against = |other: &Number| {
+        matches!(
+            (compare(number, other), order),
+            (Some(Ordering::Less), Order::Less | Order::LessOrEqual)
+                | (Some(Ordering::Greater), Order::Greater | Order::GreaterOrEqual)
+                | (Some(Ordering::Equal), Order::LessOrEqual | Order::GreaterOrEqual)
+        )
     };
     match right {
         Right::Literal(literal) => literal.number.as_ref().is_some_and(against),

@@ -20,7 +20,7 @@ impl Query {
     /// # Errors
     /// 422 that names the parameter.
     pub fn read(query: RawQuery, known: &[&str]) -> Result<Self, Refusal> {
-        let text = query.0.unwrap_or_else(String::new);
+        let text = query.0.as_deref().unwrap_or("");
         let mut pairs: Vec<(String, String)> = Vec::new();
         for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
             if !known.contains(&&*name) {

@@ -35,8 +35,8 @@ impl Provider for Discord {
     fn sign(&self, request: &mut Raw, scheme: &Scheme<'_>) {
         let time = check::now_seconds(scheme.now);
         let message = [time.as_bytes(), request.bytes()].concat();
-        let seed = scheme.secrets.first().and_then(|s| hex::decode(s.expose()).ok()).unwrap_or_else(Vec::new);
-        if let Some(signature) = check::ed25519_sign(&seed, &message) {
+        let seed = scheme.secrets.first().and_then(|s| hex::decode(s.expose()).ok());
+        if let Some(signature) = seed.and_then(|seed| check::ed25519_sign(&seed, &message)) {
             check::set(request, TIME, &time);
             check::set(request, HEADER, &hex::encode(signature));
         }

@@ -3,9 +3,9 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 
-use crate::decide::signature::signature;
 use super::*;
 use crate::config::source::SignatureOptions;
+use crate::decide::signature::signature;
 use crate::ingress::provider::{Reason, Scheme};
 use crate::ingress::raw::Raw;
 use crate::model::{Secret, Timestamp};

@@ -105,7 +105,10 @@ fn hostile_texts_are_refused_quickly_and_with_a_place() {
 fn an_overlay_and_its_env_file_merge_over_the_base() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-    write("tidehook.yaml", "sources:\n  app: { type: event }\nhandlers:\n  a: { source: app, url: \"http://a:1/\", events: [x] }\n");
+    write(
+        "tidehook.yaml",
+        "sources:\n  app: { type: event }\nhandlers:\n  a: { source: app, url: \"http://a:1/\", events: [x] }\n",
+    );
     write("tidehook.prod.yaml", "handlers:\n  a: { url: \"${A_URL}\" }\napi: { auth_token: \"${TOKEN}\" }\n");
     write(".env.prod", "# comment\nA_URL=https://a.example.com/prod\nTOKEN='from the file'\n");
     let config = good(dir.path().join("tidehook.yaml"), &[("TOKEN", "from the environment")], Some("prod"));
@@ -146,6 +149,125 @@ fn the_editor_schema_agrees_with_the_reader() {
     assert!(written == schema, "docs/tidehook.schema.json is old: `cargo run -- schema > docs/tidehook.schema.json`");
 }
 
+#[test]
+fn the_reference_is_the_list_of_keys() {
+    let written = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md")).unwrap();
+    let is_new = written.trim_end() == tidehook::config::reference::reference().trim_end();
+    assert!(is_new, "docs/configuration.md is old: `cargo run -- schema --reference > docs/configuration.md`");
+}
+
+/// The codes that the sources of a folder use.
+fn codes(folder: &str, marks: &[&str]) -> std::collections::BTreeSet<String> {
+    let mut found = std::collections::BTreeSet::new();
+    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path()));
+            continue;
+        }
+        let text: String = std::fs::read_to_string(path).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+        for mark in marks {
+            for (at, _) in text.match_indices(mark) {
+                let rest = text[at + mark.len()..].trim_start();
+                let Some(rest) = rest.strip_prefix('"') else { continue };
+                let code: String =
+                    rest.chars().take_while(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '_').collect();
+                if rest[code.len()..].starts_with('"') {
+                    found.insert(code);
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_code_is_explained() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors.md")).unwrap();
+    let of_files = codes("src/config", &[".error(", ".warn(", "code:", "problem(", "Severity::Error,", "Severity::Warning,"]);
+    let of_requests = codes(
+        "src/http",
+        &[
+            "StatusCode::UNAUTHORIZED,",
+            "StatusCode::NOT_FOUND,",
+            "StatusCode::BAD_REQUEST,",
+            "StatusCode::UNPROCESSABLE_ENTITY,",
+            "StatusCode::PAYLOAD_TOO_LARGE,",
+            "StatusCode::SERVICE_UNAVAILABLE,",
+            "StatusCode::INTERNAL_SERVER_ERROR,",
+            "StatusCode::CONFLICT,",
+            "StatusCode::FORBIDDEN,",
+            "StatusCode::METHOD_NOT_ALLOWED,",
+            "StatusCode::REQUEST_TIMEOUT,",
+            "StatusCode::TOO_MANY_REQUESTS,",
+            "StatusCode::UNSUPPORTED_MEDIA_TYPE,",
+        ],
+    );
+    assert!(of_files.len() > 30 && of_requests.len() > 10, "{of_files:?} {of_requests:?}");
+    let of_deliveries = [
+        "dns",
+        "connect",
+        "blocked_address",
+        "tls",
+        "timeout",
+        "protocol",
+        "redirect_not_followed",
+        "status",
+        "compose",
+        "crash_suspect",
+        "expired",
+        "interrupted",
+        "response_too_large",
+    ];
+    let of_rejections = [
+        "signature_missing",
+        "signature_malformed",
+        "signature_wrong",
+        "signature_stale",
+        "address_not_allowed",
+        "not_utf8",
+        "schema",
+    ];
+    let all = of_files.iter().chain(&of_requests).map(String::as_str).chain(of_deliveries).chain(of_rejections);
+    let missing: Vec<&str> = all.filter(|code| !page.contains(&format!("`{code}`"))).collect();
+    assert!(missing.is_empty(), "docs/errors.md does not explain {missing:?}");
+}
+
+#[test]
+fn every_function_and_provider_is_documented() {
+    let read = |page: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+    let (expressions, providers) = (read("docs/expressions.md"), read("docs/providers.md"));
+    for function in tidehook::decide::function::FUNCTIONS {
+        assert!(expressions.contains(&format!("`{}(", function.name)), "docs/expressions.md lacks {}", function.name);
+    }
+    for provider in tidehook::ingress::PROVIDERS {
+        assert!(providers.contains(&format!("`{}`", provider.name())), "docs/providers.md lacks {}", provider.name());
+    }
+}
+
+#[test]
+fn every_example_loads_without_a_warning() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut count = 0;
+    for file in std::fs::read_dir(dir).unwrap().map(|f| f.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "yaml"))
+    {
+        let variables = [
+            "STRIPE_WEBHOOK_SECRET",
+            "GITHUB_WEBHOOK_SECRET",
+            "API_TOKEN",
+            "DELIVERY_SECRET",
+            "PARTNER_SECRET",
+            "PARTNER_SECRET_OLD",
+        ];
+        let variables = variables.iter().map(|v| ((*v).to_owned(), "plainly-fictional".to_owned())).collect();
+        let loaded = read(file.clone(), Request { variables, strict: true, ..Request::default() });
+        assert!(loaded.problems.list.is_empty(), "{}", loaded.problems.render(false));
+        assert!(loaded.config.unwrap().cannot_run().is_empty());
+        count += 1;
+    }
+    assert!(count >= 4, "the examples are there");
+}
+
 /// The variables of `../shared/seed-configs`, plainly fictional.
 const SEED_VARIABLES: [(&str, &str); 13] = [
     ("STRIPE_WEBHOOK_SECRET", "fictional"),
@@ -166,9 +288,14 @@ const SEED_VARIABLES: [(&str, &str); 13] = [
 #[test]
 fn every_seed_configuration_loads_unchanged() {
     let Some(seeds) = shared("seed-configs") else { return };
-    for name in
-        ["01-webhook-fanout", "02-tenant-provision", "03-deploy", "03-deploy.templates", "04-alert-remediation", "05-terraform-post-apply"]
-    {
+    for name in [
+        "01-webhook-fanout",
+        "02-tenant-provision",
+        "03-deploy",
+        "03-deploy.templates",
+        "04-alert-remediation",
+        "05-terraform-post-apply",
+    ] {
         let config = good(seeds.join(format!("{name}.yaml")), &SEED_VARIABLES[..6], None);
         let runs = config.cannot_run().is_empty();
         assert_eq!(runs, name == "01-webhook-fanout", "{name}: {:?}", config.cannot_run());

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use tidehook::decide::breaker::OPEN_FOR;
+use tidehook::decide::fair::Slots;
 use tidehook::decide::settle::Finish;
 use tidehook::model::{LaneId, LaneSpec};
-use tidehook::decide::fair::Slots;
 use tidehook::store::Ask;
 
 use super::build::*;

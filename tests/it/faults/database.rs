@@ -83,7 +83,8 @@ async fn a_bad_signature_is_told_apart_from_an_outage() {
     cluster.down("immediate");
     // One request to learn of the outage.
     post(&home, "/events/app/x").await.unwrap();
-    let forged = client().post(home.url("/webhooks/hub")).header("x-hub-signature-256", "sha256=00").body("{}").send().await.unwrap();
+    let forged =
+        client().post(home.url("/webhooks/hub")).header("x-hub-signature-256", "sha256=00").body("{}").send().await.unwrap();
     assert_eq!(forged.status(), 401);
     drop(server);
 }

@@ -52,7 +52,9 @@ fn results(attempts: &[Value]) -> Vec<(u64, &str)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_success_changes_nothing_after_another_success() {
-    let Some((job, attempts, receiver)) = overtaken("/slowseq/1000/200,200", "retry: { max: 5 }", "completed").await else { return };
+    let Some((job, attempts, receiver)) = overtaken("/slowseq/1000/200,200", "retry: { max: 5 }", "completed").await else {
+        return;
+    };
     assert_eq!((job["status"].as_str(), job["attempt"].as_u64()), (Some("completed"), Some(2)));
     assert_eq!(results(&attempts), [(1, "stale"), (2, "delivered")]);
     assert_eq!(receiver.got().len(), 3, "one more than the two events needed");
@@ -60,7 +62,8 @@ async fn a_late_success_changes_nothing_after_another_success() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_failure_changes_nothing_after_a_success() {
-    let Some((job, attempts, receiver)) = overtaken("/slowseq/1000/500,200", "retry: { max: 5, interval: 100ms }", "completed").await
+    let Some((job, attempts, receiver)) =
+        overtaken("/slowseq/1000/500,200", "retry: { max: 5, interval: 100ms }", "completed").await
     else {
         return;
     };

@@ -236,6 +236,7 @@ async fn answer(stream: &mut TcpStream, path: &str, delivery: &str, log: &Log) -
         "continue" => [b"HTTP/1.1 100 Continue\r\n\r\n".repeat(10_000), plain(200, "", b"{}")].concat(),
         _ => plain(200, "", b"{}"),
     };
-    let goes_on = matches!(kind, "" | "ok" | "status" | "seq" | "slow" | "slowseq" | "ra" | "nul" | "badutf8" | "redir" | "canary");
+    let goes_on =
+        matches!(kind, "" | "ok" | "status" | "seq" | "slow" | "slowseq" | "ra" | "nul" | "badutf8" | "redir" | "canary");
     stream.write_all(&bytes).await.is_ok() && goes_on
 }

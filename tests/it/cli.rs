@@ -1,0 +1,191 @@
+//! The command line as scripts and people use it: exit codes, standard output, standard error.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::endpoint::Endpoint;
+use crate::support::process::{Home, binary};
+
+fn run_in(dir: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(binary());
+    command.args(arguments).current_dir(dir).env_remove("DATABASE_URL").env_remove("RUST_LOG");
+    command.envs(variables.iter().copied());
+    command.output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn every_template_is_a_file_that_loads() {
+    let names = std::iter::once("event").chain(tidehook::ingress::PROVIDERS.iter().map(|p| p.name()));
+    for name in names {
+        let dir = tempfile::tempdir().unwrap();
+        let made = run_in(dir.path(), &["init", "-t", name], &[]);
+        assert!(made.status.success(), "{name}: {}", err(&made));
+        let variable = format!("{}_WEBHOOK_SECRET", name.to_uppercase().replace('-', "_"));
+        let secret = if name == "discord" { "00".repeat(32) } else { "plainly-fictional".into() };
+        let checked = run_in(dir.path(), &["validate", "--env", "local", "--strict"], &[(&variable, &secret)]);
+        assert!(checked.status.success(), "{name}: {}{}", out(&checked), err(&checked));
+        let again = run_in(dir.path(), &["init", "-t", name], &[]);
+        assert_eq!(again.status.code(), Some(1), "{name} is not overwritten");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let wrong = run_in(dir.path(), &["init", "-t", "gihub"], &[]);
+    assert!(err(&wrong).contains("did you mean `github`?"), "{}", err(&wrong));
+}
+
+#[test]
+fn exit_codes_tell_scripts_what_happened() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |text: &str| std::fs::write(dir.path().join("tidehook.yaml"), text).unwrap();
+    let code = |arguments: &[&str]| run_in(dir.path(), arguments, &[]).status.code();
+    assert_eq!(code(&["validate"]), Some(2), "no file");
+    write("sources: { a: { typ: event } }\n");
+    assert_eq!(code(&["validate"]), Some(2), "a mistake");
+    assert_eq!(code(&["start"]), Some(2));
+    assert_eq!(code(&["nonsense"]), Some(2));
+    write("sources: { a: { type: webhook } }\n");
+    assert_eq!(code(&["check"]), Some(0), "a warning");
+    assert_eq!(code(&["check", "--strict"]), Some(2));
+    assert_eq!(code(&["events", "list"]), Some(1), "no database yet");
+    assert_eq!(code(&["--version"]), Some(0));
+    assert_eq!(code(&["send", "--version"]), Some(0));
+}
+
+#[test]
+fn a_file_is_checked_as_data_too() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("qhook.yaml"), "sources: { a: { typ: event } }\nqueues: {}\n").unwrap();
+    let checked = run_in(dir.path(), &["validate", "--json"], &[]);
+    let report: Value = serde_json::from_str(&out(&checked)).unwrap();
+    assert_eq!((report["valid"].as_bool(), report["file"].as_str()), (Some(false), Some("qhook.yaml")));
+    let problem = &report["problems"].as_array().unwrap().iter().find(|p| p["code"] == "unknown_key").unwrap();
+    assert_eq!(problem["place"], "qhook.yaml:1:17");
+    assert_eq!(problem["help"], "did you mean `type`?");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_verbs_work_with_a_running_server_and_without() {
+    let receiver = Endpoint::start().await;
+    let text = format!(
+        "database: {{ url: \"sqlite:{{dir}}/x.db\" }}
+server: {{ bind: 127.0.0.1, port: {{port}}, allow_private_urls: true }}
+api: {{ auth_token: plainly-fictional }}
+sources:
+  app: {{ type: event }}
+  github: {{ type: webhook, verify: github, secret: fictional }}
+  walled: {{ type: webhook, verify: hmac, secret: x, allowed_ips: [192.0.2.1] }}
+handlers:
+  ok: {{ source: app, url: \"{}\", filter: $.id > 1 }}
+  bad: {{ source: github, url: \"{}\", retry: {{ max: 1 }} }}
+",
+        receiver.url("/ok"),
+        receiver.url("/status/500")
+    );
+    let home = Home::new(&text);
+    let run = |arguments: &[&str]| run_in(home.dir.path(), arguments, &[]);
+    let dry = run(&["send", "app", "order.paid", "{\"id\":1}", "--dry-run"]);
+    assert!(out(&dry).contains("does not  ok: `$.id > 1` does not hold: it saw 1"), "{}", out(&dry));
+    assert!(out(&dry).contains("No jobs created (dry-run)."));
+    let nobody = run(&["send", "app", "order.paid"]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(err(&nobody).contains("is the server running?"), "{}", err(&nobody));
+
+    let server = home.start().await;
+    let sent = run(&["send", "app", "order.paid", "{\"id\":2}", "--json"]);
+    let answer: Value = serde_json::from_str(&out(&sent)).unwrap();
+    assert_eq!((answer["status"].as_u64(), answer["body"]["jobs_created"].as_u64()), (Some(202), Some(1)));
+    let event = answer["body"]["event_id"].as_str().unwrap().to_owned();
+    let signed = run(&["send", "-s", "github", "-t", "push"]);
+    assert!(
+        out(&signed).contains("Status: 200 OK") && out(&signed).contains("Jobs created: 1"),
+        "{}{}",
+        out(&signed),
+        err(&signed)
+    );
+    let refused = run(&["send", "walled", "x"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(out(&refused).contains("IP not allowed"), "{}", out(&refused));
+    receiver.until_count(2).await;
+    let dead = async {
+        while !out(&run(&["jobs", "list", "--status", "dead"])).contains("HTTP 500") {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(crate::support::endpoint::PATIENCE, dead).await.unwrap();
+    let seen = out(&run(&["inspect", &event]));
+    for part in [event.as_str(), "order.paid", "{\"id\":2}", "handler ok", "completed", "delivered  HTTP 200"] {
+        assert!(seen.contains(part), "{part} is missing in {seen}");
+    }
+    assert!(out(&run(&["jobs", "retry"])).contains("1 dead job(s) queued for retry."));
+    receiver.until_count(3).await;
+    assert!(out(&run(&["lanes", "pause", "ok"])).is_empty());
+    assert!(out(&run(&["lanes", "list"])).contains("paused"));
+    assert!(out(&run(&["rejections"])).contains("address_not_allowed"));
+    let remote = run(&["events", "list", "--remote", &home.url(""), "--token", "wrong"]);
+    assert!(err(&remote).contains("Invalid token"), "{}", err(&remote));
+    server.stop().await;
+
+    // The same verbs over the database itself.
+    let events: Value = serde_json::from_str(&out(&run(&["events", "list", "--json"]))).unwrap();
+    assert_eq!(events["events"].as_array().unwrap().len(), 2);
+    assert!(out(&run(&["lanes", "list"])).contains("paused"));
+    assert!(run(&["lanes", "resume", "ok"]).status.success());
+    assert!(run(&["migrate"]).status.success());
+    let missing = run(&["inspect", "01AAAAAAAAAAAAAAAAAAAAAAAA"]);
+    assert_eq!((missing.status.code(), err(&missing).contains("event not found")), (Some(1), true));
+}
+
+#[test]
+fn dev_shows_one_event_on_its_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let shown = run_in(dir.path(), &["dev", "--once", "--port", "0"], &[]);
+    let text = out(&shown);
+    assert!(shown.status.success(), "{text}{}", err(&shown));
+    let steps =
+        ["sent", "verified", "accepted", "routed", "attempt 1", "HTTP 503", "retry in 1s", "attempt 2", "HTTP 200", "delivered"];
+    let mut from = 0;
+    for step in steps {
+        let at = text[from..].find(step).unwrap_or_else(|| panic!("`{step}` is missing after {from} in\n{text}"));
+        from += at;
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "it leaves nothing behind");
+}
+
+#[test]
+fn the_readme_runs() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let blocks = readme.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let lines: Vec<&str> = blocks.flat_map(str::lines).filter_map(|line| line.strip_prefix("$ ")).collect();
+    assert!(lines.len() >= 8, "the README has commands");
+    let dir = tempfile::tempdir().unwrap();
+    let mut variables: Vec<(String, String)> = Vec::new();
+    for line in lines {
+        if let Some(set) = line.strip_prefix("export ") {
+            let (name, value) = set.split_once('=').unwrap();
+            variables.push((name.into(), value.into()));
+            continue;
+        }
+        let words: Vec<&str> =
+            line.strip_prefix("tidehook ").unwrap_or_else(|| panic!("`{line}` is not tidehook's")).split(' ').collect();
+        let set: Vec<(&str, &str)> = variables.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let ran = run_in(dir.path(), &words, &set);
+        assert!(ran.status.success(), "`{line}` ended with {}: {}{}", ran.status, out(&ran), err(&ran));
+    }
+    // The two commands that do all set-up are there as CI runs them.
+    assert!(readme.contains("cargo run --release -- dev") && readme.contains("scripts/test.sh"));
+    // Each YAML block loads.
+    for (n, block) in readme.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).enumerate() {
+        std::fs::write(dir.path().join("block.yaml"), block).unwrap();
+        let checked = run_in(dir.path(), &["validate", "-c", "block.yaml"], &[("STRIPE_WEBHOOK_SECRET", "fictional")]);
+        assert!(checked.status.success(), "block {n}: {}", err(&checked));
+    }
+}
