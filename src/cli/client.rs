@@ -57,9 +57,7 @@ impl Client {
         match server::open_store(&config).await {
             Ok(store) => Self::here(config, store, token).await,
             // The lock says that a process of this machine has the file; it is asked.
-            Err(store::Error::Corrupt(why)) if server::is_embedded(&config) && why.contains("in use by another") => {
-                Ok(Self::http(context::local_url(&config), token)?)
-            }
+            Err(store::Error::InUse(_)) => Ok(Self::http(context::local_url(&config), token)?),
             Err(error) => Err(error.into()),
         }
     }
@@ -72,7 +70,8 @@ impl Client {
     }
 
     async fn here(config: Config, store: Arc<dyn store::Store>, token: Option<String>) -> Result<Self, Failed> {
-        store.migrate().await?;
+        // A look must not change a schema that a running server may depend on.
+        store.totals().await.context("the database cannot be read; has `tidehook migrate` been run?")?;
         let engine = server::engine(Arc::new(config), store, Arc::new(Local::default()))?;
         Ok(Self { way: Way::Here(router(State::new(engine))), token })
     }

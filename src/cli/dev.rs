@@ -12,7 +12,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::client::Client;
 use super::signals::Signals;
 use super::timeline::Timeline;
-use super::{Done, Failed, print, receiver, send};
+use super::{Done, Failed, Global, print, receiver, send};
 use crate::config::load::from_texts;
 use crate::config::problem::Text;
 use crate::config::{Config, Problems};
@@ -34,7 +34,7 @@ pub(super) struct Dev {
 const SOURCE: &str = "github";
 const EVENT: &str = "push";
 
-pub(super) async fn run(dev: Dev) -> Done {
+pub(super) async fn run(dev: Dev, global: &Global) -> Done {
     let mut signals = Signals::listen()?;
     let dir = tempfile::Builder::new().prefix("tidehook-dev-").tempdir().context("a temporary directory is needed")?;
     let receiver = receiver::start().await.context("the receiver cannot listen")?;
@@ -53,10 +53,11 @@ pub(super) async fn run(dev: Dev) -> Done {
     };
     let server = Server::start_on(listener, config).await?;
     let mut moments = server.engine().feed().follow();
-    introduce(&path, port, &receiver.to_string());
-
-    let timeline = Timeline::begin();
-    timeline.say("sent", "a sample: a GitHub push, signed with the secret of the configuration");
+    let timeline = Timeline::begin(global.json);
+    if !global.json {
+        introduce(&path, port, &receiver.to_string());
+        timeline.say("sent", "a sample: a GitHub push, signed with the secret of the configuration");
+    }
     let ready = send::ready(&raw);
     let client = Client::http(format!("http://127.0.0.1:{port}"), None)?;
     let posted = tokio::spawn(async move { client.request(Method::POST, &ready.path, ready.headers, ready.body).await });
@@ -75,7 +76,9 @@ pub(super) async fn run(dev: Dev) -> Done {
                     if dev.once {
                         break;
                     }
-                    invite(&path, port);
+                    if !global.json {
+                        invite(&path, port);
+                    }
                 }
             }
             Err(RecvError::Lagged(missed)) => print::note(&format!("… {missed} moments went by too fast to show")),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use serde_json::json;
 
 use super::{Done, Global, context, print};
 use crate::ingress::PROVIDERS;
@@ -44,6 +45,11 @@ pub(super) fn run(init: &Init, global: &Global) -> Done {
     }
     write(&path, &text)?;
     write(&local, LOCAL)?;
+    if global.json {
+        let files = [path.display().to_string(), local.display().to_string()];
+        print::json(&json!({ "created": files, "template": template }));
+        return Ok(());
+    }
     print::note(&format!("Created {} and {} (template: {template})", path.display(), local.display()));
     if template != "event" && template != "default" {
         print::note(&format!("Set {} to the provider's signing secret.", variable(template)));

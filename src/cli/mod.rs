@@ -143,7 +143,7 @@ pub async fn run(cli: Cli) -> ExitCode {
 async fn dispatch(cli: Cli) -> Done {
     let global = cli.global;
     match cli.verb {
-        Verb::Dev(verb) => dev::run(verb).await,
+        Verb::Dev(verb) => dev::run(verb, &global).await,
         Verb::Start => start::run(&global).await,
         Verb::Validate => validate::run(&global),
         Verb::Init(verb) => init::run(&verb, &global),

@@ -10,12 +10,15 @@ use crate::model::time::show_duration;
 use crate::observe::feed::{Moment, Next};
 
 /// Prints moments with the time since it began.
-pub(super) struct Timeline(Instant);
+pub(super) struct Timeline {
+    began: Instant,
+    as_json: bool,
+}
 
 impl Timeline {
-    /// Begins now.
-    pub(super) fn begin() -> Self {
-        Self(Instant::now())
+    /// Begins now; for people, or one JSON object a line.
+    pub(super) fn begin(as_json: bool) -> Self {
+        Self { began: Instant::now(), as_json }
     }
 
     /// A line of one's own.
@@ -25,6 +28,10 @@ impl Timeline {
 
     /// A moment, as one line or more.
     pub(super) fn tell(&self, moment: &Moment) {
+        if self.as_json {
+            print::line(&moment.json().to_string());
+            return;
+        }
         let (good, bad, plain) = (AnsiColor::Green.on_default(), AnsiColor::Yellow.on_default(), Style::new());
         match moment {
             Moment::Accepted { event, source, kind, verified, duplicate, handlers } => {
@@ -59,7 +66,7 @@ impl Timeline {
     }
 
     fn line(&self, style: Style, word: &str, text: &str) {
-        print::line(&format!("{:>8.3}s  {style}{word:<10}{style:#} {text}", self.0.elapsed().as_secs_f64()));
+        print::line(&format!("{:>8.3}s  {style}{word:<10}{style:#} {text}", self.began.elapsed().as_secs_f64()));
     }
 }
 

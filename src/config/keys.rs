@@ -82,7 +82,7 @@ static DATABASE: [Key; 7] = [
     key("d1_endpoint", Takes::Text, "Cloudflare D1"),
 ];
 
-static SERVER: [Key; 12] = [
+static SERVER: [Key; 13] = [
     key("port", Takes::Number(0, 65535), "Listen port (8888)"),
     key("bind", Takes::Text, "Listen address (0.0.0.0)"),
     key("public_url", Takes::Url, "The base URL as the outside sees it"),
@@ -91,6 +91,7 @@ static SERVER: [Key; 12] = [
     key("ip_rate_limit", Takes::Number(0, ANY), "Requests per second and client address; 0 is off"),
     key("allow_private_urls", Takes::Bool, "Allow private and loopback URLs (development only)"),
     key("allowed_private_hosts", Takes::Texts, "Host names, globs or networks that may be reached although private"),
+    key("denied_ports", Takes::Texts, "Ports that deliveries may not reach"),
     key("trust_proxy", Takes::Bool, "Take the client address from X-Forwarded-For"),
     key("trusted_proxies", Takes::Texts, "How many proxy hops to trust (1), or their networks"),
     key("skip_endpoint_verification", Takes::Bool, "Outbound endpoints start active without a challenge"),

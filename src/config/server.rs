@@ -144,6 +144,7 @@ impl Server {
     pub(super) fn read(mut s: Section<'_>) -> Self {
         let mut policy = Policy { allow_private: s.bool("allow_private_urls").unwrap_or(false), ..Policy::default() };
         read_allowed(&mut s, &mut policy);
+        policy.denied_ports = read_ports(&mut s);
         let bind = s.text("bind").and_then(|text| match text.parse() {
             Ok(address) => Some(address),
             Err(_) => {
@@ -169,6 +170,20 @@ impl Server {
         s.finish();
         server
     }
+}
+
+fn read_ports(s: &mut Section<'_>) -> Vec<u16> {
+    let mut ports = Vec::new();
+    for entry in s.texts("denied_ports").unwrap_or_default() {
+        match entry.value.parse::<u16>() {
+            Ok(port) => ports.push(port),
+            Err(_) => {
+                let message = format!("`server.denied_ports` takes port numbers, not `{}`", entry.value);
+                s.error("wrong_type", "denied_ports", message);
+            }
+        }
+    }
+    ports
 }
 
 fn read_trust(s: &mut Section<'_>, trusts: bool) -> ProxyTrust {

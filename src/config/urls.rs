@@ -41,8 +41,8 @@ pub(super) fn call(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy) -
             s.problem(Severity::Error, "bad_url", key, message, Some(help.into()));
             None
         }
-        Err(UrlRefusal::Scheme | UrlRefusal::Port) => {
-            s.error("bad_url", key, format!("{who} URL '{text}' cannot be called"));
+        Err(why @ (UrlRefusal::Scheme | UrlRefusal::Port)) => {
+            s.error("bad_url", key, format!("{who} URL '{text}' cannot be called: {why}"));
             None
         }
     }

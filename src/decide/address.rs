@@ -28,6 +28,8 @@ pub struct Policy {
     pub hosts: Vec<String>,
     /// Networks that may be reached although private.
     pub networks: Networks,
+    /// Ports that may not be reached.
+    pub denied_ports: Vec<u16>,
 }
 
 /// What an address is.
@@ -140,7 +142,8 @@ impl Policy {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(UrlRefusal::UserInfo);
         }
-        if url.port() == Some(0) {
+        let port = url.port_or_known_default().unwrap_or(0);
+        if port == 0 || self.denied_ports.contains(&port) {
             return Err(UrlRefusal::Port);
         }
         let (host, address) = match url.host() {
@@ -177,15 +180,19 @@ impl Policy {
 }
 
 /// Why a URL as written is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UrlRefusal {
     /// Not http or https.
+    #[error("its scheme is neither http nor https")]
     Scheme,
     /// A user name or password in the URL.
+    #[error("it holds a user name or password")]
     UserInfo,
-    /// Port 0.
+    /// Port 0, or one of the denied ones.
+    #[error("its port may not be reached")]
     Port,
     /// A private, loopback or special address.
+    #[error("it is a private, loopback or special address")]
     Private,
 }
 
@@ -308,7 +315,7 @@ mod tests {
     fn exceptions_are_by_host_or_network() {
         let mut networks = Networks::default();
         networks.push("10.0.0.0/8").unwrap();
-        let policy = Policy { allow_private: false, hosts: vec!["*.corp.example".into(), "db.example".into()], networks };
+        let policy = Policy { allow_private: false, hosts: vec!["*.corp.example".into(), "db.example".into()], networks, denied_ports: Vec::new() };
         let ok = |host: &str, ip: &str| policy.judge(Author::Stranger, host, ip.parse().unwrap()).is_ok();
         assert!(ok("any.example", "10.2.3.4"));
         assert!(ok("a.corp.example", "192.168.0.1"));

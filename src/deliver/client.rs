@@ -116,9 +116,8 @@ impl Rules {
 
     /// A resolver is not asked about literal addresses, so they are judged here.
     fn judge_literal(&self, request: &Request) -> Result<(), Failure> {
-        if self.policy.judge_url(&request.url).is_err() {
-            return Err(Failure::Blocked(format!("{} is a private, loopback or special address", host_of(request))));
-        }
+        let host = request.url.host_str().unwrap_or("the URL");
+        self.policy.judge_url(&request.url).map_err(|why| Failure::Blocked(format!("{host}: {why}")))?;
         let address = match request.url.host() {
             Some(Host::Ipv4(v4)) => IpAddr::V4(v4),
             Some(Host::Ipv6(v6)) => IpAddr::V6(v6),
@@ -169,10 +168,6 @@ impl Deliver for Client {
             Err(_) => Outcome::Failed(Failure::Timeout(phase_of(phase.load(Ordering::Relaxed)))),
         }
     }
-}
-
-fn host_of(request: &Request) -> &str {
-    request.url.host_str().unwrap_or("the host")
 }
 
 /// Reads the body up to the cap. The status has arrived by now and counts, whatever becomes of the body.

@@ -72,7 +72,7 @@ impl Engine {
             Ok(Accepted::Conflict(event)) => return Err(NotAccepted::Conflict(event)),
             Err(Error::Full(_)) => return Err(NotAccepted::Full),
             Err(Error::Down(_)) => return Err(NotAccepted::Unavailable),
-            Err(error @ (Error::LeaseLost | Error::Corrupt(_))) => {
+            Err(error @ (Error::InUse(_) | Error::LeaseLost | Error::Corrupt(_))) => {
                 tracing::error!(source = told.source, %error, "An event cannot be stored.");
                 return Err(NotAccepted::Unstorable(error.to_string()));
             }

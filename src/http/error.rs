@@ -129,7 +129,7 @@ impl From<store::Error> for Refusal {
         match error {
             store::Error::Down(_) => Self::unavailable(),
             store::Error::Full(_) => Self::full(),
-            store::Error::LeaseLost | store::Error::Corrupt(_) => {
+            store::Error::InUse(_) | store::Error::LeaseLost | store::Error::Corrupt(_) => {
                 tracing::error!(%error, "A request failed in the store.");
                 Self::internal()
             }

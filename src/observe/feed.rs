@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
+use crate::model::time::millis;
 use crate::model::{EventId, JobId};
 
 /// Followers may fall this many moments behind.
@@ -56,6 +58,23 @@ pub enum Moment {
     },
 }
 
+impl Moment {
+    /// The moment as data, for programs that follow along.
+    pub fn json(&self) -> Value {
+        match self {
+            Self::Accepted { event, source, kind, verified, duplicate, handlers } => json!({
+                "moment": "accepted", "event": event.to_string(), "source": source, "type": kind, "verified": verified,
+                "duplicate": duplicate, "handlers": handlers,
+            }),
+            Self::Rejected { source, reason } => json!({ "moment": "rejected", "source": source, "reason": reason }),
+            Self::Tried { event, job, handler, attempt, status, error, took, next } => json!({
+                "moment": "tried", "event": event.to_string(), "job": job.to_string(), "handler": handler, "attempt": attempt,
+                "status": status, "error": error, "took_ms": millis(*took), "next": next.word(), "retry_in_ms": next.delay_ms(),
+            }),
+        }
+    }
+}
+
 /// What follows an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -67,6 +86,24 @@ pub enum Next {
     Dead,
     /// The lease was lost; someone else goes on.
     Stale,
+}
+
+impl Next {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::RetryIn(_) => "retry",
+            Self::Dead => "dead",
+            Self::Stale => "stale",
+        }
+    }
+
+    fn delay_ms(self) -> Option<i64> {
+        match self {
+            Self::RetryIn(after) => Some(millis(after)),
+            Self::Delivered | Self::Dead | Self::Stale => None,
+        }
+    }
 }
 
 /// Where moments are told.

@@ -1,4 +1,4 @@
-//! The few ways a store verb can fail; callers can do four things: wait, settle again, drop, report.
+//! The few ways a store verb can fail; callers can wait, ask the other process, settle again, drop or report.
 
 /// A store error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -9,6 +9,9 @@ pub enum Error {
     /// The database has no room left; nothing was stored.
     #[error("database is full: {0}")]
     Full(String),
+    /// The database belongs to another process.
+    #[error("{0}")]
+    InUse(String),
     /// The lease belongs to someone else by now; nothing was changed.
     #[error("the lease is lost")]
     LeaseLost,

@@ -113,6 +113,16 @@ async fn a_deadline_covers_the_whole_exchange_and_names_its_phase() {
 }
 
 #[tokio::test]
+async fn a_handshake_that_stalls_ends_at_the_deadline() {
+    // The receiver waits for a request and never speaks TLS.
+    let handlers = "  h: { source: app, url: \"https://{receiver}/ok\", timeout: 700ms, retry: { max: 1 } }\n";
+    let world = World::start(&with_handlers(handlers)).await;
+    let event = world.post("/events/app/x", &[], "{}").await.event();
+    let jobs = world.until_jobs(&event, "dead").await;
+    assert_eq!(jobs[0]["last_error"], "timed out while connecting");
+}
+
+#[tokio::test]
 async fn a_broken_answer_is_one_typed_failure() {
     for (path, code) in [
         ("/rst", "protocol"),

@@ -28,7 +28,7 @@ pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Valu
         until: query.instant("until")?,
         after: query.parsed("after", "an event id", |t| t.parse().ok())?,
     };
-    let mut events = engine.health().learn(engine.store().events(&filter, and_one(page)).await)?;
+    let mut events = engine.store().events(&filter, and_one(page)).await?;
     let has_more = has_more(&mut events, page);
     let event = |e: &Event| {
         json!({ "id": e.id.to_string(), "source": e.source, "event_type": e.kind, "unique_key": e.unique_key,
@@ -41,7 +41,7 @@ pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Valu
 pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     let missing = || Refusal::not_found("event not found");
     let id: EventId = id.parse().map_err(|_| missing())?;
-    let mut found = engine.health().learn(engine.store().events_by_id(&[id]).await)?;
+    let mut found = engine.store().events_by_id(&[id]).await?;
     let event = found.remove(&id).ok_or_else(missing)?;
     let jobs = jobs_of(&engine, id).await?;
     let payload = match event.body.json() {
@@ -76,5 +76,5 @@ pub async fn jobs(
 
 async fn jobs_of(engine: &Engine, event: EventId) -> Result<Vec<Job>, Refusal> {
     let filter = JobFilter { event: Some(event), ..JobFilter::default() };
-    Ok(engine.health().learn(engine.store().jobs(&filter, JOBS).await)?)
+    Ok(engine.store().jobs(&filter, JOBS).await?)
 }

@@ -75,7 +75,7 @@ pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Valu
         event: None,
         after: query.parsed("after", "a job id", |t| t.parse().ok())?,
     };
-    let mut jobs = engine.health().learn(engine.store().jobs(&filter, and_one(page)).await)?;
+    let mut jobs = engine.store().jobs(&filter, and_one(page)).await?;
     let has_more = has_more(&mut jobs, page);
     Ok(Json(json!({ "jobs": jobs.iter().map(|j| summary(&engine, j)).collect::<Vec<_>>(), "has_more": has_more })))
 }
@@ -83,7 +83,7 @@ pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Valu
 async fn find(engine: &Engine, id: &str) -> Result<Job, Refusal> {
     let missing = || Refusal::not_found("job not found");
     let id: JobId = id.parse().map_err(|_| missing())?;
-    engine.health().learn(engine.store().job(id).await)?.ok_or_else(missing)
+    engine.store().job(id).await?.ok_or_else(missing)
 }
 
 /// `GET /api/jobs/{id}`
@@ -94,7 +94,7 @@ pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>, query: RawQu
     let mut shown = summary(&engine, &job);
     shown["url"] = json!(url_of(&engine, &job));
     if with_attempts {
-        let attempts = engine.health().learn(engine.store().attempts(job.id).await)?;
+        let attempts = engine.store().attempts(job.id).await?;
         shown["attempts"] = attempts.iter().map(attempt).collect();
     }
     Ok(Json(shown))
@@ -103,7 +103,7 @@ pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>, query: RawQu
 /// `GET /api/jobs/{id}/attempts`
 pub async fn attempts(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     let job = find(&engine, &id).await?;
-    let attempts = engine.health().learn(engine.store().attempts(job.id).await)?;
+    let attempts = engine.store().attempts(job.id).await?;
     Ok(Json(json!({ "attempts": attempts.iter().map(attempt).collect::<Vec<_>>() })))
 }
 
@@ -130,7 +130,7 @@ pub async fn retry_all(Allowed(engine): Allowed, query: RawQuery) -> Result<Json
     };
     let handler = query.text("handler").map(str::to_owned);
     let which = Retry::All { state, handler: handler.clone() };
-    let retried = engine.health().learn(engine.store().retry(&which).await)?;
+    let retried = engine.store().retry(&which).await?;
     engine.wake();
     Ok(Json(json!({ "retried": retried, "status": status, "handler": handler })))
 }
@@ -138,7 +138,7 @@ pub async fn retry_all(Allowed(engine): Allowed, query: RawQuery) -> Result<Json
 /// `POST /api/jobs/{id}/retry`: a dead or cancelled job again, with a fresh budget.
 pub async fn retry(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     let job = find(&engine, &id).await?;
-    let retried = engine.health().learn(engine.store().retry(&Retry::One(job.id)).await)?;
+    let retried = engine.store().retry(&Retry::One(job.id)).await?;
     if retried == 0 {
         return Err(conflict(&job, "only a dead job can be tried again"));
     }
@@ -149,7 +149,7 @@ pub async fn retry(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<J
 /// `POST /api/jobs/{id}/cancel`: an open job is called off.
 pub async fn cancel(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     let job = find(&engine, &id).await?;
-    match engine.health().learn(engine.store().cancel(job.id).await)? {
+    match engine.store().cancel(job.id).await? {
         true => Ok(Json(json!({ "id": job.id.to_string(), "cancelled": true }))),
         false => Err(conflict(&job, "only an open job can be cancelled")),
     }

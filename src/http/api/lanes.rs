@@ -11,8 +11,8 @@ use crate::model::{Lane, LaneId};
 
 /// `GET /api/lanes`
 pub async fn list(Allowed(engine): Allowed) -> Result<Json<Value>, Refusal> {
-    let now = engine.health().learn(engine.store().now().await)?;
-    let lanes = engine.health().learn(engine.store().lanes().await)?;
+    let now = engine.store().now().await?;
+    let lanes = engine.store().lanes().await?;
     let lane = |lane: &Lane| {
         let open_until = lane.breaker.open_until.filter(|until| *until > now);
         let state = match () {
@@ -38,7 +38,7 @@ pub async fn resume(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<
 
 async fn set(engine: &Engine, id: String, paused: bool) -> Result<Json<Value>, Refusal> {
     let lane = LaneId(id);
-    if !engine.health().learn(engine.store().pause(&lane, paused).await)? {
+    if !engine.store().pause(&lane, paused).await? {
         return Err(Refusal::not_found("lane not found"));
     }
     engine.wake();

@@ -10,8 +10,8 @@ use crate::store::Rejection;
 /// `GET /api/rejections`
 pub async fn list(Allowed(engine): Allowed) -> Result<Json<Value>, Refusal> {
     // What is counted in memory belongs to the answer.
-    engine.health().learn(engine.flush().await)?;
-    let rejections = engine.health().learn(engine.store().rejections().await)?;
+    engine.flush().await?;
+    let rejections = engine.store().rejections().await?;
     let rejection =
         |r: &Rejection| json!({ "source": r.source, "reason": r.reason, "count": r.count, "last_at": r.last_at.to_string() });
     Ok(Json(json!({ "rejections": rejections.iter().map(rejection).collect::<Vec<_>>() })))

@@ -74,7 +74,7 @@ fn lock(database: &std::path::Path) -> Result<File> {
     let file = open.map_err(|e| Error::Corrupt(format!("{} cannot be opened: {e}", path.display())))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Corrupt(format!(
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::InUse(format!(
             "{} is in use by another tidehook process; stop it first, or use Postgres to run several",
             database.display()
         ))),

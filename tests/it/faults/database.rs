@@ -73,6 +73,29 @@ async fn an_outage_is_answered_at_once_and_its_end_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_verified_to_its_name_and_authority() {
+    let Some((cluster, authority)) = Cluster::start_with_tls() else { return };
+    let receiver = Endpoint::start().await;
+    let verified = format!("{}?sslmode=verify-full&sslrootcert={}", cluster.url(), authority.display());
+    let home = Home::new(&config(&verified, &receiver, "/ok", ""));
+    let server = home.start().await;
+    let event = post(&home, "/events/app/x").await.unwrap().1["event_id"].as_str().unwrap().to_owned();
+    until(&home, &event, "completed").await;
+    server.stop().await;
+    // The system's authorities did not sign it.
+    let unknown = Home::new(&config(&format!("{}?sslmode=verify-full", cluster.url()), &receiver, "/ok", ""));
+    let refused = unknown.spawn();
+    let told = async {
+        while !unknown.log().contains("certificate") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(crate::support::endpoint::PATIENCE, told).await.unwrap();
+    assert!(client().get(unknown.url("/livez")).send().await.is_err(), "it does not run");
+    drop(refused);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bad_signature_is_told_apart_from_an_outage() {
     let Some(cluster) = Cluster::start() else { return };
     let receiver = Endpoint::start().await;

@@ -45,6 +45,35 @@ impl Cluster {
         Some(cluster)
     }
 
+    /// A server that speaks TLS with a certificate for 127.0.0.1; the path of the certificate that signed it.
+    pub fn start_with_tls() -> Option<(Self, PathBuf)> {
+        let cluster = Self::start()?;
+        cluster.down("fast");
+        let made = Command::new("openssl").arg("version").output();
+        if made.is_err() {
+            assert!(std::env::var_os("TIDEHOOK_TEST_ALL").is_none(), "this test needs the openssl program");
+            return None;
+        }
+        let script = "set -e
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test-ca -keyout ca.key -out ca.crt
+openssl req -newkey rsa:2048 -nodes -subj /CN=127.0.0.1 -keyout data/server.key -out server.csr
+printf 'subjectAltName=IP:127.0.0.1' > san
+openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile san -out data/server.crt
+chmod 600 data/server.key
+echo \"ssl = on\" >> data/postgresql.conf
+echo \"hostssl all all 127.0.0.1/32 trust\" > data/pg_hba.conf";
+        let mut command = Command::new("sh");
+        if let Some(user) = cluster.user {
+            command = Command::new("runuser");
+            command.args(["-u", user, "--", "sh"]);
+        }
+        let output = command.args(["-c", script]).current_dir(cluster.dir.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        cluster.up();
+        let authority = cluster.dir.path().join("ca.crt");
+        Some((cluster, authority))
+    }
+
     fn data(&self) -> String {
         self.dir.path().join("data").display().to_string()
     }
