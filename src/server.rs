@@ -133,17 +133,16 @@ impl Server {
             Driver::Postgres => Arc::new(postgres::Postgres::start(&database_url(&config)).map_err(StartError::Machine)?),
             Driver::Sqlite | Driver::Mysql | Driver::D1 => Arc::new(Local::default()),
         };
-        let store = ready_store(&config).await?;
-        for weakness in store.weaknesses().await? {
-            tracing::warn!("{weakness}");
-        }
-        let engine = engine(Arc::clone(&config), store, wake)?;
-        engine.prepare(is_embedded(&config)).await?;
+        let engine = engine(Arc::clone(&config), open_store(&config).await?, wake)?;
 
+        // Requests are answered from the first moment: with 503 until the store is ready.
         let address = listener.local_addr().map_err(|e| StartError::Machine(format!("the listener has no address: {e}")))?;
         let stop_serving = CancellationToken::new();
         let routes = router(State::new(engine.clone()));
         let serving = tokio::spawn(serve(listener, routes, stop_serving.clone()));
+        let stop_if_dropped = stop_serving.clone().drop_guard();
+        get_ready(&engine).await?;
+        stop_if_dropped.disarm();
         let budget = Budget { parallel: config.worker.concurrency, jobs: u64::MAX, until: None };
         let working = tokio::spawn(work(engine.clone(), budget));
         let keeping = tokio::spawn(keep(engine.clone()));
@@ -190,17 +189,21 @@ impl Server {
     }
 }
 
-/// Opens and migrates the store; one that is away is waited for.
-async fn ready_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+/// Migrates and prepares the store; one that is away is waited for.
+async fn get_ready(engine: &Engine) -> Result<(), StartError> {
     let start = Instant::now();
+    let only_process = is_embedded(engine.config());
     loop {
-        let opened = async {
-            let store = open_store(config).await?;
-            store.migrate().await?;
-            Ok::<_, store::Error>(store)
+        let ready = async {
+            engine.store().migrate().await?;
+            let weaknesses = engine.store().weaknesses().await?;
+            engine.prepare(only_process).await.map(|()| weaknesses)
         };
-        match opened.await {
-            Ok(store) => return Ok(store),
+        match ready.await {
+            Ok(weaknesses) => {
+                weaknesses.iter().for_each(|weakness| tracing::warn!("{weakness}"));
+                return Ok(());
+            }
             Err(error) if error.is_passing() && start.elapsed() < START_WAIT_MAX => {
                 tracing::warn!(%error, "The database does not answer yet; trying again.");
                 tokio::time::sleep(Duration::from_secs(1)).await;

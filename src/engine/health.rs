@@ -9,14 +9,26 @@ use crate::store::{Error, Result};
 /// What the last verbs said.
 #[derive(Debug, Default)]
 pub struct Health {
+    /// The store was migrated and prepared.
+    is_prepared: AtomicBool,
     is_down: AtomicBool,
     is_full: AtomicBool,
 }
 
 impl Health {
-    /// Whether the store answers.
+    /// Whether the store is prepared and answers.
     pub fn is_up(&self) -> bool {
-        !self.is_down.load(Ordering::Relaxed)
+        self.is_prepared() && !self.is_down.load(Ordering::Relaxed)
+    }
+
+    /// Whether the store is prepared.
+    pub fn is_prepared(&self) -> bool {
+        self.is_prepared.load(Ordering::Relaxed)
+    }
+
+    /// The store is prepared.
+    pub(super) fn set_prepared(&self) {
+        self.is_prepared.store(true, Ordering::Relaxed);
     }
 
     /// Whether the store said that it is full.

@@ -152,7 +152,9 @@ impl Engine {
                 tracing::info!(reclaimed, "Deliveries that were under way when the last process ended are tried again.");
             }
         }
-        self.find_orphans().await
+        self.find_orphans().await?;
+        self.0.health.set_prepared();
+        Ok(())
     }
 
     /// The store.

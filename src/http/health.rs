@@ -32,6 +32,9 @@ pub async fn ready(Extract(state): Extract<Arc<State>>) -> Response {
     if state.engine.is_draining() {
         return not("shutting down");
     }
+    if !state.engine.health().is_prepared() {
+        return not("starting");
+    }
     let Ok(Ok(store_now)) = tokio::time::timeout(WAIT_MAX, state.engine.probe()).await else {
         return not("database unreachable");
     };

@@ -91,7 +91,10 @@ async fn a_certificate_is_verified_to_its_name_and_authority() {
         }
     };
     tokio::time::timeout(crate::support::endpoint::PATIENCE, told).await.unwrap();
-    assert!(client().get(unknown.url("/livez")).send().await.is_err(), "it does not run");
+    // It lives, takes nothing, and says so at once.
+    assert_eq!(client().get(unknown.url("/livez")).send().await.unwrap().status(), 200);
+    assert_eq!(client().get(unknown.url("/readyz")).send().await.unwrap().status(), 503);
+    assert_eq!(post(&unknown, "/events/app/x").await.unwrap().0, 503);
     drop(refused);
 }
 
