@@ -182,6 +182,8 @@ impl Server {
             tracing::debug!("Some requests were still open.");
         }
         self.keeping.abort();
+        // Requests that were still open may have handed something over.
+        let _ = tokio::time::timeout(GOODBYE_MAX, self.engine.put_back()).await;
         if let Err(error) = self.engine.flush().await {
             tracing::debug!(%error, "The last counts of refused requests were not stored.");
         }
@@ -215,6 +217,7 @@ async fn get_ready(engine: &Engine) -> Result<(), StartError> {
 
 /// The worker loop.
 async fn work(engine: Engine, budget: Budget) {
+    engine.open_worker(budget.parallel);
     while !engine.is_draining() {
         if engine.work(budget).await.is_err() {
             // The store is away: the probe loop learns when it is back.

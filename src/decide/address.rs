@@ -315,7 +315,12 @@ mod tests {
     fn exceptions_are_by_host_or_network() {
         let mut networks = Networks::default();
         networks.push("10.0.0.0/8").unwrap();
-        let policy = Policy { allow_private: false, hosts: vec!["*.corp.example".into(), "db.example".into()], networks, denied_ports: Vec::new() };
+        let policy = Policy {
+            allow_private: false,
+            hosts: vec!["*.corp.example".into(), "db.example".into()],
+            networks,
+            denied_ports: Vec::new(),
+        };
         let ok = |host: &str, ip: &str| policy.judge(Author::Stranger, host, ip.parse().unwrap()).is_ok();
         assert!(ok("any.example", "10.2.3.4"));
         assert!(ok("a.corp.example", "192.168.0.1"));

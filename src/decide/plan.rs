@@ -70,8 +70,12 @@ pub fn context(inbound: &Inbound) -> Value {
 /// Which jobs an event causes. The same function answers a dry run.
 pub fn plan(routes: &Routes, inbound: &Inbound, ids: &dyn Ids) -> Plan {
     let matching = routes.0.iter().filter(|route| route.refuses(inbound).is_none());
-    let jobs =
-        matching.map(|route| NewJob { id: JobId::next(ids), target: route.target.clone(), key: consumer_key(route, inbound) });
+    let jobs = matching.map(|route| NewJob {
+        id: JobId::next(ids),
+        target: route.target.clone(),
+        key: consumer_key(route, inbound),
+        start: false,
+    });
     Plan { jobs: jobs.collect() }
 }
 

@@ -1,12 +1,20 @@
 //! An inbound event, planned and committed: the answer comes after the commit and never before.
+//!
+//! Work that this process can start at once is leased by the commit that creates it, and handed over to the
+//! worker in memory: the normal case needs no claim. Everything else waits in the table.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::Engine;
+use futures::future::BoxFuture;
+
+use super::hold::{InHand, Reservation};
+use super::{Engine, Parts};
 use crate::decide::plan::plan;
-use crate::model::{EventId, Inbound};
+use crate::model::job::NewJob;
+use crate::model::{Event, EventId, Inbound, Job, JobState, Timestamp};
 use crate::observe::feed::Moment;
-use crate::store::{Accepted, Error, Offer};
+use crate::store::{Accepted, Claimed, Each, Error, Offer, Result as Stored};
 
 /// A caller waits no longer than this for its commit. Longer than a commit takes over a slow line, short
 /// enough that a sender gets its answer from a database that has fallen silent.
@@ -40,6 +48,70 @@ pub enum NotAccepted {
     Unstorable(String),
 }
 
+/// An offer with the slots that wait for its jobs.
+pub struct Offered {
+    offer: Offer,
+    slots: Vec<Reservation>,
+}
+
+/// Commits offers, and hands over what was started by the commit. Runs in the batch's own task, so that a
+/// caller that hangs up leaves no leased job behind.
+pub(super) fn committer(
+    parts: &Parts,
+    in_hand: &Arc<InHand>,
+) -> impl Fn(Vec<Offered>) -> BoxFuture<'static, Each<Accepted>> + Send + Sync + 'static {
+    let (store, in_hand) = (Arc::clone(&parts.store), Arc::clone(in_hand));
+    move |offered| {
+        let (store, in_hand) = (Arc::clone(&store), Arc::clone(&in_hand));
+        Box::pin(async move {
+            let (offers, slots): (Vec<Offer>, Vec<Vec<Reservation>>) = offered.into_iter().map(|o| (o.offer, o.slots)).unzip();
+            let answers = store.accept(&offers).await?;
+            offers.iter().zip(&answers).for_each(|(offer, answer)| hand_over(&in_hand, offer, answer));
+            drop(slots);
+            Ok(answers)
+        })
+    }
+}
+
+/// Hands the started jobs of an offer over.
+fn hand_over(in_hand: &InHand, offer: &Offer, answer: &Stored<Accepted>) {
+    let Ok(Accepted::New { started, at, .. }) = answer else { return };
+    if started.is_empty() {
+        return;
+    }
+    let inbound = &offer.inbound;
+    let event = Arc::new(Event {
+        id: offer.id,
+        source: inbound.source.clone(),
+        kind: inbound.kind.clone(),
+        headers: inbound.headers.clone(),
+        body: inbound.body.clone(),
+        unique_key: None,
+        created_at: *at,
+    });
+    for new in offer.plan.jobs.iter().filter(|job| started.contains(&job.id)) {
+        let job = started_job(new, offer, *at);
+        in_hand.hand_over(Claimed { job, now: *at, lane_clean: true }, Arc::clone(&event));
+    }
+}
+
+/// A job as the commit that created it has leased it.
+fn started_job(new: &NewJob, offer: &Offer, at: Timestamp) -> Job {
+    Job {
+        id: new.id,
+        event: offer.id,
+        target: new.target.clone(),
+        state: JobState::Leased,
+        attempt: 0,
+        lost: 0,
+        claim: 1,
+        due_at: at.plus(offer.lease),
+        created_at: at,
+        finished_at: None,
+        last_error: None,
+    }
+}
+
 impl Engine {
     /// Accepts an event: routes it, and commits it with all the work it causes.
     ///
@@ -51,7 +123,13 @@ impl Engine {
             return Err(NotAccepted::Unavailable);
         }
         let inner = &self.0;
-        let plan = plan(&inner.routes, &inbound, &*inner.parts.ids);
+        let mut plan = plan(&inner.routes, &inbound, &*inner.parts.ids);
+        let mut slots = Vec::new();
+        for job in &mut plan.jobs {
+            let slot = inner.in_hand.reserve(&job.target.lane());
+            job.start = slot.is_some();
+            slots.extend(slot);
+        }
         let handlers: Vec<String> = plan.jobs.iter().map(|job| job.target.name().to_owned()).collect();
         let told = inbound.clone();
         let delivery = &self.config().delivery;
@@ -61,13 +139,18 @@ impl Engine {
             plan,
             key_ttl: delivery.idempotency_ttl,
             event_ttl: delivery.event_ttl,
+            lease: inner.lease,
         };
-        let Ok(answer) = tokio::time::timeout(WAIT_MAX, inner.offers.put(offer)).await else {
+        let Ok(answer) = tokio::time::timeout(WAIT_MAX, inner.offers.put(Offered { offer, slots })).await else {
             health.set_down("no commit in time");
             return Err(NotAccepted::Unavailable);
         };
+        let mut waiting = 0;
         let receipt = match health.learn(answer) {
-            Ok(Accepted::New { event, jobs }) => Receipt { event, duplicate: false, jobs: jobs.len() },
+            Ok(Accepted::New { event, jobs, started, .. }) => {
+                waiting = jobs.len() - started.len();
+                Receipt { event, duplicate: false, jobs: jobs.len() }
+            }
             Ok(Accepted::Duplicate(event)) => Receipt { event, duplicate: true, jobs: 0 },
             Ok(Accepted::Conflict(event)) => return Err(NotAccepted::Conflict(event)),
             Err(Error::Full(_)) => return Err(NotAccepted::Full),
@@ -77,7 +160,7 @@ impl Engine {
                 return Err(NotAccepted::Unstorable(error.to_string()));
             }
         };
-        if receipt.jobs > 0 {
+        if waiting > 0 {
             inner.parts.wake.wake();
         }
         let Receipt { event, duplicate, jobs } = receipt;

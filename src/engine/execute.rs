@@ -5,12 +5,19 @@ use tokio::time::Instant;
 use super::Engine;
 use crate::decide::settle::{Timing, is_crash_suspect};
 use crate::deliver::compose::{Around, compose};
-use crate::model::{Event, Failure, Job, Outcome, Target};
+use crate::model::{Event, Failure, Job, Outcome, Target, Timestamp};
 
 /// What came of an execution, and how long it took.
 pub struct Ran {
     pub(super) outcome: Outcome,
     pub(super) timing: Timing,
+}
+
+impl Ran {
+    /// Not run at all: the lease goes back untouched.
+    pub(super) fn postponed(now: Timestamp) -> Self {
+        Self { outcome: Outcome::Postponed, timing: Timing { duration: std::time::Duration::ZERO, now } }
+    }
 }
 
 impl Engine {

@@ -1,98 +1,222 @@
-//! What is in hand: the leases of this process, by lane and tenant, kept alive while work runs.
+//! What is in hand: the leases of this process, by lane and tenant, kept alive while work runs; and the
+//! slots of its worker, some of them reserved for jobs that are just being stored.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::Engine;
 use crate::decide::fair::Slots;
-use crate::model::{Job, JobId, LaneId, Lease};
-use crate::store::Error;
+use crate::model::{Event, Job, JobId, LaneId, Lease};
+use crate::store::{Claimed, Error};
+
+/// A job that was leased by the commit that created it, on its way to the worker.
+pub type Handed = (Claimed, Arc<Event>);
 
 /// The leases of this process.
-#[derive(Debug)]
 pub struct InHand {
-    leases: Mutex<HashMap<JobId, (Lease, LaneId)>>,
-    /// When all of them were last extended.
-    extended: Mutex<Instant>,
+    state: Mutex<State>,
+    /// The tenant of each lane the configuration knows.
+    tenants: HashMap<LaneId, String>,
+    hand_over: mpsc::UnboundedSender<Handed>,
+    handed: tokio::sync::Mutex<mpsc::UnboundedReceiver<Handed>>,
+    /// Something was handed over while the worker may have been asleep.
+    arrived: Notify,
 }
 
-impl Default for InHand {
-    fn default() -> Self {
-        Self { leases: Mutex::default(), extended: Mutex::new(Instant::now()) }
+#[derive(Debug)]
+struct State {
+    leases: HashMap<JobId, (Lease, LaneId)>,
+    /// Leases and reservations, by lane.
+    of_lane: BTreeMap<LaneId, u32>,
+    reserved: u32,
+    /// The slots of the worker that takes jobs straight from their commit; 0 while there is none.
+    open: u32,
+    /// The last look found nothing due, so that a new job overtakes nobody.
+    caught_up: bool,
+    /// When all leases were last extended.
+    extended: Instant,
+}
+
+impl State {
+    fn held(&self) -> u32 {
+        u32::try_from(self.leases.len()).unwrap_or(u32::MAX).saturating_add(self.reserved)
+    }
+
+    fn let_go(&mut self, lane: &LaneId) {
+        if let Some(count) = self.of_lane.get_mut(lane) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_lane.remove(lane);
+            }
+        }
     }
 }
 
 impl InHand {
-    fn leases(&self) -> MutexGuard<'_, HashMap<JobId, (Lease, LaneId)>> {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Nothing in hand; these are the lanes and their tenants.
+    pub fn new(tenants: HashMap<LaneId, String>) -> Self {
+        let (hand_over, handed) = mpsc::unbounded_channel();
+        let state = State {
+            leases: HashMap::new(),
+            of_lane: BTreeMap::new(),
+            reserved: 0,
+            open: 0,
+            caught_up: false,
+            extended: Instant::now(),
+        };
+        Self { state: Mutex::new(state), tenants, hand_over, handed: tokio::sync::Mutex::new(handed), arrived: Notify::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a job into hand.
     pub fn take(&self, job: &Job) {
-        self.leases().insert(job.id, (job.lease(), job.target.lane()));
+        let mut state = self.state();
+        let lane = job.target.lane();
+        if let Some((_, before)) = state.leases.insert(job.id, (job.lease(), lane.clone())) {
+            state.let_go(&before);
+        }
+        *state.of_lane.entry(lane).or_default() += 1;
     }
 
     /// Puts a job down, if it is still in hand under this lease.
     pub fn put_down(&self, lease: Lease) {
-        let mut leases = self.leases();
-        if leases.get(&lease.job).is_some_and(|(held, _)| *held == lease) {
-            leases.remove(&lease.job);
+        let mut state = self.state();
+        if state.leases.get(&lease.job).is_some_and(|(held, _)| *held == lease)
+            && let Some((_, lane)) = state.leases.remove(&lease.job)
+        {
+            state.let_go(&lane);
         }
     }
 
     /// Whether a lease is still in hand.
     pub fn holds(&self, lease: Lease) -> bool {
-        self.leases().get(&lease.job).is_some_and(|(held, _)| *held == lease)
+        self.state().leases.get(&lease.job).is_some_and(|(held, _)| *held == lease)
     }
 
-    fn extended(&self) -> MutexGuard<'_, Instant> {
-        self.extended.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The free ones of a worker's slots.
+    pub fn free(&self, parallel: u32) -> u32 {
+        parallel.saturating_sub(self.state().held())
     }
-}
 
-impl Engine {
-    /// The slots a worker with `parallel` of them has, `free` of which are free.
+    /// A worker with this many slots takes jobs straight from their commit; 0 ends that.
+    pub fn open(&self, parallel: u32) {
+        self.state().open = parallel;
+    }
+
+    /// Whether the last look found nothing due.
+    pub fn set_caught_up(&self, caught_up: bool) {
+        self.state().caught_up = caught_up;
+    }
+
+    /// The slots of a worker, `free` of which are free.
     ///
     /// One in ten, at least one, is kept out of reach of any single lane or tenant, where there are others.
-    pub(super) fn slots(&self, parallel: u32, free: u32) -> Slots {
-        let mut held: BTreeMap<LaneId, u32> = BTreeMap::new();
-        for (_, lane) in self.0.in_hand.leases().values() {
-            *held.entry(lane.clone()).or_default() += 1;
-        }
+    pub fn slots(&self, parallel: u32, free: u32) -> Slots {
+        let held = self.state().of_lane.clone();
+        let (lane_max, tenant_max) = self.limits(parallel);
+        let held = held.into_iter().map(|(lane, jobs)| (lane.clone(), self.tenant(&lane), jobs)).collect();
+        Slots { free, lane_max, tenant_max, held }
+    }
+
+    fn limits(&self, parallel: u32) -> (u32, u32) {
         let kept = (parallel / 10).max(1);
         let most = |others: bool| if others && parallel > 1 { parallel - kept } else { parallel };
-        let mut tenants: Vec<&String> = self.0.tenants.values().collect();
-        tenants.sort_unstable();
-        tenants.dedup();
-        let tenant = |lane: &LaneId| self.0.tenants.get(lane).cloned().unwrap_or_else(|| lane.0.clone());
-        Slots {
-            free,
-            lane_max: most(self.0.tenants.len() > 1),
-            tenant_max: most(tenants.len() > 1),
-            held: held.into_iter().map(|(lane, jobs)| (lane.clone(), tenant(&lane), jobs)).collect(),
-        }
+        let mut tenants = self.tenants.values();
+        let first = tenants.next();
+        let several_tenants = tenants.any(|tenant| Some(tenant) != first);
+        (most(self.tenants.len() > 1), most(several_tenants))
     }
 
-    /// Whether a lane or a tenant holds as many slots as it may.
-    pub(super) fn is_any_lane_full(&self, parallel: u32) -> bool {
-        let slots = self.slots(parallel, 0);
-        self.lanes_to_skip(&slots).len() > self.0.housekeeping.orphans().len()
+    fn tenant(&self, lane: &LaneId) -> String {
+        self.tenants.get(lane).cloned().unwrap_or_else(|| lane.0.clone())
     }
 
-    /// The lanes that may give nothing at the moment: full ones, those of full tenants, and those whose
-    /// handler this process does not know.
-    pub(super) fn lanes_to_skip(&self, slots: &Slots) -> Vec<LaneId> {
+    /// The lanes that may give nothing at the moment: full ones, and those of full tenants.
+    pub fn full_lanes(&self, slots: &Slots) -> Vec<LaneId> {
         let mut of_tenant: HashMap<&str, u32> = HashMap::new();
         for (_, tenant, jobs) in &slots.held {
             *of_tenant.entry(tenant).or_default() += jobs;
         }
         let is_full = |lane: &&LaneId| slots.held.iter().any(|(held, _, jobs)| held == *lane && *jobs >= slots.lane_max);
         let full_tenant = |tenant: &str| of_tenant.get(tenant).is_some_and(|jobs| *jobs >= slots.tenant_max);
-        let full = self.0.tenants.iter().filter(|(lane, tenant)| is_full(lane) || full_tenant(tenant));
-        full.map(|(lane, _)| lane.clone()).chain(self.0.housekeeping.orphans()).collect()
+        let full = self.tenants.iter().filter(|(lane, tenant)| is_full(lane) || full_tenant(tenant));
+        full.map(|(lane, _)| lane.clone()).collect()
+    }
+
+    /// Reserves a slot for a job that is about to be stored; `None` when it has to wait for its turn.
+    pub fn reserve(self: &Arc<Self>, lane: &LaneId) -> Option<Reservation> {
+        let parallel = self.state().open;
+        if parallel == 0 {
+            return None;
+        }
+        let (lane_max, tenant_max) = self.limits(parallel);
+        let tenant = self.tenants.get(lane)?;
+        let mut state = self.state();
+        let of_lane = state.of_lane.get(lane).copied().unwrap_or(0);
+        let siblings = state.of_lane.iter().filter(|(other, _)| self.tenants.get(other) == Some(tenant));
+        let of_tenant: u32 = siblings.map(|(_, jobs)| jobs).sum();
+        if !state.caught_up || state.held() >= parallel || of_lane >= lane_max || of_tenant >= tenant_max {
+            return None;
+        }
+        state.reserved += 1;
+        *state.of_lane.entry(lane.clone()).or_default() += 1;
+        drop(state);
+        Some(Reservation { in_hand: Arc::clone(self), lane: lane.clone() })
+    }
+
+    /// Hands a job over to the worker.
+    pub fn hand_over(&self, claimed: Claimed, event: Arc<Event>) {
+        self.take(&claimed.job);
+        // The receiver lives as long as this does.
+        let _ = self.hand_over.send((claimed, event));
+        self.arrived.notify_one();
+    }
+
+    /// Waits until something is handed over.
+    pub async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    /// Where the worker finds what is handed over. One worker at a time.
+    pub fn handed(&self) -> Option<tokio::sync::MutexGuard<'_, mpsc::UnboundedReceiver<Handed>>> {
+        self.handed.try_lock().ok()
+    }
+}
+
+/// A slot for a job that is being stored. It is free again when this goes, handed over or not: a job that
+/// was handed over holds its slot by its lease.
+pub struct Reservation {
+    in_hand: Arc<InHand>,
+    lane: LaneId,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut state = self.in_hand.state();
+        state.reserved -= 1;
+        state.let_go(&self.lane);
+    }
+}
+
+impl Engine {
+    /// The lanes a claim leaves out: full ones, and those whose handler this process does not know.
+    pub(super) fn lanes_to_skip(&self, slots: &Slots) -> Vec<LaneId> {
+        let mut lanes = self.0.in_hand.full_lanes(slots);
+        lanes.extend(self.0.housekeeping.orphans());
+        lanes
+    }
+
+    /// Whether a lane or a tenant holds as many slots as it may.
+    pub(super) fn is_any_lane_full(&self, parallel: u32) -> bool {
+        let in_hand = &self.0.in_hand;
+        !in_hand.full_lanes(&in_hand.slots(parallel, 0)).is_empty()
     }
 
     /// How often leases are extended.
@@ -105,14 +229,15 @@ impl Engine {
     /// # Errors
     /// The store did not answer: the leases run out unless it does in time.
     pub(super) async fn extend_leases(&self) -> crate::store::Result<()> {
-        let leases: Vec<Lease> = self.0.in_hand.leases().values().map(|(lease, _)| *lease).collect();
+        let in_hand = &self.0.in_hand;
+        let leases: Vec<Lease> = in_hand.state().leases.values().map(|(lease, _)| *lease).collect();
         let started = Instant::now();
         let answers = self.health().learn(self.store().extend(&leases, self.0.lease).await)?;
-        *self.0.in_hand.extended() = started;
+        in_hand.state().extended = started;
         for (lease, answer) in leases.iter().zip(answers) {
-            if answer == Err(Error::LeaseLost) && self.0.in_hand.leases().get(&lease.job).is_some_and(|(l, _)| l == lease) {
+            if answer == Err(Error::LeaseLost) && in_hand.holds(*lease) {
                 tracing::warn!(job = %lease.job, "A lease was lost while its delivery was under way; another worker has it.");
-                self.0.in_hand.put_down(*lease);
+                in_hand.put_down(*lease);
             }
         }
         Ok(())
@@ -121,13 +246,55 @@ impl Engine {
     /// Makes sure that no job of our own is taken for abandoned: before a claim, leases that may have run out
     /// while the store was away are extended first.
     pub(super) async fn refresh_leases(&self) -> crate::store::Result<()> {
-        let is_empty = self.0.in_hand.leases().is_empty();
-        let late = self.0.in_hand.extended().elapsed() > self.heartbeat() * 2;
-        if is_empty {
-            *self.0.in_hand.extended() = Instant::now();
-        } else if late {
+        let late = {
+            let mut state = self.0.in_hand.state();
+            if state.leases.is_empty() {
+                state.extended = Instant::now();
+            }
+            state.extended.elapsed() > self.heartbeat() * 2
+        };
+        if late {
             self.extend_leases().await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lanes(list: &[(&str, &str)]) -> Arc<InHand> {
+        let tenants = list.iter().map(|(lane, tenant)| (LaneId::handler(lane), (*tenant).to_owned()));
+        let in_hand = Arc::new(InHand::new(tenants.collect()));
+        in_hand.open(5);
+        in_hand.set_caught_up(true);
+        in_hand
+    }
+
+    #[test]
+    fn reservations_obey_the_limits_and_come_back() {
+        let in_hand = lanes(&[("a", "x"), ("b", "x"), ("c", "y")]);
+        let mut held: Vec<Reservation> = Vec::new();
+        while let Some(one) = in_hand.reserve(&LaneId::handler("a")) {
+            held.push(one);
+        }
+        assert_eq!(held.len(), 4, "one slot in five stays out of a lane's reach");
+        assert!(in_hand.reserve(&LaneId::handler("b")).is_none(), "and out of its tenant's");
+        held.extend(in_hand.reserve(&LaneId::handler("c")));
+        assert_eq!((held.len(), in_hand.free(5)), (5, 0));
+        held.clear();
+        assert_eq!(in_hand.free(5), 5);
+        assert!(in_hand.reserve(&LaneId::handler("nobody")).is_none());
+    }
+
+    #[test]
+    fn nothing_is_reserved_ahead_of_those_who_wait() {
+        let in_hand = lanes(&[("a", "x")]);
+        in_hand.set_caught_up(false);
+        assert!(in_hand.reserve(&LaneId::handler("a")).is_none());
+        in_hand.set_caught_up(true);
+        in_hand.open(0);
+        assert!(in_hand.reserve(&LaneId::handler("a")).is_none());
     }
 }

@@ -34,10 +34,11 @@ use crate::config::{Config, Handler};
 use crate::decide::plan::Routes;
 use crate::decide::settle::Commit;
 use crate::deliver::Deliver;
-use crate::model::{Clock, Ids, LaneId};
+use crate::model::{Clock, Ids};
 use crate::observe::feed::Feed;
-use crate::store::{Accepted, Offer, Store};
+use crate::store::{Accepted, Store};
 use crate::wake::Wake;
+use accept::Offered;
 use batch::Batch;
 use health::Health;
 use hold::InHand;
@@ -94,12 +95,11 @@ struct Inner {
     parts: Parts,
     routes: Routes,
     handlers: HashMap<String, Handler>,
-    tenants: HashMap<LaneId, String>,
     lease: Duration,
-    offers: Batch<Offer, Accepted>,
+    offers: Batch<Offered, Accepted>,
     commits: Batch<Commit, ()>,
     health: Health,
-    in_hand: InHand,
+    in_hand: Arc<InHand>,
     rejections: Rejections,
     housekeeping: tick::Housekeeping,
     /// No further job is taken.
@@ -113,11 +113,9 @@ impl Engine {
     pub fn new(parts: Parts) -> Self {
         let config = Arc::clone(&parts.config);
         let writers = parts.store.writers();
-        let (offering, recording) = (Arc::clone(&parts.store), Arc::clone(&parts.store));
-        let offers = Batch::start(writers, move |offers: Vec<Offer>| {
-            let store = Arc::clone(&offering);
-            async move { store.accept(&offers).await }
-        });
+        let in_hand = Arc::new(InHand::new(config.lanes().into_iter().map(|lane| (lane.id, lane.tenant)).collect()));
+        let recording = Arc::clone(&parts.store);
+        let offers = Batch::start(writers, accept::committer(&parts, &in_hand));
         let commits = Batch::start(writers, move |commits: Vec<Commit>| {
             let store = Arc::clone(&recording);
             async move { store.record(&commits).await }
@@ -125,12 +123,11 @@ impl Engine {
         Self(Arc::new(Inner {
             routes: config.routes(),
             handlers: config.handlers.iter().map(|h| (h.name.clone(), h.clone())).collect(),
-            tenants: config.lanes().into_iter().map(|lane| (lane.id, lane.tenant)).collect(),
             lease: LEASE.min(config.worker.lease_max),
             offers,
             commits,
             health: Health::default(),
-            in_hand: InHand::default(),
+            in_hand,
             rejections: Rejections::default(),
             housekeeping: tick::Housekeeping::default(),
             draining: CancellationToken::new(),
@@ -187,9 +184,12 @@ impl Engine {
         &self.0.health
     }
 
-    /// Waits until there may be due work, or for `at_most`.
+    /// Waits until there may be work, or for `at_most`.
     pub async fn woken(&self, at_most: Duration) {
-        self.0.parts.wake.woken(at_most).await;
+        tokio::select! {
+            () = self.0.parts.wake.woken(at_most) => {}
+            () = self.0.in_hand.arrived() => {}
+        }
     }
 
     /// Tells workers that there is due work, after an operator changed something.
@@ -197,8 +197,15 @@ impl Engine {
         self.0.parts.wake.wake();
     }
 
+    /// A worker with this many slots runs until further notice: jobs may be handed to it by the commit that
+    /// creates them.
+    pub fn open_worker(&self, parallel: u32) {
+        self.0.in_hand.open(parallel);
+    }
+
     /// Takes no further jobs; what is under way goes on.
     pub fn drain(&self) {
+        self.0.in_hand.open(0);
         self.0.draining.cancel();
     }
 
@@ -220,8 +227,19 @@ impl Engine {
         self.store_rejections().await
     }
 
+    /// Gives back what was handed over after the last worker had ended.
+    pub async fn put_back(&self) {
+        let Some(mut handed) = self.0.in_hand.handed() else { return };
+        while let Ok((claimed, event)) = handed.try_recv() {
+            let ran = execute::Ran::postponed(self.clock().now());
+            self.record(&claimed, &event, ran).await;
+            self.0.in_hand.put_down(claimed.job.lease());
+        }
+    }
+
     /// Hands back what is under way, without an attempt.
     pub fn abort(&self) {
+        self.0.in_hand.open(0);
         self.0.draining.cancel();
         self.0.aborting.cancel();
     }

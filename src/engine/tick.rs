@@ -99,9 +99,9 @@ impl Engine {
     /// Finds lanes that the configuration no longer names. Their jobs stay parked: another process may know
     /// the handler, or this one may after its next configuration.
     pub(super) async fn find_orphans(&self) -> Result<()> {
-        let known = &self.0.tenants;
+        let known: BTreeSet<LaneId> = self.config().lanes().into_iter().map(|lane| lane.id).collect();
         let found: BTreeSet<LaneId> =
-            self.store().lanes().await?.into_iter().map(|lane| lane.id).filter(|id| !known.contains_key(id)).collect();
+            self.store().lanes().await?.into_iter().map(|lane| lane.id).filter(|id| !known.contains(id)).collect();
         let mut orphans = self.0.housekeeping.orphans.lock().unwrap_or_else(PoisonError::into_inner);
         for lane in found.difference(&orphans) {
             tracing::info!(%lane, "The configuration does not name this lane's handler: its deliveries stay parked.");

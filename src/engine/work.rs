@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::MutexGuard;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Engine;
+use super::hold::Handed;
 use crate::decide::settle::Finish;
 use crate::model::{Event, EventId};
 use crate::store::{Ask, Claimed, Result};
@@ -47,6 +50,14 @@ pub struct Worked {
     pub more: bool,
 }
 
+/// The next job that is handed over; never, for a worker that takes none.
+async fn next(handed: &mut Option<MutexGuard<'_, UnboundedReceiver<Handed>>>) -> Option<Handed> {
+    match handed {
+        Some(handed) => handed.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Worked {
     fn count(&mut self, ended: Option<Finish>) {
         match ended {
@@ -76,18 +87,24 @@ impl Engine {
         let mut look = true;
         // A lane gave less than it has, because it ramps up or is full: each end of a job may free a place.
         let mut held_back = false;
+        let mut handed = self.0.in_hand.handed();
         let mut failed = None;
         let mut heartbeat = tokio::time::interval(self.heartbeat());
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let in_time = budget.until.is_none_or(|until| Instant::now() < until);
-            let free = budget.parallel.saturating_sub(u32::try_from(running.len()).unwrap_or(u32::MAX));
+            while let Some(Ok((claimed, event))) = handed.as_mut().map(|handed| handed.try_recv()) {
+                let engine = self.clone();
+                running.spawn(async move { engine.work_one(claimed, event).await });
+            }
+            let free = self.0.in_hand.free(budget.parallel);
             let free = free.min(u32::try_from(budget.jobs.saturating_sub(taken)).unwrap_or(u32::MAX));
             let may_claim = in_time && failed.is_none() && !self.is_draining();
             if look && may_claim && free > 0 {
                 match self.claim(budget.parallel, free).await {
                     Ok(claimed) => {
                         look = !claimed.is_empty();
+                        self.0.in_hand.set_caught_up(!look);
                         let ramps = claimed.iter().any(|(c, _)| !c.lane_clean) || (claimed.is_empty() && held_back);
                         held_back = ramps || self.is_any_lane_full(budget.parallel);
                         taken += u64::try_from(claimed.len()).unwrap_or(u64::MAX);
@@ -118,7 +135,11 @@ impl Engine {
                         worked.count(self.joined(ended));
                     }
                 }
-                () = self.woken(LOOK_EVERY), if may_claim && free > 0 => look = true,
+                Some((claimed, event)) = next(&mut handed) => {
+                    let engine = self.clone();
+                    running.spawn(async move { engine.work_one(claimed, event).await });
+                }
+                () = self.0.parts.wake.woken(LOOK_EVERY), if may_claim && free > 0 => look = true,
                 _ = heartbeat.tick() => {
                     let engine = self.clone();
                     // In a task of its own: a store that is slow to answer must not hold up what ends meanwhile.
@@ -138,7 +159,7 @@ impl Engine {
     /// Takes due jobs with their events. Nothing is taken that cannot start now.
     async fn claim(&self, parallel: u32, free: u32) -> Result<Vec<(Claimed, Arc<Event>)>> {
         self.refresh_leases().await?;
-        let slots = self.slots(parallel, free);
+        let slots = self.0.in_hand.slots(parallel, free);
         let ask = Ask { skip: self.lanes_to_skip(&slots), slots, lease: self.0.lease };
         let claimed = self.health().learn(self.store().claim(&ask).await)?;
         if claimed.is_empty() {

@@ -108,6 +108,9 @@ pub struct NewJob {
     pub target: Target,
     /// The consumer's idempotency key: `(scope, key)`. A key seen before drops this job.
     pub key: Option<(String, String)>,
+    /// Whoever stores it can start it at once: it is leased by the commit that creates it, if its lane has
+    /// nothing against that.
+    pub start: bool,
 }
 
 /// A job as stored, or as claimed.

@@ -74,7 +74,7 @@ impl World {
         let inbound = &offer.inbound;
         if let Some(event) = self.events.get(&offer.id) {
             let jobs = self.jobs.values().filter(|r| r.job.event == event.id).map(|r| r.job.id);
-            return Accepted::New { event: event.id, jobs: jobs.collect() };
+            return Accepted::New { event: event.id, jobs: jobs.collect(), started: Vec::new(), at: now };
         }
         let about = format!("{}|{}", inbound.source, inbound.kind);
         let call = inbound.idempotency_key.as_ref().map(|k| (format!("call:{about}"), short_key(k)));
@@ -119,17 +119,22 @@ impl World {
             },
         );
         let fresh = offer.plan.jobs.iter().zip(&seen).filter(|(_, seen)| seen.is_none()).map(|(job, _)| job);
-        let mut ids = Vec::new();
+        let (mut ids, mut started) = (Vec::new(), Vec::new());
         for new in fresh {
+            let lane = self.lanes.get(&new.target.lane());
+            let starts = new.start && lane.is_some_and(|l| !l.paused && l.breaker.is_clean() && l.bucket.is_none());
+            if starts {
+                started.push(new.id);
+            }
             let job = Job {
                 id: new.id,
                 event: offer.id,
                 target: new.target.clone(),
-                state: JobState::Pending,
+                state: if starts { JobState::Leased } else { JobState::Pending },
                 attempt: 0,
                 lost: 0,
-                claim: 0,
-                due_at: now,
+                claim: i64::from(starts),
+                due_at: if starts { now.plus(offer.lease) } else { now },
                 created_at: now,
                 finished_at: None,
                 last_error: None,
@@ -137,7 +142,7 @@ impl World {
             ids.push(new.id);
             self.jobs.insert(new.id, Row { job, expires_at: offer.event_ttl.map(|ttl| now.plus(ttl)) });
         }
-        Accepted::New { event: offer.id, jobs: ids }
+        Accepted::New { event: offer.id, jobs: ids, started, at: now }
     }
 
     fn due(&self, lane: &LaneId, now: Timestamp) -> Vec<(Timestamp, JobId)> {

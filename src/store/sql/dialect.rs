@@ -5,7 +5,8 @@ use sqlx::Pool;
 use sqlx::migrate::Migrator;
 
 use super::rows::{
-    AttemptRow, CountRow, DueRow, EventRow, IdRow, JobRow, KeyRow, LaneRow, NameRow, NowRow, RejectionRow, TotalRow,
+    AttemptRow, CountRow, DueRow, EventRow, IdRow, JobRow, KeyRow, LaneRow, NameRow, NowRow, RejectionRow, StartedRow, StoredRow,
+    TotalRow,
 };
 use super::seam::{Binds, Reads, Runs};
 use super::statement::Rows;
@@ -30,6 +31,8 @@ pub trait Speaks:
     + Reads<NameRow>
     + Reads<NowRow>
     + Reads<RejectionRow>
+    + Reads<StartedRow>
+    + Reads<StoredRow>
     + Reads<TotalRow>
 {
 }

@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 
 use super::dialect::Dialect;
-use super::rows::KeyRow;
+use super::rows::{KeyRow, StartedRow, StoredRow};
 use super::statement::{Rows, sql};
 use super::{SqlStore, each};
 use crate::model::time::millis;
-use crate::model::{EventId, JobId};
+use crate::model::{EventId, JobId, Timestamp};
 use crate::store::{Accepted, Each, Intake, Offer};
 
 const INSERT_KEYS: &str = "INSERT INTO keys (scope, word, event_id, fingerprint, expires_at)
@@ -24,12 +24,19 @@ const DELETE_KEYS: &str =
 const INSERT_EVENTS: &str = "INSERT INTO events (id, source, kind, headers, body, unique_key, created_at)
     SELECT r.id, r.source, r.kind, r.headers, r.body, r.unique_key, {now}
     FROM {rows: id text, source text, kind text, headers text, body bytes, unique_key text} AS r WHERE true
-    ON CONFLICT (id) DO NOTHING";
+    ON CONFLICT (id) DO NOTHING RETURNING id, created_at AS at";
+// `lease` is there for a job that could start at once; the lane must be open, unlimited and without a memory of
+// failures, or the job waits for a claim, which asks the lane under its lock.
 const INSERT_JOBS: &str = "INSERT INTO jobs
     (id, event_id, target_kind, target_name, lane, state, attempt, lost, claim, due_at, created_at, expires_at)
-    SELECT r.id, r.event_id, r.target_kind, r.target_name, r.lane, 'pending', 0, 0, 0, {now}, {now}, {now} + r.ttl
-    FROM {rows: id text, event_id text, target_kind text, target_name text, lane text, ttl int} AS r WHERE true
-    ON CONFLICT (id) DO NOTHING";
+    SELECT r.id, r.event_id, r.target_kind, r.target_name, r.lane,
+        CASE WHEN l.id IS NULL THEN 'pending' ELSE 'leased' END, 0, 0, CASE WHEN l.id IS NULL THEN 0 ELSE 1 END,
+        {now} + CASE WHEN l.id IS NULL THEN 0 ELSE r.lease END, {now}, {now} + r.ttl
+    FROM {rows: id text, event_id text, target_kind text, target_name text, lane text, ttl int, lease int} AS r
+    LEFT JOIN lanes l ON l.id = r.lane AND r.lease IS NOT NULL
+        AND l.paused = 0 AND l.open_until IS NULL AND l.failures = 0 AND l.ramp = 0 AND l.rate IS NULL
+    WHERE true
+    ON CONFLICT (id) DO NOTHING RETURNING id, claim";
 pub(super) const COUNT: &str = "INSERT INTO counters (name, shard, value) VALUES (?, ?, ?)
     ON CONFLICT (name, shard) DO UPDATE SET value = counters.value + excluded.value";
 
@@ -110,10 +117,13 @@ async fn accept<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, offer
     if !given_up.is_empty() {
         sql::<D>(DELETE_KEYS).rows(key_rows(&given_up)).run(conn).await?;
     }
-    insert::<D>(conn, store, offers, &stored, &consumer_keys).await?;
+    let inserted = insert::<D>(conn, store, offers, &stored, &consumer_keys).await?;
     for (at, jobs) in stored {
+        let event = offers[at].id;
         let jobs: Vec<JobId> = jobs.into_iter().map(|job| offers[at].plan.jobs[job].id).collect();
-        answers[at] = Some(Accepted::New { event: offers[at].id, jobs });
+        let started = jobs.iter().copied().filter(|id| inserted.started.contains(&id.to_string())).collect();
+        let stored_at = inserted.at.get(&event.to_string()).copied().unwrap_or(0);
+        answers[at] = Some(Accepted::New { event, jobs, started, at: Timestamp(stored_at) });
     }
     Ok(first_ids(offers, answers))
 }
@@ -139,7 +149,7 @@ fn first_ids(offers: &[Offer], answers: Vec<Option<Accepted>>) -> Vec<Accepted> 
             Some(Accepted::Duplicate(id)) => Accepted::Duplicate(resolve(id)),
             Some(Accepted::Conflict(id)) => Accepted::Conflict(resolve(id)),
             Some(new) => new,
-            None => Accepted::New { event: offer.id, jobs: Vec::new() },
+            None => Accepted::New { event: offer.id, jobs: Vec::new(), started: Vec::new(), at: Timestamp(0) },
         })
         .collect()
 }
@@ -228,15 +238,24 @@ fn key_rows(wants: &[Want]) -> Rows {
     Rows::default().text(unique.iter().map(|(s, _)| (*s).clone())).text(unique.iter().map(|(_, w)| (*w).clone()))
 }
 
+/// What was stored now.
+#[derive(Default)]
+struct Inserted {
+    /// When, by event.
+    at: HashMap<String, i64>,
+    /// The jobs that are leased already.
+    started: BTreeSet<String>,
+}
+
 async fn insert<D: Dialect>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
     offers: &[Offer],
     stored: &[(usize, Vec<usize>)],
     keys: &[Vec<Option<Want>>],
-) -> sqlx::Result<()> {
+) -> sqlx::Result<Inserted> {
     if stored.is_empty() {
-        return Ok(());
+        return Ok(Inserted::default());
     }
     let clock = store.clock();
     let each = || stored.iter().map(|(at, _)| &offers[*at]);
@@ -253,11 +272,12 @@ async fn insert<D: Dialect>(
         .text(headers.map_err(|e| sqlx::Error::Encode(Box::new(e)))?)
         .bytes(each().map(|o| o.inbound.body.bytes().to_vec()))
         .maybe_text(unique);
-    sql::<D>(INSERT_EVENTS).bind(clock).rows(events).run(conn).await?;
+    let rows: Vec<StoredRow> = sql::<D>(INSERT_EVENTS).bind(clock).rows(events).all(conn).await?;
+    let at = rows.into_iter().map(|r| (r.id, r.at)).collect();
 
     let jobs: Vec<(&Offer, usize)> = stored.iter().flat_map(|(at, jobs)| jobs.iter().map(|j| (&offers[*at], *j))).collect();
     if jobs.is_empty() {
-        return Ok(());
+        return Ok(Inserted { at, started: BTreeSet::new() });
     }
     let targets = || jobs.iter().map(|(o, j)| &o.plan.jobs[*j].target);
     let rows = Rows::default()
@@ -266,11 +286,13 @@ async fn insert<D: Dialect>(
         .text(targets().map(|t| t.kind()))
         .text(targets().map(|t| t.name()))
         .text(targets().map(|t| t.lane().0))
-        .maybe_int(jobs.iter().map(|(o, _)| o.event_ttl.map(millis)));
+        .maybe_int(jobs.iter().map(|(o, _)| o.event_ttl.map(millis)))
+        .maybe_int(jobs.iter().map(|(o, j)| o.plan.jobs[*j].start.then(|| millis(o.lease))));
     // A repeated slice inserts nothing, so it counts nothing.
-    let inserted = sql::<D>(INSERT_JOBS).bind(clock).bind(clock).bind(clock).rows(rows).run(conn).await?;
-    let mut counts = BTreeMap::from([("created", i64::try_from(inserted).unwrap_or(i64::MAX))]);
-    count::<D>(conn, store.0.shard, &mut counts).await
+    let inserted: Vec<StartedRow> = sql::<D>(INSERT_JOBS).bind(clock).bind(clock).bind(clock).rows(rows).all(conn).await?;
+    let mut counts = BTreeMap::from([("created", i64::try_from(inserted.len()).unwrap_or(i64::MAX))]);
+    count::<D>(conn, store.0.shard, &mut counts).await?;
+    Ok(Inserted { at, started: inserted.into_iter().filter(|r| r.claim == 1).map(|r| r.id).collect() })
 }
 
 /// Adds to the totals, in the order of their names.

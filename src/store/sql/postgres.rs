@@ -75,7 +75,12 @@ impl Dialect for Postgres {
 
     async fn migrate(pool: &Pool<Self>) -> Result<()> {
         // A pool only says that it waited in vain; a connection of its own says why.
-        sqlx::PgConnection::connect_with(&pool.connect_options()).await.map_err(Self::error)?.close().await.map_err(Self::error)?;
+        sqlx::PgConnection::connect_with(&pool.connect_options())
+            .await
+            .map_err(Self::error)?
+            .close()
+            .await
+            .map_err(Self::error)?;
         let mut conn = pool.acquire().await.map_err(Self::error)?;
         super::dialect::refuse_foreign::<Self>(
             &mut conn,

@@ -57,6 +57,10 @@ rows! {
     KeyRow { scope: String, word: String, event_id: String, fingerprint: Option<String>, expires_at: i64, now: i64 }
     /// An id.
     IdRow { id: String }
+    /// An event that was stored now.
+    StoredRow { id: String, at: i64 }
+    /// A job that was stored now: claim 1 when it is leased already.
+    StartedRow { id: String, claim: i64 }
     /// A name.
     NameRow { name: String }
     /// A count.

@@ -19,7 +19,8 @@ pub fn offer(handlers: &[&str]) -> Offer {
 }
 
 pub fn offer_of(body: &str, handlers: &[&str]) -> Offer {
-    let job = |name: &&str| NewJob { id: JobId::next(&*IDS), target: Target::Handler((*name).to_owned()), key: None };
+    let job =
+        |name: &&str| NewJob { id: JobId::next(&*IDS), target: Target::Handler((*name).to_owned()), key: None, start: false };
     Offer {
         id: EventId::next(&*IDS),
         inbound: Inbound {
@@ -34,6 +35,7 @@ pub fn offer_of(body: &str, handlers: &[&str]) -> Offer {
         plan: Plan { jobs: handlers.iter().map(job).collect() },
         key_ttl: Duration::from_secs(3600),
         event_ttl: None,
+        lease: LEASE,
     }
 }
 

@@ -2,13 +2,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidehook::decide::settle::Finish;
+use tidehook::model::{JobState, LaneId};
 use tidehook::store::{Accepted, Error, EventFilter, JobFilter, Offer, Page};
 
 use super::build::*;
 use super::on_every_store;
-use crate::support::stores::Fresh;
+use crate::support::stores::{Fresh, START};
 
 on_every_store!(
+    a_job_that_can_start_at_once_is_leased_by_the_commit_that_creates_it,
+    a_job_of_a_lane_that_is_not_free_waits_for_a_claim,
     an_accepted_event_and_its_jobs_appear_together,
     an_event_that_nobody_wants_is_stored_too,
     a_duplicate_key_returns_the_first_events_id,
@@ -32,7 +36,7 @@ async fn an_accepted_event_and_its_jobs_appear_together(f: Fresh) {
     let offer = offer(&["a", "b"]);
     let wanted: Vec<_> = offer.plan.jobs.iter().map(|j| j.id).collect();
     let id = offer.id;
-    assert_eq!(accept(&*f.store, offer).await, Accepted::New { event: id, jobs: wanted.clone() });
+    assert_eq!(accept(&*f.store, offer).await, Accepted::New { event: id, jobs: wanted.clone(), started: Vec::new(), at: START });
     let jobs = f.store.jobs(&JobFilter { event: Some(id), ..JobFilter::default() }, PAGE).await.unwrap();
     assert_eq!(jobs.iter().map(|j| j.id).collect::<Vec<_>>(), wanted);
     assert_eq!(f.store.totals().await.unwrap().open, 2);
@@ -188,8 +192,10 @@ async fn bodies_come_back_byte_for_byte(f: Fresh) {
 
 async fn an_accept_can_be_repeated(f: Fresh) {
     let offer = keyed("k");
-    let first = accept(&*f.store, offer.clone()).await;
-    assert_eq!(accept(&*f.store, offer).await, first);
+    let Accepted::New { event, jobs, .. } = accept(&*f.store, offer.clone()).await else { panic!("it is new") };
+    // A repeat starts nothing: whoever made the first one may have.
+    let again = accept(&*f.store, offer).await;
+    assert!(matches!(&again, Accepted::New { event: e, jobs: j, started, .. } if (e, j) == (&event, &jobs) && started.is_empty()));
     assert_eq!(f.store.totals().await.unwrap().open, 1);
 }
 
@@ -207,4 +213,41 @@ async fn a_caller_that_hangs_up_cancels_nothing(f: Fresh) {
         assert!(matches!(accept(&*f.store, offer).await, Accepted::New { event, .. } if event == id));
         assert_eq!(f.store.events_by_id(&[id]).await.unwrap().len(), 1);
     }
+}
+
+fn starting(handlers: &[&str]) -> tidehook::store::Offer {
+    let mut offer = offer(handlers);
+    offer.plan.jobs.iter_mut().for_each(|job| job.start = true);
+    offer
+}
+
+async fn a_job_that_can_start_at_once_is_leased_by_the_commit_that_creates_it(f: Fresh) {
+    seed(&*f.store, &["a"], 0).await;
+    let offer = starting(&["a"]);
+    let Accepted::New { jobs, started, at, .. } = accept(&*f.store, offer).await else { panic!("it is new") };
+    assert_eq!((&started, at), (&jobs, START));
+    assert!(f.store.claim(&ask(10)).await.unwrap().is_empty(), "it is leased");
+    let job = f.store.job(jobs[0]).await.unwrap().unwrap();
+    assert_eq!((job.state, job.attempt, job.claim, job.due_at), (JobState::Leased, 0, 1, START.plus(LEASE)));
+    // It is recorded like any other.
+    f.store.record(&[commit(&job, Finish::Done)]).await.unwrap().pop().unwrap().unwrap();
+    assert_eq!(f.store.job(jobs[0]).await.unwrap().unwrap().state, JobState::Done);
+    // And whoever held it and died is succeeded when the lease runs out.
+    let Accepted::New { jobs, .. } = accept(&*f.store, starting(&["a"])).await else { panic!("it is new") };
+    f.clock.advance(LEASE);
+    let second = claim_one(&*f.store).await;
+    assert_eq!((second.job.id, second.job.claim, second.job.lost), (jobs[0], 2, 1));
+}
+
+async fn a_job_of_a_lane_that_is_not_free_waits_for_a_claim(f: Fresh) {
+    let limited = tidehook::model::LaneSpec { rate: Some(10), ..spec("limited") };
+    f.store.tune(&[spec("free"), spec("paused"), spec("failing"), limited]).await.unwrap();
+    f.store.pause(&LaneId::handler("paused"), true).await.unwrap();
+    accept(&*f.store, offer(&["failing"])).await;
+    let failed = claim_one(&*f.store).await;
+    f.store.record(&[commit(&failed.job, retry_in(60))]).await.unwrap();
+    let offer = starting(&["free", "paused", "failing", "limited", "unknown"]);
+    let free = offer.plan.jobs[0].id;
+    let Accepted::New { jobs, started, .. } = accept(&*f.store, offer).await else { panic!("it is new") };
+    assert_eq!((jobs.len(), started), (5, vec![free]));
 }
