@@ -54,7 +54,7 @@ pub enum StartError {
     #[error("this version cannot run: {}", .0.join(", "))]
     CannotRun(Vec<String>),
     /// The database.
-    #[error("{0}")]
+    #[error(transparent)]
     Store(#[from] store::Error),
     /// The address to listen on.
     #[error("cannot listen on {0}: {1}")]

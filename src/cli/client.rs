@@ -71,7 +71,12 @@ impl Client {
 
     async fn here(config: Config, store: Arc<dyn store::Store>, token: Option<String>) -> Result<Self, Failed> {
         // A look must not change a schema that a running server may depend on.
-        store.totals().await.context("the database cannot be read; has `tidehook migrate` been run?")?;
+        if let Err(error) = store.totals().await {
+            let text = error.to_string();
+            let unmigrated = text.contains("no such table") || text.contains("does not exist");
+            let hint = if unmigrated { "; run `tidehook migrate` first" } else { "" };
+            return Err(anyhow!("{text}{hint}").into());
+        }
         let engine = server::engine(Arc::new(config), store, Arc::new(Local::default()))?;
         Ok(Self { way: Way::Here(router(State::new(engine))), token })
     }

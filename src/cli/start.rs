@@ -70,31 +70,14 @@ fn reload(global: &Global, running: &Config) {
     }
 }
 
+/// What differs, by name: values may be secrets and are not shown.
 fn changes(old: &Config, new: &Config) -> Vec<String> {
-    let mut changes = Vec::new();
-    let mut compare = |what: &str, old: Vec<(String, String)>, new: Vec<(String, String)>| {
-        for (name, _) in old.iter().filter(|(name, _)| !new.iter().any(|(n, _)| n == name)) {
-            changes.push(format!("{what} {name} removed"));
-        }
-        for (name, detail) in &new {
-            match old.iter().find(|(n, _)| n == name) {
-                None => changes.push(format!("{what} {name} added")),
-                Some((_, before)) if before != detail => changes.push(format!("{what} {name}: {before} → {detail}")),
-                Some(_) => {}
-            }
-        }
-    };
-    let sources = |c: &Config| c.sources.iter().map(|s| (s.name.clone(), format!("{:?}", s.kind))).collect();
-    let handlers = |c: &Config| c.handlers.iter().map(|h| (h.name.clone(), h.url.to_string())).collect();
-    let workflows = |c: &Config| c.workflows.iter().map(|w| (w.name.clone(), String::new())).collect();
-    compare("source", sources(old), sources(new));
-    compare("handler", handlers(old), handlers(new));
-    compare("workflow", workflows(old), workflows(new));
-    if old.server.port != new.server.port {
-        changes.push(format!("server.port: {} → {}", old.server.port, new.server.port));
-    }
-    if old.database.driver != new.database.driver {
-        changes.push(format!("database.driver: {:?} → {:?}", old.database.driver, new.database.driver));
-    }
-    changes
+    let (old, new) = (&old.fingerprints, &new.fingerprints);
+    let removed = old.keys().filter(|key| !new.contains_key(*key)).map(|key| format!("{key} removed"));
+    let others = new.iter().filter_map(|(key, hash)| match old.get(key) {
+        None => Some(format!("{key} added")),
+        Some(before) if before != hash => Some(format!("{key} changed")),
+        Some(_) => None,
+    });
+    removed.chain(others).collect()
 }

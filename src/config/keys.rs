@@ -94,13 +94,13 @@ static SERVER: [Key; 13] = [
     key("denied_ports", Takes::Texts, "Ports that deliveries may not reach"),
     key("trust_proxy", Takes::Bool, "Take the client address from X-Forwarded-For"),
     key("trusted_proxies", Takes::Texts, "How many proxy hops to trust (1), or their networks"),
-    key("skip_endpoint_verification", Takes::Bool, "Outbound endpoints start active without a challenge"),
+    key("skip_endpoint_verification", Takes::Bool, "Outbound endpoints start active without a challenge (later)"),
     key("echo", Takes::Bool, "Serve /_echo; follows allow_private_urls"),
 ];
 
 static API: [Key; 2] = [
     key("auth_token", Takes::Secret, "Bearer token of /events and /api; open when absent"),
-    key("metrics_auth_token", Takes::Secret, "Bearer token of /metrics; open when absent"),
+    key("metrics_auth_token", Takes::Secret, "Bearer token of /metrics; open when absent (later)"),
 ];
 
 static RETRY: [Key; 6] = [
@@ -130,7 +130,7 @@ static WORKER: [Key; 5] = [
 
 static COMPAT: [Key; 5] = [
     key("qhook_headers", Takes::Bool, "Send X-Qhook-* beside X-Tidehook-* (true)"),
-    key("qhook_metrics", Takes::Bool, "Emit qhook_* beside tidehook_* (true)"),
+    key("qhook_metrics", Takes::Bool, "Emit qhook_* beside tidehook_* (true) (later)"),
     key("catch_payload", Takes::Word(&["superset", "qhook"]), "What a catch target receives"),
     key("expressions", Takes::Word(&["tidehook", "qhook"]), "How conditions and patterns are read"),
     key("unknown_keys", Takes::Word(&["error", "warn"]), "What an unknown key is"),

@@ -40,10 +40,17 @@ pub fn load(request: &Request, known: &Known) -> Loaded {
     let Some(base) = read_text(&path, &mut problems) else { return Loaded { path, config: None, problems } };
     let mut variables = request.variables.clone();
     let overlay = request.env.as_deref().and_then(|env| {
-        for (key, value) in env_file(&path, env) {
+        let of_file = env_file(&path, env);
+        let overlay = overlay_path(&path, env);
+        if of_file.is_none() && !overlay.exists() {
+            let message =
+                format!("there is neither {} nor .env.{env}: the environment `{env}` changes nothing", overlay.display());
+            let problem = unreadable(message, Some("check the name, or write one of them"));
+            problems.push(Problem { severity: Severity::Warning, code: "empty_environment", ..problem });
+        }
+        for (key, value) in of_file.into_iter().flatten() {
             variables.entry(key).or_insert(value);
         }
-        let overlay = overlay_path(&path, env);
         overlay.exists().then(|| read_text(&overlay, &mut problems)).flatten()
     });
     let texts = [Some(base), overlay];
@@ -117,11 +124,11 @@ fn overlay_path(base: &Path, env: &str) -> PathBuf {
 }
 
 /// `.env.NAME` of the working directory, else beside the file; it may be absent.
-fn env_file(base: &Path, env: &str) -> Variables {
+fn env_file(base: &Path, env: &str) -> Option<Variables> {
     let name = format!(".env.{env}");
     let beside = base.with_file_name(&name);
     let text = std::fs::read_to_string(&name).or_else(|_| std::fs::read_to_string(beside));
-    text.map(|t| layers::dotenv(&t)).unwrap_or_else(|_| Variables::new())
+    text.ok().map(|t| layers::dotenv(&t))
 }
 
 fn read_text(path: &Path, problems: &mut Problems) -> Option<Text> {

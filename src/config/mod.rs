@@ -1,7 +1,7 @@
 //! Ground floor: YAML into types that cannot be wrong.
 //!
 //! - [`tree`]: text into nodes that know their place; [`layers`]: overlays and `${VAR}`
-//! - [`problem`]: what is wrong, where, and how to mend it; all of it at once
+//! - [`problem`]: what is wrong, where, and how to mend it; all of it at once; `mask`: without the secrets
 //! - [`keys`]: every key there is, the one list behind reading, hints and the editor schema
 //! - `read`: nodes into values, by the keys of a section
 //! - `source`, `handler`, `workflow`, `queue`, `alert`, `server`: one section each
@@ -12,6 +12,7 @@ pub mod handler;
 pub mod keys;
 pub mod layers;
 pub mod load;
+mod mask;
 pub mod problem;
 pub mod queue;
 pub mod read;
@@ -65,6 +66,8 @@ pub struct Config {
     pub queues: Vec<Queue>,
     /// Whom to tell.
     pub alerts: Option<Alerts>,
+    /// What each section says, as a hash: `server`, `sources.github`, …
+    pub fingerprints: BTreeMap<String, String>,
 }
 
 /// What the floors above know and a configuration may name.
@@ -103,7 +106,28 @@ pub fn read(root: &Node, known: &Known, problems: &mut Problems) -> Option<Confi
     if problems.has_errors() {
         return None;
     }
-    Some(Config { database, server, api, delivery, worker, compat, sources, handlers, workflows, queues, alerts })
+    let fingerprints = fingerprints(root);
+    Some(Config { database, server, api, delivery, worker, compat, sources, handlers, workflows, queues, alerts, fingerprints })
+}
+
+/// A hash of what each section says, variables replaced, so that a change can be named without being shown.
+fn fingerprints(root: &Node) -> BTreeMap<String, String> {
+    use sha2::{Digest, Sha256};
+    let hash = |node: &Node| hex::encode(Sha256::digest(read::json(node).to_string()));
+    let tree::Value::Map(sections) = &root.value else { return BTreeMap::new() };
+    let mut found = BTreeMap::new();
+    for (key, section) in sections {
+        let is_named = keys::TOP.iter().any(|k| k.name == key.text && matches!(k.takes, keys::Takes::Named(_)));
+        match &section.value {
+            tree::Value::Map(entries) if is_named => {
+                found.extend(entries.iter().map(|(name, node)| (format!("{}.{}", key.text, name.text), hash(node))));
+            }
+            _ => {
+                found.insert(key.text.clone(), hash(section));
+            }
+        }
+    }
+    found
 }
 
 /// What a section needs of the sections before it.

@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
+use super::mask::masked;
+
 /// No more problems are shown at once.
 const RENDERED_MAX: usize = 100;
 
@@ -121,13 +123,16 @@ impl Problems {
             Severity::Warning => Level::WARNING,
         };
         let title = level.primary_title(problem.message.as_str()).id(problem.code);
-        let mut group = match problem.place.and_then(|at| Some((at, self.texts.get(at.file)?))) {
+        let quoted = problem.place.and_then(|at| Some((at, self.texts.get(at.file)?)));
+        // One line is shown, without its secrets.
+        let line = quoted.map_or(String::new(), |(at, text)| masked(line_of(&text.content, at)));
+        let mut group = match quoted {
             Some((at, text)) => {
-                let span = bytes_of(&text.content, at);
                 let label = problem.key.as_str();
-                let annotation = AnnotationKind::Primary.span(span);
+                let annotation = AnnotationKind::Primary.span(span_of(&line, at));
                 let annotation = if label.is_empty() { annotation } else { annotation.label(label) };
-                title.element(Snippet::source(text.content.as_str()).path(text.name.as_str()).annotation(annotation))
+                let snippet = Snippet::source(line.as_str()).line_start(at.line).path(text.name.as_str());
+                title.element(snippet.annotation(annotation))
             }
             None => Group::with_title(title),
         };
@@ -138,14 +143,17 @@ impl Problems {
     }
 }
 
-/// The byte range of a place; columns are counted in characters.
-fn bytes_of(text: &str, at: Place) -> std::ops::Range<usize> {
-    let line_start: usize = text.split_inclusive('\n').take(at.line.saturating_sub(1)).map(str::len).sum();
-    let line = text[line_start..].split('\n').next().unwrap_or("").trim_end_matches('\r');
+/// The line of a place.
+fn line_of(text: &str, at: Place) -> &str {
+    text.split('\n').nth(at.line.saturating_sub(1)).unwrap_or("").trim_end_matches('\r')
+}
+
+/// The byte range of a place in its line; columns are counted in characters.
+fn span_of(line: &str, at: Place) -> std::ops::Range<usize> {
     let offset = |chars: usize| line.char_indices().nth(chars).map_or(line.len(), |(i, _)| i);
     let start = offset(at.column.saturating_sub(1));
     let end = offset(at.column.saturating_sub(1) + at.length.max(1));
-    line_start + start..line_start + end.max(start)
+    start..end.max(start)
 }
 
 /// The nearest of some names, if it is near enough to be a slip.

@@ -464,7 +464,9 @@ impl<'a> Section<'a> {
         let unknown: Vec<tree::Key> = self.entries.iter().map(|(k, _)| k.clone()).filter(|k| !known(&k.text)).collect();
         for key in unknown {
             let names = self.keys.iter().map(|k| k.name);
-            let help = did_you_mean(&key.text, names.clone())
+            let merge = (key.text == "<<").then(|| "merge keys are not read: repeat the keys, or use an overlay".to_owned());
+            let help = merge
+                .or_else(|| did_you_mean(&key.text, names.clone()))
                 .unwrap_or_else(|| format!("known here are {}", names.collect::<Vec<_>>().join(", ")));
             self.problems.push(Problem {
                 severity: if self.lenient { Severity::Warning } else { Severity::Error },

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::problem::Severity;
 use super::read::Section;
 use crate::decide::address::Policy;
 use crate::decide::cidr::Networks;
@@ -63,7 +64,12 @@ impl Database {
         if let Some(url) = &url {
             let scheme = scheme_of(url);
             if driver != Driver::D1 && Driver::of_scheme(scheme) != Some(driver) {
-                s.error("bad_url", "url", format!("the database URL starts with `{scheme}:`, which does not fit the driver"));
+                let help = "write it like postgres://user:password@host:5432/name, or sqlite:file.db";
+                let message = format!("the database URL starts with `{scheme}:`, which does not fit the driver");
+                s.problem(Severity::Error, "bad_url", "url", message, Some(help.into()));
+            } else if !is_readable(url) {
+                let help = "write it like postgres://user:password@host:5432/name; encode `@`, `/` and `:` in the password as %40, %2F and %3A";
+                s.problem(Severity::Error, "bad_url", "url", "the database URL cannot be read", Some(help.into()));
             }
         }
         s.finish();
@@ -100,8 +106,16 @@ impl Driver {
     }
 }
 
+/// What stands before the first colon, if it is a scheme; anything else may be part of a password.
 fn scheme_of(url: &Secret) -> &str {
-    url.expose().split(':').next().unwrap_or("")
+    let before = url.expose().split_once(':').map_or("", |(before, _)| before);
+    let is_scheme = before.len() <= 20 && before.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+    if is_scheme { before } else { "" }
+}
+
+/// Whether a server's URL has a host and a port that can be one.
+fn is_readable(url: &Secret) -> bool {
+    scheme_of(url) == "sqlite" || Url::parse(url.expose()).is_ok_and(|url| url.has_host())
 }
 
 /// How the client's address is found.
@@ -220,7 +234,7 @@ pub(super) fn read_allowed(s: &mut Section<'_>, policy: &mut Policy) {
         } else if text.is_empty() || text.trim_start_matches("*.").contains('*') {
             let help = "write a host name, `*.corp.example`, or a network like `10.0.0.0/8`";
             s.problem(
-                super::problem::Severity::Error,
+                Severity::Error,
                 "bad_address",
                 "allowed_private_hosts",
                 format!("`{text}` is neither a host name nor a network"),

@@ -185,7 +185,9 @@ fn check_secrets(name: &str, s: &mut Section<'_>, scheme: &str, secrets: &[Secre
     if secrets.is_empty() {
         // An unset variable and an empty text have been told already.
         if !s.has("secret") {
-            s.error("missing_secret", "verify", format!("source '{name}' has verify enabled but no secret configured"));
+            let help = "give it `secret: ${NAME_OF_A_VARIABLE}`";
+            let message = format!("source '{name}' has verify enabled but no secret configured");
+            s.problem(Severity::Error, "missing_secret", "verify", message, Some(help.into()));
         }
         return;
     }

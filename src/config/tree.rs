@@ -171,7 +171,9 @@ impl<'a> Builder<'a> {
             Some(Err(error)) => {
                 let at = error.marker();
                 let place = Place { file: self.file, line: at.line(), column: at.col() + 1, length: 1 };
-                Err(problem("bad_yaml", format!("this is not YAML: {}", error.info()), Some(place), None))
+                // The parser stops where it cannot go on, which is often after the place to mend.
+                let help = "look here and just before: an open bracket or quote, a tab, a missing colon or space";
+                Err(problem("bad_yaml", format!("this is not YAML: {}", error.info()), Some(place), Some(help)))
             }
             None => Err(problem("bad_yaml", "the text ends too early".into(), None, None)),
         }

@@ -73,7 +73,7 @@ pub fn settle(job: &Job, outcome: &Outcome, policy: &RetryPolicy, timing: Timing
     let (failure, response) = match outcome {
         Outcome::Postponed => return commit(Finish::Released, None, None),
         Outcome::Answered(response) if (200..300).contains(&response.status) => {
-            let error = response.truncated.then(|| "response_too_large: the body was cut at the cap".to_owned());
+            let error = response.cut.map(|cut| cut.to_string());
             let attempt = attempt(job, Ending::Delivered, timing, Some(response.status), &response.body, error, None);
             return commit(Finish::Done, Some(attempt), Some(LaneFact::Succeeded));
         }
@@ -154,7 +154,7 @@ mod tests {
     }
 
     fn answered(status: u16) -> Outcome {
-        Outcome::Answered(Response { status, body: "x".into(), truncated: false, retry_after: Some("7".into()), location: None })
+        Outcome::Answered(Response { status, body: "x".into(), cut: None, retry_after: Some("7".into()), location: None })
     }
 
     fn settled(job: &Job, outcome: &Outcome) -> Commit {
@@ -200,7 +200,7 @@ mod tests {
         let outcome = Outcome::Answered(Response {
             status: 302,
             body: "".into(),
-            truncated: false,
+            cut: None,
             retry_after: None,
             location: Some("http://x/".into()),
         });

@@ -20,7 +20,7 @@ use url::Host;
 use super::Deliver;
 use super::resolve::{Blocked, Guarded, NoAddress};
 use crate::decide::address::{Author, Policy};
-use crate::model::{Failure, Method, Outcome, Phase, Request, Response};
+use crate::model::{Cut, Failure, Method, Outcome, Phase, Request, Response};
 
 /// No more of a response body is read.
 pub const RESPONSE_BYTES_MAX: usize = 64 * 1024;
@@ -170,7 +170,8 @@ impl Deliver for Client {
     }
 }
 
-/// Reads the body up to the cap. The status has arrived by now and counts, whatever becomes of the body.
+/// Reads the body up to the cap. The status has arrived by now and counts although the body is cut or breaks
+/// off; only the deadline still makes a failure of it.
 async fn read(mut response: reqwest::Response) -> Response {
     let text = |name: &str| {
         let value = response.headers().get(name)?;
@@ -180,25 +181,25 @@ async fn read(mut response: reqwest::Response) -> Response {
     let (retry_after, location) = (text("retry-after"), text("location"));
     let status = response.status().as_u16();
     let mut body = BytesMut::new();
-    let mut truncated = false;
+    let mut cut = None;
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) => {
                 let room = RESPONSE_BYTES_MAX - body.len();
                 body.extend_from_slice(&chunk[..chunk.len().min(room)]);
                 if chunk.len() > room {
-                    truncated = true;
+                    cut = Some(Cut::AtCap);
                     break;
                 }
             }
             Ok(None) => break,
             Err(_) => {
-                truncated = true;
+                cut = Some(Cut::BrokeOff);
                 break;
             }
         }
     }
-    Response { status, body: Bytes::from(body), truncated, retry_after, location }
+    Response { status, body: Bytes::from(body), cut, retry_after, location }
 }
 
 /// What an error of the client means.

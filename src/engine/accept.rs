@@ -34,7 +34,8 @@ pub struct Receipt {
 /// Why an event was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAccepted {
-    /// The store does not answer. Whether the event was committed is not known; sending it again is safe.
+    /// The store does not answer. Whether the event was committed is not known: sent again under the same key
+    /// it is the same event.
     #[error("the database does not answer")]
     Unavailable,
     /// The store has no room.
@@ -149,6 +150,7 @@ impl Engine {
         let receipt = match health.learn(answer) {
             Ok(Accepted::New { event, jobs, started, .. }) => {
                 waiting = jobs.len() - started.len();
+                health.set_has_room();
                 Receipt { event, duplicate: false, jobs: jobs.len() }
             }
             Ok(Accepted::Duplicate(event)) => Receipt { event, duplicate: true, jobs: 0 },

@@ -49,12 +49,16 @@ impl Health {
                 if self.is_down.swap(false, Ordering::Relaxed) {
                     tracing::info!("The database answers again.");
                 }
-                if answer.is_ok() && self.is_full.swap(false, Ordering::Relaxed) {
-                    tracing::info!("The database has room again.");
-                }
             }
         }
         answer
+    }
+
+    /// Something new was stored.
+    pub fn set_has_room(&self) {
+        if self.is_full.load(Ordering::Relaxed) && self.is_full.swap(false, Ordering::Relaxed) {
+            tracing::info!("The database has room again.");
+        }
     }
 
     /// The store did not answer in time.

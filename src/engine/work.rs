@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::Engine;
 use super::hold::Handed;
 use crate::decide::settle::Finish;
-use crate::model::{Event, EventId};
+use crate::model::{Event, EventId, Lease};
 use crate::store::{Ask, Claimed, Result};
 
 /// While something runs, due work is looked for at least this often.
@@ -50,10 +50,29 @@ pub struct Worked {
     pub more: bool,
 }
 
+/// A lease in hand, put down when this goes.
+struct Held<'a> {
+    engine: &'a Engine,
+    lease: Lease,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.engine.0.in_hand.put_down(self.lease);
+    }
+}
+
 /// The next job that is handed over; never, for a worker that takes none.
 async fn next(handed: &mut Option<MutexGuard<'_, UnboundedReceiver<Handed>>>) -> Option<Handed> {
     match handed {
         Some(handed) => handed.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }
@@ -68,10 +87,6 @@ impl Worked {
             None => self.stale += 1,
         }
     }
-
-    fn total(&self) -> u64 {
-        self.done + self.retried + self.dead + self.released + self.stale
-    }
 }
 
 impl Engine {
@@ -79,7 +94,7 @@ impl Engine {
     /// or when the engine drains.
     ///
     /// # Errors
-    /// The store does not answer; what was under way has been recorded or will run out by its lease.
+    /// The store does not answer, and nothing was under way.
     pub async fn work(&self, budget: Budget) -> Result<Worked> {
         let mut worked = Worked::default();
         let mut running: JoinSet<Option<Finish>> = JoinSet::new();
@@ -88,7 +103,8 @@ impl Engine {
         // A lane gave less than it has, because it ramps up or is full: each end of a job may free a place.
         let mut held_back = false;
         let mut handed = self.0.in_hand.handed();
-        let mut failed = None;
+        // A store that went away is asked again while deliveries are under way: none of them may hold up the rest.
+        let mut not_before: Option<Instant> = None;
         let mut heartbeat = tokio::time::interval(self.heartbeat());
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -99,7 +115,7 @@ impl Engine {
             }
             let free = self.0.in_hand.free(budget.parallel);
             let free = free.min(u32::try_from(budget.jobs.saturating_sub(taken)).unwrap_or(u32::MAX));
-            let may_claim = in_time && failed.is_none() && !self.is_draining();
+            let may_claim = in_time && not_before.is_none() && !self.is_draining();
             if look && may_claim && free > 0 {
                 match self.claim(budget.parallel, free).await {
                     Ok(claimed) => {
@@ -114,15 +130,13 @@ impl Engine {
                         }
                         continue;
                     }
-                    Err(error) => failed = Some(error),
+                    Err(error) if running.is_empty() && worked == Worked::default() => return Err(error),
+                    Err(_) => not_before = Some(Instant::now() + STORE_AGAIN),
                 }
             }
             if running.is_empty() {
                 worked.more = look && may_claim && free == 0;
-                return match failed {
-                    Some(error) if worked.total() == 0 => Err(error),
-                    _ => Ok(worked),
-                };
+                return Ok(worked);
             }
             tokio::select! {
                 Some(ended) = running.join_next() => {
@@ -140,6 +154,7 @@ impl Engine {
                     running.spawn(async move { engine.work_one(claimed, event).await });
                 }
                 () = self.0.parts.wake.woken(LOOK_EVERY), if may_claim && free > 0 => look = true,
+                () = until(not_before), if not_before.is_some() => (not_before, look) = (None, true),
                 _ = heartbeat.tick() => {
                     let engine = self.clone();
                     // In a task of its own: a store that is slow to answer must not hold up what ends meanwhile.
@@ -159,7 +174,7 @@ impl Engine {
     /// Takes due jobs with their events. Nothing is taken that cannot start now.
     async fn claim(&self, parallel: u32, free: u32) -> Result<Vec<(Claimed, Arc<Event>)>> {
         self.refresh_leases().await?;
-        let slots = self.0.in_hand.slots(parallel, free);
+        let slots = self.0.in_hand.slots(parallel, free.min(self.config().worker.batch));
         let ask = Ask { skip: self.lanes_to_skip(&slots), slots, lease: self.0.lease };
         let claimed = self.health().learn(self.store().claim(&ask).await)?;
         if claimed.is_empty() {
@@ -204,10 +219,9 @@ impl Engine {
 
     /// One job from its claim to its record; what became of it, or `None` when the lease was lost.
     async fn work_one(&self, claimed: Claimed, event: Arc<Event>) -> Option<Finish> {
-        let lease = claimed.job.lease();
+        // However this ends, a panic included: what is no longer worked on is no longer extended.
+        let _held = Held { engine: self, lease: claimed.job.lease() };
         let ran = self.execute(&claimed.job, &event).await;
-        let ended = self.record(&claimed, &event, ran).await;
-        self.0.in_hand.put_down(lease);
-        ended
+        self.record(&claimed, &event, ran).await
     }
 }

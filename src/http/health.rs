@@ -54,6 +54,7 @@ pub async fn health(Extract(state): Extract<Arc<State>>) -> Response {
         Ok(totals) => {
             let was_down = state.was_down.swap(false, Ordering::Relaxed);
             let status = match () {
+                () if state.engine.health().is_full() => "full",
                 () if was_down => "recovered",
                 () if totals.dead > 0 => "degraded",
                 () => "ok",

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Request, State as Extract};
+use axum::extract::{Request, State as Extract};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::around::ClientAddress;
 use super::error::Refusal;
+use super::path::Path;
 use super::router::State;
 use super::{auth, body, client};
 use crate::config::{Source, SourceKind};
@@ -30,7 +32,8 @@ pub async fn webhook(
     let source = config.source(&name).filter(|s| s.kind == SourceKind::Webhook);
     let source = source.ok_or_else(|| Refusal::not_found("Unknown source"))?;
     let client = request.extensions().get::<ClientAddress>().map_or(std::net::IpAddr::from([0, 0, 0, 0]), |c| c.0);
-    let raw = raw(&state, request).await?;
+    ingress::admit_address(source, client).map_err(|why| refused(&state, source, why))?;
+    let (raw, _permit) = raw(&state, request).await?;
     let admitted = ingress::admit(source, &raw, client, state.engine.clock().now());
     match admitted.map_err(|why| refused(&state, source, why))? {
         Admitted::Challenge(challenge) => Ok(answer(challenge)),
@@ -65,20 +68,25 @@ async fn call(state: &State, name: &str, kind: &str, request: Request) -> Result
     if kind.trim().is_empty() || kind.chars().count() > ingress::admit::KIND_CHARS_MAX || kind.chars().any(char::is_control) {
         return Err(Refusal::invalid_field("type", "the event type must be readable text of at most 255 characters"));
     }
-    let raw = raw(state, request).await?;
+    let (raw, _permit) = raw(state, request).await?;
     let inbound = ingress::call(source, &raw, kind).map_err(|why| refused(state, source, why))?;
     Ok(result(StatusCode::ACCEPTED, state.engine.accept(inbound).await?))
 }
 
-async fn raw(state: &State, request: Request) -> Result<Raw, Refusal> {
+/// The whole request, with one of the places for requests at once. The place is taken when the body is there,
+/// so that those who dribble theirs keep nobody out.
+async fn raw(state: &State, request: Request) -> Result<(Raw, OwnedSemaphorePermit), Refusal> {
     let config = state.engine.config();
     let (parts, stream) = request.into_parts();
     let origin = match &config.server.public_url {
         Some(url) => url.as_str().trim_end_matches('/').to_owned(),
         None => client::origin(&parts.headers, &config.server.trust),
     };
-    let bytes = body::read(stream, config.server.body_bytes_max).await?;
-    Ok(Raw::new(parts.uri, origin, parts.headers, bytes))
+    let bytes = {
+        let _reading = state.place(&state.reading)?;
+        body::read(stream, config.server.body_bytes_max).await?
+    };
+    Ok((Raw::new(parts.uri, origin, parts.headers, bytes), state.place(&state.inbound)?))
 }
 
 /// The sender of a bad signature learns nothing but that; the cause is counted.

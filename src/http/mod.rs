@@ -3,7 +3,7 @@
 //! - `router`: all routes in one list; [`around`]: what surrounds every request
 //! - [`hooks`]: webhooks and events in; [`health`]: probes; [`echo`]: a mirror for trying things out
 //! - [`api`]: what is stored, one file per resource
-//! - [`auth`], [`client`], [`limits`], [`body`]: who may, from where, how much
+//! - [`auth`], [`client`], [`limits`], [`body`], [`path`]: who may, from where, how much
 //! - [`error`]: the one shape of every refusal
 
 pub mod api;
@@ -16,6 +16,7 @@ pub mod error;
 pub mod health;
 pub mod hooks;
 pub mod limits;
+pub mod path;
 pub mod router;
 
 pub use router::{State, router};

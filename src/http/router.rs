@@ -9,7 +9,7 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 
@@ -29,6 +29,8 @@ pub struct State {
     pub per_address: Option<PerAddress>,
     /// Requests at once.
     pub inbound: Arc<Semaphore>,
+    /// Bodies that are being read at once: ten times as many.
+    pub reading: Arc<Semaphore>,
     /// The store was seen to be away since the last look at `/health`.
     pub was_down: AtomicBool,
 }
@@ -37,14 +39,24 @@ impl State {
     /// The state of a door to an engine.
     pub fn new(engine: Engine) -> Arc<Self> {
         let server = &engine.config().server;
-        let at_once = usize::try_from(server.inbound_max).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
+        let at_once = usize::try_from(server.inbound_max).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS / 10);
         Arc::new(Self {
             ids: Arc::new(SystemIds::default()),
             per_address: server.ip_rate_limit.and_then(NonZeroU32::new).map(PerAddress::new),
             inbound: Arc::new(Semaphore::new(at_once)),
+            reading: Arc::new(Semaphore::new(at_once * 10)),
             was_down: AtomicBool::new(false),
             engine,
         })
+    }
+
+    /// One of the places for requests at once.
+    ///
+    /// # Errors
+    /// 503: all are taken.
+    pub fn place(&self, places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refusal> {
+        let busy = |_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "Too many requests at once").after(1);
+        Arc::clone(places).try_acquire_owned().map_err(busy)
     }
 }
 

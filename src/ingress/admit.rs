@@ -55,9 +55,7 @@ impl Refusal {
 /// # Errors
 /// Why not.
 pub fn admit(source: &Source, request: &Raw, client: IpAddr, now: Timestamp) -> Result<Admitted, Refusal> {
-    if !source.allowed.is_empty() && !source.allowed.contains(client) {
-        return Err(Refusal::Address);
-    }
+    admit_address(source, client)?;
     let scheme = source.verify.as_deref().and_then(provider);
     if let Some(provider) = scheme {
         let with = Scheme { secrets: &source.secrets, tolerance: source.tolerance, options: &source.signature, now };
@@ -70,6 +68,14 @@ pub fn admit(source: &Source, request: &Raw, client: IpAddr, now: Timestamp) -> 
     let kind = webhook_kind(source, request);
     let dedupe_key = source.dedupe.then(|| dedupe_key(source, request)).flatten();
     Ok(Admitted::Event(inbound(source, request, kind, dedupe_key, None)))
+}
+
+/// Whether a client may send to a source at all, by its address: known before a body is read.
+///
+/// # Errors
+/// It may not.
+pub fn admit_address(source: &Source, client: IpAddr) -> Result<(), Refusal> {
+    if source.allowed.is_empty() || source.allowed.contains(client) { Ok(()) } else { Err(Refusal::Address) }
 }
 
 /// Takes an API call in. The type comes with the path; `ce-type` overrides it.

@@ -22,6 +22,6 @@ pub use id::{AttemptId, EventId, Ids, JobId, SeededIds, SystemIds};
 pub use job::{Job, JobState, Lease, NewJob, Target};
 pub use lane::{Lane, LaneId, LaneSpec};
 pub use path::Path;
-pub use request::{Method, Request, Response};
+pub use request::{Cut, Method, Request, Response};
 pub use secret::Secret;
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};

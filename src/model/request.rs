@@ -70,6 +70,24 @@ pub struct Request {
     pub destination: String,
 }
 
+/// Why a body is not whole. Its status had arrived by then, and counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// It was longer than the cap.
+    AtCap,
+    /// The connection broke.
+    BrokeOff,
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AtCap => "response_too_large: the body was cut at the cap",
+            Self::BrokeOff => "response_incomplete: the body broke off",
+        })
+    }
+}
+
 /// One answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
@@ -77,8 +95,8 @@ pub struct Response {
     pub status: u16,
     /// The first bytes of the body, up to the cap.
     pub body: Bytes,
-    /// The body was longer than the cap, or broke off after its status had arrived.
-    pub truncated: bool,
+    /// Why the body is not whole, if it is not.
+    pub cut: Option<Cut>,
     /// The `Retry-After` header as sent.
     pub retry_after: Option<String>,
     /// The `Location` header as sent.

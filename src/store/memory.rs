@@ -239,9 +239,18 @@ impl World {
 
     fn record(&mut self, commit: &Commit, now: Timestamp) -> Result<()> {
         let held = self.held(&commit.lease).is_some();
+        let row = self.jobs.get(&commit.lease.job);
+        if !held && row.is_some_and(|r| r.job.claim == commit.lease.claim && r.job.state != JobState::Leased) {
+            // It was recorded before, and the answer was lost.
+            return Ok(());
+        }
         if let Some(attempt) = &commit.attempt {
             let ending = if held { attempt.ending } else { Ending::Stale };
-            self.attempts.insert((commit.lease.job, attempt.claim), Attempt { ending, at: now, ..attempt.clone() });
+            let attempt = Attempt { ending, at: now, ..attempt.clone() };
+            let key = (commit.lease.job, attempt.claim);
+            if self.attempts.get(&key).is_none_or(|before| before.ending == Ending::Interrupted) {
+                self.attempts.insert(key, attempt);
+            }
         }
         let Some(row) = self.held(&commit.lease) else { return Err(Error::LeaseLost) };
         let job = &mut row.job;

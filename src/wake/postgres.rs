@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::sync::DropGuard;
 
 use super::{Wake, local::Local};
-use crate::model::Secret;
+use crate::model::{Ids, Secret, SystemIds};
 
 /// The channel's name.
 const CHANNEL: &str = "tidehook";
@@ -36,7 +36,8 @@ impl Postgres {
         let options: PgConnectOptions = url.expose().parse().map_err(|e| format!("the Postgres URL cannot be read: {e}"))?;
         let options = options.application_name("tidehook wake");
         let (local, outbox, stop) = (Arc::new(Local::default()), Arc::new(Notify::new()), CancellationToken::new());
-        let us = std::process::id().to_string();
+        // Not the process id: in containers it is the same everywhere.
+        let us = SystemIds::default().next().to_string();
         let listening = listen(options.clone(), Arc::clone(&local), us.clone());
         let telling = tell(options, Arc::clone(&outbox), us);
         tokio::spawn(stop.clone().run_until_cancelled_owned(async move { tokio::join!(listening, telling) }));

@@ -146,7 +146,7 @@ async fn a_status_counts_whatever_comes_of_the_body() {
         ("/nul", None),
         ("/badutf8", None),
         ("/huge", Some("response_too_large: the body was cut at the cap")),
-        ("/halfclose", Some("response_too_large: the body was cut at the cap")),
+        ("/halfclose", Some("response_incomplete: the body broke off")),
         ("/continue", None),
         ("/tecl", None),
         ("/status/204", None),

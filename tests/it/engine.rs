@@ -40,7 +40,7 @@ impl Deliver for Scripted {
 }
 
 fn status(status: u16) -> Outcome {
-    Outcome::Answered(Response { status, body: Bytes::new(), truncated: false, retry_after: None, location: None })
+    Outcome::Answered(Response { status, body: Bytes::new(), cut: None, retry_after: None, location: None })
 }
 
 struct Bench {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, RawQuery, State as Extract};
+use axum::extract::{RawQuery, State as Extract};
+
 use serde_json::{Value, json};
 
 use super::jobs::{error_of, max_attempts, status_of, summary, url_of};
@@ -11,6 +12,7 @@ use super::page::{Query, and_one, has_more};
 use super::{Allowed, State};
 use crate::engine::Engine;
 use crate::http::error::Refusal;
+use crate::http::path::Path;
 use crate::model::{Event, EventId, Job};
 use crate::store::{EventFilter, JobFilter, Page};
 

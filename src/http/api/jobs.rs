@@ -1,7 +1,7 @@
 //! `/api/jobs`: deliveries, in the words of these routes.
 
 use axum::Json;
-use axum::extract::{Path, RawQuery};
+use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
@@ -9,6 +9,7 @@ use super::Allowed;
 use super::page::{Query, and_one, has_more};
 use crate::engine::Engine;
 use crate::http::error::Refusal;
+use crate::http::path::Path;
 use crate::model::{Attempt, Job, JobId, JobState};
 use crate::store::{JobFilter, Retry};
 
@@ -101,7 +102,8 @@ pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>, query: RawQu
 }
 
 /// `GET /api/jobs/{id}/attempts`
-pub async fn attempts(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+pub async fn attempts(Allowed(engine): Allowed, Path(id): Path<String>, query: RawQuery) -> Result<Json<Value>, Refusal> {
+    Query::read(query, &[])?;
     let job = find(&engine, &id).await?;
     let attempts = engine.store().attempts(job.id).await?;
     Ok(Json(json!({ "attempts": attempts.iter().map(attempt).collect::<Vec<_>>() })))

@@ -1,12 +1,12 @@
 //! `/api/lanes`: destinations, with what keeps their deliveries waiting.
 
 use axum::Json;
-use axum::extract::Path;
 use serde_json::{Value, json};
 
 use super::Allowed;
 use crate::engine::Engine;
 use crate::http::error::Refusal;
+use crate::http::path::Path;
 use crate::model::{Lane, LaneId};
 
 /// `GET /api/lanes`
@@ -38,6 +38,9 @@ pub async fn resume(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<
 
 async fn set(engine: &Engine, id: String, paused: bool) -> Result<Json<Value>, Refusal> {
     let lane = LaneId(id);
+    if lane.0.contains(char::is_control) {
+        return Err(Refusal::not_found("lane not found"));
+    }
     if !engine.store().pause(&lane, paused).await? {
         return Err(Refusal::not_found("lane not found"));
     }

@@ -27,6 +27,9 @@ impl Query {
                 let message = format!("unknown parameter; known are {}", known.join(", "));
                 return Err(Refusal::invalid_field(&shown(&name), message));
             }
+            if value.contains(char::is_control) {
+                return Err(Refusal::invalid_field(&name, "holds a control character"));
+            }
             if pairs.iter().any(|(n, _)| *n == name) {
                 return Err(Refusal::invalid_field(&name, "stands there twice"));
             }

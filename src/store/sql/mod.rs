@@ -30,12 +30,14 @@ use sqlx::Pool;
 
 use super::error::{Error, Result};
 use crate::model::time::Clock;
-use crate::model::{ManualClock, Timestamp};
+use crate::model::{Ids, ManualClock, SystemIds, Timestamp};
 use dialect::Dialect;
 use tx::Tx;
 
 /// A verb that takes longer is taken for a database that does not answer.
-const VERB_TIME_MAX: Duration = Duration::from_secs(30);
+const VERB_TIME_MAX: Duration = Duration::from_secs(10);
+/// The same for one that only reads.
+const READ_TIME_MAX: Duration = Duration::from_secs(4);
 /// A passing conflict (deadlock, busy) is tried this often.
 const BUSY_TRIES: u32 = 5;
 
@@ -65,7 +67,8 @@ struct Inner<D: Dialect> {
 
 impl<D: Dialect> SqlStore<D> {
     fn new(write: Pool<D>, read: Pool<D>, clock: Option<ManualClock>, keep: Option<std::fs::File>) -> Self {
-        let shard = i64::from(std::process::id() % 64);
+        // Process ids are no help: in containers they are all the same.
+        let shard = i64::try_from(SystemIds::default().next().0 % 64).unwrap_or(0);
         Self(Arc::new(Inner { write, read, clock, shard, _keep: keep }))
     }
 
@@ -83,7 +86,7 @@ impl<D: Dialect> SqlStore<D> {
         F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>> + Send + Sync + 'static,
     {
         let store = self.clone();
-        owned(async move {
+        owned(VERB_TIME_MAX, async move {
             let mut tries = 1;
             loop {
                 match store.attempt(&verb).await {
@@ -117,12 +120,15 @@ impl<D: Dialect> SqlStore<D> {
         F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>> + Send + Sync + 'static,
     {
         let store = self.clone();
-        owned(async move {
+        owned(READ_TIME_MAX, async move {
             let mut tries = 0;
             loop {
-                let mut conn = store.0.read.acquire().await.map_err(D::error)?;
-                match verb(store.clone(), &mut conn).await {
-                    Ok(value) => return Ok(value),
+                let mut tx = Tx::plain(&store.0.read).await.map_err(D::error)?;
+                match verb(store.clone(), tx.conn().map_err(D::error)?).await {
+                    Ok(value) => {
+                        tx.give_back();
+                        return Ok(value);
+                    }
                     Err(error) if tries < 2 && D::is_stale_connection(&error) => tries += 1,
                     Err(error) => return Err(D::error(error)),
                 }
@@ -133,11 +139,11 @@ impl<D: Dialect> SqlStore<D> {
 }
 
 /// A task that goes on when its caller hangs up, and that ends when the database does not answer.
-async fn owned<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+async fn owned<T: Send + 'static>(time_max: Duration, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
     let task = tokio::spawn(async move {
-        match tokio::time::timeout(VERB_TIME_MAX, work).await {
+        match tokio::time::timeout(time_max, work).await {
             Ok(done) => done,
-            Err(_) => Err(Error::Down(format!("no answer within {} s", VERB_TIME_MAX.as_secs()))),
+            Err(_) => Err(Error::Down(format!("no answer within {} s", time_max.as_secs()))),
         }
     });
     match task.await {

@@ -58,11 +58,26 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
             .test_before_acquire(false)
     };
     let write = pool(1).connect_with(options.clone()).await.map_err(Sqlite::error)?;
+    check_writable(&write, &file).await?;
     let read = match in_memory {
         true => write.clone(),
         false => pool(address.connections.clamp(1, 4)).connect_lazy_with(options),
     };
     Ok(Arc::new(SqlStore::new(write, read, address.clock, lock)))
+}
+
+/// A file that cannot be written to stays so: waiting would not help.
+async fn check_writable(pool: &Pool<Sqlite>, file: &std::path::Path) -> Result<()> {
+    let tried = sqlx::raw_sql("BEGIN IMMEDIATE; ROLLBACK").execute(pool).await;
+    match tried {
+        // 8 SQLITE_READONLY
+        Err(error) if primary_code(&error) == Some(8) => {
+            let why = "it and its directory must be writable for the user that runs tidehook";
+            Err(Error::Corrupt(format!("{} cannot be written to: {why}", file.display())))
+        }
+        Err(error) => Err(Sqlite::error(error)),
+        Ok(_) => Ok(()),
+    }
 }
 
 /// The lock is the file's neighbour: SQLite's own locks would also stop `sqlite3` from reading.
@@ -71,7 +86,8 @@ fn lock(database: &std::path::Path) -> Result<File> {
     path.push("-lock");
     let path = PathBuf::from(path);
     let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = open.map_err(|e| Error::Corrupt(format!("{} cannot be opened: {e}", path.display())))?;
+    let why = "the directory of the database must exist and be writable";
+    let file = open.map_err(|e| Error::Corrupt(format!("{} cannot be opened: {e}; {why}", path.display())))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(Error::InUse(format!(

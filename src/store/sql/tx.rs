@@ -31,6 +31,20 @@ impl<D: Dialect> Tx<D> {
         }
     }
 
+    /// Takes a connection without beginning: for statements that stand alone. Like a transaction, it goes back
+    /// to the pool only when it is known to be at rest.
+    ///
+    /// # Errors
+    /// No connection can be had.
+    pub async fn plain(pool: &Pool<D>) -> sqlx::Result<Self> {
+        pool.acquire().await.map(|conn| Self(Some(conn)))
+    }
+
+    /// Gives a connection back that has nothing open.
+    pub fn give_back(mut self) {
+        self.0.take();
+    }
+
     /// The connection.
     ///
     /// # Errors

@@ -47,7 +47,11 @@ const INSERT_ATTEMPTS: &str = "INSERT INTO attempts (job_id, claim, number, endi
     FROM {rows: job_id text, claim int, number int, ending text, code text, status int, error text, duration_ms int, response bytes} AS r
     WHERE true
     ON CONFLICT (job_id, claim) DO UPDATE SET number = excluded.number, ending = excluded.ending, code = excluded.code,
-    status = excluded.status, error = excluded.error, duration_ms = excluded.duration_ms, response = excluded.response, at = excluded.at";
+    status = excluded.status, error = excluded.error, duration_ms = excluded.duration_ms, response = excluded.response, at = excluded.at
+    WHERE attempts.ending = 'interrupted'";
+// A record that was committed while its answer was lost: the claim is still the last one, and nobody holds it.
+const RECORDED: &str = "SELECT jobs.id FROM {rows: job text, token int} AS r JOIN jobs ON jobs.id = r.job
+    WHERE jobs.claim = r.token AND jobs.state <> 'leased'";
 const EXTEND: &str = "UPDATE jobs SET due_at = {now} + ? FROM {rows: job text, token int} AS r
     WHERE jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id";
 // `after` moves the due time, `ended` is 0 for a job that ends here and null for one that goes on.
@@ -73,6 +77,7 @@ pub(super) const ALL: &[&str] = &[
     UPDATE_LANES,
     COUNT_LEASES,
     INSERT_ATTEMPTS,
+    RECORDED,
     EXTEND,
     RECORD,
     RECLAIM,
@@ -387,8 +392,15 @@ async fn record<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, commi
     let record = sql::<D>(RECORD).bind(clock).bind(clock).rows(record_rows(commits));
     let fenced: BTreeSet<String> = record.all::<IdRow>(conn).await?.into_iter().map(|r| r.id).collect();
     let holds = |commit: &Commit| fenced.contains(&commit.lease.job.to_string());
+    let lost: Vec<Lease> = commits.iter().filter(|c| !holds(c)).map(|c| c.lease).collect();
+    let recorded: BTreeSet<String> = match lost.is_empty() {
+        true => BTreeSet::new(),
+        false => sql::<D>(RECORDED).rows(lease_rows(&lost)).all::<IdRow>(conn).await?.into_iter().map(|r| r.id).collect(),
+    };
+    let repeats = |commit: &Commit| !holds(commit) && recorded.contains(&commit.lease.job.to_string());
 
-    let attempts: Vec<(&Commit, bool)> = commits.iter().filter(|c| c.attempt.is_some()).map(|c| (c, holds(c))).collect();
+    let tried = commits.iter().filter(|c| c.attempt.is_some() && !repeats(c));
+    let attempts: Vec<(&Commit, bool)> = tried.map(|c| (c, holds(c))).collect();
     if !attempts.is_empty() {
         sql::<D>(INSERT_ATTEMPTS).bind(clock).rows(attempt_rows(&attempts)).run(conn).await?;
     }
@@ -412,7 +424,7 @@ async fn record<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, commi
         let told: Vec<Lane> = rows.into_iter().map(Locked::from).map(|l| told(l, &facts)).collect();
         update_lanes::<D>(conn, &told).await?;
     }
-    Ok(commits.iter().map(|c| if holds(c) { Ok(()) } else { Err(Error::LeaseLost) }).collect())
+    Ok(commits.iter().map(|c| if holds(c) || repeats(c) { Ok(()) } else { Err(Error::LeaseLost) }).collect())
 }
 
 /// A lane after its breaker learnt what happened, in the order it happened.

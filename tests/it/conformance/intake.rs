@@ -195,7 +195,9 @@ async fn an_accept_can_be_repeated(f: Fresh) {
     let Accepted::New { event, jobs, .. } = accept(&*f.store, offer.clone()).await else { panic!("it is new") };
     // A repeat starts nothing: whoever made the first one may have.
     let again = accept(&*f.store, offer).await;
-    assert!(matches!(&again, Accepted::New { event: e, jobs: j, started, .. } if (e, j) == (&event, &jobs) && started.is_empty()));
+    assert!(
+        matches!(&again, Accepted::New { event: e, jobs: j, started, .. } if (e, j) == (&event, &jobs) && started.is_empty())
+    );
     assert_eq!(f.store.totals().await.unwrap().open, 1);
 }
 

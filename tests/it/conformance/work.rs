@@ -11,6 +11,7 @@ use super::on_every_store;
 use crate::support::stores::{Fresh, START};
 
 on_every_store!(
+    a_record_can_be_repeated,
     two_claims_never_share_a_job,
     two_claimers_share_the_due_jobs,
     a_job_is_due_again_when_its_lease_runs_out,
@@ -206,7 +207,7 @@ async fn what_waits_too_long_expires(f: Fresh) {
 async fn a_slice_of_records_is_fenced_item_by_item(f: Fresh) {
     seed(&*f.store, &["a"], 3).await;
     let claimed = f.store.claim(&ask(3)).await.unwrap();
-    f.store.record(&[commit(&claimed[1].job, Finish::Done)]).await.unwrap();
+    assert!(f.store.cancel(claimed[1].job.id).await.unwrap());
     let commits: Vec<_> = claimed.iter().map(|c| commit(&c.job, Finish::Done)).collect();
     assert_eq!(f.store.record(&commits).await.unwrap(), [Ok(()), Err(Error::LeaseLost), Ok(())]);
 }
@@ -235,4 +236,29 @@ async fn totals_follow_the_work(f: Fresh) {
     assert_eq!(f.store.totals().await.unwrap(), tidehook::store::Totals { open: 2, dead: 1 });
     f.store.cancel(claimed[2].job.id).await.unwrap();
     assert_eq!(f.store.totals().await.unwrap().open, 1);
+}
+
+async fn a_record_can_be_repeated(f: Fresh) {
+    seed(&*f.store, &["a"], 2).await;
+    let (done, later) = (claim_one(&*f.store).await, claim_one(&*f.store).await);
+    for _ in 0..2 {
+        // The answer of the first may have been lost with its connection.
+        let commits = [commit(&done.job, Finish::Done), commit(&later.job, retry_in(60))];
+        let answers = f.store.record(&commits).await.unwrap();
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    }
+    for (job, ending, state) in
+        [(done.job.id, Ending::Delivered, JobState::Done), (later.job.id, Ending::Failed, JobState::Pending)]
+    {
+        let attempts = f.store.attempts(job).await.unwrap();
+        assert_eq!(attempts.iter().map(|a| a.ending).collect::<Vec<_>>(), [ending]);
+        assert_eq!(f.store.job(job).await.unwrap().unwrap().state, state);
+    }
+    assert_eq!(f.store.totals().await.unwrap().open, 1);
+    // Once somebody else has claimed it, a repeat changes nothing and rewrites no history.
+    f.clock.advance(Duration::from_secs(60));
+    claim_one(&*f.store).await;
+    let answers = f.store.record(&[commit(&later.job, retry_in(60))]).await.unwrap();
+    assert_eq!(answers, [Err(Error::LeaseLost)]);
+    assert_eq!(f.store.attempts(later.job.id).await.unwrap()[0].ending, Ending::Failed);
 }

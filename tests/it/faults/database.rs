@@ -73,6 +73,35 @@ async fn an_outage_is_answered_at_once_and_its_end_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_outage_beside_a_hanging_delivery_holds_nobody_up() {
+    let Some(cluster) = Cluster::start() else { return };
+    let receiver = Endpoint::start().await;
+    let text = config(&cluster.url(), &receiver, "/ok", "")
+        .replace("app: { type: event }", "app: { type: event }, slow: { type: event }")
+        + &format!("  hang: {{ source: slow, url: \"{}\", timeout: 10m }}\n", receiver.url("/hang"));
+    let home = Home::new(&text);
+    let server = home.start().await;
+    post(&home, "/events/slow/x").await.unwrap();
+    receiver.until_count(1).await;
+    cluster.down("fast");
+    // The worker, woken by this, finds no store.
+    post(&home, "/events/app/x").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    cluster.up();
+    until_ready(&home.url("/readyz")).await;
+    let start = Instant::now();
+    let event = loop {
+        match post(&home, "/events/app/x").await {
+            Some((202, answer)) => break answer["event_id"].as_str().unwrap().to_owned(),
+            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+    until(&home, &event, "completed").await;
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    server.kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_verified_to_its_name_and_authority() {
     let Some((cluster, authority)) = Cluster::start_with_tls() else { return };
     let receiver = Endpoint::start().await;

@@ -65,6 +65,35 @@ async fn a_shutdown_lets_deliveries_under_way_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_changed_file_is_named_section_by_section_and_never_shown() {
+    let receiver = Endpoint::start().await;
+    let text = config(SQLITE, &receiver, "/ok", "");
+    let home = Home::new(&text);
+    let server = home.start().await;
+    let told = async |words: &str| {
+        let waiting = async {
+            while !home.log().contains(words) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(crate::support::endpoint::PATIENCE, waiting)
+            .await
+            .unwrap_or_else(|_| panic!("{words}: {}", home.log()));
+    };
+    server.signal(rustix::process::Signal::HUP);
+    told("The configuration is unchanged.").await;
+    home.write(&text.replace("plainly-fictional", "another-secret").replace("max: 5", "max: 6"));
+    server.signal(rustix::process::Signal::HUP);
+    told("delivery changed; handlers.h changed").await;
+    home.write(&text.replace("signing_secret: plainly-fictional", "signing_secret: another-secret, nonsense: 1"));
+    server.signal(rustix::process::Signal::HUP);
+    told("The configuration has errors now").await;
+    told("unknown key `delivery.nonsense`").await;
+    assert!(!home.log().contains("another-secret"), "{}", home.log());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_this_version_cannot_run_is_named_in_one_line() {
     let receiver = Endpoint::start().await;
     let more = "queues: { q: { source: app } }\n";
