@@ -128,6 +128,7 @@ impl Server {
     /// # Errors
     /// As [`Server::start`].
     pub async fn start_on(listener: TcpListener, config: Config) -> Result<Self, StartError> {
+        crate::observe::metrics::start();
         let config = Arc::new(config);
         let wake: Arc<dyn Wake> = match config.database.driver {
             Driver::Postgres => Arc::new(postgres::Postgres::start(&database_url(&config)).map_err(StartError::Machine)?),

@@ -20,6 +20,8 @@ use crate::wake::local::Local;
 
 /// A request is given up after this.
 const TIME_MAX: Duration = Duration::from_secs(30);
+/// Following ends after a day.
+const FOLLOW_TIME_MAX: Duration = Duration::from_secs(86_400);
 /// No larger answer is read.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
@@ -111,6 +113,22 @@ impl Client {
         }
     }
 
+    /// Follows a route that sends lines. Only a running server has something to follow.
+    pub(crate) async fn lines(&self, path: &str) -> anyhow::Result<Lines> {
+        let Way::Http { url, http } = &self.way else { bail!("no server is running; there is nothing to follow") };
+        let mut request = http.get(format!("{url}{path}")).timeout(FOLLOW_TIME_MAX);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await.with_context(|| format!("{url} does not answer; is the server running?"))?;
+        let status = response.status();
+        if !status.is_success() {
+            value(Answer { status, text: response.text().await? })?;
+            bail!("the server answered {status}");
+        }
+        Ok(Lines { response, buffer: Vec::new() })
+    }
+
     /// Reads a route.
     pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
         value(self.request(Method::GET, path, HeaderMap::new(), Vec::new()).await?)
@@ -119,6 +137,28 @@ impl Client {
     /// Changes something by a route.
     pub(crate) async fn post(&self, path: &str) -> anyhow::Result<Value> {
         value(self.request(Method::POST, path, HeaderMap::new(), Vec::new()).await?)
+    }
+}
+
+/// Lines of a route that is being followed.
+pub(crate) struct Lines {
+    response: reqwest::Response,
+    buffer: Vec<u8>,
+}
+
+impl Lines {
+    /// The next line without its end; `None` when the server has ended.
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Option<String>> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Ok(Some(String::from_utf8_lossy(&line[..end]).into_owned()));
+            }
+            match self.response.chunk().await? {
+                Some(chunk) => self.buffer.extend_from_slice(&chunk),
+                None => return Ok(None),
+            }
+        }
     }
 }
 

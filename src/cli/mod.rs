@@ -4,13 +4,15 @@
 //!
 //! - `context`: the configuration and the server a verb is about; `client`: how it is asked
 //! - `print`: tables and values
-//! - `dev`, `start`, `validate`, `init`, `send`, `inspect`, `events`, `jobs`, `lanes`, `rejections`,
+//! - `dev`, `start`, `validate`, `init`, `send`, `inspect`, `explain`, `tail`, `doctor`, `events`, `jobs`, `lanes`, `rejections`,
 //!   `migrate`, `schema`: the verbs
 
 mod client;
 mod context;
 mod dev;
+mod doctor;
 mod events;
+mod explain;
 mod init;
 mod inspect;
 mod jobs;
@@ -23,13 +25,14 @@ mod schema;
 mod send;
 mod signals;
 mod start;
+mod tail;
 mod timeline;
 mod validate;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::observe::log;
 
@@ -85,6 +88,12 @@ enum Verb {
     Send(send::Send),
     /// Show an event with its deliveries and attempts
     Inspect(inspect::Inspect),
+    /// Say which handlers an event reaches, and for each other one the first clause that failed
+    Explain(explain::Explain),
+    /// Follow events and outcomes as they happen
+    Tail(tail::Tail),
+    /// Look for what is wrong: configuration, database, clocks, receivers
+    Doctor,
     /// Events
     #[command(subcommand)]
     Events(events::Events),
@@ -100,6 +109,11 @@ enum Verb {
     Migrate,
     /// Print the JSON Schema of the configuration, for editors
     Schema(schema::Schema),
+    /// Print the completions of a shell
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Why a verb ends without success.
@@ -149,19 +163,25 @@ async fn dispatch(cli: Cli) -> Done {
         Verb::Init(verb) => init::run(&verb, &global),
         Verb::Send(verb) => send::run(verb, &global).await,
         Verb::Inspect(verb) => inspect::run(&verb, &global).await,
+        Verb::Explain(verb) => explain::run(verb, &global).await,
+        Verb::Tail(verb) => tail::run(verb, &global).await,
+        Verb::Doctor => doctor::run(&global).await,
         Verb::Events(verb) => events::run(verb, &global).await,
         Verb::Jobs(verb) => jobs::run(verb, &global).await,
         Verb::Lanes(verb) => lanes::run(verb, &global).await,
         Verb::Rejections => rejections::run(&global).await,
         Verb::Migrate => migrate::run(&global).await,
         Verb::Schema(verb) => schema::run(&verb),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "tidehook", &mut std::io::stdout());
+            Ok(())
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_well_defined() {

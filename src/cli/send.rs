@@ -9,12 +9,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 
 use super::client::{Answer, Client, encode};
-use super::{Done, Global, context, print};
+use super::{Done, Global, context, explain, print};
 use crate::config::{Config, Source, SourceKind};
-use crate::decide::plan::Unmatched;
+use crate::http::api::explain::answer;
 use crate::ingress::provider::{Sample, Scheme};
 use crate::ingress::{self, Admitted, Raw, provider};
-use crate::model::{Clock, Ids, Inbound, SystemClock, SystemIds};
+use crate::model::{Clock, Ids, SystemClock, SystemIds};
 
 /// Send an event, signed as its provider signs it
 #[derive(Debug, Args)]
@@ -171,37 +171,12 @@ fn dry_run(config: &Config, source: &Source, kind: &str, raw: &Raw, global: &Glo
         }
         _ => ingress::call(source, raw, kind).map_err(|why| anyhow!("the payload is refused: {}", why.word()))?,
     };
-    let routes = config.routes();
-    let answers: Vec<(String, Option<String>)> = routes
-        .0
-        .iter()
-        .filter(|route| route.source == source.name)
-        .map(|route| (route.target.name().to_owned(), route.refuses(&inbound).map(|why| reason(&why, &inbound))))
-        .collect();
+    let answer = answer(&config.routes(), &inbound);
     if global.json {
-        let answer =
-            |(handler, why): &(String, Option<String>)| json!({ "handler": handler, "matches": why.is_none(), "why_not": why });
-        print::json(&json!({ "event_type": inbound.kind, "handlers": answers.iter().map(answer).collect::<Vec<_>>() }));
+        print::json(&answer);
         return Ok(());
     }
-    print::line(&format!("Event type: {}", print::one_line(&inbound.kind)));
-    for (handler, why_not) in &answers {
-        match why_not {
-            None => print::line(&format!("  matches   {handler}")),
-            Some(why) => print::line(&format!("  does not  {handler}: {}", print::one_line(why))),
-        }
-    }
+    explain::show(&answer);
     print::line("No jobs created (dry-run).");
     Ok(())
-}
-
-fn reason(why: &Unmatched, inbound: &Inbound) -> String {
-    match why {
-        Unmatched::Source => "it listens to another source".to_owned(),
-        Unmatched::Events => format!("none of its patterns matches `{}`", inbound.kind),
-        Unmatched::Filter(refused) => {
-            let saw = refused.saw.as_ref().map_or("nothing".to_owned(), Value::to_string);
-            format!("`{}` does not hold: it saw {saw}", refused.clause)
-        }
-    }
 }

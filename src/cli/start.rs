@@ -38,9 +38,6 @@ fn warn(config: &Config) {
     if config.api.auth_token.is_none() {
         tracing::warn!("api.auth_token is not set: /events and /api are open to everyone who can reach them.");
     }
-    if config.api.metrics_auth_token.is_some() {
-        tracing::warn!("api.metrics_auth_token has no effect: this version serves no /metrics.");
-    }
     if config.server.policy.allow_private {
         tracing::warn!("server.allow_private_urls is set: deliveries may reach private and loopback addresses.");
     }

@@ -32,6 +32,17 @@ pub struct Routes(pub Vec<Route>);
 pub struct Plan {
     /// The deliveries, in the order of the configuration.
     pub jobs: Vec<NewJob>,
+    /// Consumers of the event's source that do not get it, and why.
+    pub misses: Vec<Miss>,
+}
+
+/// A consumer that does not get an event of its source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Miss {
+    /// Who.
+    pub target: Target,
+    /// Why.
+    pub why: Unmatched,
 }
 
 /// Why a consumer does not get an event.
@@ -43,6 +54,23 @@ pub enum Unmatched {
     Events,
     /// Its filter says no.
     Filter(Refused),
+}
+
+impl Unmatched {
+    /// For people: the first clause that said no, and what it saw.
+    pub fn sentence(&self, inbound: &Inbound) -> String {
+        match self {
+            Self::Source => "it listens to another source".to_owned(),
+            Self::Events => {
+                let names: Vec<&str> = std::iter::once(&inbound.kind).chain(&inbound.aliases).map(String::as_str).collect();
+                format!("none of its patterns matches `{}`", names.join("`, `"))
+            }
+            Self::Filter(refused) => {
+                let saw = refused.saw.as_ref().map_or("nothing".to_owned(), Value::to_string);
+                format!("`{}` does not hold: it saw {saw}", refused.clause)
+            }
+        }
+    }
 }
 
 impl Route {
@@ -69,14 +97,22 @@ pub fn context(inbound: &Inbound) -> Value {
 
 /// Which jobs an event causes. The same function answers a dry run.
 pub fn plan(routes: &Routes, inbound: &Inbound, ids: &dyn Ids) -> Plan {
-    let matching = routes.0.iter().filter(|route| route.refuses(inbound).is_none());
-    let jobs = matching.map(|route| NewJob {
-        id: JobId::next(ids),
-        target: route.target.clone(),
-        key: consumer_key(route, inbound),
-        start: false,
-    });
-    Plan { jobs: jobs.collect() }
+    let mut plan = Plan::default();
+    for route in routes.0.iter().filter(|route| route.source == inbound.source) {
+        let target = route.target.clone();
+        match route.refuses(inbound) {
+            Some(why) => plan.misses.push(Miss { target, why }),
+            None => plan.jobs.push(NewJob { id: JobId::next(ids), target, key: consumer_key(route, inbound), start: false }),
+        }
+    }
+    plan
+}
+
+/// Every consumer of the event's source, and why it does not get the event; `None` for those that do. The same
+/// function as routing.
+pub fn explain(routes: &Routes, inbound: &Inbound) -> Vec<(Target, Option<Unmatched>)> {
+    let of_source = routes.0.iter().filter(|route| route.source == inbound.source);
+    of_source.map(|route| (route.target.clone(), route.refuses(inbound))).collect()
 }
 
 /// The consumer's key: scoped by consumer, source and event type, so that two consumers or two event

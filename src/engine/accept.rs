@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tokio::time::Instant;
 
 use super::hold::{InHand, Reservation};
 use super::{Engine, Parts};
@@ -14,6 +15,7 @@ use crate::decide::plan::plan;
 use crate::model::job::NewJob;
 use crate::model::{Event, EventId, Inbound, Job, JobState, Timestamp};
 use crate::observe::feed::Moment;
+use crate::observe::metrics;
 use crate::store::{Accepted, Claimed, Each, Error, Offer, Result as Stored};
 
 /// A caller waits no longer than this for its commit. Longer than a commit takes over a slow line, short
@@ -124,7 +126,9 @@ impl Engine {
             return Err(NotAccepted::Unavailable);
         }
         let inner = &self.0;
+        let started = Instant::now();
         let mut plan = plan(&inner.routes, &inbound, &*inner.parts.ids);
+        let misses = std::mem::take(&mut plan.misses);
         let mut slots = Vec::new();
         for job in &mut plan.jobs {
             let slot = inner.in_hand.reserve(&job.target.lane());
@@ -166,6 +170,10 @@ impl Engine {
             inner.parts.wake.wake();
         }
         let Receipt { event, duplicate, jobs } = receipt;
+        metrics::accepted(&told.source, duplicate, jobs, started.elapsed());
+        if !duplicate {
+            inner.near.remember(event, misses);
+        }
         tracing::debug!(%event, source = told.source, kind = told.kind, duplicate, jobs, "An event was accepted.");
         self.feed().tell(|| Moment::Accepted {
             event,

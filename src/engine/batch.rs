@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use crate::observe::metrics;
 use crate::store::{Each, Error, Result};
 
 /// A slice is no longer than this.
@@ -25,7 +26,8 @@ pub struct Batch<I, T>(mpsc::Sender<Item<I, T>>);
 
 impl<I: Send + 'static, T: Send + 'static> Batch<I, T> {
     /// Starts the tasks that commit slices, `writers` of them side by side. They end when this is dropped.
-    pub fn start<F, Fut>(writers: usize, commit: F) -> Self
+    /// `verb` names them in metrics.
+    pub fn start<F, Fut>(writers: usize, verb: &'static str, commit: F) -> Self
     where
         F: Fn(Vec<I>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Each<T>> + Send + 'static,
@@ -33,7 +35,7 @@ impl<I: Send + 'static, T: Send + 'static> Batch<I, T> {
         let (hand_in, waiting) = mpsc::channel(WAITING_MAX);
         let (waiting, commit) = (Arc::new(Mutex::new(waiting)), Arc::new(commit));
         for _ in 0..writers.max(1) {
-            tokio::spawn(write(Arc::clone(&waiting), Arc::clone(&commit)));
+            tokio::spawn(write(Arc::clone(&waiting), verb, Arc::clone(&commit)));
         }
         Self(hand_in)
     }
@@ -50,7 +52,7 @@ impl<I: Send + 'static, T: Send + 'static> Batch<I, T> {
     }
 }
 
-async fn write<I, T, F, Fut>(waiting: Arc<Mutex<mpsc::Receiver<Item<I, T>>>>, commit: Arc<F>)
+async fn write<I, T, F, Fut>(waiting: Arc<Mutex<mpsc::Receiver<Item<I, T>>>>, verb: &'static str, commit: Arc<F>)
 where
     F: Fn(Vec<I>) -> Fut,
     Fut: Future<Output = Each<T>>,
@@ -61,6 +63,7 @@ where
         if waiting.lock().await.recv_many(&mut slice, ITEMS_MAX).await == 0 {
             return;
         }
+        metrics::committed(verb, slice.len());
         let (items, answers): (Vec<I>, Vec<_>) = slice.into_iter().map(|i| (i.item, i.answer)).unzip();
         match commit(items).await {
             Ok(each) => {
@@ -88,7 +91,7 @@ mod tests {
     async fn what_gathers_during_a_commit_is_one_slice() {
         let (sizes, gate) = (Arc::new(StdMutex::new(Vec::new())), Arc::new(Semaphore::new(0)));
         let (seen, opens) = (Arc::clone(&sizes), Arc::clone(&gate));
-        let batch = Arc::new(Batch::start(1, move |items: Vec<u32>| {
+        let batch = Arc::new(Batch::start(1, "test", move |items: Vec<u32>| {
             seen.lock().unwrap().push(items.len());
             let opens = Arc::clone(&opens);
             async move {

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Engine;
+use crate::observe::metrics;
 use crate::store::{Error, Result};
 
 /// What the last verbs said.
@@ -39,8 +40,12 @@ impl Health {
     /// Learns from a verb's answer, and passes it on.
     pub fn learn<T>(&self, answer: Result<T>) -> Result<T> {
         match &answer {
-            Err(Error::Down(why)) => self.set_down(why),
+            Err(Error::Down(why)) => {
+                metrics::database_error();
+                self.set_down(why);
+            }
             Err(Error::Full(why)) => {
+                metrics::database_error();
                 if !self.is_full.swap(true, Ordering::Relaxed) {
                     tracing::error!(%why, "The database is full; nothing is accepted until there is room.");
                 }

@@ -100,6 +100,11 @@ impl InHand {
         self.state().leases.get(&lease.job).is_some_and(|(held, _)| *held == lease)
     }
 
+    /// Slots that are taken or reserved.
+    pub fn held(&self) -> u32 {
+        self.state().held()
+    }
+
     /// The free ones of a worker's slots.
     pub fn free(&self, parallel: u32) -> u32 {
         parallel.saturating_sub(self.state().held())

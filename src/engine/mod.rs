@@ -6,13 +6,14 @@
 //! - [`batch`]: callers hand in one item, a slice is committed, each gets its own answer
 //! - [`work`]: claim, execute, record, within a budget; [`execute`], [`record`]: its steps
 //! - [`hold`]: the leases in hand meanwhile; [`tick`]: housekeeping
-//! - [`health`]: whether the store answers; [`reject`]: refused requests, counted
+//! - [`health`]: whether the store answers; [`reject`]: refused requests, counted; [`near`]: near misses
 
 pub mod accept;
 pub mod batch;
 pub mod execute;
 pub mod health;
 pub mod hold;
+pub mod near;
 pub mod record;
 pub mod reject;
 pub mod tick;
@@ -101,6 +102,7 @@ struct Inner {
     health: Health,
     in_hand: Arc<InHand>,
     rejections: Rejections,
+    near: near::NearMisses,
     housekeeping: tick::Housekeeping,
     /// No further job is taken.
     draining: CancellationToken,
@@ -115,8 +117,8 @@ impl Engine {
         let writers = parts.store.writers();
         let in_hand = Arc::new(InHand::new(config.lanes().into_iter().map(|lane| (lane.id, lane.tenant)).collect()));
         let recording = Arc::clone(&parts.store);
-        let offers = Batch::start(writers, accept::committer(&parts, &in_hand));
-        let commits = Batch::start(writers, move |commits: Vec<Commit>| {
+        let offers = Batch::start(writers, "accept", accept::committer(&parts, &in_hand));
+        let commits = Batch::start(writers, "record", move |commits: Vec<Commit>| {
             let store = Arc::clone(&recording);
             async move { store.record(&commits).await }
         });
@@ -129,6 +131,7 @@ impl Engine {
             health: Health::default(),
             in_hand,
             rejections: Rejections::default(),
+            near: near::NearMisses::default(),
             housekeeping: tick::Housekeeping::default(),
             draining: CancellationToken::new(),
             aborting: CancellationToken::new(),
@@ -182,6 +185,21 @@ impl Engine {
     /// Whether the store answers.
     pub fn health(&self) -> &Health {
         &self.0.health
+    }
+
+    /// The routes, as configured.
+    pub fn routes(&self) -> &Routes {
+        &self.0.routes
+    }
+
+    /// Events that a handler of their source did not get.
+    pub fn near_misses(&self) -> &near::NearMisses {
+        &self.0.near
+    }
+
+    /// Deliveries in the hands of this process.
+    pub fn slots_in_use(&self) -> u32 {
+        self.0.in_hand.held()
     }
 
     /// Waits until there may be work, or for `at_most`.

@@ -8,6 +8,7 @@ use crate::decide::retry::RetryPolicy;
 use crate::decide::settle::{Commit, Finish, LaneFact, settle};
 use crate::model::{Event, Target};
 use crate::observe::feed::{Moment, Next};
+use crate::observe::metrics;
 use crate::store::{Claimed, Error};
 
 /// A record that the store does not take is tried again after this, then after twice as long, and so on.
@@ -62,10 +63,19 @@ impl Engine {
     fn tell(&self, commit: &Commit, event: &Event, handler: &str, ended: Option<&Finish>) {
         let Some(attempt) = &commit.attempt else {
             if let Some(Finish::Dead { error }) = ended {
+                metrics::dead(handler);
                 tracing::warn!(job = %commit.lease.job, event = %event.id, handler, %error, "A delivery is given up untried.");
             }
             return;
         };
+        let code = attempt.code.as_deref();
+        match ended {
+            Some(_) => metrics::tried(handler, code, attempt.duration),
+            None => metrics::stale(handler),
+        }
+        if matches!(ended, Some(Finish::Dead { .. })) {
+            metrics::dead(handler);
+        }
         let (job, number, took) = (commit.lease.job, attempt.number, attempt.duration);
         let next = match ended {
             Some(Finish::Done) => Next::Delivered,

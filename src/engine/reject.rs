@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::Engine;
 use crate::model::Timestamp;
 use crate::observe::feed::Moment;
+use crate::observe::metrics;
 use crate::store::{Rejection, Result};
 
 /// One line per source and reason in this time.
@@ -28,6 +29,7 @@ impl Engine {
     pub fn reject(&self, source: &str, reason: &'static str) {
         let key = (source.to_owned(), reason);
         *self.0.rejections.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default() += 1;
+        metrics::rejected(source, reason);
         self.feed().tell(|| Moment::Rejected { source: source.to_owned(), reason });
         let mut logged = self.0.rejections.logged.lock().unwrap_or_else(PoisonError::into_inner);
         let suppressed = match logged.get_mut(&key) {

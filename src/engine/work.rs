@@ -13,6 +13,7 @@ use super::Engine;
 use super::hold::Handed;
 use crate::decide::settle::Finish;
 use crate::model::{Event, EventId, Lease};
+use crate::observe::metrics;
 use crate::store::{Ask, Claimed, Result};
 
 /// While something runs, due work is looked for at least this often.
@@ -221,6 +222,9 @@ impl Engine {
     async fn work_one(&self, claimed: Claimed, event: Arc<Event>) -> Option<Finish> {
         // However this ends, a panic included: what is no longer worked on is no longer extended.
         let _held = Held { engine: self, lease: claimed.job.lease() };
+        if claimed.job.attempt == 0 {
+            metrics::waited(claimed.now.since(claimed.job.created_at));
+        }
         let ran = self.execute(&claimed.job, &event).await;
         self.record(&claimed, &event, ran).await
     }

@@ -1,7 +1,7 @@
 //! Third floor: how it is reached over HTTP. Translates; holds no SQL and no rules.
 //!
 //! - `router`: all routes in one list; [`around`]: what surrounds every request
-//! - [`hooks`]: webhooks and events in; [`health`]: probes; [`echo`]: a mirror for trying things out
+//! - [`hooks`]: webhooks and events in; [`health`]: probes; `metrics`: figures; [`echo`]: a mirror for trying things out
 //! - [`api`]: what is stored, one file per resource
 //! - [`auth`], [`client`], [`limits`], [`body`], [`path`]: who may, from where, how much
 //! - [`error`]: the one shape of every refusal
@@ -16,6 +16,7 @@ pub mod error;
 pub mod health;
 pub mod hooks;
 pub mod limits;
+pub mod metrics;
 pub mod path;
 pub mod router;
 

@@ -15,7 +15,7 @@ use tower_http::compression::CompressionLayer;
 
 use super::error::Refusal;
 use super::limits::PerAddress;
-use super::{api, around, echo, health, hooks};
+use super::{api, around, echo, health, hooks, metrics};
 use crate::engine::Engine;
 use crate::model::{Ids, SystemIds};
 
@@ -79,6 +79,10 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/api/lanes", get(api::lanes::list))
         .route("/api/lanes/{id}/pause", post(api::lanes::pause))
         .route("/api/lanes/{id}/resume", post(api::lanes::resume))
+        .route("/api/explain", post(api::explain::explain))
+        .route("/api/near-misses", get(api::explain::near_misses))
+        .route("/api/tail", get(api::tail::tail))
+        .route("/metrics", get(metrics::metrics))
         .route("/livez", get(health::live))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))

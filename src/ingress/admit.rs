@@ -6,7 +6,8 @@ use super::cloudevents;
 use super::provider::{Challenge, Kind, Reason, Scheme};
 use super::providers::provider;
 use super::raw::Raw;
-use crate::config::Source;
+use crate::config::{Source, SourceKind};
+use crate::model::event::Body;
 use crate::model::{Inbound, Timestamp};
 
 /// The longest event type; longer ones are cut.
@@ -87,6 +88,32 @@ pub fn call(source: &Source, request: &Raw, kind: &str) -> Result<Inbound, Refus
     let kind = cloudevents::binary_type(request).unwrap_or_else(|| kind.to_owned());
     let key = request.header("idempotency-key").filter(|k| !k.is_empty()).map(str::to_owned);
     Ok(inbound(source, request, Kind::plain(kind), None, key))
+}
+
+/// An event as it would come in again: its type, and the other names its provider gives it.
+pub fn again(source: &Source, kind: &str, headers: Vec<(String, String)>, body: Body) -> Inbound {
+    let mut request = Raw::new(http::Uri::from_static("/"), "", http::HeaderMap::new(), body.bytes().clone());
+    for (name, value) in &headers {
+        if let (Ok(name), Ok(value)) = (http::HeaderName::from_bytes(name.as_bytes()), http::HeaderValue::from_str(value)) {
+            request.headers.append(name, value);
+        }
+    }
+    let named = webhook_kind(source, &request);
+    // A type that was given by hand has no other names than qhook's.
+    let aliases = match (source.kind, named.name == kind) {
+        (SourceKind::Webhook, true) => named.aliases,
+        (SourceKind::Webhook, false) => with_event_alias(source, Kind::plain(kind)).aliases,
+        _ => Vec::new(),
+    };
+    Inbound {
+        source: source.name.clone(),
+        kind: kind.to_owned(),
+        aliases,
+        headers,
+        body,
+        dedupe_key: None,
+        idempotency_key: None,
+    }
 }
 
 fn check_schema(source: &Source, request: &Raw) -> Result<(), Refusal> {

@@ -1,7 +1,9 @@
 //! Beside the stairs: what happens, told as it happens.
 //!
 //! - [`log`]: sentences for people with fields for queries, on standard error
+//! - [`metrics`]: counters and histograms of this process
 //! - [`feed`]: what happens to events and deliveries, for those who follow along
 
 pub mod feed;
 pub mod log;
+pub mod metrics;

@@ -404,6 +404,13 @@ impl Lanes for Memory {
         Ok(self.world().lanes.values().cloned().collect())
     }
 
+    async fn backlog(&self) -> Result<BTreeMap<LaneId, Timestamp>> {
+        let now = self.clock.now();
+        let world = self.world();
+        let oldest = world.lanes.keys().filter_map(|lane| Some((lane.clone(), world.due(lane, now).first()?.0)));
+        Ok(oldest.collect())
+    }
+
     async fn pause(&self, lane: &LaneId, paused: bool) -> Result<bool> {
         Ok(self.world().lanes.get_mut(lane).map(|l| l.paused = paused).is_some())
     }
@@ -516,6 +523,14 @@ impl Keep for Memory {
 
     fn writers(&self) -> usize {
         1
+    }
+
+    fn connections(&self) -> Option<(u32, u32)> {
+        None
+    }
+
+    async fn about(&self) -> Result<Vec<String>> {
+        Ok(vec!["in memory".to_owned()])
     }
 
     async fn weaknesses(&self) -> Result<Vec<String>> {

@@ -142,6 +142,8 @@ pub trait Lanes: Send + Sync {
     async fn tune(&self, specs: &[LaneSpec]) -> Result<()>;
     /// All lanes, by id.
     async fn lanes(&self) -> Result<Vec<Lane>>;
+    /// Since when the oldest due job of each lane has been due; lanes without due work are left out.
+    async fn backlog(&self) -> Result<BTreeMap<LaneId, Timestamp>>;
     /// Pauses or resumes a lane; false when there is none.
     async fn pause(&self, lane: &LaneId, paused: bool) -> Result<bool>;
 }
@@ -242,6 +244,10 @@ pub trait Keep: Send + Sync {
     async fn forget_keys(&self, most: u32) -> Result<u64>;
     /// How many slices of the same verb are worth committing side by side.
     fn writers(&self) -> usize;
+    /// Open connections and how many of them are idle; nothing for a store without.
+    fn connections(&self) -> Option<(u32, u32)>;
+    /// What the database is: its version and the like, for people.
+    async fn about(&self) -> Result<Vec<String>>;
     /// Warnings about settings that weaken a promise.
     async fn weaknesses(&self) -> Result<Vec<String>>;
     /// Finishes what is under way and closes the connections.

@@ -277,3 +277,114 @@ handlers: { h: { source: app, url: "http://{receiver}/status/500", retry: { max:
     assert_eq!(jobs[0]["last_error"], "HTTP 500");
     assert_eq!(world.get("/livez").await.status, 200);
 }
+
+#[tokio::test]
+async fn explanations_name_the_first_clause_that_failed_and_what_it_saw() {
+    let text = r#"
+server: { allow_private_urls: true }
+sources: { github: { type: webhook, verify: github, secret: x }, app: { type: event } }
+handlers:
+  big: { source: app, events: ["order.*"], filter: $.total > 100 && $.paid, url: "http://{receiver}/ok" }
+  other: { source: app, events: [refund.created], url: "http://{receiver}/ok" }
+  prs: { source: github, events: [opened], url: "http://{receiver}/ok" }
+"#;
+    let world = World::start(text).await;
+    let ask = async |question: serde_json::Value| world.post("/api/explain", &[], question.to_string()).await;
+    let answer = ask(json!({ "source": "app", "event_type": "order.paid", "payload": { "total": 150 } })).await.json();
+    assert_eq!(
+        answer["handlers"][0],
+        json!({ "handler": "big", "matches": false, "why_not": "`$.paid` does not hold: it saw nothing" })
+    );
+    assert_eq!(answer["handlers"][1]["why_not"], "none of its patterns matches `order.paid`");
+    // A stored event, with the names its provider gives it.
+    let event = world.post("/events/app/order.paid", &[], "{\"total\":7}").await.event();
+    let stored = ask(json!({ "event_id": event })).await.json();
+    assert_eq!(stored["handlers"][0]["why_not"], "`$.total > 100` does not hold: it saw 7");
+    for (question, status) in [
+        (json!({ "event_id": "nonsense" }), 404),
+        (json!({ "source": "nobody", "event_type": "x" }), 404),
+        (json!({ "event_type": "x" }), 422),
+        (json!({ "sauce": "app" }), 422),
+    ] {
+        assert_eq!(ask(question.clone()).await.status, status, "{question}");
+    }
+    // What was missed at run time is counted by handler and clause.
+    let near = world.get("/api/near-misses").await.json();
+    assert_eq!(near["counts"][0], json!({ "handler": "big", "clause": "$.total > 100", "count": 1 }));
+    assert_eq!((near["last"][1]["saw"].as_str(), near["last"][1]["event_id"].as_str()), (Some("7"), Some(event.as_str())));
+}
+
+#[tokio::test]
+async fn metrics_follow_the_work_and_stay_bounded() {
+    let text = r#"
+server: { allow_private_urls: true }
+api: { metrics_auth_token: plainly-fictional }
+sources: { metered: { type: event }, hub: { type: webhook, verify: github, secret: x } }
+handlers:
+  metered_ok: { source: metered, url: "http://{receiver}/ok" }
+  metered_bad: { source: metered, url: "http://{receiver}/status/500", retry: { max: 1 } }
+"#;
+    let world = World::start(text).await;
+    assert_eq!(world.get("/metrics").await.text, "Invalid token");
+    let event = world.post("/events/metered/x", &[], "{}").await.event();
+    world.receiver.until_count(2).await;
+    for n in 0..200 {
+        // Neither paths nor signatures nor types become labels.
+        world.post(&format!("/webhooks/none-{n}"), &[], "{}").await;
+        world.post("/webhooks/hub", &[("x-hub-signature-256", &format!("sha256={n:064x}"))], "{}").await;
+    }
+    let metrics =
+        async || world.send(world.http.get(world.url("/metrics")).header("authorization", "Bearer plainly-fictional")).await;
+    let settled = async {
+        while !metrics().await.text.contains("tidehook_dlq_total{handler=\"metered_bad\"} 1") {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(crate::support::endpoint::PATIENCE, settled).await.unwrap();
+    world.get(&format!("/api/events/{event}")).await;
+    let answer = metrics().await;
+    assert_eq!(answer.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    let text = answer.text;
+    for line in [
+        "tidehook_events_by_source_total{source=\"metered\"} 1",
+        "tidehook_deliveries_by_handler_total{handler=\"metered_ok\",result=\"success\"} 1",
+        "tidehook_deliveries_by_handler_total{handler=\"metered_bad\",result=\"failure\"} 1",
+        "tidehook_requests_rejected_total{source=\"hub\",reason=\"signature_wrong\"} 200",
+        "qhook_deliveries_by_handler_total{handler=\"metered_ok\",result=\"success\"} 1",
+        "tidehook_dead_jobs 1",
+        "tidehook_lane_open{lane=\"handler:metered_ok\"} 1",
+        "# TYPE tidehook_ingest_seconds histogram",
+        "tidehook_queue_wait_seconds_bucket",
+        "tidehook_delivery_duration_seconds_sum",
+        "tidehook_commit_items_count{verb=\"accept\"}",
+        "tidehook_pool_connections{state=\"idle\"}",
+    ] {
+        assert!(text.contains(line), "{line} is missing in\n{text}");
+    }
+    assert!(!text.contains("none-7"), "a foreign path became a label");
+    let documented = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md")).unwrap();
+    for (name, _, about) in tidehook::observe::metrics::METRICS {
+        assert!(documented.contains(&format!("`{name}`")) && documented.contains(about), "docs/metrics.md lacks {name}");
+    }
+}
+
+#[tokio::test]
+async fn a_tail_shows_what_happens_line_by_line() {
+    let text = r#"
+server: { allow_private_urls: true }
+sources: { app: { type: event } }
+handlers: { h: { source: app, url: "http://{receiver}/ok" } }
+"#;
+    let world = World::start(text).await;
+    let mut tail = world.http.get(world.url("/api/tail")).send().await.unwrap();
+    assert_eq!(tail.headers()["content-type"], "application/x-ndjson");
+    let event = world.post("/events/app/x", &[], "{}").await.event();
+    let mut lines = String::new();
+    while lines.matches('\n').count() < 2 {
+        lines += std::str::from_utf8(&tail.chunk().await.unwrap().unwrap()).unwrap();
+    }
+    let moments: Vec<serde_json::Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let kinds: std::collections::BTreeSet<&str> = moments.iter().map(|m| m["moment"].as_str().unwrap()).collect();
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["accepted", "tried"]);
+    assert!(moments.iter().all(|m| m["event"] == event.as_str()), "{lines}");
+}

@@ -1,10 +1,12 @@
 //! What is stored, one file per resource. Every route takes the bearer token of `api.auth_token`.
 
 pub mod events;
+pub mod explain;
 pub mod jobs;
 pub mod lanes;
 pub mod page;
 pub mod rejections;
+pub mod tail;
 
 use std::sync::Arc;
 

@@ -5,8 +5,8 @@ use sqlx::Pool;
 use sqlx::migrate::Migrator;
 
 use super::rows::{
-    AttemptRow, CountRow, DueRow, EventRow, IdRow, JobRow, KeyRow, LaneRow, NameRow, NowRow, RejectionRow, StartedRow, StoredRow,
-    TotalRow,
+    AttemptRow, CountRow, DueRow, EventRow, IdRow, JobRow, KeyRow, LaneRow, MadeRow, NameRow, NowRow, RejectionRow, StartedRow,
+    StoredRow, TotalRow,
 };
 use super::seam::{Binds, Reads, Runs};
 use super::statement::Rows;
@@ -28,6 +28,7 @@ pub trait Speaks:
     + Reads<JobRow>
     + Reads<KeyRow>
     + Reads<LaneRow>
+    + Reads<MadeRow>
     + Reads<NameRow>
     + Reads<NowRow>
     + Reads<RejectionRow>
@@ -50,6 +51,15 @@ pub trait Dialect: Speaks {
     const LOCK: &'static str;
     /// The same, leaving out rows that someone else has locked.
     const SKIP_LOCKED: &'static str;
+
+    /// What the database is: texts under the column `name`.
+    const ABOUT: &'static str;
+    /// Stores events, their jobs and the total in one statement, where the database can do that: the shared
+    /// statements of `intake` in one round trip. Binds as they do, then the shard.
+    const STORE: Option<&'static str> = None;
+    /// Records outcomes that no lane need know, with attempts and totals, in one statement: the shared
+    /// statements of `work` in one round trip, for those that still hold their lease.
+    const RECORD: Option<&'static str> = None;
 
     /// The embedded migrations.
     fn migrator() -> Migrator;

@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 
 use super::dialect::Dialect;
-use super::rows::{KeyRow, StartedRow, StoredRow};
+use super::rows::{KeyRow, MadeRow, StartedRow, StoredRow};
 use super::statement::{Rows, sql};
-use super::{SqlStore, each};
+use super::{Extent, SqlStore, each};
 use crate::model::time::millis;
 use crate::model::{EventId, JobId, Timestamp};
 use crate::store::{Accepted, Each, Intake, Offer};
@@ -69,8 +69,11 @@ impl<D: Dialect> Intake for SqlStore<D> {
         each(offers, |offers| {
             let store = self.clone();
             async move {
+                // Without keys there is one statement to make, where the database can do that: it is its own transaction.
+                let is_alone = D::STORE.is_some() && offers.iter().all(has_no_keys);
+                let extent = if is_alone { Extent::Statement } else { Extent::Transaction };
                 let answers = store
-                    .write(move |store, conn| {
+                    .run_owned(extent, move |store, conn| {
                         let offers = offers.clone();
                         Box::pin(async move { accept::<D>(conn, &store, &offers).await })
                     })
@@ -80,6 +83,12 @@ impl<D: Dialect> Intake for SqlStore<D> {
         })
         .await
     }
+}
+
+fn has_no_keys(offer: &Offer) -> bool {
+    offer.inbound.dedupe_key.is_none()
+        && offer.inbound.idempotency_key.is_none()
+        && offer.plan.jobs.iter().all(|job| job.key.is_none())
 }
 
 async fn accept<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, offers: &[Offer]) -> sqlx::Result<Vec<Accepted>> {
@@ -272,13 +281,7 @@ async fn insert<D: Dialect>(
         .text(headers.map_err(|e| sqlx::Error::Encode(Box::new(e)))?)
         .bytes(each().map(|o| o.inbound.body.bytes().to_vec()))
         .maybe_text(unique);
-    let rows: Vec<StoredRow> = sql::<D>(INSERT_EVENTS).bind(clock).rows(events).all(conn).await?;
-    let at = rows.into_iter().map(|r| (r.id, r.at)).collect();
-
     let jobs: Vec<(&Offer, usize)> = stored.iter().flat_map(|(at, jobs)| jobs.iter().map(|j| (&offers[*at], *j))).collect();
-    if jobs.is_empty() {
-        return Ok(Inserted { at, started: BTreeSet::new() });
-    }
     let targets = || jobs.iter().map(|(o, j)| &o.plan.jobs[*j].target);
     let rows = Rows::default()
         .text(jobs.iter().map(|(o, j)| o.plan.jobs[*j].id.to_string()))
@@ -288,6 +291,17 @@ async fn insert<D: Dialect>(
         .text(targets().map(|t| t.lane().0))
         .maybe_int(jobs.iter().map(|(o, _)| o.event_ttl.map(millis)))
         .maybe_int(jobs.iter().map(|(o, j)| o.plan.jobs[*j].start.then(|| millis(o.lease))));
+    if let Some(text) = D::STORE {
+        let store_all = sql::<D>(text).bind(clock).rows(events).bind(clock).bind(clock).bind(clock).rows(rows);
+        let made: Vec<MadeRow> = store_all.bind(store.0.shard).all(conn).await?;
+        let started = made.iter().filter(|row| row.claim == Some(1)).map(|row| row.id.clone()).collect();
+        return Ok(Inserted { at: made.into_iter().filter_map(|row| Some((row.id, row.at?))).collect(), started });
+    }
+    let stored: Vec<StoredRow> = sql::<D>(INSERT_EVENTS).bind(clock).rows(events).all(conn).await?;
+    let at = stored.into_iter().map(|r| (r.id, r.at)).collect();
+    if jobs.is_empty() {
+        return Ok(Inserted { at, started: BTreeSet::new() });
+    }
     // A repeated slice inserts nothing, so it counts nothing.
     let inserted: Vec<StartedRow> = sql::<D>(INSERT_JOBS).bind(clock).bind(clock).bind(clock).rows(rows).all(conn).await?;
     let mut counts = BTreeMap::from([("created", i64::try_from(inserted.len()).unwrap_or(i64::MAX))]);

@@ -77,6 +77,16 @@ impl<D: Dialect> Keep for SqlStore<D> {
         usize::try_from(connections / 2).unwrap_or(1).clamp(1, 4)
     }
 
+    fn connections(&self) -> Option<(u32, u32)> {
+        let idle = u32::try_from(self.0.write.num_idle()).unwrap_or(u32::MAX);
+        Some((self.0.write.size(), idle))
+    }
+
+    async fn about(&self) -> Result<Vec<String>> {
+        let rows: Vec<NameRow> = self.read(|_, conn| Box::pin(async move { sql::<D>(D::ABOUT).all(conn).await })).await?;
+        Ok(names(rows))
+    }
+
     async fn weaknesses(&self) -> Result<Vec<String>> {
         self.read(|_, conn| Box::pin(async move { D::weaknesses(conn).await })).await
     }

@@ -1,12 +1,14 @@
 //! Lanes: what the configuration says of them, and what people do to them.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 
 use super::SqlStore;
 use super::dialect::Dialect;
-use super::rows::LaneRow;
+use super::rows::{LaneRow, StoredRow};
 use super::statement::{Rows, sql};
-use crate::model::{Lane, LaneId, LaneSpec};
+use crate::model::{Lane, LaneId, LaneSpec, Timestamp};
 use crate::store::Lanes;
 use crate::store::error::Result;
 
@@ -21,7 +23,11 @@ const LANES: &str =
     FROM lanes ORDER BY id";
 const PAUSE: &str = "UPDATE lanes SET paused = ? WHERE id = ?";
 
-pub(super) const ALL: &[&str] = &[TUNE, LANES, PAUSE];
+// One step into the index of open jobs per lane, whatever the backlog.
+const BACKLOG: &str = "SELECT w.id, w.at FROM (SELECT l.id, (SELECT MIN(j.due_at) FROM jobs j
+    WHERE j.lane = l.id AND j.finished_at IS NULL) AS at FROM lanes l) AS w WHERE w.at <= {now} ORDER BY w.id";
+
+pub(super) const ALL: &[&str] = &[TUNE, LANES, PAUSE, BACKLOG];
 
 #[async_trait]
 impl<D: Dialect> Lanes for SqlStore<D> {
@@ -47,6 +53,13 @@ impl<D: Dialect> Lanes for SqlStore<D> {
             .read(|store, conn| Box::pin(async move { sql::<D>(LANES).bind(store.clock()).all::<LaneRow>(conn).await }))
             .await?;
         Ok(rows.into_iter().map(Lane::from).collect())
+    }
+
+    async fn backlog(&self) -> Result<BTreeMap<LaneId, Timestamp>> {
+        let rows = self
+            .read(|store, conn| Box::pin(async move { sql::<D>(BACKLOG).bind(store.clock()).all::<StoredRow>(conn).await }))
+            .await?;
+        Ok(rows.into_iter().map(|row| (LaneId(row.id), Timestamp(row.at))).collect())
     }
 
     async fn pause(&self, lane: &LaneId, paused: bool) -> Result<bool> {

@@ -41,6 +41,15 @@ const READ_TIME_MAX: Duration = Duration::from_secs(4);
 /// A passing conflict (deadlock, busy) is tried this often.
 const BUSY_TRIES: u32 = 5;
 
+/// How much a verb is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// Several statements that hold together.
+    Transaction,
+    /// One statement that may be repeated.
+    Statement,
+}
+
 /// A store over one dialect. Cheap to clone.
 #[derive(Debug)]
 pub struct SqlStore<D: Dialect>(Arc<Inner<D>>);
@@ -85,18 +94,47 @@ impl<D: Dialect> SqlStore<D> {
         T: Send + 'static,
         F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>> + Send + Sync + 'static,
     {
+        self.run_owned(Extent::Transaction, verb).await
+    }
+
+    async fn run_owned<T, F>(&self, extent: Extent, verb: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>> + Send + Sync + 'static,
+    {
         let store = self.clone();
         owned(VERB_TIME_MAX, async move {
-            let mut tries = 1;
+            let mut tries = match extent {
+                Extent::Transaction => BUSY_TRIES,
+                // Every pooled connection may have died meanwhile.
+                Extent::Statement => BUSY_TRIES + store.0.write.options().get_max_connections(),
+            };
             loop {
-                match store.attempt(&verb).await {
+                tries -= 1;
+                let tried = match extent {
+                    Extent::Transaction => store.attempt(&verb).await,
+                    Extent::Statement => store.attempt_alone(&verb).await,
+                };
+                match tried {
                     Ok(value) => return Ok(value),
-                    Err(error) if D::is_busy(&error) && tries < BUSY_TRIES => tries += 1,
+                    Err(error) if D::is_busy(&error) && tries > 0 => {}
+                    Err(error) if extent == Extent::Statement && D::is_stale_connection(&error) && tries > 0 => {}
                     Err(error) => return Err(D::error(error)),
                 }
             }
         })
         .await
+    }
+
+    /// A statement that is its own transaction, and one round trip.
+    async fn attempt_alone<T, F>(&self, verb: &F) -> sqlx::Result<T>
+    where
+        F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>>,
+    {
+        let mut tx = Tx::plain(&self.0.write).await?;
+        let value = verb(self.clone(), tx.conn()?).await?;
+        tx.give_back();
+        Ok(value)
     }
 
     async fn attempt<T, F>(&self, verb: &F) -> sqlx::Result<T>

@@ -36,6 +36,51 @@ const TAKE: &str = "UPDATE jobs SET state = 'leased', claim = jobs.claim + 1, du
     RETURNING jobs.id, jobs.event_id, jobs.target_kind, jobs.target_name, jobs.lane, jobs.attempt, jobs.lost,
         jobs.claim, jobs.due_at, jobs.created_at, due.was, {now} AS now";
 
+const STORE: &str = "WITH e AS (
+        INSERT INTO events (id, source, kind, headers, body, unique_key, created_at)
+        SELECT r.id, r.source, r.kind, r.headers, r.body, r.unique_key, {now}
+        FROM {rows: id text, source text, kind text, headers text, body bytes, unique_key text} AS r
+        ON CONFLICT (id) DO NOTHING RETURNING id, created_at
+    ), j AS (
+        INSERT INTO jobs (id, event_id, target_kind, target_name, lane, state, attempt, lost, claim, due_at, created_at, expires_at)
+        SELECT r.id, r.event_id, r.target_kind, r.target_name, r.lane,
+            CASE WHEN l.id IS NULL THEN 'pending' ELSE 'leased' END, 0, 0, CASE WHEN l.id IS NULL THEN 0 ELSE 1 END,
+            {now} + CASE WHEN l.id IS NULL THEN 0 ELSE r.lease END, {now}, {now} + r.ttl
+        FROM {rows: id text, event_id text, target_kind text, target_name text, lane text, ttl int, lease int} AS r
+        LEFT JOIN lanes l ON l.id = r.lane AND r.lease IS NOT NULL
+            AND l.paused = 0 AND l.open_until IS NULL AND l.failures = 0 AND l.ramp = 0 AND l.rate IS NULL
+        ON CONFLICT (id) DO NOTHING RETURNING id, claim
+    ), c AS (
+        INSERT INTO counters (name, shard, value)
+        SELECT 'created', ?, made.n FROM (SELECT COUNT(*) AS n FROM j) AS made WHERE made.n > 0
+        ON CONFLICT (name, shard) DO UPDATE SET value = counters.value + excluded.value
+    )
+    SELECT id, created_at AS at, CAST(NULL AS BIGINT) AS claim FROM e
+    UNION ALL SELECT id, CAST(NULL AS BIGINT), claim FROM j";
+
+// `dead` before `finished`, as everywhere: two statements must not wait for each other's totals in a circle.
+const RECORD: &str = "WITH r AS MATERIALIZED (
+        SELECT * FROM {rows: job text, token int, next text, sent int, after int, ended int, error text} AS r
+    ), held AS (
+        UPDATE jobs SET state = r.next, attempt = r.sent, due_at = {now} + r.after, finished_at = {now} + r.ended,
+            last_error = COALESCE(r.error, jobs.last_error)
+        FROM r WHERE jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id
+    ), a AS (
+        INSERT INTO attempts (job_id, claim, number, ending, code, status, error, duration_ms, response, at)
+        SELECT t.job_id, t.claim, t.number, t.ending, t.code, t.status, t.error, t.duration_ms, t.response, {now}
+        FROM {rows: job_id text, claim int, number int, ending text, code text, status int, error text, duration_ms int, response bytes} AS t
+        JOIN held ON held.id = t.job_id
+        ON CONFLICT (job_id, claim) DO NOTHING
+    ), n AS (
+        SELECT COUNT(r.ended) AS finished, COUNT(*) FILTER (WHERE r.next = 'dead') AS dead FROM held JOIN r ON r.job = held.id
+    ), c AS (
+        INSERT INTO counters (name, shard, value)
+        SELECT v.name, ?, v.made FROM n CROSS JOIN LATERAL (VALUES ('dead', n.dead), ('finished', n.finished)) AS v(name, made)
+        WHERE v.made > 0
+        ON CONFLICT (name, shard) DO UPDATE SET value = counters.value + excluded.value
+    )
+    SELECT id FROM held";
+
 /// Opens a Postgres store.
 ///
 /// # Errors
@@ -68,6 +113,10 @@ impl Dialect for Postgres {
     const BEGIN: &'static str = "BEGIN";
     const LOCK: &'static str = "FOR UPDATE";
     const SKIP_LOCKED: &'static str = "FOR UPDATE SKIP LOCKED";
+    const ABOUT: &'static str = "SELECT 'Postgres ' || current_setting('server_version') AS name UNION ALL
+        SELECT CASE WHEN ssl THEN 'TLS ' || COALESCE(version, '') ELSE 'no TLS' END FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    const STORE: Option<&'static str> = Some(STORE);
+    const RECORD: Option<&'static str> = Some(RECORD);
 
     fn migrator() -> Migrator {
         super::dialect::migrations(&[(1, "first", include_str!("../../../migrations/postgres/0001_first.sql"))])
@@ -147,7 +196,16 @@ impl Dialect for Postgres {
         .all(conn)
         .await?;
         let word = |name: String| format!("Postgres runs with {name}=off: an acknowledged event can be lost in a power failure");
-        Ok(keep::names(rows).into_iter().map(word).collect())
+        let mut weak: Vec<String> = keep::names(rows).into_iter().map(word).collect();
+        let long: Vec<NameRow> = sql::<Self>(
+            "SELECT CAST(pid AS TEXT) AS name FROM pg_stat_activity WHERE datname = current_database() AND xact_start < now() - interval '5 minutes'",
+        )
+        .all(conn)
+        .await?;
+        let held =
+            |pid: String| format!("process {pid} of Postgres holds a transaction open for minutes: dead rows cannot be removed");
+        weak.extend(keep::names(long).into_iter().map(held));
+        Ok(weak)
     }
 
     fn is_busy(error: &sqlx::Error) -> bool {

@@ -59,6 +59,8 @@ rows! {
     IdRow { id: String }
     /// An event that was stored now.
     StoredRow { id: String, at: i64 }
+    /// Either of the two: an event has an instant, a job a claim.
+    MadeRow { id: String, at: Option<i64>, claim: Option<i64> }
     /// A job that was stored now: claim 1 when it is leased already.
     StartedRow { id: String, claim: i64 }
     /// A name.

@@ -106,6 +106,7 @@ impl Dialect for Sqlite {
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
     const LOCK: &'static str = "";
     const SKIP_LOCKED: &'static str = "";
+    const ABOUT: &'static str = "SELECT 'SQLite ' || sqlite_version() AS name";
 
     fn migrator() -> Migrator {
         super::dialect::migrations(&[(1, "first", include_str!("../../../migrations/sqlite/0001_first.sql"))])

@@ -9,7 +9,7 @@ use super::dialect::Dialect;
 use super::intake::count;
 use super::rows::{CountRow, DueRow, IdRow, LaneRow};
 use super::statement::{Rows, sql};
-use super::{SqlStore, each, timestamp};
+use super::{Extent, SqlStore, each, timestamp};
 use crate::decide::breaker::{self, Allows};
 use crate::decide::rate;
 use crate::decide::settle::{Commit, Finish, LaneFact};
@@ -172,12 +172,30 @@ impl<D: Dialect> Work for SqlStore<D> {
         each(commits, |commits| {
             let store = self.clone();
             async move {
-                store
+                let held = match D::RECORD {
+                    Some(text) if commits.iter().all(|c| c.lane_fact.is_none()) => store.record_alone(text, &commits).await?,
+                    _ => BTreeSet::new(),
+                };
+                let rest: Vec<Commit> = commits.iter().filter(|c| !held.contains(&c.lease.job.to_string())).cloned().collect();
+                if rest.is_empty() {
+                    return Ok(vec![Ok(()); commits.len()]);
+                }
+                let whole = rest.len() == commits.len();
+                let answers = store
                     .write(move |store, conn| {
-                        let commits = commits.clone();
+                        let commits = rest.clone();
                         Box::pin(async move { record::<D>(conn, &store, &commits).await })
                     })
-                    .await
+                    .await?;
+                if whole {
+                    return Ok(answers);
+                }
+                let mut answers = answers.into_iter();
+                let answer = |c: &Commit| match held.contains(&c.lease.job.to_string()) {
+                    true => Ok(()),
+                    false => answers.next().unwrap_or(Err(Error::LeaseLost)),
+                };
+                Ok(commits.iter().map(answer).collect())
             }
         })
         .await
@@ -206,6 +224,21 @@ impl<D: Dialect> Work for SqlStore<D> {
 }
 
 impl<D: Dialect> SqlStore<D> {
+    /// Records outcomes that no lane need know, in one statement; answers the jobs that still held their lease.
+    async fn record_alone(&self, text: &'static str, commits: &[Commit]) -> Result<BTreeSet<String>> {
+        let commits = commits.to_vec();
+        let rows = self
+            .run_owned(Extent::Statement, move |store, conn| {
+                let attempts: Vec<(&Commit, bool)> = commits.iter().filter(|c| c.attempt.is_some()).map(|c| (c, true)).collect();
+                let clock = store.clock();
+                let record = sql::<D>(text).rows(record_rows(&commits)).bind(clock).bind(clock);
+                let record = record.bind(clock).rows(attempt_rows(&attempts)).bind(store.0.shard);
+                Box::pin(async move { record.all::<IdRow>(conn).await })
+            })
+            .await?;
+        Ok(rows.into_iter().map(|row| row.id).collect())
+    }
+
     /// One statement in a transaction of its own.
     pub(super) async fn run(&self, build: impl Fn(&Self) -> super::statement::Sql<D> + Send + Sync + 'static) -> Result<u64> {
         self.write(move |store, conn| {

@@ -32,7 +32,7 @@ pub fn offer_of(body: &str, handlers: &[&str]) -> Offer {
             dedupe_key: None,
             idempotency_key: None,
         },
-        plan: Plan { jobs: handlers.iter().map(job).collect() },
+        plan: Plan { jobs: handlers.iter().map(job).collect(), misses: Vec::new() },
         key_ttl: Duration::from_secs(3600),
         event_ttl: None,
         lease: LEASE,

@@ -8,9 +8,10 @@ use tidehook::store::Ask;
 
 use super::build::*;
 use super::on_every_store;
-use crate::support::stores::Fresh;
+use crate::support::stores::{Fresh, START};
 
 on_every_store!(
+    the_backlog_names_since_when_the_oldest_job_is_due,
     lanes_are_served_in_turn,
     a_lane_never_gives_more_than_its_share,
     a_paused_lane_gives_no_job_and_keeps_its_due_times,
@@ -159,4 +160,14 @@ async fn tuning_a_lane_again_keeps_what_is_known_of_it(f: Fresh) {
     let lanes = f.store.lanes().await.unwrap();
     assert_eq!(lanes[0].bucket.map(|b| b.rate), Some(9));
     assert!(lanes[0].breaker.open_until.is_some());
+}
+
+async fn the_backlog_names_since_when_the_oldest_job_is_due(f: Fresh) {
+    seed(&*f.store, &["a", "b"], 1).await;
+    f.clock.advance(Duration::from_secs(5));
+    accept(&*f.store, offer(&["a"])).await;
+    let backlog = f.store.backlog().await.unwrap();
+    assert_eq!(backlog.into_iter().collect::<Vec<_>>(), [(LaneId::handler("a"), START), (LaneId::handler("b"), START)]);
+    f.store.claim(&ask(10)).await.unwrap();
+    assert!(f.store.backlog().await.unwrap().is_empty(), "what is leased is not waiting");
 }

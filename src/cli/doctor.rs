@@ -1,0 +1,193 @@
+//! `tidehook doctor`: what is wrong with an installation, without side effects. Ends with 1 when something is.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::anyhow;
+use serde_json::json;
+use tokio::net::TcpStream;
+
+use super::{Done, Failed, Global, context, print};
+use crate::config::problem::Severity;
+use crate::config::{Config, Handler};
+use crate::decide::address::Author;
+use crate::deliver::resolve;
+use crate::model::{Clock, SystemClock};
+use crate::server;
+use crate::store::{self, Store};
+
+/// A connection to a receiver is tried this long.
+const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// Clocks may differ by this much.
+const SKEW_MAX: Duration = Duration::from_secs(5);
+
+/// What was looked at, and what was found.
+#[derive(Default)]
+struct Report(Vec<Finding>);
+
+struct Finding {
+    what: String,
+    /// `None` when it is well.
+    wrong: Option<String>,
+}
+
+impl Report {
+    fn well(&mut self, what: impl Into<String>) {
+        self.0.push(Finding { what: what.into(), wrong: None });
+    }
+
+    fn wrong(&mut self, what: impl Into<String>, why: impl Into<String>) {
+        self.0.push(Finding { what: what.into(), wrong: Some(why.into()) });
+    }
+}
+
+pub(super) async fn run(global: &Global) -> Done {
+    let loaded = context::load(global);
+    print::problems(&loaded.problems);
+    let Some(config) = loaded.config else { return Err(Failed::Config) };
+    let mut report = Report::default();
+    let warnings = loaded.problems.sorted().iter().filter(|p| p.severity == Severity::Warning).count();
+    match warnings {
+        0 => report.well(format!("configuration {}", loaded.path.display())),
+        n => report.wrong(format!("configuration {}", loaded.path.display()), format!("{n} warning(s), see above")),
+    }
+    security(&config, &mut report);
+    database(&config, &mut report).await;
+    receivers(&config, &mut report).await;
+    show(&report, global)
+}
+
+fn security(config: &Config, report: &mut Report) {
+    let mut token = |what: &str, set: bool, open: &str| match set {
+        true => report.well(what),
+        false => report.wrong(what, format!("not set: {open} is open to everyone who can reach it")),
+    };
+    token("api.auth_token", config.api.auth_token.is_some(), "/events and /api");
+    token("api.metrics_auth_token", config.api.metrics_auth_token.is_some(), "/metrics");
+    if config.server.policy.allow_private {
+        report.wrong("server.allow_private_urls", "deliveries may reach private and loopback addresses; for development only");
+    }
+    let cannot = config.cannot_run();
+    if !cannot.is_empty() {
+        report.wrong("what this version runs", format!("it refuses to start with {}", cannot.join(", ")));
+    }
+}
+
+async fn database(config: &Config, report: &mut Report) {
+    match server::open_store(config).await {
+        Ok(store) => {
+            of_store(&*store, report).await;
+            store.close().await;
+        }
+        // A running server has it, so it is well: that server is asked how it is.
+        Err(store::Error::InUse(_)) => {
+            report.well("database: in use by a running server");
+            of_server(config, report).await;
+        }
+        Err(error) => report.wrong("database", error.to_string()),
+    }
+}
+
+async fn of_store(store: &dyn Store, report: &mut Report) {
+    let now = match store.now().await {
+        Ok(now) => now,
+        Err(error) => return report.wrong("database", error.to_string()),
+    };
+    match store.about().await {
+        Ok(about) => about.into_iter().for_each(|line| report.well(format!("database: {line}"))),
+        Err(error) => report.wrong("database", error.to_string()),
+    }
+    let here = SystemClock.now();
+    let skew = here.since(now).max(now.since(here));
+    match skew > SKEW_MAX {
+        true => report.wrong("clocks", format!("this machine and the database differ by {} s", skew.as_secs())),
+        false => report.well("clocks agree with the database"),
+    }
+    match store.weaknesses().await {
+        Ok(weak) if weak.is_empty() => report.well("database: durable settings, no long transactions"),
+        Ok(weak) => weak.into_iter().for_each(|why| report.wrong("database", why)),
+        Err(error) => report.wrong("database", error.to_string()),
+    }
+    match store.totals().await {
+        Ok(totals) if totals.dead > 0 => {
+            report.wrong("deliveries", format!("{} are dead: `tidehook jobs list -s dead`", totals.dead))
+        }
+        Ok(_) => report.well("deliveries: none is dead"),
+        Err(error) => report.wrong("database schema", format!("{error}; run `tidehook migrate`")),
+    }
+}
+
+async fn of_server(config: &Config, report: &mut Report) {
+    let url = context::local_url(config);
+    let asked = match super::client::Client::http(url.clone(), None) {
+        Ok(client) => client.get("/health").await,
+        Err(error) => Err(error),
+    };
+    match asked {
+        Ok(health) if health["status"] == "ok" => report.well(format!("server {url}")),
+        Ok(health) => report.wrong(format!("server {url}"), format!("its health is {}", print::text(&health["status"]))),
+        Err(error) => report.wrong(format!("server {url}"), format!("{error:#}")),
+    }
+}
+
+/// Connects to every receiver and hangs up: no request is sent.
+async fn receivers(config: &Config, report: &mut Report) {
+    let resolver = match resolve::system() {
+        Ok(resolver) => resolver,
+        Err(why) => return report.wrong("names", why),
+    };
+    let mut seen = BTreeSet::new();
+    for handler in &config.handlers {
+        let host = handler.url.host_str().unwrap_or("").trim_matches(['[', ']']).to_owned();
+        let port = handler.url.port_or_known_default().unwrap_or(0);
+        if !seen.insert((host.clone(), port)) {
+            continue;
+        }
+        let what = format!("receiver {host}:{port} ({})", handler.name);
+        match reach(handler, &host, port, &resolver).await {
+            Ok(()) => report.well(what),
+            Err(why) => report.wrong(what, why),
+        }
+    }
+}
+
+async fn reach(handler: &Handler, host: &str, port: u16, resolver: &hickory_resolver::TokioResolver) -> Result<(), String> {
+    let addresses: Vec<IpAddr> = match host.parse::<IpAddr>() {
+        Ok(address) => vec![address],
+        Err(_) => resolver.lookup_ip(host).await.map_err(|e| format!("no address: {e}"))?.iter().collect(),
+    };
+    for address in &addresses {
+        handler.policy.judge(Author::Operator, host, *address)?;
+    }
+    let mut why = "no address".to_owned();
+    for address in addresses {
+        match tokio::time::timeout(CONNECT_MAX, TcpStream::connect(SocketAddr::new(address, port))).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => why = format!("no connection: {error}"),
+            Err(_) => why = format!("no connection within {} s", CONNECT_MAX.as_secs()),
+        }
+    }
+    Err(why)
+}
+
+fn show(report: &Report, global: &Global) -> Done {
+    let issues = report.0.iter().filter(|f| f.wrong.is_some()).count();
+    if global.json {
+        let finding = |f: &Finding| json!({ "what": f.what, "ok": f.wrong.is_none(), "why": f.wrong });
+        print::json(&json!({ "issues": issues, "findings": report.0.iter().map(finding).collect::<Vec<_>>() }));
+    } else {
+        for finding in &report.0 {
+            match &finding.wrong {
+                None => print::line(&format!("  ok     {}", print::one_line(&finding.what))),
+                Some(why) => print::line(&format!("  issue  {}: {}", print::one_line(&finding.what), print::one_line(why))),
+            }
+        }
+        let summary = if issues == 0 { "All checks passed.".to_owned() } else { format!("{issues} issue(s) found.") };
+        print::line(&summary);
+    }
+    match issues {
+        0 => Ok(()),
+        _ => Err(anyhow!("doctor found {issues} issue(s)").into()),
+    }
+}

@@ -1,0 +1,72 @@
+//! `tidehook explain`: why did my event not fire?
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use serde_json::Value;
+
+use super::client::{Client, encode};
+use super::{Done, Global, context, print};
+use crate::http::api::explain::answer;
+use crate::ingress;
+use crate::model::EventId;
+use crate::model::event::Body;
+
+/// Say which handlers an event reaches, and for each other one the first clause that failed
+///
+/// A stored event (EVENT) or a payload (SOURCE TYPE PAYLOAD) is judged by the configuration that is named:
+/// with --config, an older one too.
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    /// A stored event's id, or a source
+    event_or_source: String,
+    /// The event type
+    kind: Option<String>,
+    /// The payload
+    payload: Option<String>,
+}
+
+pub(super) async fn run(explain: Explain, global: &Global) -> Done {
+    let config = context::configuration(global, false)?;
+    let source_of = |name: &str| config.source(name).ok_or_else(|| anyhow!("the configuration has no source `{name}`"));
+    let inbound = match (&explain.kind, explain.event_or_source.parse::<EventId>()) {
+        (None, Ok(id)) => {
+            let event = Client::connect(global).await?.get(&format!("/api/events/{}", encode(&id.to_string()))).await?;
+            let text =
+                |field: &str| event[field].as_str().map(str::to_owned).with_context(|| format!("the event has no `{field}`"));
+            let headers = event["headers"].as_object().into_iter().flatten();
+            let headers = headers.map(|(name, value)| (name.clone(), value.as_str().unwrap_or("").to_owned())).collect();
+            let body = match &event["payload"] {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            ingress::again(source_of(&text("source")?)?, &text("event_type")?, headers, Body::new(body))
+        }
+        (None, Err(_)) => return Err(anyhow!("name a stored event's id, or SOURCE TYPE PAYLOAD").into()),
+        (Some(kind), _) => {
+            let body = Body::new(explain.payload.unwrap_or_else(|| "{}".to_owned()));
+            ingress::again(source_of(&explain.event_or_source)?, kind, Vec::new(), body)
+        }
+    };
+    let answer = answer(&config.routes(), &inbound);
+    match global.json {
+        true => print::json(&answer),
+        false => show(&answer),
+    }
+    Ok(())
+}
+
+/// An explanation for people.
+pub(super) fn show(answer: &Value) {
+    print::line(&format!("Event type: {}", print::text(&answer["event_type"])));
+    let handlers = answer["handlers"].as_array().map_or(&[][..], Vec::as_slice);
+    if handlers.is_empty() {
+        print::line(&format!("  nobody listens to source {}", print::text(&answer["source"])));
+    }
+    for handler in handlers {
+        let name = print::text(&handler["handler"]);
+        match handler["why_not"].as_str() {
+            None => print::line(&format!("  matches   {name}")),
+            Some(why) => print::line(&format!("  does not  {name}: {}", print::one_line(why))),
+        }
+    }
+}

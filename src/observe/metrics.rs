@@ -1,0 +1,187 @@
+//! Counters and histograms of this process, by name. Counted with the work, never by asking a table; label
+//! values come from the configuration, so their number is bounded.
+
+use std::fmt::Write;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics::{counter, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+
+/// Times, in seconds.
+const SECONDS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// Items of a commit.
+const ITEMS: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 150.0, 200.0];
+
+/// Every metric with its kind and meaning: `c`ounter, `h`istogram, `g`auge (read from the store when asked).
+pub const METRICS: [(&str, char, &str); 23] = [
+    ("events_received_total", 'c', "Events that were accepted, duplicates included"),
+    ("events_by_source_total", 'c', "The same by source"),
+    ("events_duplicated_total", 'c', "Events that had been accepted before"),
+    ("jobs_created_total", 'c', "Deliveries that were created"),
+    ("requests_rejected_total", 'c', "Refused requests, by source and reason"),
+    ("verification_failures_total", 'c', "Requests with a missing, malformed, wrong or stale signature, by source"),
+    ("near_misses_total", 'c', "Events a handler of their source did not get, by handler and the kind of clause that said no"),
+    ("deliveries_total", 'c', "Attempts, by result"),
+    ("deliveries_by_handler_total", 'c', "Attempts, by handler and result"),
+    ("delivery_errors_by_type_total", 'c', "Failed attempts, by failure code"),
+    ("dlq_total", 'c', "Deliveries that were given up, by handler"),
+    ("stale_results_total", 'c', "Outcomes that came after their lease was lost, by handler"),
+    ("db_errors_total", 'c', "Store verbs that failed because the database was away or full"),
+    ("ingest_seconds", 'h', "From a routed event to its commit"),
+    ("queue_wait_seconds", 'h', "From the commit of a delivery to the start of its first attempt"),
+    ("delivery_duration_seconds", 'h', "Duration of an attempt"),
+    ("commit_items", 'h', "Items that shared a commit, by verb"),
+    ("queue_depth", 'g', "Open deliveries"),
+    ("dead_jobs", 'g', "Dead deliveries"),
+    ("lane_oldest_due_seconds", 'g', "For how long the oldest due delivery of a lane has been waiting, by lane"),
+    ("lane_open", 'g', "1 when a lane may give jobs, 0 when it is paused or its breaker is open, by lane"),
+    ("slots_in_use", 'g', "Deliveries in the hands of this process"),
+    ("pool_connections", 'g', "Database connections of this process, by state"),
+];
+
+/// Starts counting in this process. Further calls change nothing.
+pub fn start() {
+    HANDLE.get_or_init(|| {
+        let builder = PrometheusBuilder::new();
+        let builder = METRICS.iter().filter(|(_, kind, _)| *kind == 'h').try_fold(builder, |builder, (name, _, _)| {
+            let buckets: &[f64] = if *name == "commit_items" { &ITEMS } else { &SECONDS };
+            builder.set_buckets_for_metric(Matcher::Full(format!("tidehook_{name}")), buckets)
+        });
+        let recorder = builder.map(PrometheusBuilder::build_recorder);
+        let Ok(recorder) = recorder else { return None };
+        let handle = recorder.handle();
+        metrics::set_global_recorder(recorder).ok()?;
+        for (name, kind, about) in METRICS {
+            match kind {
+                'c' => metrics::describe_counter!(format!("tidehook_{name}"), about),
+                'h' => metrics::describe_histogram!(format!("tidehook_{name}"), about),
+                _ => {}
+            }
+        }
+        Some(handle)
+    });
+}
+
+/// An event was accepted.
+pub fn accepted(source: &str, duplicate: bool, jobs: usize, took: Duration) {
+    counter!("tidehook_events_received_total").increment(1);
+    counter!("tidehook_events_by_source_total", "source" => source.to_owned()).increment(1);
+    if duplicate {
+        counter!("tidehook_events_duplicated_total").increment(1);
+    }
+    counter!("tidehook_jobs_created_total").increment(u64::try_from(jobs).unwrap_or(u64::MAX));
+    histogram!("tidehook_ingest_seconds").record(took.as_secs_f64());
+}
+
+/// A request was refused.
+pub fn rejected(source: &str, reason: &'static str) {
+    counter!("tidehook_requests_rejected_total", "source" => source.to_owned(), "reason" => reason).increment(1);
+    if reason.starts_with("signature_") {
+        counter!("tidehook_verification_failures_total", "source" => source.to_owned()).increment(1);
+    }
+}
+
+/// A handler did not get an event of its source.
+pub fn near_miss(handler: &str, clause: &'static str) {
+    counter!("tidehook_near_misses_total", "handler" => handler.to_owned(), "clause" => clause).increment(1);
+}
+
+/// A delivery waited this long for its first attempt.
+pub fn waited(wait: Duration) {
+    histogram!("tidehook_queue_wait_seconds").record(wait.as_secs_f64());
+}
+
+/// An attempt ended.
+pub fn tried(handler: &str, code: Option<&str>, took: Duration) {
+    let result = if code.is_none() { "success" } else { "failure" };
+    counter!("tidehook_deliveries_total", "result" => result).increment(1);
+    counter!("tidehook_deliveries_by_handler_total", "handler" => handler.to_owned(), "result" => result).increment(1);
+    if let Some(code) = code {
+        counter!("tidehook_delivery_errors_by_type_total", "type" => code.to_owned()).increment(1);
+    }
+    histogram!("tidehook_delivery_duration_seconds").record(took.as_secs_f64());
+}
+
+/// A delivery was given up.
+pub fn dead(handler: &str) {
+    counter!("tidehook_dlq_total", "handler" => handler.to_owned()).increment(1);
+}
+
+/// An outcome came too late.
+pub fn stale(handler: &str) {
+    counter!("tidehook_stale_results_total", "handler" => handler.to_owned()).increment(1);
+}
+
+/// A store verb failed.
+pub fn database_error() {
+    counter!("tidehook_db_errors_total").increment(1);
+}
+
+/// Items shared a commit.
+pub fn committed(verb: &'static str, items: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "a slice holds a few hundred items")]
+    histogram!("tidehook_commit_items", "verb" => verb).record(items as f64);
+}
+
+/// A value that is read from the store when it is asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gauge {
+    /// Its name without prefix.
+    pub name: &'static str,
+    /// Its label, if it has one.
+    pub label: Option<(&'static str, String)>,
+    /// The value.
+    pub value: f64,
+}
+
+/// Everything in Prometheus's text format; `qhook_*` beside `tidehook_*` when asked for.
+pub fn render(gauges: &[Gauge], with_qhook_names: bool) -> String {
+    let mut out = match HANDLE.get() {
+        Some(Some(handle)) => {
+            handle.run_upkeep();
+            handle.render()
+        }
+        _ => String::new(),
+    };
+    let mut last = "";
+    for gauge in gauges {
+        let about = METRICS.iter().find(|(name, _, _)| *name == gauge.name).map_or("", |(_, _, about)| about);
+        if gauge.name != last {
+            // Writing to a string cannot fail.
+            let _ = writeln!(out, "# HELP tidehook_{} {about}\n# TYPE tidehook_{} gauge", gauge.name, gauge.name);
+            last = gauge.name;
+        }
+        let label = gauge.label.as_ref().map_or(String::new(), |(name, value)| format!("{{{name}=\"{}\"}}", escaped(value)));
+        let _ = writeln!(out, "tidehook_{}{label} {}", gauge.name, gauge.value);
+    }
+    if with_qhook_names {
+        let renamed: String = out.lines().fold(String::new(), |mut text, line| {
+            let _ = writeln!(text, "{}", line.replacen("tidehook_", "qhook_", 1));
+            text
+        });
+        out.push_str(&renamed);
+    }
+    out
+}
+
+/// A label's value as the format wants it.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gauges_are_rendered_once_described_and_escaped() {
+        let gauge = |lane: &str, value| Gauge { name: "lane_open", label: Some(("lane", lane.to_owned())), value };
+        let text = render(&[gauge("a\"b", 1.0), gauge("c", 0.0)], true);
+        assert_eq!(text.matches("# HELP tidehook_lane_open").count(), 1);
+        assert!(text.contains("tidehook_lane_open{lane=\"a\\\"b\"} 1\n"), "{text}");
+        assert!(text.contains("qhook_lane_open{lane=\"c\"} 0\n"), "{text}");
+    }
+}
