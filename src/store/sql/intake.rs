@@ -293,7 +293,7 @@ async fn insert<D: Dialect>(
         .maybe_int(jobs.iter().map(|(o, j)| o.plan.jobs[*j].start.then(|| millis(o.lease))));
     if let Some(text) = D::STORE {
         let store_all = sql::<D>(text).bind(clock).rows(events).bind(clock).bind(clock).bind(clock).rows(rows);
-        let made: Vec<MadeRow> = store_all.bind(store.0.shard).all(conn).await?;
+        let made: Vec<MadeRow> = store_all.bind(store.shard()).all(conn).await?;
         let started = made.iter().filter(|row| row.claim == Some(1)).map(|row| row.id.clone()).collect();
         return Ok(Inserted { at: made.into_iter().filter_map(|row| Some((row.id, row.at?))).collect(), started });
     }
@@ -305,7 +305,7 @@ async fn insert<D: Dialect>(
     // A repeated slice inserts nothing, so it counts nothing.
     let inserted: Vec<StartedRow> = sql::<D>(INSERT_JOBS).bind(clock).bind(clock).bind(clock).rows(rows).all(conn).await?;
     let mut counts = BTreeMap::from([("created", i64::try_from(inserted.len()).unwrap_or(i64::MAX))]);
-    count::<D>(conn, store.0.shard, &mut counts).await?;
+    count::<D>(conn, store.shard(), &mut counts).await?;
     Ok(Inserted { at, started: inserted.into_iter().filter(|r| r.claim == 1).map(|r| r.id).collect() })
 }
 

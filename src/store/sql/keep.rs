@@ -121,7 +121,7 @@ async fn prune<D: Dialect>(
     sql::<D>(DELETE_JOBS).rows(wanted(&ids)).run(conn).await?;
     let gone = sql::<D>(DELETE_EVENTS).rows(wanted(&ids)).run(conn).await?;
     let mut counts = BTreeMap::from([("dead", -dead.map_or(0, |r| r.n))]);
-    count::<D>(conn, store.0.shard, &mut counts).await?;
+    count::<D>(conn, store.shard(), &mut counts).await?;
     Ok((gone, Some(last)))
 }
 

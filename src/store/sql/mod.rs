@@ -23,6 +23,7 @@ pub use keep::statements;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -38,6 +39,8 @@ use tx::Tx;
 const VERB_TIME_MAX: Duration = Duration::from_secs(10);
 /// The same for one that only reads.
 const READ_TIME_MAX: Duration = Duration::from_secs(4);
+/// Rows of each total that one process adds to, in turn.
+const SHARDS: i64 = 16;
 /// A passing conflict (deadlock, busy) is tried this often.
 const BUSY_TRIES: u32 = 5;
 
@@ -68,8 +71,10 @@ struct Inner<D: Dialect> {
     read: Pool<D>,
     /// Tests put a clock here; otherwise the database's own is used.
     clock: Option<ManualClock>,
-    /// Which row of each counter this process adds to, so that processes do not wait for each other.
-    shard: i64,
+    /// The first of the rows of each total that this process adds to.
+    first_shard: i64,
+    /// Which of them is next.
+    next_shard: AtomicI64,
     /// Whatever must live as long as the store: SQLite's lock file.
     _keep: Option<std::fs::File>,
 }
@@ -77,8 +82,14 @@ struct Inner<D: Dialect> {
 impl<D: Dialect> SqlStore<D> {
     fn new(write: Pool<D>, read: Pool<D>, clock: Option<ManualClock>, keep: Option<std::fs::File>) -> Self {
         // Process ids are no help: in containers they are all the same.
-        let shard = i64::try_from(SystemIds::default().next().0 % 64).unwrap_or(0);
-        Self(Arc::new(Inner { write, read, clock, shard, _keep: keep }))
+        let first_shard = i64::try_from(SystemIds::default().next().0 % 64).unwrap_or(0) * SHARDS;
+        Self(Arc::new(Inner { write, read, clock, first_shard, next_shard: AtomicI64::new(0), _keep: keep }))
+    }
+
+    /// The row of a total that the next transaction adds to. A row is locked until its transaction has ended, so
+    /// neither processes nor the writers of one process may share them all the time.
+    fn shard(&self) -> i64 {
+        self.0.first_shard + self.0.next_shard.fetch_add(1, Ordering::Relaxed).rem_euclid(SHARDS)
     }
 
     /// What `{now}` binds: an instant in tests, nothing otherwise.

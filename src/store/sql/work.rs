@@ -232,7 +232,7 @@ impl<D: Dialect> SqlStore<D> {
                 let attempts: Vec<(&Commit, bool)> = commits.iter().filter(|c| c.attempt.is_some()).map(|c| (c, true)).collect();
                 let clock = store.clock();
                 let record = sql::<D>(text).rows(record_rows(&commits)).bind(clock).bind(clock);
-                let record = record.bind(clock).rows(attempt_rows(&attempts)).bind(store.0.shard);
+                let record = record.bind(clock).rows(attempt_rows(&attempts)).bind(store.shard());
                 Box::pin(async move { record.all::<IdRow>(conn).await })
             })
             .await?;
@@ -256,7 +256,7 @@ impl<D: Dialect> SqlStore<D> {
     ) -> Result<u64> {
         self.write(move |store, conn| {
             let statement = build(&store);
-            Box::pin(async move { end_jobs::<D>(conn, store.0.shard, how, statement).await })
+            Box::pin(async move { end_jobs::<D>(conn, store.shard(), how, statement).await })
         })
         .await
     }
@@ -309,7 +309,7 @@ async fn retry<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, which:
     };
     let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let mut counts = BTreeMap::from([("created", number(revived)), ("dead", -number(was_dead))]);
-    count::<D>(conn, store.0.shard, &mut counts).await?;
+    count::<D>(conn, store.shard(), &mut counts).await?;
     Ok(u64::try_from(revived).unwrap_or(u64::MAX))
 }
 
@@ -443,7 +443,7 @@ async fn record<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, commi
     };
     let dead = ended(|f| matches!(f, Finish::Dead { .. }));
     let mut counts = BTreeMap::from([("finished", ended(|f| matches!(f, Finish::Done)) + dead), ("dead", dead)]);
-    count::<D>(conn, store.0.shard, &mut counts).await?;
+    count::<D>(conn, store.shard(), &mut counts).await?;
 
     let mut facts: BTreeMap<String, Vec<bool>> = BTreeMap::new();
     for commit in commits.iter().filter(|c| holds(c)) {
