@@ -46,9 +46,10 @@ postgres_start() {
   local port
   port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])' 2>/dev/null || echo 54329)
   (cd "$POSTGRES_DIR" && postgres_as "$POSTGRES_BIN/initdb" -D "$POSTGRES_DIR/data" -U postgres -A trust --no-sync >/dev/null)
-  # Durability is not what these tests measure; the crash tests kill tidehook and stop this server, not the machine.
+  # Durability is not what tests measure; the crash tests kill tidehook and stop this server, not the machine.
+  local settings=${POSTGRES_SETTINGS:--c fsync=off -c full_page_writes=off}
   (cd "$POSTGRES_DIR" && postgres_as "$POSTGRES_BIN/pg_ctl" -D "$POSTGRES_DIR/data" -w -t 60 -l "$POSTGRES_DIR/log" \
-    -o "-p $port -k $POSTGRES_DIR -c listen_addresses=127.0.0.1 -c max_connections=300 -c fsync=off -c full_page_writes=off" start >/dev/null)
+    -o "-p $port -k $POSTGRES_DIR -c listen_addresses=127.0.0.1 -c max_connections=300 $settings" start >/dev/null)
   export TIDEHOOK_TEST_POSTGRES="postgres://postgres@127.0.0.1:$port/postgres"
   trap postgres_stop EXIT
 }

@@ -1,0 +1,73 @@
+//! The load benchmark: the real binary under load, on SQLite and on Postgres, with qhook beside it in the same run
+//! when one is at hand. Prints one JSON object a line. `scripts/bench.sh` runs it; `docs/benchmarks.md` explains it.
+#![allow(missing_docs, reason = "a program, not a library")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark that cannot go on stops")]
+
+mod engine;
+mod figures;
+mod generate;
+mod scenarios;
+mod sink;
+
+use clap::Parser;
+use engine::{Kind, Store};
+use serde_json::json;
+
+/// Measures tidehook under load.
+#[derive(Debug, Parser)]
+pub struct Options {
+    /// Short runs, for trying out
+    #[arg(long)]
+    quick: bool,
+    /// Only scenarios whose names hold this
+    #[arg(long)]
+    only: Option<String>,
+    /// Only this store: sqlite or postgres
+    #[arg(long)]
+    store: Option<String>,
+    /// How often each scenario runs, engines taking turns
+    #[arg(long, default_value_t = 2)]
+    rounds: u32,
+    /// A Postgres server that may be filled with databases
+    #[arg(long, env = "TIDEHOOK_BENCH_POSTGRES")]
+    postgres: Option<String>,
+    /// qhook's binary
+    #[arg(long, env = "TIDEHOOK_BENCH_QHOOK")]
+    qhook: Option<std::path::PathBuf>,
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[tokio::main(flavor = "multi_thread")]
+async fn main() {
+    let options = Options::parse();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let sink = sink::Sink::start().await;
+    let mut stores = vec![Store::Sqlite];
+    match &options.postgres {
+        Some(server) => stores.push(Store::Postgres(server.clone())),
+        None => eprintln!("no Postgres: TIDEHOOK_BENCH_POSTGRES names none"),
+    }
+    stores.retain(|store| options.store.as_deref().is_none_or(|wanted| wanted == store.name()));
+    for store in &stores {
+        for scenario in scenarios::all(options.quick) {
+            if options.only.as_deref().is_some_and(|only| !scenario.name.contains(only)) {
+                continue;
+            }
+            for round in 1..=options.rounds {
+                let mut kinds = vec![Kind::Tidehook];
+                kinds.extend(options.qhook.clone().filter(|_| scenario.with_qhook).map(Kind::Qhook));
+                for kind in kinds {
+                    eprintln!("{} on {}, {}, round {round}", scenario.name, store.name(), kind.name());
+                    let mut line = scenarios::run(&scenario, &kind, store, &sink).await;
+                    line["scenario"] = json!(scenario.name);
+                    line["store"] = json!(store.name());
+                    line["engine"] = json!(kind.name());
+                    line["round"] = json!(round);
+                    println!("{line}");
+                }
+            }
+        }
+    }
+}

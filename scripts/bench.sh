@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# The load benchmark: installs qhook 0.6.1 for comparison, starts a durable throw-away Postgres, runs everything and
+# prints one JSON object a line. Arguments go to the benchmark: scripts/bench.sh --quick --only deliver
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tools=$(realpath -m "${CARGO_TARGET_DIR:-target}")/tools
+if [ -z "${TIDEHOOK_BENCH_QHOOK:-}" ]; then
+  [ -x "$tools/bin/qhook" ] || cargo install --quiet qhook --locked --version 0.6.1 --root "$tools"
+  export TIDEHOOK_BENCH_QHOOK=$tools/bin/qhook
+fi
+if [ -z "${TIDEHOOK_BENCH_POSTGRES:-}" ]; then
+  . scripts/postgres.sh
+  # What is measured must be durable: unlike the tests' server, this one waits for the disk.
+  POSTGRES_SETTINGS="-c shared_buffers=256MB" TIDEHOOK_TEST_POSTGRES="" postgres_ready
+  export TIDEHOOK_BENCH_POSTGRES=$TIDEHOOK_TEST_POSTGRES
+fi
+cargo bench --locked --bench load -- "$@"
