@@ -202,7 +202,7 @@ async fn owned<T: Send + 'static>(time_max: Duration, work: impl Future<Output =
 }
 
 /// Applies a slice: as a whole if it can be, item by item if one of them spoils it.
-async fn each<I, T, Fut>(items: &[I], whole: impl Fn(Vec<I>) -> Fut) -> super::Each<T>
+async fn each<I, T, Fut>(items: &[I], whole: impl Fn(Arc<[I]>) -> Fut) -> super::Each<T>
 where
     I: Clone,
     Fut: Future<Output = Result<Vec<Result<T>>>>,
@@ -210,12 +210,12 @@ where
     if items.is_empty() {
         return Ok(Vec::new());
     }
-    match whole(items.to_vec()).await {
+    match whole(Arc::from(items)).await {
         Err(Error::Corrupt(why)) if items.len() == 1 => Ok(vec![Err(Error::Corrupt(why))]),
         Err(Error::Corrupt(_)) => {
             let mut answers = Vec::with_capacity(items.len());
             for item in items {
-                match whole(vec![item.clone()]).await {
+                match whole(Arc::from([item.clone()])).await {
                     Ok(mut one) => answers.push(one.pop().unwrap_or_else(|| Err(Error::Corrupt("no answer".into())))),
                     Err(Error::Corrupt(why)) => answers.push(Err(Error::Corrupt(why))),
                     Err(error) => return Err(error),

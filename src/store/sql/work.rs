@@ -1,6 +1,7 @@
 //! Working jobs off: claim through lanes, extend, record.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -176,10 +177,10 @@ impl<D: Dialect> Work for SqlStore<D> {
                     Some(text) if commits.iter().all(|c| c.lane_fact.is_none()) => store.record_alone(text, &commits).await?,
                     _ => BTreeSet::new(),
                 };
-                let rest: Vec<Commit> = commits.iter().filter(|c| !held.contains(&c.lease.job.to_string())).cloned().collect();
-                if rest.is_empty() {
+                if held.len() == commits.len() {
                     return Ok(vec![Ok(()); commits.len()]);
                 }
+                let rest: Arc<[Commit]> = commits.iter().filter(|c| !held.contains(&c.lease.job.to_string())).cloned().collect();
                 let whole = rest.len() == commits.len();
                 let answers = store
                     .write(move |store, conn| {
@@ -225,8 +226,8 @@ impl<D: Dialect> Work for SqlStore<D> {
 
 impl<D: Dialect> SqlStore<D> {
     /// Records outcomes that no lane need know, in one statement; answers the jobs that still held their lease.
-    async fn record_alone(&self, text: &'static str, commits: &[Commit]) -> Result<BTreeSet<String>> {
-        let commits = commits.to_vec();
+    async fn record_alone(&self, text: &'static str, commits: &Arc<[Commit]>) -> Result<BTreeSet<String>> {
+        let commits = Arc::clone(commits);
         let rows = self
             .run_owned(Extent::Statement, move |store, conn| {
                 let attempts: Vec<(&Commit, bool)> = commits.iter().filter(|c| c.attempt.is_some()).map(|c| (c, true)).collect();
