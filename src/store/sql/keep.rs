@@ -72,9 +72,11 @@ impl<D: Dialect> Keep for SqlStore<D> {
     }
 
     fn writers(&self) -> usize {
-        // One writer is all SQLite has; elsewhere half the pool is left to claims and reads.
+        // One writer is all SQLite has. Elsewhere more of them than processors only make slices smaller, and half
+        // the pool is left to claims and reads.
         let connections = self.0.write.options().get_max_connections();
-        usize::try_from(connections / 2).unwrap_or(1).clamp(1, 4)
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        usize::try_from(connections / 2).unwrap_or(1).clamp(1, processors.min(4))
     }
 
     fn connections(&self) -> Option<(u32, u32)> {

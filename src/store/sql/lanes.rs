@@ -24,7 +24,7 @@ const LANES: &str =
 const PAUSE: &str = "UPDATE lanes SET paused = ? WHERE id = ?";
 
 // One step into the index of open jobs per lane, whatever the backlog.
-const BACKLOG: &str = "SELECT w.id, w.at FROM (SELECT l.id, (SELECT MIN(j.due_at) FROM jobs j
+pub(super) const BACKLOG: &str = "SELECT w.id, w.at FROM (SELECT l.id, (SELECT MIN(j.due_at) FROM jobs j
     WHERE j.lane = l.id AND j.finished_at IS NULL) AS at FROM lanes l) AS w WHERE w.at <= {now} ORDER BY w.id";
 
 pub(super) const ALL: &[&str] = &[TUNE, LANES, PAUSE, BACKLOG];

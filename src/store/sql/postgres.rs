@@ -109,7 +109,9 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
 #[async_trait]
 impl Dialect for Postgres {
     const WORD: &'static str = "postgres";
-    const NOW: &'static str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
+    // The statement's time and not the wall's at each row: only a value that stays the same for a statement can be
+    // looked up in an index, and a lane with many jobs that are due later must cost nothing.
+    const NOW: &'static str = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000 AS BIGINT)";
     const BEGIN: &'static str = "BEGIN";
     const LOCK: &'static str = "FOR UPDATE";
     const SKIP_LOCKED: &'static str = "FOR UPDATE SKIP LOCKED";
@@ -233,6 +235,12 @@ impl Dialect for Postgres {
             _ => Error::Corrupt(text),
         }
     }
+}
+
+/// The statements whose cost must not grow with what is kept, as Postgres gets them, for the test of their plans.
+pub fn hot_statements() -> Vec<(&'static str, String)> {
+    let text = |sql: &'static str| super::statement::expanded::<Postgres>(sql).to_owned();
+    vec![("look", text(super::work::PICK_LANES)), ("backlog", text(super::lanes::BACKLOG)), ("take", text(TAKE))]
 }
 
 /// Creates a database of its own and answers its URL, for tests.

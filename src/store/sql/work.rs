@@ -28,7 +28,7 @@ macro_rules! lane_columns {
 }
 
 // Tenants take turns, and the lanes of each: the one served longest ago first.
-const PICK_LANES: &str =
+pub(super) const PICK_LANES: &str =
     "SELECT id FROM (SELECT id, turn, ROW_NUMBER() OVER (PARTITION BY tenant ORDER BY turn, id) AS place FROM lanes
     WHERE paused = 0 AND (open_until IS NULL OR open_until <= {now}) AND (probe_until IS NULL OR probe_until <= {now})
     AND NOT EXISTS (SELECT 1 FROM {rows: lane text} AS r WHERE r.lane = lanes.id)

@@ -5,6 +5,7 @@ mod intake;
 mod keep;
 mod lanes;
 mod look;
+mod plans;
 mod statements;
 mod work;
 
