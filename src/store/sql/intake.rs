@@ -21,13 +21,21 @@ const READ_KEYS: &str = "SELECT k.scope, k.word, k.event_id, k.fingerprint, k.ex
     FROM {rows: scope text, word text} AS r JOIN keys k ON k.scope = r.scope AND k.word = r.word";
 const DELETE_KEYS: &str =
     "DELETE FROM keys WHERE (scope, word) IN (SELECT r.scope, r.word FROM {rows: scope text, word text} AS r)";
-const INSERT_EVENTS: &str = "INSERT INTO events (id, source, kind, headers, body, unique_key, created_at)
+/// Stores events; answers which, and when.
+macro_rules! insert_events {
+    () => {
+        "INSERT INTO events (id, source, kind, headers, body, unique_key, created_at)
     SELECT r.id, r.source, r.kind, r.headers, r.body, r.unique_key, {now}
     FROM {rows: id text, source text, kind text, headers text, body bytes, unique_key text} AS r WHERE true
-    ON CONFLICT (id) DO NOTHING RETURNING id, created_at AS at";
-// `lease` is there for a job that could start at once; the lane must be open, unlimited and without a memory of
-// failures, or the job waits for a claim, which asks the lane under its lock.
-const INSERT_JOBS: &str = "INSERT INTO jobs
+    ON CONFLICT (id) DO NOTHING RETURNING id, created_at AS at"
+    };
+}
+/// Stores jobs; answers which, with their claim. `lease` is there for a job that could start at once; the lane must
+/// be open, unlimited and without a memory of failures, or the job waits for a claim, which asks the lane under its
+/// lock.
+macro_rules! insert_jobs {
+    () => {
+        "INSERT INTO jobs
     (id, event_id, target_kind, target_name, lane, state, attempt, lost, claim, due_at, created_at, expires_at)
     SELECT r.id, r.event_id, r.target_kind, r.target_name, r.lane,
         CASE WHEN l.id IS NULL THEN 'pending' ELSE 'leased' END, 0, 0, CASE WHEN l.id IS NULL THEN 0 ELSE 1 END,
@@ -36,7 +44,13 @@ const INSERT_JOBS: &str = "INSERT INTO jobs
     LEFT JOIN lanes l ON l.id = r.lane AND r.lease IS NOT NULL
         AND l.paused = 0 AND l.open_until IS NULL AND l.failures = 0 AND l.ramp = 0 AND l.rate IS NULL
     WHERE true
-    ON CONFLICT (id) DO NOTHING RETURNING id, claim";
+    ON CONFLICT (id) DO NOTHING RETURNING id, claim"
+    };
+}
+pub(super) use {insert_events, insert_jobs};
+
+const INSERT_EVENTS: &str = insert_events!();
+const INSERT_JOBS: &str = insert_jobs!();
 pub(super) const COUNT: &str = "INSERT INTO counters (name, shard, value) VALUES (?, ?, ?)
     ON CONFLICT (name, shard) DO UPDATE SET value = counters.value + excluded.value";
 

@@ -11,6 +11,7 @@ use sqlx::{Connection, Pool, Postgres};
 
 use super::SqlStore;
 use super::dialect::{Dialect, Speaks};
+use super::intake::{insert_events, insert_jobs};
 use super::rows::{DueRow, NameRow};
 use super::statement::{Column, Rows, sql};
 use super::{keep, seam};
@@ -36,27 +37,18 @@ const TAKE: &str = "UPDATE jobs SET state = 'leased', claim = jobs.claim + 1, du
     RETURNING jobs.id, jobs.event_id, jobs.target_kind, jobs.target_name, jobs.lane, jobs.attempt, jobs.lost,
         jobs.claim, jobs.due_at, jobs.created_at, due.was, {now} AS now";
 
-const STORE: &str = "WITH e AS (
-        INSERT INTO events (id, source, kind, headers, body, unique_key, created_at)
-        SELECT r.id, r.source, r.kind, r.headers, r.body, r.unique_key, {now}
-        FROM {rows: id text, source text, kind text, headers text, body bytes, unique_key text} AS r
-        ON CONFLICT (id) DO NOTHING RETURNING id, created_at
-    ), j AS (
-        INSERT INTO jobs (id, event_id, target_kind, target_name, lane, state, attempt, lost, claim, due_at, created_at, expires_at)
-        SELECT r.id, r.event_id, r.target_kind, r.target_name, r.lane,
-            CASE WHEN l.id IS NULL THEN 'pending' ELSE 'leased' END, 0, 0, CASE WHEN l.id IS NULL THEN 0 ELSE 1 END,
-            {now} + CASE WHEN l.id IS NULL THEN 0 ELSE r.lease END, {now}, {now} + r.ttl
-        FROM {rows: id text, event_id text, target_kind text, target_name text, lane text, ttl int, lease int} AS r
-        LEFT JOIN lanes l ON l.id = r.lane AND r.lease IS NOT NULL
-            AND l.paused = 0 AND l.open_until IS NULL AND l.failures = 0 AND l.ramp = 0 AND l.rate IS NULL
-        ON CONFLICT (id) DO NOTHING RETURNING id, claim
-    ), c AS (
+const STORE: &str = concat!(
+    "WITH e AS (",
+    insert_events!(),
+    "), j AS (",
+    insert_jobs!(),
+    "), c AS (
         INSERT INTO counters (name, shard, value)
         SELECT 'created', ?, made.n FROM (SELECT COUNT(*) AS n FROM j) AS made WHERE made.n > 0
         ON CONFLICT (name, shard) DO UPDATE SET value = counters.value + excluded.value
     )
-    SELECT id, created_at AS at, CAST(NULL AS BIGINT) AS claim FROM e
-    UNION ALL SELECT id, CAST(NULL AS BIGINT), claim FROM j";
+    SELECT id, at, CAST(NULL AS BIGINT) AS claim FROM e UNION ALL SELECT id, CAST(NULL AS BIGINT), claim FROM j"
+);
 
 // `dead` before `finished`, as everywhere: two statements must not wait for each other's totals in a circle.
 const RECORD: &str = "WITH r AS MATERIALIZED (

@@ -68,14 +68,7 @@ async fn hot_statements_use_an_index_at_a_million_kept_rows() {
         // Since when: now.
         &["NULL::bigint"],
         // Take: now, the lease, lanes and how many, now, now.
-        &[
-            "NULL::bigint",
-            "1000",
-            "ARRAY['handler:free', 'handler:later']",
-            "ARRAY[10, 10]",
-            "NULL::bigint",
-            "NULL::bigint",
-        ],
+        &["NULL::bigint", "1000", "ARRAY['handler:free', 'handler:later']", "ARRAY[10, 10]", "NULL::bigint", "NULL::bigint"],
     ];
     assert_eq!(hot.len(), values.len());
     for ((name, sql), values) in hot.into_iter().zip(values) {
