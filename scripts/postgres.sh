@@ -22,6 +22,10 @@ postgres_answers() {
 
 postgres_stop() {
   if [ -n "${POSTGRES_DIR:-}" ]; then
+    if ! postgres_as "$POSTGRES_BIN/pg_ctl" -D "$POSTGRES_DIR/data" status >/dev/null 2>&1; then
+      echo "The throw-away Postgres server ended before the tests did. The end of its log:" >&2
+      tail -n 30 "$POSTGRES_DIR/log" >&2
+    fi
     postgres_as "$POSTGRES_BIN/pg_ctl" -D "$POSTGRES_DIR/data" -m immediate stop >/dev/null 2>&1 || true
     rm -rf "$POSTGRES_DIR"
   fi
