@@ -11,7 +11,13 @@ fi
 if [ -z "${TIDEHOOK_BENCH_POSTGRES:-}" ]; then
   . scripts/postgres.sh
   # What is measured must be durable: unlike the tests' server, this one waits for the disk.
-  POSTGRES_SETTINGS="-c shared_buffers=256MB" TIDEHOOK_TEST_POSTGRES="" postgres_ready
+  settings="-c shared_buffers=256MB"
+  shopt -s globstar
+  # Statements a second are counted where the server brings the means.
+  if bin=$(postgres_bin) && compgen -G "$(dirname "$bin")/lib*/**/pg_stat_statements.so" >/dev/null; then
+    settings="$settings -c shared_preload_libraries=pg_stat_statements"
+  fi
+  POSTGRES_SETTINGS=$settings TIDEHOOK_TEST_POSTGRES="" postgres_ready
   export TIDEHOOK_BENCH_POSTGRES=$TIDEHOOK_TEST_POSTGRES
 fi
 cargo bench --locked --bench load -- "$@"

@@ -18,7 +18,7 @@ use tower::ServiceExt;
 use crate::config::{Config, Driver};
 use crate::decide::address::Author;
 use crate::deliver::{Client, resolve};
-use crate::engine::{Budget, Chance, Engine, Parts};
+use crate::engine::{Budget, Chance, Engine, Parts, Worked};
 use crate::http::client::Peer;
 use crate::http::{State, router};
 use crate::model::{Secret, SystemClock, SystemIds};
@@ -32,6 +32,10 @@ pub const DEFAULT_DATABASE: &str = "sqlite:tidehook.db?mode=rwc";
 const START_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Due work is looked for at least this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// After so long without work, due work is looked for less often: what comes in here or is due again here wakes the
+/// worker, so only what other processes leave behind waits for a look.
+const QUIET_AFTER: Duration = Duration::from_secs(10);
+const QUIET_LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Housekeeping.
 const TICK_EVERY: Duration = Duration::from_secs(5);
 /// A store that is away is asked this often whether it is back.
@@ -219,17 +223,23 @@ async fn get_ready(engine: &Engine) -> Result<(), StartError> {
 /// The worker loop.
 async fn work(engine: Engine, budget: Budget) {
     engine.open_worker(budget.parallel);
+    let mut worked_at = Instant::now();
     while !engine.is_draining() {
-        if engine.work(budget).await.is_err() {
-            // The store is away: the probe loop learns when it is back.
-            tokio::time::sleep(PROBE_EVERY).await;
-            continue;
+        match engine.work(budget).await {
+            Ok(worked) if worked != Worked::default() => worked_at = Instant::now(),
+            Ok(_) => {}
+            Err(_) => {
+                // The store is away: the probe loop learns when it is back.
+                tokio::time::sleep(PROBE_EVERY).await;
+                continue;
+            }
         }
+        let look_every = if worked_at.elapsed() > QUIET_AFTER { QUIET_LOOK_EVERY } else { LOOK_EVERY };
         if engine.is_draining() {
             break;
         }
         tokio::select! {
-            () = engine.woken(LOOK_EVERY) => {}
+            () = engine.woken(look_every) => {}
             () = engine.draining() => {}
         }
     }

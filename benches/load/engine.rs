@@ -47,13 +47,47 @@ pub struct Handler {
     pub path: String,
 }
 
+/// What an engine reads: one file that both understand.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    pub handlers: Vec<Handler>,
+    /// More text for the file, of parts that qhook need not know.
+    pub more: String,
+}
+
+/// A database that engines work on.
+pub struct Place {
+    pub url: String,
+    driver: &'static str,
+    /// Whether it is a server's.
+    pub is_server: bool,
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    /// A fresh one.
+    pub async fn new(store: &Store) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (driver, url) = match store {
+            Store::Sqlite => ("sqlite", format!("sqlite:{}/bench.db?mode=rwc", dir.path().display())),
+            Store::Postgres(server) => {
+                let name = format!("bench_{}_{}", std::process::id(), free_port());
+                ("postgres", tidehook::store::sql::postgres::create_database(server, &name).await.unwrap())
+            }
+        };
+        Self { url, driver, is_server: driver != "sqlite", dir }
+    }
+
+    /// Its address for the figures that only a server has.
+    pub fn server(&self) -> Option<&str> {
+        self.is_server.then_some(self.url.as_str())
+    }
+}
+
 /// A running engine. It ends with this.
 pub struct Engine {
     process: Child,
     pub address: SocketAddr,
-    /// Its database, where that is a server's.
-    pub database: Option<String>,
-    _dir: tempfile::TempDir,
 }
 
 fn free_port() -> u16 {
@@ -61,45 +95,35 @@ fn free_port() -> u16 {
 }
 
 impl Engine {
-    /// Starts it with a fresh database. Both engines read the same file.
-    pub async fn start(kind: &Kind, store: &Store, sink: SocketAddr, handlers: &[Handler]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let port = free_port();
-        let (driver, url, database) = match store {
-            Store::Sqlite => ("sqlite", format!("sqlite:{}/bench.db?mode=rwc", dir.path().display()), None),
-            Store::Postgres(server) => {
-                let name = format!("bench_{}_{port}", std::process::id());
-                let url = tidehook::store::sql::postgres::create_database(server, &name).await.unwrap();
-                ("postgres", url.clone(), Some(url))
-            }
-        };
+    /// Starts one on a database. Both engines read the same file.
+    pub async fn start(kind: &Kind, place: &Place, sink: SocketAddr, setup: &Setup) -> Self {
+        let (port, driver, url) = (free_port(), place.driver, &place.url);
         let mut text = format!(
             "database: {{ driver: {driver}, url: \"{url}\", max_connections: 20 }}
 server: {{ port: {port}, allow_private_urls: true, max_inbound: 1000 }}
 worker: {{ max_concurrency: 64, batch_size: 500 }}
 delivery: {{ default_retry: {{ max: 5, interval: 1s }} }}
-sources: {{ app: {{ type: event }} }}
-handlers:\n"
+sources:
+  app: {{ type: event }}
+{}handlers:\n",
+            setup.more
         );
-        for Handler { name, event, path } in handlers {
+        for Handler { name, event, path } in &setup.handlers {
             text += &format!("  {name}: {{ source: app, events: [{event}], url: \"http://{sink}{path}\", timeout: 30s }}\n");
         }
-        let config = dir.path().join("config.yaml");
+        let dir = place.dir.path();
+        let config = dir.join(format!("config-{port}.yaml"));
         std::fs::write(&config, text).unwrap();
         let binary = match kind {
             Kind::Tidehook => PathBuf::from(env!("CARGO_BIN_EXE_tidehook")),
             Kind::Qhook(binary) => binary.clone(),
         };
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let log = std::fs::File::create(dir.join(format!("log-{port}"))).unwrap();
         let mut command = Command::new(binary);
-        command.arg("start").arg("--config").arg(&config).current_dir(dir.path()).env_remove("DATABASE_URL");
+        command.arg("start").arg("--config").arg(&config).current_dir(dir).env_remove("DATABASE_URL");
         command.env("RUST_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let engine = Self {
-            process: command.spawn().expect("the engine starts"),
-            address: SocketAddr::from(([127, 0, 0, 1], port)),
-            database,
-            _dir: dir,
-        };
+        let engine =
+            Self { process: command.spawn().expect("the engine starts"), address: SocketAddr::from(([127, 0, 0, 1], port)) };
         engine.until_ready().await;
         engine
     }

@@ -35,6 +35,8 @@ pub fn memory_mb(pid: u32) -> (f64, f64) {
 pub struct Database {
     wal_bytes: i64,
     transactions: i64,
+    /// Statements, where the server counts them (`pg_stat_statements`).
+    statements: Option<i64>,
     dead_rows: i64,
 }
 
@@ -46,17 +48,31 @@ impl Database {
             (SELECT (xact_commit + xact_rollback)::bigint FROM pg_stat_database WHERE datname = current_database()) AS xacts,
             (SELECT COALESCE(SUM(n_dead_tup), 0)::bigint FROM pg_stat_user_tables) AS dead";
         let row = sqlx::query(sql).fetch_one(&mut conn).await.ok()?;
-        Some(Self { wal_bytes: row.get("wal"), transactions: row.get("xacts"), dead_rows: row.get("dead") })
+        let counted = "SELECT COALESCE(SUM(calls), 0)::bigint AS n FROM pg_stat_statements AS s
+            JOIN pg_database AS d ON d.oid = s.dbid WHERE d.datname = current_database()";
+        // A server that does not count statements is no failure: the figure is left out.
+        let _ = sqlx::query("CREATE EXTENSION IF NOT EXISTS pg_stat_statements").execute(&mut conn).await;
+        let statements = sqlx::query(counted).fetch_one(&mut conn).await.ok().map(|row| row.get("n"));
+        Some(Self { wal_bytes: row.get("wal"), transactions: row.get("xacts"), statements, dead_rows: row.get("dead") })
     }
 
     /// What was done since, per event.
     pub fn since(&self, before: &Self, events: u64, seconds: f64) -> Value {
         let per_event = |n: i64| ((n as f64 / events.max(1) as f64) * 100.0).round() / 100.0;
+        let statements = self.statements.zip(before.statements).map(|(after, before)| after - before);
         json!({
+            "statements_per_s": statements.map(|n| (n as f64 / seconds.max(0.001) * 10.0).round() / 10.0),
             "wal_bytes_per_event": per_event(self.wal_bytes - before.wal_bytes).round(),
             "transactions_per_event": per_event(self.transactions - before.transactions),
             "transactions_per_s": ((self.transactions - before.transactions) as f64 / seconds.max(0.001)).round(),
             "dead_rows": self.dead_rows,
         })
     }
+}
+
+/// Seconds that the machine's processors have spent doing nothing, added up.
+pub fn machine_idle() -> f64 {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.lines().next().unwrap_or("").split_whitespace().collect();
+    fields.get(4).and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0) / 100.0
 }

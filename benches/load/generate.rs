@@ -23,7 +23,14 @@ pub struct Load {
     pub connections: u64,
     /// Events a second over all connections; 0 is a closed loop.
     pub per_second: u64,
+    /// `{n}` in it is replaced by the event's number.
     pub path: String,
+    /// Bodies of about this size.
+    pub body_bytes: usize,
+    /// Sent as GitHub's signature header.
+    pub signature: Option<String>,
+    /// The number of the first event, so that several loads of a run differ.
+    pub first: u64,
 }
 
 /// What the senders saw.
@@ -33,16 +40,16 @@ pub struct Sent {
     pub figures: Value,
 }
 
-/// Bodies of about this size.
-const BODY_BYTES: usize = 300;
+/// Timers have a resolution of a millisecond and may be one late.
+const TIMER_GRAIN: Duration = Duration::from_millis(2);
 
 pub async fn generate(to: SocketAddr, load: &Load) -> Sent {
     let next = Arc::new(AtomicU64::new(0));
-    let padding = "x".repeat(BODY_BYTES - 60);
+    let padding: Arc<str> = "x".repeat(load.body_bytes.saturating_sub(60)).into();
     let (start, started_us) = (Instant::now(), now_us());
     let mut senders = JoinSet::new();
     for _ in 0..load.connections {
-        let (load, next, padding) = (load.clone(), Arc::clone(&next), padding.clone());
+        let (load, next, padding) = (load.clone(), Arc::clone(&next), Arc::clone(&padding));
         senders.spawn(async move { send(to, &load, &next, &padding, start).await });
     }
     let mut latency = Histogram::<u64>::new(3).unwrap();
@@ -65,7 +72,7 @@ pub async fn generate(to: SocketAddr, load: &Load) -> Sent {
 
 type Seen = (Histogram<u64>, BTreeMap<u16, u64>);
 
-async fn send(to: SocketAddr, load: &Load, next: &AtomicU64, padding: &str, start: Instant) -> Seen {
+async fn send(to: SocketAddr, load: &Load, next: &AtomicU64, padding: &Arc<str>, start: Instant) -> Seen {
     let mut latency = Histogram::new(3).unwrap();
     let mut statuses = BTreeMap::new();
     while next.load(Ordering::Relaxed) < load.events {
@@ -81,12 +88,22 @@ async fn send(to: SocketAddr, load: &Load, next: &AtomicU64, padding: &str, star
             if n >= load.events {
                 return (latency, statuses);
             }
+            let (mut began, mut at_us) = (Instant::now(), now_us());
             if let Some(due_ns) = (n * 1_000_000_000).checked_div(load.per_second) {
-                tokio::time::sleep_until((start + Duration::from_nanos(due_ns)).into()).await;
+                let due = start + Duration::from_nanos(due_ns);
+                tokio::time::sleep_until(due.into()).await;
+                // In an open loop an event counts from the moment it was due, however late a connection is free for it;
+                // only what the timer itself is late by does not count.
+                let late = due.elapsed();
+                let stalled = if late > TIMER_GRAIN { late } else { Duration::ZERO };
+                (began, at_us) = (Instant::now() - stalled, now_us() - stalled.as_micros() as u64);
             }
-            let body = json!({ "id": format!("e-{n}"), "n": n, "at_us": now_us(), "padding": padding }).to_string();
-            let request = hyper::Request::post(&load.path).header("host", "127.0.0.1").header("content-type", "application/json");
-            let began = Instant::now();
+            let n = load.first + n;
+            let body = json!({ "id": format!("e-{n}"), "n": n, "at_us": at_us, "padding": &**padding }).to_string();
+            let request = hyper::Request::post(load.path.replace("{n}", &n.to_string()))
+                .header("host", "127.0.0.1")
+                .header("content-type", "application/json");
+            let request = load.signature.iter().fold(request, |request, value| request.header("x-hub-signature-256", value));
             let Ok(response) = sender.send_request(request.body(Full::new(Bytes::from(body))).unwrap()).await else {
                 *statuses.entry(0).or_default() += 1;
                 break;

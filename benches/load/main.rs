@@ -8,6 +8,7 @@ mod figures;
 mod generate;
 mod scenarios;
 mod sink;
+mod standing;
 
 use clap::Parser;
 use engine::{Kind, Store};
@@ -68,6 +69,16 @@ async fn main() {
                     println!("{line}");
                 }
             }
+        }
+        for standing in standing::Standing::ALL.into_iter().filter(|standing| standing.is_for(store)) {
+            if options.only.as_deref().is_some_and(|only| !standing.name().contains(only)) {
+                continue;
+            }
+            eprintln!("{} on {}", standing.name(), store.name());
+            let mut line = standing.run(store, &sink, options.quick).await;
+            line["scenario"] = json!(standing.name());
+            line["store"] = json!(store.name());
+            println!("{line}");
         }
     }
 }

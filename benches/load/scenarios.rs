@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::engine::{Engine, Handler, Kind, Store};
+use super::engine::{Engine, Handler, Kind, Place, Setup, Store};
 use super::figures::{Database, cpu_seconds, memory_mb};
 use super::generate::{Load, Sent, generate};
 use super::sink::Sink;
@@ -37,17 +37,25 @@ enum Before {
     Pause,
 }
 
-const TYPE: &str = "order.created";
+pub const TYPE: &str = "order.created";
 
-fn handler(name: &str, event: &str, path: &str) -> Handler {
+pub fn handler(name: &str, event: &str, path: &str) -> Handler {
     Handler { name: name.to_owned(), event: event.to_owned(), path: path.to_owned() }
 }
 
-fn closed(events: u64) -> Load {
-    Load { events, connections: 50, per_second: 0, path: format!("/events/app/{TYPE}") }
+pub fn closed(events: u64) -> Load {
+    Load {
+        events,
+        connections: 50,
+        per_second: 0,
+        path: format!("/events/app/{TYPE}"),
+        body_bytes: 300,
+        signature: None,
+        first: 0,
+    }
 }
 
-fn open(events: u64, per_second: u64) -> Load {
+pub fn open(events: u64, per_second: u64) -> Load {
     Load { per_second, ..closed(events) }
 }
 
@@ -98,10 +106,12 @@ pub fn all(quick: bool) -> Vec<Scenario> {
 
 /// Runs one on an engine of its own.
 pub async fn run(scenario: &Scenario, kind: &Kind, store: &Store, sink: &Sink) -> Value {
-    let engine = Engine::start(kind, store, sink.address, &scenario.handlers).await;
+    let place = Place::new(store).await;
+    let setup = Setup { handlers: scenario.handlers.clone(), ..Setup::default() };
+    let engine = Engine::start(kind, &place, sink.address, &setup).await;
     sink.reset(scenario.delay_ms);
     prepare(scenario, &engine).await;
-    let database = engine.database.as_deref();
+    let database = place.server();
     let (cpu, before) = (cpu_seconds(engine.pid()), Database::read(database).await);
     let (memory, start) = (memory_mb(engine.pid()).0, Instant::now());
     let (sent, started_us) = load(scenario, &engine, sink).await;
@@ -145,7 +155,7 @@ async fn load(scenario: &Scenario, engine: &Engine, sink: &Sink) -> (Sent, u64) 
     (sent, started_us)
 }
 
-async fn post(engine: &Engine, path: &str) {
+pub async fn post(engine: &Engine, path: &str) {
     use http_body_util::Empty;
     let stream = tokio::net::TcpStream::connect(engine.address).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
@@ -155,7 +165,7 @@ async fn post(engine: &Engine, path: &str) {
     assert!(status.is_success(), "{path}: {status}");
 }
 
-fn merge(line: &mut Value, more: Value) {
+pub fn merge(line: &mut Value, more: Value) {
     if let (Some(line), Value::Object(more)) = (line.as_object_mut(), more) {
         line.extend(more);
     }

@@ -10,6 +10,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -23,7 +24,7 @@ struct Seen {
     last_us: u64,
 }
 
-/// The receiver. Paths that start with `/slow` answer late, those with `/hang` never.
+/// The receiver. Paths that start with `/slow` answer late, those with `/hang` never, those with `/huge` endlessly.
 #[derive(Clone)]
 pub struct Sink {
     pub address: SocketAddr,
@@ -76,7 +77,16 @@ impl Sink {
     }
 }
 
-async fn take(State(sink): State<Sink>, uri: Uri, body: Bytes) -> StatusCode {
+async fn take(State(sink): State<Sink>, uri: Uri, body: Bytes) -> Response {
+    if uri.path().starts_with("/huge") {
+        let chunks = futures::stream::repeat_with(|| Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b'x'; 64 * 1024])));
+        let posted = count(&sink, &uri, &body);
+        return (posted.await, axum::body::Body::from_stream(chunks)).into_response();
+    }
+    count(&sink, &uri, &body).await.into_response()
+}
+
+async fn count(sink: &Sink, uri: &Uri, body: &Bytes) -> StatusCode {
     let arrived = now_us();
     if uri.path().starts_with("/hang") {
         std::future::pending::<()>().await;
@@ -85,7 +95,7 @@ async fn take(State(sink): State<Sink>, uri: Uri, body: Bytes) -> StatusCode {
     if delay > 0 && uri.path().starts_with("/slow") {
         tokio::time::sleep(Duration::from_millis(delay)).await;
     }
-    let Ok(value) = serde_json::from_slice::<Value>(&body) else { return StatusCode::BAD_REQUEST };
+    let Ok(value) = serde_json::from_slice::<Value>(body) else { return StatusCode::BAD_REQUEST };
     let (Some(n), Some(at)) = (value["n"].as_u64(), value["at_us"].as_u64()) else { return StatusCode::BAD_REQUEST };
     let mut seen = sink.seen.lock().unwrap();
     *seen.copies.entry((uri.path().to_owned(), n)).or_default() += 1;

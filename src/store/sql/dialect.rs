@@ -77,6 +77,12 @@ pub trait Dialect: Speaks {
     /// Binds the values of a `{rows: …}`.
     fn bind_rows(args: &mut Self::Arguments, rows: Rows) -> sqlx::Result<()>;
 
+    /// Appends the condition that the column before it is one of a bound list, and counts its placeholder.
+    fn list(out: &mut String, next: &mut usize);
+
+    /// Binds the words of a `{any}`.
+    fn bind_list(args: &mut Self::Arguments, words: Vec<String>) -> sqlx::Result<()>;
+
     /// Takes due jobs of each lane, at most the number beside it, oldest first, and puts them under lease.
     ///
     /// The one statement that is written per dialect: with row locks it is one round trip, without them

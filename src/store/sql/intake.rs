@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::dialect::Dialect;
 use super::rows::{KeyRow, MadeRow, StartedRow, StoredRow};
-use super::statement::{Rows, sql};
+use super::statement::{Rows, Sql, sql};
 use super::{Extent, SqlStore, each};
 use crate::model::time::millis;
 use crate::model::{EventId, JobId, Timestamp};
@@ -18,9 +18,9 @@ const INSERT_KEYS: &str = "INSERT INTO keys (scope, word, event_id, fingerprint,
     FROM {rows: scope text, word text, event_id text, fingerprint text, ttl int} AS r WHERE true
     ON CONFLICT (scope, word) DO NOTHING";
 const READ_KEYS: &str = "SELECT k.scope, k.word, k.event_id, k.fingerprint, k.expires_at, {now} AS now
-    FROM {rows: scope text, word text} AS r JOIN keys k ON k.scope = r.scope AND k.word = r.word";
-const DELETE_KEYS: &str =
-    "DELETE FROM keys WHERE (scope, word) IN (SELECT r.scope, r.word FROM {rows: scope text, word text} AS r)";
+    FROM keys k JOIN {rows: scope text, word text} AS r ON k.scope = r.scope AND k.word = r.word
+    WHERE k.scope {any} AND k.word {any}";
+const DELETE_KEYS: &str = "DELETE FROM keys WHERE (scope, word) IN (SELECT r.scope, r.word FROM {rows: scope text, word text} AS r) AND scope {any} AND word {any}";
 /// Stores events; answers which, and when.
 macro_rules! insert_events {
     () => {
@@ -138,7 +138,7 @@ async fn accept<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, offer
         }
     }
     if !given_up.is_empty() {
-        sql::<D>(DELETE_KEYS).rows(key_rows(&given_up)).run(conn).await?;
+        delete_keys::<D>(conn, names(&given_up)).await?;
     }
     let inserted = insert::<D>(conn, store, offers, &stored, &consumer_keys).await?;
     for (at, jobs) in stored {
@@ -187,7 +187,7 @@ async fn hold<D: Dialect>(conn: &mut D::Connection, clock: Option<i64>, mut want
     wants.sort_by(|a, b| (&a.scope, &a.word).cmp(&(&b.scope, &b.word)));
     loop {
         sql::<D>(INSERT_KEYS).bind(clock).rows(want_rows(&wants)).run(conn).await?;
-        let rows: Vec<KeyRow> = sql::<D>(READ_KEYS).bind(clock).rows(key_rows(&wants)).all(conn).await?;
+        let rows: Vec<KeyRow> = keyed::<D>(sql(READ_KEYS).bind(clock), &names(&wants)).all(conn).await?;
         let ours: BTreeSet<String> = wants.iter().map(|w| w.event.to_string()).collect();
         let expired: Vec<Want> = rows
             .iter()
@@ -197,8 +197,30 @@ async fn hold<D: Dialect>(conn: &mut D::Connection, clock: Option<i64>, mut want
         if expired.is_empty() {
             return rows.into_iter().map(holder).collect();
         }
-        sql::<D>(DELETE_KEYS).rows(key_rows(&expired)).run(conn).await?;
+        delete_keys::<D>(conn, names(&expired)).await?;
     }
+}
+
+/// Scope and word of keys.
+type Names = BTreeSet<(String, String)>;
+
+fn names(wants: &[Want]) -> Names {
+    wants.iter().map(|w| (w.scope.clone(), w.word.clone())).collect()
+}
+
+/// Binds keys, as a table and as the lists that narrow a statement to them.
+fn keyed<D: Dialect>(statement: Sql<D>, keys: &Names) -> Sql<D> {
+    let rows = Rows::default().text(keys.iter().map(|(scope, _)| scope)).text(keys.iter().map(|(_, word)| word));
+    let scopes: BTreeSet<&String> = keys.iter().map(|(scope, _)| scope).collect();
+    statement.rows(rows).list(scopes).list(keys.iter().map(|(_, word)| word))
+}
+
+/// Removes keys; answers how many.
+pub(super) async fn delete_keys<D: Dialect>(conn: &mut D::Connection, keys: Names) -> sqlx::Result<u64> {
+    if keys.is_empty() {
+        return Ok(0);
+    }
+    keyed::<D>(sql(DELETE_KEYS), &keys).run(conn).await
 }
 
 fn holder(row: KeyRow) -> sqlx::Result<((String, String), Holder)> {
@@ -254,11 +276,6 @@ fn want_rows(wants: &[Want]) -> Rows {
         .text(wants.iter().map(|w| w.event.to_string()))
         .maybe_text(wants.iter().map(|w| w.fingerprint.clone()))
         .int(wants.iter().map(|w| w.ttl_ms))
-}
-
-fn key_rows(wants: &[Want]) -> Rows {
-    let unique: BTreeSet<(&String, &String)> = wants.iter().map(|w| (&w.scope, &w.word)).collect();
-    Rows::default().text(unique.iter().map(|(s, _)| (*s).clone())).text(unique.iter().map(|(_, w)| (*w).clone()))
 }
 
 /// What was stored now.

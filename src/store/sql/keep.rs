@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::SqlStore;
 use super::dialect::Dialect;
-use super::intake::{count, short};
-use super::rows::{CountRow, IdRow, NameRow, NowRow};
+use super::intake::{count, delete_keys, short};
+use super::rows::{CountRow, IdRow, KeyRow, NameRow, NowRow};
 use super::statement::{Rows, sql};
 use crate::model::time::millis;
 use crate::model::{EventId, Timestamp};
@@ -18,17 +18,19 @@ const NOW: &str = "SELECT {now} AS now";
 const REJECT: &str = "INSERT INTO rejections (source, reason, count, first_at, last_at)
     SELECT r.source, r.reason, r.n, {now}, {now} FROM {rows: source text, reason text, n int} AS r WHERE true
     ON CONFLICT (source, reason) DO UPDATE SET count = rejections.count + excluded.count, last_at = excluded.last_at";
-const OLD_EVENTS: &str = "SELECT id FROM events WHERE id > ? AND created_at < {now} - ? ORDER BY id LIMIT ?";
-const BUSY_EVENTS: &str =
-    "SELECT DISTINCT event_id AS id FROM jobs WHERE event_id IN (SELECT r.wanted FROM {rows: wanted text} AS r)
+// Ids are in the order of time, so a page without an old event ends the pass, however many events are kept.
+pub(super) const OLD_EVENTS: &str =
+    "SELECT page.id FROM (SELECT id, created_at FROM events WHERE id > ? ORDER BY id LIMIT ?) AS page
+    WHERE page.created_at < {now} - ? ORDER BY page.id";
+const BUSY_EVENTS: &str = "SELECT DISTINCT event_id AS id FROM jobs WHERE event_id {any}
     AND (finished_at IS NULL OR finished_at >= {now} - ?)";
 const DEAD_JOBS: &str = "SELECT COUNT(*) AS n FROM jobs WHERE state = 'dead'
-    AND event_id IN (SELECT r.wanted FROM {rows: wanted text} AS r)";
-const DELETE_ATTEMPTS: &str = "DELETE FROM attempts WHERE job_id IN
-    (SELECT id FROM jobs WHERE event_id IN (SELECT r.wanted FROM {rows: wanted text} AS r))";
-const DELETE_JOBS: &str = "DELETE FROM jobs WHERE event_id IN (SELECT r.wanted FROM {rows: wanted text} AS r)";
-const DELETE_EVENTS: &str = "DELETE FROM events WHERE id IN (SELECT r.wanted FROM {rows: wanted text} AS r)";
-const OLD_KEYS: &str = "DELETE FROM keys WHERE (scope, word) IN (SELECT scope, word FROM keys WHERE expires_at <= {now} LIMIT ?)";
+    AND event_id {any}";
+const DELETE_JOBS: &str = "DELETE FROM jobs WHERE event_id {any} RETURNING id";
+const DELETE_ATTEMPTS: &str = "DELETE FROM attempts WHERE job_id {any}";
+const DELETE_EVENTS: &str = "DELETE FROM events WHERE id {any}";
+const OLD_KEYS: &str = "SELECT scope, word, event_id, fingerprint, expires_at, {now} AS now FROM keys WHERE expires_at <= {now}
+    ORDER BY expires_at LIMIT ?";
 
 pub(super) const ALL: &[&str] =
     &[NOW, REJECT, OLD_EVENTS, BUSY_EVENTS, DEAD_JOBS, DELETE_ATTEMPTS, DELETE_JOBS, DELETE_EVENTS, OLD_KEYS];
@@ -68,7 +70,14 @@ impl<D: Dialect> Keep for SqlStore<D> {
     }
 
     async fn forget_keys(&self, most: u32) -> Result<u64> {
-        self.run(move |store| sql::<D>(OLD_KEYS).bind(store.clock()).bind(i64::from(most))).await
+        self.write(move |store, conn| {
+            Box::pin(async move {
+                let (clock, most) = (store.clock(), i64::from(most));
+                let old: Vec<KeyRow> = sql::<D>(OLD_KEYS).bind(clock).bind(clock).bind(most).all(conn).await?;
+                delete_keys::<D>(conn, old.into_iter().map(|row| (row.scope, row.word)).collect()).await
+            })
+        })
+        .await
     }
 
     fn writers(&self) -> usize {
@@ -108,20 +117,19 @@ async fn prune<D: Dialect>(
 ) -> sqlx::Result<(u64, Option<EventId>)> {
     let clock = store.clock();
     let from = from.map_or_else(String::new, |id| id.to_string());
-    let old: Vec<IdRow> = sql::<D>(OLD_EVENTS).bind(from).bind(clock).bind(millis(age)).bind(i64::from(most)).all(conn).await?;
+    let old: Vec<IdRow> = sql::<D>(OLD_EVENTS).bind(from).bind(i64::from(most)).bind(clock).bind(millis(age)).all(conn).await?;
     let Some(last) = old.last() else { return Ok((0, None)) };
     let last = last.id.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
-    let wanted = |ids: &[String]| Rows::default().text(ids.iter().cloned());
     let ids: Vec<String> = old.into_iter().map(|r| r.id).collect();
-    let busy: Vec<IdRow> = sql::<D>(BUSY_EVENTS).rows(wanted(&ids)).bind(clock).bind(millis(age)).all(conn).await?;
+    let busy: Vec<IdRow> = sql::<D>(BUSY_EVENTS).list(&ids).bind(clock).bind(millis(age)).all(conn).await?;
     let ids: Vec<String> = ids.into_iter().filter(|id| !busy.iter().any(|b| b.id == *id)).collect();
     if ids.is_empty() {
         return Ok((0, Some(last)));
     }
-    let dead: Option<CountRow> = sql::<D>(DEAD_JOBS).rows(wanted(&ids)).first(conn).await?;
-    sql::<D>(DELETE_ATTEMPTS).rows(wanted(&ids)).run(conn).await?;
-    sql::<D>(DELETE_JOBS).rows(wanted(&ids)).run(conn).await?;
-    let gone = sql::<D>(DELETE_EVENTS).rows(wanted(&ids)).run(conn).await?;
+    let dead: Option<CountRow> = sql::<D>(DEAD_JOBS).list(&ids).first(conn).await?;
+    let jobs: Vec<IdRow> = sql::<D>(DELETE_JOBS).list(&ids).all(conn).await?;
+    sql::<D>(DELETE_ATTEMPTS).list(jobs.into_iter().map(|row| row.id)).run(conn).await?;
+    let gone = sql::<D>(DELETE_EVENTS).list(&ids).run(conn).await?;
     let mut counts = BTreeMap::from([("dead", -dead.map_or(0, |r| r.n))]);
     count::<D>(conn, store.shard(), &mut counts).await?;
     Ok((gone, Some(last)))

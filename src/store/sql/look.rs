@@ -7,19 +7,19 @@ use async_trait::async_trait;
 use super::SqlStore;
 use super::dialect::Dialect;
 use super::rows::{AttemptRow, EventRow, JobRow, RejectionRow, TotalRow};
-use super::statement::{Rows, Sql, sql};
+use super::statement::{Sql, sql};
 use crate::model::{Attempt, Event, EventId, Job, JobId};
 use crate::store::error::Result;
 use crate::store::{EventFilter, JobFilter, Look, Page, Rejection, Totals};
 
 const EVENTS: &str = "SELECT id, source, kind, headers, SUBSTR(body, 1, 0) AS body, unique_key, created_at
     FROM events WHERE 1 = 1";
-const EVENTS_BY_ID: &str = "SELECT id, source, kind, headers, body, unique_key, created_at
-    FROM events WHERE id IN (SELECT r.wanted FROM {rows: wanted text} AS r)";
+pub(super) const EVENTS_BY_ID: &str = "SELECT id, source, kind, headers, body, unique_key, created_at
+    FROM events WHERE id {any}";
 const JOBS: &str =
     "SELECT id, event_id, target_kind, target_name, state, attempt, lost, claim, due_at, created_at, finished_at, last_error
     FROM jobs WHERE 1 = 1";
-const STATES: &str = " AND state IN (SELECT r.wanted FROM {rows: wanted text} AS r)";
+const STATES: &str = " AND state {any}";
 const ATTEMPTS: &str = "SELECT number, claim, ending, code, status, error, duration_ms, response, at
     FROM attempts WHERE job_id = ? ORDER BY claim";
 const TOTALS: &str = "SELECT name, CAST(SUM(value) AS BIGINT) AS value FROM counters GROUP BY name";
@@ -63,8 +63,8 @@ impl<D: Dialect> Look for SqlStore<D> {
         let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
         let rows = self
             .read(move |_, conn| {
-                let rows = Rows::default().text(ids.clone());
-                Box::pin(async move { sql::<D>(EVENTS_BY_ID).rows(rows).all::<EventRow>(conn).await })
+                let ids = ids.clone();
+                Box::pin(async move { sql::<D>(EVENTS_BY_ID).list(ids).all::<EventRow>(conn).await })
             })
             .await?;
         rows.into_iter().map(|row| Event::try_from(row).map(|event| (event.id, event))).collect()
@@ -78,7 +78,7 @@ impl<D: Dialect> Look for SqlStore<D> {
                 Box::pin(async move {
                     let mut statement = sql::<D>(JOBS);
                     if !filter.states.is_empty() {
-                        statement = statement.then(STATES).rows(Rows::default().text(filter.states.iter().map(|s| s.word())));
+                        statement = statement.then(STATES).list(filter.states.iter().map(|s| s.word()));
                     }
                     statement = match filter.attempted {
                         Some(true) => statement.then(" AND attempt > 0"),

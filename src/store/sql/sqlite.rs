@@ -143,6 +143,17 @@ impl Dialect for Sqlite {
         <Self as seam::Binds<_>>::bind(args, json(&rows)?)
     }
 
+    fn list(out: &mut String, next: &mut usize) {
+        out.push_str("IN (SELECT value FROM json_each(");
+        Self::placeholder(out, next);
+        out.push_str("))");
+    }
+
+    fn bind_list(args: &mut Self::Arguments, words: Vec<String>) -> sqlx::Result<()> {
+        let json = serde_json::to_string(&words).map_err(|e| sqlx::Error::Encode(Box::new(e)))?;
+        <Self as seam::Binds<_>>::bind(args, json)
+    }
+
     async fn take(
         conn: &mut Self::Connection,
         clock: Option<i64>,

@@ -6,6 +6,8 @@
 //! - `{now}`, the database's clock (or the instant a test binds), a value too;
 //! - `{rows: id text, n int, body bytes}`, a table of values of any length with these columns, under
 //!   whatever alias follows; it binds one [`Rows`];
+//! - `{any}`, one of a list of words of any length, after the column; it binds one list. Where a table is joined with
+//!   such a table of values, it also stands beside the join: then every plan starts from the few;
 //! - `{lock}` and `{skip locked}`, row locks where the database has them.
 //!
 //! Only static text can be added, so nothing can be injected.
@@ -100,6 +102,16 @@ impl<D: Dialect> Sql<D> {
     pub fn rows(mut self, rows: Rows) -> Self {
         if let Ok(args) = &mut self.args
             && let Err(error) = D::bind_rows(args, rows)
+        {
+            self.args = Err(error);
+        }
+        self
+    }
+
+    /// Binds the next `{any}`.
+    pub fn list<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        if let Ok(args) = &mut self.args
+            && let Err(error) = D::bind_list(args, words.into_iter().map(Into::into).collect())
         {
             self.args = Err(error);
         }
@@ -203,6 +215,7 @@ fn expand<D: Dialect>(text: &str) -> String {
                 // Writing to a string cannot fail.
                 let _ = write!(out, ", {})", D::NOW);
             }
+            "any" => D::list(&mut out, &mut next),
             "lock" => out.push_str(D::LOCK),
             "skip locked" => out.push_str(D::SKIP_LOCKED),
             other => {
@@ -224,13 +237,14 @@ mod tests {
 
     #[test]
     fn a_text_takes_the_form_of_each_dialect() {
-        let text = "SELECT r.id FROM {rows: id text, n int} AS r WHERE x = ? AND due <= {now} {skip locked}";
+        let text = "SELECT r.id FROM {rows: id text, n int} AS r WHERE x = ? AND y {any} AND due <= {now} {skip locked}";
         let postgres = expanded::<Postgres>(text);
         assert!(postgres.contains("UNNEST($1::text[], $2::bigint[]) AS r(id, n)"), "{postgres}");
-        assert!(postgres.contains("x = $3 AND due <= COALESCE($4, "), "{postgres}");
+        assert!(postgres.contains("x = $3 AND y = ANY($4::text[]) AND due <= COALESCE($5, "), "{postgres}");
         assert!(postgres.ends_with("FOR UPDATE SKIP LOCKED"));
         let sqlite = expanded::<Sqlite>(text);
         assert!(sqlite.contains("json_each(?)"), "{sqlite}");
+        assert!(sqlite.contains("y IN (SELECT value FROM json_each(?))"), "{sqlite}");
         assert!(!sqlite.contains("LOCKED"));
     }
 }

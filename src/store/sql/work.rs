@@ -27,20 +27,20 @@ macro_rules! lane_columns {
     };
 }
 
-// Tenants take turns, and the lanes of each: the one served longest ago first.
+// Tenants take turns, and the lanes of each: the one served longest ago first. The due work of a lane is asked for as
+// a value, not with EXISTS: a planner may turn that into one pass over all open jobs, blocked lanes' included.
 pub(super) const PICK_LANES: &str =
     "SELECT id FROM (SELECT id, turn, ROW_NUMBER() OVER (PARTITION BY tenant ORDER BY turn, id) AS place FROM lanes
     WHERE paused = 0 AND (open_until IS NULL OR open_until <= {now}) AND (probe_until IS NULL OR probe_until <= {now})
-    AND NOT EXISTS (SELECT 1 FROM {rows: lane text} AS r WHERE r.lane = lanes.id)
-    AND EXISTS (SELECT 1 FROM jobs WHERE jobs.lane = lanes.id AND jobs.finished_at IS NULL AND jobs.due_at <= {now})) AS due
+    AND NOT (id {any})
+    AND (SELECT MIN(jobs.due_at) FROM jobs WHERE jobs.lane = lanes.id AND jobs.finished_at IS NULL) <= {now}) AS due
     ORDER BY place, turn, id LIMIT ?";
 // Locked in the order of their ids, so that two claims cannot wait for each other in a circle.
-const LOCK_LANES: &str =
-    concat!("SELECT ", lane_columns!(), " FROM lanes WHERE id IN (SELECT r.id FROM {rows: id text} AS r) ORDER BY id {lock}");
+const LOCK_LANES: &str = concat!("SELECT ", lane_columns!(), " FROM lanes WHERE id {any} ORDER BY id {lock}");
 const UPDATE_LANES: &str = "UPDATE lanes SET failures = r.failures, open_until = r.open_until, probe_until = r.probe_until,
     ramp = r.ramp, tokens = r.millitokens / 1000.0, refilled_at = r.refilled_at, turn = r.turn
     FROM {rows: lane text, failures int, open_until int, probe_until int, ramp int, millitokens int, refilled_at int, turn int} AS r
-    WHERE lanes.id = r.lane";
+    WHERE lanes.id {any} AND lanes.id = r.lane";
 const COUNT_LEASES: &str = "SELECT COUNT(*) AS n FROM jobs
     WHERE lane = ? AND finished_at IS NULL AND state = 'leased' AND due_at > {now}";
 const INSERT_ATTEMPTS: &str = "INSERT INTO attempts (job_id, claim, number, ending, code, status, error, duration_ms, response, at)
@@ -52,14 +52,14 @@ const INSERT_ATTEMPTS: &str = "INSERT INTO attempts (job_id, claim, number, endi
     WHERE attempts.ending = 'interrupted'";
 // A record that was committed while its answer was lost: the claim is still the last one, and nobody holds it.
 const RECORDED: &str = "SELECT jobs.id FROM {rows: job text, token int} AS r JOIN jobs ON jobs.id = r.job
-    WHERE jobs.claim = r.token AND jobs.state <> 'leased'";
-const EXTEND: &str = "UPDATE jobs SET due_at = {now} + ? FROM {rows: job text, token int} AS r
-    WHERE jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id";
+    WHERE jobs.id {any} AND jobs.claim = r.token AND jobs.state <> 'leased'";
+pub(super) const EXTEND: &str = "UPDATE jobs SET due_at = {now} + ? FROM {rows: job text, token int} AS r
+    WHERE jobs.id {any} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id";
 // `after` moves the due time, `ended` is 0 for a job that ends here and null for one that goes on.
 const RECORD: &str = "UPDATE jobs SET state = r.next, attempt = r.sent, due_at = {now} + r.after, finished_at = {now} + r.ended,
     last_error = COALESCE(r.error, jobs.last_error)
     FROM {rows: job text, token int, next text, sent int, after int, ended int, error text} AS r
-    WHERE jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id";
+    WHERE jobs.id {any} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id";
 const RECLAIM: &str = "UPDATE jobs SET due_at = {now} WHERE state = 'leased' AND finished_at IS NULL AND due_at > {now}";
 const RETRY_ONE: &str =
     "UPDATE jobs SET state = 'pending', attempt = 0, lost = 0, due_at = {now}, finished_at = NULL, expires_at = NULL
@@ -69,8 +69,10 @@ const RETRY_ALL: &str =
     WHERE state = ?";
 const CANCEL: &str = "UPDATE jobs SET state = 'cancelled', claim = claim + 1, finished_at = {now}
     WHERE id = ? AND finished_at IS NULL RETURNING id";
+pub(super) const EXPIRED: &str = "SELECT id FROM jobs WHERE finished_at IS NULL AND expires_at <= {now} AND state = 'pending'
+    ORDER BY expires_at LIMIT ?";
 const EXPIRE: &str = "UPDATE jobs SET state = 'dead', claim = claim + 1, finished_at = {now}, last_error = 'event TTL expired'
-    WHERE id IN (SELECT id FROM jobs WHERE finished_at IS NULL AND expires_at <= {now} AND state = 'pending' LIMIT ?) RETURNING id";
+    WHERE id {any} AND finished_at IS NULL AND expires_at <= {now} AND state = 'pending' RETURNING id";
 
 pub(super) const ALL: &[&str] = &[
     PICK_LANES,
@@ -85,6 +87,7 @@ pub(super) const ALL: &[&str] = &[
     RETRY_ONE,
     RETRY_ALL,
     CANCEL,
+    EXPIRED,
     EXPIRE,
 ];
 
@@ -115,8 +118,8 @@ impl<D: Dialect> Work for SqlStore<D> {
                 let ask = looked.clone();
                 Box::pin(async move {
                     let clock = store.clock();
-                    let skip = Rows::default().text(ask.skip.iter().map(|l| l.0.clone()));
-                    let pick = sql::<D>(PICK_LANES).bind(clock).bind(clock).rows(skip).bind(clock);
+                    let skip = ask.skip.iter().map(|l| l.0.clone());
+                    let pick = sql::<D>(PICK_LANES).bind(clock).bind(clock).list(skip).bind(clock);
                     let rows: Vec<IdRow> = pick.bind(i64::from(ask.slots.free)).all(conn).await?;
                     Ok(rows.into_iter().map(|r| r.id).collect::<Vec<_>>())
                 })
@@ -155,7 +158,7 @@ impl<D: Dialect> Work for SqlStore<D> {
                         let leases = wanted.clone();
                         Box::pin(async move {
                             let extend = sql::<D>(EXTEND).bind(store.clock()).bind(millis(by));
-                            extend.rows(lease_rows(&leases)).all::<IdRow>(conn).await
+                            extend.rows(lease_rows(&leases)).list(jobs(&leases)).all::<IdRow>(conn).await
                         })
                     })
                     .await?;
@@ -220,7 +223,18 @@ impl<D: Dialect> Work for SqlStore<D> {
     }
 
     async fn expire(&self, most: u32) -> Result<u64> {
-        self.ending("expired", move |store| sql::<D>(EXPIRE).bind(store.clock()).bind(store.clock()).bind(i64::from(most))).await
+        // A look first: there is rarely anything, and a look costs no transaction.
+        let found = self
+            .read(move |store, conn| {
+                let expired = sql::<D>(EXPIRED).bind(store.clock()).bind(i64::from(most));
+                Box::pin(async move { expired.all::<IdRow>(conn).await })
+            })
+            .await?;
+        let found: Vec<String> = found.into_iter().map(|row| row.id).collect();
+        if found.is_empty() {
+            return Ok(0);
+        }
+        self.ending("expired", move |store| sql::<D>(EXPIRE).bind(store.clock()).list(&found).bind(store.clock())).await
     }
 }
 
@@ -232,7 +246,7 @@ impl<D: Dialect> SqlStore<D> {
             .run_owned(Extent::Statement, move |store, conn| {
                 let attempts: Vec<(&Commit, bool)> = commits.iter().filter(|c| c.attempt.is_some()).map(|c| (c, true)).collect();
                 let clock = store.clock();
-                let record = sql::<D>(text).rows(record_rows(&commits)).bind(clock).bind(clock);
+                let record = sql::<D>(text).rows(record_rows(&commits)).bind(clock).bind(clock).list(ids(&commits));
                 let record = record.bind(clock).rows(attempt_rows(&attempts)).bind(store.shard());
                 Box::pin(async move { record.all::<IdRow>(conn).await })
             })
@@ -322,7 +336,7 @@ async fn claim<D: Dialect>(
 ) -> sqlx::Result<(Vec<DueRow>, BTreeSet<String>)> {
     let clock = store.clock();
     let turns: HashMap<String, usize> = picked.iter().enumerate().map(|(turn, id)| (id.clone(), turn)).collect();
-    let rows: Vec<LaneRow> = sql::<D>(LOCK_LANES).bind(clock).rows(Rows::default().text(picked)).all(conn).await?;
+    let rows: Vec<LaneRow> = sql::<D>(LOCK_LANES).bind(clock).list(picked).all(conn).await?;
     let mut lanes: Vec<Locked> = rows.into_iter().map(Locked::from).collect();
     lanes.sort_by_key(|l| turns.get(&l.lane.id.0).copied());
 
@@ -403,7 +417,7 @@ async fn update_lanes<D: Dialect>(conn: &mut D::Connection, lanes: &[Lane]) -> s
         .int(lanes.iter().map(|l| bucket(l, millitokens)))
         .int(lanes.iter().map(|l| bucket(l, |b| b.refilled_at.0)))
         .int(lanes.iter().map(|l| l.turn.0));
-    sql::<D>(UPDATE_LANES).rows(rows).run(conn).await
+    sql::<D>(UPDATE_LANES).rows(rows).list(lanes.iter().map(|l| l.id.0.clone())).run(conn).await
 }
 
 /// The attempts of workers that went away: the claim before the present one.
@@ -423,13 +437,20 @@ fn interrupted_rows(rows: &[&DueRow]) -> Rows {
 
 async fn record<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, commits: &[Commit]) -> sqlx::Result<Vec<Result<()>>> {
     let clock = store.clock();
-    let record = sql::<D>(RECORD).bind(clock).bind(clock).rows(record_rows(commits));
+    let record = sql::<D>(RECORD).bind(clock).bind(clock).rows(record_rows(commits)).list(ids(commits));
     let fenced: BTreeSet<String> = record.all::<IdRow>(conn).await?.into_iter().map(|r| r.id).collect();
     let holds = |commit: &Commit| fenced.contains(&commit.lease.job.to_string());
     let lost: Vec<Lease> = commits.iter().filter(|c| !holds(c)).map(|c| c.lease).collect();
     let recorded: BTreeSet<String> = match lost.is_empty() {
         true => BTreeSet::new(),
-        false => sql::<D>(RECORDED).rows(lease_rows(&lost)).all::<IdRow>(conn).await?.into_iter().map(|r| r.id).collect(),
+        false => sql::<D>(RECORDED)
+            .rows(lease_rows(&lost))
+            .list(jobs(&lost))
+            .all::<IdRow>(conn)
+            .await?
+            .into_iter()
+            .map(|r| r.id)
+            .collect(),
     };
     let repeats = |commit: &Commit| !holds(commit) && recorded.contains(&commit.lease.job.to_string());
 
@@ -453,8 +474,7 @@ async fn record<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, commi
         }
     }
     if !facts.is_empty() {
-        let names = Rows::default().text(facts.keys().cloned());
-        let rows: Vec<LaneRow> = sql::<D>(LOCK_LANES).bind(clock).rows(names).all(conn).await?;
+        let rows: Vec<LaneRow> = sql::<D>(LOCK_LANES).bind(clock).list(facts.keys()).all(conn).await?;
         let told: Vec<Lane> = rows.into_iter().map(Locked::from).map(|l| told(l, &facts)).collect();
         update_lanes::<D>(conn, &told).await?;
     }
@@ -472,6 +492,14 @@ fn told(locked: Locked, facts: &BTreeMap<String, Vec<bool>>) -> Lane {
 
 fn lease_rows(leases: &[Lease]) -> Rows {
     Rows::default().text(leases.iter().map(|l| l.job.to_string())).int(leases.iter().map(|l| l.claim))
+}
+
+fn jobs(leases: &[Lease]) -> impl Iterator<Item = String> {
+    leases.iter().map(|l| l.job.to_string())
+}
+
+fn ids(commits: &[Commit]) -> impl Iterator<Item = String> {
+    commits.iter().map(|c| c.lease.job.to_string())
 }
 
 fn record_rows(commits: &[Commit]) -> Rows {

@@ -11,10 +11,16 @@ use crate::support::stores::{Kind, postgres, url};
 const KEPT: i64 = 1_000_000;
 const BACKLOG: i64 = 100_000;
 
-/// A million kept rows, a backlog behind a paused lane, one of later retries, and one lane with a little work.
+/// A million kept events and their jobs, a backlog behind a paused lane, one of later retries, and one lane with a little work.
 async fn fill(conn: &mut PgConnection) {
     let columns = "id, event_id, target_kind, target_name, lane, state, attempt, lost, claim, due_at, created_at, finished_at";
     const LATER: &str = "8000000000000 + n";
+    let events = format!(
+        "INSERT INTO events (id, source, kind, headers, body, created_at) SELECT LPAD(n::text, 26, '0'), 'app', 'x', '[]', ''::bytea, 9000000000000
+         FROM generate_series(0, {}) AS n",
+        KEPT - 1
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(events)).execute(&mut *conn).await.unwrap();
     for (from, count, lane, state, due, finished) in [
         (0, KEPT, "handler:free", "done", "n", "n"),
         (KEPT, BACKLOG, "handler:paused", "pending", "n", "NULL"),
@@ -27,17 +33,17 @@ async fn fill(conn: &mut PgConnection) {
         );
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *conn).await.unwrap();
     }
-    sqlx::raw_sql("UPDATE lanes SET paused = 1 WHERE id = 'handler:paused'; ANALYZE").execute(&mut *conn).await.unwrap();
+    sqlx::raw_sql("UPDATE lanes SET paused = 1 WHERE id = 'handler:paused'").execute(&mut *conn).await.unwrap();
 }
 
-/// The plan of a statement as Postgres runs it, its placeholders filled by `values`.
-async fn plan(conn: &mut PgConnection, sql: &str, values: &[&str]) -> String {
-    let mut sql = sql.to_owned();
-    for (at, value) in values.iter().enumerate().rev() {
-        sql = sql.replace(&format!("${}", at + 1), value);
-    }
-    let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(format!("EXPLAIN (ANALYZE, BUFFERS) {sql}"))).fetch_all(conn).await.unwrap();
-    rows.iter().map(|row| row.get::<String, _>(0)).collect::<Vec<_>>().join("\n")
+async fn run(conn: &mut PgConnection, sql: String) -> Vec<String> {
+    let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(conn).await.unwrap();
+    rows.iter().map(|row| row.get::<String, _>(0)).collect()
+}
+
+/// The plan of a prepared statement as Postgres runs it.
+async fn plan(conn: &mut PgConnection, name: &str, values: &[&str]) -> String {
+    run(conn, format!("EXPLAIN (ANALYZE, BUFFERS) EXECUTE {name}({})", values.join(", "))).await.join("\n")
 }
 
 /// The buffers a plan touched, in its first line that counts them.
@@ -57,27 +63,57 @@ async fn hot_statements_use_an_index_at_a_million_kept_rows() {
     let store = store::connect(Address { url: tidehook::model::Secret::new(&url), connections: 4, clock: None }).await.unwrap();
     store.migrate().await.unwrap();
     store.tune(&[spec("free"), spec("paused"), spec("later")]).await.unwrap();
-    let mut conn = PgConnection::connect(&url).await.unwrap();
-    fill(&mut conn).await;
+    // As the store connects, and with the plans it may have made while the tables were empty.
+    let options = tidehook::store::sql::postgres::options(&url).unwrap();
+    let mut conn = PgConnection::connect_with(&options).await.unwrap();
+    run(&mut conn, "ANALYZE".to_owned()).await;
+    run(&mut conn, "SET plan_cache_mode = force_generic_plan; SET statement_timeout = 0".to_owned()).await;
 
+    const JOB: &str = "ARRAY['00000000000000000001234567']";
+    let record: Vec<&str> = [
+        [JOB, "ARRAY[1]", "ARRAY['done']", "ARRAY[1]", "ARRAY[0]", "ARRAY[0]", "ARRAY[NULL::text]"].as_slice(),
+        &["NULL", "NULL", JOB, "NULL"],
+        &[JOB, "ARRAY[1]", "ARRAY[1]", "ARRAY['delivered']", "ARRAY[NULL::text]", "ARRAY[200]", "ARRAY[NULL::text]", "ARRAY[1]"],
+        &["ARRAY[''::bytea]", "0"],
+    ]
+    .concat();
     // The statements as they stand in the source, with values for their placeholders in order.
     let hot = tidehook::store::sql::postgres::hot_statements();
-    let values: [&[&str]; 3] = [
+    let values: [&[&str]; 8] = [
         // Which lanes have due work: now, now, lanes to skip, now, how many.
-        &["NULL::bigint", "NULL::bigint", "'{}'", "NULL::bigint", "10"],
+        &["NULL", "NULL", "'{}'", "NULL", "10"],
         // Since when: now.
-        &["NULL::bigint"],
-        // Take: now, the lease, lanes and how many, now, now.
-        &["NULL::bigint", "1000", "ARRAY['handler:free', 'handler:later']", "ARRAY[10, 10]", "NULL::bigint", "NULL::bigint"],
+        &["NULL"],
+        // Take: lanes and how many, now, now, the lease, now.
+        &["ARRAY['handler:free', 'handler:later']", "ARRAY[10, 10]", "NULL", "NULL", "1000", "NULL"],
+        // Expired: now, how many.
+        &["NULL", "500"],
+        // Old events: from, how many, now, age.
+        &["''", "500", "NULL", "259200000"],
+        // Extend: now, by, jobs and claims, jobs.
+        &["NULL", "1000", JOB, "ARRAY[1]", JOB],
+        // Record: outcomes, now, now, jobs, now, attempts, the shard.
+        &record,
+        // Events: ids.
+        &[JOB],
     ];
     assert_eq!(hot.len(), values.len());
-    for ((name, sql), values) in hot.into_iter().zip(values) {
-        let plan = plan(&mut conn, &sql, values).await;
-        assert!(!plan.contains("Seq Scan on jobs"), "{name}:\n{plan}");
-        assert!(plan.contains("jobs_due"), "{name} does not use the index of open jobs:\n{plan}");
-        // A few pages, where a scan would touch tens of thousands.
-        let touched = buffers(&plan);
-        assert!(touched < 1_000, "{name} touches {touched} pages:\n{plan}");
+    for (name, sql) in &hot {
+        run(&mut conn, format!("PREPARE {name} AS {sql}")).await;
+    }
+    for (when, is_filled) in [("while the tables were empty", false), ("and kept", true), ("with new statistics", true)] {
+        match (when, is_filled) {
+            (_, false) => {}
+            ("and kept", _) => fill(&mut conn).await,
+            _ => drop(run(&mut conn, "ANALYZE".to_owned()).await),
+        }
+        for ((name, _), values) in hot.iter().zip(values) {
+            let plan = plan(&mut conn, name, values).await;
+            assert!(!plan.contains("Seq Scan on jobs") && !plan.contains("Seq Scan on events"), "{name}, {when}:\n{plan}");
+            // A few pages, where a scan would touch tens of thousands.
+            let touched = buffers(&plan);
+            assert!(touched < 2_000, "{name}, {when}, touches {touched} pages:\n{plan}");
+        }
     }
     // And the verb itself takes what is due, past the backlog that cannot run.
     assert_eq!(store.claim(&ask(10)).await.unwrap().len(), 10);
