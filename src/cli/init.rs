@@ -43,14 +43,18 @@ pub(super) fn run(init: &Init, global: &Global) -> Done {
             }
         }
     }
-    write(&path, &text)?;
-    write(&local, LOCAL)?;
+    let schema = path.with_file_name(SCHEMA);
+    write(&path, &format!("{HEADER}{text}"))?;
+    write(&local, &format!("{HEADER}{LOCAL}"))?;
+    let text = serde_json::to_string_pretty(&crate::config::schema::schema()).context("the schema cannot be written")?;
+    write(&schema, &(text + "\n"))?;
     if global.json {
-        let files = [path.display().to_string(), local.display().to_string()];
+        let files = [path.display().to_string(), local.display().to_string(), schema.display().to_string()];
         print::json(&json!({ "created": files, "template": template }));
         return Ok(());
     }
     print::note(&format!("Created {} and {} (template: {template})", path.display(), local.display()));
+    print::note(&format!("Created {}, which their first lines name: editors complete and check keys with it", schema.display()));
     if template != "event" && template != "default" {
         print::note(&format!("Set {} to the provider's signing secret.", variable(template)));
     }
@@ -73,6 +77,11 @@ fn variable(provider: &str) -> String {
 fn webhook(provider: &str) -> String {
     WEBHOOK.replace("{provider}", provider).replace("{variable}", &variable(provider))
 }
+
+/// The schema's file, beside the configuration.
+const SCHEMA: &str = "tidehook.schema.json";
+/// What YAML editors look for.
+const HEADER: &str = "# yaml-language-server: $schema=tidehook.schema.json\n";
 
 const EVENT: &str = "\
 # An application posts its events; every handler gets those it wants.

@@ -5,6 +5,10 @@ use clap::Args;
 use super::{Done, print};
 
 /// Print the JSON Schema of the configuration, for editors
+///
+/// Write it beside the configuration and name it in the configuration's first line:
+/// `tidehook schema > tidehook.schema.json`, and `# yaml-language-server: $schema=tidehook.schema.json`.
+/// `tidehook init` does both.
 #[derive(Debug, Args)]
 pub(super) struct Schema {
     /// Print the reference for people instead, as Markdown

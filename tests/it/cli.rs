@@ -34,6 +34,10 @@ fn every_template_is_a_file_that_loads() {
         let secret = if name == "discord" { "00".repeat(32) } else { "plainly-fictional".into() };
         let checked = run_in(dir.path(), &["validate", "--env", "local", "--strict"], &[(&variable, &secret)]);
         assert!(checked.status.success(), "{name}: {}{}", out(&checked), err(&checked));
+        let schema = std::fs::read_to_string(dir.path().join("tidehook.schema.json")).unwrap();
+        assert!(serde_json::from_str::<serde_json::Value>(&schema).is_ok());
+        let text = std::fs::read_to_string(dir.path().join("tidehook.yaml")).unwrap();
+        assert!(text.starts_with("# yaml-language-server: $schema=tidehook.schema.json\n"), "{text}");
         let again = run_in(dir.path(), &["init", "-t", name], &[]);
         assert_eq!(again.status.code(), Some(1), "{name} is not overwritten");
     }
