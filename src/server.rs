@@ -17,7 +17,7 @@ use tower::ServiceExt;
 
 use crate::config::{Config, Driver};
 use crate::decide::address::Author;
-use crate::deliver::{Client, resolve};
+use crate::deliver::{Client, resolve, step};
 use crate::engine::{Budget, Chance, Engine, Parts, Worked};
 use crate::http::client::Peer;
 use crate::http::{State, router};
@@ -89,6 +89,8 @@ pub async fn open_store(config: &Config) -> store::Result<Arc<dyn Store>> {
 pub fn engine(config: Arc<Config>, store: Arc<dyn Store>, wake: Arc<dyn Wake>) -> Result<Engine, StartError> {
     let resolver = resolve::system().map_err(StartError::Machine)?;
     let destinations = config.handlers.iter().map(|h| (h.name.clone(), h.policy.clone(), Author::Operator));
+    let steps = (step::DESTINATION.to_owned(), config.server.policy.clone(), Author::Operator);
+    let destinations = destinations.chain([steps]);
     let deliver = Client::new(destinations, &resolver).map_err(StartError::Machine)?;
     Ok(Engine::new(Parts {
         store,

@@ -168,7 +168,7 @@ fn has_database(config: &Config) -> bool {
     path.contains(":memory:") || std::path::Path::new(&path).exists()
 }
 
-fn value(answer: Answer) -> anyhow::Result<Value> {
+pub(crate) fn value(answer: Answer) -> anyhow::Result<Value> {
     let body: Value = serde_json::from_str(&answer.text).unwrap_or_else(|_| Value::String(answer.text.clone()));
     if answer.status.is_success() {
         return Ok(body);

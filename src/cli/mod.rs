@@ -21,6 +21,7 @@ mod migrate;
 mod print;
 mod receiver;
 mod rejections;
+mod runs;
 mod schema;
 mod send;
 mod signals;
@@ -100,6 +101,11 @@ enum Verb {
     /// Deliveries
     #[command(subcommand)]
     Jobs(jobs::Jobs),
+    /// Executions of workflows: list, show, cancel, redrive
+    #[command(subcommand, alias = "workflow-runs")]
+    Runs(runs::Runs),
+    /// Start a workflow by hand
+    Run(runs::Start),
     /// Destinations: list, pause, resume
     #[command(subcommand)]
     Lanes(lanes::Lanes),
@@ -168,6 +174,8 @@ async fn dispatch(cli: Cli) -> Done {
         Verb::Doctor => doctor::run(&global).await,
         Verb::Events(verb) => events::run(verb, &global).await,
         Verb::Jobs(verb) => jobs::run(verb, &global).await,
+        Verb::Runs(verb) => runs::run(verb, &global).await,
+        Verb::Run(verb) => runs::start(verb, &global).await,
         Verb::Lanes(verb) => lanes::run(verb, &global).await,
         Verb::Rejections => rejections::run(&global).await,
         Verb::Migrate => migrate::run(&global).await,

@@ -71,7 +71,7 @@ fn summary(loaded: &Loaded, config: &Config) {
         ));
     }
     for workflow in &config.workflows {
-        print::line(&format!("  workflow  {}: {}", workflow.name, counted(workflow.steps.len(), "step")));
+        print::line(&format!("  workflow  {}: {}", workflow.name, counted(workflow.steps(), "step")));
     }
     for queue in &config.queues {
         print::line(&format!("  queue     {}: {}", queue.name, queue.source));

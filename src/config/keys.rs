@@ -198,10 +198,13 @@ pub const ALERT_KINDS: &[&str] =
     &["dlq", "verification_failure", "circuit_opened", "workflow_failed", "db_unhealthy", "custom", "event_ttl_expired"];
 
 /// The keys of a workflow.
-pub static WORKFLOW: [Key; 6] = [
+pub static WORKFLOW: [Key; 9] = [
     key("source", Takes::Text, "The source it listens to; optional with callable"),
     key("events", Takes::Texts, "Event type patterns; empty is all"),
-    key("timeout", Takes::Number(1, 31_536_000), "Deadline of a run in seconds"),
+    key("filter", Takes::Text, "Condition on the payload"),
+    key("idempotency_key", Takes::Text, "Path of a key under which an event starts this workflow once"),
+    key("timeout", Takes::Duration, "Deadline of a run, waits included (a bare number is seconds)"),
+    key("max_steps", Takes::Number(1, 100_000), "How many steps a run may enter (1000)"),
     key("params", Takes::Items(&PARAM), "Top-level keys the payload must have"),
     key("steps", Takes::Items(&STEP), "The steps, in order"),
     key("callable", Takes::Bool, "Starts only when another workflow calls it"),
@@ -214,20 +217,40 @@ static PARAM: [Key; 3] = [
 ];
 
 /// The types of step.
-pub const STEP_TYPES: &[&str] = &["http", "choice", "parallel", "map", "wait", "callback", "workflow"];
+pub const STEP_TYPES: &[&str] = &["http", "choice", "parallel", "map", "wait", "callback", "workflow", "set", "fail"];
 
-static STEP: [Key; 24] = [
+/// Keys that only some types of step read.
+pub const STEP_KEYS_OF: [(&str, &[&str]); 13] = [
+    ("choices", &["choice"]),
+    ("default", &["choice"]),
+    ("branches", &["parallel"]),
+    ("iterator", &["map"]),
+    ("items", &["map"]),
+    ("items_path", &["map"]),
+    ("steps", &["map"]),
+    ("workflow", &["workflow"]),
+    ("seconds", &["wait"]),
+    ("timestamp_path", &["wait"]),
+    ("callback_timeout", &["callback"]),
+    ("error", &["fail"]),
+    ("message", &["fail"]),
+];
+
+static STEP: [Key; 33] = [
     key("name", Takes::Text, "Unique in the workflow"),
     key("type", Takes::Word(STEP_TYPES), "What kind of step it is (http)"),
     key("url", Takes::Url, "Where to call"),
     key("method", Takes::Word(METHODS), "HTTP method (POST)"),
     key("headers", Takes::TextMap, "Headers of the call"),
     key("input", Takes::Template, "Template of the step's input"),
+    key("if", Takes::Text, "Condition on the payload; when it does not hold the step is passed over"),
+    key("body", Takes::Template, "Template of the request's body, which leaves the payload alone; set: the value"),
+    key("result", Takes::Template, "Template that selects from the response before result_path"),
     key("result_path", Takes::Text, "Where the response goes; $ replaces the payload, null discards it"),
     key("output", Takes::Template, "Template applied after the merge"),
     key("retry", Takes::Section(&RETRY), "Retry policy of the call"),
     key("catch", Takes::Items(&CATCH), "Where failures go"),
-    key("timeout", Takes::Number(1, 31_536_000), "Deadline of the call in seconds"),
+    key("timeout", Takes::Duration, "Deadline of the call (a bare number is seconds)"),
     key("on_failure", Takes::Word(&["stop", "continue"]), "What a failure nobody catches does (stop)"),
     key("end", Takes::Bool, "The workflow is complete after this step"),
     key("goto", Takes::Text, "The next step instead of the following one"),
@@ -235,15 +258,54 @@ static STEP: [Key; 24] = [
     key("default", Takes::Text, "choice: the step when no condition holds"),
     key("branches", Takes::Items(&BRANCH), "parallel: the calls"),
     key("items_path", Takes::Text, "map: the path of the array"),
+    key("items", Takes::Template, "map: template of the array"),
+    key("steps", Takes::Items(&INNER), "map: the steps of each item"),
+    key("tolerated_failures", Takes::Number(0, ANY), "map: how many items may fail (0)"),
+    key("on_item_failure", Takes::Word(&["fail", "collect"]), "map: collect puts a failed item's error in its place"),
     key("max_concurrency", Takes::Number(1, 10_000), "map: how many at once"),
     key("iterator", Takes::Section(&ITERATOR), "map: the call of each item"),
     key("seconds", Takes::Number(0, 315_360_000), "wait: how long"),
     key("timestamp_path", Takes::Text, "wait: the path of the instant"),
-    key("callback_timeout", Takes::Number(1, 31_536_000), "callback: how long in seconds"),
+    key("callback_timeout", Takes::Duration, "callback: how long the answer may take (1d; a bare number is seconds)"),
+    key("workflow", Takes::Text, "workflow: which one"),
+    key("error", Takes::Text, "fail: the error's name; its class is app:NAME"),
+    key("message", Takes::Text, "fail: the error's text"),
+];
+
+static INNER: [Key; 22] = [
+    key("name", Takes::Text, "Unique among the steps of the map"),
+    key(
+        "type",
+        Takes::Word(&["http", "choice", "wait", "callback", "workflow", "set", "fail"]),
+        "What kind of step it is (http)",
+    ),
+    key("url", Takes::Url, "Where to call"),
+    key("method", Takes::Word(METHODS), "HTTP method (POST)"),
+    key("headers", Takes::TextMap, "Headers of the call"),
+    key("if", Takes::Text, "Condition on the payload; when it does not hold the step is passed over"),
+    key("input", Takes::Template, "Template of the step's input"),
+    key("body", Takes::Template, "Template of the request's body, which leaves the payload alone; set: the value"),
+    key("result", Takes::Template, "Template that selects from the response before result_path"),
+    key("result_path", Takes::Text, "Where the response goes; $ replaces the payload, null discards it"),
+    key("output", Takes::Template, "Template applied after the merge"),
+    key("retry", Takes::Section(&RETRY), "Retry policy of the call"),
+    key("catch", Takes::Items(&CATCH), "Where failures go"),
+    key("timeout", Takes::Duration, "Deadline of the call (a bare number is seconds)"),
+    key("on_failure", Takes::Word(&["stop", "continue"]), "What a failure nobody catches does (stop)"),
+    key("end", Takes::Bool, "The item is done after this step"),
+    key("goto", Takes::Text, "The next step instead of the following one"),
+    key("choices", Takes::Items(&CHOICE), "choice: conditions in order"),
+    key("default", Takes::Text, "choice: the step when no condition holds"),
+    key("seconds", Takes::Number(0, 315_360_000), "wait: how long"),
+    key("timestamp_path", Takes::Text, "wait: the path of the instant"),
     key("workflow", Takes::Text, "workflow: which one"),
 ];
 
-static CATCH: [Key; 2] = [key("errors", Takes::Texts, "Which failures"), key("goto", Takes::Text, "The step to go on with")];
+static CATCH: [Key; 3] = [
+    key("errors", Takes::Texts, "Which failures"),
+    key("goto", Takes::Text, "The step to go on with"),
+    key("result_path", Takes::Text, "Where the error goes, instead of beside the payload's fields"),
+];
 
 static CHOICE: [Key; 3] = [
     key("when", Takes::Text, "The condition"),
@@ -263,6 +325,6 @@ static ITERATOR: [Key; 6] = [
     key("method", Takes::Word(METHODS), "HTTP method (POST)"),
     key("headers", Takes::TextMap, "Headers of the call"),
     key("input", Takes::Template, "Template of each item's input"),
-    key("timeout", Takes::Number(1, 31_536_000), "Deadline of the call in seconds"),
+    key("timeout", Takes::Duration, "Deadline of the call (a bare number is seconds)"),
     key("retry", Takes::Section(&RETRY), "Retry policy of the call"),
 ];

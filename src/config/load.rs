@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::layers::{self, Variables};
 use super::problem::{Problem, Problems, Severity, Text};
 use super::tree::{self, Node};
-use super::{Config, Known, keys, read};
+use super::{Config, Known, keys};
 
 /// What to load.
 #[derive(Debug, Clone, Default)]
@@ -82,11 +82,14 @@ pub fn from_texts(
         }
     }
     let mut root = root.filter(|_| !problems.list.iter().any(|p| p.severity == Severity::Error))?;
+    // Before variables are replaced: what runs are pinned to holds no secret, and a new secret changes no definition.
+    let written = tree::get(&root, "workflows").map(super::read::json).unwrap_or_default();
     layers::expand(&mut root, variables, problems);
     if lenient {
         set_lenient(&mut root);
     }
-    let mut config = read(&root, known, problems)?;
+    let mut config = super::read(&root, known, problems)?;
+    config.set_written(&written, variables);
     if config.database.url.is_none()
         && let Some(url) = variables.get("DATABASE_URL").filter(|u| !u.is_empty())
         && let Err(message) = config.database.take_from_environment(url)

@@ -37,7 +37,7 @@ pub use workflow::Workflow;
 
 use crate::decide::address::Policy;
 use crate::decide::plan::{Route, Routes};
-use crate::model::{LaneSpec, Target};
+use crate::model::{LaneId, LaneSpec, Target};
 use read::Section;
 use tree::Node;
 
@@ -68,6 +68,18 @@ pub struct Config {
     pub alerts: Option<Alerts>,
     /// What each section says, as a hash: `server`, `sources.github`, …
     pub fingerprints: BTreeMap<String, String>,
+    /// The variables it was read with, for definitions of workflows that it no longer holds.
+    variables: Hidden,
+}
+
+/// Variables, which may be secret and are never shown.
+#[derive(Clone, Default)]
+struct Hidden(layers::Variables);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} variables", self.0.len())
+    }
 }
 
 /// What the floors above know and a configuration may name.
@@ -97,8 +109,8 @@ pub fn read(root: &Node, known: &Known, problems: &mut Problems) -> Option<Confi
     let names = names(&sources);
     let around = Around { sources: &names, policy: &policy, delivery: &delivery, compat: &compat };
     let handlers = top.each("handlers", |name, section| Handler::read(name, section, &around));
-    let mut workflows = top.each("workflows", |name, section| Workflow::read(name, section, &around));
-    workflow::check_references(&mut workflows, top.problems());
+    let workflows = top.each("workflows", |name, section| Workflow::read(name, section, &around));
+    workflow::check_references(&workflows, top.problems());
     let handler_names: Vec<String> = handlers.iter().map(|h| h.name.clone()).collect();
     let queues = top.each("queues", |name, section| Queue::read(name, section, &around, &handler_names));
     let alerts = Alerts::read(top.optional_section("alerts"));
@@ -107,7 +119,22 @@ pub fn read(root: &Node, known: &Known, problems: &mut Problems) -> Option<Confi
         return None;
     }
     let fingerprints = fingerprints(root);
-    Some(Config { database, server, api, delivery, worker, compat, sources, handlers, workflows, queues, alerts, fingerprints })
+    let variables = Hidden::default();
+    Some(Config {
+        database,
+        server,
+        api,
+        delivery,
+        worker,
+        compat,
+        sources,
+        handlers,
+        workflows,
+        queues,
+        alerts,
+        fingerprints,
+        variables,
+    })
 }
 
 /// A hash of what each section says, variables replaced, so that a change can be named without being shown.
@@ -149,25 +176,79 @@ fn names(sources: &[Source]) -> BTreeMap<String, SourceKind> {
 impl Config {
     /// The consumers, compiled for routing.
     pub fn routes(&self) -> Routes {
-        Routes(
-            self.handlers
-                .iter()
-                .map(|h| Route {
-                    target: Target::Handler(h.name.clone()),
-                    source: h.source.clone(),
-                    events: h.events.clone(),
-                    filter: h.filter.clone(),
-                    idempotency_key: h.idempotency_key.clone(),
-                })
-                .collect(),
-        )
+        let handlers = self.handlers.iter().map(|h| Route {
+            target: Target::Handler(h.name.clone()),
+            source: h.source.clone(),
+            events: h.events.clone(),
+            filter: h.filter.clone(),
+            idempotency_key: h.idempotency_key.clone(),
+        });
+        let workflows = self.workflows.iter().filter_map(|w| {
+            Some(Route {
+                target: Target::Workflow(w.name.clone()),
+                source: w.source.clone()?,
+                events: w.events.clone(),
+                filter: w.filter.clone(),
+                idempotency_key: w.idempotency_key.clone(),
+            })
+        });
+        Routes(handlers.chain(workflows).collect())
     }
 
     /// What the lanes' rows must say.
     pub fn lanes(&self) -> Vec<LaneSpec> {
-        let lane =
+        let handler =
             |h: &Handler| LaneSpec { id: Target::Handler(h.name.clone()).lane(), tenant: h.source.clone(), rate: h.rate_limit };
-        self.handlers.iter().map(lane).collect()
+        let mut lanes: Vec<LaneSpec> = self.handlers.iter().map(handler).collect();
+        if !self.workflows.is_empty() {
+            lanes.push(LaneSpec { id: LaneId::timers(), tenant: "timers".to_owned(), rate: None });
+        }
+        lanes.extend(self.workflows.iter().flat_map(Workflow::lanes));
+        lanes
+    }
+
+    /// A workflow by name.
+    pub fn workflow(&self, name: &str) -> Option<&Workflow> {
+        self.workflows.iter().find(|w| w.name == name)
+    }
+
+    /// Compiles a definition as it was written once, with the variables of today.
+    ///
+    /// # Errors
+    /// It cannot be compiled any more: what is wrong with it.
+    pub fn compile(&self, name: &str, definition: &str) -> Result<Workflow, String> {
+        let mut problems = Problems::default();
+        let node = tree::parse(definition, 0);
+        let read = node.map(|mut node| {
+            layers::expand(&mut node, &self.variables.0, &mut problems);
+            let names = names(&self.sources);
+            let Self { server, delivery, compat, .. } = self;
+            let around = Around { sources: &names, policy: &server.policy, delivery, compat };
+            let mut section = Section::new(&node, &keys::WORKFLOW, &format!("workflows.{name}"), &mut problems);
+            section.set_lenient(true);
+            Workflow::read(name, section, &around)
+        });
+        let wrong = |problems: &Problems| {
+            let lines: Vec<&str> = problems.list.iter().map(|problem| problem.message.as_str()).collect();
+            lines.join("; ")
+        };
+        match read {
+            Ok(Some(mut workflow)) if !problems.has_errors() => {
+                let written: serde_json::Value = serde_json::from_str(definition).map_err(|why| why.to_string())?;
+                workflow.set_definition(&written);
+                Ok(workflow)
+            }
+            Ok(_) => Err(wrong(&problems)),
+            Err(problem) => Err(problem.message),
+        }
+    }
+
+    /// Keeps what workflows were written as, and the variables for older ones.
+    fn set_written(&mut self, written: &serde_json::Value, variables: &layers::Variables) {
+        for workflow in &mut self.workflows {
+            workflow.set_definition(&written[&workflow.name]);
+        }
+        self.variables = Hidden(variables.clone());
     }
 
     /// A source by name.
@@ -179,7 +260,6 @@ impl Config {
     pub fn cannot_run(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let mut say = |what: &str, name: &str| lines.push(format!("{what} `{name}`"));
-        self.workflows.iter().for_each(|w| say("workflow", &w.name));
         self.queues.iter().for_each(|q| say("queue", &q.name));
         for source in &self.sources {
             match source.kind {

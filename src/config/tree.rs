@@ -80,6 +80,12 @@ impl Node {
     }
 }
 
+/// The value of a key at the top of a node, if it is there.
+pub fn get<'a>(node: &'a Node, key: &str) -> Option<&'a Node> {
+    let Value::Map(entries) = &node.value else { return None };
+    entries.iter().find(|(k, _)| k.text == key).map(|(_, value)| value)
+}
+
 /// Parses one YAML document.
 ///
 /// # Errors

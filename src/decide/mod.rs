@@ -6,6 +6,7 @@
 //! - [`fair`]: who gets a worker's free slots
 //! - [`retry`]: when to try again; [`breaker`], [`rate`]: whether a lane may run
 //! - [`settle`]: what an outcome means for a job
+//! - [`workflow`]: the machine that moves a run from step to step
 //! - [`signature`]: Standard Webhooks signatures, for what comes in and what goes out
 //! - [`cidr`]: address lists; [`address`]: which addresses and URLs may be reached
 
@@ -23,3 +24,4 @@ pub mod retry;
 pub mod settle;
 pub mod signature;
 pub mod template;
+pub mod workflow;

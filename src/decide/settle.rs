@@ -3,8 +3,13 @@
 use std::time::Duration;
 
 use super::retry::{GiveUp, RetryPolicy, Verdict, read_retry_after};
+use crate::model::run::Change;
 use crate::model::{Attempt, Ending, Failure, Job, LaneId, Lease, Outcome, Timestamp};
 
+/// A parked job is looked at again after this.
+const PARKED_FOR: Duration = Duration::from_secs(30);
+/// No more of a response is kept with its attempt.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
 /// A job leased during this many unclean deaths is given up.
 pub const DEATHS_MAX: u32 = 3;
 
@@ -23,6 +28,8 @@ pub struct Commit {
     pub attempt: Option<Attempt>,
     /// What the lane's breaker learns; `None` when it need not know.
     pub lane_fact: Option<LaneFact>,
+    /// What it changes of a run.
+    pub change: Option<Box<Change>>,
 }
 
 /// What becomes of a job.
@@ -39,6 +46,11 @@ pub enum Finish {
     },
     /// Given up.
     Dead {
+        /// The failure, for people.
+        error: String,
+    },
+    /// It failed for good, and its run has taken the failure over.
+    Taken {
         /// The failure, for people.
         error: String,
     },
@@ -68,10 +80,12 @@ pub struct Timing {
 pub fn settle(job: &Job, outcome: &Outcome, policy: &RetryPolicy, timing: Timing, chance: f64) -> Commit {
     let commit = |finish, attempt: Option<Attempt>, lane_fact| {
         let sent = job.attempt + u32::from(attempt.is_some());
-        Commit { lease: job.lease(), lane: job.target.lane(), finish, sent, attempt, lane_fact }
+        Commit { lease: job.lease(), lane: job.target.lane(), finish, sent, attempt, lane_fact, change: None }
     };
     let (failure, response) = match outcome {
         Outcome::Postponed => return commit(Finish::Released, None, None),
+        Outcome::Elapsed => return commit(Finish::Done, None, None),
+        Outcome::Parked(why) => return commit(Finish::Retry { after: PARKED_FOR, error: why.clone() }, None, None),
         Outcome::Answered(response) if (200..300).contains(&response.status) => {
             let error = response.cut.map(|cut| cut.to_string());
             let attempt = attempt(job, Ending::Delivered, timing, Some(response.status), &response.body, error, None);
@@ -126,7 +140,7 @@ fn attempt(
         status,
         error,
         duration: timing.duration,
-        response: body.to_vec(),
+        response: body[..body.len().min(KEPT_BYTES_MAX)].to_vec(),
         at: timing.now,
     }
 }

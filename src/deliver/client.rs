@@ -24,6 +24,8 @@ use crate::model::{Cut, Failure, Method, Outcome, Phase, Request, Response};
 
 /// No more of a response body is read.
 pub const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+/// The same for a step of a workflow, whose response is data.
+pub const STEP_RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 /// The longest `Location` or `Retry-After` that is looked at.
 const HEADER_BYTES_MAX: usize = 1024;
 /// Response headers beyond this break the exchange.
@@ -140,13 +142,14 @@ impl Rules {
             let name = http::HeaderName::from_bytes(name.as_bytes()).map_err(|_| unfit())?;
             headers.insert(name, http::HeaderValue::from_str(value).map_err(|_| unfit())?);
         }
+        let cap = request.response_bytes_max;
         let mut builder = self.http.request(method, request.url).headers(headers);
         if request.method != Method::Get {
             builder = builder.body(request.body);
         }
         let response = builder.send().await.map_err(failure)?;
         set_phase(Phase::Body);
-        Ok(read(response).await)
+        Ok(read(response, cap).await)
     }
 }
 
@@ -172,7 +175,7 @@ impl Deliver for Client {
 
 /// Reads the body up to the cap. The status has arrived by now and counts although the body is cut or breaks
 /// off; only the deadline still makes a failure of it.
-async fn read(mut response: reqwest::Response) -> Response {
+async fn read(mut response: reqwest::Response, cap: usize) -> Response {
     let text = |name: &str| {
         let value = response.headers().get(name)?;
         let bytes = value.as_bytes();
@@ -185,7 +188,7 @@ async fn read(mut response: reqwest::Response) -> Response {
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) => {
-                let room = RESPONSE_BYTES_MAX - body.len();
+                let room = cap.saturating_sub(body.len());
                 body.extend_from_slice(&chunk[..chunk.len().min(room)]);
                 if chunk.len() > room {
                     cut = Some(Cut::AtCap);

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::client::RESPONSE_BYTES_MAX;
 use crate::config::Handler;
 use crate::decide::operand::Scope;
 use crate::decide::signature::signature;
@@ -65,15 +66,21 @@ pub fn compose(job: &Job, event: &Event, handler: &Handler, around: Around<'_>) 
         headers: headers.0,
         body,
         timeout: handler.timeout,
+        response_bytes_max: RESPONSE_BYTES_MAX,
         destination: handler.name.clone(),
     })
 }
 
 /// Headers without repeats: a later one replaces an earlier one of the same name.
-struct Headers(Vec<(String, String)>);
+#[derive(Default)]
+pub(super) struct Headers(Vec<(String, String)>);
 
 impl Headers {
-    fn set(&mut self, name: &str, value: &str) {
+    pub(super) fn into_list(self) -> Vec<(String, String)> {
+        self.0
+    }
+
+    pub(super) fn set(&mut self, name: &str, value: &str) {
         let value = sendable(value);
         match self.0.iter_mut().find(|(n, _)| n.eq_ignore_ascii_case(name)) {
             Some(old) => *old = (name.to_owned(), value),
@@ -137,7 +144,7 @@ fn delivery_id(event: &Event, handler: &str) -> String {
 }
 
 /// W3C Trace Context: one trace per event, one span per attempt.
-fn traceparent(event: &Event, job: &Job) -> String {
+pub(super) fn traceparent(event: &Event, job: &Job) -> String {
     let trace = event.id.0.0.max(1);
     let span = Sha256::digest(format!("{}:{}", job.id, job.claim));
     format!("00-{trace:032x}-{}-01", hex::encode(&span[..8]))

@@ -5,12 +5,14 @@
 //! back.
 //!
 //! - `compose`: job, event and handler into a request; pure
+//! - [`step`]: a run's step into a request; pure
 //! - [`resolve`]: names into addresses, every one judged before any is dialled
 //! - [`client`]: the exchange, under one deadline and with a capped answer
 
 pub mod client;
 pub mod compose;
 pub mod resolve;
+pub mod step;
 
 use async_trait::async_trait;
 

@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use super::hold::{InHand, Reservation};
 use super::{Engine, Parts};
-use crate::decide::plan::plan;
+use crate::decide::plan::{Plan, plan};
 use crate::model::job::NewJob;
-use crate::model::{Event, EventId, Inbound, Job, JobState, Timestamp};
+use crate::model::{Event, EventId, Inbound, Job, JobId, JobState, Target, Timestamp};
 use crate::observe::feed::Moment;
 use crate::observe::metrics;
 use crate::store::{Accepted, Claimed, Each, Error, Offer, Result as Stored};
@@ -121,13 +121,21 @@ impl Engine {
     /// # Errors
     /// Why not; nothing was promised.
     pub async fn accept(&self, inbound: Inbound) -> Result<Receipt, NotAccepted> {
+        let plan = plan(&self.0.routes, &inbound, &*self.0.parts.ids);
+        self.accept_planned(inbound, plan).await
+    }
+
+    /// Accepts an event whose work is decided.
+    ///
+    /// # Errors
+    /// As [`Engine::accept`].
+    pub(super) async fn accept_planned(&self, inbound: Inbound, mut plan: Plan) -> Result<Receipt, NotAccepted> {
         let health = self.health();
         if !health.is_up() {
             return Err(NotAccepted::Unavailable);
         }
         let inner = &self.0;
         let started = Instant::now();
-        let mut plan = plan(&inner.routes, &inbound, &*inner.parts.ids);
         let misses = std::mem::take(&mut plan.misses);
         let mut slots = Vec::new();
         for job in &mut plan.jobs {
@@ -136,6 +144,9 @@ impl Engine {
             slots.extend(slot);
         }
         let handlers: Vec<String> = plan.jobs.iter().map(|job| job.target.name().to_owned()).collect();
+        // Deliveries are what is counted; a run is none.
+        let starts: Vec<JobId> =
+            plan.jobs.iter().filter(|job| matches!(job.target, Target::Workflow(_))).map(|job| job.id).collect();
         let told = inbound.clone();
         let delivery = &self.config().delivery;
         let offer = Offer {
@@ -155,13 +166,13 @@ impl Engine {
             Ok(Accepted::New { event, jobs, started, .. }) => {
                 waiting = jobs.len() - started.len();
                 health.set_has_room();
-                Receipt { event, duplicate: false, jobs: jobs.len() }
+                Receipt { event, duplicate: false, jobs: jobs.iter().filter(|id| !starts.contains(id)).count() }
             }
             Ok(Accepted::Duplicate(event)) => Receipt { event, duplicate: true, jobs: 0 },
             Ok(Accepted::Conflict(event)) => return Err(NotAccepted::Conflict(event)),
             Err(Error::Full(_)) => return Err(NotAccepted::Full),
             Err(Error::Down(_)) => return Err(NotAccepted::Unavailable),
-            Err(error @ (Error::InUse(_) | Error::LeaseLost | Error::Corrupt(_))) => {
+            Err(error @ (Error::InUse(_) | Error::LeaseLost | Error::MovedOn | Error::Corrupt(_))) => {
                 tracing::error!(source = told.source, %error, "An event cannot be stored.");
                 return Err(NotAccepted::Unstorable(error.to_string()));
             }

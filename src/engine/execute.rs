@@ -3,20 +3,34 @@
 use tokio::time::Instant;
 
 use super::Engine;
+use super::flows::NoFlow;
+use crate::decide::retry::RetryPolicy;
 use crate::decide::settle::{Timing, is_crash_suspect};
 use crate::deliver::compose::{Around, compose};
-use crate::model::{Event, Failure, Job, Outcome, Target, Timestamp};
+use crate::deliver::step::{Calling, compose_step};
+use crate::model::job::Visiting;
+use crate::model::{Event, Failure, Job, Outcome, Request, Target, Timestamp};
 
 /// What came of an execution, and how long it took.
 pub struct Ran {
     pub(super) outcome: Outcome,
     pub(super) timing: Timing,
+    /// What holds for a step's call.
+    pub(super) of_step: Option<OfStep>,
+}
+
+/// What holds for the retries of a step's call.
+pub(super) struct OfStep {
+    /// Its policy.
+    pub(super) retry: RetryPolicy,
+    /// When its run ends at the latest: a retry that would come later is none.
+    pub(super) deadline_at: Option<Timestamp>,
 }
 
 impl Ran {
     /// Not run at all: the lease goes back untouched.
     pub(super) fn postponed(now: Timestamp) -> Self {
-        Self { outcome: Outcome::Postponed, timing: Timing { duration: std::time::Duration::ZERO, now } }
+        Self { outcome: Outcome::Postponed, timing: Timing { duration: std::time::Duration::ZERO, now }, of_step: None }
     }
 }
 
@@ -24,15 +38,22 @@ impl Engine {
     /// Runs a job once.
     pub(super) async fn execute(&self, job: &Job, event: &Event) -> Ran {
         let started = Instant::now();
-        let outcome = self.outcome(job, event).await;
-        Ran { outcome, timing: Timing { duration: started.elapsed(), now: self.clock().now() } }
+        let (outcome, of_step) = match &job.target {
+            Target::Step(visiting) if !is_crash_suspect(job) => self.step(job, event, visiting).await,
+            _ => (self.outcome(job, event).await, None),
+        };
+        Ran { outcome, timing: Timing { duration: started.elapsed(), now: self.clock().now() }, of_step }
     }
 
     async fn outcome(&self, job: &Job, event: &Event) -> Outcome {
         if is_crash_suspect(job) {
             return Outcome::Failed(Failure::CrashSuspect);
         }
-        let Target::Handler(name) = &job.target;
+        let name = match &job.target {
+            Target::Handler(name) => name,
+            // Nothing is sent: the run starts, or goes on, with the commit.
+            Target::Workflow(_) | Target::Timer(_) | Target::Step(_) => return Outcome::Elapsed,
+        };
         // Its lane was skipped unless the handler was there; a job that slipped through is handed back.
         let Some(handler) = self.handler(name) else { return Outcome::Postponed };
         let delivery = &self.config().delivery;
@@ -41,12 +62,47 @@ impl Engine {
             qhook_headers: self.config().compat.qhook_headers,
             now: self.clock().now(),
         };
-        match compose(job, event, handler, around) {
+        self.send(compose(job, event, handler, around)).await
+    }
+
+    async fn send(&self, request: Result<Request, String>) -> Outcome {
+        match request {
             Ok(request) => {
                 let sent = self.0.parts.deliver.send(request);
                 self.0.aborting.run_until_cancelled(sent).await.unwrap_or(Outcome::Postponed)
             }
             Err(why) => Outcome::Failed(Failure::Compose(why)),
         }
+    }
+
+    /// The call of a run's step, if the run still waits for it.
+    async fn step(&self, job: &Job, event: &Event, visiting: &Visiting) -> (Outcome, Option<OfStep>) {
+        let run = match self.store().run(visiting.run).await {
+            Ok(Some(run)) if !run.status.is_closed() => run,
+            Ok(_) => return (Outcome::Elapsed, None),
+            Err(error) => return (Outcome::Parked(error.to_string()), None),
+        };
+        let Some(visit) = run.state.visits.get(&visiting.visit).filter(|visit| visit.jobs.contains(&job.id)) else {
+            return (Outcome::Elapsed, None);
+        };
+        let flow = match self.flow(&run.definition).await {
+            Ok(flow) => flow,
+            Err(NoFlow::Store(error)) => return (Outcome::Parked(error.to_string()), None),
+            Err(NoFlow::Unusable(why)) => {
+                tracing::error!(run = %run.id, why, "A run cannot go on; it is looked at again.");
+                return (Outcome::Parked(why), None);
+            }
+        };
+        let Some(call) = flow.call(&visit.at) else { return (Outcome::Elapsed, None) };
+        let config = self.config();
+        let around = Around {
+            signing_key: config.delivery.signing_key.as_ref().map(|key| key.0.as_slice()),
+            qhook_headers: config.compat.qhook_headers,
+            now: self.clock().now(),
+        };
+        let public_url = config.server.public_url.as_ref();
+        let calling = Calling { job, event, run: &run, seq: visiting.visit, visit, call, public_url };
+        let of_step = OfStep { retry: call.retry.clone(), deadline_at: run.state.deadline_at };
+        (self.send(compose_step(&calling, around)).await, Some(of_step))
     }
 }

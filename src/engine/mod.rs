@@ -5,21 +5,28 @@
 //! - [`accept`]: an inbound event, planned and committed
 //! - [`batch`]: callers hand in one item, a slice is committed, each gets its own answer
 //! - [`work`]: claim, execute, record, within a budget; [`execute`], [`record`]: its steps
+//! - [`advance`]: what an outcome means for a run; [`flows`]: definitions, compiled;
+//!   [`callback`]: an answer from outside; [`operate`]: what people do to runs
 //! - [`hold`]: the leases in hand meanwhile; [`tick`]: housekeeping
 //! - [`health`]: whether the store answers; [`reject`]: refused requests, counted; [`near`]: near misses
 
 pub mod accept;
+pub mod advance;
 pub mod batch;
+pub mod callback;
 pub mod execute;
+pub mod flows;
 pub mod health;
 pub mod hold;
 pub mod near;
+pub mod operate;
 pub mod record;
 pub mod reject;
 pub mod tick;
 pub mod work;
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -80,10 +87,15 @@ impl Chance {
     /// Chance from the operating system.
     #[expect(clippy::disallowed_methods, reason = "the one place that draws the seed of a process")]
     pub fn system() -> Self {
-        Self::seeded(rand::rng().random())
+        Self(Mutex::new(StdRng::from_rng(&mut rand::rng())))
     }
 
     fn draw(&self) -> f64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).random()
+    }
+
+    /// 256 random bits.
+    fn bytes(&self) -> [u8; 32] {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).random()
     }
 }
@@ -101,8 +113,11 @@ struct Inner {
     commits: Batch<Commit, ()>,
     health: Health,
     in_hand: Arc<InHand>,
+    /// A commit of this process has stored jobs that are due at once.
+    follows: AtomicBool,
     rejections: Rejections,
     near: near::NearMisses,
+    flows: flows::Flows,
     housekeeping: tick::Housekeeping,
     /// No further job is taken.
     draining: CancellationToken,
@@ -130,8 +145,10 @@ impl Engine {
             commits,
             health: Health::default(),
             in_hand,
+            follows: AtomicBool::new(false),
             rejections: Rejections::default(),
             near: near::NearMisses::default(),
+            flows: flows::Flows::of(&config),
             housekeeping: tick::Housekeeping::default(),
             draining: CancellationToken::new(),
             aborting: CancellationToken::new(),
@@ -146,6 +163,7 @@ impl Engine {
     pub async fn prepare(&self, only_process: bool) -> crate::store::Result<()> {
         let store = self.store();
         store.tune(&self.config().lanes()).await?;
+        self.define().await?;
         if only_process {
             let reclaimed = store.reclaim().await?;
             if reclaimed > 0 {

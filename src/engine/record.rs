@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::Engine;
+use super::advance::NoChange;
 use super::execute::Ran;
 use crate::decide::retry::RetryPolicy;
 use crate::decide::settle::{Commit, Finish, LaneFact, settle};
-use crate::model::{Event, Target};
+use crate::model::{Event, Outcome, Target};
 use crate::observe::feed::{Moment, Next};
 use crate::observe::metrics;
 use crate::store::{Claimed, Error};
@@ -15,46 +16,118 @@ use crate::store::{Claimed, Error};
 const AGAIN_FIRST: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(2);
 
+/// How a commit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Committed {
+    Yes,
+    /// Someone else has the job.
+    LeaseLost,
+    /// Someone else changed the run.
+    MovedOn,
+}
+
 impl Engine {
     /// Settles an outcome and commits it; what became of the job, or `None` when the lease was lost.
     pub(super) async fn record(&self, claimed: &Claimed, event: &Event, ran: Ran) -> Option<Finish> {
-        let Target::Handler(name) = &claimed.job.target;
         let fallback = RetryPolicy::default();
-        let policy = self.handler(name).map_or(&fallback, |h| &h.retry);
+        let policy = match &claimed.job.target {
+            Target::Handler(name) => self.handler(name).map_or(&fallback, |h| &h.retry),
+            Target::Step(_) => ran.of_step.as_ref().map_or(&fallback, |step| &step.retry),
+            Target::Workflow(_) | Target::Timer(_) => &fallback,
+        };
         let mut commit = settle(&claimed.job, &ran.outcome, policy, ran.timing, self.0.parts.chance.draw());
+        // A run whose deadline comes first has no use for a retry: its step has failed now, while there is time to act on it.
+        let deadline = ran.of_step.as_ref().and_then(|step| step.deadline_at);
+        if let (Finish::Retry { after, error }, Some(deadline), Some(_)) = (&commit.finish, deadline, &commit.attempt)
+            && claimed.now.plus(ran.timing.duration).plus(*after) >= deadline
+        {
+            commit.finish = Finish::Dead { error: format!("{error} (the next attempt would come after the run's deadline)") };
+        }
         // A success is news only to a breaker that remembers something.
         if commit.lane_fact == Some(LaneFact::Succeeded) && claimed.lane_clean {
             commit.lane_fact = None;
         }
-        let held = self.commit(&commit).await;
+        let held = match claimed.job.target {
+            Target::Handler(_) => self.commit(&commit).await == Committed::Yes,
+            _ => self.commit_with_run(&mut commit, claimed, event, &ran).await,
+        };
         let ended = held.then(|| commit.finish.clone());
         if let Some(Finish::Retry { after, .. }) = &ended {
             self.0.parts.wake.wake_after(*after);
         }
-        self.tell(&commit, event, name, ended.as_ref());
+        self.tell(&commit, event, claimed.job.target.name(), ended.as_ref());
         ended
     }
 
+    /// Commits an outcome with what it changes of a run. When the run has moved on meanwhile it is settled again on
+    /// the run as it is now; the exchange is never repeated for its sake. False when the lease was lost.
+    async fn commit_with_run(&self, commit: &mut Commit, claimed: &Claimed, event: &Event, ran: &Ran) -> bool {
+        // A job that goes on changes nothing of its run yet; a start that is given up has none.
+        let is_start = matches!(claimed.job.target, Target::Workflow(_));
+        let goes_on = matches!(commit.finish, Finish::Retry { .. } | Finish::Released);
+        let is_given_up = is_start && matches!(commit.finish, Finish::Dead { .. });
+        if goes_on || is_given_up {
+            return self.commit(commit).await == Committed::Yes;
+        }
+        let mut again = AGAIN_FIRST;
+        loop {
+            match self.change_of(claimed, event, ran, commit).await {
+                Ok(change) => {
+                    let mut offered = commit.clone();
+                    if let Finish::Dead { error } = &commit.finish {
+                        offered.finish = Finish::Taken { error: error.clone() };
+                    }
+                    offered.change = change.map(Box::new);
+                    match self.commit(&offered).await {
+                        Committed::Yes => {
+                            if let Some(change) = &offered.change {
+                                self.after_change(change);
+                            }
+                            *commit = offered;
+                            return true;
+                        }
+                        Committed::LeaseLost => return false,
+                        Committed::MovedOn => {}
+                    }
+                }
+                Err(NoChange::Parked(why)) => {
+                    let parked = Outcome::Parked(why);
+                    *commit = settle(&claimed.job, &parked, &RetryPolicy::default(), ran.timing, 0.5);
+                    return self.commit(commit).await == Committed::Yes;
+                }
+                Err(NoChange::Store(error)) => {
+                    tracing::debug!(job = %commit.lease.job, %error, "A run waits for the database.");
+                    if !error.is_passing() || self.0.aborting.is_cancelled() && again >= AGAIN_MAX {
+                        return false;
+                    }
+                    tokio::time::sleep(again).await;
+                    again = (again * 2).min(AGAIN_MAX);
+                }
+            }
+        }
+    }
+
     /// Commits until the store answers. The outcome is a fact: it is kept and offered again, and the exchange
-    /// is never repeated for its sake. False when the lease was lost.
-    async fn commit(&self, commit: &Commit) -> bool {
+    /// is never repeated for its sake.
+    async fn commit(&self, commit: &Commit) -> Committed {
         let mut again = AGAIN_FIRST;
         loop {
             match self.health().learn(self.0.commits.put(commit.clone()).await) {
-                Ok(()) => return true,
-                Err(Error::LeaseLost) => return false,
+                Ok(()) => return Committed::Yes,
+                Err(Error::LeaseLost) => return Committed::LeaseLost,
+                Err(Error::MovedOn) => return Committed::MovedOn,
                 Err(error) if error.is_passing() => {
                     tracing::debug!(job = %commit.lease.job, %error, "An outcome waits for the database.");
                     // At shutdown the leases run out by themselves.
                     if self.0.aborting.is_cancelled() && again >= AGAIN_MAX {
-                        return false;
+                        return Committed::LeaseLost;
                     }
                     tokio::time::sleep(again).await;
                     again = (again * 2).min(AGAIN_MAX);
                 }
                 Err(error) => {
                     tracing::error!(job = %commit.lease.job, %error, "An outcome cannot be recorded.");
-                    return false;
+                    return Committed::LeaseLost;
                 }
             }
         }
@@ -79,6 +152,7 @@ impl Engine {
         let (job, number, took) = (commit.lease.job, attempt.number, attempt.duration);
         let next = match ended {
             Some(Finish::Done) => Next::Delivered,
+            Some(Finish::Taken { .. }) => Next::Dead,
             Some(Finish::Retry { after, .. }) => Next::RetryIn(*after),
             Some(Finish::Dead { .. }) => Next::Dead,
             Some(Finish::Released) | None => Next::Stale,

@@ -100,8 +100,14 @@ impl Engine {
     /// the handler, or this one may after its next configuration.
     pub(super) async fn find_orphans(&self) -> Result<()> {
         let known: BTreeSet<LaneId> = self.config().lanes().into_iter().map(|lane| lane.id).collect();
-        let found: BTreeSet<LaneId> =
-            self.store().lanes().await?.into_iter().map(|lane| lane.id).filter(|id| !known.contains(id)).collect();
+        let found: BTreeSet<LaneId> = self
+            .store()
+            .lanes()
+            .await?
+            .into_iter()
+            .map(|lane| lane.id)
+            .filter(|id| !known.contains(id) && !is_of_runs(id))
+            .collect();
         let mut orphans = self.0.housekeeping.orphans.lock().unwrap_or_else(PoisonError::into_inner);
         for lane in found.difference(&orphans) {
             tracing::info!(%lane, "The configuration does not name this lane's handler: its deliveries stay parked.");
@@ -109,6 +115,11 @@ impl Engine {
         *orphans = found;
         Ok(())
     }
+}
+
+/// Steps and instants of runs: a run stays on the definition it started with, whatever the configuration says now.
+fn is_of_runs(lane: &LaneId) -> bool {
+    lane.0.starts_with("step:") || *lane == LaneId::timers()
 }
 
 impl Housekeeping {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::MutexGuard;
@@ -81,7 +82,7 @@ async fn until(at: Option<Instant>) {
 impl Worked {
     fn count(&mut self, ended: Option<Finish>) {
         match ended {
-            Some(Finish::Done) => self.done += 1,
+            Some(Finish::Done | Finish::Taken { .. }) => self.done += 1,
             Some(Finish::Retry { .. }) => self.retried += 1,
             Some(Finish::Dead { .. }) => self.dead += 1,
             Some(Finish::Released) => self.released += 1,
@@ -134,6 +135,11 @@ impl Engine {
                     Err(error) if running.is_empty() && worked == Worked::default() => return Err(error),
                     Err(_) => not_before = Some(Instant::now() + STORE_AGAIN),
                 }
+            }
+            // What has just ended may have stored work that is due at once: a run goes on.
+            if self.0.follows.swap(false, Ordering::AcqRel) {
+                look = true;
+                continue;
             }
             if running.is_empty() {
                 worked.more = look && may_claim && free == 0;

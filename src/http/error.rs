@@ -7,6 +7,7 @@ use rand::RngExt;
 use serde_json::{Value, json};
 
 use crate::engine::NotAccepted;
+use crate::engine::operate::NotDone;
 use crate::store;
 
 /// A refusal.
@@ -124,12 +125,22 @@ impl From<NotAccepted> for Refusal {
     }
 }
 
+impl From<NotDone> for Refusal {
+    fn from(why: NotDone) -> Self {
+        match why {
+            NotDone::Missing => Self::not_found("not found"),
+            NotDone::Refused(why) => Self::new(StatusCode::CONFLICT, "conflict", why),
+            NotDone::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<store::Error> for Refusal {
     fn from(error: store::Error) -> Self {
         match error {
             store::Error::Down(_) => Self::unavailable(),
             store::Error::Full(_) => Self::full(),
-            store::Error::InUse(_) | store::Error::LeaseLost | store::Error::Corrupt(_) => {
+            store::Error::InUse(_) | store::Error::LeaseLost | store::Error::MovedOn | store::Error::Corrupt(_) => {
                 tracing::error!(%error, "A request failed in the store.");
                 Self::internal()
             }

@@ -1,7 +1,7 @@
 //! Third floor: how it is reached over HTTP. Translates; holds no SQL and no rules.
 //!
 //! - `router`: all routes in one list; [`around`]: what surrounds every request
-//! - [`hooks`]: webhooks and events in; [`health`]: probes; `metrics`: figures; [`echo`]: a mirror for trying things out
+//! - [`hooks`]: webhooks and events in; [`callback`]: answers to steps that wait; [`health`]: probes; `metrics`: figures; [`echo`]: a mirror for trying things out
 //! - [`api`]: what is stored, one file per resource
 //! - [`auth`], [`client`], [`limits`], [`body`], [`path`]: who may, from where, how much
 //! - [`error`]: the one shape of every refusal
@@ -10,6 +10,7 @@ pub mod api;
 pub mod around;
 pub mod auth;
 pub mod body;
+pub mod callback;
 pub mod client;
 pub mod echo;
 pub mod error;

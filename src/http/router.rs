@@ -15,7 +15,7 @@ use tower_http::compression::CompressionLayer;
 
 use super::error::Refusal;
 use super::limits::PerAddress;
-use super::{api, around, echo, health, hooks, metrics};
+use super::{api, around, callback, echo, health, hooks, metrics};
 use crate::engine::Engine;
 use crate::model::{Ids, SystemIds};
 
@@ -75,6 +75,17 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/api/jobs/{id}/attempts", get(api::jobs::attempts))
         .route("/api/jobs/{id}/retry", post(api::jobs::retry))
         .route("/api/jobs/{id}/cancel", post(api::jobs::cancel))
+        .route("/callback/{token}", post(callback::done))
+        .route("/callback/{token}/fail", post(callback::failed))
+        .route("/api/runs", get(api::runs::list))
+        .route("/api/runs/{id}", get(api::runs::show))
+        .route("/api/runs/{id}/cancel", post(api::runs::cancel))
+        .route("/api/runs/{id}/redrive", post(api::runs::redrive))
+        // The names that qhook gave them.
+        .route("/api/workflow-runs", get(api::runs::list))
+        .route("/api/workflow-runs/{id}", get(api::runs::show))
+        .route("/api/workflow-runs/{id}/redrive", post(api::runs::redrive))
+        .route("/api/workflows/{name}/runs", post(api::runs::start))
         .route("/api/rejections", get(api::rejections::list))
         .route("/api/lanes", get(api::lanes::list))
         .route("/api/lanes/{id}/pause", post(api::lanes::pause))

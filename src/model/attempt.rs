@@ -119,6 +119,10 @@ pub enum Outcome {
     Failed(Failure),
     /// The job was not tried: its lease is given back and nothing is counted.
     Postponed,
+    /// There is nothing to send: its time has come, and that is all.
+    Elapsed,
+    /// It cannot be tried for now, for this reason; nothing is counted.
+    Parked(String),
 }
 
 /// How an attempt ended, as stored.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::id::{EventId, JobId};
+use super::id::{EventId, JobId, RunId};
 use super::lane::LaneId;
 use super::time::Timestamp;
 
@@ -12,6 +12,37 @@ use super::time::Timestamp;
 pub enum Target {
     /// A handler of the configuration, resolved when the job runs.
     Handler(String),
+    /// The start of a workflow's run.
+    Workflow(String),
+    /// A call of a run.
+    Step(Visiting),
+    /// An instant of a run: its wait, timeout or deadline is over, or a run that it started has ended.
+    Timer(Visiting),
+}
+
+/// Which visit of which run; visit 0 is the run as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Visiting {
+    /// The run.
+    pub run: RunId,
+    /// The visit.
+    pub visit: u32,
+    /// `workflow/step`, as people and receivers see it.
+    pub step: String,
+}
+
+impl fmt::Display for Visiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.run, self.visit, self.step)
+    }
+}
+
+impl Visiting {
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, '/');
+        let (run, visit, step) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(Self { run: run.parse().ok()?, visit: visit.parse().ok()?, step: step.to_owned() })
+    }
 }
 
 impl Target {
@@ -19,13 +50,25 @@ impl Target {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Handler(_) => "handler",
+            Self::Workflow(_) => "workflow",
+            Self::Step(_) => "step",
+            Self::Timer(_) => "timer",
         }
     }
 
-    /// The target's name.
+    /// The target's name, as people and receivers see it: a handler, a workflow, or `workflow/step`.
     pub fn name(&self) -> &str {
         match self {
-            Self::Handler(name) => name,
+            Self::Handler(name) | Self::Workflow(name) => name,
+            Self::Step(visiting) | Self::Timer(visiting) => &visiting.step,
+        }
+    }
+
+    /// The name as stored.
+    pub fn stored_name(&self) -> String {
+        match self {
+            Self::Handler(name) | Self::Workflow(name) => name.clone(),
+            Self::Step(visiting) | Self::Timer(visiting) => visiting.to_string(),
         }
     }
 
@@ -33,13 +76,27 @@ impl Target {
     pub fn lane(&self) -> LaneId {
         match self {
             Self::Handler(name) => LaneId::handler(name),
+            Self::Workflow(name) => LaneId(format!("workflow:{name}")),
+            Self::Step(visiting) => LaneId::step(&visiting.step),
+            Self::Timer(_) => LaneId::timers(),
         }
     }
 
-    /// Reads what `kind` and `name` wrote; `None` for a kind this version does not know.
+    /// The run it belongs to, if it does.
+    pub fn visiting(&self) -> Option<&Visiting> {
+        match self {
+            Self::Step(visiting) | Self::Timer(visiting) => Some(visiting),
+            Self::Handler(_) | Self::Workflow(_) => None,
+        }
+    }
+
+    /// Reads what `kind` and `stored_name` wrote; `None` for a kind this version does not know.
     pub fn from_parts(kind: &str, name: &str) -> Option<Self> {
         match kind {
             "handler" => Some(Self::Handler(name.to_owned())),
+            "workflow" => Some(Self::Workflow(name.to_owned())),
+            "step" => Visiting::parse(name).map(Self::Step),
+            "timer" => Visiting::parse(name).map(Self::Timer),
             _ => None,
         }
     }

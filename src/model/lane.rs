@@ -13,6 +13,16 @@ impl LaneId {
     pub fn handler(name: &str) -> Self {
         Self(format!("handler:{name}"))
     }
+
+    /// The lane of a step, named as `workflow/step`.
+    pub fn step(place: &str) -> Self {
+        Self(format!("step:{place}"))
+    }
+
+    /// The lane in which the instants of runs wait.
+    pub fn timers() -> Self {
+        Self("timers".to_owned())
+    }
 }
 
 impl fmt::Display for LaneId {

@@ -2,7 +2,7 @@
 //!
 //! - [`id`]: typed ULIDs and the generator that is passed in
 //! - [`time`]: instants, durations as written, clocks
-//! - [`event`]: what came in; [`job`]: what must be done; [`lane`]: where it goes
+//! - [`event`]: what came in; [`job`]: what must be done; [`lane`]: where it goes; [`run`]: work in several steps
 //! - [`attempt`]: what a delivery led to; [`request`]: an HTTP exchange as values
 //! - [`path`]: JSON paths; [`secret`]: text that never prints itself
 
@@ -13,15 +13,17 @@ pub mod job;
 pub mod lane;
 pub mod path;
 pub mod request;
+pub mod run;
 pub mod secret;
 pub mod time;
 
 pub use attempt::{Attempt, Ending, Failure, Outcome, Phase};
 pub use event::{Body, Event, Inbound};
-pub use id::{AttemptId, EventId, Ids, JobId, SeededIds, SystemIds};
+pub use id::{AttemptId, EventId, Ids, JobId, RunId, SeededIds, SystemIds};
 pub use job::{Job, JobState, Lease, NewJob, Target};
 pub use lane::{Lane, LaneId, LaneSpec};
 pub use path::Path;
 pub use request::{Cut, Method, Request, Response};
+pub use run::{Payload, Run, RunError, RunState, RunStatus};
 pub use secret::Secret;
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};

@@ -66,6 +66,8 @@ pub struct Request {
     pub body: Bytes,
     /// Total deadline: name look-up, connection, TLS, headers and body together.
     pub timeout: Duration,
+    /// No more of the response's body is read.
+    pub response_bytes_max: usize,
     /// Who sends, which decides what addresses may be reached and which connections are shared.
     pub destination: String,
 }

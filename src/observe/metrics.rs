@@ -16,7 +16,7 @@ const SECONDS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 const ITEMS: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 150.0, 200.0];
 
 /// Every metric with its kind and meaning: `c`ounter, `h`istogram, `g`auge (read from the store when asked).
-pub const METRICS: [(&str, char, &str); 23] = [
+pub const METRICS: [(&str, char, &str); 24] = [
     ("events_received_total", 'c', "Events that were accepted, duplicates included"),
     ("events_by_source_total", 'c', "The same by source"),
     ("events_duplicated_total", 'c', "Events that had been accepted before"),
@@ -30,6 +30,7 @@ pub const METRICS: [(&str, char, &str); 23] = [
     ("dlq_total", 'c', "Deliveries that were given up, by handler"),
     ("stale_results_total", 'c', "Outcomes that came after their lease was lost, by handler"),
     ("db_errors_total", 'c', "Store verbs that failed because the database was away or full"),
+    ("workflow_runs_total", 'c', "Runs, by workflow and status: started, completed, failed, cancelled"),
     ("ingest_seconds", 'h', "From a routed event to its commit"),
     ("queue_wait_seconds", 'h', "From the commit of a delivery to the start of its first attempt"),
     ("delivery_duration_seconds", 'h', "Duration of an attempt"),
@@ -108,6 +109,11 @@ pub fn tried(handler: &str, code: Option<&str>, took: Duration) {
 /// A delivery was given up.
 pub fn dead(handler: &str) {
     counter!("tidehook_dlq_total", "handler" => handler.to_owned()).increment(1);
+}
+
+/// A run started or ended.
+pub fn run(workflow: &str, status: &'static str) {
+    counter!("tidehook_workflow_runs_total", "workflow" => workflow.to_owned(), "status" => status).increment(1);
 }
 
 /// An outcome came too late.

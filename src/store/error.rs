@@ -15,6 +15,9 @@ pub enum Error {
     /// The lease belongs to someone else by now; nothing was changed.
     #[error("the lease is lost")]
     LeaseLost,
+    /// The run was changed by someone else meanwhile; nothing was changed. It is to be settled again.
+    #[error("the run has moved on")]
+    MovedOn,
     /// This item cannot be stored, whatever is tried; or what is stored cannot be read.
     #[error("{0}")]
     Corrupt(String),

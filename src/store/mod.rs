@@ -24,8 +24,10 @@ pub use error::{Error, Result};
 use crate::decide::fair::Slots;
 use crate::decide::plan::Plan;
 use crate::decide::settle::Commit;
+use crate::model::run::{Change, Entry, Token};
 use crate::model::{
-    Attempt, Event, EventId, Inbound, Job, JobId, JobState, Lane, LaneId, LaneSpec, Lease, ManualClock, Timestamp,
+    Attempt, Event, EventId, Inbound, Job, JobId, JobState, Lane, LaneId, LaneSpec, Lease, ManualClock, Run, RunId, RunStatus,
+    Timestamp,
 };
 
 /// Answer to a slice. Outer error: the slice as a whole, and whether it was committed is not known.
@@ -33,8 +35,8 @@ use crate::model::{
 pub type Each<T> = Result<Vec<Result<T>>>;
 
 /// Everything the engine needs from a database.
-pub trait Store: Intake + Work + Lanes + Look + Keep {}
-impl<T: Intake + Work + Lanes + Look + Keep> Store for T {}
+pub trait Store: Intake + Work + Lanes + Runs + Look + Keep {}
+impl<T: Intake + Work + Lanes + Runs + Look + Keep> Store for T {}
 
 /// An event that wants to be accepted, with all the work it causes.
 #[derive(Debug, Clone)]
@@ -146,6 +148,50 @@ pub trait Lanes: Send + Sync {
     async fn backlog(&self) -> Result<BTreeMap<LaneId, Timestamp>>;
     /// Pauses or resumes a lane; false when there is none.
     async fn pause(&self, lane: &LaneId, paused: bool) -> Result<bool>;
+}
+
+/// A definition of a workflow as it was written, before variables were replaced: JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definition {
+    /// SHA-256 of the body, in hexadecimal.
+    pub hash: String,
+    /// The workflow's name.
+    pub name: String,
+    /// What was written.
+    pub body: String,
+}
+
+/// Which runs.
+#[derive(Debug, Clone, Default)]
+pub struct RunFilter {
+    /// Only this workflow's.
+    pub workflow: Option<String>,
+    /// Only in this status.
+    pub status: Option<RunStatus>,
+    /// Only this event's.
+    pub event: Option<EventId>,
+    /// Beyond this id in the order of the page.
+    pub after: Option<RunId>,
+}
+
+/// Runs of workflows.
+#[async_trait]
+pub trait Runs: Send + Sync {
+    /// Keeps definitions; those that are known change nothing.
+    async fn define(&self, definitions: &[Definition]) -> Result<()>;
+    /// A definition by its hash.
+    async fn definition(&self, hash: &str) -> Result<Option<Definition>>;
+    /// A run by its id.
+    async fn run(&self, id: RunId) -> Result<Option<Run>>;
+    /// Runs in the order of their ids.
+    async fn runs(&self, filter: &RunFilter, page: Page) -> Result<Vec<Run>>;
+    /// What happened to a run, in order.
+    async fn history(&self, run: RunId) -> Result<Vec<Entry>>;
+    /// A token by its hash.
+    async fn token(&self, hash: &str) -> Result<Option<Token>>;
+    /// Changes runs without a job that causes it: an answer from outside, a person. `MovedOn` when the run is not
+    /// what it was. Changes with a cause are part of [`Work::record`].
+    async fn change(&self, changes: &[Change]) -> Each<()>;
 }
 
 /// A page of a list.

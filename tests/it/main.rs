@@ -13,3 +13,4 @@ mod faults;
 mod floors;
 mod support;
 mod vectors;
+mod workflows;

@@ -46,6 +46,7 @@ pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Js
     let mut found = engine.store().events_by_id(&[id]).await?;
     let event = found.remove(&id).ok_or_else(missing)?;
     let jobs = jobs_of(&engine, id).await?;
+    let runs = super::runs::of_event(&engine, id).await?;
     let payload = match event.body.json() {
         Some(value) => value.clone(),
         None => String::from_utf8_lossy(event.body.bytes()).into_owned().into(),
@@ -59,7 +60,7 @@ pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Js
     Ok(Json(json!({
         "id": event.id.to_string(), "source": event.source, "event_type": event.kind, "payload": payload,
         "headers": headers, "unique_key": event.unique_key, "created_at": event.created_at.to_string(),
-        "jobs": jobs.iter().map(job).collect::<Vec<_>>(), "workflow_runs": [],
+        "jobs": jobs.iter().map(job).collect::<Vec<_>>(), "workflow_runs": runs.iter().map(super::runs::summary).collect::<Vec<_>>(),
     })))
 }
 

@@ -151,6 +151,9 @@ pub async fn retry(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<J
 /// `POST /api/jobs/{id}/cancel`: an open job is called off.
 pub async fn cancel(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     let job = find(&engine, &id).await?;
+    if let Some(visiting) = job.target.visiting() {
+        return Err(conflict(&job, &format!("a job of a run ends with its run: cancel {} instead", visiting.run)));
+    }
     match engine.store().cancel(job.id).await? {
         true => Ok(Json(json!({ "id": job.id.to_string(), "cancelled": true }))),
         false => Err(conflict(&job, "only an open job can be cancelled")),

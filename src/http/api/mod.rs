@@ -6,6 +6,7 @@ pub mod jobs;
 pub mod lanes;
 pub mod page;
 pub mod rejections;
+pub mod runs;
 pub mod tail;
 
 use std::sync::Arc;

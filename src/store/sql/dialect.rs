@@ -5,8 +5,8 @@ use sqlx::Pool;
 use sqlx::migrate::Migrator;
 
 use super::rows::{
-    AttemptRow, CountRow, DueRow, EventRow, IdRow, JobRow, KeyRow, LaneRow, MadeRow, NameRow, NowRow, RejectionRow, StartedRow,
-    StoredRow, TotalRow,
+    AttemptRow, CountRow, DefinitionRow, DueRow, EntryRow, EventRow, IdRow, JobRow, KeyRow, LaneRow, MadeRow, NameRow, NowRow,
+    RejectionRow, RunRow, StartedRow, StoredRow, TokenRow, TotalRow, VersionRow,
 };
 use super::seam::{Binds, Reads, Runs};
 use super::statement::Rows;
@@ -22,7 +22,9 @@ pub trait Speaks:
     + Binds<Option<String>>
     + Reads<AttemptRow>
     + Reads<CountRow>
+    + Reads<DefinitionRow>
     + Reads<DueRow>
+    + Reads<EntryRow>
     + Reads<EventRow>
     + Reads<IdRow>
     + Reads<JobRow>
@@ -32,9 +34,12 @@ pub trait Speaks:
     + Reads<NameRow>
     + Reads<NowRow>
     + Reads<RejectionRow>
+    + Reads<RunRow>
     + Reads<StartedRow>
     + Reads<StoredRow>
+    + Reads<TokenRow>
     + Reads<TotalRow>
+    + Reads<VersionRow>
 {
 }
 

@@ -318,7 +318,7 @@ async fn insert<D: Dialect>(
         .text(jobs.iter().map(|(o, j)| o.plan.jobs[*j].id.to_string()))
         .text(jobs.iter().map(|(o, _)| o.id.to_string()))
         .text(targets().map(|t| t.kind()))
-        .text(targets().map(|t| t.name()))
+        .text(targets().map(|t| t.stored_name()))
         .text(targets().map(|t| t.lane().0))
         .maybe_int(jobs.iter().map(|(o, _)| o.event_ttl.map(millis)))
         .maybe_int(jobs.iter().map(|(o, j)| o.plan.jobs[*j].start.then(|| millis(o.lease))));

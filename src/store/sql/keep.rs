@@ -28,12 +28,30 @@ const DEAD_JOBS: &str = "SELECT COUNT(*) AS n FROM jobs WHERE state = 'dead'
     AND event_id {any}";
 const DELETE_JOBS: &str = "DELETE FROM jobs WHERE event_id {any} RETURNING id";
 const DELETE_ATTEMPTS: &str = "DELETE FROM attempts WHERE job_id {any}";
+const DELETE_RUNS: &str = "DELETE FROM runs WHERE event_id {any} RETURNING id";
+const DELETE_HISTORY: &str = "DELETE FROM history WHERE run_id {any}";
+const DELETE_TOKENS: &str = "DELETE FROM tokens WHERE run_id {any}";
+const BUSY_RUNS: &str = "SELECT DISTINCT event_id AS id FROM runs WHERE event_id {any}
+    AND (finished_at IS NULL OR finished_at >= {now} - ?)";
 const DELETE_EVENTS: &str = "DELETE FROM events WHERE id {any}";
 const OLD_KEYS: &str = "SELECT scope, word, event_id, fingerprint, expires_at, {now} AS now FROM keys WHERE expires_at <= {now}
     ORDER BY expires_at LIMIT ?";
 
-pub(super) const ALL: &[&str] =
-    &[NOW, REJECT, OLD_EVENTS, BUSY_EVENTS, DEAD_JOBS, DELETE_ATTEMPTS, DELETE_JOBS, DELETE_EVENTS, OLD_KEYS];
+pub(super) const ALL: &[&str] = &[
+    NOW,
+    REJECT,
+    OLD_EVENTS,
+    BUSY_EVENTS,
+    DEAD_JOBS,
+    DELETE_ATTEMPTS,
+    DELETE_JOBS,
+    DELETE_RUNS,
+    DELETE_HISTORY,
+    DELETE_TOKENS,
+    BUSY_RUNS,
+    DELETE_EVENTS,
+    OLD_KEYS,
+];
 
 #[async_trait]
 impl<D: Dialect> Keep for SqlStore<D> {
@@ -122,6 +140,8 @@ async fn prune<D: Dialect>(
     let last = last.id.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
     let ids: Vec<String> = old.into_iter().map(|r| r.id).collect();
     let busy: Vec<IdRow> = sql::<D>(BUSY_EVENTS).list(&ids).bind(clock).bind(millis(age)).all(conn).await?;
+    let with_runs: Vec<IdRow> = sql::<D>(BUSY_RUNS).list(&ids).bind(clock).bind(millis(age)).all(conn).await?;
+    let busy: Vec<IdRow> = busy.into_iter().chain(with_runs).collect();
     let ids: Vec<String> = ids.into_iter().filter(|id| !busy.iter().any(|b| b.id == *id)).collect();
     if ids.is_empty() {
         return Ok((0, Some(last)));
@@ -129,6 +149,11 @@ async fn prune<D: Dialect>(
     let dead: Option<CountRow> = sql::<D>(DEAD_JOBS).list(&ids).first(conn).await?;
     let jobs: Vec<IdRow> = sql::<D>(DELETE_JOBS).list(&ids).all(conn).await?;
     sql::<D>(DELETE_ATTEMPTS).list(jobs.into_iter().map(|row| row.id)).run(conn).await?;
+    let runs: Vec<IdRow> = sql::<D>(DELETE_RUNS).list(&ids).all(conn).await?;
+    if !runs.is_empty() {
+        sql::<D>(DELETE_HISTORY).list(runs.iter().map(|row| &row.id)).run(conn).await?;
+        sql::<D>(DELETE_TOKENS).list(runs.iter().map(|row| &row.id)).run(conn).await?;
+    }
     let gone = sql::<D>(DELETE_EVENTS).list(&ids).run(conn).await?;
     let mut counts = BTreeMap::from([("dead", -dead.map_or(0, |r| r.n))]);
     count::<D>(conn, store.shard(), &mut counts).await?;
@@ -137,7 +162,7 @@ async fn prune<D: Dialect>(
 
 /// Every shared statement, for the test that prepares them on every dialect.
 pub fn statements() -> Vec<&'static str> {
-    [super::intake::ALL, super::work::ALL, super::lanes::ALL, super::look::ALL, ALL].concat()
+    [super::intake::ALL, super::work::ALL, super::lanes::ALL, super::look::ALL, super::runs::ALL, ALL].concat()
 }
 
 /// The names a catalogue query answers.

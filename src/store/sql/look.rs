@@ -28,7 +28,7 @@ const REJECTIONS: &str = "SELECT source, reason, count, last_at FROM rejections 
 pub(super) const ALL: &[&str] = &[EVENTS, EVENTS_BY_ID, JOBS, ATTEMPTS, TOTALS, REJECTIONS];
 
 /// Orders a list by id and cuts it to the page.
-fn paged<D: Dialect>(statement: Sql<D>, after: Option<String>, page: Page) -> Sql<D> {
+pub(super) fn paged<D: Dialect>(statement: Sql<D>, after: Option<String>, page: Page) -> Sql<D> {
     let (beyond, order) = match page.newest_first {
         true => (" AND id < ?", " ORDER BY id DESC LIMIT ?"),
         false => (" AND id > ?", " ORDER BY id LIMIT ?"),

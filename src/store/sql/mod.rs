@@ -12,6 +12,7 @@ mod lanes;
 mod look;
 pub mod postgres;
 pub(crate) mod rows;
+mod runs;
 pub mod seam;
 pub mod sqlite;
 pub mod statement;

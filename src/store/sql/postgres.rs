@@ -125,7 +125,10 @@ impl Dialect for Postgres {
     const RECORD: Option<&'static str> = Some(RECORD);
 
     fn migrator() -> Migrator {
-        super::dialect::migrations(&[(1, "first", include_str!("../../../migrations/postgres/0001_first.sql"))])
+        super::dialect::migrations(&[
+            (1, "first", include_str!("../../../migrations/postgres/0001_first.sql")),
+            (2, "runs", include_str!("../../../migrations/postgres/0002_runs.sql")),
+        ])
     }
 
     async fn migrate(pool: &Pool<Self>) -> Result<()> {

@@ -7,7 +7,8 @@ use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 use super::timestamp;
 use crate::model::event::Body;
 use crate::model::lane::{Breaker, Bucket};
-use crate::model::{Attempt, Ending, Event, Job, Lane, LaneId, Target};
+use crate::model::run::{Entry, Token};
+use crate::model::{Attempt, Ending, Event, Job, Lane, LaneId, Run, Target};
 use crate::store::Rejection;
 use crate::store::error::{Error, Result};
 
@@ -63,6 +64,19 @@ rows! {
     MadeRow { id: String, at: Option<i64>, claim: Option<i64> }
     /// A job that was stored now: claim 1 when it is leased already.
     StartedRow { id: String, claim: i64 }
+    /// A definition.
+    DefinitionRow { hash: String, name: String, body: String }
+    /// A run.
+    RunRow {
+        id: String, workflow: String, definition: String, event_id: String, parent_run: Option<String>, parent_visit: Option<i64>,
+        status: String, error: Option<String>, version: i64, state: String, created_at: i64, finished_at: Option<i64>,
+    }
+    /// A run's fence, and how many lines of history it has.
+    VersionRow { id: String, version: i64, noted: i64 }
+    /// A line of history.
+    EntryRow { seq: i64, at: i64, kind: String, step: Option<String>, visit: Option<i64>, data: String }
+    /// A token.
+    TokenRow { hash: String, run_id: String, visit: i64, answer: Option<String> }
     /// A name.
     NameRow { name: String }
     /// A count.
@@ -181,6 +195,57 @@ impl From<LaneRow> for Lane {
             bucket,
             turn: timestamp(row.turn),
         }
+    }
+}
+
+impl TryFrom<RunRow> for Run {
+    type Error = Error;
+
+    fn try_from(row: RunRow) -> Result<Self> {
+        let run = |id: &str| id.parse().map_err(|_| corrupt("run id", id));
+        let parent = match (&row.parent_run, row.parent_visit) {
+            (Some(id), Some(visit)) => Some((run(id)?, u32_of(visit))),
+            _ => None,
+        };
+        let error = row.error.map(|text| serde_json::from_str(&text).map_err(|_| corrupt("run error", &text))).transpose()?;
+        let unreadable = |why: serde_json::Error| Error::Corrupt(format!("the state of run {} cannot be read: {why}", row.id));
+        Ok(Self {
+            id: run(&row.id)?,
+            state: serde_json::from_str(&row.state).map_err(unreadable)?,
+            workflow: row.workflow,
+            definition: row.definition,
+            event: row.event_id.parse().map_err(|_| corrupt("event id", &row.event_id))?,
+            parent,
+            status: row.status.parse().map_err(|_| corrupt("run status", &row.status))?,
+            error,
+            version: row.version,
+            created_at: timestamp(row.created_at),
+            finished_at: row.finished_at.map(timestamp),
+        })
+    }
+}
+
+impl TryFrom<EntryRow> for Entry {
+    type Error = Error;
+
+    fn try_from(row: EntryRow) -> Result<Self> {
+        Ok(Self {
+            seq: row.seq,
+            at: timestamp(row.at),
+            kind: row.kind,
+            step: row.step,
+            visit: row.visit.map(u32_of),
+            data: serde_json::from_str(&row.data).map_err(|_| corrupt("history", &row.data))?,
+        })
+    }
+}
+
+impl TryFrom<TokenRow> for Token {
+    type Error = Error;
+
+    fn try_from(row: TokenRow) -> Result<Self> {
+        let run = row.run_id.parse().map_err(|_| corrupt("run id", &row.run_id))?;
+        Ok(Self { hash: row.hash, run, visit: u32_of(row.visit), answer: row.answer })
     }
 }
 

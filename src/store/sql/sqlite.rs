@@ -109,7 +109,10 @@ impl Dialect for Sqlite {
     const ABOUT: &'static str = "SELECT 'SQLite ' || sqlite_version() AS name";
 
     fn migrator() -> Migrator {
-        super::dialect::migrations(&[(1, "first", include_str!("../../../migrations/sqlite/0001_first.sql"))])
+        super::dialect::migrations(&[
+            (1, "first", include_str!("../../../migrations/sqlite/0001_first.sql")),
+            (2, "runs", include_str!("../../../migrations/sqlite/0002_runs.sql")),
+        ])
     }
 
     async fn migrate(pool: &Pool<Self>) -> Result<()> {

@@ -10,11 +10,12 @@ use super::dialect::Dialect;
 use super::intake::count;
 use super::rows::{CountRow, DueRow, IdRow, LaneRow};
 use super::statement::{Rows, sql};
-use super::{Extent, SqlStore, each, timestamp};
+use super::{Extent, SqlStore, each, runs, timestamp};
 use crate::decide::breaker::{self, Allows};
 use crate::decide::rate;
 use crate::decide::settle::{Commit, Finish, LaneFact};
 use crate::model::lane::{Breaker, Bucket};
+use crate::model::run::Change;
 use crate::model::time::millis;
 use crate::model::{Ending, Job, JobId, JobState, Lane, Lease, Timestamp};
 use crate::store::error::{Error, Result};
@@ -177,7 +178,9 @@ impl<D: Dialect> Work for SqlStore<D> {
             let store = self.clone();
             async move {
                 let held = match D::RECORD {
-                    Some(text) if commits.iter().all(|c| c.lane_fact.is_none()) => store.record_alone(text, &commits).await?,
+                    Some(text) if commits.iter().all(|c| c.lane_fact.is_none() && c.change.is_none()) => {
+                        store.record_alone(text, &commits).await?
+                    }
                     _ => BTreeSet::new(),
                 };
                 if held.len() == commits.len() {
@@ -436,9 +439,49 @@ fn interrupted_rows(rows: &[&DueRow]) -> Rows {
 }
 
 async fn record<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, commits: &[Commit]) -> sqlx::Result<Vec<Result<()>>> {
+    let changes: Vec<&Change> = commits.iter().filter_map(|c| c.change.as_deref()).collect();
+    if changes.is_empty() {
+        return record_jobs::<D>(conn, store, commits).await;
+    }
+    // The runs first: what was decided on a run that has moved on changes nothing, its job included.
+    let standing = runs::lock::<D>(conn, &changes).await?;
+    let mut current = standing.current.iter();
+    let moved: Vec<bool> = commits.iter().map(|c| c.change.is_some() && current.next() == Some(&false)).collect();
+    let live: Vec<Commit> = commits.iter().zip(&moved).filter(|(_, moved)| !**moved).map(|(c, _)| c.clone()).collect();
+    let fenced = fence::<D>(conn, store, &live).await?;
+    let answers = record_rest::<D>(conn, store, &live, &fenced).await?;
+    let held = live.iter().filter(|c| fenced.contains(&c.lease.job.to_string()));
+    let changes: Vec<&Change> = held.filter_map(|c| c.change.as_deref()).collect();
+    runs::apply::<D>(conn, store, &changes, &standing).await?;
+    let mut answers = answers.into_iter();
+    let answer = |moved: &bool| if *moved { Err(Error::MovedOn) } else { answers.next().unwrap_or(Err(Error::LeaseLost)) };
+    Ok(moved.iter().map(answer).collect())
+}
+
+async fn record_jobs<D: Dialect>(
+    conn: &mut D::Connection,
+    store: &SqlStore<D>,
+    commits: &[Commit],
+) -> sqlx::Result<Vec<Result<()>>> {
+    let fenced = fence::<D>(conn, store, commits).await?;
+    record_rest::<D>(conn, store, commits, &fenced).await
+}
+
+/// Records what becomes of the jobs whose lease still holds, and answers which.
+async fn fence<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, commits: &[Commit]) -> sqlx::Result<BTreeSet<String>> {
     let clock = store.clock();
     let record = sql::<D>(RECORD).bind(clock).bind(clock).rows(record_rows(commits)).list(ids(commits));
-    let fenced: BTreeSet<String> = record.all::<IdRow>(conn).await?.into_iter().map(|r| r.id).collect();
+    Ok(record.all::<IdRow>(conn).await?.into_iter().map(|r| r.id).collect())
+}
+
+/// Attempts, totals and lanes of the same commits.
+async fn record_rest<D: Dialect>(
+    conn: &mut D::Connection,
+    store: &SqlStore<D>,
+    commits: &[Commit],
+    fenced: &BTreeSet<String>,
+) -> sqlx::Result<Vec<Result<()>>> {
+    let clock = store.clock();
     let holds = |commit: &Commit| fenced.contains(&commit.lease.job.to_string());
     let lost: Vec<Lease> = commits.iter().filter(|c| !holds(c)).map(|c| c.lease).collect();
     let recorded: BTreeSet<String> = match lost.is_empty() {
@@ -464,7 +507,8 @@ async fn record<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, commi
         i64::try_from(n).unwrap_or(i64::MAX)
     };
     let dead = ended(|f| matches!(f, Finish::Dead { .. }));
-    let mut counts = BTreeMap::from([("finished", ended(|f| matches!(f, Finish::Done)) + dead), ("dead", dead)]);
+    let mut counts =
+        BTreeMap::from([("finished", ended(|f| matches!(f, Finish::Done | Finish::Taken { .. })) + dead), ("dead", dead)]);
     count::<D>(conn, store.shard(), &mut counts).await?;
 
     let mut facts: BTreeMap<String, Vec<bool>> = BTreeMap::new();
@@ -504,7 +548,7 @@ fn ids(commits: &[Commit]) -> impl Iterator<Item = String> {
 
 fn record_rows(commits: &[Commit]) -> Rows {
     let state = |finish: &Finish| match finish {
-        Finish::Done => JobState::Done,
+        Finish::Done | Finish::Taken { .. } => JobState::Done,
         Finish::Retry { .. } | Finish::Released => JobState::Pending,
         Finish::Dead { .. } => JobState::Dead,
     };
@@ -512,9 +556,9 @@ fn record_rows(commits: &[Commit]) -> Rows {
         Finish::Retry { after, .. } => millis(*after),
         _ => 0,
     };
-    let ended = |finish: &Finish| matches!(finish, Finish::Done | Finish::Dead { .. }).then_some(0);
+    let ended = |finish: &Finish| matches!(finish, Finish::Done | Finish::Taken { .. } | Finish::Dead { .. }).then_some(0);
     let error = |finish: &Finish| match finish {
-        Finish::Retry { error, .. } | Finish::Dead { error } => Some(storable(error)),
+        Finish::Retry { error, .. } | Finish::Dead { error } | Finish::Taken { error } => Some(storable(error)),
         Finish::Done | Finish::Released => None,
     };
     Rows::default()

@@ -85,9 +85,10 @@ pub fn commit(job: &Job, finish: Finish) -> Commit {
     let (ending, fact) = match &finish {
         Finish::Done => (Some(Ending::Delivered), Some(LaneFact::Succeeded)),
         Finish::Released => (None, None),
-        Finish::Retry { .. } | Finish::Dead { .. } => (Some(Ending::Failed), Some(LaneFact::Failed)),
+        Finish::Retry { .. } | Finish::Dead { .. } | Finish::Taken { .. } => (Some(Ending::Failed), Some(LaneFact::Failed)),
     };
     Commit {
+        change: None,
         lease: job.lease(),
         lane: job.target.lane(),
         finish,

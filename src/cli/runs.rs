@@ -1,0 +1,134 @@
+//! `tidehook runs`, `tidehook run`: executions of workflows.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use http::{HeaderMap, Method};
+use serde_json::Value;
+
+use super::client::{Client, encode, query, value};
+use super::{Done, Global, print};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Runs {
+    /// List runs, newest first
+    List {
+        /// Only in this status: running, paused, completed, failed, cancelled
+        #[arg(short, long)]
+        status: Option<String>,
+        /// Only of this workflow
+        #[arg(short, long)]
+        workflow: Option<String>,
+        /// So many
+        #[arg(short, long, default_value_t = 20)]
+        limit: u32,
+    },
+    /// Show a run with its history
+    Show {
+        /// The run
+        run: String,
+    },
+    /// Call a run off
+    Cancel {
+        /// The run
+        run: String,
+    },
+    /// Take up a failed or cancelled run from the step where it stopped
+    Redrive {
+        /// The run
+        run: String,
+    },
+}
+
+/// Start a workflow by hand
+#[derive(Debug, Args)]
+pub(super) struct Start {
+    /// The workflow
+    workflow: String,
+    /// Read the payload from this file, `-` for standard input; an empty object when left out
+    #[arg(short, long, value_name = "FILE")]
+    payload: Option<PathBuf>,
+}
+
+pub(super) async fn run(verb: Runs, global: &Global) -> Done {
+    let client = Client::connect(global).await?;
+    let answer = match &verb {
+        Runs::List { status, workflow, limit } => {
+            let parameters = [
+                ("status", status.clone()),
+                ("workflow", workflow.clone()),
+                ("limit", Some(limit.to_string())),
+                ("order", Some("desc".to_owned())),
+            ];
+            client.get(&format!("/api/runs{}", query(&parameters))).await?
+        }
+        Runs::Show { run } => client.get(&format!("/api/runs/{}", encode(run))).await?,
+        Runs::Cancel { run } => client.post(&format!("/api/runs/{}/cancel", encode(run))).await?,
+        Runs::Redrive { run } => client.post(&format!("/api/runs/{}/redrive", encode(run))).await?,
+    };
+    if global.json {
+        print::json(&answer);
+        return Ok(());
+    }
+    match verb {
+        Runs::List { .. } => {
+            let columns = [
+                ("RUN", "id"),
+                ("WORKFLOW", "workflow"),
+                ("STATUS", "status"),
+                ("STEP", "current_step"),
+                ("CREATED", "created_at"),
+            ];
+            print::table(&answer["runs"], &columns, "There are no runs.");
+        }
+        Runs::Show { .. } => show(&answer),
+        Runs::Cancel { run } => print::note(&format!("{} is cancelled.", print::one_line(&run))),
+        Runs::Redrive { run } => print::note(&format!("{} is {}.", print::one_line(&run), text(&answer, "status"))),
+    }
+    Ok(())
+}
+
+pub(super) async fn start(start: Start, global: &Global) -> Done {
+    let payload = match &start.payload {
+        Some(path) if path.as_os_str() == "-" => {
+            let mut bytes = Vec::new();
+            std::io::stdin().read_to_end(&mut bytes).context("standard input cannot be read")?;
+            bytes
+        }
+        Some(path) => std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?,
+        None => b"{}".to_vec(),
+    };
+    let client = Client::connect(global).await?;
+    let path = format!("/api/workflows/{}/runs", encode(&start.workflow));
+    let answer = value(client.request(Method::POST, &path, HeaderMap::new(), payload).await?)?;
+    match global.json {
+        true => print::json(&answer),
+        false => print::line(&format!("run_{}", text(&answer, "run_id"))),
+    }
+    Ok(())
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or("-")
+}
+
+fn show(run: &Value) {
+    let step = run["current_step"].as_str().map_or(String::new(), |step| format!(" at {step}"));
+    print::line(&format!("run_{}  {}  {}{step}", text(run, "id"), text(run, "workflow"), text(run, "status")));
+    if let Some(why) = run["error"]["message"].as_str() {
+        print::line(&format!("  {}: {}", text(&run["error"], "class"), print::one_line(why)));
+    }
+    for entry in run["history"].as_array().into_iter().flatten() {
+        let step = entry["step"].as_str().and_then(|s| s.split_once('/')).map_or("", |(_, step)| step);
+        let data = match &entry["data"] {
+            Value::Object(fields) if !fields.is_empty() => print::one_line(&entry["data"].to_string()),
+            _ => String::new(),
+        };
+        print::line(format!("  {}  {:<18} {step:<24} {data}", text(entry, "at"), text(entry, "kind")).trim_end());
+    }
+    for open in run["open"].as_array().into_iter().flatten() {
+        print::line(&format!("  open: {} waits for {}", text(open, "step"), text(open, "waits_for")));
+    }
+}

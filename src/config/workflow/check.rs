@@ -1,0 +1,107 @@
+//! Names are unique, jumps lead somewhere, every step can be reached, calls lead to other workflows.
+
+use std::collections::BTreeSet;
+
+use super::super::problem::{Place, Problem, Problems, Severity, did_you_mean};
+use super::Workflow;
+use super::step::Draft;
+use crate::decide::workflow::steps::Kind;
+
+/// The steps of one list: a workflow's, or those inside a map.
+pub(super) fn check_steps(workflow: &str, drafts: &[Draft], problems: &mut Problems) {
+    let mut names = BTreeSet::new();
+    for draft in drafts {
+        let name = draft.step.name.as_str();
+        if !names.insert(name) {
+            let message = format!("workflow '{workflow}' has duplicate step name '{name}'");
+            problems.push(error("duplicate_name", draft.place, workflow, message, None));
+        }
+    }
+    for goto in drafts.iter().flat_map(Draft::gotos) {
+        if !names.contains(goto.to.value.as_str()) {
+            let message = format!("{} '{}' references nonexistent step", goto.what, goto.to.value);
+            let help = did_you_mean(&goto.to.value, names.iter().copied());
+            problems.push(error("unknown_step", goto.to.place, &goto.to.key, message, help));
+        }
+    }
+    unreachable(workflow, drafts, problems);
+    endless(workflow, drafts, problems);
+    for draft in drafts {
+        check_steps(workflow, &draft.inner, problems);
+    }
+}
+
+/// Where a step may lead, by index.
+fn leads(drafts: &[Draft], at: usize) -> Vec<usize> {
+    let draft = &drafts[at];
+    let mut to: Vec<usize> = draft.gotos().filter_map(|goto| drafts.iter().position(|d| d.step.name == goto.to.value)).collect();
+    if !draft.ends && !draft.jumps() && at + 1 < drafts.len() {
+        to.push(at + 1);
+    }
+    to
+}
+
+fn unreachable(workflow: &str, drafts: &[Draft], problems: &mut Problems) {
+    let mut reached = BTreeSet::new();
+    let mut open: Vec<usize> = if drafts.is_empty() { Vec::new() } else { vec![0] };
+    while let Some(at) = open.pop() {
+        if reached.insert(at) {
+            open.extend(leads(drafts, at));
+        }
+    }
+    for (at, draft) in drafts.iter().enumerate().filter(|(at, _)| !reached.contains(at)) {
+        let message = format!("workflow '{workflow}' step '{}' is never reached", drafts[at].step.name);
+        problems.push(Problem { severity: Severity::Warning, ..error("unreachable_step", draft.place, workflow, message, None) });
+    }
+}
+
+/// A circle of steps that take no time is an error: nothing would ever bring the run out of it but its limit.
+fn endless(workflow: &str, drafts: &[Draft], problems: &mut Problems) {
+    let takes_no_time = |at: usize| matches!(drafts[at].step.kind, Kind::Choice(_) | Kind::Set(_));
+    for (at, draft) in drafts.iter().enumerate().filter(|(at, _)| takes_no_time(*at)) {
+        let mut seen = BTreeSet::new();
+        let mut open: Vec<usize> = leads(drafts, at).into_iter().filter(|to| takes_no_time(*to)).collect();
+        while let Some(next) = open.pop() {
+            if next == at {
+                let message =
+                    format!("workflow '{workflow}' step '{}' leads back to itself without a call or a wait", draft.step.name);
+                let help = "put a `wait` or a call into the circle";
+                problems.push(error("endless_circle", draft.place, workflow, message, Some(help.to_owned())));
+                return;
+            }
+            if seen.insert(next) {
+                open.extend(leads(drafts, next).into_iter().filter(|to| takes_no_time(*to)));
+            }
+        }
+    }
+}
+
+fn error(code: &'static str, place: Place, key: &str, message: String, help: Option<String>) -> Problem {
+    Problem { severity: Severity::Error, code, place: Some(place), key: key.to_owned(), message, help }
+}
+
+/// Called workflows exist and are not their own caller; a called one that also listens is pointed out.
+pub(in crate::config) fn check_references(workflows: &[Workflow], problems: &mut Problems) {
+    let names: BTreeSet<&str> = workflows.iter().map(|w| w.name.as_str()).collect();
+    for workflow in workflows {
+        for (call, target) in &workflow.calls {
+            if target.value == workflow.name {
+                let message = format!("{call} cannot reference itself (recursive)");
+                problems.push(error("recursive_workflow", target.place, &target.key, message, None));
+            } else if !names.contains(target.value.as_str()) {
+                let message = format!("{call} references unknown workflow '{}'", target.value);
+                let help = did_you_mean(&target.value, names.iter().copied());
+                problems.push(error("unknown_workflow", target.place, &target.key, message, help));
+            }
+        }
+    }
+    let called: BTreeSet<&str> = workflows.iter().flat_map(|w| &w.calls).map(|(_, target)| target.value.as_str()).collect();
+    for workflow in workflows.iter().filter(|w| called.contains(w.name.as_str()) && w.source.is_some()) {
+        let message = format!("workflow '{}' is called by another one and also starts on events of its source", workflow.name);
+        let help = "write `callable: true` without a source if it should only be called";
+        problems.push(Problem {
+            severity: Severity::Warning,
+            ..error("called_and_listening", workflow.place, &format!("workflows.{}", workflow.name), message, Some(help.into()))
+        });
+    }
+}

@@ -1,0 +1,119 @@
+//! `workflows`: multi-step work, compiled into what the machine runs.
+//!
+//! - `step`: one step with its call, data flow and jumps
+//! - `check`: names are unique, jumps lead somewhere, every step can be reached
+
+mod check;
+mod step;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::Around;
+use super::handler::{read_filter, read_path, read_patterns, read_source};
+use super::problem::Place;
+use super::read::{Placed, Section};
+use crate::decide::filter::Filter;
+use crate::decide::pattern::Pattern;
+use crate::decide::workflow::Flow;
+use crate::decide::workflow::flow::Param;
+use crate::model::{LaneId, LaneSpec, Path, Target};
+
+pub(super) use check::check_references;
+
+/// Visits per run unless the workflow says otherwise.
+const VISITS_MAX: u32 = 1_000;
+
+/// A workflow.
+#[derive(Debug, Clone)]
+pub struct Workflow {
+    /// Its name.
+    pub name: String,
+    /// The source that starts it; `None` when it is only called.
+    pub source: Option<String>,
+    /// Which types start it; empty is all.
+    pub events: Vec<Pattern>,
+    /// Which payloads start it.
+    pub filter: Option<Filter>,
+    /// Under which key an event starts it once.
+    pub idempotency_key: Option<Path>,
+    /// What runs.
+    pub flow: Flow,
+    /// What was written, before variables were replaced: JSON. Its hash is the flow's.
+    pub definition: String,
+    /// The workflows it calls, and where that is written.
+    calls: Vec<(String, Placed<String>)>,
+    /// Where it stands.
+    pub place: Place,
+}
+
+impl Workflow {
+    /// How many steps it has.
+    pub fn steps(&self) -> usize {
+        self.flow.steps.len()
+    }
+
+    /// The lanes of its start and its steps.
+    pub fn lanes(&self) -> Vec<LaneSpec> {
+        let tenant = || format!("workflow:{}", self.name);
+        let start = LaneSpec { id: Target::Workflow(self.name.clone()).lane(), tenant: tenant(), rate: None };
+        let steps =
+            self.flow.places().into_iter().map(|place| LaneSpec { id: LaneId::step(&place), tenant: tenant(), rate: None });
+        std::iter::once(start).chain(steps).collect()
+    }
+
+    pub(super) fn read(name: &str, mut s: Section<'_>, around: &Around<'_>) -> Option<Self> {
+        let callable = s.bool("callable").unwrap_or(false);
+        if name.contains('/') {
+            s.error("bad_name", "", format!("workflow name '{name}' must not contain '/'"));
+        }
+        let source = match callable && !s.has("source") {
+            true => None,
+            false => read_source(&mut s, &format!("workflow '{name}'"), around),
+        };
+        let timeout = s.duration("timeout");
+        let params = s.items("params", |_, p| read_param(name, p));
+        let events = read_patterns(&mut s, around.compat);
+        let filter = read_filter(&mut s, "filter", around.compat);
+        let idempotency_key = read_path(&mut s, "idempotency_key");
+        let visits_max = s.number32("max_steps").unwrap_or(VISITS_MAX);
+        let drafts = s.items("steps", |at, inner| Some(step::Draft::read(name, at, inner, around)));
+        if drafts.is_empty() {
+            s.error("missing_key", "steps", format!("workflow '{name}' has no steps"));
+        }
+        let place = s.place();
+        check::check_steps(name, &drafts, s.problems());
+        s.finish();
+        let calls = drafts.iter().flat_map(step::Draft::calls).collect();
+        let flow = Flow {
+            name: name.to_owned(),
+            hash: String::new(),
+            timeout,
+            params,
+            steps: step::resolve(drafts),
+            visits_max,
+            bare_errors: around.compat.qhook_catch_payload,
+        };
+        let name = name.to_owned();
+        let definition = String::new();
+        Some(Self { name, source, events, filter, idempotency_key, flow, definition, calls, place })
+    }
+
+    /// Says what was written, before variables were replaced.
+    pub(super) fn set_definition(&mut self, written: &Value) {
+        self.definition = written.to_string();
+        self.flow.hash = hex::encode(Sha256::digest(self.definition.as_bytes()));
+    }
+}
+
+fn read_param(workflow: &str, mut s: Section<'_>) -> Option<Param> {
+    const KINDS: [&str; 5] = ["string", "number", "boolean", "object", "array"];
+    let name = s.required_text("name")?;
+    let kind = s.text("type").unwrap_or_else(|| "string".to_owned());
+    if !KINDS.contains(&kind.as_str()) {
+        s.error("unknown_word", "type", format!("workflow '{workflow}' param '{name}' has invalid type '{kind}'"));
+    }
+    let required = s.bool("required").unwrap_or(true);
+    s.finish();
+    Some(Param { name, kind, required })
+}

@@ -1,0 +1,21 @@
+//! The workflow machine: a run and a fact into the run after it, and what it asks for. Pure: time, ids and tokens
+//! come in; nothing is sent here, and a repeated fact changes nothing.
+//!
+//! - [`flow`]: a definition, compiled; [`fact`]: what can happen to a run
+//! - [`machine`]: start and advance; [`walk`]: from step to step
+//! - [`steps`]: one file per step type: what it asks for when it is entered, and what it makes of a fact
+//! - [`data`]: input, result path, output; [`catch`]: failures and where they go
+
+pub mod catch;
+pub mod data;
+pub mod fact;
+pub mod flow;
+pub mod machine;
+pub mod steps;
+#[cfg(test)]
+mod tests;
+pub mod walk;
+
+pub use fact::Fact;
+pub use flow::{Flow, Step};
+pub use machine::{Draw, Here, advance, start};

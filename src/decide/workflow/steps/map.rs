@@ -1,0 +1,107 @@
+//! `map`: the same steps for each item of a list; results stand in the order of the items.
+
+use serde_json::{Value, json};
+
+use super::super::catch::error;
+use super::super::data::View;
+use super::super::flow::Step;
+use super::super::walk::Walk;
+use super::{Entered, Heard};
+use crate::decide::template::Template;
+use crate::model::run::{Phase, RunError};
+use crate::model::{Path, Payload};
+
+/// No map has more items.
+pub const ITEMS_MAX: usize = 1_000;
+
+/// Where the items are.
+#[derive(Debug, Clone)]
+pub enum Items {
+    /// At a path of the payload.
+    Path(Path),
+    /// In what a template comes to.
+    Template(Template),
+}
+
+/// A map.
+#[derive(Debug, Clone)]
+pub struct Map {
+    /// Where the items are.
+    pub items: Items,
+    /// The steps for each of them.
+    pub steps: Vec<Step>,
+    /// How many items at once; `None` is all of them.
+    pub concurrency: Option<usize>,
+    /// How many items may fail.
+    pub tolerated: u32,
+    /// A failed item leaves its error in its place.
+    pub collects: bool,
+}
+
+impl Map {
+    pub(super) fn enter(&self, walk: &mut Walk<'_>, seq: u32, step: &Step) -> Result<Entered, RunError> {
+        let Some(visit) = walk.change.run.state.visits.get(&seq).cloned() else { return Ok(Entered::Skipped) };
+        let found = match &self.items {
+            Items::Path(path) => visit.payload.json().and_then(|payload| path.one(payload)).map(|found| found.into_owned()),
+            Items::Template(template) => {
+                let extra = walk.extra(&visit);
+                let view = View::new(&walk.change.run, seq, &step.name, &visit.payload, visit.entered_at, &extra);
+                view.render(template)?.map(Payload::into_value)
+            }
+        };
+        let Some(Value::Array(items)) = found else {
+            return Err(error("bad_items", format!("step '{}': there is no array of items", step.name)));
+        };
+        if items.len() > ITEMS_MAX {
+            let message = format!("step '{}' has {} items, at most {ITEMS_MAX} are allowed", step.name, items.len());
+            return Err(error("map_too_large", message));
+        }
+        if items.is_empty() {
+            return Ok(Entered::Done(Payload::Json(json!([]))));
+        }
+        let count = items.len();
+        let next = self.concurrency.unwrap_or(count).clamp(1, count);
+        for (place, item) in items.iter().take(next).enumerate() {
+            let mut at = visit.at.clone();
+            at.push(0);
+            walk.enter(at, Some((seq, place)), Payload::Json(item.clone()));
+        }
+        Ok(Entered::Waits(Phase::Inside { results: vec![None; count], open: count, next, failed: 0, items }))
+    }
+
+    pub(super) fn inside(
+        &self,
+        walk: &mut Walk<'_>,
+        container: u32,
+        place: usize,
+        result: Result<Payload, RunError>,
+    ) -> Result<Heard, RunError> {
+        let gone = || error("unknown_step", "the container's places are gone");
+        let visit = walk.visit(container).ok_or_else(gone)?;
+        let mut at = visit.at.clone();
+        let Phase::Inside { results, open, next, failed, items } = &mut visit.phase else { return Err(gone()) };
+        let value = match result {
+            Ok(payload) => payload.json().cloned().unwrap_or(Value::Null),
+            Err(why) if self.collects || *failed < self.tolerated => {
+                *failed += 1;
+                json!({ "error": why.message, "error_type": why.class, "status": why.status })
+            }
+            Err(why) => return Err(why),
+        };
+        if let Some(slot) = results.get_mut(place).filter(|slot| slot.is_none()) {
+            *slot = Some(value);
+            *open -= 1;
+        }
+        if *open == 0 {
+            let values = results.iter().map(|slot| slot.clone().unwrap_or(Value::Null)).collect();
+            return Ok(Heard::Done(Payload::Json(Value::Array(values)), None));
+        }
+        if let Some(item) = items.get(*next).cloned() {
+            let place = *next;
+            *next += 1;
+            at.push(0);
+            walk.enter(at, Some((container, place)), Payload::Json(item));
+        }
+        Ok(Heard::Waits)
+    }
+}

@@ -1,0 +1,229 @@
+//! Runs: what a job's outcome means for its run, and the change that it makes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ulid::Ulid;
+
+use super::flows::NoFlow;
+use super::{Engine, execute::Ran};
+use crate::decide::settle::{Commit, Finish};
+use crate::decide::workflow::catch::{self, of_failure};
+use crate::decide::workflow::machine::Birth;
+use crate::decide::workflow::{Draw, Fact, Flow, Here, advance, start};
+use crate::model::job::Visiting;
+use crate::model::run::{Change, Due, Phase, RunError, Start};
+use crate::model::{Cut, Event, Failure, Job, Outcome, Payload, Run, RunId, RunStatus, Target, Timestamp};
+use crate::observe::metrics;
+use crate::store::{Claimed, Error};
+
+/// Ids and tokens for the machine.
+pub(super) struct Drawn<'a>(pub(super) &'a Engine);
+
+impl Draw for Drawn<'_> {
+    fn id(&self) -> Ulid {
+        self.0.0.parts.ids.next()
+    }
+
+    fn token(&self) -> String {
+        data_encoding::BASE32_NOPAD.encode(&self.0.0.parts.chance.bytes())
+    }
+}
+
+/// Why there is no change.
+pub(super) enum NoChange {
+    /// The store does not answer.
+    Store(Error),
+    /// The run cannot go on for now.
+    Parked(String),
+}
+
+impl From<Error> for NoChange {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<NoFlow> for NoChange {
+    fn from(none: NoFlow) -> Self {
+        match none {
+            NoFlow::Store(error) => Self::Store(error),
+            NoFlow::Unusable(why) => Self::Parked(why),
+        }
+    }
+}
+
+impl Engine {
+    /// What the end of a job changes of its run; `None` when it changes nothing.
+    pub(super) async fn change_of(
+        &self,
+        claimed: &Claimed,
+        event: &Event,
+        ran: &Ran,
+        commit: &Commit,
+    ) -> Result<Option<Change>, NoChange> {
+        let job = &claimed.job;
+        let change = match &job.target {
+            Target::Handler(_) => None,
+            Target::Workflow(name) => Some(self.start_of(name, job, event, claimed.now)?),
+            Target::Step(visiting) | Target::Timer(visiting) => self.next_of(visiting, job, ran, commit, claimed.now).await?,
+        };
+        match change {
+            Some(change) => self.with_children(change, claimed.now).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn start_of(&self, name: &str, job: &Job, event: &Event, now: Timestamp) -> Result<Change, NoChange> {
+        let gone = || NoChange::Parked(format!("the configuration has no workflow `{name}`"));
+        let workflow = self.config().workflow(name).ok_or_else(gone)?;
+        let input = Payload::of(event.body.bytes());
+        let birth = Birth { id: RunId::of(job.id), event: event.id, input, parent: None, depth: 0 };
+        metrics::run(name, "started");
+        Ok(start(birth, &Here { flow: &workflow.flow, now, draw: &Drawn(self) }))
+    }
+
+    async fn next_of(
+        &self,
+        visiting: &Visiting,
+        job: &Job,
+        ran: &Ran,
+        commit: &Commit,
+        now: Timestamp,
+    ) -> Result<Option<Change>, NoChange> {
+        let Some(run) = self.store().run(visiting.run).await? else { return Ok(None) };
+        if run.status.is_closed() {
+            return Ok(None);
+        }
+        let flow = self.flow(&run.definition).await?;
+        let Some(fact) = self.fact(&run, visiting, job, ran, commit).await? else { return Ok(None) };
+        Ok(advance(&run, &fact, &Here { flow: &flow, now, draw: &Drawn(self) }))
+    }
+
+    /// What the end of a job tells its run.
+    async fn fact(
+        &self,
+        run: &Run,
+        visiting: &Visiting,
+        job: &Job,
+        ran: &Ran,
+        commit: &Commit,
+    ) -> Result<Option<Fact>, NoChange> {
+        let visit = visiting.visit;
+        if let Target::Timer(_) = job.target {
+            if visit == 0 && run.state.deadline != Some(job.id) {
+                // The parent has ended: its child goes with it.
+                let parent = match run.parent {
+                    Some((parent, _)) => self.store().run(parent).await?,
+                    None => None,
+                };
+                return Ok(parent.is_some_and(|parent| parent.status.is_closed()).then_some(Fact::Cancelled));
+            }
+            return match run.state.visits.get(&visit).map(|v| &v.phase) {
+                Some(Phase::Child { run: child }) => self.child_fact(*child, visit).await,
+                _ => Ok(Some(Fact::Elapsed { visit, job: job.id })),
+            };
+        }
+        Ok(match (&commit.finish, &ran.outcome) {
+            (Finish::Done, Outcome::Answered(response)) => Some(match response.cut {
+                Some(Cut::AtCap) => Fact::Failed {
+                    visit,
+                    job: job.id,
+                    error: RunError {
+                        status: Some(response.status),
+                        attempts: commit.sent,
+                        job: Some(job.id.to_string()),
+                        ..catch::error("response_too_large", "the response is larger than is read")
+                    },
+                },
+                _ => Fact::Answered { visit, job: job.id, status: response.status, body: Payload::of(&response.body) },
+            }),
+            (Finish::Dead { .. } | Finish::Taken { .. }, outcome) => {
+                let failure = match outcome {
+                    Outcome::Answered(response) => Failure::Status(response.status),
+                    Outcome::Failed(failure) => failure.clone(),
+                    Outcome::Postponed | Outcome::Elapsed | Outcome::Parked(_) => return Ok(None),
+                };
+                Some(Fact::Failed { visit, job: job.id, error: of_failure(&failure, job.id, commit.sent) })
+            }
+            _ => None,
+        })
+    }
+
+    async fn child_fact(&self, child: RunId, visit: u32) -> Result<Option<Fact>, NoChange> {
+        let Some(child) = self.store().run(child).await? else { return Ok(None) };
+        let cancelled = || catch::error("cancelled", "the called run was called off");
+        let result = match child.status {
+            RunStatus::Completed => Ok(child.state.output.unwrap_or(Payload::Json(serde_json::Value::Null))),
+            RunStatus::Failed | RunStatus::Cancelled => Err(child.error.unwrap_or_else(cancelled)),
+            RunStatus::Running | RunStatus::Paused => return Ok(None),
+        };
+        Ok(Some(Fact::ChildEnded { visit, result }))
+    }
+
+    /// Makes the runs that a change asks for. One that cannot be made is told to its parent at once.
+    pub(super) async fn with_children(&self, mut change: Change, now: Timestamp) -> Result<Change, NoChange> {
+        let mut asked: Vec<(Start, u32)> = change.starts.drain(..).map(|start| (start, change.run.state.depth + 1)).collect();
+        while let Some((Start { run, visit, workflow, input }, depth)) = asked.pop() {
+            let Some(workflow) = self.config().workflow(&workflow) else {
+                let error = catch::error("workflow_failed", format!("the configuration has no workflow `{workflow}`"));
+                let flow = self.flow(&change.run.definition).await?;
+                change = self.told(change, &Fact::ChildEnded { visit, result: Err(error) }, &flow, now);
+                asked.extend(change.starts.drain(..).map(|start| (start, depth)));
+                continue;
+            };
+            let birth = Birth { id: run, event: change.run.event, input, parent: Some((change.run.id, visit)), depth };
+            let mut child = start(birth, &Here { flow: &workflow.flow, now, draw: &Drawn(self) });
+            metrics::run(&workflow.name, "started");
+            // A child that starts children of its own does so by itself, one level at a time.
+            child = Box::pin(self.with_children(child, now)).await?;
+            change.children.push(child);
+        }
+        Ok(change)
+    }
+
+    /// A further fact on top of a change that is not committed yet.
+    fn told(&self, change: Change, fact: &Fact, flow: &Arc<Flow>, now: Timestamp) -> Change {
+        let Some(next) = advance(&change.run, fact, &Here { flow, now, draw: &Drawn(self) }) else { return change };
+        let unstored = |id: &crate::model::JobId| change.jobs.iter().any(|job| job.id == *id);
+        let moot: Vec<_> = next.moot.iter().copied().filter(|id| !unstored(id)).collect();
+        let jobs = change.jobs.iter().filter(|job| !next.moot.contains(&job.id)).cloned().chain(next.jobs).collect();
+        Change {
+            run: next.run,
+            is_new: change.is_new,
+            jobs,
+            moot: change.moot.into_iter().chain(moot).collect(),
+            notes: change.notes.into_iter().chain(next.notes).collect(),
+            tokens: change.tokens.into_iter().chain(next.tokens).collect(),
+            spent: change.spent.or(next.spent),
+            starts: next.starts,
+            children: change.children,
+        }
+    }
+
+    /// After a change was committed: wakes who can go on, and tells what ended.
+    pub(super) fn after_change(&self, change: &Change) {
+        let all = std::iter::once(change).chain(&change.children);
+        for change in all {
+            for job in &change.jobs {
+                match job.due {
+                    Due::After(delay) if delay.is_zero() => {
+                        self.0.follows.store(true, Ordering::Release);
+                        self.0.parts.wake.wake();
+                    }
+                    Due::After(delay) => self.0.parts.wake.wake_after(delay),
+                    Due::At(at) => self.0.parts.wake.wake_after(at.since(self.clock().now())),
+                }
+            }
+            if change.run.status.is_closed() {
+                let (run, workflow) = (change.run.id, &change.run.workflow);
+                metrics::run(workflow, change.run.status.word());
+                let error = change.run.error.as_ref().map_or("", |error| error.message.as_str());
+                match change.run.status {
+                    RunStatus::Failed => tracing::warn!(%run, workflow, error, "A run has failed."),
+                    status => tracing::info!(%run, workflow, %status, "A run has ended."),
+                }
+            }
+        }
+    }
+}

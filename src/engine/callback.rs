@@ -1,0 +1,102 @@
+//! An outside answer to a waiting step: consumed exactly once, by whoever proves the token.
+
+use sha2::{Digest, Sha256};
+
+use super::Engine;
+use super::advance::{Drawn, NoChange};
+use super::operate::NotDone;
+use crate::decide::workflow::steps::callback::hash;
+use crate::decide::workflow::{Fact, Here, advance};
+use crate::model::run::Token;
+use crate::model::{Payload, RunId};
+use crate::store::Error;
+
+/// Tokens are 256 bits in base32.
+const TOKEN_CHARS: usize = 52;
+
+/// What a caller says.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// It is done; the body is the step's response.
+    Done(Vec<u8>),
+    /// It failed: a sentence.
+    Failed(String),
+}
+
+/// What became of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answered {
+    /// The run.
+    pub run: RunId,
+    /// The same answer had been given before.
+    pub duplicate: bool,
+}
+
+/// Why an answer is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotAnswered {
+    /// No such token.
+    Unknown,
+    /// Another answer was given before.
+    Conflict,
+    /// The step waits no longer.
+    Gone,
+    /// Something else.
+    NotDone(NotDone),
+}
+
+impl Answer {
+    fn fingerprint(&self) -> String {
+        let (word, bytes) = match self {
+            Self::Done(body) => ("done:", body.as_slice()),
+            Self::Failed(why) => ("failed:", why.as_bytes()),
+        };
+        hex::encode(Sha256::digest([word.as_bytes(), bytes].concat()))
+    }
+}
+
+impl Engine {
+    /// Takes an answer to the step that a token belongs to.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub async fn answer(&self, token: &str, answer: &Answer) -> Result<Answered, NotAnswered> {
+        if token.len() != TOKEN_CHARS || !token.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return Err(NotAnswered::Unknown);
+        }
+        let store_failed = |error| NotAnswered::NotDone(NotDone::from(error));
+        let (hash, fingerprint) = (hash(token), answer.fingerprint());
+        loop {
+            let found = self.health().learn(self.store().token(&hash).await).map_err(store_failed)?;
+            let Some(found) = found else { return Err(NotAnswered::Unknown) };
+            match &found.answer {
+                Some(before) if *before == fingerprint => return Ok(Answered { run: found.run, duplicate: true }),
+                Some(_) => return Err(NotAnswered::Conflict),
+                None => {}
+            }
+            let Some(run) = self.store().run(found.run).await.map_err(store_failed)? else { return Err(NotAnswered::Unknown) };
+            let flow = self.flow(&run.definition).await.map_err(|e| NotAnswered::NotDone(NoChange::from(e).into()))?;
+            let said = match answer {
+                Answer::Done(body) => Ok(Payload::of(body)),
+                Answer::Failed(why) => Err(why.clone()),
+            };
+            let now = self.store().now().await.map_err(store_failed)?;
+            let fact = Fact::CalledBack { visit: found.visit, answer: said };
+            let Some(mut change) = advance(&run, &fact, &Here { flow: &flow, now, draw: &Drawn(self) }) else {
+                // Someone else's answer may have come between the two looks.
+                let again = self.store().token(&hash).await.map_err(store_failed)?;
+                if again.is_some_and(|token| token.answer.is_some()) {
+                    continue;
+                }
+                return Err(NotAnswered::Gone);
+            };
+            change.spent = Some(Token { answer: Some(fingerprint.clone()), ..found.clone() });
+            match self.make(change, now).await {
+                Ok(()) => return Ok(Answered { run: found.run, duplicate: false }),
+                // Someone else was first, or the run went on: look again.
+                Err(NotDone::Store(Error::MovedOn)) => {}
+                Err(error) => return Err(NotAnswered::NotDone(error)),
+            }
+        }
+    }
+}

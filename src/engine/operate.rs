@@ -1,0 +1,117 @@
+//! What people do to runs: start one by hand, call one off, take one up again.
+
+use super::Engine;
+use super::accept::{NotAccepted, Receipt};
+use super::advance::{Drawn, NoChange};
+use crate::decide::plan::Plan;
+use crate::decide::workflow::machine::redrive;
+use crate::decide::workflow::{Fact, Here, advance};
+use crate::model::event::Body;
+use crate::model::job::NewJob;
+use crate::model::run::Change;
+use crate::model::{Inbound, JobId, Run, RunId, Target, Timestamp};
+use crate::store::Error;
+
+/// The source of events that start a run by hand.
+pub const BY_HAND: &str = "by-hand";
+
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotDone {
+    /// There is no such thing.
+    Missing,
+    /// It cannot be done to it as it is: a sentence.
+    Refused(String),
+    /// The store did not take it.
+    Store(Error),
+}
+
+impl From<Error> for NotDone {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<NoChange> for NotDone {
+    fn from(none: NoChange) -> Self {
+        match none {
+            NoChange::Store(error) => Self::Store(error),
+            NoChange::Parked(why) => Self::Refused(why),
+        }
+    }
+}
+
+impl Engine {
+    /// Starts a run by hand. The answer names the run, which exists a moment later.
+    ///
+    /// # Errors
+    /// Why not: no such workflow, or the event cannot be accepted.
+    pub async fn start_run(&self, workflow: &str, payload: Vec<u8>) -> Result<(Receipt, RunId), Result<NotAccepted, NotDone>> {
+        if self.config().workflow(workflow).is_none() {
+            return Err(Err(NotDone::Missing));
+        }
+        let inbound = Inbound {
+            source: BY_HAND.to_owned(),
+            kind: workflow.to_owned(),
+            aliases: Vec::new(),
+            headers: Vec::new(),
+            body: Body::new(payload),
+            dedupe_key: None,
+            idempotency_key: None,
+        };
+        let id = JobId::next(&*self.0.parts.ids);
+        let job = NewJob { id, target: Target::Workflow(workflow.to_owned()), key: None, start: false };
+        let plan = Plan { jobs: vec![job], misses: Vec::new() };
+        let receipt = self.accept_planned(inbound, plan).await.map_err(Ok)?;
+        Ok((receipt, RunId::of(id)))
+    }
+
+    /// Calls a run off. Nothing of it is sent any more; what is under way ends without effect.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn cancel_run(&self, id: RunId) -> Result<Run, NotDone> {
+        self.operate(id, |run, here| {
+            let closed = || format!("only an open run can be cancelled; this one is {}", run.status);
+            advance(run, &Fact::Cancelled, here).ok_or_else(closed)
+        })
+        .await
+    }
+
+    /// Takes up a run that failed or was called off, from the step where it stopped.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn redrive_run(&self, id: RunId) -> Result<Run, NotDone> {
+        self.operate(id, redrive).await
+    }
+
+    async fn operate(&self, id: RunId, decide: impl Fn(&Run, &Here<'_>) -> Result<Change, String>) -> Result<Run, NotDone> {
+        loop {
+            let run = self.store().run(id).await?.ok_or(NotDone::Missing)?;
+            let flow = self.flow(&run.definition).await.map_err(|e| NotDone::from(NoChange::from(e)))?;
+            let now = self.store().now().await?;
+            let change = decide(&run, &Here { flow: &flow, now, draw: &Drawn(self) }).map_err(NotDone::Refused)?;
+            match self.make(change, now).await {
+                // Someone else changed it meanwhile: decide again.
+                Err(NotDone::Store(Error::MovedOn)) => {}
+                Err(error) => return Err(error),
+                Ok(()) => return self.store().run(id).await?.ok_or(NotDone::Missing),
+            }
+        }
+    }
+
+    /// Makes a change that no job causes.
+    pub(super) async fn make(&self, change: Change, now: Timestamp) -> Result<(), NotDone> {
+        let change = self.with_children(change, now).await?;
+        let answers = self.health().learn(self.store().change(std::slice::from_ref(&change)).await)?;
+        match answers.into_iter().next() {
+            Some(Ok(())) => {
+                self.after_change(&change);
+                Ok(())
+            }
+            Some(Err(error)) => Err(NotDone::Store(error)),
+            None => Err(NotDone::Store(Error::Corrupt("the store gave no answer".to_owned()))),
+        }
+    }
+}

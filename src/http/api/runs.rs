@@ -1,0 +1,125 @@
+//! `/api/runs`: executions of workflows.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{RawQuery, Request, State as Extract};
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use super::page::{Query, and_one, has_more};
+use super::{Allowed, State};
+use crate::engine::Engine;
+use crate::http::body;
+use crate::http::error::Refusal;
+use crate::http::path::Path;
+use crate::model::run::{Entry, Phase};
+use crate::model::{EventId, Run, RunId};
+use crate::store::{Page, RunFilter};
+
+/// So many runs of one event are shown.
+const OF_EVENT: Page = Page { limit: 100, newest_first: false };
+
+/// A run as lists show it.
+pub fn summary(run: &Run) -> Value {
+    json!({
+        "id": run.id.to_string(), "workflow": run.workflow, "status": run.status.word(), "event_id": run.event.to_string(),
+        "current_step": current(run), "error": run.error, "parent": run.parent.map(|(id, _)| id.to_string()),
+        "redrives": run.state.redrives, "created_at": run.created_at.to_string(),
+        "completed_at": run.finished_at.map(|at| at.to_string()),
+    })
+}
+
+/// The step that is open, or the one at which it failed.
+fn current(run: &Run) -> Option<&str> {
+    let open = run.state.visits.values().next_back().map(|visit| visit.step.as_str());
+    open.or_else(|| run.error.as_ref().and_then(|error| error.step.as_deref()))
+}
+
+/// The runs of an event.
+pub async fn of_event(engine: &Engine, event: EventId) -> Result<Vec<Run>, Refusal> {
+    let filter = RunFilter { event: Some(event), ..RunFilter::default() };
+    Ok(engine.store().runs(&filter, OF_EVENT).await?)
+}
+
+/// `GET /api/runs`
+pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Value>, Refusal> {
+    let query = Query::read(query, &["status", "workflow", "event", "limit", "after", "order"])?;
+    let page = query.page()?;
+    let filter = RunFilter {
+        workflow: query.text("workflow").map(str::to_owned),
+        status: query.parsed("status", "running, paused, completed, failed or cancelled", |t| t.parse().ok())?,
+        event: query.parsed("event", "an event id", |t| t.parse().ok())?,
+        after: query.parsed("after", "a run id", |t| t.parse().ok())?,
+    };
+    let mut runs = engine.store().runs(&filter, and_one(page)).await?;
+    let has_more = has_more(&mut runs, page);
+    Ok(Json(json!({ "runs": runs.iter().map(summary).collect::<Vec<_>>(), "has_more": has_more })))
+}
+
+fn read_id(id: &str) -> Result<RunId, Refusal> {
+    id.parse().map_err(|_| Refusal::not_found("run not found"))
+}
+
+/// `GET /api/runs/{id}`: a run with what is open and its history.
+pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    let id = read_id(&id)?;
+    let run = engine.store().run(id).await?.ok_or_else(|| Refusal::not_found("run not found"))?;
+    let history = engine.store().history(id).await?;
+    let mut shown = summary(&run);
+    shown["input"] = run.state.input.clone().into_value();
+    shown["output"] = json!(run.state.output.clone().map(crate::model::Payload::into_value));
+    shown["open"] = run
+        .state
+        .visits
+        .iter()
+        .map(|(seq, visit)| json!({ "visit": seq, "step": visit.step, "waits_for": word(&visit.phase) }))
+        .collect();
+    shown["history"] = history.iter().map(entry).collect();
+    Ok(Json(shown))
+}
+
+fn word(phase: &Phase) -> &'static str {
+    match phase {
+        Phase::Call { .. } => "call",
+        Phase::Time => "time",
+        Phase::Answer => "callback",
+        Phase::Child { .. } => "workflow",
+        Phase::Inside { .. } => "steps inside",
+    }
+}
+
+fn entry(entry: &Entry) -> Value {
+    json!({ "seq": entry.seq, "at": entry.at.to_string(), "kind": entry.kind, "step": entry.step, "visit": entry.visit, "data": entry.data })
+}
+
+/// `POST /api/runs/{id}/cancel`
+pub async fn cancel(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    Ok(Json(summary(&engine.cancel_run(read_id(&id)?).await?)))
+}
+
+/// `POST /api/runs/{id}/redrive`: from the step where it stopped.
+pub async fn redrive(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    Ok(Json(summary(&engine.redrive_run(read_id(&id)?).await?)))
+}
+
+/// `POST /api/workflows/{name}/runs`: starts a run with the body as its payload.
+pub async fn start(
+    Extract(state): Extract<Arc<State>>,
+    Allowed(engine): Allowed,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<(StatusCode, Json<Value>), Refusal> {
+    let bytes_max = engine.config().server.body_bytes_max;
+    body::judge(request.headers(), bytes_max)?;
+    let bytes = {
+        let _reading = state.place(&state.reading)?;
+        body::read(request.into_body(), bytes_max).await?
+    };
+    let started = engine.start_run(&name, bytes.to_vec()).await;
+    let (receipt, run) = started.map_err(|why| match why {
+        Ok(not_accepted) => Refusal::from(not_accepted),
+        Err(not_done) => not_done.into(),
+    })?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "run_id": run.to_string(), "event_id": receipt.event.to_string() }))))
+}

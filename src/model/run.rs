@@ -1,0 +1,378 @@
+//! A run: one execution of one workflow definition, as a value. The machine in `decide::workflow` moves it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::id::{EventId, JobId, RunId};
+use super::job::Target;
+use super::time::Timestamp;
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunStatus {
+    /// It goes on, or waits for something.
+    Running,
+    /// Held by a person: nothing is sent, due times are kept.
+    Paused,
+    /// It came to its end.
+    Completed,
+    /// It stopped at a failure nobody caught, or at its deadline.
+    Failed,
+    /// Called off by a person.
+    Cancelled,
+}
+
+impl RunStatus {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Running, Self::Paused, Self::Completed, Self::Failed, Self::Cancelled];
+
+    /// The stored word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether nothing further happens by itself.
+    pub fn is_closed(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+impl fmt::Display for RunStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl FromStr for RunStatus {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|s| s.word() == text).ok_or_else(|| format!("unknown run status `{text}`"))
+    }
+}
+
+/// What flows from step to step: JSON, or text that is none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Payload {
+    /// JSON.
+    Json(Value),
+    /// Anything else.
+    Text(String),
+}
+
+impl Payload {
+    /// Reads a body: JSON if it is JSON, an empty one is `null`, text otherwise.
+    pub fn of(bytes: &[u8]) -> Self {
+        if bytes.is_empty() {
+            return Self::Json(Value::Null);
+        }
+        match serde_json::from_slice(bytes) {
+            Ok(value) => Self::Json(value),
+            Err(_) => Self::Text(String::from_utf8_lossy(bytes).into_owned()),
+        }
+    }
+
+    /// The JSON value, if it is one.
+    pub fn json(&self) -> Option<&Value> {
+        match self {
+            Self::Json(value) => Some(value),
+            Self::Text(_) => None,
+        }
+    }
+
+    /// As a JSON value: text becomes a string.
+    pub fn into_value(self) -> Value {
+        match self {
+            Self::Json(value) => value,
+            Self::Text(text) => Value::String(text),
+        }
+    }
+
+    /// As it is sent.
+    pub fn to_body(&self) -> String {
+        match self {
+            Self::Json(value) => value.to_string(),
+            Self::Text(text) => text.clone(),
+        }
+    }
+}
+
+/// Why a step or a run failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunError {
+    /// The error class: a stable word, as `catch` names it.
+    pub class: String,
+    /// For people.
+    pub message: String,
+    /// The step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// The response status, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// The job that failed, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// How often it was tried.
+    #[serde(default)]
+    pub attempts: u32,
+}
+
+/// One execution of one workflow definition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// The workflow's name.
+    pub workflow: String,
+    /// The hash of the definition it is pinned to.
+    pub definition: String,
+    /// The event that started it, or started its topmost parent.
+    pub event: EventId,
+    /// The run and visit that wait for it.
+    pub parent: Option<(RunId, u32)>,
+    /// Where it stands.
+    pub status: RunStatus,
+    /// Why it failed.
+    pub error: Option<RunError>,
+    /// How often it changed: the fence between two who change it.
+    pub version: i64,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// Everything else, as the machine sees it.
+    pub state: RunState,
+}
+
+/// What the machine remembers of a run. Stored as JSON.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunState {
+    /// What it started with.
+    pub input: Payload,
+    /// Open visits by number.
+    pub visits: BTreeMap<u32, Visit>,
+    /// How many visits there were.
+    pub visited: u32,
+    /// What finished steps left, by name: their latest visit.
+    #[serde(default)]
+    pub steps: BTreeMap<String, Done>,
+    /// The last value stored under each root by a `result_path`: templates fall back to it.
+    #[serde(default)]
+    pub kept: Map<String, Value>,
+    /// Assigned variables.
+    #[serde(default)]
+    pub vars: Map<String, Value>,
+    /// What it came to.
+    #[serde(default)]
+    pub output: Option<Payload>,
+    /// The job of the run's deadline.
+    #[serde(default)]
+    pub deadline: Option<JobId>,
+    /// When that is, about: an attempt that could not end before it is not made.
+    #[serde(default)]
+    pub deadline_at: Option<Timestamp>,
+    /// How deep it is nested below a topmost run.
+    #[serde(default)]
+    pub depth: u32,
+    /// Where a run that did not complete stood: a redrive goes on from here.
+    #[serde(default)]
+    pub stopped: Option<Stopped>,
+    /// How often it was redriven.
+    #[serde(default)]
+    pub redrives: u32,
+}
+
+/// Where a run stopped: a step of its own list, and the payload it was entered with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// The step.
+    pub at: Vec<usize>,
+    /// The payload, as the step's `input` left it.
+    pub payload: Payload,
+}
+
+/// What a finished step left.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    /// `completed`, `skipped`, `failed`.
+    pub status: String,
+    /// The payload after it.
+    pub output: Value,
+    /// The response's status, if there was one.
+    #[serde(default)]
+    pub response_status: Option<u16>,
+    /// How often it was visited.
+    pub visits: u32,
+}
+
+/// One entry into a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Visit {
+    /// The step, as people see it.
+    pub step: String,
+    /// Where the step stands in the definition: its index, then its index inside a container.
+    pub at: Vec<usize>,
+    /// The container's visit and the place in its result, inside a container.
+    #[serde(default)]
+    pub within: Option<(u32, usize)>,
+    /// The payload, narrowed by the step's `input`.
+    pub payload: Payload,
+    /// What it waits for.
+    pub phase: Phase,
+    /// Open jobs of this visit.
+    #[serde(default)]
+    pub jobs: Vec<JobId>,
+    /// When it was entered: what `now()` answers in its templates, so that each attempt sends the same bytes.
+    pub entered_at: Timestamp,
+}
+
+/// What a visit waits for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "for")]
+pub enum Phase {
+    /// A call.
+    Call {
+        /// The body, where it is not the payload itself.
+        #[serde(default)]
+        body: Option<String>,
+        /// The token that the call carries. Kept only until the call is over; its hash is what is asked for later.
+        #[serde(default)]
+        token: Option<String>,
+    },
+    /// An instant.
+    Time,
+    /// An answer from outside.
+    Answer,
+    /// The end of a run that it started.
+    Child {
+        /// The run.
+        run: RunId,
+    },
+    /// The visits inside it.
+    Inside {
+        /// What came of each place; `None` while open.
+        results: Vec<Option<Value>>,
+        /// Open places.
+        open: usize,
+        /// The next place to enter.
+        next: usize,
+        /// Failed places.
+        failed: u32,
+        /// What is entered, for a map.
+        #[serde(default)]
+        items: Vec<Value>,
+    },
+}
+
+/// When a job is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// This long after the commit, by the database's clock.
+    After(Duration),
+    /// At this instant.
+    At(Timestamp),
+}
+
+/// A job of a run, to be stored with the change that wants it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunJob {
+    /// Its id.
+    pub id: JobId,
+    /// What it is for.
+    pub target: Target,
+    /// When.
+    pub due: Due,
+}
+
+/// A run that a change asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Start {
+    /// Its id.
+    pub run: RunId,
+    /// The visit that waits for it.
+    pub visit: u32,
+    /// The workflow.
+    pub workflow: String,
+    /// What it starts with.
+    pub input: Payload,
+}
+
+/// One line of a run's history.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Note {
+    /// What happened: a stable word.
+    pub kind: &'static str,
+    /// The step, if it concerns one.
+    pub step: Option<String>,
+    /// The visit, if it concerns one.
+    pub visit: Option<u32>,
+    /// More of it.
+    pub data: Value,
+}
+
+/// A line of history as stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Its place, from 1.
+    pub seq: i64,
+    /// When.
+    pub at: Timestamp,
+    /// What happened.
+    pub kind: String,
+    /// The step.
+    pub step: Option<String>,
+    /// The visit.
+    pub visit: Option<u32>,
+    /// More of it.
+    pub data: Value,
+}
+
+/// The right to answer a visit from outside, by the hash of its token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// SHA-256 of the token, in hexadecimal.
+    pub hash: String,
+    /// The run.
+    pub run: RunId,
+    /// The visit.
+    pub visit: u32,
+    /// The hash of the answer that used it up.
+    pub answer: Option<String>,
+}
+
+/// A change of a run: everything that becomes true in one commit, if the run is still what it was.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// The run after it. Its version is that before it.
+    pub run: Run,
+    /// The run does not exist yet.
+    pub is_new: bool,
+    /// Jobs to store.
+    pub jobs: Vec<RunJob>,
+    /// Jobs that are moot now.
+    pub moot: Vec<JobId>,
+    /// Lines of history.
+    pub notes: Vec<Note>,
+    /// Tokens to store.
+    pub tokens: Vec<Token>,
+    /// A token that is used up by an answer.
+    pub spent: Option<Token>,
+    /// Runs that it asks for.
+    pub starts: Vec<Start>,
+    /// The same as changes of their own, once they are made.
+    pub children: Vec<Change>,
+}

@@ -1,0 +1,210 @@
+//! An engine by hand, with receivers that answer by a script.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde_json::Value;
+use tidehook::config::Config;
+use tidehook::deliver::Deliver;
+use tidehook::engine::{Budget, Chance, Engine, Parts};
+use tidehook::model::event::Body;
+use tidehook::model::run::Entry;
+use tidehook::model::{Failure, Inbound, Outcome, Phase, Request, Response, Run, RunId, SeededIds};
+use tidehook::observe::feed::Feed;
+use tidehook::store::{Page, RunFilter};
+use tidehook::wake::local::Local;
+
+use crate::support::stores::{Fresh, Kind, fresh};
+use crate::support::world::config;
+
+/// A call as a receiver saw it.
+#[derive(Debug, Clone)]
+pub struct Called {
+    /// The URL without scheme: `ci:3000/build`.
+    pub to: String,
+    pub body: String,
+    pub headers: Vec<(String, String)>,
+}
+
+impl Called {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+    }
+}
+
+/// What a receiver answers.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    Status(u16, String),
+    TimesOut,
+}
+
+pub fn ok(body: &str) -> Reply {
+    Reply::Status(200, body.to_owned())
+}
+
+pub fn status(status: u16) -> Reply {
+    Reply::Status(status, "{}".to_owned())
+}
+
+#[derive(Default)]
+pub struct Receivers {
+    calls: Mutex<Vec<Called>>,
+    /// By URL without scheme; the last reply of a list stays.
+    replies: Mutex<HashMap<String, VecDeque<Reply>>>,
+}
+
+#[async_trait]
+impl Deliver for Receivers {
+    async fn send(&self, request: Request) -> Outcome {
+        let to = request.url.as_str().split_once("://").unwrap().1.to_owned();
+        let body = String::from_utf8(request.body.to_vec()).unwrap();
+        self.calls.lock().unwrap().push(Called { to: to.clone(), body, headers: request.headers });
+        let mut replies = self.replies.lock().unwrap();
+        let reply = match replies.get_mut(&to) {
+            Some(list) if list.len() > 1 => list.pop_front(),
+            Some(list) => list.front().cloned(),
+            None => None,
+        };
+        match reply.unwrap_or_else(|| ok("{}")) {
+            Reply::Status(status, body) => {
+                Outcome::Answered(Response { status, body: Bytes::from(body), cut: None, retry_after: None, location: None })
+            }
+            Reply::TimesOut => Outcome::Failed(Failure::Timeout(Phase::Headers)),
+        }
+    }
+}
+
+pub struct Play {
+    pub engine: Engine,
+    pub receivers: Arc<Receivers>,
+    pub fresh: Arc<Fresh>,
+    seed: u64,
+}
+
+const EVERYTHING: Budget = Budget { parallel: 10, jobs: u64::MAX, until: None };
+const ALL: Page = Page { limit: 1000, newest_first: false };
+
+/// The stores that a test of workflows runs on.
+pub const STORES: [Kind; 3] = [Kind::Memory, Kind::Sqlite, Kind::Postgres];
+
+impl Play {
+    /// `None` where there is no server for the store.
+    pub async fn new(kind: Kind, text: &str) -> Option<Self> {
+        Self::with(Arc::new(fresh(kind).await?), config(text), 1).await
+    }
+
+    /// Another engine on the same store: after a restart, or beside the first.
+    pub async fn again(&self, text: &str) -> Self {
+        let next = Self::with(Arc::clone(&self.fresh), config(text), self.seed + 1).await.unwrap();
+        Self { receivers: Arc::clone(&self.receivers), ..next }.rebuilt(text).await
+    }
+
+    async fn rebuilt(self, text: &str) -> Self {
+        let engine = build(&self.fresh, config(text), &self.receivers, self.seed + 100).await;
+        Self { engine, ..self }
+    }
+
+    async fn with(fresh: Arc<Fresh>, config: Config, seed: u64) -> Option<Self> {
+        let receivers = Arc::new(Receivers::default());
+        let engine = build(&fresh, config, &receivers, seed).await;
+        Some(Self { engine, receivers, fresh, seed })
+    }
+
+    /// Replies of a receiver, in order; the last one stays.
+    pub fn script(&self, to: &str, replies: Vec<Reply>) -> &Self {
+        self.receivers.replies.lock().unwrap().insert(to.to_owned(), replies.into());
+        self
+    }
+
+    /// Sends an event and works off what is due.
+    pub async fn send(&self, source: &str, kind: &str, body: &str) -> &Self {
+        let inbound = Inbound {
+            source: source.into(),
+            kind: kind.into(),
+            aliases: Vec::new(),
+            headers: Vec::new(),
+            body: Body::new(body.to_owned()),
+            dedupe_key: None,
+            idempotency_key: None,
+        };
+        self.engine.accept(inbound).await.unwrap();
+        self.work().await;
+        self
+    }
+
+    /// Works until nothing is due.
+    pub async fn work(&self) {
+        self.engine.work(EVERYTHING).await.unwrap();
+    }
+
+    pub async fn advance(&self, by: Duration) {
+        self.fresh.clock.advance(by);
+        self.work().await;
+    }
+
+    pub fn calls(&self) -> Vec<Called> {
+        self.receivers.calls.lock().unwrap().clone()
+    }
+
+    /// Who was called, in order.
+    pub fn called(&self) -> Vec<String> {
+        self.calls().into_iter().map(|call| call.to).collect()
+    }
+
+    pub async fn runs(&self) -> Vec<Run> {
+        self.engine.store().runs(&RunFilter::default(), ALL).await.unwrap()
+    }
+
+    /// The only run.
+    pub async fn the_run(&self) -> Run {
+        let mut runs = self.runs().await;
+        assert_eq!(runs.len(), 1, "{runs:?}");
+        runs.remove(0)
+    }
+
+    pub async fn history(&self, run: RunId) -> Vec<Entry> {
+        self.engine.store().history(run).await.unwrap()
+    }
+
+    /// The token that the last notify carried.
+    pub fn token(&self) -> String {
+        let calls = self.calls();
+        let call = calls.iter().rev().find(|call| call.header("X-Tidehook-Callback-Token").is_some()).unwrap();
+        call.header("X-Tidehook-Callback-Token").unwrap().to_owned()
+    }
+}
+
+async fn build(fresh: &Fresh, config: Config, receivers: &Arc<Receivers>, seed: u64) -> Engine {
+    let engine = Engine::new(Parts {
+        store: Arc::clone(&fresh.store),
+        deliver: Arc::clone(receivers) as Arc<dyn Deliver>,
+        wake: Arc::new(Local::default()),
+        clock: Arc::new(fresh.clock.clone()),
+        ids: Arc::new(SeededIds::new(seed, &fresh.clock)),
+        chance: Chance::seeded(seed),
+        config: Arc::new(config),
+        feed: Feed::default(),
+    });
+    engine.prepare(false).await.unwrap();
+    engine
+}
+
+/// Runs a test on every store there is.
+#[macro_export]
+macro_rules! on_every_store {
+    ($text:expr, $test:expr) => {
+        for kind in $crate::workflows::play::STORES {
+            if let Some(play) = $crate::workflows::play::Play::new(kind, $text).await {
+                $test(play).await;
+            }
+        }
+    };
+}
