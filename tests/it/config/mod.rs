@@ -297,8 +297,7 @@ fn every_seed_configuration_loads_unchanged() {
         "05-terraform-post-apply",
     ] {
         let config = good(seeds.join(format!("{name}.yaml")), &SEED_VARIABLES[..6], None);
-        let runs = config.cannot_run().is_empty();
-        assert_eq!(runs, name == "01-webhook-fanout", "{name}: {:?}", config.cannot_run());
+        assert!(config.cannot_run().is_empty(), "{name}: {:?}", config.cannot_run());
         // A secret that is not set stops the load.
         let loaded = read(seeds.join(format!("{name}.yaml")), Request::default());
         assert_eq!(loaded.config.is_none(), name != "02-tenant-provision", "{name} without its variables");

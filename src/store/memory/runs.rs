@@ -1,0 +1,110 @@
+//! Runs over maps.
+
+use async_trait::async_trait;
+
+use super::super::error::{Error, Result};
+use super::super::{Definition, Each, Page, RunFilter, Runs};
+use super::{Memory, Row, World, paged};
+use crate::model::run::{Change, Due, Entry, Token};
+use crate::model::{Job, JobState, Run, RunId, Timestamp};
+
+impl World {
+    /// Whether a change is still made to what it was decided on.
+    pub(super) fn is_current(&self, change: &Change) -> bool {
+        let version = self.runs.get(&change.run.id).map(|run| run.version);
+        if change.is_new { version.is_none() } else { version == Some(change.run.version) }
+    }
+
+    pub(super) fn apply(&mut self, change: &Change, now: Timestamp) {
+        let finished_at = change.run.status.is_closed().then_some(now);
+        let created_at = if change.is_new { now } else { change.run.created_at };
+        let run = Run { version: change.run.version + 1, finished_at, created_at, ..change.run.clone() };
+        for new in &change.jobs {
+            let due_at = match new.due {
+                Due::After(delay) => now.plus(delay),
+                Due::At(at) => at,
+            };
+            let job = Job {
+                id: new.id,
+                event: run.event,
+                target: new.target.clone(),
+                state: JobState::Pending,
+                attempt: 0,
+                lost: 0,
+                claim: 0,
+                due_at,
+                created_at: now,
+                finished_at: None,
+                last_error: None,
+            };
+            self.jobs.insert(new.id, Row { job, expires_at: None });
+        }
+        for moot in &change.moot {
+            if let Some(row) = self.jobs.get_mut(moot).filter(|row| row.job.finished_at.is_none()) {
+                let job = &mut row.job;
+                (job.state, job.claim, job.finished_at) = (JobState::Cancelled, job.claim + 1, Some(now));
+            }
+        }
+        let noted = self.history.range((run.id, 0)..=(run.id, i64::MAX)).count();
+        for (note, seq) in change.notes.iter().zip(i64::try_from(noted).unwrap_or(0) + 1..) {
+            let (step, data) = (note.step.clone(), note.data.clone());
+            let entry = Entry { seq, at: now, kind: note.kind.to_owned(), step, visit: note.visit, data };
+            self.history.insert((run.id, seq), entry);
+        }
+        let tokens = change.tokens.iter().chain(&change.spent);
+        self.tokens.extend(tokens.map(|token| (token.hash.clone(), token.clone())));
+        self.runs.insert(run.id, run);
+        change.children.iter().for_each(|child| self.apply(child, now));
+    }
+}
+
+#[async_trait]
+impl Runs for Memory {
+    async fn define(&self, definitions: &[Definition]) -> Result<()> {
+        let mut world = self.world();
+        for definition in definitions {
+            world.definitions.entry(definition.hash.clone()).or_insert_with(|| definition.clone());
+        }
+        Ok(())
+    }
+
+    async fn definition(&self, hash: &str) -> Result<Option<Definition>> {
+        Ok(self.world().definitions.get(hash).cloned())
+    }
+
+    async fn run(&self, id: RunId) -> Result<Option<Run>> {
+        Ok(self.world().runs.get(&id).cloned())
+    }
+
+    async fn runs(&self, filter: &RunFilter, page: Page) -> Result<Vec<Run>> {
+        let world = self.world();
+        let wanted = |run: &&Run| {
+            filter.workflow.as_ref().is_none_or(|w| run.workflow == *w)
+                && filter.status.is_none_or(|s| run.status == s)
+                && filter.event.is_none_or(|e| run.event == e)
+        };
+        let found = world.runs.values().filter(wanted).map(|run| (run.id, run.clone())).collect();
+        Ok(paged(found, filter.after, page))
+    }
+
+    async fn history(&self, run: RunId) -> Result<Vec<Entry>> {
+        Ok(self.world().history.range((run, 0)..=(run, i64::MAX)).map(|(_, entry)| entry.clone()).collect())
+    }
+
+    async fn token(&self, hash: &str) -> Result<Option<Token>> {
+        Ok(self.world().tokens.get(hash).cloned())
+    }
+
+    async fn change(&self, changes: &[Change]) -> Each<()> {
+        let now = self.clock.now();
+        let mut world = self.world();
+        let one = |change: &Change| {
+            if !world.is_current(change) {
+                return Err(Error::MovedOn);
+            }
+            world.apply(change, now);
+            Ok(())
+        };
+        Ok(changes.iter().map(one).collect())
+    }
+}
