@@ -53,6 +53,8 @@ pub struct Setup {
     pub handlers: Vec<Handler>,
     /// More text for the file, of parts that qhook need not know.
     pub more: String,
+    /// The section of workflows, if there are any.
+    pub workflow: String,
 }
 
 /// A database that engines work on.
@@ -111,6 +113,7 @@ sources:
         for Handler { name, event, path } in &setup.handlers {
             text += &format!("  {name}: {{ source: app, events: [{event}], url: \"http://{sink}{path}\", timeout: 30s }}\n");
         }
+        text += &setup.workflow;
         let dir = place.dir.path();
         let config = dir.join(format!("config-{port}.yaml"));
         std::fs::write(&config, text).unwrap();

@@ -24,6 +24,8 @@ pub struct Scenario {
     delay_ms: u64,
     /// Deliveries per event.
     fan_out: u64,
+    /// The event starts a workflow of three calls instead of deliveries.
+    is_workflow: bool,
     /// Before the load: a flood on a receiver that never answers, or a backlog behind a pause.
     before: Before,
 }
@@ -69,6 +71,7 @@ pub fn all(quick: bool) -> Vec<Scenario> {
         load: closed(n(10_000, 2_000)),
         delay_ms: 0,
         fan_out: 1,
+        is_workflow: false,
         before: Before::Nothing,
     };
     let fan_out = |name, handlers: u64, events| Scenario {
@@ -91,6 +94,14 @@ pub fn all(quick: bool) -> Vec<Scenario> {
             load: closed(n(3_000, 600)),
             ..base.clone()
         },
+        Scenario {
+            name: "workflow of three steps",
+            handlers: vec![handler("h", "nothing.else", "/ok")],
+            load: closed(n(3_000, 500)),
+            fan_out: 3,
+            is_workflow: true,
+            ..base.clone()
+        },
         Scenario { name: "backlog drain", with_qhook: false, before: Before::Pause, ..base.clone() },
         Scenario {
             name: "flooded neighbour, 100 a second",
@@ -107,7 +118,8 @@ pub fn all(quick: bool) -> Vec<Scenario> {
 /// Runs one on an engine of its own.
 pub async fn run(scenario: &Scenario, kind: &Kind, store: &Store, sink: &Sink) -> Value {
     let place = Place::new(store).await;
-    let setup = Setup { handlers: scenario.handlers.clone(), ..Setup::default() };
+    let workflow = scenario.is_workflow.then(|| three_steps(sink)).unwrap_or_default();
+    let setup = Setup { handlers: scenario.handlers.clone(), workflow, ..Setup::default() };
     let engine = Engine::start(kind, &place, sink.address, &setup).await;
     sink.reset(scenario.delay_ms);
     prepare(scenario, &engine).await;
@@ -130,6 +142,13 @@ pub async fn run(scenario: &Scenario, kind: &Kind, store: &Store, sink: &Sink) -
         line["database"] = after.since(&before, sent.accepted, seconds);
     }
     line
+}
+
+/// Each step leaves the payload alone, so that each call can be counted.
+fn three_steps(sink: &Sink) -> String {
+    let step = |n: u32| format!("      - {{ name: s{n}, url: \"http://{}/ok/{n}\", result_path: \"null\" }}\n", sink.address);
+    let steps: String = (1..=3).map(step).collect();
+    format!("workflows:\n  w:\n    source: app\n    events: [{TYPE}]\n    steps:\n{steps}")
 }
 
 async fn prepare(scenario: &Scenario, engine: &Engine) {

@@ -280,6 +280,7 @@ async fn two_processes(store: &Store, sink: &Sink, events: u64) -> Value {
 
 async fn hostile(place: &Place, sink: &Sink, requests: u64) -> Value {
     let setup = Setup {
+        workflow: String::new(),
         handlers: vec![handler("h", TYPE, "/ok"), handler("huge", "huge", "/huge")],
         more: "  signed: { type: webhook, verify: github, secret: fictional }\n".to_owned(),
     };

@@ -13,6 +13,7 @@ mod dev;
 mod doctor;
 mod events;
 mod explain;
+mod fsck;
 mod init;
 mod inspect;
 mod jobs;
@@ -109,6 +110,8 @@ enum Verb {
     /// Destinations: list, pause, resume
     #[command(subcommand)]
     Lanes(lanes::Lanes),
+    /// Check that stored runs are as they must be; exit code 1 when one is not
+    Fsck,
     /// Refused requests, counted by source and reason
     Rejections,
     /// Bring the database's schema up to date
@@ -177,6 +180,7 @@ async fn dispatch(cli: Cli) -> Done {
         Verb::Runs(verb) => runs::run(verb, &global).await,
         Verb::Run(verb) => runs::start(verb, &global).await,
         Verb::Lanes(verb) => lanes::run(verb, &global).await,
+        Verb::Fsck => fsck::run(&global).await,
         Verb::Rejections => rejections::run(&global).await,
         Verb::Migrate => migrate::run(&global).await,
         Verb::Schema(verb) => schema::run(&verb),

@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use super::retry::{GiveUp, RetryPolicy, Verdict, read_retry_after};
 use crate::model::run::Change;
-use crate::model::{Attempt, Ending, Failure, Job, LaneId, Lease, Outcome, Timestamp};
+use crate::model::{Attempt, Ending, Failure, Job, LaneId, Lease, Outcome, Target, Timestamp};
 
 /// A parked job is looked at again after this.
 const PARKED_FOR: Duration = Duration::from_secs(30);
 /// No more of a response is kept with its attempt.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
-/// A job leased during this many unclean deaths is given up.
+/// A delivery leased during this many unclean deaths is given up.
 pub const DEATHS_MAX: u32 = 3;
+/// The same for jobs of runs: one that is given up takes its whole run with it, and in a row of crashes most of those
+/// that were in hand are bystanders.
+pub const RUN_DEATHS_MAX: u32 = 10;
 
 /// Everything that one outcome changes, recorded in one transaction and fenced by the lease.
 #[derive(Debug, Clone)]
@@ -120,7 +123,10 @@ pub fn settle(job: &Job, outcome: &Outcome, policy: &RetryPolicy, timing: Timing
 
 /// Whether a job must be given up before it is tried: its workers keep dying while they hold it.
 pub fn is_crash_suspect(job: &Job) -> bool {
-    job.lost >= DEATHS_MAX
+    match job.target {
+        Target::Handler(_) => job.lost >= DEATHS_MAX,
+        Target::Workflow(_) | Target::Step(_) | Target::Timer(_) => job.lost >= RUN_DEATHS_MAX,
+    }
 }
 
 fn attempt(
@@ -148,7 +154,7 @@ fn attempt(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{EventId, Ids, JobId, JobState, ManualClock, Response, SeededIds, Target};
+    use crate::model::{EventId, Ids, JobId, JobState, ManualClock, Response, SeededIds};
 
     fn job(attempt: u32, lost: u32) -> Job {
         let ids = SeededIds::new(1, &ManualClock::default());

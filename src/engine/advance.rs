@@ -61,12 +61,22 @@ impl Engine {
         event: &Event,
         ran: &Ran,
         commit: &Commit,
+        known: Option<Arc<Run>>,
     ) -> Result<Option<Change>, NoChange> {
         let job = &claimed.job;
         let change = match &job.target {
             Target::Handler(_) => None,
             Target::Workflow(name) => Some(self.start_of(name, job, event, claimed.now)?),
-            Target::Step(visiting) | Target::Timer(visiting) => self.next_of(visiting, job, ran, commit, claimed.now).await?,
+            Target::Step(visiting) | Target::Timer(visiting) => {
+                let run = match known {
+                    Some(run) => Some(run),
+                    None => self.store().run(visiting.run).await?.map(Arc::new),
+                };
+                match run {
+                    Some(run) => self.next_of(&run, visiting, job, ran, commit, claimed.now).await?,
+                    None => None,
+                }
+            }
         };
         match change {
             Some(change) => self.with_children(change, claimed.now).await.map(Some),
@@ -85,19 +95,19 @@ impl Engine {
 
     async fn next_of(
         &self,
+        run: &Run,
         visiting: &Visiting,
         job: &Job,
         ran: &Ran,
         commit: &Commit,
         now: Timestamp,
     ) -> Result<Option<Change>, NoChange> {
-        let Some(run) = self.store().run(visiting.run).await? else { return Ok(None) };
         if run.status.is_closed() {
             return Ok(None);
         }
         let flow = self.flow(&run.definition).await?;
-        let Some(fact) = self.fact(&run, visiting, job, ran, commit).await? else { return Ok(None) };
-        Ok(advance(&run, &fact, &Here { flow: &flow, now, draw: &Drawn(self) }))
+        let Some(fact) = self.fact(run, visiting, job, ran, commit).await? else { return Ok(None) };
+        Ok(advance(run, &fact, &Here { flow: &flow, now, draw: &Drawn(self) }))
     }
 
     /// What the end of a job tells its run.

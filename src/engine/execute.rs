@@ -1,5 +1,7 @@
 //! Doing a job: gate, then the exchange.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::Engine;
@@ -9,7 +11,7 @@ use crate::decide::settle::{Timing, is_crash_suspect};
 use crate::deliver::compose::{Around, compose};
 use crate::deliver::step::{Calling, compose_step};
 use crate::model::job::Visiting;
-use crate::model::{Event, Failure, Job, Outcome, Request, Target, Timestamp};
+use crate::model::{Event, Failure, Job, Outcome, Request, Run, Target, Timestamp};
 
 /// What came of an execution, and how long it took.
 pub struct Ran {
@@ -17,6 +19,8 @@ pub struct Ran {
     pub(super) timing: Timing,
     /// What holds for a step's call.
     pub(super) of_step: Option<OfStep>,
+    /// The run as it was before.
+    pub(super) run: Option<Arc<Run>>,
 }
 
 /// What holds for the retries of a step's call.
@@ -30,19 +34,24 @@ pub(super) struct OfStep {
 impl Ran {
     /// Not run at all: the lease goes back untouched.
     pub(super) fn postponed(now: Timestamp) -> Self {
-        Self { outcome: Outcome::Postponed, timing: Timing { duration: std::time::Duration::ZERO, now }, of_step: None }
+        Self {
+            outcome: Outcome::Postponed,
+            timing: Timing { duration: std::time::Duration::ZERO, now },
+            of_step: None,
+            run: None,
+        }
     }
 }
 
 impl Engine {
     /// Runs a job once.
-    pub(super) async fn execute(&self, job: &Job, event: &Event) -> Ran {
+    pub(super) async fn execute(&self, job: &Job, event: &Event, run: Option<Arc<Run>>) -> Ran {
         let started = Instant::now();
         let (outcome, of_step) = match &job.target {
-            Target::Step(visiting) if !is_crash_suspect(job) => self.step(job, event, visiting).await,
+            Target::Step(visiting) if !is_crash_suspect(job) => self.step(job, event, visiting, run.as_ref()).await,
             _ => (self.outcome(job, event).await, None),
         };
-        Ran { outcome, timing: Timing { duration: started.elapsed(), now: self.clock().now() }, of_step }
+        Ran { outcome, timing: Timing { duration: started.elapsed(), now: self.clock().now() }, of_step, run }
     }
 
     async fn outcome(&self, job: &Job, event: &Event) -> Outcome {
@@ -76,12 +85,8 @@ impl Engine {
     }
 
     /// The call of a run's step, if the run still waits for it.
-    async fn step(&self, job: &Job, event: &Event, visiting: &Visiting) -> (Outcome, Option<OfStep>) {
-        let run = match self.store().run(visiting.run).await {
-            Ok(Some(run)) if !run.status.is_closed() => run,
-            Ok(_) => return (Outcome::Elapsed, None),
-            Err(error) => return (Outcome::Parked(error.to_string()), None),
-        };
+    async fn step(&self, job: &Job, event: &Event, visiting: &Visiting, run: Option<&Arc<Run>>) -> (Outcome, Option<OfStep>) {
+        let Some(run) = run.filter(|run| !run.status.is_closed()) else { return (Outcome::Elapsed, None) };
         let Some(visit) = run.state.visits.get(&visiting.visit).filter(|visit| visit.jobs.contains(&job.id)) else {
             return (Outcome::Elapsed, None);
         };
@@ -101,7 +106,7 @@ impl Engine {
             now: self.clock().now(),
         };
         let public_url = config.server.public_url.as_ref();
-        let calling = Calling { job, event, run: &run, seq: visiting.visit, visit, call, public_url };
+        let calling = Calling { job, event, run, seq: visiting.visit, visit, call, public_url };
         let of_step = OfStep { retry: call.retry.clone(), deadline_at: run.state.deadline_at };
         (self.send(compose_step(&calling, around)).await, Some(of_step))
     }

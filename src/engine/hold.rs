@@ -10,11 +10,18 @@ use tokio::time::Instant;
 
 use super::Engine;
 use crate::decide::fair::Slots;
-use crate::model::{Event, Job, JobId, LaneId, Lease};
+use crate::model::{Event, Job, JobId, LaneId, Lease, Run};
 use crate::store::{Claimed, Error};
 
-/// A job that was leased by the commit that created it, on its way to the worker.
-pub type Handed = (Claimed, Arc<Event>);
+/// A leased job with what it needs, on its way to the worker.
+pub struct Handed {
+    /// The job.
+    pub claimed: Claimed,
+    /// Its event.
+    pub event: Arc<Event>,
+    /// Its run, for a step, as it was after the claim.
+    pub run: Option<Arc<Run>>,
+}
 
 /// The leases of this process.
 pub struct InHand {
@@ -180,7 +187,7 @@ impl InHand {
     pub fn hand_over(&self, claimed: Claimed, event: Arc<Event>) {
         self.take(&claimed.job);
         // The receiver lives as long as this does.
-        let _ = self.hand_over.send((claimed, event));
+        let _ = self.hand_over.send(Handed { claimed, event, run: None });
         self.arrived.notify_one();
     }
 

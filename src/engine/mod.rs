@@ -6,7 +6,7 @@
 //! - [`batch`]: callers hand in one item, a slice is committed, each gets its own answer
 //! - [`work`]: claim, execute, record, within a budget; [`execute`], [`record`]: its steps
 //! - [`advance`]: what an outcome means for a run; [`flows`]: definitions, compiled;
-//!   [`callback`]: an answer from outside; [`operate`]: what people do to runs
+//!   [`callback`]: an answer from outside; [`operate`]: what people do to runs; [`fsck`]: their invariants
 //! - [`hold`]: the leases in hand meanwhile; [`tick`]: housekeeping
 //! - [`health`]: whether the store answers; [`reject`]: refused requests, counted; [`near`]: near misses
 
@@ -16,6 +16,7 @@ pub mod batch;
 pub mod callback;
 pub mod execute;
 pub mod flows;
+pub mod fsck;
 pub mod health;
 pub mod hold;
 pub mod near;
@@ -49,7 +50,7 @@ use crate::wake::Wake;
 use accept::Offered;
 use batch::Batch;
 use health::Health;
-use hold::InHand;
+use hold::{Handed, InHand};
 use reject::Rejections;
 
 /// A lease lasts this long unless the configuration says less; it is extended while work runs.
@@ -266,7 +267,7 @@ impl Engine {
     /// Gives back what was handed over after the last worker had ended.
     pub async fn put_back(&self) {
         let Some(mut handed) = self.0.in_hand.handed() else { return };
-        while let Ok((claimed, event)) = handed.try_recv() {
+        while let Ok(Handed { claimed, event, .. }) = handed.try_recv() {
             let ran = execute::Ran::postponed(self.clock().now());
             self.record(&claimed, &event, ran).await;
             self.0.in_hand.put_down(claimed.job.lease());

@@ -47,6 +47,10 @@ impl Engine {
         if commit.lane_fact == Some(LaneFact::Succeeded) && claimed.lane_clean {
             commit.lane_fact = None;
         }
+        // Steps have no breaker: a run that has a way out of a failure must not wait for the destination to recover.
+        if claimed.job.target.visiting().is_some() {
+            commit.lane_fact = None;
+        }
         let held = match claimed.job.target {
             Target::Handler(_) => self.commit(&commit).await == Committed::Yes,
             _ => self.commit_with_run(&mut commit, claimed, event, &ran).await,
@@ -70,8 +74,10 @@ impl Engine {
             return self.commit(commit).await == Committed::Yes;
         }
         let mut again = AGAIN_FIRST;
+        // The run as it was claimed is right unless someone else moved it, which the commit finds out.
+        let mut known = ran.run.clone();
         loop {
-            match self.change_of(claimed, event, ran, commit).await {
+            match self.change_of(claimed, event, ran, commit, known.take()).await {
                 Ok(change) => {
                     let mut offered = commit.clone();
                     if let Finish::Dead { error } = &commit.finish {

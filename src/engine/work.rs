@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::Engine;
 use super::hold::Handed;
 use crate::decide::settle::Finish;
-use crate::model::{Event, EventId, Lease};
+use crate::model::{Event, EventId, Lease, Run, RunId};
 use crate::observe::metrics;
 use crate::store::{Ask, Claimed, Result};
 
@@ -51,6 +51,9 @@ pub struct Worked {
     /// There may be more due work than the budget allowed for.
     pub more: bool,
 }
+
+/// What claimed jobs need: their events, and the runs of steps.
+type Needs = (BTreeMap<EventId, Arc<Event>>, BTreeMap<RunId, Arc<Run>>);
 
 /// A lease in hand, put down when this goes.
 struct Held<'a> {
@@ -111,9 +114,9 @@ impl Engine {
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let in_time = budget.until.is_none_or(|until| Instant::now() < until);
-            while let Some(Ok((claimed, event))) = handed.as_mut().map(|handed| handed.try_recv()) {
+            while let Some(Ok(taken)) = handed.as_mut().map(|handed| handed.try_recv()) {
                 let engine = self.clone();
-                running.spawn(async move { engine.work_one(claimed, event).await });
+                running.spawn(async move { engine.work_one(taken).await });
             }
             let free = self.0.in_hand.free(budget.parallel);
             let free = free.min(u32::try_from(budget.jobs.saturating_sub(taken)).unwrap_or(u32::MAX));
@@ -123,12 +126,12 @@ impl Engine {
                     Ok(claimed) => {
                         look = !claimed.is_empty();
                         self.0.in_hand.set_caught_up(!look);
-                        let ramps = claimed.iter().any(|(c, _)| !c.lane_clean) || (claimed.is_empty() && held_back);
+                        let ramps = claimed.iter().any(|taken| !taken.claimed.lane_clean) || (claimed.is_empty() && held_back);
                         held_back = ramps || self.is_any_lane_full(budget.parallel);
                         taken += u64::try_from(claimed.len()).unwrap_or(u64::MAX);
-                        for (claimed, event) in claimed {
+                        for taken in claimed {
                             let engine = self.clone();
-                            running.spawn(async move { engine.work_one(claimed, event).await });
+                            running.spawn(async move { engine.work_one(taken).await });
                         }
                         continue;
                     }
@@ -156,9 +159,9 @@ impl Engine {
                         worked.count(self.joined(ended));
                     }
                 }
-                Some((claimed, event)) = next(&mut handed) => {
+                Some(taken) = next(&mut handed) => {
                     let engine = self.clone();
-                    running.spawn(async move { engine.work_one(claimed, event).await });
+                    running.spawn(async move { engine.work_one(taken).await });
                 }
                 () = self.0.parts.wake.woken(LOOK_EVERY), if may_claim && free > 0 => look = true,
                 () = until(not_before), if not_before.is_some() => (not_before, look) = (None, true),
@@ -179,7 +182,7 @@ impl Engine {
     }
 
     /// Takes due jobs with their events. Nothing is taken that cannot start now.
-    async fn claim(&self, parallel: u32, free: u32) -> Result<Vec<(Claimed, Arc<Event>)>> {
+    async fn claim(&self, parallel: u32, free: u32) -> Result<Vec<Handed>> {
         self.refresh_leases().await?;
         let slots = self.0.in_hand.slots(parallel, free.min(self.config().worker.batch));
         let ask = Ask { skip: self.lanes_to_skip(&slots), slots, lease: self.0.lease };
@@ -190,11 +193,14 @@ impl Engine {
         for claimed in &claimed {
             self.0.in_hand.take(&claimed.job);
         }
-        let events = self.events(&claimed).await?;
+        let (events, runs) = self.needs(&claimed).await?;
         let mut ready = Vec::with_capacity(claimed.len());
         for claimed in claimed.into_iter().filter(|c| self.0.in_hand.holds(c.job.lease())) {
             match events.get(&claimed.job.event) {
-                Some(event) => ready.push((claimed, Arc::clone(event))),
+                Some(event) => {
+                    let run = claimed.job.target.visiting().and_then(|visiting| runs.get(&visiting.run)).cloned();
+                    ready.push(Handed { claimed, event: Arc::clone(event), run });
+                }
                 None => {
                     tracing::error!(job = %claimed.job.id, event = %claimed.job.event, "A job's event is gone.");
                     self.0.in_hand.put_down(claimed.job.lease());
@@ -204,13 +210,19 @@ impl Engine {
         Ok(ready)
     }
 
-    /// The events of claimed jobs. A store that goes away in between is waited for, because jobs that were
+    /// The events of claimed jobs, and the runs of steps. A store that goes away in between is waited for, because jobs that were
     /// claimed and put down untried would look like those of a worker that died.
-    async fn events(&self, claimed: &[Claimed]) -> Result<BTreeMap<EventId, Arc<Event>>> {
-        let ids: Vec<EventId> = claimed.iter().map(|c| c.job.event).collect();
+    async fn needs(&self, claimed: &[Claimed]) -> Result<Needs> {
+        let events: Vec<EventId> = claimed.iter().map(|c| c.job.event).collect();
+        let runs: Vec<RunId> = claimed.iter().filter_map(|c| c.job.target.visiting()).map(|v| v.run).collect();
+        let store = self.store();
         loop {
-            match self.health().learn(self.store().events_by_id(&ids).await) {
-                Ok(events) => return Ok(events.into_iter().map(|(id, event)| (id, Arc::new(event))).collect()),
+            let found = async { Ok((store.events_by_id(&events).await?, store.runs_by_id(&runs).await?)) };
+            match self.health().learn(found.await) {
+                Ok((events, runs)) => {
+                    let events = events.into_iter().map(|(id, event)| (id, Arc::new(event))).collect();
+                    return Ok((events, runs.into_iter().map(|(id, run)| (id, Arc::new(run))).collect()));
+                }
                 Err(error) if !error.is_passing() || self.is_draining() => {
                     claimed.iter().for_each(|c| self.0.in_hand.put_down(c.job.lease()));
                     return Err(error);
@@ -225,13 +237,13 @@ impl Engine {
     }
 
     /// One job from its claim to its record; what became of it, or `None` when the lease was lost.
-    async fn work_one(&self, claimed: Claimed, event: Arc<Event>) -> Option<Finish> {
+    async fn work_one(&self, Handed { claimed, event, run }: Handed) -> Option<Finish> {
         // However this ends, a panic included: what is no longer worked on is no longer extended.
         let _held = Held { engine: self, lease: claimed.job.lease() };
         if claimed.job.attempt == 0 {
             metrics::waited(claimed.now.since(claimed.job.created_at));
         }
-        let ran = self.execute(&claimed.job, &event).await;
+        let ran = self.execute(&claimed.job, &event, run).await;
         self.record(&claimed, &event, ran).await
     }
 }

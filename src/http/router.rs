@@ -85,6 +85,7 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/api/workflow-runs", get(api::runs::list))
         .route("/api/workflow-runs/{id}", get(api::runs::show))
         .route("/api/workflow-runs/{id}/redrive", post(api::runs::redrive))
+        .route("/api/fsck", get(api::runs::fsck))
         .route("/api/workflows/{name}/runs", post(api::runs::start))
         .route("/api/rejections", get(api::rejections::list))
         .route("/api/lanes", get(api::lanes::list))

@@ -53,7 +53,7 @@ pub enum Failure {
     Status(u16),
     /// The request could not be built: a template or header that cannot be sent.
     Compose(String),
-    /// The job was leased during three unclean deaths of its worker.
+    /// The job was leased during too many unclean deaths of its workers.
     CrashSuspect,
     /// The event's time to live ran out before it could be delivered.
     Expired,
@@ -104,7 +104,7 @@ impl fmt::Display for Failure {
             Self::Redirect { status, location: None } => write!(f, "HTTP {status}: redirect not followed"),
             Self::Status(status) => write!(f, "HTTP {status}"),
             Self::Compose(why) => write!(f, "request could not be built: {why}"),
-            Self::CrashSuspect => f.write_str("crash_suspect: three workers died while they held it"),
+            Self::CrashSuspect => f.write_str("crash_suspect: too many workers died while they held it"),
             Self::Expired => f.write_str("event TTL expired"),
         }
     }

@@ -167,6 +167,9 @@ pub struct RunState {
     pub visits: BTreeMap<u32, Visit>,
     /// How many visits there were.
     pub visited: u32,
+    /// Those before the last redrive, which starts a fresh count of steps.
+    #[serde(default)]
+    pub visited_before: u32,
     /// What finished steps left, by name: their latest visit.
     #[serde(default)]
     pub steps: BTreeMap<String, Done>,

@@ -181,8 +181,12 @@ pub trait Runs: Send + Sync {
     async fn define(&self, definitions: &[Definition]) -> Result<()>;
     /// A definition by its hash.
     async fn definition(&self, hash: &str) -> Result<Option<Definition>>;
+    /// Runs by their ids; those that do not exist are left out.
+    async fn runs_by_id(&self, ids: &[RunId]) -> Result<BTreeMap<RunId, Run>>;
     /// A run by its id.
-    async fn run(&self, id: RunId) -> Result<Option<Run>>;
+    async fn run(&self, id: RunId) -> Result<Option<Run>> {
+        Ok(self.runs_by_id(&[id]).await?.remove(&id))
+    }
     /// Runs in the order of their ids.
     async fn runs(&self, filter: &RunFilter, page: Page) -> Result<Vec<Run>>;
     /// What happened to a run, in order.

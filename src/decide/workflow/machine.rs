@@ -61,6 +61,7 @@ pub fn start(birth: Birth, here: &Here<'_>) -> Change {
             input: input.clone(),
             visits: Default::default(),
             visited: 0,
+            visited_before: 0,
             steps: Default::default(),
             kept: Default::default(),
             vars: Default::default(),
@@ -146,6 +147,7 @@ pub fn redrive(run: &Run, here: &Here<'_>) -> Result<Change, String> {
     (run.status, run.error, run.finished_at) = (RunStatus::Running, None, None);
     run.state.stopped = None;
     run.state.redrives += 1;
+    run.state.visited_before = run.state.visited;
     let redrives = run.state.redrives;
     walk.note("Redriven", None, json!({ "redrives": redrives }));
     walk.set_deadline();

@@ -4,9 +4,11 @@
 //! - [`flow`]: a definition, compiled; [`fact`]: what can happen to a run
 //! - [`machine`]: start and advance; [`walk`]: from step to step
 //! - [`steps`]: one file per step type: what it asks for when it is entered, and what it makes of a fact
+//! - [`check`]: what must hold of every run
 //! - [`data`]: input, result path, output; [`catch`]: failures and where they go
 
 pub mod catch;
+pub mod check;
 pub mod data;
 pub mod fact;
 pub mod flow;

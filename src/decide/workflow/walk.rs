@@ -86,12 +86,15 @@ impl<'a> Walk<'a> {
             return self.end(Ended::Failed(error("unknown_step", format!("the definition has no step at {at:?}"))));
         };
         let state = &mut self.change.run.state;
-        state.visited += 1;
-        let seq = state.visited;
-        if seq > flow.visits_max {
-            let message = format!("the run entered more than {} steps", flow.visits_max);
+        if state.visited - state.visited_before >= flow.visits_max {
+            let message = format!("the run would enter more than {} steps", flow.visits_max);
+            if within.is_none() {
+                state.stopped = Some(Stopped { at, payload });
+            }
             return self.end(Ended::Failed(RunError { step: Some(step.name.clone()), ..error("step_limit", message) }));
         }
+        state.visited += 1;
+        let seq = state.visited;
         let name = flow.place(&at).split_once('/').map_or_else(String::new, |(_, step)| step.to_owned());
         let visit = Visit { step: name, at, within, payload, phase: Phase::Time, jobs: Vec::new(), entered_at: self.here.now };
         state.visits.insert(seq, visit);

@@ -42,7 +42,7 @@ pub fn answer(routes: &Routes, inbound: &Inbound) -> Value {
     let handlers: Vec<Value> = decide(routes, inbound)
         .into_iter()
         .map(|(target, why)| {
-            json!({ "handler": target.name(), "matches": why.is_none(), "why_not": why.map(|why| why.sentence(inbound)) })
+            json!({ "handler": target.name(), "kind": target.kind(), "matches": why.is_none(), "why_not": why.map(|why| why.sentence(inbound)) })
         })
         .collect();
     json!({ "source": inbound.source, "event_type": inbound.kind, "aliases": inbound.aliases, "handlers": handlers })

@@ -93,6 +93,13 @@ fn entry(entry: &Entry) -> Value {
     json!({ "seq": entry.seq, "at": entry.at.to_string(), "kind": entry.kind, "step": entry.step, "visit": entry.visit, "data": entry.data })
 }
 
+/// `GET /api/fsck`: the invariants of stored runs.
+pub async fn fsck(Allowed(engine): Allowed) -> Result<Json<Value>, Refusal> {
+    let fsck = engine.fsck().await?;
+    let fault = |(run, what): &(RunId, String)| json!({ "run_id": run.to_string(), "fault": what });
+    Ok(Json(json!({ "runs": fsck.runs, "faults": fsck.faults.iter().map(fault).collect::<Vec<_>>() })))
+}
+
 /// `POST /api/runs/{id}/cancel`
 pub async fn cancel(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     Ok(Json(summary(&engine.cancel_run(read_id(&id)?).await?)))

@@ -1,5 +1,7 @@
 //! Runs over maps.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 
 use super::super::error::{Error, Result};
@@ -72,8 +74,9 @@ impl Runs for Memory {
         Ok(self.world().definitions.get(hash).cloned())
     }
 
-    async fn run(&self, id: RunId) -> Result<Option<Run>> {
-        Ok(self.world().runs.get(&id).cloned())
+    async fn runs_by_id(&self, ids: &[RunId]) -> Result<BTreeMap<RunId, Run>> {
+        let world = self.world();
+        Ok(ids.iter().filter_map(|id| Some((*id, world.runs.get(id)?.clone()))).collect())
     }
 
     async fn runs(&self, filter: &RunFilter, page: Page) -> Result<Vec<Run>> {

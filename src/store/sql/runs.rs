@@ -21,8 +21,8 @@ const DEFINE: &str = "INSERT INTO definitions (hash, name, body, created_at)
     SELECT r.hash, r.name, r.body, {now} FROM {rows: hash text, name text, body text} AS r WHERE true
     ON CONFLICT (hash) DO NOTHING";
 const DEFINITION: &str = "SELECT hash, name, body FROM definitions WHERE hash = ?";
-const RUN: &str = "SELECT id, workflow, definition, event_id, parent_run, parent_visit, status, error, version, state,
-    created_at, finished_at FROM runs WHERE id = ?";
+const RUNS_BY_ID: &str = "SELECT id, workflow, definition, event_id, parent_run, parent_visit, status, error, version, state,
+    created_at, finished_at FROM runs WHERE id {any}";
 const RUNS: &str = "SELECT id, workflow, definition, event_id, parent_run, parent_visit, status, error, version, state,
     created_at, finished_at FROM runs WHERE 1 = 1";
 const HISTORY: &str = "SELECT seq, at, kind, step, visit, data FROM history WHERE run_id = ? ORDER BY seq";
@@ -57,7 +57,7 @@ const SPEND: &str = "UPDATE tokens SET answer = r.answer FROM {rows: token text,
 pub(super) const ALL: &[&str] = &[
     DEFINE,
     DEFINITION,
-    RUN,
+    RUNS_BY_ID,
     RUNS,
     HISTORY,
     TOKEN,
@@ -100,10 +100,18 @@ impl<D: Dialect> Runs for SqlStore<D> {
         Ok(row.map(|row| Definition { hash: row.hash, name: row.name, body: row.body }))
     }
 
-    async fn run(&self, id: RunId) -> Result<Option<Run>> {
-        let row: Option<RunRow> =
-            self.read(move |_, conn| Box::pin(async move { sql::<D>(RUN).bind(id.to_string()).first(conn).await })).await?;
-        row.map(Run::try_from).transpose()
+    async fn runs_by_id(&self, ids: &[RunId]) -> Result<BTreeMap<RunId, Run>> {
+        if ids.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        let rows: Vec<RunRow> = self
+            .read(move |_, conn| {
+                let ids = ids.clone();
+                Box::pin(async move { sql::<D>(RUNS_BY_ID).list(ids).all(conn).await })
+            })
+            .await?;
+        rows.into_iter().map(|row| Run::try_from(row).map(|run| (run.id, run))).collect()
     }
 
     async fn runs(&self, filter: &RunFilter, page: Page) -> Result<Vec<Run>> {

@@ -286,6 +286,35 @@ const SEED_VARIABLES: [(&str, &str); 13] = [
 ];
 
 #[test]
+fn explain_says_for_every_seed_configuration_why_an_event_does_not_match() {
+    let Some(seeds) = shared("seed-configs") else { return };
+    for (name, source, wanted, other) in [
+        ("01-webhook-fanout", "stripe", "invoice.paid", "invoice.voided"),
+        ("02-tenant-provision", "platform", "tenant.create", "tenant.delete"),
+        ("03-deploy", "github", "push", "ping"),
+        ("03-deploy.templates", "github", "push", "ping"),
+        ("04-alert-remediation", "pagerduty", "incident.triggered", "incident.resolved"),
+        ("05-terraform-post-apply", "terraform", "run:completed", "run:created"),
+    ] {
+        let routes = good(seeds.join(format!("{name}.yaml")), &SEED_VARIABLES[..6], None).routes();
+        let inbound = |kind: &str| tidehook::model::Inbound {
+            source: source.into(),
+            kind: kind.into(),
+            aliases: Vec::new(),
+            headers: Vec::new(),
+            body: tidehook::model::event::Body::new("{}"),
+            dedupe_key: None,
+            idempotency_key: None,
+        };
+        let matches = tidehook::http::api::explain::answer(&routes, &inbound(wanted));
+        assert!(matches["handlers"][0]["matches"].as_bool().unwrap(), "{name}: {matches}");
+        let misses = tidehook::http::api::explain::answer(&routes, &inbound(other));
+        let why = misses["handlers"][0]["why_not"].as_str().unwrap_or_else(|| panic!("{name}: {misses}"));
+        assert!(why.contains(other), "{name}: {why}");
+    }
+}
+
+#[test]
 fn every_seed_configuration_loads_unchanged() {
     let Some(seeds) = shared("seed-configs") else { return };
     for name in [

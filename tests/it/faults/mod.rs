@@ -3,6 +3,7 @@
 mod crashes;
 mod database;
 mod shutdown;
+mod storm;
 mod zombies;
 
 use serde_json::Value;

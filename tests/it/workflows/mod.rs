@@ -2,6 +2,7 @@
 //! moves. A three-day wait takes as long as a call.
 
 mod example;
+mod machine;
 mod play;
 mod runs;
 mod seeds;

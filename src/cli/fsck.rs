@@ -1,0 +1,22 @@
+//! `tidehook fsck`: the invariants of stored runs.
+
+use anyhow::anyhow;
+
+use super::client::Client;
+use super::{Done, Global, print};
+
+pub(super) async fn run(global: &Global) -> Done {
+    let answer = Client::connect(global).await?.get("/api/fsck").await?;
+    let faults = answer["faults"].as_array().cloned().unwrap_or_default();
+    match global.json {
+        true => print::json(&answer),
+        false => {
+            for fault in &faults {
+                let text = |key: &str| fault[key].as_str().unwrap_or("-").to_owned();
+                print::line(&format!("run_{}: {}", text("run_id"), print::one_line(&text("fault"))));
+            }
+            print::note(&format!("{} runs, {} faults", answer["runs"], faults.len()));
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(anyhow!("stored runs are not as they must be").into()) }
+}

@@ -1,0 +1,57 @@
+//! What must hold of every run, whatever happened: the invariants, as a function.
+
+use std::collections::BTreeSet;
+
+use crate::model::run::Phase;
+use crate::model::{JobId, Run, RunStatus};
+
+/// What is wrong with a run, one sentence each. `open` are its open jobs.
+pub fn faults(run: &Run, open: &BTreeSet<JobId>) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut say = |what: String| faults.push(what);
+    let state = &run.state;
+    if run.status.is_closed() {
+        if !state.visits.is_empty() {
+            say(format!("it is {} and {} of its visits are open", run.status, state.visits.len()));
+        }
+        if run.finished_at.is_none() {
+            say(format!("it is {} without an end", run.status));
+        }
+        return faults;
+    }
+    if state.visits.is_empty() {
+        say(format!("it is {} and none of its visits is open: nothing will ever move it", run.status));
+    }
+    for (seq, visit) in &state.visits {
+        let step = &visit.step;
+        for job in visit.jobs.iter().filter(|job| !open.contains(job)) {
+            say(format!("visit {seq} ({step}) waits for job {job}, which is not open"));
+        }
+        match &visit.phase {
+            Phase::Call { token: None, .. } | Phase::Time if visit.jobs.is_empty() => {
+                say(format!("visit {seq} ({step}) waits for a job and has none"));
+            }
+            Phase::Inside { results, open, next, .. } => {
+                let waiting = results.iter().filter(|slot| slot.is_none()).count();
+                if waiting != *open {
+                    say(format!("visit {seq} ({step}) counts {open} open places and has {waiting}"));
+                }
+                let inside = state.visits.values().filter(|v| v.within.is_some_and(|(of, _)| of == *seq)).count();
+                let entered = next.saturating_sub(results.len() - waiting);
+                if inside != entered {
+                    say(format!("visit {seq} ({step}) should have {entered} visits inside and has {inside}"));
+                }
+            }
+            _ => {}
+        }
+        if let Some((container, _)) = visit.within
+            && !state.visits.contains_key(&container)
+        {
+            say(format!("visit {seq} ({step}) is inside of visit {container}, which is over"));
+        }
+    }
+    if let Some(deadline) = state.deadline.filter(|job| !open.contains(job) && run.status == RunStatus::Running) {
+        say(format!("its deadline is job {deadline}, which is not open"));
+    }
+    faults
+}

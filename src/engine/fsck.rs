@@ -1,0 +1,67 @@
+//! The invariants of stored runs, checked while the engine runs.
+
+use std::collections::BTreeSet;
+
+use super::Engine;
+use crate::decide::workflow::check::faults;
+use crate::model::{JobId, JobState, Run, RunId};
+use crate::store::{JobFilter, Page, Result, RunFilter};
+
+/// Runs per look.
+const PAGE: Page = Page { limit: 200, newest_first: false };
+/// So many open jobs of one event are looked at.
+const JOBS: Page = Page { limit: 100_000, newest_first: false };
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fsck {
+    /// Runs that were looked at.
+    pub runs: u64,
+    /// What is wrong, and with which run.
+    pub faults: Vec<(RunId, String)>,
+}
+
+impl Engine {
+    /// Checks every stored run against the invariants. Runs move meanwhile: what looks wrong is looked at again, and
+    /// counts only if the run has not changed in between.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn fsck(&self) -> Result<Fsck> {
+        let mut fsck = Fsck::default();
+        let mut filter = RunFilter::default();
+        loop {
+            let page = self.store().runs(&filter, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(fsck) };
+            filter.after = Some(last.id);
+            for run in &page {
+                fsck.runs += 1;
+                let found = self.check_run(run).await?;
+                fsck.faults.extend(found.into_iter().map(|what| (run.id, what)));
+            }
+        }
+    }
+
+    async fn check_run(&self, run: &Run) -> Result<Vec<String>> {
+        let mut run = run.clone();
+        loop {
+            let found = faults(&run, &self.open_jobs(&run).await?);
+            if found.is_empty() {
+                return Ok(found);
+            }
+            match self.store().run(run.id).await? {
+                Some(now) if now.version == run.version => return Ok(found),
+                Some(now) => run = now,
+                None => return Ok(Vec::new()),
+            }
+        }
+    }
+
+    async fn open_jobs(&self, run: &Run) -> Result<BTreeSet<JobId>> {
+        let states = vec![JobState::Pending, JobState::Leased];
+        let filter = JobFilter { states, event: Some(run.event), ..JobFilter::default() };
+        let jobs = self.store().jobs(&filter, JOBS).await?;
+        let of_run = |job: &&crate::model::Job| job.target.visiting().is_some_and(|v| v.run == run.id);
+        Ok(jobs.iter().filter(of_run).map(|job| job.id).collect())
+    }
+}

@@ -1,0 +1,211 @@
+//! Properties of the machine: random definitions, random facts in any order, with repeats and strangers.
+//!
+//! What must hold after every fact: the run is as it must be ([`faults`]); the same fact again changes nothing; a stranger
+//! changes nothing; the same fact on the same run gives the same change. And every run ends when every job ends.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::json;
+use tidehook::decide::workflow::catch::error;
+use tidehook::decide::workflow::check::faults;
+use tidehook::decide::workflow::machine::{Birth, redrive};
+use tidehook::decide::workflow::{Draw, Fact, Flow, Here, advance, start};
+use tidehook::model::run::{Change, Phase};
+use tidehook::model::{EventId, JobId, Payload, Run, RunError, RunId, RunStatus, Target, Timestamp};
+use ulid::Ulid;
+
+use crate::support::world::config;
+
+/// Ids that count up.
+#[derive(Clone)]
+struct Counted(Cell<u128>);
+
+impl Draw for Counted {
+    fn id(&self) -> Ulid {
+        self.0.set(self.0.get() + 1);
+        Ulid(self.0.get())
+    }
+
+    fn token(&self) -> String {
+        format!("{:0>52}", self.id().to_string())
+    }
+}
+
+/// A definition as text: what each step is, and where its jumps go.
+fn definition() -> impl Strategy<Value = String> {
+    let step = (0..9_u8, any::<bool>(), 0..4_u8, 0..8_usize, 0..8_usize);
+    (prop::collection::vec(step, 1..8), any::<bool>(), 5..80_u32).prop_map(|(steps, has_timeout, max_steps)| {
+        let count = steps.len();
+        let mut text = String::from("sources: { app: { type: event } }\nserver: { allow_private_urls: true }\nworkflows:\n  w:\n    source: app\n");
+        text += &format!("    max_steps: {max_steps}\n");
+        if has_timeout {
+            text += "    timeout: 1000\n";
+        }
+        text += "    steps:\n";
+        for (at, (kind, catches, after, to, other)) in steps.iter().enumerate() {
+            // What takes no time only leads forward, or the definition would be refused as endless.
+            let forward = (at + 1 + to % count).min(count - 1).max(at.min(count - 1));
+            let mut keys = vec![format!("name: s{at}")];
+            let mut takes_time = true;
+            keys.push(match kind {
+                0 | 1 => "url: http://a/, result_path: $.r".to_owned(),
+                2 => "url: http://a/, if: $.skip != true".to_owned(),
+                3 => "type: parallel, branches: [{ name: a, url: http://a/ }, { name: b, url: http://b/ }]".to_owned(),
+                4 => format!(
+                    "type: map, items_path: $.items, max_concurrency: {}, on_item_failure: {}, result_path: $.m, steps: [{{ name: i, url: http://i/ }}, {{ name: j, type: wait, seconds: 1 }}]",
+                    1 + other % 3,
+                    if *catches { "collect" } else { "fail" }
+                ),
+                5 => "type: wait, seconds: 5".to_owned(),
+                6 => "type: callback, url: http://c/, callback_timeout: 60, result_path: $.c".to_owned(),
+                7 if at + 1 < count => {
+                    takes_time = false;
+                    format!("type: choice, choices: [{{ when: $.r exists, goto: s{} }}], default: s{forward}", at + 1)
+                }
+                _ => {
+                    takes_time = false;
+                    "type: set, body: { items: [1, 2, 3], r: 1 }".to_owned()
+                }
+            });
+            if *catches && *kind != 7 && (takes_time || at + 1 < count) {
+                keys.push(format!("catch: [{{ errors: [4xx, timeout, bad_items], goto: s{} }}]", if takes_time { other % count } else { forward }));
+            }
+            match after {
+                0 => keys.push("end: true".to_owned()),
+                1 if takes_time => keys.push(format!("goto: s{}", to % count)),
+                2 => keys.push("on_failure: continue".to_owned()),
+                _ => {}
+            }
+            text += &format!("      - {{ {} }}\n", keys.join(", "));
+        }
+        text
+    })
+}
+
+/// The run and its open jobs, as a store would keep them.
+struct World {
+    run: Run,
+    open: BTreeMap<JobId, Target>,
+    entered: usize,
+}
+
+impl World {
+    fn apply(&mut self, change: Change, by: Option<JobId>) {
+        by.and_then(|job| self.open.remove(&job));
+        change.moot.iter().for_each(|job| assert!(self.open.remove(job).is_some(), "{job} was not open"));
+        self.open.extend(change.jobs.iter().map(|job| (job.id, job.target.clone())));
+        self.entered += change.notes.iter().filter(|note| note.kind == "StepEntered").count();
+        self.run = Run { version: self.run.version + 1, ..change.run };
+    }
+
+    fn check(&self) {
+        let jobs: BTreeSet<JobId> = self.open.keys().copied().collect();
+        assert_eq!(faults(&self.run, &jobs), Vec::<String>::new(), "{:#?}", self.run.state);
+        if self.run.status.is_closed() {
+            assert!(self.open.is_empty(), "a closed run has open jobs: {:?}", self.open);
+        }
+    }
+}
+
+/// What may happen next: the end of an open job, or an answer from outside.
+fn possible(world: &World, dice: u64) -> Option<(Fact, Option<JobId>)> {
+    let waiting =
+        world.run.state.visits.iter().filter(|(_, v)| matches!(v.phase, Phase::Answer | Phase::Call { token: Some(_), .. }));
+    let waiting: Vec<u32> = waiting.map(|(seq, _)| *seq).collect();
+    let count = world.open.len() + waiting.len();
+    if count == 0 {
+        return None;
+    }
+    let at = usize::try_from(dice % count as u64).unwrap();
+    if let Some(visit) = at.checked_sub(world.open.len()).and_then(|at| waiting.get(at)) {
+        let answer = if dice & 64 == 0 { Ok(Payload::Json(json!({ "dice": dice }))) } else { Err("no".to_owned()) };
+        return Some((Fact::CalledBack { visit: *visit, answer }, None));
+    }
+    let (job, target) = world.open.iter().nth(at)?;
+    let visiting = target.visiting()?;
+    let visit = visiting.visit;
+    let fact = match (target, dice >> 8 & 3) {
+        (Target::Timer(_), _) => Fact::Elapsed { visit, job: *job },
+        (_, 0) => {
+            let class = ["4xx", "5xx", "timeout"][usize::try_from(dice >> 16 & 0xffff).unwrap() % 3];
+            let error = RunError { status: Some(400), ..error(class, "failed") };
+            Fact::Failed { visit, job: *job, error }
+        }
+        (_, n) => {
+            let body =
+                if n == 1 { Payload::Text("text".to_owned()) } else { Payload::Json(json!({ "items": [n, n], "skip": n == 2 })) };
+            Fact::Answered { visit, job: *job, status: 200, body }
+        }
+    };
+    Some((fact, Some(*job)))
+}
+
+fn play(flow: &Flow, dice: &[u64]) {
+    let draw = Counted(Cell::new(1_000_000));
+    let now = Timestamp(1_769_853_600_000);
+    let birth = || Birth {
+        id: RunId(Ulid(1)),
+        event: EventId(Ulid(2)),
+        input: Payload::Json(json!({ "items": [1, 2, 3] })),
+        parent: None,
+        depth: 0,
+    };
+    let first = start(birth(), &Here { flow, now, draw: &draw });
+    let mut world = World { run: first.run.clone(), open: BTreeMap::new(), entered: 0 };
+    world.apply(first, None);
+    world.check();
+    let mut told: Vec<Fact> = Vec::new();
+    let mut redriven = false;
+    for (turn, dice) in dice.iter().cycle().take(600).enumerate() {
+        let now = now.plus(Duration::from_secs(turn as u64));
+        if world.run.status.is_closed() && !redriven && world.run.status != RunStatus::Completed {
+            redriven = true;
+            if let Ok(change) = redrive(&world.run, &Here { flow, now, draw: &draw }) {
+                world.apply(change, None);
+                world.check();
+                continue;
+            }
+        }
+        let here = |draw: &dyn Fn() -> Counted| draw();
+        let Some((fact, job)) = possible(&world, dice.wrapping_add(turn as u64 * 0x9E37_79B9)) else { break };
+        let twin = here(&|| draw.clone());
+        let change = advance(&world.run, &fact, &Here { flow, now, draw: &draw });
+        let again = advance(&world.run, &fact, &Here { flow, now, draw: &twin });
+        assert_eq!(change, again, "the same fact on the same run gives the same change");
+        let change = change.unwrap_or_else(|| panic!("{fact:?} is open and changed nothing"));
+        world.apply(change, job);
+        world.check();
+        told.push(fact);
+        for repeat in told.iter().rev().take(5) {
+            // A callback that is answered again is the same visit only while it waits.
+            let still_waits = matches!(repeat, Fact::CalledBack { visit, .. } if world.run.state.visits.contains_key(visit));
+            if !still_waits {
+                assert_eq!(advance(&world.run, repeat, &Here { flow, now, draw: &draw }), None, "{repeat:?} again");
+            }
+        }
+        let stranger = Fact::Elapsed { visit: 1, job: JobId(Ulid(7)) };
+        assert_eq!(advance(&world.run, &stranger, &Here { flow, now, draw: &draw }), None);
+        let stranger = Fact::Elapsed { visit: 0, job: JobId(Ulid(7)) };
+        assert_eq!(advance(&world.run, &stranger, &Here { flow, now, draw: &draw }), None);
+    }
+    assert_eq!(world.entered, usize::try_from(world.run.state.visited).unwrap());
+    if !world.run.status.is_closed() {
+        let change = advance(&world.run, &Fact::Cancelled, &Here { flow, now, draw: &draw }).unwrap();
+        world.apply(change, None);
+        world.check();
+    }
+    assert_eq!(advance(&world.run, &Fact::Cancelled, &Here { flow, now, draw: &draw }), None, "after an end nothing happens");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn whatever_happens_in_whatever_order_a_run_is_as_it_must_be(text in definition(), dice in prop::collection::vec(any::<u64>(), 8..60)) {
+        let config = config(&text);
+        play(&config.workflows[0].flow, &dice);
+    }
+}
