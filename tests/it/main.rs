@@ -11,6 +11,7 @@ mod delivery;
 mod engine;
 mod faults;
 mod floors;
+mod simulation;
 mod support;
 mod vectors;
 mod workflows;

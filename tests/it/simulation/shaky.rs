@@ -1,0 +1,127 @@
+//! A store that fails as real ones do: it refuses, or it does what it was asked and the answer is lost.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tidehook::decide::settle::Commit;
+use tidehook::model::run::{Change, Entry, Token};
+use tidehook::model::{Attempt, Event, EventId, Job, JobId, Lane, LaneId, LaneSpec, Lease, Run, RunId, Timestamp};
+use tidehook::store::*;
+
+pub struct Shaky {
+    pub inner: Arc<dyn Store>,
+    dice: Mutex<StdRng>,
+    /// One call in so many fails; 0 is never.
+    pub one_in: Mutex<u32>,
+}
+
+impl Shaky {
+    pub fn new(inner: Arc<dyn Store>, seed: u64, one_in: u32) -> Self {
+        Self { inner, dice: Mutex::new(StdRng::seed_from_u64(seed)), one_in: Mutex::new(one_in) }
+    }
+
+    /// Whether this call fails: before it is made, or after.
+    fn fails(&self) -> Option<bool> {
+        let one_in = *self.one_in.lock().unwrap();
+        let mut dice = self.dice.lock().unwrap();
+        (one_in > 0 && dice.random_range(0..one_in) == 0).then(|| dice.random())
+    }
+
+    async fn shaken<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let down = || Error::Down("shaken".to_owned());
+        match self.fails() {
+            Some(false) => Err(down()),
+            Some(true) => {
+                let _ = call.await;
+                Err(down())
+            }
+            None => call.await,
+        }
+    }
+}
+
+/// Verbs that are passed on, shaken.
+macro_rules! shaken {
+    ($room:ident: $(fn $name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {
+        #[async_trait]
+        impl $room for Shaky {
+            $(async fn $name(&self, $($arg: $type),*) -> $answer {
+                self.shaken(self.inner.$name($($arg),*)).await
+            })*
+        }
+    };
+}
+
+shaken! { Intake: fn accept(offers: &[Offer]) -> Each<Accepted>; }
+shaken! { Work:
+    fn claim(ask: &Ask) -> Result<Vec<Claimed>>;
+    fn extend(leases: &[Lease], by: Duration) -> Each<()>;
+    fn record(commits: &[Commit]) -> Each<()>;
+    fn reclaim() -> Result<u64>;
+    fn retry(which: &Retry) -> Result<u64>;
+    fn cancel(job: JobId) -> Result<bool>;
+    fn expire(most: u32) -> Result<u64>;
+}
+shaken! { Lanes:
+    fn tune(specs: &[LaneSpec]) -> Result<()>;
+    fn lanes() -> Result<Vec<Lane>>;
+    fn backlog() -> Result<BTreeMap<LaneId, Timestamp>>;
+    fn pause(lane: &LaneId, paused: bool) -> Result<bool>;
+}
+shaken! { Runs:
+    fn define(definitions: &[Definition]) -> Result<()>;
+    fn definition(hash: &str) -> Result<Option<Definition>>;
+    fn runs_by_id(ids: &[RunId]) -> Result<BTreeMap<RunId, Run>>;
+    fn runs(filter: &RunFilter, page: Page) -> Result<Vec<Run>>;
+    fn history(run: RunId) -> Result<Vec<Entry>>;
+    fn token(hash: &str) -> Result<Option<Token>>;
+    fn change(changes: &[Change]) -> Each<()>;
+}
+shaken! { Look:
+    fn events(filter: &EventFilter, page: Page) -> Result<Vec<Event>>;
+    fn events_by_id(ids: &[EventId]) -> Result<BTreeMap<EventId, Event>>;
+    fn jobs(filter: &JobFilter, page: Page) -> Result<Vec<Job>>;
+    fn job(id: JobId) -> Result<Option<Job>>;
+    fn attempts(job: JobId) -> Result<Vec<Attempt>>;
+    fn totals() -> Result<Totals>;
+    fn rejections() -> Result<Vec<Rejection>>;
+}
+
+#[async_trait]
+impl Keep for Shaky {
+    async fn migrate(&self) -> Result<()> {
+        self.inner.migrate().await
+    }
+    async fn now(&self) -> Result<Timestamp> {
+        self.inner.now().await
+    }
+    async fn reject(&self, rejections: &[Rejection]) -> Result<()> {
+        self.shaken(self.inner.reject(rejections)).await
+    }
+    async fn prune(&self, age: Duration, from: Option<EventId>, most: u32) -> Result<(u64, Option<EventId>)> {
+        self.shaken(self.inner.prune(age, from, most)).await
+    }
+    async fn forget_keys(&self, most: u32) -> Result<u64> {
+        self.shaken(self.inner.forget_keys(most)).await
+    }
+    fn writers(&self) -> usize {
+        1
+    }
+    fn connections(&self) -> Option<(u32, u32)> {
+        None
+    }
+    async fn about(&self) -> Result<Vec<String>> {
+        self.inner.about().await
+    }
+    async fn weaknesses(&self) -> Result<Vec<String>> {
+        self.inner.weaknesses().await
+    }
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
