@@ -23,6 +23,9 @@ pub struct Options {
     /// Only scenarios whose names hold this
     #[arg(long)]
     only: Option<String>,
+    /// No scenarios whose names hold this
+    #[arg(long)]
+    skip: Option<String>,
     /// Only this store: sqlite or postgres
     #[arg(long)]
     store: Option<String>,
@@ -40,6 +43,13 @@ pub struct Options {
     bench: bool,
 }
 
+impl Options {
+    fn wants(&self, scenario: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| scenario.contains(only))
+            && self.skip.as_deref().is_none_or(|skip| !scenario.contains(skip))
+    }
+}
+
 #[tokio::main(flavor = "multi_thread")]
 async fn main() {
     let options = Options::parse();
@@ -53,7 +63,7 @@ async fn main() {
     stores.retain(|store| options.store.as_deref().is_none_or(|wanted| wanted == store.name()));
     for store in &stores {
         for scenario in scenarios::all(options.quick) {
-            if options.only.as_deref().is_some_and(|only| !scenario.name.contains(only)) {
+            if !options.wants(scenario.name) {
                 continue;
             }
             for round in 1..=options.rounds {
@@ -71,7 +81,7 @@ async fn main() {
             }
         }
         for standing in standing::Standing::ALL.into_iter().filter(|standing| standing.is_for(store)) {
-            if options.only.as_deref().is_some_and(|only| !standing.name().contains(only)) {
+            if !options.wants(standing.name()) {
                 continue;
             }
             eprintln!("{} on {}", standing.name(), store.name());

@@ -6,9 +6,9 @@
 //!
 //! A seed that fails is printed and replays. `TIDEHOOK_SEEDS` says how many are tried, `TIDEHOOK_SEED` which one.
 //!
-//! Each guard was taken out once, and this cried: the fence of the lease (an outcome recorded by whoever comes), the run's
-//! version (a branch's answer lost), the successor stored before the outcome. What was found is written beside each
-//! in `guards` below.
+//! Each guard was taken out once, and this cried. Without the fence of the lease: within a hundred seeds, a call that is not
+//! on record. Without the version of the run: within ten seeds, runs that never end, because a branch's answer is lost. With the job
+//! finished although its run had moved on: within ten seeds, the same, because the successor is missing.
 
 mod shaky;
 
@@ -261,7 +261,9 @@ impl World {
             let (entered, ended) = (of("StepEntered"), of("RunCompleted") + of("RunFailed"));
             assert_eq!((entered, ended), (run.state.visited as usize, 1), "seed {seed}: {history:#?}");
             for visit in 1..=run.state.visited {
-                let left = history.iter().filter(|e| e.visit == Some(visit) && ["StepCompleted", "StepFailed"].contains(&e.kind.as_str()));
+                let left = history
+                    .iter()
+                    .filter(|e| e.visit == Some(visit) && ["StepCompleted", "StepFailed"].contains(&e.kind.as_str()));
                 assert!(left.count() <= 1, "seed {seed}: visit {visit} ended twice: {history:#?}");
             }
         }
