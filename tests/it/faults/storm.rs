@@ -130,7 +130,7 @@ async fn storm(database: &str) {
         let id = run["id"].as_str().unwrap();
         steps_completed_once(&get(&home, &format!("/api/runs/{id}")).await);
     }
-    let undone: BTreeMap<u64, Value> = receiver.got_at("/ok/undo").iter().map(|got| body(got)).collect();
+    let undone: BTreeMap<u64, Value> = receiver.got_at("/ok/undo").iter().map(body).collect();
     assert_eq!(undone.len() as u64, runs, "every rollback came");
     for body in undone.values() {
         assert_eq!(body["each"], json!(items), "in the order of the items");
