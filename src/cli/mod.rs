@@ -14,6 +14,7 @@ mod doctor;
 mod events;
 mod explain;
 mod fsck;
+mod graph;
 mod init;
 mod inspect;
 mod jobs;
@@ -28,6 +29,7 @@ mod send;
 mod signals;
 mod start;
 mod tail;
+mod test;
 mod timeline;
 mod validate;
 
@@ -92,6 +94,8 @@ enum Verb {
     Inspect(inspect::Inspect),
     /// Say which handlers an event reaches, and for each other one the first clause that failed
     Explain(explain::Explain),
+    /// Play scenarios: events, answers, the passing of time, and what must come of it
+    Test(test::Test),
     /// Follow events and outcomes as they happen
     Tail(tail::Tail),
     /// Look for what is wrong: configuration, database, clocks, receivers
@@ -105,6 +109,8 @@ enum Verb {
     /// Executions of workflows: list, show, cancel, redrive
     #[command(subcommand, alias = "workflow-runs")]
     Runs(runs::Runs),
+    /// Draw a workflow, rollback edges included; with a run, the path it took
+    Graph(graph::Graph),
     /// Start a workflow by hand
     Run(runs::Start),
     /// Destinations: list, pause, resume
@@ -148,7 +154,7 @@ pub async fn run(cli: Cli) -> ExitCode {
     let format = log::Format::from_word(variable("LOG_FORMAT").as_deref());
     let filter = std::env::var("RUST_LOG").ok().filter(|f| !f.is_empty());
     // The timeline of `dev` tells what happens; only trouble is logged beside it.
-    let quiet = matches!(cli.verb, Verb::Dev(_)).then(|| "tidehook=error".to_owned());
+    let quiet = matches!(cli.verb, Verb::Dev(_) | Verb::Test(_)).then(|| "tidehook=error".to_owned());
     let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
     log::start(format, filter.or(quiet).as_deref(), colour);
     // One provider for all TLS; a second call finds it there.
@@ -173,11 +179,13 @@ async fn dispatch(cli: Cli) -> Done {
         Verb::Send(verb) => send::run(verb, &global).await,
         Verb::Inspect(verb) => inspect::run(&verb, &global).await,
         Verb::Explain(verb) => explain::run(verb, &global).await,
+        Verb::Test(verb) => test::run(&verb, &global).await,
         Verb::Tail(verb) => tail::run(verb, &global).await,
         Verb::Doctor => doctor::run(&global).await,
         Verb::Events(verb) => events::run(verb, &global).await,
         Verb::Jobs(verb) => jobs::run(verb, &global).await,
         Verb::Runs(verb) => runs::run(verb, &global).await,
+        Verb::Graph(verb) => graph::run(&verb, &global).await,
         Verb::Run(verb) => runs::start(verb, &global).await,
         Verb::Lanes(verb) => lanes::run(verb, &global).await,
         Verb::Fsck => fsck::run(&global).await,

@@ -220,7 +220,7 @@ static PARAM: [Key; 3] = [
 pub const STEP_TYPES: &[&str] = &["http", "choice", "parallel", "map", "wait", "callback", "workflow", "set", "fail"];
 
 /// Keys that only some types of step read.
-pub const STEP_KEYS_OF: [(&str, &[&str]); 13] = [
+pub const STEP_KEYS_OF: [(&str, &[&str]); 24] = [
     ("choices", &["choice"]),
     ("default", &["choice"]),
     ("branches", &["parallel"]),
@@ -228,15 +228,28 @@ pub const STEP_KEYS_OF: [(&str, &[&str]); 13] = [
     ("items", &["map"]),
     ("items_path", &["map"]),
     ("steps", &["map"]),
+    ("max_concurrency", &["map"]),
+    ("tolerated_failures", &["map"]),
+    ("on_item_failure", &["map"]),
     ("workflow", &["workflow"]),
     ("seconds", &["wait"]),
     ("timestamp_path", &["wait"]),
     ("callback_timeout", &["callback"]),
     ("error", &["fail"]),
     ("message", &["fail"]),
+    ("url", &["http", "map", "callback"]),
+    ("method", &["http", "map", "callback"]),
+    ("headers", &["http", "map", "callback"]),
+    ("expect", &["http", "map", "callback"]),
+    ("retry", &["http", "map", "callback", "parallel"]),
+    ("timeout", &["http", "map", "callback", "parallel"]),
+    ("body", &["http", "map", "set"]),
+    ("result", &["http", "parallel", "map", "callback", "workflow", "set"]),
 ];
 
-static STEP: [Key; 33] = [
+static EXPECT: [Key; 1] = [key("status", Takes::Texts, "Statuses and ranges of them, as 409 or 200-299; 2xx when absent")];
+
+static STEP: [Key; 34] = [
     key("name", Takes::Text, "Unique in the workflow"),
     key("type", Takes::Word(STEP_TYPES), "What kind of step it is (http)"),
     key("url", Takes::Url, "Where to call"),
@@ -251,6 +264,7 @@ static STEP: [Key; 33] = [
     key("retry", Takes::Section(&RETRY), "Retry policy of the call"),
     key("catch", Takes::Items(&CATCH), "Where failures go"),
     key("timeout", Takes::Duration, "Deadline of the call (a bare number is seconds)"),
+    key("expect", Takes::Section(&EXPECT), "What counts as a success of the call"),
     key("on_failure", Takes::Word(&["stop", "continue"]), "What a failure nobody catches does (stop)"),
     key("end", Takes::Bool, "The workflow is complete after this step"),
     key("goto", Takes::Text, "The next step instead of the following one"),
@@ -272,7 +286,7 @@ static STEP: [Key; 33] = [
     key("message", Takes::Text, "fail: the error's text"),
 ];
 
-static INNER: [Key; 22] = [
+static INNER: [Key; 26] = [
     key("name", Takes::Text, "Unique among the steps of the map"),
     key(
         "type",
@@ -291,6 +305,7 @@ static INNER: [Key; 22] = [
     key("retry", Takes::Section(&RETRY), "Retry policy of the call"),
     key("catch", Takes::Items(&CATCH), "Where failures go"),
     key("timeout", Takes::Duration, "Deadline of the call (a bare number is seconds)"),
+    key("expect", Takes::Section(&EXPECT), "What counts as a success of the call"),
     key("on_failure", Takes::Word(&["stop", "continue"]), "What a failure nobody catches does (stop)"),
     key("end", Takes::Bool, "The item is done after this step"),
     key("goto", Takes::Text, "The next step instead of the following one"),
@@ -299,6 +314,9 @@ static INNER: [Key; 22] = [
     key("seconds", Takes::Number(0, 315_360_000), "wait: how long"),
     key("timestamp_path", Takes::Text, "wait: the path of the instant"),
     key("workflow", Takes::Text, "workflow: which one"),
+    key("callback_timeout", Takes::Duration, "callback: how long the answer may take (1d; a bare number is seconds)"),
+    key("error", Takes::Text, "fail: the error's name; its class is app:NAME"),
+    key("message", Takes::Text, "fail: the error's text"),
 ];
 
 static CATCH: [Key; 3] = [

@@ -218,7 +218,14 @@ impl Config {
     /// It cannot be compiled any more: what is wrong with it.
     pub fn compile(&self, name: &str, definition: &str) -> Result<Workflow, String> {
         let mut problems = Problems::default();
-        let node = tree::parse(definition, 0);
+        let written: serde_json::Value = serde_json::from_str(definition).map_err(|why| why.to_string())?;
+        // What starts a run does not matter to one that has started, and its source may be gone.
+        let mut running = written.clone();
+        if let Some(keys) = running.as_object_mut() {
+            ["source", "events", "filter", "idempotency_key"].iter().for_each(|key| drop(keys.remove(*key)));
+            keys.insert("callable".to_owned(), true.into());
+        }
+        let node = tree::parse(&running.to_string(), 0);
         let read = node.map(|mut node| {
             layers::expand(&mut node, &self.variables.0, &mut problems);
             let names = names(&self.sources);
@@ -234,7 +241,6 @@ impl Config {
         };
         match read {
             Ok(Some(mut workflow)) if !problems.has_errors() => {
-                let written: serde_json::Value = serde_json::from_str(definition).map_err(|why| why.to_string())?;
                 workflow.set_definition(&written);
                 Ok(workflow)
             }

@@ -79,8 +79,26 @@ pub struct Timing {
     pub now: Timestamp,
 }
 
+/// What is a success, and what follows a failure.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// When to try again.
+    pub retry: &'a RetryPolicy,
+    /// Statuses that are a success, as ranges; empty is 200 to 299.
+    pub success: &'a [(u16, u16)],
+}
+
+impl Rules<'_> {
+    fn accept(&self, status: u16) -> bool {
+        match self.success.is_empty() {
+            true => (200..300).contains(&status),
+            false => self.success.iter().any(|(from, to)| (*from..=*to).contains(&status)),
+        }
+    }
+}
+
 /// Settles an outcome. `chance` is a random number in `0.0..1.0` for the jitter.
-pub fn settle(job: &Job, outcome: &Outcome, policy: &RetryPolicy, timing: Timing, chance: f64) -> Commit {
+pub fn settle(job: &Job, outcome: &Outcome, rules: Rules<'_>, timing: Timing, chance: f64) -> Commit {
     let commit = |finish, attempt: Option<Attempt>, lane_fact| {
         let sent = job.attempt + u32::from(attempt.is_some());
         Commit { lease: job.lease(), lane: job.target.lane(), finish, sent, attempt, lane_fact, change: None }
@@ -89,7 +107,7 @@ pub fn settle(job: &Job, outcome: &Outcome, policy: &RetryPolicy, timing: Timing
         Outcome::Postponed => return commit(Finish::Released, None, None),
         Outcome::Elapsed => return commit(Finish::Done, None, None),
         Outcome::Parked(why) => return commit(Finish::Retry { after: PARKED_FOR, error: why.clone() }, None, None),
-        Outcome::Answered(response) if (200..300).contains(&response.status) => {
+        Outcome::Answered(response) if rules.accept(response.status) => {
             let error = response.cut.map(|cut| cut.to_string());
             let attempt = attempt(job, Ending::Delivered, timing, Some(response.status), &response.body, error, None);
             return commit(Finish::Done, Some(attempt), Some(LaneFact::Succeeded));
@@ -103,7 +121,7 @@ pub fn settle(job: &Job, outcome: &Outcome, policy: &RetryPolicy, timing: Timing
     let retry_after = response.and_then(|r| r.retry_after.as_deref()).and_then(|h| read_retry_after(h, timing.now));
     let counted = job.counted() + u32::from(failure.is_exchange());
     let mut error = failure.to_string();
-    let finish = match policy.after(counted, &failure, retry_after, chance) {
+    let finish = match rules.retry.after(counted, &failure, retry_after, chance) {
         Verdict::RetryIn(after) => Finish::Retry { after, error: error.clone() },
         Verdict::GiveUp(why) => {
             match why {
@@ -181,7 +199,7 @@ mod tests {
         settle(
             job,
             outcome,
-            &RetryPolicy { max: 2, ..RetryPolicy::default() },
+            Rules { retry: &RetryPolicy { max: 2, ..RetryPolicy::default() }, success: &[] },
             Timing { duration: Duration::ZERO, now: Timestamp(0) },
             0.5,
         )

@@ -96,6 +96,7 @@ pub fn compose_step(calling: &Calling<'_>, around: Around<'_>) -> Result<Request
 
 /// The operation: the same for all attempts of a visit, another one for another visit.
 fn operation(run: &Run, seq: u32, visit: &Visit) -> String {
+    let seq = visit.operation.unwrap_or(seq);
     match visit.within {
         Some((_, place)) => format!("{}-{seq}-{place}", run.id),
         None => format!("{}-{seq}", run.id),

@@ -105,7 +105,11 @@ impl Engine {
         if run.status.is_closed() {
             return Ok(None);
         }
-        let flow = self.flow(&run.definition).await?;
+        // The end of a run needs no definition.
+        let flow = match visiting.visit {
+            0 => self.flow_to_end(run).await?,
+            _ => self.flow(&run.definition).await?,
+        };
         let Some(fact) = self.fact(run, visiting, job, ran, commit).await? else { return Ok(None) };
         Ok(advance(run, &fact, &Here { flow: &flow, now, draw: &Drawn(self) }))
     }
@@ -122,12 +126,13 @@ impl Engine {
         let visit = visiting.visit;
         if let Target::Timer(_) = job.target {
             if visit == 0 && run.state.deadline != Some(job.id) {
-                // The parent has ended: its child goes with it.
-                let parent = match run.parent {
-                    Some((parent, _)) => self.store().run(parent).await?,
-                    None => None,
-                };
-                return Ok(parent.is_some_and(|parent| parent.status.is_closed()).then_some(Fact::Cancelled));
+                // Nobody waits for it any more: the step that started it is over.
+                let Some((parent, visit)) = run.parent else { return Ok(None) };
+                let parent = self.store().run(parent).await?;
+                let waits =
+                    |parent: &Run| parent.state.visits.get(&visit).is_some_and(|v| v.phase == Phase::Child { run: run.id });
+                let is_wanted = parent.is_some_and(|parent| !parent.status.is_closed() && waits(&parent));
+                return Ok((!is_wanted).then_some(Fact::Cancelled));
             }
             return match run.state.visits.get(&visit).map(|v| &v.phase) {
                 Some(Phase::Child { run: child }) => self.child_fact(*child, visit).await,
@@ -213,8 +218,9 @@ impl Engine {
 
     /// After a change was committed: wakes who can go on, and tells what ended.
     pub(super) fn after_change(&self, change: &Change) {
-        let all = std::iter::once(change).chain(&change.children);
-        for change in all {
+        let mut open = vec![change];
+        while let Some(change) = open.pop() {
+            open.extend(&change.children);
             for job in &change.jobs {
                 match job.due {
                     Due::After(delay) if delay.is_zero() => {

@@ -11,7 +11,8 @@ use crate::decide::settle::{Timing, is_crash_suspect};
 use crate::deliver::compose::{Around, compose};
 use crate::deliver::step::{Calling, compose_step};
 use crate::model::job::Visiting;
-use crate::model::{Event, Failure, Job, Outcome, Request, Run, Target, Timestamp};
+use crate::model::run::Phase;
+use crate::model::{Cut, Event, Failure, Job, Outcome, Request, Response, Run, Target, Timestamp};
 
 /// What came of an execution, and how long it took.
 pub struct Ran {
@@ -27,6 +28,8 @@ pub struct Ran {
 pub(super) struct OfStep {
     /// Its policy.
     pub(super) retry: RetryPolicy,
+    /// Which statuses are a success; empty is 200 to 299.
+    pub(super) expect: Vec<(u16, u16)>,
     /// When its run ends at the latest: a retry that would come later is none.
     pub(super) deadline_at: Option<Timestamp>,
 }
@@ -40,6 +43,17 @@ impl Ran {
             of_step: None,
             run: None,
         }
+    }
+}
+
+/// A step's response is data: half of it is none. That of a notice does not matter.
+fn whole(outcome: Outcome, is_notice: bool) -> Outcome {
+    match outcome {
+        Outcome::Answered(response) if is_notice => Outcome::Answered(Response { cut: None, ..response }),
+        Outcome::Answered(response) if response.cut == Some(Cut::BrokeOff) => {
+            Outcome::Failed(Failure::Protocol("the response body broke off".to_owned()))
+        }
+        other => other,
     }
 }
 
@@ -107,7 +121,9 @@ impl Engine {
         };
         let public_url = config.server.public_url.as_ref();
         let calling = Calling { job, event, run, seq: visiting.visit, visit, call, public_url };
-        let of_step = OfStep { retry: call.retry.clone(), deadline_at: run.state.deadline_at };
-        (self.send(compose_step(&calling, around)).await, Some(of_step))
+        let of_step = OfStep { retry: call.retry.clone(), expect: call.expect.clone(), deadline_at: run.state.deadline_at };
+        let outcome = self.send(compose_step(&calling, around)).await;
+        let is_notice = matches!(visit.phase, Phase::Call { token: Some(_), .. });
+        (whole(outcome, is_notice), Some(of_step))
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Engine;
 use crate::config::{Config, Workflow};
 use crate::decide::workflow::Flow;
+use crate::model::Run;
 use crate::store::Definition;
 
 /// Compiled definitions by hash.
@@ -43,6 +44,20 @@ impl Engine {
             |w: &Workflow| Definition { hash: w.flow.hash.clone(), name: w.name.clone(), body: w.definition.clone() };
         let definitions: Vec<Definition> = self.config().workflows.iter().map(definition).collect();
         self.store().define(&definitions).await
+    }
+
+    /// A run's definition, or what is left of one that cannot be used any more: enough to end the run.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) async fn flow_to_end(&self, run: &Run) -> Result<Arc<Flow>, NoFlow> {
+        match self.flow(&run.definition).await {
+            Err(NoFlow::Unusable(why)) => {
+                tracing::warn!(run = %run.id, why, "A run is ended without its definition.");
+                Ok(Arc::new(Flow::without_steps(&run.workflow, &run.definition)))
+            }
+            other => other,
+        }
     }
 
     /// A definition by its hash.

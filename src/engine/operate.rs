@@ -71,7 +71,7 @@ impl Engine {
     /// # Errors
     /// Why not.
     pub async fn cancel_run(&self, id: RunId) -> Result<Run, NotDone> {
-        self.operate(id, |run, here| {
+        self.operate(id, true, |run, here| {
             let closed = || format!("only an open run can be cancelled; this one is {}", run.status);
             advance(run, &Fact::Cancelled, here).ok_or_else(closed)
         })
@@ -83,13 +83,19 @@ impl Engine {
     /// # Errors
     /// Why not.
     pub async fn redrive_run(&self, id: RunId) -> Result<Run, NotDone> {
-        self.operate(id, redrive).await
+        self.operate(id, false, redrive).await
     }
 
-    async fn operate(&self, id: RunId, decide: impl Fn(&Run, &Here<'_>) -> Result<Change, String>) -> Result<Run, NotDone> {
+    async fn operate(
+        &self,
+        id: RunId,
+        ends: bool,
+        decide: impl Fn(&Run, &Here<'_>) -> Result<Change, String>,
+    ) -> Result<Run, NotDone> {
         loop {
             let run = self.store().run(id).await?.ok_or(NotDone::Missing)?;
-            let flow = self.flow(&run.definition).await.map_err(|e| NotDone::from(NoChange::from(e)))?;
+            let flow = if ends { self.flow_to_end(&run).await } else { self.flow(&run.definition).await };
+            let flow = flow.map_err(|e| NotDone::from(NoChange::from(e)))?;
             let now = self.store().now().await?;
             let change = decide(&run, &Here { flow: &flow, now, draw: &Drawn(self) }).map_err(NotDone::Refused)?;
             match self.make(change, now).await {

@@ -6,7 +6,7 @@ use super::Engine;
 use super::advance::NoChange;
 use super::execute::Ran;
 use crate::decide::retry::RetryPolicy;
-use crate::decide::settle::{Commit, Finish, LaneFact, settle};
+use crate::decide::settle::{Commit, Finish, LaneFact, Rules, settle};
 use crate::model::{Event, Outcome, Target};
 use crate::observe::feed::{Moment, Next};
 use crate::observe::metrics;
@@ -35,7 +35,8 @@ impl Engine {
             Target::Step(_) => ran.of_step.as_ref().map_or(&fallback, |step| &step.retry),
             Target::Workflow(_) | Target::Timer(_) => &fallback,
         };
-        let mut commit = settle(&claimed.job, &ran.outcome, policy, ran.timing, self.0.parts.chance.draw());
+        let rules = Rules { retry: policy, success: ran.of_step.as_ref().map_or(&[], |step| &step.expect) };
+        let mut commit = settle(&claimed.job, &ran.outcome, rules, ran.timing, self.0.parts.chance.draw());
         // A run whose deadline comes first has no use for a retry: its step has failed now, while there is time to act on it.
         let deadline = ran.of_step.as_ref().and_then(|step| step.deadline_at);
         if let (Finish::Retry { after, error }, Some(deadline), Some(_)) = (&commit.finish, deadline, &commit.attempt)
@@ -98,7 +99,8 @@ impl Engine {
                 }
                 Err(NoChange::Parked(why)) => {
                     let parked = Outcome::Parked(why);
-                    *commit = settle(&claimed.job, &parked, &RetryPolicy::default(), ran.timing, 0.5);
+                    let rules = Rules { retry: &RetryPolicy::default(), success: &[] };
+                    *commit = settle(&claimed.job, &parked, rules, ran.timing, 0.5);
                     return self.commit(commit).await == Committed::Yes;
                 }
                 Err(NoChange::Store(error)) => {

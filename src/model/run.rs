@@ -63,6 +63,17 @@ impl FromStr for RunStatus {
     }
 }
 
+/// No payload is nested deeper: what is stored wraps it a few levels more, and JSON is read to 128.
+pub const DEPTH_MAX: usize = 64;
+
+fn is_deep(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Array(items) => levels == 0 || items.iter().any(|item| is_deep(item, levels - 1)),
+        Value::Object(fields) => levels == 0 || fields.values().any(|field| is_deep(field, levels - 1)),
+        _ => false,
+    }
+}
+
 /// What flows from step to step: JSON, or text that is none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -74,15 +85,20 @@ pub enum Payload {
 }
 
 impl Payload {
-    /// Reads a body: JSON if it is JSON, an empty one is `null`, text otherwise.
+    /// Reads a body: JSON if it is JSON and no deeper than [`DEPTH_MAX`], an empty one is `null`, text otherwise.
     pub fn of(bytes: &[u8]) -> Self {
         if bytes.is_empty() {
             return Self::Json(Value::Null);
         }
         match serde_json::from_slice(bytes) {
-            Ok(value) => Self::Json(value),
-            Err(_) => Self::Text(String::from_utf8_lossy(bytes).into_owned()),
+            Ok(value) if !is_deep(&value, DEPTH_MAX) => Self::Json(value),
+            _ => Self::Text(String::from_utf8_lossy(bytes).into_owned()),
         }
+    }
+
+    /// Whether it is nested deeper than can be kept.
+    pub fn is_too_deep(&self) -> bool {
+        self.json().is_some_and(|value| is_deep(value, DEPTH_MAX))
     }
 
     /// The JSON value, if it is one.
@@ -170,6 +186,9 @@ pub struct RunState {
     /// Those before the last redrive, which starts a fresh count of steps.
     #[serde(default)]
     pub visited_before: u32,
+    /// Visits that containers have earned beyond the limit: one for each step of each place.
+    #[serde(default)]
+    pub allowance: u32,
     /// What finished steps left, by name: their latest visit.
     #[serde(default)]
     pub steps: BTreeMap<String, Done>,
@@ -204,8 +223,12 @@ pub struct RunState {
 pub struct Stopped {
     /// The step.
     pub at: Vec<usize>,
-    /// The payload, as the step's `input` left it.
+    /// The payload as it came to the step.
     pub payload: Payload,
+    /// The number of the operation, so that a redrive repeats it under the same key…
+    pub operation: Option<u32>,
+    /// …with the same bytes: `now()` stands still.
+    pub entered_at: Option<Timestamp>,
 }
 
 /// What a finished step left.
@@ -234,6 +257,12 @@ pub struct Visit {
     pub within: Option<(u32, usize)>,
     /// The payload, narrowed by the step's `input`.
     pub payload: Payload,
+    /// The payload before that, where it was narrowed.
+    #[serde(default)]
+    pub before: Option<Payload>,
+    /// The number of the operation, where it is not the visit's own: a redrive repeats the operation that failed.
+    #[serde(default)]
+    pub operation: Option<u32>,
     /// What it waits for.
     pub phase: Phase,
     /// Open jobs of this visit.
@@ -260,6 +289,11 @@ pub enum Phase {
     Time,
     /// An answer from outside.
     Answer,
+    /// The same, where nobody was told of the token: it can be read where the run is shown.
+    Token {
+        /// The token.
+        token: String,
+    },
     /// The end of a run that it started.
     Child {
         /// The run.
@@ -267,8 +301,8 @@ pub enum Phase {
     },
     /// The visits inside it.
     Inside {
-        /// What came of each place; `None` while open.
-        results: Vec<Option<Value>>,
+        /// What came of each place.
+        results: Vec<Slot>,
         /// Open places.
         open: usize,
         /// The next place to enter.
@@ -279,6 +313,35 @@ pub enum Phase {
         #[serde(default)]
         items: Vec<Value>,
     },
+}
+
+/// A place of a container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Slot {
+    /// Nothing came of it yet.
+    Open,
+    /// This came of it.
+    Done(Value),
+}
+
+impl Slot {
+    /// Puts a value in, once.
+    pub fn fill(&mut self, value: Value) -> bool {
+        let is_open = *self == Self::Open;
+        if is_open {
+            *self = Self::Done(value);
+        }
+        is_open
+    }
+
+    /// What came of it; null while it is open.
+    pub fn value(&self) -> Value {
+        match self {
+            Self::Open => Value::Null,
+            Self::Done(value) => value.clone(),
+        }
+    }
 }
 
 /// When a job is due.

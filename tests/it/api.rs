@@ -293,7 +293,7 @@ handlers:
     let answer = ask(json!({ "source": "app", "event_type": "order.paid", "payload": { "total": 150 } })).await.json();
     assert_eq!(
         answer["handlers"][0],
-        json!({ "handler": "big", "matches": false, "why_not": "`$.paid` does not hold: it saw nothing" })
+        json!({ "handler": "big", "kind": "handler", "matches": false, "why_not": "`$.paid` does not hold: it saw nothing" })
     );
     assert_eq!(answer["handlers"][1]["why_not"], "none of its patterns matches `order.paid`");
     // A stored event, with the names its provider gives it.

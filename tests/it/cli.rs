@@ -213,3 +213,40 @@ fn the_readme_runs() {
         assert!(checked.status.success(), "block {n}: {}", err(&checked));
     }
 }
+
+#[test]
+fn every_example_scenario_plays_and_a_wrong_one_says_what_came_instead() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files: Vec<String> = std::fs::read_dir(root.join("examples/scenarios"))
+        .unwrap()
+        .map(|file| file.unwrap().path().display().to_string())
+        .filter(|file| file.ends_with(".yaml"))
+        .collect();
+    files.sort();
+    assert!(files.len() >= 2);
+    let arguments: Vec<&str> = std::iter::once("test").chain(files.iter().map(String::as_str)).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let played = run_in(dir.path(), &arguments, &[]);
+    assert!(played.status.success(), "{}{}", out(&played), err(&played));
+    let config = root.join("examples/order-workflow.yaml").display().to_string();
+    let wrong = format!(
+        "name: wrong\nconfig: {config}\nsteps:\n  - send: {{ source: shop, type: order.placed, body: {{ id: 1, amount: 2, items: [] }} }}\n  - expect: {{ at: refund }}\n"
+    );
+    std::fs::write(dir.path().join("wrong.yaml"), wrong).unwrap();
+    let failed = run_in(dir.path(), &["test", "wrong.yaml"], &[]);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(out(&failed).contains("step 2: no such call at `refund`; waiting: order/charge with"), "{}", out(&failed));
+}
+
+#[test]
+fn a_workflow_is_drawn_and_a_wrong_name_is_helped() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let config = root.join("examples/order-workflow.yaml").display().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let drawn = run_in(dir.path(), &["graph", "order", "--config", &config], &[]);
+    assert!(out(&drawn).contains("╰┄ on all → refund"), "{}{}", out(&drawn), err(&drawn));
+    let chart = run_in(dir.path(), &["graph", "order", "--mermaid", "--config", &config], &[]);
+    assert!(out(&chart).starts_with("flowchart TD\n"), "{}", out(&chart));
+    let wrong = run_in(dir.path(), &["graph", "ordr", "--config", &config], &[]);
+    assert!(err(&wrong).contains("did you mean `order`?"), "{}", err(&wrong));
+}

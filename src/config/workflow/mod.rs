@@ -102,7 +102,8 @@ impl Workflow {
     /// Says what was written, before variables were replaced.
     pub(super) fn set_definition(&mut self, written: &Value) {
         self.definition = written.to_string();
-        self.flow.hash = hex::encode(Sha256::digest(self.definition.as_bytes()));
+        // Two workflows with the same text are two.
+        self.flow.hash = hex::encode(Sha256::digest(format!("{}\n{}", self.name, self.definition)));
     }
 }
 

@@ -131,13 +131,14 @@ struct Wished {
     body: Option<Template>,
     timeout: Duration,
     retry: RetryPolicy,
+    expect: Vec<(u16, u16)>,
     sends_json: bool,
 }
 
 impl Wished {
     fn with(self, url: Url) -> Call {
-        let Self { method, headers, body, timeout, retry, .. } = self;
-        Call { url, method, headers, body, timeout, retry, expect: Vec::new() }
+        let Self { method, headers, body, timeout, retry, expect, .. } = self;
+        Call { url, method, headers, body, timeout, retry, expect }
     }
 }
 
@@ -155,6 +156,7 @@ impl Reading<'_> {
             body: if s.has("body") { read_template(s, "body", sends_json) } else { None },
             timeout: read_timeout(s).unwrap_or(around.delivery.timeout),
             retry: if retries { read_retry(s.section("retry"), &around.delivery.retry) } else { around.delivery.retry.clone() },
+            expect: if s.has("expect") { read_expect(s.section("expect")) } else { Vec::new() },
             headers,
             sends_json,
         }
@@ -333,6 +335,25 @@ fn read_result_path(s: &mut Section<'_>, who: &str) -> ResultPath {
         s.error("bad_path", "result_path", format!("{who}: {why}"));
         ResultPath::Replace
     })
+}
+
+/// Statuses and ranges of them.
+fn read_expect(mut s: Section<'_>) -> Vec<(u16, u16)> {
+    let mut ranges = Vec::new();
+    for status in s.texts("status").unwrap_or_default() {
+        match status.value.parse::<ErrorName>() {
+            Ok(ErrorName::Status(from, to)) => ranges.push((from, to)),
+            _ => {
+                let message = format!("`{}` is no status: write one as 409, or a range as 200-299", status.value);
+                s.error("bad_status", "status", message);
+            }
+        }
+    }
+    if ranges.is_empty() {
+        s.error("missing_key", "status", "`expect` names no status".to_owned());
+    }
+    s.finish();
+    ranges
 }
 
 fn read_catch(who: &str, mut s: Section<'_>) -> Option<(Catch, Option<Placed<String>>)> {

@@ -1,5 +1,6 @@
 //! Failures of steps, and where they go.
 
+use std::fmt;
 use std::str::FromStr;
 
 use super::flow::ResultPath;
@@ -89,6 +90,20 @@ impl FromStr for ErrorName {
     }
 }
 
+impl fmt::Display for ErrorName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Status(100, 399) => f.write_str("3xx"),
+            Self::Status(400, 499) => f.write_str("4xx"),
+            Self::Status(500, 599) => f.write_str("5xx"),
+            Self::Status(from, to) if from == to => write!(f, "{from}"),
+            Self::Status(from, to) => write!(f, "{from}-{to}"),
+            Self::Class(word) => f.write_str(word),
+        }
+    }
+}
+
 impl ErrorName {
     /// Whether it names a failure.
     pub fn holds(&self, error: &RunError) -> bool {
@@ -112,6 +127,8 @@ pub fn of_failure(failure: &Failure, job: JobId, attempts: u32) -> RunError {
     let class = match failure {
         Failure::Status(status) if (400..500).contains(status) => "4xx",
         Failure::Status(status) if (500..600).contains(status) => "5xx",
+        // An answer that would be a success elsewhere, and that `expect` does not name.
+        Failure::Status(status) if (200..300).contains(status) => "expectation",
         Failure::Status(_) | Failure::Redirect { .. } => "3xx",
         Failure::Timeout(_) => "timeout",
         Failure::Dns(_) => "dns",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::run::Phase;
+use crate::model::run::{Phase, Slot};
 use crate::model::{JobId, Run, RunStatus};
 
 /// What is wrong with a run, one sentence each. `open` are its open jobs.
@@ -32,7 +32,7 @@ pub fn faults(run: &Run, open: &BTreeSet<JobId>) -> Vec<String> {
                 say(format!("visit {seq} ({step}) waits for a job and has none"));
             }
             Phase::Inside { results, open, next, .. } => {
-                let waiting = results.iter().filter(|slot| slot.is_none()).count();
+                let waiting = results.iter().filter(|slot| **slot == Slot::Open).count();
                 if waiting != *open {
                     say(format!("visit {seq} ({step}) counts {open} open places and has {waiting}"));
                 }

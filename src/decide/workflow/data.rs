@@ -38,7 +38,14 @@ impl<'a> View<'a> {
             context.extend(extra.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
         }
         let payload_with_kept = payload.json().map(|value| with_kept(value, &state.kept));
-        Self { payload: payload_with_kept, plain: payload, context, now, seed: run.id.0.0.wrapping_add(u128::from(visit)) }
+        // The same for every visit of one operation.
+        let operation = state.visits.get(&visit).and_then(|v| v.operation).unwrap_or(visit);
+        Self { payload: payload_with_kept, plain: payload, context, now, seed: run.id.0.0.wrapping_add(u128::from(operation)) }
+    }
+
+    /// The view of a response: what it lacks is missing.
+    pub fn without_kept(self) -> Self {
+        Self { payload: self.plain.json().cloned(), ..self }
     }
 
     /// The scope of conditions: the payload as it is.
@@ -68,11 +75,12 @@ fn steps(state: &RunState) -> Value {
 
 /// A root that a later response has wiped shows the value last stored under it.
 fn with_kept(payload: &Value, kept: &Map<String, Value>) -> Value {
-    let Value::Object(fields) = payload else {
-        // A later response that is no object has wiped everything.
-        return if kept.is_empty() { payload.clone() } else { Value::Object(kept.clone()) };
+    let mut fields = match payload {
+        Value::Object(fields) => fields.clone(),
+        // An empty response has wiped everything.
+        Value::Null if !kept.is_empty() => Map::new(),
+        other => return other.clone(),
     };
-    let mut fields = fields.clone();
     for (key, value) in kept {
         fields.entry(key.clone()).or_insert_with(|| value.clone());
     }

@@ -97,7 +97,8 @@ impl ResultPath {
             "null" => Ok(Self::Discard),
             path => {
                 let keys: Vec<String> = path.strip_prefix("$.").unwrap_or(path).split('.').map(str::to_owned).collect();
-                if keys.iter().any(String::is_empty) || path.contains(['[', ']', '*', '$']) && !path.starts_with("$.") {
+                let key = path.strip_prefix("$.").unwrap_or(path);
+                if keys.iter().any(String::is_empty) || key.contains(['[', ']', '*', '$']) {
                     return Err(format!("`{path}` is no place in a payload: write `$`, `$.name`, `$.name.inner` or `null`"));
                 }
                 Ok(Self::Set(keys))
@@ -125,17 +126,20 @@ pub struct Call {
     pub expect: Vec<(u16, u16)>,
 }
 
-impl Call {
-    /// Whether a status is a success.
-    pub fn accepts(&self, status: u16) -> bool {
-        match self.expect.is_empty() {
-            true => (200..300).contains(&status),
-            false => self.expect.iter().any(|(from, to)| (*from..=*to).contains(&status)),
+impl Flow {
+    /// What is left of a definition that cannot be used any more: enough to end its runs.
+    pub fn without_steps(name: &str, hash: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            hash: hash.to_owned(),
+            timeout: None,
+            params: Vec::new(),
+            steps: Vec::new(),
+            visits_max: 0,
+            bare_errors: false,
         }
     }
-}
 
-impl Flow {
     /// The step at a place: an index, then an index inside a container.
     pub fn step(&self, at: &[usize]) -> Option<&Step> {
         let (first, rest) = at.split_first()?;

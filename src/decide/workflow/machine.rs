@@ -62,6 +62,7 @@ pub fn start(birth: Birth, here: &Here<'_>) -> Change {
             visits: Default::default(),
             visited: 0,
             visited_before: 0,
+            allowance: 0,
             steps: Default::default(),
             kept: Default::default(),
             vars: Default::default(),
@@ -115,7 +116,7 @@ pub fn advance(run: &Run, fact: &Fact, here: &Here<'_>) -> Option<Change> {
         }
         Fact::CalledBack { visit, .. } => {
             let phase = run.state.visits.get(visit).map(|v| &v.phase);
-            if !matches!(phase, Some(Phase::Answer | Phase::Call { token: Some(_), .. })) {
+            if !matches!(phase, Some(Phase::Answer | Phase::Token { .. } | Phase::Call { token: Some(_), .. })) {
                 return None;
             }
             walk.tell(*visit, fact);
@@ -147,10 +148,11 @@ pub fn redrive(run: &Run, here: &Here<'_>) -> Result<Change, String> {
     (run.status, run.error, run.finished_at) = (RunStatus::Running, None, None);
     run.state.stopped = None;
     run.state.redrives += 1;
-    run.state.visited_before = run.state.visited;
+    (run.state.visited_before, run.state.allowance) = (run.state.visited, 0);
     let redrives = run.state.redrives;
     walk.note("Redriven", None, json!({ "redrives": redrives }));
     walk.set_deadline();
+    walk.repeats = Some((stopped.operation, stopped.entered_at));
     walk.enter(stopped.at, None, stopped.payload);
     walk.go();
     Ok(walk.change)

@@ -5,6 +5,7 @@
 //! - [`machine`]: start and advance; [`walk`]: from step to step
 //! - [`steps`]: one file per step type: what it asks for when it is entered, and what it makes of a fact
 //! - [`check`]: what must hold of every run
+//! - [`graph`]: which step leads where
 //! - [`data`]: input, result path, output; [`catch`]: failures and where they go
 
 pub mod catch;
@@ -12,6 +13,7 @@ pub mod check;
 pub mod data;
 pub mod fact;
 pub mod flow;
+pub mod graph;
 pub mod machine;
 pub mod steps;
 #[cfg(test)]

@@ -11,11 +11,23 @@ use super::machine::{Here, note};
 use super::steps::{Entered, Heard};
 use super::{Fact, catch::Catch};
 use crate::model::job::Visiting;
-use crate::model::run::{Change, Done, Due, Phase, RunError, RunJob, Stopped, Visit};
-use crate::model::{JobId, Payload, Run, RunStatus, Target};
+use crate::model::run::{Change, DEPTH_MAX, Done, Due, Phase, RunError, RunJob, Stopped, Visit};
+use crate::model::{JobId, Payload, Run, RunStatus, Target, Timestamp};
 
 /// The name of a container's visit and a place in its result.
 pub type Within = Option<(u32, usize)>;
+
+/// Where a visit stood, for a redrive. A container starts over as a whole, as a new operation.
+fn stopped(seq: u32, visit: &Visit) -> Stopped {
+    let payload = visit.before.clone().unwrap_or_else(|| visit.payload.clone());
+    let repeats = !matches!(visit.phase, Phase::Inside { .. });
+    Stopped {
+        at: visit.at.clone(),
+        payload,
+        operation: repeats.then(|| visit.operation.unwrap_or(seq)),
+        entered_at: repeats.then_some(visit.entered_at),
+    }
+}
 
 /// How a run ends.
 pub enum Ended {
@@ -32,6 +44,8 @@ pub struct Walk<'a> {
     /// The change so far.
     pub change: Change,
     pub(super) here: &'a Here<'a>,
+    /// What the next step that is entered repeats: the number of its operation, and its instant.
+    pub(super) repeats: Option<(Option<u32>, Option<Timestamp>)>,
     /// Steps that are to be entered.
     ahead: VecDeque<(Vec<usize>, Within, Payload)>,
 }
@@ -49,7 +63,7 @@ impl<'a> Walk<'a> {
             starts: Vec::new(),
             children: Vec::new(),
         };
-        Self { change, here, ahead: VecDeque::new() }
+        Self { change, here, repeats: None, ahead: VecDeque::new() }
     }
 
     pub(super) fn flow(&self) -> &'a Flow {
@@ -86,17 +100,29 @@ impl<'a> Walk<'a> {
             return self.end(Ended::Failed(error("unknown_step", format!("the definition has no step at {at:?}"))));
         };
         let state = &mut self.change.run.state;
-        if state.visited - state.visited_before >= flow.visits_max {
+        if state.visited - state.visited_before >= flow.visits_max.saturating_add(state.allowance) {
             let message = format!("the run would enter more than {} steps", flow.visits_max);
             if within.is_none() {
-                state.stopped = Some(Stopped { at, payload });
+                state.stopped = Some(Stopped { at, payload, operation: None, entered_at: None });
             }
             return self.end(Ended::Failed(RunError { step: Some(step.name.clone()), ..error("step_limit", message) }));
         }
         state.visited += 1;
         let seq = state.visited;
         let name = flow.place(&at).split_once('/').map_or_else(String::new, |(_, step)| step.to_owned());
-        let visit = Visit { step: name, at, within, payload, phase: Phase::Time, jobs: Vec::new(), entered_at: self.here.now };
+        // A redrive repeats the operation that failed: the same number, and the same instant for what is rendered.
+        let (operation, entered_at) = self.repeats.take().unwrap_or((None, None));
+        let visit = Visit {
+            step: name,
+            at,
+            within,
+            payload,
+            before: None,
+            operation,
+            phase: Phase::Time,
+            jobs: Vec::new(),
+            entered_at: entered_at.unwrap_or(self.here.now),
+        };
         state.visits.insert(seq, visit);
         self.note("StepEntered", Some(seq), json!({}));
         match self.begin(seq, step) {
@@ -106,7 +132,7 @@ impl<'a> Walk<'a> {
                 }
             }
             Ok(Entered::Done(result)) => self.leave(seq, step, result, None),
-            Ok(Entered::Goto(next)) => self.go_on(seq, step, &next),
+            Ok(Entered::Goto(next)) => self.pass(seq, step, &next),
             Ok(Entered::Skipped) => {
                 self.note("StepSkipped", Some(seq), json!({}));
                 self.record_done(seq, step, "skipped", None);
@@ -126,7 +152,7 @@ impl<'a> Walk<'a> {
             && let Some(narrowed) = view.render(input)?
             && let Some(visit) = self.visit(seq)
         {
-            visit.payload = narrowed;
+            visit.before = Some(std::mem::replace(&mut visit.payload, narrowed));
         }
         step.kind.enter(self, seq, step)
     }
@@ -154,9 +180,16 @@ impl<'a> Walk<'a> {
         match step.kind.hear(self, seq, step, fact) {
             Ok(Heard::Waits) => {}
             Ok(Heard::Done(result, status)) => self.leave(seq, step, result, status),
-            Ok(Heard::Goto) => self.go_on(seq, step, &step.next),
+            Ok(Heard::Goto) => self.pass(seq, step, &step.next),
             Err(why) => self.fail(seq, step, why),
         }
+    }
+
+    /// A step is done and leaves the payload as it is.
+    fn pass(&mut self, seq: u32, step: &'a Step, next: &Next) {
+        self.record_done(seq, step, "completed", None);
+        self.note("StepCompleted", Some(seq), json!({}));
+        self.go_on(seq, step, next);
     }
 
     /// A step is done: its result goes into the payload, and the next one is entered.
@@ -176,7 +209,8 @@ impl<'a> Walk<'a> {
         let (at, extra) = (visit.entered_at, self.extra(visit));
         let selected = match &step.result {
             Some(template) => {
-                View::new(&self.change.run, seq, &step.name, &result, at, &extra).render(template)?.unwrap_or(result)
+                let view = View::new(&self.change.run, seq, &step.name, &result, at, &extra).without_kept();
+                view.render(template)?.unwrap_or(result)
             }
             None => result,
         };
@@ -194,6 +228,9 @@ impl<'a> Walk<'a> {
             }
             None => payload,
         };
+        if payload.is_too_deep() {
+            return Err(error("template", format!("the payload would be nested deeper than {DEPTH_MAX} levels")));
+        }
         if let Some(visit) = self.visit(seq) {
             visit.payload = payload;
         }
@@ -278,7 +315,7 @@ impl<'a> Walk<'a> {
         let Some(visit) = self.close(seq) else { return };
         match visit.within {
             None => {
-                self.change.run.state.stopped = Some(Stopped { at: visit.at, payload: visit.payload });
+                self.change.run.state.stopped = Some(stopped(seq, &visit));
                 self.end(Ended::Failed(why));
             }
             Some((container, place)) => self.came_of(container, place, Err(why)),
@@ -334,10 +371,23 @@ impl<'a> Walk<'a> {
     fn abandon(&mut self, seq: u32) {
         let Some(visit) = self.close(seq) else { return };
         if let Phase::Child { run } = visit.phase {
+            let asked = self.change.starts.len();
+            self.change.starts.retain(|start| start.run != run);
+            if self.change.starts.len() < asked {
+                // It was asked for by this very change: it is not started at all.
+                return;
+            }
             let target = Target::Timer(Visiting { run, visit: 0, step: self.flow().place(&visit.at) });
             let id = JobId(self.here.draw.id());
             self.change.jobs.push(RunJob { id, target, due: Due::After(std::time::Duration::ZERO) });
         }
+    }
+
+    /// A container may be entered this often beyond the limit of steps.
+    pub(super) fn allow(&mut self, places: usize, steps: usize) {
+        let more = u32::try_from(places.saturating_mul(steps)).unwrap_or(u32::MAX);
+        let allowance = &mut self.change.run.state.allowance;
+        *allowance = allowance.saturating_add(more);
     }
 
     /// Asks for a call of a visit.
@@ -374,9 +424,9 @@ impl<'a> Walk<'a> {
     /// Remembers where the run stands, for a redrive: the first open step of its own list.
     fn remember_stop(&mut self) {
         let state = &mut self.change.run.state;
-        let open = state.visits.values().find(|visit| visit.within.is_none());
-        if let Some(visit) = open {
-            state.stopped = Some(Stopped { at: visit.at.clone(), payload: visit.payload.clone() });
+        let open = state.visits.iter().find(|(_, visit)| visit.within.is_none());
+        if let Some((seq, visit)) = open {
+            state.stopped = Some(stopped(*seq, visit));
         }
     }
 

@@ -13,7 +13,7 @@ use crate::engine::Engine;
 use crate::http::body;
 use crate::http::error::Refusal;
 use crate::http::path::Path;
-use crate::model::run::{Entry, Phase};
+use crate::model::run::{Entry, Phase, Visit};
 use crate::model::{EventId, Run, RunId};
 use crate::store::{Page, RunFilter};
 
@@ -69,21 +69,25 @@ pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Js
     let mut shown = summary(&run);
     shown["input"] = run.state.input.clone().into_value();
     shown["output"] = json!(run.state.output.clone().map(crate::model::Payload::into_value));
-    shown["open"] = run
-        .state
-        .visits
-        .iter()
-        .map(|(seq, visit)| json!({ "visit": seq, "step": visit.step, "waits_for": word(&visit.phase) }))
-        .collect();
+    shown["open"] = run.state.visits.iter().map(|(seq, visit)| open(*seq, visit)).collect();
     shown["history"] = history.iter().map(entry).collect();
     Ok(Json(shown))
+}
+
+/// An open visit. A token that nobody is told of can be read here; that of a notice cannot.
+fn open(seq: u32, visit: &Visit) -> Value {
+    let mut shown = json!({ "visit": seq, "step": visit.step, "waits_for": word(&visit.phase) });
+    if let Phase::Token { token } = &visit.phase {
+        shown["callback_token"] = json!(token);
+    }
+    shown
 }
 
 fn word(phase: &Phase) -> &'static str {
     match phase {
         Phase::Call { .. } => "call",
         Phase::Time => "time",
-        Phase::Answer => "callback",
+        Phase::Answer | Phase::Token { .. } => "callback",
         Phase::Child { .. } => "workflow",
         Phase::Inside { .. } => "steps inside",
     }

@@ -181,3 +181,121 @@ async fn two_engines_on_one_store_move_a_run_together() {
         assert_eq!(play.called().iter().filter(|to| *to == "b/").count(), 20);
     });
 }
+
+#[tokio::test]
+async fn a_redrive_repeats_the_operation_under_its_key_with_its_bytes() {
+    let text = r#"
+sources: { app: { type: event } }
+server: { allow_private_urls: true }
+workflows:
+  w:
+    source: app
+    steps:
+      - { name: pay, if: "$.order exists", input: { id: "{{ $.order }}", at: "{{ now() }}", u: "{{ uuid() }}" }, url: http://pay/, retry: { max: 1 } }
+"#;
+    on_every_store!(text, |play: Play| async move {
+        play.script("pay/", vec![status(500), ok("{}")]);
+        play.send("app", "x", r#"{"order": 7}"#).await;
+        play.advance(Duration::from_secs(500)).await;
+        let run = play.the_run().await;
+        play.engine.redrive_run(run.id).await.unwrap();
+        play.work().await;
+        let calls = play.calls();
+        assert_eq!((calls.len(), &calls[0].json()["id"]), (2, &json!(7)));
+        assert_eq!(calls[0].body, calls[1].body);
+        assert_eq!(calls[0].header("Idempotency-Key"), calls[1].header("Idempotency-Key"));
+        assert_eq!(play.the_run().await.status, RunStatus::Completed);
+    });
+}
+
+#[tokio::test]
+async fn a_payload_of_any_depth_is_kept_and_read_again() {
+    on_every_store!(THREE, |play: Play| async move {
+        for depth in [60, 64, 65, 100, 124, 127, 128, 5_000] {
+            play.send("app", "x", &format!("{}{}", "[".repeat(depth), "]".repeat(depth))).await;
+        }
+        play.advance(Duration::from_secs(61)).await;
+        assert_eq!(play.runs().await.len(), 8);
+        assert!(play.runs().await.iter().all(|run| run.status == RunStatus::Completed));
+    });
+}
+
+#[tokio::test]
+async fn runs_go_on_and_can_be_cancelled_when_their_source_is_gone() {
+    on_every_store!(THREE, |play: Play| async move {
+        play.send("app", "x", r#"{"id": 1}"#).await;
+        play.send("app", "x", r#"{"id": 2}"#).await;
+        let other = play.again("sources: { other: { type: event } }\nserver: { allow_private_urls: true }\n").await;
+        let runs = other.runs().await;
+        other.engine.cancel_run(runs[0].id).await.unwrap();
+        other.advance(Duration::from_secs(61)).await;
+        let ends: Vec<RunStatus> = other.runs().await.iter().map(|run| run.status).collect();
+        assert_eq!(ends, [RunStatus::Cancelled, RunStatus::Completed]);
+    });
+}
+
+#[tokio::test]
+async fn called_runs_end_when_the_step_that_called_them_is_over() {
+    let text = r#"
+sources: { app: { type: event } }
+server: { allow_private_urls: true }
+workflows:
+  outer:
+    source: app
+    steps:
+      - name: each
+        type: map
+        items_path: "$.items"
+        steps:
+          - { name: which, type: choice, choices: [{ when: "$.bad == true", goto: bad }], default: call }
+          - { name: call, type: workflow, workflow: inner, end: true }
+          - { name: bad, url: http://bad/, retry: { max: 1 } }
+        catch: [{ errors: [all], goto: after }]
+      - { name: never, url: http://never/, end: true }
+      - { name: after, type: wait, seconds: 3600 }
+  inner:
+    callable: true
+    steps: [{ name: w, type: wait, seconds: 60 }, { name: late, url: http://late/ }]
+"#;
+    on_every_store!(text, |play: Play| async move {
+        play.script("bad/", vec![status(500)]);
+        play.send("app", "x", r#"{"items": [{"bad": false}, {"bad": true}]}"#).await;
+        play.work().await;
+        let inner: Vec<RunStatus> =
+            play.runs().await.iter().filter(|run| run.workflow == "inner").map(|run| run.status).collect();
+        assert_eq!(inner, [RunStatus::Cancelled]);
+        play.advance(Duration::from_secs(4_000)).await;
+        assert_eq!(play.called(), ["bad/"]);
+    });
+}
+
+#[tokio::test]
+async fn a_callback_that_nobody_is_told_of_is_answered_with_the_token_of_the_run() {
+    let text = r#"
+sources: { app: { type: event } }
+workflows: { w: { source: app, steps: [{ name: ask, type: callback }] } }
+"#;
+    on_every_store!(text, |play: Play| async move {
+        play.send("app", "x", "{}").await;
+        let run = play.the_run().await;
+        let tidehook::model::run::Phase::Token { token } = &run.state.visits[&1].phase else { panic!("{run:?}") };
+        play.engine.answer(token, &done("5")).await.unwrap();
+        play.work().await;
+        assert_eq!(play.the_run().await.state.output.unwrap().into_value(), json!(5));
+    });
+}
+
+#[tokio::test]
+async fn two_workflows_with_the_same_text_are_two() {
+    let steps = "{ source: app, steps: [{ name: a, url: http://a/ }, { name: b, url: http://b/ }] }";
+    let text = format!(
+        "sources: {{ app: {{ type: event }} }}\nserver: {{ allow_private_urls: true }}\nworkflows: {{ one: {steps}, two: {steps} }}\n"
+    );
+    on_every_store!(&text, |play: Play| async move {
+        play.send("app", "x", "{}").await;
+        let mut handlers: Vec<String> =
+            play.calls().iter().map(|call| call.header("X-Tidehook-Handler").unwrap().to_owned()).collect();
+        handlers.sort();
+        assert_eq!(handlers, ["one/a", "one/b", "two/a", "two/b"]);
+    });
+}

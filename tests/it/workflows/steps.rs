@@ -312,6 +312,25 @@ async fn a_circle_ends_at_its_limit() {
 }
 
 #[tokio::test]
+async fn what_a_success_is_can_be_said() {
+    let text = text(
+        r#"  w:
+    source: app
+    steps:
+      - { name: a, url: http://a/, retry: { max: 1 }, expect: { status: [201, 400-409] }, catch: [{ errors: [expectation], goto: odd }] }
+      - { name: b, url: http://b/, end: true }
+      - { name: odd, url: http://odd/ }
+"#,
+    );
+    on_every_store!(&text, |play: Play| async move {
+        play.script("a/", vec![status(409), status(200)]);
+        play.send("app", "x", "{}").await;
+        play.send("app", "x", "{}").await;
+        assert_eq!(play.called(), ["a/", "b/", "a/", "odd/"]);
+    });
+}
+
+#[tokio::test]
 async fn a_call_that_times_out_has_its_class() {
     let text = text(
         "  w: { source: app, steps: [{ name: a, url: http://a/, retry: { max: 1 }, catch: [{ errors: [timeout], goto: b }], end: true }, { name: b, url: http://b/ }] }\n",
@@ -320,5 +339,31 @@ async fn a_call_that_times_out_has_its_class() {
         play.script("a/", vec![Reply::TimesOut]);
         play.send("app", "x", "{}").await;
         assert_eq!(play.calls()[1].json()["error_type"], "timeout");
+    });
+}
+
+#[tokio::test]
+async fn templates_read_arrays_although_something_was_kept_and_a_map_may_be_large() {
+    let text = text(
+        r#"  w:
+    source: app
+    steps:
+      - { name: a, url: http://a/, result_path: "$.kept" }
+      - { name: b, url: http://b/ }
+      - { name: c, url: http://c/, body: { first: "{{ $.0.id }}" } }
+  large:
+    source: app
+    events: [large]
+    steps: [{ name: m, type: map, items_path: "$.items", steps: [{ name: s, type: set, body: 1 }, { name: t, type: set, body: 2 }] }]
+"#,
+    );
+    on_every_store!(&text, |play: Play| async move {
+        play.script("b/", vec![ok(r#"[{"id": 9}]"#)]);
+        play.send("app", "x", "{}").await;
+        assert_eq!(play.calls()[2].json(), json!({"first": 9}));
+        let items: Vec<u32> = (0..1000).collect();
+        play.send("app", "large", &json!({ "items": items }).to_string()).await;
+        let large = play.runs().await.into_iter().find(|run| run.workflow == "large").unwrap();
+        assert_eq!((large.status, output(&large).as_array().unwrap().len()), (RunStatus::Completed, 1000));
     });
 }

@@ -38,8 +38,7 @@ impl Callback {
             return Ok(Entered::Waits(Phase::Call { body: None, token: Some(token) }));
         }
         self.expect(walk, seq);
-        // Nobody is told: the token can be read where the run is shown until it is used.
-        Ok(Entered::Waits(Phase::Call { body: None, token: Some(token) }))
+        Ok(Entered::Waits(Phase::Token { token }))
     }
 
     fn expect(&self, walk: &mut Walk<'_>, seq: u32) {

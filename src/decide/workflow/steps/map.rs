@@ -8,7 +8,7 @@ use super::super::flow::Step;
 use super::super::walk::Walk;
 use super::{Entered, Heard};
 use crate::decide::template::Template;
-use crate::model::run::{Phase, RunError};
+use crate::model::run::{Phase, RunError, Slot};
 use crate::model::{Path, Payload};
 
 /// No map has more items.
@@ -39,6 +39,10 @@ pub struct Map {
 }
 
 impl Map {
+    fn inner_count(&self) -> usize {
+        self.steps.len()
+    }
+
     pub(super) fn enter(&self, walk: &mut Walk<'_>, seq: u32, step: &Step) -> Result<Entered, RunError> {
         let Some(visit) = walk.change.run.state.visits.get(&seq).cloned() else { return Ok(Entered::Skipped) };
         let found = match &self.items {
@@ -66,7 +70,8 @@ impl Map {
             at.push(0);
             walk.enter(at, Some((seq, place)), Payload::Json(item.clone()));
         }
-        Ok(Entered::Waits(Phase::Inside { results: vec![None; count], open: count, next, failed: 0, items }))
+        walk.allow(count, self.inner_count());
+        Ok(Entered::Waits(Phase::Inside { results: vec![Slot::Open; count], open: count, next, failed: 0, items }))
     }
 
     pub(super) fn inside(
@@ -88,12 +93,11 @@ impl Map {
             }
             Err(why) => return Err(why),
         };
-        if let Some(slot) = results.get_mut(place).filter(|slot| slot.is_none()) {
-            *slot = Some(value);
+        if results.get_mut(place).is_some_and(|slot| slot.fill(value)) {
             *open -= 1;
         }
         if *open == 0 {
-            let values = results.iter().map(|slot| slot.clone().unwrap_or(Value::Null)).collect();
+            let values = results.iter().map(Slot::value).collect();
             return Ok(Heard::Done(Payload::Json(Value::Array(values)), None));
         }
         if let Some(item) = items.get(*next).cloned() {

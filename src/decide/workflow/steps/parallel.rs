@@ -7,7 +7,7 @@ use super::super::flow::Step;
 use super::super::walk::Walk;
 use super::{Entered, Heard};
 use crate::model::Payload;
-use crate::model::run::{Phase, RunError};
+use crate::model::run::{Phase, RunError, Slot};
 
 /// A parallel step.
 #[derive(Debug, Clone)]
@@ -17,6 +17,10 @@ pub struct Parallel {
 }
 
 impl Parallel {
+    fn inner_count(&self) -> usize {
+        1
+    }
+
     pub(super) fn enter(&self, walk: &mut Walk<'_>, seq: u32) -> Result<Entered, RunError> {
         let Some(visit) = walk.change.run.state.visits.get(&seq).cloned() else { return Ok(Entered::Skipped) };
         let count = self.branches.len();
@@ -25,7 +29,14 @@ impl Parallel {
             at.push(branch);
             walk.enter(at, Some((seq, branch)), visit.payload.clone());
         }
-        Ok(Entered::Waits(Phase::Inside { results: vec![None; count], open: count, next: count, failed: 0, items: Vec::new() }))
+        walk.allow(count, self.inner_count());
+        Ok(Entered::Waits(Phase::Inside {
+            results: vec![Slot::Open; count],
+            open: count,
+            next: count,
+            failed: 0,
+            items: Vec::new(),
+        }))
     }
 
     pub(super) fn inside(
@@ -40,14 +51,13 @@ impl Parallel {
         let Phase::Inside { results, open, .. } = &mut visit.phase else { return Err(gone()) };
         // What is not JSON is null under its key, as in qhook.
         let value = result?.json().cloned().unwrap_or(Value::Null);
-        if let Some(slot) = results.get_mut(place).filter(|slot| slot.is_none()) {
-            *slot = Some(value);
+        if results.get_mut(place).is_some_and(|slot| slot.fill(value)) {
             *open -= 1;
         }
         if *open > 0 {
             return Ok(Heard::Waits);
         }
-        let values = results.iter().map(|slot| slot.clone().unwrap_or(Value::Null));
+        let values = results.iter().map(Slot::value);
         let object: Map<String, Value> = self.branches.iter().map(|branch| branch.name.clone()).zip(values).collect();
         Ok(Heard::Done(Payload::Json(Value::Object(object)), None))
     }

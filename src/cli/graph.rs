@@ -1,0 +1,157 @@
+//! `tidehook graph`: a workflow as a drawing.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use anyhow::anyhow;
+use clap::Args;
+
+use super::client::{Client, encode};
+use super::{Done, Global, context, print};
+use crate::decide::workflow::Flow;
+use crate::decide::workflow::flow::Step;
+use crate::decide::workflow::graph::{Edge, edges};
+
+/// Draw a workflow, rollback edges included; with a run, the path it took
+#[derive(Debug, Args)]
+pub(super) struct Graph {
+    /// The workflow
+    workflow: String,
+    /// Mark the steps that this run entered
+    #[arg(long, value_name = "RUN")]
+    run: Option<String>,
+    /// Print a Mermaid flowchart
+    #[arg(long)]
+    mermaid: bool,
+}
+
+pub(super) async fn run(graph: &Graph, global: &Global) -> Done {
+    let config = context::configuration(global, false)?;
+    let names = config.workflows.iter().map(|w| w.name.as_str());
+    let hint = crate::config::problem::did_you_mean(&graph.workflow, names).map_or(String::new(), |h| format!("; {h}"));
+    let workflow = config.workflow(&graph.workflow);
+    let workflow = workflow.ok_or_else(|| anyhow!("the configuration has no workflow `{}`{hint}", graph.workflow))?;
+    let taken = match &graph.run {
+        Some(id) => entered(&Client::connect(global).await?.get(&format!("/api/runs/{}", encode(id))).await?),
+        None => BTreeSet::new(),
+    };
+    let events: Vec<&str> = workflow.events.iter().map(crate::decide::pattern::Pattern::text).collect();
+    let start = match &workflow.source {
+        Some(source) => format!("{source}: {}", if events.is_empty() { "*".to_owned() } else { events.join(", ") }),
+        None => "called".to_owned(),
+    };
+    let text = if graph.mermaid { mermaid(&workflow.flow, &start, &taken) } else { plain(&workflow.flow, &start, &taken) };
+    print::line(text.trim_end());
+    Ok(())
+}
+
+/// The steps of a workflow's own list that a run entered.
+fn entered(run: &serde_json::Value) -> BTreeSet<String> {
+    let history = run["history"].as_array().into_iter().flatten();
+    let steps = history.filter(|entry| entry["kind"] == "StepEntered").filter_map(|entry| entry["step"].as_str());
+    let name = |place: &str| place.split_once('/').and_then(|(_, step)| step.split(':').next()).map(str::to_owned);
+    steps.filter_map(name).collect()
+}
+
+fn what(step: &Step) -> String {
+    match step.kind.call() {
+        Some(call) => format!("{} {} {}", step.kind.word(), call.method, call.url),
+        None => match step.kind.inner() {
+            [] => step.kind.word().to_owned(),
+            inner => {
+                let names: Vec<&str> = inner.iter().map(|inner| inner.name.as_str()).collect();
+                format!("{} ({})", step.kind.word(), names.join(", "))
+            }
+        },
+    }
+}
+
+/// One line a step: what it is, and where it leads.
+fn plain(flow: &Flow, start: &str, taken: &BTreeSet<String>) -> String {
+    let edges = edges(flow);
+    let width = flow.steps.iter().map(|step| step.name.chars().count()).max().unwrap_or(0);
+    let mut out = format!("{} ({start})\n", flow.name);
+    for (at, step) in flow.steps.iter().enumerate() {
+        let mark = if taken.contains(&step.name) { "●" } else { "○" };
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{mark} {:<width$}  {}", step.name, what(step));
+        for Edge { to, when, on_failure, .. } in edges.iter().filter(|edge| edge.from == at) {
+            let to = to.and_then(|to| flow.steps.get(to)).map_or("end", |step| step.name.as_str());
+            let arrow = if *on_failure { "╰┄ on" } else { "╰─" };
+            let when = if when.is_empty() { String::new() } else { format!(" {when}") };
+            let _ = writeln!(out, "  {:<width$}  {arrow}{when} → {to}", "");
+        }
+    }
+    out
+}
+
+/// A Mermaid flowchart; failures are dotted, steps that a run entered are filled.
+fn mermaid(flow: &Flow, start: &str, taken: &BTreeSet<String>) -> String {
+    let quoted = |text: &str| text.replace('"', "#quot;");
+    let mut out = format!("flowchart TD\n  start([\"{}\"]) --> s0\n", quoted(start));
+    for (at, step) in flow.steps.iter().enumerate() {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "  s{at}[\"{}<br/>{}\"]", quoted(&step.name), quoted(&what(step)));
+    }
+    for Edge { from, to, when, on_failure } in edges(flow) {
+        let to = to.map_or("finish([end])".to_owned(), |to| format!("s{to}"));
+        let line = if on_failure { "-.->" } else { "-->" };
+        let label = if when.is_empty() { String::new() } else { format!("|\"{}\"|", quoted(&when)) };
+        let _ = writeln!(out, "  s{from} {line}{label} {to}");
+    }
+    let marked: Vec<String> =
+        flow.steps.iter().enumerate().filter(|(_, step)| taken.contains(&step.name)).map(|(at, _)| format!("s{at}")).collect();
+    if !marked.is_empty() {
+        let _ = writeln!(out, "  classDef taken fill:#bde5c8\n  class {} taken", marked.join(","));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load::from_texts;
+    use crate::config::problem::Text;
+    use crate::config::{Known, Problems};
+
+    const TEXT: &str = r#"
+sources: { app: { type: event } }
+workflows:
+  w:
+    source: app
+    steps:
+      - { name: a, url: "https://a.example.com/", catch: [{ errors: [4xx, timeout], goto: undo }] }
+      - { name: c, type: choice, choices: [{ when: "$.x == 1", goto: a }], default: b }
+      - { name: b, type: wait, seconds: 1, end: true }
+      - { name: undo, url: "https://undo.example.com/" }
+"#;
+
+    fn flow() -> Flow {
+        let texts = vec![Text { name: "t".into(), content: TEXT.into() }];
+        let config = from_texts(texts, &Default::default(), false, &Known::default(), &mut Problems::default());
+        config.unwrap().workflows[0].flow.clone()
+    }
+
+    #[test]
+    fn the_drawing_shows_every_way_rollback_included() {
+        let text = plain(&flow(), "app: *", &BTreeSet::from(["a".to_owned()]));
+        for line in [
+            "● a     http POST https://a.example.com/",
+            "╰┄ on 4xx, timeout → undo",
+            "╰─ $.x == 1 → a",
+            "╰─ otherwise → b",
+            "○ b     wait",
+            "╰─ → end",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_flowchart_dots_failures_and_fills_what_was_taken() {
+        let text = mermaid(&flow(), "app: *", &BTreeSet::from(["a".to_owned()]));
+        for line in ["s0 -.->|\"4xx, timeout\"| s3", "s1 -->|\"$.x == 1\"| s0", "s3 --> finish([end])", "class s0 taken"] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The stage of a scenario: the real engine over the store in memory, receivers that wait for the script, a clock that
+//! stands until it is moved.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use super::scenario::{Answer, Expect, RunIs, Scenario, Step, matches};
+use crate::config::layers::Variables;
+use crate::config::{Config, Request as Load, load};
+use crate::deliver::Deliver;
+use crate::engine::{Budget, Chance, Engine, Parts, callback};
+use crate::model::event::Body;
+use crate::model::time::parse_duration;
+use crate::model::{Failure, Inbound, ManualClock, Outcome, Payload, Phase, Request, Response, SeededIds, Timestamp};
+use crate::observe::feed::Feed;
+use crate::store::memory::Memory;
+use crate::store::{Page, RunFilter, Store};
+use crate::wake::local::Local;
+
+/// Scenarios begin on 1 January 2026.
+const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
+/// Nothing moves any more when nothing has moved for so many turns of every task.
+const TURNS: u32 = 300;
+const EVERYTHING: Budget = Budget { parallel: 100, jobs: u64::MAX, until: None };
+
+/// A call that waits for its answer.
+struct Waiting {
+    /// The handler or `workflow/step`.
+    at: String,
+    request: Request,
+    answer: oneshot::Sender<Outcome>,
+}
+
+impl Waiting {
+    fn is_at(&self, at: &str) -> bool {
+        self.at == at || self.at.split_once('/').is_some_and(|(_, step)| step == at || step.rsplit(':').next() == Some(at))
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.request.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    fn body(&self) -> Value {
+        Payload::of(&self.request.body).into_value()
+    }
+
+    fn shown(&self) -> String {
+        format!("{} with {}", self.at, self.body())
+    }
+}
+
+#[derive(Default)]
+struct Receivers {
+    waiting: Mutex<Vec<Waiting>>,
+    answers: BTreeMap<String, Answer>,
+    token: Mutex<Option<String>>,
+}
+
+#[async_trait]
+impl Deliver for Receivers {
+    async fn send(&self, request: Request) -> Outcome {
+        let header = |name: &str| request.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
+        if let Some(token) = header("X-Tidehook-Callback-Token") {
+            *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        }
+        let (answer, answered) = oneshot::channel();
+        let waiting = Waiting { at: header("X-Tidehook-Handler").unwrap_or_default(), request, answer };
+        if let Some((_, answer)) = self.answers.iter().find(|(at, _)| waiting.is_at(at)) {
+            return outcome(answer);
+        }
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(waiting);
+        answered.await.unwrap_or(Outcome::Postponed)
+    }
+}
+
+fn outcome(answer: &Answer) -> Outcome {
+    if answer.timeout {
+        return Outcome::Failed(Failure::Timeout(Phase::Headers));
+    }
+    let body = match &answer.body {
+        None => Bytes::new(),
+        Some(Value::String(text)) => Bytes::from(text.clone()),
+        Some(value) => Bytes::from(value.to_string()),
+    };
+    Outcome::Answered(Response { status: answer.status, body, cut: None, retry_after: None, location: None })
+}
+
+/// A scenario on stage.
+pub(super) struct Stage {
+    engine: Engine,
+    receivers: Arc<Receivers>,
+    clock: ManualClock,
+    worker: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.worker.abort();
+    }
+}
+
+/// The configuration of a scenario.
+fn configuration(scenario: &Scenario, file: &Path) -> Result<Config, String> {
+    let path = file.parent().unwrap_or(Path::new(".")).join(&scenario.config);
+    let variables: Variables = scenario.variables.clone();
+    let loaded = load(&Load { path: Some(path), variables, ..Load::default() }, &crate::ingress::known());
+    loaded.config.ok_or_else(|| loaded.problems.render(false).trim_end().to_owned())
+}
+
+impl Stage {
+    pub(super) async fn new(scenario: &Scenario, file: &Path) -> Result<Self, String> {
+        let clock = ManualClock::at(BEGIN);
+        let receivers = Arc::new(Receivers { answers: scenario.answers.clone(), ..Receivers::default() });
+        let engine = Engine::new(Parts {
+            store: Arc::new(Memory::new(Some(clock.clone()))) as Arc<dyn Store>,
+            deliver: Arc::clone(&receivers) as Arc<dyn Deliver>,
+            wake: Arc::new(Local::default()),
+            clock: Arc::new(clock.clone()),
+            ids: Arc::new(SeededIds::new(1, &clock)),
+            chance: Chance::seeded(1),
+            config: Arc::new(configuration(scenario, file)?),
+            feed: Feed::default(),
+        });
+        engine.prepare(true).await.map_err(|e| e.to_string())?;
+        let working = engine.clone();
+        let worker = tokio::spawn(async move {
+            loop {
+                // The store in memory is always there.
+                let _ = working.work(EVERYTHING).await;
+                working.woken(Duration::from_secs(1)).await;
+            }
+        });
+        Ok(Self { engine, receivers, clock, worker })
+    }
+
+    /// Lets everything happen that can happen without an answer or the passing of time.
+    async fn settle(&self) {
+        let seen = || {
+            let waiting = self.receivers.waiting.lock().unwrap_or_else(PoisonError::into_inner).len();
+            (waiting, self.engine.slots_in_use())
+        };
+        let (mut last, mut still) = (seen(), 0);
+        while still < TURNS {
+            tokio::task::yield_now().await;
+            let now = seen();
+            let idle = u32::try_from(now.0).is_ok_and(|waiting| waiting == now.1);
+            still = if now == last && idle { still + 1 } else { 0 };
+            last = now;
+        }
+    }
+
+    /// Plays one line.
+    pub(super) async fn play(&mut self, step: &Step) -> Result<(), String> {
+        if step.answer.is_some() && step.expect.is_none() {
+            return Err("`answer` belongs to an `expect`".to_owned());
+        }
+        if let Some(send) = &step.send {
+            let inbound = Inbound {
+                source: send.source.clone(),
+                kind: send.kind.clone(),
+                aliases: Vec::new(),
+                headers: Vec::new(),
+                body: Body::new(send.body.to_string()),
+                dedupe_key: None,
+                idempotency_key: None,
+            };
+            self.engine.accept(inbound).await.map_err(|e| e.to_string())?;
+        }
+        if let Some(text) = &step.advance {
+            self.clock.advance(parse_duration(text)?);
+            self.engine.wake();
+        }
+        self.settle().await;
+        if let Some(expect) = &step.expect {
+            self.expect(expect, step.answer.as_ref())?;
+        }
+        if let Some(said) = &step.callback {
+            let token = self.receivers.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let token = token.ok_or("no token has been told yet")?;
+            let answer = match &said.fail {
+                Some(why) => callback::Answer::Failed(why.clone()),
+                None => callback::Answer::Done(said.body.to_string().into_bytes()),
+            };
+            self.engine.answer(&token, &answer).await.map_err(|why| format!("the callback is not taken: {why:?}"))?;
+        }
+        self.settle().await;
+        if step.quiet == Some(true)
+            && let Some(waiting) = self.receivers.waiting.lock().unwrap_or_else(PoisonError::into_inner).first()
+        {
+            return Err(format!("a call waits: {}", waiting.shown()));
+        }
+        match &step.run {
+            Some(run) => self.run_is(run).await,
+            None => Ok(()),
+        }
+    }
+
+    fn expect(&self, expect: &Expect, answer: Option<&Answer>) -> Result<(), String> {
+        let mut waiting = self.receivers.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |call: &Waiting| {
+            call.is_at(&expect.at)
+                && expect.body.as_ref().is_none_or(|body| matches(body, &call.body()))
+                && expect.attempt.is_none_or(|n| call.header("X-Tidehook-Attempt") == Some(&n.to_string()))
+                && expect.headers.iter().all(|(name, value)| call.header(name) == Some(value))
+        };
+        let Some(at) = waiting.iter().position(fits) else {
+            let others: Vec<String> = waiting.iter().map(Waiting::shown).collect();
+            let instead = if others.is_empty() { "no call waits".to_owned() } else { format!("waiting: {}", others.join("; ")) };
+            return Err(format!("no such call at `{}`; {instead}", expect.at));
+        };
+        let call = waiting.remove(at);
+        let ok = Answer { status: 200, body: None, timeout: false };
+        // A worker that is gone needs no answer.
+        let _ = call.answer.send(outcome(answer.unwrap_or(&ok)));
+        Ok(())
+    }
+
+    async fn run_is(&self, expected: &RunIs) -> Result<(), String> {
+        let filter = RunFilter { workflow: Some(expected.workflow.clone()), ..RunFilter::default() };
+        let page = Page { limit: 1, newest_first: true };
+        let found = self.engine.store().runs(&filter, page).await.map_err(|e| e.to_string())?;
+        let run = found.into_iter().next().ok_or_else(|| format!("workflow `{}` has no run", expected.workflow))?;
+        let error = run.error.as_ref().map(|error| error.class.clone());
+        if run.status.word() != expected.is {
+            let why = run.error.map_or(String::new(), |error| format!(": {}", error.message));
+            return Err(format!("the run is {}{why}", run.status));
+        }
+        if expected.error.is_some() && expected.error != error {
+            return Err(format!("its error is {}", error.unwrap_or_else(|| "none".to_owned())));
+        }
+        let output = run.state.output.map_or(Value::Null, Payload::into_value);
+        match &expected.output {
+            Some(wanted) if !matches(wanted, &output) => Err(format!("it came to {output}")),
+            _ => Ok(()),
+        }
+    }
+}
