@@ -101,11 +101,15 @@ def main(binary):
         server = subprocess.Popen([binary, "start", "--config", path], env={**os.environ, "RUST_LOG": "tidehook=warn"})
         try:
             for _ in range(600):
+                # It listens before its database is ready, and answers 503 until then.
                 try:
-                    http.client.HTTPConnection("127.0.0.1", port, timeout=1).connect()
-                    break
+                    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+                    connection.request("GET", "/readyz")
+                    if connection.getresponse().status == 200:
+                        break
                 except OSError:
-                    time.sleep(0.05)
+                    pass
+                time.sleep(0.05)
             for name in SECRETS:
                 body = "From=%2B15550100&Body=Hello+there" if name == "twilio" else json.dumps({"id": f"e-{name}", "type": "tide.turned"})
                 query, headers = signed(name, port, body)

@@ -85,6 +85,21 @@ pub trait Dialect: Speaks {
     /// Appends the condition that the column before it is one of a bound list, and counts its placeholder.
     fn list(out: &mut String, next: &mut usize);
 
+    /// Whether joins with a table of values are narrowed by `{only …}`.
+    const GUIDES_JOINS: bool = false;
+
+    /// Appends the condition that narrows a join, and counts its placeholder if it has one.
+    fn only(out: &mut String, column: &str, next: &mut usize) {
+        match Self::GUIDES_JOINS {
+            true => {
+                out.push_str(column);
+                out.push(' ');
+                Self::list(out, next);
+            }
+            false => out.push_str("true"),
+        }
+    }
+
     /// Binds the words of a `{any}`.
     fn bind_list(args: &mut Self::Arguments, words: Vec<String>) -> sqlx::Result<()>;
 

@@ -19,8 +19,8 @@ const INSERT_KEYS: &str = "INSERT INTO keys (scope, word, event_id, fingerprint,
     ON CONFLICT (scope, word) DO NOTHING";
 const READ_KEYS: &str = "SELECT k.scope, k.word, k.event_id, k.fingerprint, k.expires_at, {now} AS now
     FROM keys k JOIN {rows: scope text, word text} AS r ON k.scope = r.scope AND k.word = r.word
-    WHERE k.scope {any} AND k.word {any}";
-const DELETE_KEYS: &str = "DELETE FROM keys WHERE (scope, word) IN (SELECT r.scope, r.word FROM {rows: scope text, word text} AS r) AND scope {any} AND word {any}";
+    WHERE {only k.scope} AND {only k.word}";
+const DELETE_KEYS: &str = "DELETE FROM keys WHERE (scope, word) IN (SELECT r.scope, r.word FROM {rows: scope text, word text} AS r) AND {only scope} AND {only word}";
 /// Stores events; answers which, and when.
 macro_rules! insert_events {
     () => {
@@ -212,7 +212,7 @@ fn names(wants: &[Want]) -> Names {
 fn keyed<D: Dialect>(statement: Sql<D>, keys: &Names) -> Sql<D> {
     let rows = Rows::default().text(keys.iter().map(|(scope, _)| scope)).text(keys.iter().map(|(_, word)| word));
     let scopes: BTreeSet<&String> = keys.iter().map(|(scope, _)| scope).collect();
-    statement.rows(rows).list(scopes).list(keys.iter().map(|(_, word)| word))
+    statement.rows(rows).only(scopes).only(keys.iter().map(|(_, word)| word))
 }
 
 /// Removes keys; answers how many.

@@ -57,7 +57,7 @@ const RECORD: &str = "WITH r AS MATERIALIZED (
     ), held AS (
         UPDATE jobs SET state = r.next, attempt = r.sent, due_at = {now} + r.after, finished_at = {now} + r.ended,
             last_error = COALESCE(r.error, jobs.last_error)
-        FROM r WHERE jobs.id {any} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id
+        FROM r WHERE {only jobs.id} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id
     ), a AS (
         INSERT INTO attempts (job_id, claim, number, ending, code, status, error, duration_ms, response, at)
         SELECT t.job_id, t.claim, t.number, t.ending, t.code, t.status, t.error, t.duration_ms, t.response, {now}
@@ -116,6 +116,7 @@ impl Dialect for Postgres {
     // The statement's time and not the wall's at each row: only a value that stays the same for a statement can be
     // looked up in an index, and a lane with many jobs that are due later must cost nothing.
     const NOW: &'static str = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000 AS BIGINT)";
+    const GUIDES_JOINS: bool = true;
     const BEGIN: &'static str = "BEGIN";
     const LOCK: &'static str = "FOR UPDATE";
     const SKIP_LOCKED: &'static str = "FOR UPDATE SKIP LOCKED";

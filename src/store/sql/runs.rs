@@ -39,7 +39,7 @@ const UPDATE: &str =
     "UPDATE runs SET status = r.status, error = r.error, version = runs.version + 1, noted = runs.noted + r.notes,
     state = r.state, finished_at = {now} + r.ended
     FROM {rows: run text, status text, error text, notes int, state text, ended int} AS r
-    WHERE runs.id {any} AND runs.id = r.run";
+    WHERE {only runs.id} AND runs.id = r.run";
 const INSERT_JOBS: &str = "INSERT INTO jobs
     (id, event_id, target_kind, target_name, lane, state, attempt, lost, claim, due_at, created_at)
     SELECT r.id, r.event_id, r.target_kind, r.target_name, r.lane, 'pending', 0, 0, 0, COALESCE(r.due, {now} + r.delay), {now}
@@ -52,7 +52,7 @@ const INSERT_HISTORY: &str = "INSERT INTO history (run_id, seq, at, kind, step, 
 const INSERT_TOKENS: &str = "INSERT INTO tokens (hash, run_id, visit, answer)
     SELECT r.hash, r.run_id, r.visit, NULL FROM {rows: hash text, run_id text, visit int} AS r WHERE true";
 const SPEND: &str = "UPDATE tokens SET answer = r.answer FROM {rows: token text, answer text} AS r
-    WHERE tokens.hash {any} AND tokens.hash = r.token";
+    WHERE {only tokens.hash} AND tokens.hash = r.token";
 
 pub(super) const ALL: &[&str] = &[
     DEFINE,
@@ -222,7 +222,7 @@ pub(super) async fn apply<D: Dialect>(
     }
     if !old.is_empty() {
         let update = sql::<D>(UPDATE).bind(clock).rows(update_rows(&old)?);
-        update.list(old.iter().map(|c| c.run.id.to_string())).run(conn).await?;
+        update.only(old.iter().map(|c| c.run.id.to_string())).run(conn).await?;
     }
     let jobs: Vec<(EventId, &RunJob)> = all.iter().flat_map(|c| c.jobs.iter().map(|job| (c.run.event, job))).collect();
     if !jobs.is_empty() {
@@ -247,7 +247,7 @@ pub(super) async fn apply<D: Dialect>(
     let spent: Vec<&Token> = all.iter().filter_map(|c| c.spent.as_ref()).collect();
     if !spent.is_empty() {
         let rows = Rows::default().text(spent.iter().map(|t| &t.hash)).maybe_text(spent.iter().map(|t| t.answer.clone()));
-        sql::<D>(SPEND).rows(rows).list(spent.iter().map(|t| &t.hash)).run(conn).await?;
+        sql::<D>(SPEND).rows(rows).only(spent.iter().map(|t| &t.hash)).run(conn).await?;
     }
     let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let mut counts = BTreeMap::from([("created", number(jobs.len())), ("finished", number(ended))]);

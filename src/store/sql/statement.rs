@@ -6,8 +6,9 @@
 //! - `{now}`, the database's clock (or the instant a test binds), a value too;
 //! - `{rows: id text, n int, body bytes}`, a table of values of any length with these columns, under
 //!   whatever alias follows; it binds one [`Rows`];
-//! - `{any}`, one of a list of words of any length, after the column; it binds one list. Where a table is joined with
-//!   such a table of values, it also stands beside the join: then every plan starts from the few;
+//! - `{any}`, one of a list of words of any length, after the column; it binds one list;
+//! - `{only jobs.id}`, the same beside a join with a table of values, where a planner might start from the wrong side:
+//!   with it every plan starts from the few. It is nothing where the planner needs no help;
 //! - `{lock}` and `{skip locked}`, row locks where the database has them.
 //!
 //! Only static text can be added, so nothing can be injected.
@@ -118,6 +119,11 @@ impl<D: Dialect> Sql<D> {
         self
     }
 
+    /// Binds the next `{only …}`.
+    pub fn only<S: Into<String>>(self, words: impl IntoIterator<Item = S>) -> Self {
+        if D::GUIDES_JOINS { self.list(words) } else { self }
+    }
+
     /// Adds static text and one value if there is one.
     pub fn and<T>(mut self, text: &'static str, value: Option<T>) -> Self
     where
@@ -216,6 +222,7 @@ fn expand<D: Dialect>(text: &str) -> String {
                 let _ = write!(out, ", {})", D::NOW);
             }
             "any" => D::list(&mut out, &mut next),
+            other if other.starts_with("only ") => D::only(&mut out, other.trim_start_matches("only "), &mut next),
             "lock" => out.push_str(D::LOCK),
             "skip locked" => out.push_str(D::SKIP_LOCKED),
             other => {
@@ -237,14 +244,14 @@ mod tests {
 
     #[test]
     fn a_text_takes_the_form_of_each_dialect() {
-        let text = "SELECT r.id FROM {rows: id text, n int} AS r WHERE x = ? AND y {any} AND due <= {now} {skip locked}";
+        let text = "SELECT r.id FROM {rows: id text, n int} AS r WHERE x = ? AND y {any} AND {only x.id} AND due <= {now} {skip locked}";
         let postgres = expanded::<Postgres>(text);
         assert!(postgres.contains("UNNEST($1::text[], $2::bigint[]) AS r(id, n)"), "{postgres}");
-        assert!(postgres.contains("x = $3 AND y = ANY($4::text[]) AND due <= COALESCE($5, "), "{postgres}");
+        assert!(postgres.contains("x = $3 AND y = ANY($4::text[]) AND x.id = ANY($5::text[]) AND due <= COALESCE($6, "), "{postgres}");
         assert!(postgres.ends_with("FOR UPDATE SKIP LOCKED"));
         let sqlite = expanded::<Sqlite>(text);
         assert!(sqlite.contains("json_each(?)"), "{sqlite}");
-        assert!(sqlite.contains("y IN (SELECT value FROM json_each(?))"), "{sqlite}");
+        assert!(sqlite.contains("y IN (SELECT value FROM json_each(?)) AND true AND due"), "{sqlite}");
         assert!(!sqlite.contains("LOCKED"));
     }
 }

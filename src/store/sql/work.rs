@@ -41,7 +41,7 @@ const LOCK_LANES: &str = concat!("SELECT ", lane_columns!(), " FROM lanes WHERE 
 const UPDATE_LANES: &str = "UPDATE lanes SET failures = r.failures, open_until = r.open_until, probe_until = r.probe_until,
     ramp = r.ramp, tokens = r.millitokens / 1000.0, refilled_at = r.refilled_at, turn = r.turn
     FROM {rows: lane text, failures int, open_until int, probe_until int, ramp int, millitokens int, refilled_at int, turn int} AS r
-    WHERE lanes.id {any} AND lanes.id = r.lane";
+    WHERE {only lanes.id} AND lanes.id = r.lane";
 const COUNT_LEASES: &str = "SELECT COUNT(*) AS n FROM jobs
     WHERE lane = ? AND finished_at IS NULL AND state = 'leased' AND due_at > {now}";
 const INSERT_ATTEMPTS: &str = "INSERT INTO attempts (job_id, claim, number, ending, code, status, error, duration_ms, response, at)
@@ -53,14 +53,14 @@ const INSERT_ATTEMPTS: &str = "INSERT INTO attempts (job_id, claim, number, endi
     WHERE attempts.ending = 'interrupted'";
 // A record that was committed while its answer was lost: the claim is still the last one, and nobody holds it.
 const RECORDED: &str = "SELECT jobs.id FROM {rows: job text, token int} AS r JOIN jobs ON jobs.id = r.job
-    WHERE jobs.id {any} AND jobs.claim = r.token AND jobs.state <> 'leased'";
+    WHERE {only jobs.id} AND jobs.claim = r.token AND jobs.state <> 'leased'";
 pub(super) const EXTEND: &str = "UPDATE jobs SET due_at = {now} + ? FROM {rows: job text, token int} AS r
-    WHERE jobs.id {any} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id";
+    WHERE {only jobs.id} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id";
 // `after` moves the due time, `ended` is 0 for a job that ends here and null for one that goes on.
 const RECORD: &str = "UPDATE jobs SET state = r.next, attempt = r.sent, due_at = {now} + r.after, finished_at = {now} + r.ended,
     last_error = COALESCE(r.error, jobs.last_error)
     FROM {rows: job text, token int, next text, sent int, after int, ended int, error text} AS r
-    WHERE jobs.id {any} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id";
+    WHERE {only jobs.id} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id";
 const RECLAIM: &str = "UPDATE jobs SET due_at = {now} WHERE state = 'leased' AND finished_at IS NULL AND due_at > {now}";
 const RETRY_ONE: &str =
     "UPDATE jobs SET state = 'pending', attempt = 0, lost = 0, due_at = {now}, finished_at = NULL, expires_at = NULL
@@ -159,7 +159,7 @@ impl<D: Dialect> Work for SqlStore<D> {
                         let leases = wanted.clone();
                         Box::pin(async move {
                             let extend = sql::<D>(EXTEND).bind(store.clock()).bind(millis(by));
-                            extend.rows(lease_rows(&leases)).list(jobs(&leases)).all::<IdRow>(conn).await
+                            extend.rows(lease_rows(&leases)).only(jobs(&leases)).all::<IdRow>(conn).await
                         })
                     })
                     .await?;
@@ -249,7 +249,7 @@ impl<D: Dialect> SqlStore<D> {
             .run_owned(Extent::Statement, move |store, conn| {
                 let attempts: Vec<(&Commit, bool)> = commits.iter().filter(|c| c.attempt.is_some()).map(|c| (c, true)).collect();
                 let clock = store.clock();
-                let record = sql::<D>(text).rows(record_rows(&commits)).bind(clock).bind(clock).list(ids(&commits));
+                let record = sql::<D>(text).rows(record_rows(&commits)).bind(clock).bind(clock).only(ids(&commits));
                 let record = record.bind(clock).rows(attempt_rows(&attempts)).bind(store.shard());
                 Box::pin(async move { record.all::<IdRow>(conn).await })
             })
@@ -420,7 +420,7 @@ async fn update_lanes<D: Dialect>(conn: &mut D::Connection, lanes: &[Lane]) -> s
         .int(lanes.iter().map(|l| bucket(l, millitokens)))
         .int(lanes.iter().map(|l| bucket(l, |b| b.refilled_at.0)))
         .int(lanes.iter().map(|l| l.turn.0));
-    sql::<D>(UPDATE_LANES).rows(rows).list(lanes.iter().map(|l| l.id.0.clone())).run(conn).await
+    sql::<D>(UPDATE_LANES).rows(rows).only(lanes.iter().map(|l| l.id.0.clone())).run(conn).await
 }
 
 /// The attempts of workers that went away: the claim before the present one.
@@ -470,7 +470,7 @@ async fn record_jobs<D: Dialect>(
 /// Records what becomes of the jobs whose lease still holds, and answers which.
 async fn fence<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, commits: &[Commit]) -> sqlx::Result<BTreeSet<String>> {
     let clock = store.clock();
-    let record = sql::<D>(RECORD).bind(clock).bind(clock).rows(record_rows(commits)).list(ids(commits));
+    let record = sql::<D>(RECORD).bind(clock).bind(clock).rows(record_rows(commits)).only(ids(commits));
     Ok(record.all::<IdRow>(conn).await?.into_iter().map(|r| r.id).collect())
 }
 
@@ -488,7 +488,7 @@ async fn record_rest<D: Dialect>(
         true => BTreeSet::new(),
         false => sql::<D>(RECORDED)
             .rows(lease_rows(&lost))
-            .list(jobs(&lost))
+            .only(jobs(&lost))
             .all::<IdRow>(conn)
             .await?
             .into_iter()
