@@ -244,10 +244,14 @@ mod tests {
 
     #[test]
     fn a_text_takes_the_form_of_each_dialect() {
-        let text = "SELECT r.id FROM {rows: id text, n int} AS r WHERE x = ? AND y {any} AND {only x.id} AND due <= {now} {skip locked}";
+        let text =
+            "SELECT r.id FROM {rows: id text, n int} AS r WHERE x = ? AND y {any} AND {only x.id} AND due <= {now} {skip locked}";
         let postgres = expanded::<Postgres>(text);
         assert!(postgres.contains("UNNEST($1::text[], $2::bigint[]) AS r(id, n)"), "{postgres}");
-        assert!(postgres.contains("x = $3 AND y = ANY($4::text[]) AND x.id = ANY($5::text[]) AND due <= COALESCE($6, "), "{postgres}");
+        assert!(
+            postgres.contains("x = $3 AND y = ANY($4::text[]) AND x.id = ANY($5::text[]) AND due <= COALESCE($6, "),
+            "{postgres}"
+        );
         assert!(postgres.ends_with("FOR UPDATE SKIP LOCKED"));
         let sqlite = expanded::<Sqlite>(text);
         assert!(sqlite.contains("json_each(?)"), "{sqlite}");
