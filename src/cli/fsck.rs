@@ -7,11 +7,11 @@ use super::{Done, Global, print};
 
 pub(super) async fn run(global: &Global) -> Done {
     let answer = Client::connect(global).await?.get("/api/fsck").await?;
-    let faults = answer["faults"].as_array().cloned().unwrap_or_default();
+    let faults = answer["faults"].as_array().ok_or_else(|| anyhow!("the server's answer says nothing of faults"))?;
     match global.json {
         true => print::json(&answer),
         false => {
-            for fault in &faults {
+            for fault in faults {
                 let text = |key: &str| fault[key].as_str().unwrap_or("-").to_owned();
                 print::line(&format!("run_{}: {}", text("run_id"), print::one_line(&text("fault"))));
             }
