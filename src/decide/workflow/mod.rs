@@ -16,8 +16,6 @@ pub mod flow;
 pub mod graph;
 pub mod machine;
 pub mod steps;
-#[cfg(test)]
-mod tests;
 pub mod walk;
 
 pub use fact::Fact;

@@ -136,15 +136,14 @@ impl<'a> Walk<'a> {
             Ok(Entered::Skipped) => {
                 self.note("StepSkipped", Some(seq), json!({}));
                 self.record_done(seq, step, "skipped", None);
-                self.go_on(seq, step, &step.next);
+                self.go_on(seq, &step.next);
             }
             Err(why) => self.fail(seq, step, why),
         }
     }
 
     fn begin(&mut self, seq: u32, step: &'a Step) -> Result<Entered, RunError> {
-        let Some(visit) = self.change.run.state.visits.get(&seq) else { return Ok(Entered::Skipped) };
-        let view = View::new(&self.change.run, seq, &step.name, &visit.payload, visit.entered_at, &self.extra(visit));
+        let Some(view) = self.view(seq, step) else { return Ok(Entered::Skipped) };
         if step.when.as_ref().is_some_and(|when| !when.holds(&view.plain())) {
             return Ok(Entered::Skipped);
         }
@@ -157,8 +156,14 @@ impl<'a> Walk<'a> {
         step.kind.enter(self, seq, step)
     }
 
+    /// What expressions of an open visit see.
+    pub(super) fn view(&self, seq: u32, step: &Step) -> Option<View<'_>> {
+        let visit = self.change.run.state.visits.get(&seq)?;
+        Some(View::new(&self.change.run, seq, &step.name, &visit.payload, visit.entered_at, &self.extra(visit)))
+    }
+
     /// What `$$` holds for a visit beyond the run.
-    pub(super) fn extra(&self, visit: &Visit) -> Vec<(&'static str, Value)> {
+    fn extra(&self, visit: &Visit) -> Vec<(&'static str, Value)> {
         let Some((container, place)) = visit.within else { return Vec::new() };
         let items = self.change.run.state.visits.get(&container).map(|c| &c.phase);
         let value = match items {
@@ -189,7 +194,7 @@ impl<'a> Walk<'a> {
     fn pass(&mut self, seq: u32, step: &'a Step, next: &Next) {
         self.record_done(seq, step, "completed", None);
         self.note("StepCompleted", Some(seq), json!({}));
-        self.go_on(seq, step, next);
+        self.go_on(seq, next);
     }
 
     /// A step is done: its result goes into the payload, and the next one is entered.
@@ -198,7 +203,7 @@ impl<'a> Walk<'a> {
             Ok(()) => {
                 self.record_done(seq, step, "completed", status);
                 self.note("StepCompleted", Some(seq), json!({ "status": status }));
-                self.go_on(seq, step, &step.next);
+                self.go_on(seq, &step.next);
             }
             Err(why) => self.fail(seq, step, why),
         }
@@ -249,7 +254,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Closes a visit and enters what comes next.
-    fn go_on(&mut self, seq: u32, step: &'a Step, next: &Next) {
+    fn go_on(&mut self, seq: u32, next: &Next) {
         let Some(visit) = self.close(seq) else { return };
         match next {
             Next::Step(index) => {
@@ -259,12 +264,12 @@ impl<'a> Walk<'a> {
                 }
                 self.enter(at, visit.within, visit.payload);
             }
-            Next::End => self.ends(visit.within, visit.payload, step),
+            Next::End => self.ends(visit.within, visit.payload),
         }
     }
 
     /// A sequence of steps has come to its end.
-    fn ends(&mut self, within: Within, payload: Payload, _last: &Step) {
+    fn ends(&mut self, within: Within, payload: Payload) {
         match within {
             None => self.end(Ended::Completed(payload)),
             Some((container, place)) => self.came_of(container, place, Ok(payload)),
@@ -279,7 +284,7 @@ impl<'a> Walk<'a> {
         match step.kind.inside(self, container, place, result) {
             Ok(Heard::Waits) => {}
             Ok(Heard::Done(result, status)) => self.leave(container, step, result, status),
-            Ok(Heard::Goto) => self.go_on(container, step, &step.next),
+            Ok(Heard::Goto) => self.go_on(container, &step.next),
             Err(why) => {
                 self.close_inside(container);
                 self.fail(container, step, why);
@@ -301,7 +306,7 @@ impl<'a> Walk<'a> {
                 visit.payload = payload;
             }
             self.note("Caught", Some(seq), json!({ "class": why.class }));
-            return self.go_on(seq, step, &Next::Step(catch.goto));
+            return self.go_on(seq, &Next::Step(catch.goto));
         }
         if step.goes_on && why.class != "step_limit" {
             let Some(payload) = self.visit(seq).map(|v| v.payload.clone()) else { return };
@@ -310,7 +315,7 @@ impl<'a> Walk<'a> {
                 visit.payload = payload;
             }
             self.note("Continued", Some(seq), json!({ "class": why.class }));
-            return self.go_on(seq, step, &step.next);
+            return self.go_on(seq, &step.next);
         }
         let Some(visit) = self.close(seq) else { return };
         match visit.within {

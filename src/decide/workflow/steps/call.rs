@@ -1,6 +1,5 @@
 //! `http`: one call, answered or failed for good. Its attempts are the job's.
 
-use super::super::data::View;
 use super::super::fact::Fact;
 use super::super::flow::{Call, Step};
 use super::super::walk::Walk;
@@ -23,9 +22,7 @@ fn body(
     seq: u32,
     step: &Step,
 ) -> Result<Option<String>, RunError> {
-    let Some(visit) = walk.change.run.state.visits.get(&seq) else { return Ok(None) };
-    let extra = walk.extra(visit);
-    let view = View::new(&walk.change.run, seq, &step.name, &visit.payload, visit.entered_at, &extra);
+    let Some(view) = walk.view(seq, step) else { return Ok(None) };
     Ok(view.render(template)?.map(|rendered| rendered.to_body()))
 }
 

@@ -1,7 +1,6 @@
 //! `choice`: the first condition that holds says where to go.
 
 use super::super::catch::error;
-use super::super::data::View;
 use super::super::flow::{Next, Step};
 use super::super::walk::Walk;
 use super::Entered;
@@ -19,9 +18,7 @@ pub struct Choice {
 
 impl Choice {
     pub(super) fn enter(&self, walk: &mut Walk<'_>, seq: u32, step: &Step) -> Result<Entered, RunError> {
-        let Some(visit) = walk.change.run.state.visits.get(&seq) else { return Ok(Entered::Skipped) };
-        let extra = walk.extra(visit);
-        let view = View::new(&walk.change.run, seq, &step.name, &visit.payload, visit.entered_at, &extra);
+        let Some(view) = walk.view(seq, step) else { return Ok(Entered::Skipped) };
         let scope = view.plain();
         let chosen = self.choices.iter().find(|(condition, _)| condition.holds(&scope)).map(|(_, goto)| *goto);
         match chosen.or(self.default) {

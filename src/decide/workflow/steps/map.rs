@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::super::catch::error;
-use super::super::data::View;
 use super::super::flow::Step;
 use super::super::walk::Walk;
 use super::{Entered, Heard};
@@ -39,19 +38,14 @@ pub struct Map {
 }
 
 impl Map {
-    fn inner_count(&self) -> usize {
-        self.steps.len()
-    }
-
     pub(super) fn enter(&self, walk: &mut Walk<'_>, seq: u32, step: &Step) -> Result<Entered, RunError> {
         let Some(visit) = walk.change.run.state.visits.get(&seq).cloned() else { return Ok(Entered::Skipped) };
         let found = match &self.items {
             Items::Path(path) => visit.payload.json().and_then(|payload| path.one(payload)).map(|found| found.into_owned()),
-            Items::Template(template) => {
-                let extra = walk.extra(&visit);
-                let view = View::new(&walk.change.run, seq, &step.name, &visit.payload, visit.entered_at, &extra);
-                view.render(template)?.map(Payload::into_value)
-            }
+            Items::Template(template) => match walk.view(seq, step) {
+                Some(view) => view.render(template)?.map(Payload::into_value),
+                None => None,
+            },
         };
         let Some(Value::Array(items)) = found else {
             return Err(error("bad_items", format!("step '{}': there is no array of items", step.name)));
@@ -70,7 +64,7 @@ impl Map {
             at.push(0);
             walk.enter(at, Some((seq, place)), Payload::Json(item.clone()));
         }
-        walk.allow(count, self.inner_count());
+        walk.allow(count, self.steps.len());
         Ok(Entered::Waits(Phase::Inside { results: vec![Slot::Open; count], open: count, next, failed: 0, items }))
     }
 

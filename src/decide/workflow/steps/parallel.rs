@@ -17,10 +17,6 @@ pub struct Parallel {
 }
 
 impl Parallel {
-    fn inner_count(&self) -> usize {
-        1
-    }
-
     pub(super) fn enter(&self, walk: &mut Walk<'_>, seq: u32) -> Result<Entered, RunError> {
         let Some(visit) = walk.change.run.state.visits.get(&seq).cloned() else { return Ok(Entered::Skipped) };
         let count = self.branches.len();
@@ -29,7 +25,7 @@ impl Parallel {
             at.push(branch);
             walk.enter(at, Some((seq, branch)), visit.payload.clone());
         }
-        walk.allow(count, self.inner_count());
+        walk.allow(count, 1);
         Ok(Entered::Waits(Phase::Inside {
             results: vec![Slot::Open; count],
             open: count,

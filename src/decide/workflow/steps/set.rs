@@ -1,6 +1,5 @@
 //! `set`: a value, computed from the payload.
 
-use super::super::data::View;
 use super::super::flow::Step;
 use super::super::walk::Walk;
 use super::Entered;
@@ -16,9 +15,7 @@ pub struct Set {
 
 impl Set {
     pub(super) fn enter(&self, walk: &mut Walk<'_>, seq: u32, step: &Step) -> Result<Entered, RunError> {
-        let Some(visit) = walk.change.run.state.visits.get(&seq) else { return Ok(Entered::Skipped) };
-        let extra = walk.extra(visit);
-        let view = View::new(&walk.change.run, seq, &step.name, &visit.payload, visit.entered_at, &extra);
+        let Some(view) = walk.view(seq, step) else { return Ok(Entered::Skipped) };
         let value = view.render(&self.body)?;
         Ok(value.map_or(Entered::Skipped, Entered::Done))
     }
