@@ -122,8 +122,16 @@ impl InHand {
         self.state().open = parallel;
     }
 
-    /// Whether the last look found nothing due.
-    pub fn set_caught_up(&self, caught_up: bool) {
+    /// A look for due work begins: how many of a worker's slots it may fill. Until it has ended nothing is reserved, because
+    /// it counts what each lane holds before it knows what it gets: both together could give a lane all the slots.
+    pub fn begin_look(&self, parallel: u32) -> u32 {
+        let mut state = self.state();
+        state.caught_up = false;
+        parallel.saturating_sub(state.held())
+    }
+
+    /// A look has ended, and what it found is in hand.
+    pub fn end_look(&self, caught_up: bool) {
         self.state().caught_up = caught_up;
     }
 
@@ -280,7 +288,7 @@ mod tests {
         let tenants = list.iter().map(|(lane, tenant)| (LaneId::handler(lane), (*tenant).to_owned()));
         let in_hand = Arc::new(InHand::new(tenants.collect()));
         in_hand.open(5);
-        in_hand.set_caught_up(true);
+        in_hand.end_look(true);
         in_hand
     }
 
@@ -303,10 +311,25 @@ mod tests {
     #[test]
     fn nothing_is_reserved_ahead_of_those_who_wait() {
         let in_hand = lanes(&[("a", "x")]);
-        in_hand.set_caught_up(false);
+        in_hand.end_look(false);
         assert!(in_hand.reserve(&LaneId::handler("a")).is_none());
-        in_hand.set_caught_up(true);
+        in_hand.end_look(true);
         in_hand.open(0);
         assert!(in_hand.reserve(&LaneId::handler("a")).is_none());
+    }
+
+    #[test]
+    fn nothing_is_reserved_while_a_look_counts_what_lanes_hold() {
+        let lanes: Vec<LaneId> = ["a", "b"].map(LaneId::handler).into();
+        let in_hand = Arc::new(InHand::new(lanes.iter().map(|lane| (lane.clone(), "t".to_owned())).collect()));
+        in_hand.open(10);
+        in_hand.end_look(true);
+        let held: Vec<Reservation> = (0..4).map_while(|_| in_hand.reserve(&lanes[0])).collect();
+        assert_eq!((held.len(), in_hand.begin_look(10)), (4, 6), "what was reserved before counts");
+        assert!(in_hand.reserve(&lanes[0]).is_none() && in_hand.reserve(&lanes[1]).is_none());
+        in_hand.end_look(true);
+        let more: Vec<Reservation> = (0..10).map_while(|_| in_hand.reserve(&lanes[0])).collect();
+        assert_eq!(more.len(), 5, "one in ten is kept for other lanes");
+        assert!(in_hand.reserve(&lanes[1]).is_some());
     }
 }

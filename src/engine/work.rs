@@ -122,10 +122,14 @@ impl Engine {
             let free = free.min(u32::try_from(budget.jobs.saturating_sub(taken)).unwrap_or(u32::MAX));
             let may_claim = in_time && not_before.is_none() && !self.is_draining();
             if look && may_claim && free > 0 {
+                let free = free.min(self.0.in_hand.begin_look(budget.parallel));
+                if free == 0 {
+                    continue;
+                }
                 match self.claim(budget.parallel, free).await {
                     Ok(claimed) => {
                         look = !claimed.is_empty();
-                        self.0.in_hand.set_caught_up(!look);
+                        self.0.in_hand.end_look(!look);
                         let ramps = claimed.iter().any(|taken| !taken.claimed.lane_clean) || (claimed.is_empty() && held_back);
                         held_back = ramps || self.is_any_lane_full(budget.parallel);
                         taken += u64::try_from(claimed.len()).unwrap_or(u64::MAX);
