@@ -10,7 +10,7 @@ use super::auth;
 use super::router::State;
 use crate::engine::Engine;
 use crate::model::Lane;
-use crate::observe::metrics::{Gauge, render};
+use crate::observe::metrics::{Gauge, longest, render};
 use crate::store::Result;
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -34,7 +34,10 @@ fn gauge(name: &'static str, value: f64) -> Gauge {
 }
 
 fn of_process(engine: &Engine) -> Vec<Gauge> {
-    let mut gauges = vec![gauge("slots_in_use", f64::from(engine.slots_in_use()))];
+    let mut gauges = vec![
+        gauge("slots_in_use", f64::from(engine.slots_in_use())),
+        gauge("delivery_duration_seconds_max", longest().as_secs_f64()),
+    ];
     if let Some((open, idle)) = engine.store().connections() {
         let of_state =
             |state: &str, n: u32| Gauge { label: Some(("state", state.to_owned())), ..gauge("pool_connections", n.into()) };
@@ -60,5 +63,6 @@ async fn of_store(engine: &Engine) -> Result<Vec<Gauge>> {
         let is_open = !lane.paused && lane.breaker.open_until.is_none_or(|until| until <= now);
         of_lane("lane_open", lane, f64::from(u8::from(is_open)))
     }));
+    gauges.extend(lanes.iter().map(|lane| of_lane("lane_failures", lane, f64::from(lane.breaker.failures))));
     Ok(gauges)
 }

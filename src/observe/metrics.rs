@@ -3,10 +3,14 @@
 
 use std::fmt::Write;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{counter, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// Microseconds of the longest attempt.
+static LONGEST: AtomicU64 = AtomicU64::new(0);
 
 static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
@@ -16,7 +20,7 @@ const SECONDS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 const ITEMS: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 150.0, 200.0];
 
 /// Every metric with its kind and meaning: `c`ounter, `h`istogram, `g`auge (read from the store when asked).
-pub const METRICS: [(&str, char, &str); 24] = [
+pub const METRICS: [(&str, char, &str); 26] = [
     ("events_received_total", 'c', "Events that were accepted, duplicates included"),
     ("events_by_source_total", 'c', "The same by source"),
     ("events_duplicated_total", 'c', "Events that had been accepted before"),
@@ -34,11 +38,13 @@ pub const METRICS: [(&str, char, &str); 24] = [
     ("ingest_seconds", 'h', "From a routed event to its commit"),
     ("queue_wait_seconds", 'h', "From the commit of a delivery to the start of its first attempt"),
     ("delivery_duration_seconds", 'h', "Duration of an attempt"),
+    ("delivery_duration_seconds_max", 'g', "The longest attempt since the process started"),
     ("commit_items", 'h', "Items that shared a commit, by verb"),
     ("queue_depth", 'g', "Open deliveries"),
     ("dead_jobs", 'g', "Dead deliveries"),
     ("lane_oldest_due_seconds", 'g', "For how long the oldest due delivery of a lane has been waiting, by lane"),
     ("lane_open", 'g', "1 when a lane may give jobs, 0 when it is paused or its breaker is open, by lane"),
+    ("lane_failures", 'g', "Failures in a row that the breaker of a lane counts; it opens at five, by lane"),
     ("slots_in_use", 'g', "Deliveries in the hands of this process"),
     ("pool_connections", 'g', "Database connections of this process, by state"),
 ];
@@ -104,6 +110,12 @@ pub fn tried(handler: &str, code: Option<&str>, took: Duration) {
         counter!("tidehook_delivery_errors_by_type_total", "type" => code.to_owned()).increment(1);
     }
     histogram!("tidehook_delivery_duration_seconds").record(took.as_secs_f64());
+    LONGEST.fetch_max(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
+/// The longest attempt since the process started.
+pub fn longest() -> Duration {
+    Duration::from_micros(LONGEST.load(Ordering::Relaxed))
 }
 
 /// A delivery was given up.

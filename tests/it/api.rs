@@ -353,6 +353,8 @@ handlers:
         "qhook_deliveries_by_handler_total{handler=\"metered_ok\",result=\"success\"} 1",
         "tidehook_dead_jobs 1",
         "tidehook_lane_open{lane=\"handler:metered_ok\"} 1",
+        "tidehook_lane_failures{lane=\"handler:metered_ok\"} 0",
+        "# TYPE tidehook_delivery_duration_seconds_max gauge",
         "# TYPE tidehook_ingest_seconds histogram",
         "tidehook_queue_wait_seconds_bucket",
         "tidehook_delivery_duration_seconds_sum",
