@@ -125,9 +125,8 @@ impl InHand {
     /// A look for due work begins: how many of a worker's slots it may fill. Until it has ended nothing is reserved, because
     /// it counts what each lane holds before it knows what it gets: both together could give a lane all the slots.
     pub fn begin_look(&self, parallel: u32) -> u32 {
-        let mut state = self.state();
-        state.caught_up = false;
-        parallel.saturating_sub(state.held())
+        self.state().caught_up = false;
+        self.free(parallel)
     }
 
     /// A look has ended, and what it found is in hand.
@@ -320,16 +319,15 @@ mod tests {
 
     #[test]
     fn nothing_is_reserved_while_a_look_counts_what_lanes_hold() {
-        let lanes: Vec<LaneId> = ["a", "b"].map(LaneId::handler).into();
-        let in_hand = Arc::new(InHand::new(lanes.iter().map(|lane| (lane.clone(), "t".to_owned())).collect()));
+        let in_hand = lanes(&[("a", "t"), ("b", "t")]);
         in_hand.open(10);
-        in_hand.end_look(true);
-        let held: Vec<Reservation> = (0..4).map_while(|_| in_hand.reserve(&lanes[0])).collect();
+        let (a, b) = (LaneId::handler("a"), LaneId::handler("b"));
+        let held: Vec<Reservation> = (0..4).map_while(|_| in_hand.reserve(&a)).collect();
         assert_eq!((held.len(), in_hand.begin_look(10)), (4, 6), "what was reserved before counts");
-        assert!(in_hand.reserve(&lanes[0]).is_none() && in_hand.reserve(&lanes[1]).is_none());
+        assert!(in_hand.reserve(&a).is_none() && in_hand.reserve(&b).is_none());
         in_hand.end_look(true);
-        let more: Vec<Reservation> = (0..10).map_while(|_| in_hand.reserve(&lanes[0])).collect();
+        let more: Vec<Reservation> = (0..10).map_while(|_| in_hand.reserve(&a)).collect();
         assert_eq!(more.len(), 5, "one in ten is kept for other lanes");
-        assert!(in_hand.reserve(&lanes[1]).is_some());
+        assert!(in_hand.reserve(&b).is_some());
     }
 }

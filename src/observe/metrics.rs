@@ -19,7 +19,7 @@ const SECONDS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 /// Items of a commit.
 const ITEMS: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 150.0, 200.0];
 
-/// Every metric with its kind and meaning: `c`ounter, `h`istogram, `g`auge (read from the store when asked).
+/// Every metric with its kind and meaning: `c`ounter, `h`istogram, `g`auge (read when asked, most from the store).
 pub const METRICS: [(&str, char, &str); 26] = [
     ("events_received_total", 'c', "Events that were accepted, duplicates included"),
     ("events_by_source_total", 'c', "The same by source"),
