@@ -14,9 +14,11 @@ pub struct Trouble {
     pub delay_ms: AtomicU64,
     /// Everything is taken and nothing is passed on.
     pub blackhole: AtomicBool,
-    /// Every so many commits, the commit happens and its answer is lost with the connection; 0 is never.
-    pub drop_commit_every: AtomicU64,
-    commits: AtomicU64,
+    /// Of every so many statements and commits one is carried out and its answer is lost with the connection; 0 is never.
+    lose_every: AtomicU64,
+    /// How many answers may still be lost.
+    losses_left: AtomicU64,
+    asked: AtomicU64,
 }
 
 /// A running proxy.
@@ -52,8 +54,29 @@ impl Proxy {
         self.trouble.blackhole.store(on, Ordering::SeqCst);
     }
 
-    pub fn drop_commit_every(&self, n: u64) {
-        self.trouble.drop_commit_every.store(n, Ordering::SeqCst);
+    /// Loses one of every `every` answers, `most` in all.
+    pub fn lose_answers(&self, every: u64, most: u64) {
+        self.trouble.losses_left.store(most, Ordering::SeqCst);
+        self.trouble.lose_every.store(every, Ordering::SeqCst);
+    }
+
+    /// How many of them are still to be lost.
+    pub fn losses_left(&self) -> u64 {
+        self.trouble.losses_left.load(Ordering::SeqCst)
+    }
+}
+
+impl Trouble {
+    /// Whether the answer to these bytes of a Postgres client is to be lost. A statement ends with Sync, a commit is a
+    /// simple query; both are carried out whatever becomes of the answer.
+    fn loses(&self, sent: &[u8]) -> bool {
+        const SYNC: &[u8] = b"S\0\0\0\x04";
+        let every = self.lose_every.load(Ordering::SeqCst);
+        let asks = sent.ends_with(SYNC) || sent.windows(6).any(|w| w == b"COMMIT");
+        every > 0
+            && asks
+            && (self.asked.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(every)
+            && self.losses_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
     }
 }
 
@@ -70,9 +93,7 @@ async fn pass(client: TcpStream, server: TcpStream, trouble: &Trouble) {
             while trouble.blackhole.load(Ordering::SeqCst) {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            let every = trouble.drop_commit_every.load(Ordering::SeqCst);
-            let is_commit = chunk[..n].windows(6).any(|w| w == b"COMMIT");
-            if every > 0 && is_commit && (trouble.commits.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(every) {
+            if trouble.loses(&chunk[..n]) {
                 lost.store(true, Ordering::SeqCst);
             }
             if to_server.write_all(&chunk[..n]).await.is_err() {
