@@ -17,12 +17,14 @@ use tower::ServiceExt;
 
 use crate::config::{Config, Driver};
 use crate::decide::address::Author;
+use crate::decide::workflow::steps::Kind;
 use crate::deliver::{Client, resolve, step};
 use crate::engine::{Budget, Chance, Engine, Parts, Worked};
 use crate::http::client::Peer;
 use crate::http::{State, router};
 use crate::model::{Secret, SystemClock, SystemIds};
 use crate::observe::feed::Feed;
+use crate::observe::metrics;
 use crate::store::{self, Address, Store};
 use crate::wake::{Wake, local::Local, postgres};
 
@@ -134,7 +136,7 @@ impl Server {
     /// # Errors
     /// As [`Server::start`].
     pub async fn start_on(listener: TcpListener, config: Config) -> Result<Self, StartError> {
-        crate::observe::metrics::start();
+        count(&config);
         let config = Arc::new(config);
         let wake: Arc<dyn Wake> = match config.database.driver {
             Driver::Postgres => Arc::new(postgres::Postgres::start(&database_url(&config)).map_err(StartError::Machine)?),
@@ -269,6 +271,19 @@ async fn keep(engine: Engine) {
             () = tokio::time::sleep(PROBE_EVERY) => {}
         }
     }
+}
+
+/// Starts counting, with what is configured at 0.
+fn count(config: &Config) {
+    metrics::start();
+    let sources: Vec<_> = config.sources.iter().map(|s| (s.name.as_str(), s.verify.is_some())).collect();
+    let steps = config.workflows.iter().flat_map(|w| {
+        let calls = w.flow.steps.iter().filter(|step| matches!(step.kind, Kind::Call(_)));
+        calls.map(|step| format!("{}/{}", w.name, step.name))
+    });
+    let handlers: Vec<String> = config.handlers.iter().map(|h| h.name.clone()).chain(steps).collect();
+    let workflows: Vec<_> = config.workflows.iter().map(|w| w.name.as_str()).collect();
+    metrics::expect(metrics::Expected { sources: &sources, handlers: &handlers, workflows: &workflows });
 }
 
 /// Accepts connections until told to stop, then lets open requests end.

@@ -53,7 +53,7 @@ impl Client {
         }
         let config = context::configuration(global, false)?;
         let token = context::token(global).or_else(|| config.api.auth_token.as_ref().map(|t| t.expose().to_owned()));
-        if server::is_embedded(&config) && !has_database(&config) {
+        if server::is_embedded(&config) && !context::has_database(&config) {
             return Err(anyhow!("there is no database yet; start the server first, or name another with --remote").into());
         }
         match server::open_store(&config).await {
@@ -74,10 +74,8 @@ impl Client {
     async fn here(config: Config, store: Arc<dyn store::Store>, token: Option<String>) -> Result<Self, Failed> {
         // A look must not change a schema that a running server may depend on.
         if let Err(error) = store.totals().await {
-            let text = error.to_string();
-            let unmigrated = text.contains("no such table") || text.contains("does not exist");
-            let hint = if unmigrated { "; run `tidehook migrate` first" } else { "" };
-            return Err(anyhow!("{text}{hint}").into());
+            let hint = if context::is_unmigrated(&error) { "; run `tidehook migrate` first" } else { "" };
+            return Err(anyhow!("{error}{hint}").into());
         }
         let engine = server::engine(Arc::new(config), store, Arc::new(Local::default()))?;
         Ok(Self { way: Way::Here(router(State::new(engine))), token })
@@ -160,12 +158,6 @@ impl Lines {
             }
         }
     }
-}
-
-fn has_database(config: &Config) -> bool {
-    let url = server::database_url(config);
-    let path = url.expose().trim_start_matches("sqlite:").trim_start_matches("//").split('?').next().unwrap_or("").to_owned();
-    path.contains(":memory:") || std::path::Path::new(&path).exists()
 }
 
 pub(crate) fn value(answer: Answer) -> anyhow::Result<Value> {

@@ -3,6 +3,7 @@
 use super::{Failed, Global, print};
 use crate::config::{self, Config, Loaded, Request};
 use crate::ingress;
+use crate::{server, store};
 
 /// A variable under its own name, else under qhook's.
 pub(crate) fn variable(name: &str) -> Option<String> {
@@ -49,4 +50,17 @@ pub(crate) fn local_url(config: &Config) -> String {
     let bind = config.server.bind;
     let host = if bind.is_unspecified() { std::net::IpAddr::from([127, 0, 0, 1]) } else { bind };
     format!("http://{}", std::net::SocketAddr::new(host, config.server.port))
+}
+
+/// Whether the file of an embedded database is there.
+pub(crate) fn has_database(config: &Config) -> bool {
+    let url = server::database_url(config);
+    let path = url.expose().trim_start_matches("sqlite:").trim_start_matches("//").split('?').next().unwrap_or("").to_owned();
+    path.contains(":memory:") || std::path::Path::new(&path).exists()
+}
+
+/// Whether a store says that its tables are missing.
+pub(crate) fn is_unmigrated(error: &store::Error) -> bool {
+    let text = error.to_string();
+    text.contains("no such table") || text.contains("does not exist")
 }

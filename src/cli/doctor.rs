@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::anyhow;
+use clap::Args;
 use serde_json::json;
 use tokio::net::TcpStream;
 
@@ -22,38 +23,66 @@ const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// Clocks may differ by this much.
 const SKEW_MAX: Duration = Duration::from_secs(5);
 
+/// Look for what is wrong: configuration, database, clocks, receivers
+///
+/// Changes nothing. Exit codes: 0 all is well, 1 something was found, 2 the configuration has errors. With --remote,
+/// that server is asked how it is instead of the database of the configuration.
+#[derive(Debug, Args)]
+pub(super) struct Doctor {}
+
 /// What was looked at, and what was found.
 #[derive(Default)]
 struct Report(Vec<Finding>);
 
 struct Finding {
     what: String,
-    /// `None` when it is well.
-    wrong: Option<String>,
+    verdict: Verdict,
+}
+
+enum Verdict {
+    Well,
+    /// Right for some installations; it is said and not counted.
+    Note(String),
+    Wrong(String),
 }
 
 impl Report {
     fn well(&mut self, what: impl Into<String>) {
-        self.0.push(Finding { what: what.into(), wrong: None });
+        self.0.push(Finding { what: what.into(), verdict: Verdict::Well });
+    }
+
+    fn note(&mut self, what: impl Into<String>, why: impl Into<String>) {
+        self.0.push(Finding { what: what.into(), verdict: Verdict::Note(why.into()) });
     }
 
     fn wrong(&mut self, what: impl Into<String>, why: impl Into<String>) {
-        self.0.push(Finding { what: what.into(), wrong: Some(why.into()) });
+        self.0.push(Finding { what: what.into(), verdict: Verdict::Wrong(why.into()) });
     }
 }
 
 pub(super) async fn run(global: &Global) -> Done {
     let loaded = context::load(global);
     print::problems(&loaded.problems);
-    let Some(config) = loaded.config else { return Err(Failed::Config) };
     let mut report = Report::default();
+    let Some(config) = loaded.config else {
+        for problem in loaded.problems.sorted() {
+            report.wrong(format!("configuration: {}", problem.key), &problem.message);
+        }
+        if global.json {
+            report.json();
+        }
+        return Err(Failed::Config);
+    };
     let warnings = loaded.problems.sorted().iter().filter(|p| p.severity == Severity::Warning).count();
     match warnings {
         0 => report.well(format!("configuration {}", loaded.path.display())),
         n => report.wrong(format!("configuration {}", loaded.path.display()), format!("{n} warning(s), see above")),
     }
     security(&config, &mut report);
-    database(&config, &mut report).await;
+    match context::remote(global) {
+        Some(url) => of_server(url, &mut report).await,
+        None => database(&config, &mut report).await,
+    }
     receivers(&config, &mut report).await;
     show(&report, global)
 }
@@ -66,7 +95,11 @@ fn security(config: &Config, report: &mut Report) {
     token("api.auth_token", config.api.auth_token.is_some(), "/events and /api");
     token("api.metrics_auth_token", config.api.metrics_auth_token.is_some(), "/metrics");
     if config.server.policy.allow_private {
-        report.wrong("server.allow_private_urls", "deliveries may reach private and loopback addresses; for development only");
+        let why = "deliveries may reach private and loopback addresses; for development only";
+        match config.server.bind.is_loopback() {
+            true => report.note("server.allow_private_urls", why),
+            false => report.wrong("server.allow_private_urls", why),
+        }
     }
     let cannot = config.cannot_run();
     if !cannot.is_empty() {
@@ -75,6 +108,9 @@ fn security(config: &Config, report: &mut Report) {
 }
 
 async fn database(config: &Config, report: &mut Report) {
+    if server::is_embedded(config) && !context::has_database(config) {
+        return report.wrong("database", "there is none yet; `tidehook start` or `tidehook migrate` creates it");
+    }
     match server::open_store(config).await {
         Ok(store) => {
             of_store(&*store, report).await;
@@ -83,7 +119,7 @@ async fn database(config: &Config, report: &mut Report) {
         // A running server has it, so it is well: that server is asked how it is.
         Err(store::Error::InUse(_)) => {
             report.well("database: in use by a running server");
-            of_server(config, report).await;
+            of_server(context::local_url(config), report).await;
         }
         Err(error) => report.wrong("database", error.to_string()),
     }
@@ -114,12 +150,14 @@ async fn of_store(store: &dyn Store, report: &mut Report) {
             report.wrong("deliveries", format!("{} are dead: `tidehook jobs list -s dead`", totals.dead))
         }
         Ok(_) => report.well("deliveries: none is dead"),
-        Err(error) => report.wrong("database schema", format!("{error}; run `tidehook migrate`")),
+        Err(error) if context::is_unmigrated(&error) => {
+            report.wrong("database schema", "it has not been created; run `tidehook migrate`");
+        }
+        Err(error) => report.wrong("database schema", error.to_string()),
     }
 }
 
-async fn of_server(config: &Config, report: &mut Report) {
-    let url = context::local_url(config);
+async fn of_server(url: String, report: &mut Report) {
     let asked = match super::client::Client::http(url.clone(), None) {
         Ok(client) => client.get("/health").await,
         Err(error) => Err(error),
@@ -171,17 +209,36 @@ async fn reach(handler: &Handler, host: &str, port: u16, resolver: &hickory_reso
     Err(why)
 }
 
+impl Report {
+    fn issues(&self) -> usize {
+        self.0.iter().filter(|f| matches!(f.verdict, Verdict::Wrong(_))).count()
+    }
+
+    fn json(&self) {
+        let finding = |f: &Finding| {
+            let (ok, why) = match &f.verdict {
+                Verdict::Well => (true, None),
+                Verdict::Note(why) => (true, Some(why)),
+                Verdict::Wrong(why) => (false, Some(why)),
+            };
+            json!({ "what": f.what, "ok": ok, "why": why })
+        };
+        print::json(&json!({ "issues": self.issues(), "findings": self.0.iter().map(finding).collect::<Vec<_>>() }));
+    }
+}
+
 fn show(report: &Report, global: &Global) -> Done {
-    let issues = report.0.iter().filter(|f| f.wrong.is_some()).count();
+    let issues = report.issues();
     if global.json {
-        let finding = |f: &Finding| json!({ "what": f.what, "ok": f.wrong.is_none(), "why": f.wrong });
-        print::json(&json!({ "issues": issues, "findings": report.0.iter().map(finding).collect::<Vec<_>>() }));
+        report.json();
     } else {
-        for finding in &report.0 {
-            match &finding.wrong {
-                None => print::line(&format!("  ok     {}", print::one_line(&finding.what))),
-                Some(why) => print::line(&format!("  issue  {}: {}", print::one_line(&finding.what), print::one_line(why))),
-            }
+        for Finding { what, verdict } in &report.0 {
+            let what = print::one_line(what);
+            print::line(&match verdict {
+                Verdict::Well => format!("  ok     {what}"),
+                Verdict::Note(why) => format!("  note   {what}: {}", print::one_line(why)),
+                Verdict::Wrong(why) => format!("  issue  {what}: {}", print::one_line(why)),
+            });
         }
         let summary = if issues == 0 { "All checks passed.".to_owned() } else { format!("{issues} issue(s) found.") };
         print::line(&summary);

@@ -43,11 +43,17 @@ pub(super) async fn run(explain: Explain, global: &Global) -> Done {
         }
         (None, Err(_)) => return Err(anyhow!("name a stored event's id, or SOURCE TYPE PAYLOAD").into()),
         (Some(kind), _) => {
+            if kind.trim().is_empty() {
+                return Err(anyhow!("the event type is empty").into());
+            }
+            if explain.payload.is_none() {
+                print::note("No payload is given; an empty object is explained.");
+            }
             let body = Body::new(explain.payload.unwrap_or_else(|| "{}".to_owned()));
             ingress::again(source_of(&explain.event_or_source)?, kind, Vec::new(), body)
         }
     };
-    let answer = answer(&config.routes(), &inbound);
+    let answer = answer(&config, &config.routes(), &inbound);
     match global.json {
         true => print::json(&answer),
         false => show(&answer),
@@ -58,6 +64,12 @@ pub(super) async fn run(explain: Explain, global: &Global) -> Done {
 /// An explanation for people.
 pub(super) fn show(answer: &Value) {
     print::line(&format!("Event type: {}", print::text(&answer["event_type"])));
+    if let Some(why) = answer["refused"].as_str() {
+        print::line(&format!("  source {} refuses it: {}", print::text(&answer["source"]), print::one_line(why)));
+    }
+    if answer["is_json"] == false {
+        print::line("  the payload is not JSON: filters and templates see no value in it");
+    }
     let handlers = answer["handlers"].as_array().map_or(&[][..], Vec::as_slice);
     if handlers.is_empty() {
         print::line(&format!("  nobody listens to source {}", print::text(&answer["source"])));
@@ -65,6 +77,9 @@ pub(super) fn show(answer: &Value) {
     for handler in handlers {
         let name = print::text(&handler["handler"]);
         match handler["why_not"].as_str() {
+            None if handler["fails"].is_string() => {
+                print::line(&format!("  matches   {name}, and the run fails at once: {}", print::text(&handler["fails"])));
+            }
             None => print::line(&format!("  matches   {name}")),
             Some(why) => print::line(&format!("  does not  {name}: {}", print::one_line(why))),
         }

@@ -28,8 +28,8 @@ pub(super) fn run(init: &Init, global: &Global) -> Done {
         other => {
             let names: Vec<&str> = ["event"].into_iter().chain(PROVIDERS.iter().map(|p| p.name())).collect();
             let near = crate::config::problem::nearest(other, names.iter().copied());
-            let hint = near.map_or(String::new(), |n| format!("; did you mean `{n}`?"));
-            return Err(anyhow::anyhow!("unknown template `{other}`{hint} Known are {}", names.join(", ")).into());
+            let hint = near.map_or(String::new(), |n| format!(" (did you mean `{n}`?)"));
+            return Err(anyhow::anyhow!("unknown template `{other}`{hint}; known are {}", names.join(", ")).into());
         }
     };
     let path = global.config.clone().or_else(|| context::variable("CONFIG").map(PathBuf::from));

@@ -14,7 +14,7 @@ pub(super) enum Lanes {
         /// The handler
         handler: String,
     },
-    /// Deliver to a handler again
+    /// Deliver to a handler again; a tripped breaker lets one delivery through at once and closes when it succeeds
     Resume {
         /// The handler
         handler: String,
@@ -41,7 +41,12 @@ pub(super) async fn run(verb: Lanes, global: &Global) -> Done {
             print::table(&answer["lanes"], &columns, "There are no lanes.");
         }
         (Lanes::Pause { handler }, false) => print::note(&format!("{} is paused.", print::one_line(handler))),
-        (Lanes::Resume { handler }, false) => print::note(&format!("{} is open.", print::one_line(handler))),
+        (Lanes::Resume { handler }, false) => {
+            print::note(&format!(
+                "{} is resumed; if its breaker was tripped, one delivery is tried now.",
+                print::one_line(handler)
+            ));
+        }
     }
     Ok(())
 }

@@ -99,7 +99,7 @@ enum Verb {
     /// Follow events and outcomes as they happen
     Tail(tail::Tail),
     /// Look for what is wrong: configuration, database, clocks, receivers
-    Doctor,
+    Doctor(doctor::Doctor),
     /// Events
     #[command(subcommand)]
     Events(events::Events),
@@ -181,7 +181,7 @@ async fn dispatch(cli: Cli) -> Done {
         Verb::Explain(verb) => explain::run(verb, &global).await,
         Verb::Test(verb) => test::run(&verb, &global).await,
         Verb::Tail(verb) => tail::run(verb, &global).await,
-        Verb::Doctor => doctor::run(&global).await,
+        Verb::Doctor(_) => doctor::run(&global).await,
         Verb::Events(verb) => events::run(verb, &global).await,
         Verb::Jobs(verb) => jobs::run(verb, &global).await,
         Verb::Runs(verb) => runs::run(verb, &global).await,

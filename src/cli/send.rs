@@ -171,7 +171,7 @@ fn dry_run(config: &Config, source: &Source, kind: &str, raw: &Raw, global: &Glo
         }
         _ => ingress::call(source, raw, kind).map_err(|why| anyhow!("the payload is refused: {}", why.word()))?,
     };
-    let answer = answer(&config.routes(), &inbound);
+    let answer = answer(config, &config.routes(), &inbound);
     if global.json {
         print::json(&answer);
         return Ok(());

@@ -4,30 +4,32 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use serde_json::Value;
 
-use super::client::Client;
+use super::client::{Client, query};
 use super::signals::Signals;
 use super::{Done, Global, print};
+use crate::observe::feed::ENDINGS;
 
 /// Follow events and outcomes as they happen
 #[derive(Debug, Args)]
 pub(super) struct Tail {
-    /// Only events and refused requests of this source
+    /// Only what comes from this source
     #[arg(short, long)]
     source: Option<String>,
-    /// Only what concerns this handler
+    /// Only what concerns this handler or workflow, its steps included
     #[arg(long)]
     handler: Option<String>,
-    /// Only what ended like this: delivered, retry, dead or stale
-    #[arg(long, value_name = "RESULT")]
+    /// Only attempts (the first four) and runs that ended like this
+    #[arg(long, value_name = "RESULT", value_parser = ENDINGS)]
     status: Option<String>,
     /// End after this many lines
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 }
 
 pub(super) async fn run(tail: Tail, global: &Global) -> Done {
     let mut signals = Signals::listen()?;
-    let mut lines = Client::connect(global).await?.lines("/api/tail").await?;
+    let wanted = query(&[("source", tail.source), ("handler", tail.handler), ("status", tail.status)]);
+    let mut lines = Client::connect(global).await?.lines(&format!("/api/tail{wanted}")).await?;
     let mut shown = 0;
     while tail.count.is_none_or(|count| shown < count) {
         let line = tokio::select! {
@@ -40,23 +42,10 @@ pub(super) async fn run(tail: Tail, global: &Global) -> Done {
             continue;
         }
         let moment: Value = serde_json::from_str(&line).context("the server sent a line that is no JSON")?;
-        if tail.wants(&moment) {
-            shown += 1;
-            print::line(&if global.json { line } else { sentence(&moment) });
-        }
+        shown += 1;
+        print::line(&if global.json { line } else { sentence(&moment) });
     }
     Ok(())
-}
-
-impl Tail {
-    fn wants(&self, moment: &Value) -> bool {
-        let is = |field: &str, wanted: &Option<String>| wanted.as_ref().is_none_or(|w| moment[field] == w.as_str());
-        let of_handler = self.handler.as_ref().is_none_or(|wanted| {
-            let among = moment["handlers"].as_array().is_some_and(|all| all.iter().any(|h| h == wanted.as_str()));
-            among || moment["handler"] == wanted.as_str()
-        });
-        is("source", &self.source) && of_handler && is("next", &self.status)
-    }
 }
 
 fn sentence(moment: &Value) -> String {
@@ -70,6 +59,10 @@ fn sentence(moment: &Value) -> String {
             format!("accepted{again}  {}  {} from {} to {to}", text("event"), text("type"), text("source"))
         }
         Some("rejected") => format!("rejected  a request to {}: {}", text("source"), text("reason")),
+        Some("run") => {
+            let why = if moment["error"].is_null() { String::new() } else { format!(": {}", text("error")) };
+            format!("{}  {}  run {} of {}{why}", text("status"), text("event"), text("run"), text("workflow"))
+        }
         Some("tried") => {
             let answer = moment["status"].as_u64().map_or_else(|| text("error"), |status| format!("HTTP {status}"));
             let (handler, attempt) = (text("handler"), text("attempt"));

@@ -46,6 +46,11 @@ impl Timeline {
                 }
             }
             Moment::Rejected { source, reason } => self.line(bad, "rejected", &format!("a request to {source}: {reason}")),
+            Moment::Run { workflow, run, status, error, .. } => {
+                let why = error.as_ref().map_or(String::new(), |error| format!(": {}", print::one_line(error)));
+                let style = if error.is_none() { good } else { bad };
+                self.line(style, "run", &format!("{workflow} {status} ({run}){why}"));
+            }
             Moment::Tried { handler, attempt, status, error, took, next, .. } => {
                 let answer = match (status, error) {
                     (Some(status), _) => format!("HTTP {status}"),

@@ -57,13 +57,14 @@ pub enum Unmatched {
 }
 
 impl Unmatched {
-    /// For people: the first clause that said no, and what it saw.
-    pub fn sentence(&self, inbound: &Inbound) -> String {
+    /// For people: the first clause of a route that said no, and what it saw.
+    pub fn sentence(&self, route: &Route, inbound: &Inbound) -> String {
         match self {
             Self::Source => "it listens to another source".to_owned(),
             Self::Events => {
                 let names: Vec<&str> = std::iter::once(&inbound.kind).chain(&inbound.aliases).map(String::as_str).collect();
-                format!("none of its patterns matches `{}`", names.join("`, `"))
+                let patterns: Vec<&str> = route.events.iter().map(Pattern::text).collect();
+                format!("none of its patterns `{}` matches `{}`", patterns.join("`, `"), names.join("`, `"))
             }
             Self::Filter(refused) => {
                 let saw = refused.saw.as_ref().map_or("nothing".to_owned(), Value::to_string);
@@ -110,9 +111,9 @@ pub fn plan(routes: &Routes, inbound: &Inbound, ids: &dyn Ids) -> Plan {
 
 /// Every consumer of the event's source, and why it does not get the event; `None` for those that do. The same
 /// function as routing.
-pub fn explain(routes: &Routes, inbound: &Inbound) -> Vec<(Target, Option<Unmatched>)> {
+pub fn explain<'a>(routes: &'a Routes, inbound: &Inbound) -> Vec<(&'a Route, Option<Unmatched>)> {
     let of_source = routes.0.iter().filter(|route| route.source == inbound.source);
-    of_source.map(|route| (route.target.clone(), route.refuses(inbound))).collect()
+    of_source.map(|route| (route, route.refuses(inbound))).collect()
 }
 
 /// The consumer's key: scoped by consumer, source and event type, so that two consumers or two event

@@ -14,6 +14,7 @@ use crate::decide::workflow::{Draw, Fact, Flow, Here, advance, start};
 use crate::model::job::Visiting;
 use crate::model::run::{Change, Due, Phase, RunError, Start};
 use crate::model::{Cut, Event, Failure, Job, Outcome, Payload, Run, RunId, RunStatus, Target, Timestamp};
+use crate::observe::feed::Moment;
 use crate::observe::metrics;
 use crate::store::{Claimed, Error};
 
@@ -89,7 +90,6 @@ impl Engine {
         let workflow = self.config().workflow(name).ok_or_else(gone)?;
         let input = Payload::of(event.body.bytes());
         let birth = Birth { id: RunId::of(job.id), event: event.id, input, parent: None, depth: 0 };
-        metrics::run(name, "started");
         Ok(start(birth, &Here { flow: &workflow.flow, now, draw: &Drawn(self) }))
     }
 
@@ -189,7 +189,6 @@ impl Engine {
             };
             let birth = Birth { id: run, event: change.run.event, input, parent: Some((change.run.id, visit)), depth };
             let mut child = start(birth, &Here { flow: &workflow.flow, now, draw: &Drawn(self) });
-            metrics::run(&workflow.name, "started");
             // A child that starts children of its own does so by itself, one level at a time.
             child = Box::pin(self.with_children(child, now)).await?;
             change.children.push(child);
@@ -216,6 +215,17 @@ impl Engine {
         }
     }
 
+    fn tell_run(&self, run: &Run, status: &'static str) {
+        metrics::run(&run.workflow, status);
+        self.feed().tell(|| Moment::Run {
+            run: run.id,
+            event: run.event,
+            workflow: run.workflow.clone(),
+            status,
+            error: run.error.as_ref().map(|error| format!("{}: {}", error.class, error.message)),
+        });
+    }
+
     /// After a change was committed: wakes who can go on, and tells what ended.
     pub(super) fn after_change(&self, change: &Change) {
         let mut open = vec![change];
@@ -231,9 +241,12 @@ impl Engine {
                     Due::At(at) => self.0.parts.wake.wake_after(at.since(self.clock().now())),
                 }
             }
+            if change.is_new {
+                self.tell_run(&change.run, "started");
+            }
             if change.run.status.is_closed() {
                 let (run, workflow) = (change.run.id, &change.run.workflow);
-                metrics::run(workflow, change.run.status.word());
+                self.tell_run(&change.run, change.run.status.word());
                 let error = change.run.error.as_ref().map_or("", |error| error.message.as_str());
                 match change.run.status {
                     RunStatus::Failed => tracing::warn!(%run, workflow, error, "A run has failed."),

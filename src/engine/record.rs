@@ -61,6 +61,9 @@ impl Engine {
             self.0.parts.wake.wake_after(*after);
         }
         self.tell(&commit, event, claimed.job.target.name(), ended.as_ref());
+        if let (true, Some(change)) = (held, &commit.change) {
+            self.after_change(change);
+        }
         ended
     }
 
@@ -87,9 +90,6 @@ impl Engine {
                     offered.change = change.map(Box::new);
                     match self.commit(&offered).await {
                         Committed::Yes => {
-                            if let Some(change) = &offered.change {
-                                self.after_change(change);
-                            }
                             *commit = offered;
                             return true;
                         }
@@ -176,6 +176,7 @@ impl Engine {
         }
         self.feed().tell(|| Moment::Tried {
             event: event.id,
+            source: event.source.clone(),
             job,
             handler: handler.to_owned(),
             attempt: number,

@@ -65,7 +65,7 @@ pub fn admit(source: &Source, request: &Raw, client: IpAddr, now: Timestamp) -> 
             return Ok(Admitted::Challenge(challenge));
         }
     }
-    check_schema(source, request)?;
+    check_schema(source, &request.body)?;
     let kind = webhook_kind(source, request);
     let dedupe_key = source.dedupe.then(|| dedupe_key(source, request)).flatten();
     Ok(Admitted::Event(inbound(source, request, kind, dedupe_key, None)))
@@ -84,7 +84,7 @@ pub fn admit_address(source: &Source, client: IpAddr) -> Result<(), Refusal> {
 /// # Errors
 /// The payload does not satisfy the source's schema.
 pub fn call(source: &Source, request: &Raw, kind: &str) -> Result<Inbound, Refusal> {
-    check_schema(source, request)?;
+    check_schema(source, &request.body)?;
     let kind = cloudevents::binary_type(request).unwrap_or_else(|| kind.to_owned());
     let key = request.header("idempotency-key").filter(|k| !k.is_empty()).map(str::to_owned);
     Ok(inbound(source, request, Kind::plain(kind), None, key))
@@ -116,12 +116,16 @@ pub fn again(source: &Source, kind: &str, headers: Vec<(String, String)>, body: 
     }
 }
 
-fn check_schema(source: &Source, request: &Raw) -> Result<(), Refusal> {
+/// Whether a payload satisfies the schema of its source.
+///
+/// # Errors
+/// It does not.
+pub fn check_schema(source: &Source, body: &Body) -> Result<(), Refusal> {
     let Some(schema) = &source.schema else { return Ok(()) };
-    if std::str::from_utf8(request.bytes()).is_err() {
+    if std::str::from_utf8(body.bytes()).is_err() {
         return Err(Refusal::NotUtf8);
     }
-    let Some(payload) = request.body.json() else { return Err(Refusal::Schema(vec!["the payload is not JSON".to_owned()])) };
+    let Some(payload) = body.json() else { return Err(Refusal::Schema(vec!["the payload is not JSON".to_owned()])) };
     let violations = schema.violations(payload);
     if violations.is_empty() { Ok(()) } else { Err(Refusal::Schema(violations)) }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
 use crate::model::time::millis;
-use crate::model::{EventId, JobId};
+use crate::model::{EventId, JobId, RunId};
 
 /// Followers may fall this many moments behind.
 const BEHIND_MAX: usize = 4096;
@@ -37,13 +37,28 @@ pub enum Moment {
         /// Why: a stable word.
         reason: &'static str,
     },
+    /// A run started or ended, and that is committed.
+    Run {
+        /// The run.
+        run: RunId,
+        /// The event it started from.
+        event: EventId,
+        /// Its workflow.
+        workflow: String,
+        /// `started`, `completed`, `failed` or `cancelled`.
+        status: &'static str,
+        /// Why it failed.
+        error: Option<String>,
+    },
     /// A delivery was tried, and what came of it is committed.
     Tried {
         /// The event.
         event: EventId,
+        /// Where the event came from.
+        source: String,
         /// The delivery.
         job: JobId,
-        /// The handler.
+        /// The handler, or `workflow/step`.
         handler: String,
         /// Which attempt.
         attempt: u32,
@@ -67,11 +82,52 @@ impl Moment {
                 "duplicate": duplicate, "handlers": handlers,
             }),
             Self::Rejected { source, reason } => json!({ "moment": "rejected", "source": source, "reason": reason }),
-            Self::Tried { event, job, handler, attempt, status, error, took, next } => json!({
-                "moment": "tried", "event": event.to_string(), "job": job.to_string(), "handler": handler, "attempt": attempt,
+            Self::Run { run, event, workflow, status, error } => json!({
+                "moment": "run", "run": run.to_string(), "event": event.to_string(), "workflow": workflow, "status": status,
+                "error": error,
+            }),
+            Self::Tried { event, source, job, handler, attempt, status, error, took, next } => json!({
+                "moment": "tried", "event": event.to_string(), "source": source, "job": job.to_string(), "handler": handler,
+                "attempt": attempt,
                 "status": status, "error": error, "took_ms": millis(*took), "next": next.word(), "retry_in_ms": next.delay_ms(),
             }),
         }
+    }
+}
+
+/// What a follower wants to hear.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Only what comes from this source. A run's start and end name none.
+    pub source: Option<String>,
+    /// Only what concerns this handler or workflow, the steps of the workflow included.
+    pub handler: Option<String>,
+    /// Only attempts and runs that ended like this: one of [`ENDINGS`].
+    pub status: Option<String>,
+}
+
+/// How attempts and runs end, as a follower may ask for it.
+pub const ENDINGS: [&str; 8] = ["delivered", "retry", "dead", "stale", "started", "completed", "failed", "cancelled"];
+
+impl Wanted {
+    /// Whether a moment is wanted.
+    pub fn wants(&self, moment: &Moment) -> bool {
+        let (source, ending) = match moment {
+            Moment::Accepted { source, .. } | Moment::Rejected { source, .. } => (Some(source), None),
+            Moment::Tried { source, next, .. } => (Some(source), Some(next.word())),
+            Moment::Run { status, .. } => (None, Some(*status)),
+        };
+        let of_handler = |wanted: &String| match moment {
+            Moment::Accepted { handlers, .. } => handlers.contains(wanted),
+            Moment::Rejected { .. } => false,
+            Moment::Run { workflow, .. } => workflow == wanted,
+            Moment::Tried { handler, .. } => {
+                handler.strip_prefix(wanted.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
+        };
+        self.source.as_ref().is_none_or(|wanted| source == Some(wanted))
+            && self.handler.as_ref().is_none_or(of_handler)
+            && self.status.as_ref().is_none_or(|wanted| ending == Some(wanted.as_str()))
     }
 }
 

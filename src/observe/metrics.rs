@@ -72,6 +72,45 @@ pub fn start() {
     });
 }
 
+/// Names whose counters start at 0: the first increment of a counter that was absent is no increase to a query.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    /// Sources, and whether requests to them are verified.
+    pub sources: &'a [(&'a str, bool)],
+    /// Handlers, and steps as `workflow/step`.
+    pub handlers: &'a [String],
+    /// Workflows.
+    pub workflows: &'a [&'a str],
+}
+
+/// Starts the counters of what is configured.
+pub fn expect(expected: Expected<'_>) {
+    for name in ["events_received_total", "events_duplicated_total", "jobs_created_total", "db_errors_total"] {
+        counter!(format!("tidehook_{name}")).increment(0);
+    }
+    for result in ["success", "failure"] {
+        counter!("tidehook_deliveries_total", "result" => result).increment(0);
+    }
+    for (source, is_verified) in expected.sources {
+        counter!("tidehook_events_by_source_total", "source" => (*source).to_owned()).increment(0);
+        if *is_verified {
+            counter!("tidehook_verification_failures_total", "source" => (*source).to_owned()).increment(0);
+        }
+    }
+    for handler in expected.handlers {
+        for result in ["success", "failure"] {
+            counter!("tidehook_deliveries_by_handler_total", "handler" => handler.clone(), "result" => result).increment(0);
+        }
+        counter!("tidehook_dlq_total", "handler" => handler.clone()).increment(0);
+        counter!("tidehook_stale_results_total", "handler" => handler.clone()).increment(0);
+    }
+    for workflow in expected.workflows {
+        for status in ["started", "completed", "failed", "cancelled"] {
+            counter!("tidehook_workflow_runs_total", "workflow" => (*workflow).to_owned(), "status" => status).increment(0);
+        }
+    }
+}
+
 /// An event was accepted.
 pub fn accepted(source: &str, duplicate: bool, jobs: usize, took: Duration) {
     counter!("tidehook_events_received_total").increment(1);

@@ -146,7 +146,8 @@ pub trait Lanes: Send + Sync {
     async fn lanes(&self) -> Result<Vec<Lane>>;
     /// Since when the oldest due job of each lane has been due; lanes without due work are left out.
     async fn backlog(&self) -> Result<BTreeMap<LaneId, Timestamp>>;
-    /// Pauses or resumes a lane; false when there is none.
+    /// Pauses or resumes a lane; false when there is none. A lane that is resumed while its breaker is open lets one
+    /// probe through at once.
     async fn pause(&self, lane: &LaneId, paused: bool) -> Result<bool>;
 }
 

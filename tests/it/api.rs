@@ -282,7 +282,12 @@ handlers: { h: { source: app, url: "http://{receiver}/status/500", retry: { max:
 async fn explanations_name_the_first_clause_that_failed_and_what_it_saw() {
     let text = r#"
 server: { allow_private_urls: true }
-sources: { github: { type: webhook, verify: github, secret: x }, app: { type: event } }
+sources:
+  github: { type: webhook, verify: github, secret: x }
+  app: { type: event }
+  strict: { type: event, schema: '{"type":"object","required":["id"]}' }
+workflows:
+  deploy: { source: strict, params: [{ name: service, required: true }], steps: [{ name: only, type: set, body: 1 }] }
 handlers:
   big: { source: app, events: ["order.*"], filter: $.total > 100 && $.paid, url: "http://{receiver}/ok" }
   other: { source: app, events: [refund.created], url: "http://{receiver}/ok" }
@@ -293,21 +298,33 @@ handlers:
     let answer = ask(json!({ "source": "app", "event_type": "order.paid", "payload": { "total": 150 } })).await.json();
     assert_eq!(
         answer["handlers"][0],
-        json!({ "handler": "big", "kind": "handler", "matches": false, "why_not": "`$.paid` does not hold: it saw nothing" })
+        json!({ "handler": "big", "kind": "handler", "matches": false, "fails": null, "why_not": "`$.paid` does not hold: it saw nothing" })
     );
-    assert_eq!(answer["handlers"][1]["why_not"], "none of its patterns matches `order.paid`");
+    assert_eq!(answer["handlers"][1]["why_not"], "none of its patterns `refund.created` matches `order.paid`");
+    assert_eq!((&answer["refused"], &answer["is_json"]), (&json!(null), &json!(true)));
+    // What a source refuses, and a run that starts and fails at once.
+    let answer = ask(json!({ "source": "strict", "event_type": "x", "payload": {} })).await.json();
+    assert!(answer["refused"].as_str().unwrap().contains("\"id\" is a required property"), "{answer}");
+    let answer = ask(json!({ "source": "strict", "event_type": "x", "payload": { "id": 1 } })).await.json();
+    assert_eq!((&answer["refused"], &answer["handlers"][0]["matches"]), (&json!(null), &json!(true)));
+    assert_eq!(answer["handlers"][0]["fails"], "workflow 'deploy' missing required param 'service'");
     // A stored event, with the names its provider gives it.
     let event = world.post("/events/app/order.paid", &[], "{\"total\":7}").await.event();
     let stored = ask(json!({ "event_id": event })).await.json();
     assert_eq!(stored["handlers"][0]["why_not"], "`$.total > 100` does not hold: it saw 7");
     for (question, status) in [
-        (json!({ "event_id": "nonsense" }), 404),
+        (json!({ "event_id": "nonsense" }), 422),
+        (json!({ "event_id": "01K00000000000000000000000" }), 404),
+        (json!({ "source": "app", "event_type": " " }), 422),
+        (json!([]), 422),
         (json!({ "source": "nobody", "event_type": "x" }), 404),
         (json!({ "event_type": "x" }), 422),
         (json!({ "sauce": "app" }), 422),
     ] {
         assert_eq!(ask(question.clone()).await.status, status, "{question}");
     }
+    let unread = ask(json!([])).await.json();
+    assert!(unread["details"][0]["message"].as_str().unwrap().starts_with("expected an object"), "{unread}");
     // What was missed at run time is counted by handler and clause.
     let near = world.get("/api/near-misses").await.json();
     assert_eq!(near["counts"][0], json!({ "handler": "big", "clause": "$.total > 100", "count": 1 }));
@@ -323,9 +340,23 @@ sources: { metered: { type: event }, hub: { type: webhook, verify: github, secre
 handlers:
   metered_ok: { source: metered, url: "http://{receiver}/ok" }
   metered_bad: { source: metered, url: "http://{receiver}/status/500", retry: { max: 1 } }
+workflows:
+  metered_flow: { callable: true, steps: [{ name: call, url: "http://{receiver}/ok" }] }
 "#;
     let world = World::start(text).await;
     assert_eq!(world.get("/metrics").await.text, "Invalid token");
+    // What is configured is counted from 0, or its first increment would be no increase to a query.
+    let first = world.send(world.http.get(world.url("/metrics")).header("authorization", "Bearer plainly-fictional")).await.text;
+    for line in [
+        "tidehook_dlq_total{handler=\"metered_bad\"} 0",
+        "tidehook_deliveries_by_handler_total{handler=\"metered_ok\",result=\"failure\"} 0",
+        "tidehook_events_by_source_total{source=\"metered\"} 0",
+        "tidehook_verification_failures_total{source=\"hub\"} 0",
+        "tidehook_workflow_runs_total{workflow=\"metered_flow\",status=\"failed\"} 0",
+        "tidehook_dlq_total{handler=\"metered_flow/call\"} 0",
+    ] {
+        assert!(first.contains(line), "{line} is missing in\n{first}");
+    }
     let event = world.post("/events/metered/x", &[], "{}").await.event();
     world.receiver.until_count(2).await;
     for n in 0..200 {
@@ -376,6 +407,8 @@ async fn a_tail_shows_what_happens_line_by_line() {
 server: { allow_private_urls: true }
 sources: { app: { type: event } }
 handlers: { h: { source: app, url: "http://{receiver}/ok" } }
+workflows:
+  flow: { source: app, events: [go], steps: [{ name: bad, url: "http://{receiver}/status/400", retry: { max: 1 } }] }
 "#;
     let world = World::start(text).await;
     let mut tail = world.http.get(world.url("/api/tail")).send().await.unwrap();
@@ -389,4 +422,22 @@ handlers: { h: { source: app, url: "http://{receiver}/ok" } }
     let kinds: std::collections::BTreeSet<&str> = moments.iter().map(|m| m["moment"].as_str().unwrap()).collect();
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["accepted", "tried"]);
     assert!(moments.iter().all(|m| m["event"] == event.as_str()), "{lines}");
+    // A workflow: its steps, its start and its end.
+    let mut tail = world.http.get(world.url("/api/tail?handler=flow")).send().await.unwrap();
+    world.post("/events/app/x", &[], "{}").await;
+    world.post("/events/app/go", &[], "{}").await;
+    let mut lines = String::new();
+    while !lines.contains("\"failed\"") {
+        lines += std::str::from_utf8(&tail.chunk().await.unwrap().unwrap()).unwrap();
+    }
+    let moments: Vec<serde_json::Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let told = |m: &serde_json::Value| m["status"].as_str().map_or_else(|| m["handler"].to_string(), str::to_owned);
+    assert_eq!(moments.iter().filter(|m| m["moment"] == "run").map(told).collect::<Vec<_>>(), ["started", "failed"], "{lines}");
+    assert!(moments.iter().any(|m| m["handler"] == "flow/bad" && m["next"] == "dead"), "{lines}");
+    assert!(moments.iter().all(|m| m["handler"] != "h"), "{lines}");
+    // A name that nothing can be heard of is refused, and the known ones are told.
+    for (query, field) in [("handler=flaw", "handler"), ("source=ap", "source"), ("status=done", "status"), ("what=1", "what")] {
+        let answer = world.get(&format!("/api/tail?{query}")).await;
+        assert_eq!((answer.status, answer.json()["details"][0]["field"].as_str()), (422, Some(field)), "{query}");
+    }
 }

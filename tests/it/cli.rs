@@ -141,9 +141,17 @@ handlers:
     let doctor = run(&["doctor"]);
     assert_eq!(doctor.status.code(), Some(1), "{}", out(&doctor));
     let report = out(&doctor);
-    for part in ["issue  server.allow_private_urls", "ok     database: in use by a running server", "ok     receiver 127.0.0.1"] {
+    for part in ["note   server.allow_private_urls", "ok     database: in use by a running server", "ok     receiver 127.0.0.1"] {
         assert!(report.contains(part), "{part} is missing in\n{report}");
     }
+    // Another server is asked by its URL; the configuration's own database is left alone.
+    let remote = run(&["doctor", "--remote", "http://127.0.0.1:9", "--json"]);
+    assert!(out(&remote).contains("server http://127.0.0.1:9"), "{}", out(&remote));
+    assert!(!out(&remote).contains("database"), "{}", out(&remote));
+    let unknown = run(&["tail", "--handler", "nobody"]);
+    assert!(err(&unknown).contains("there is no such handler; known are: ok"), "{}", err(&unknown));
+    assert_eq!(run(&["tail", "--count", "0"]).status.code(), Some(2));
+    assert_eq!(run(&["tail", "--status", "done"]).status.code(), Some(2));
     let tail = std::thread::spawn({
         let dir = home.dir.path().to_owned();
         move || run_in(&dir, &["tail", "--count", "1", "--source", "github", "--json"], &[])

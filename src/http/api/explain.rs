@@ -6,15 +6,19 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Allowed;
-use crate::config::Source;
+use crate::config::{Config, Source};
 use crate::decide::plan::{Routes, explain as decide};
+use crate::decide::workflow::data::check_params;
 use crate::engine::Engine;
 use crate::engine::near::NearMiss;
 use crate::http::body;
 use crate::http::error::Refusal;
-use crate::ingress;
+use crate::ingress::{self, Refusal as Admission};
 use crate::model::event::Body;
-use crate::model::{EventId, Inbound};
+use crate::model::{EventId, Inbound, Payload, Target};
+
+/// What a question looks like.
+const EXPECTED: &str = "expected an object: {\"event_id\"}, or {\"source\", \"event_type\", \"payload\"}";
 
 /// What to explain: a stored event, or a payload as it might come in.
 #[derive(Debug, Deserialize)]
@@ -29,36 +33,56 @@ pub struct Question {
 /// `POST /api/explain` with `{"event_id"}`, or `{"source", "event_type", "payload"}`.
 pub async fn explain(Allowed(engine): Allowed, request: Request) -> Result<Json<Value>, Refusal> {
     let bytes = body::read(request.into_body(), engine.config().server.body_bytes_max).await?;
-    let question: Question = serde_json::from_slice(&bytes).map_err(|e| Refusal::invalid_field("body", e.to_string()))?;
+    let question: Value = serde_json::from_slice(&bytes).map_err(|e| Refusal::invalid_field("body", e.to_string()))?;
+    if !question.is_object() {
+        return Err(Refusal::invalid_field("body", EXPECTED));
+    }
+    let question: Question = serde_json::from_value(question).map_err(|e| Refusal::invalid_field("body", e.to_string()))?;
     let inbound = match &question.event_id {
         Some(id) => stored(&engine, id).await?,
         None => asked(&engine, question)?,
     };
-    Ok(Json(answer(engine.routes(), &inbound)))
+    Ok(Json(answer(engine.config(), engine.routes(), &inbound)))
 }
 
-/// Which handlers of the event's source get it, and for each other one the first clause that failed.
-pub fn answer(routes: &Routes, inbound: &Inbound) -> Value {
+/// Which handlers of the event's source get it, and for each other one the first clause that failed; and whether the
+/// source would take the event in at all.
+pub fn answer(config: &Config, routes: &Routes, inbound: &Inbound) -> Value {
+    let source = config.source(&inbound.source);
+    let refused = source.and_then(|source| match ingress::check_schema(source, &inbound.body) {
+        Ok(()) => None,
+        Err(Admission::Schema(violations)) => Some(format!("the payload does not satisfy the schema: {}", violations.join("; "))),
+        Err(other) => Some(format!("the payload is refused: {}", other.word())),
+    });
     let handlers: Vec<Value> = decide(routes, inbound)
         .into_iter()
-        .map(|(target, why)| {
-            json!({ "handler": target.name(), "kind": target.kind(), "matches": why.is_none(), "why_not": why.map(|why| why.sentence(inbound)) })
+        .map(|(route, why)| {
+            json!({ "handler": route.target.name(), "kind": route.target.kind(), "matches": why.is_none(),
+                    "fails": if why.is_none() { fails(config, &route.target, inbound) } else { None },
+                    "why_not": why.map(|why| why.sentence(route, inbound)) })
         })
         .collect();
-    json!({ "source": inbound.source, "event_type": inbound.kind, "aliases": inbound.aliases, "handlers": handlers })
+    json!({ "source": inbound.source, "event_type": inbound.kind, "aliases": inbound.aliases, "refused": refused,
+            "is_json": inbound.body.json().is_some(), "handlers": handlers })
+}
+
+/// Why a workflow that starts fails before its first step.
+fn fails(config: &Config, target: &Target, inbound: &Inbound) -> Option<String> {
+    let Target::Workflow(name) = target else { return None };
+    check_params(&config.workflow(name)?.flow, &Payload::of(inbound.body.bytes())).err()
 }
 
 async fn stored(engine: &Engine, id: &str) -> Result<Inbound, Refusal> {
-    let missing = || Refusal::not_found("event not found");
-    let id: EventId = id.parse().map_err(|_| missing())?;
-    let event = engine.store().events_by_id(&[id]).await?.remove(&id).ok_or_else(missing)?;
+    let id: EventId = id.parse().map_err(|_| Refusal::invalid_field("event_id", "is not the id of an event"))?;
+    let event = engine.store().events_by_id(&[id]).await?.remove(&id).ok_or_else(|| Refusal::not_found("event not found"))?;
     let source = find(engine, &event.source)?;
     Ok(ingress::again(source, &event.kind, event.headers, event.body))
 }
 
 fn asked(engine: &Engine, question: Question) -> Result<Inbound, Refusal> {
     let name = question.source.ok_or_else(|| Refusal::invalid_field("source", "name a source, or an `event_id`"))?;
-    let kind = question.event_type.ok_or_else(|| Refusal::invalid_field("event_type", "name a type"))?;
+    let kind = question.event_type.filter(|kind| !kind.trim().is_empty());
+    let kind = kind.ok_or_else(|| Refusal::invalid_field("event_type", "name a type"))?;
     let body = question.payload.map_or(String::new(), |payload| payload.to_string());
     Ok(ingress::again(find(engine, &name)?, &kind, Vec::new(), Body::new(body)))
 }

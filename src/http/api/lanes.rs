@@ -31,7 +31,7 @@ pub async fn pause(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<J
     set(&engine, id, true).await
 }
 
-/// `POST /api/lanes/{id}/resume`
+/// `POST /api/lanes/{id}/resume`: deliveries go on; when the breaker is open, one is tried at once.
 pub async fn resume(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     set(&engine, id, false).await
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::RawQuery;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -12,30 +13,65 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::Allowed;
+use super::page::Query;
 use crate::engine::Engine;
-use crate::observe::feed::Moment;
+use crate::engine::operate::BY_HAND;
+use crate::http::error::Refusal;
+use crate::observe::feed::{ENDINGS, Moment, Wanted};
 
 /// An empty line this often shows that the line is alive.
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
 
-/// `GET /api/tail`: lines until the caller hangs up or the server shuts down.
-pub async fn tail(Allowed(engine): Allowed) -> Response {
+/// `GET /api/tail?source=&handler=&status=`: lines until the caller hangs up or the server shuts down.
+///
+/// # Errors
+/// 422 for a name that the configuration does not have, because nothing would ever be heard of it.
+pub async fn tail(Allowed(engine): Allowed, query: RawQuery) -> Result<Response, Refusal> {
+    let wanted = wanted(&engine, query)?;
     let moments = engine.feed().follow();
-    let lines = stream::unfold((engine, moments), |(engine, mut moments)| async move {
-        let line = line(&engine, &mut moments).await?;
-        Some((Ok::<_, std::convert::Infallible>(Bytes::from(line)), (engine, moments)))
+    let lines = stream::unfold((engine, moments, wanted), |(engine, mut moments, wanted)| async move {
+        let line = line(&engine, &mut moments, &wanted).await?;
+        Some((Ok::<_, std::convert::Infallible>(Bytes::from(line)), (engine, moments, wanted)))
     });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
 
-async fn line(engine: &Engine, moments: &mut Receiver<Moment>) -> Option<String> {
-    tokio::select! {
-        moment = moments.recv() => match moment {
-            Ok(moment) => Some(format!("{}\n", moment.json())),
-            Err(RecvError::Lagged(missed)) => Some(format!("{}\n", json!({ "moment": "missed", "count": missed }))),
-            Err(RecvError::Closed) => None,
-        },
-        () = tokio::time::sleep(ALIVE_EVERY) => Some("\n".to_owned()),
-        () = engine.draining() => None,
+fn wanted(engine: &Engine, query: RawQuery) -> Result<Wanted, Refusal> {
+    let query = Query::read(query, &["source", "handler", "status"])?;
+    let config = engine.config();
+    let one_of = |field: &str, known: Vec<&str>| {
+        let wanted = query.text(field).map(str::to_owned);
+        match &wanted {
+            Some(name) if !known.contains(&name.as_str()) => {
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                Err(Refusal::invalid_field(field, format!("there is no such {field}; known are: {known}")))
+            }
+            _ => Ok(wanted),
+        }
+    };
+    let sources = config.sources.iter().map(|s| s.name.as_str()).chain([BY_HAND]).collect();
+    let handlers = config.handlers.iter().map(|h| h.name.as_str());
+    let handlers = handlers.chain(config.workflows.iter().map(|w| w.name.as_str())).collect();
+    Ok(Wanted {
+        source: one_of("source", sources)?,
+        handler: one_of("handler", handlers)?,
+        status: one_of("status", ENDINGS.to_vec())?,
+    })
+}
+
+async fn line(engine: &Engine, moments: &mut Receiver<Moment>, wanted: &Wanted) -> Option<String> {
+    let alive = tokio::time::sleep(ALIVE_EVERY);
+    tokio::pin!(alive);
+    loop {
+        tokio::select! {
+            moment = moments.recv() => match moment {
+                Ok(moment) if !wanted.wants(&moment) => {}
+                Ok(moment) => return Some(format!("{}\n", moment.json())),
+                Err(RecvError::Lagged(missed)) => return Some(format!("{}\n", json!({ "moment": "missed", "count": missed }))),
+                Err(RecvError::Closed) => return None,
+            },
+            () = &mut alive => return Some("\n".to_owned()),
+            () = engine.draining() => return None,
+        }
     }
 }

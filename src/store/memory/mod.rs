@@ -430,7 +430,14 @@ impl Lanes for Memory {
     }
 
     async fn pause(&self, lane: &LaneId, paused: bool) -> Result<bool> {
-        Ok(self.world().lanes.get_mut(lane).map(|l| l.paused = paused).is_some())
+        let now = self.clock.now();
+        let mut world = self.world();
+        let Some(lane) = world.lanes.get_mut(lane) else { return Ok(false) };
+        lane.paused = paused;
+        if !paused {
+            lane.breaker.open_until = lane.breaker.open_until.map(|until| until.min(now));
+        }
+        Ok(true)
     }
 }
 

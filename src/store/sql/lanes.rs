@@ -21,13 +21,16 @@ const TUNE: &str = "INSERT INTO lanes (id, tenant, paused, failures, ramp, rate,
 const LANES: &str =
     "SELECT id, tenant, paused, failures, open_until, probe_until, ramp, rate, tokens, refilled_at, turn, {now} AS now
     FROM lanes ORDER BY id";
-const PAUSE: &str = "UPDATE lanes SET paused = ? WHERE id = ?";
+const PAUSE: &str = "UPDATE lanes SET paused = 1 WHERE id = ?";
+// A breaker that is open lets its probe through at once.
+const RESUME: &str = "UPDATE lanes SET paused = 0, open_until = CASE WHEN open_until > {now} THEN {now} ELSE open_until END
+    WHERE id = ?";
 
 // One step into the index of open jobs per lane, whatever the backlog.
 pub(super) const BACKLOG: &str = "SELECT w.id, w.at FROM (SELECT l.id, (SELECT MIN(j.due_at) FROM jobs j
     WHERE j.lane = l.id AND j.finished_at IS NULL) AS at FROM lanes l) AS w WHERE w.at <= {now} ORDER BY w.id";
 
-pub(super) const ALL: &[&str] = &[TUNE, LANES, PAUSE, BACKLOG];
+pub(super) const ALL: &[&str] = &[TUNE, LANES, PAUSE, RESUME, BACKLOG];
 
 #[async_trait]
 impl<D: Dialect> Lanes for SqlStore<D> {
@@ -64,7 +67,11 @@ impl<D: Dialect> Lanes for SqlStore<D> {
 
     async fn pause(&self, lane: &LaneId, paused: bool) -> Result<bool> {
         let lane = lane.0.clone();
-        let changed = self.run(move |_| sql::<D>(PAUSE).bind(i64::from(paused)).bind(lane.clone())).await?;
+        let changed = self.run(move |store| match paused {
+            true => sql::<D>(PAUSE).bind(lane.clone()),
+            false => sql::<D>(RESUME).bind(store.clock()).bind(store.clock()).bind(lane.clone()),
+        });
+        let changed = changed.await?;
         Ok(changed > 0)
     }
 }

@@ -296,7 +296,8 @@ fn explain_says_for_every_seed_configuration_why_an_event_does_not_match() {
         ("04-alert-remediation", "pagerduty", "incident.triggered", "incident.resolved"),
         ("05-terraform-post-apply", "terraform", "run:completed", "run:created"),
     ] {
-        let routes = good(seeds.join(format!("{name}.yaml")), &SEED_VARIABLES[..6], None).routes();
+        let config = good(seeds.join(format!("{name}.yaml")), &SEED_VARIABLES[..6], None);
+        let routes = config.routes();
         let inbound = |kind: &str| tidehook::model::Inbound {
             source: source.into(),
             kind: kind.into(),
@@ -306,9 +307,9 @@ fn explain_says_for_every_seed_configuration_why_an_event_does_not_match() {
             dedupe_key: None,
             idempotency_key: None,
         };
-        let matches = tidehook::http::api::explain::answer(&routes, &inbound(wanted));
+        let matches = tidehook::http::api::explain::answer(&config, &routes, &inbound(wanted));
         assert!(matches["handlers"][0]["matches"].as_bool().unwrap(), "{name}: {matches}");
-        let misses = tidehook::http::api::explain::answer(&routes, &inbound(other));
+        let misses = tidehook::http::api::explain::answer(&config, &routes, &inbound(other));
         let why = misses["handlers"][0]["why_not"].as_str().unwrap_or_else(|| panic!("{name}: {misses}"));
         assert!(why.contains(other), "{name}: {why}");
     }

@@ -20,6 +20,7 @@ on_every_store!(
     five_failures_in_a_row_open_the_breaker_for_a_minute,
     a_success_in_between_keeps_it_closed,
     an_open_breaker_costs_no_attempts,
+    a_lane_that_is_resumed_probes_at_once_although_its_breaker_is_open,
     a_half_open_breaker_lets_one_probe_through,
     a_breaker_that_closes_lets_the_backlog_out_under_a_ramp,
     a_throttled_lane_gives_its_rate_each_second,
@@ -104,6 +105,23 @@ async fn an_open_breaker_costs_no_attempts(f: Fresh) {
     }
     f.clock.advance(Duration::from_secs(10));
     assert_eq!(claim_one(&*f.store).await.job.attempt, 5);
+}
+
+async fn a_lane_that_is_resumed_probes_at_once_although_its_breaker_is_open(f: Fresh) {
+    seed(&*f.store, &["a"], 10).await;
+    fail(&f, 5).await;
+    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
+    assert!(f.store.pause(&LaneId::handler("a"), false).await.unwrap());
+    let probe = f.store.claim(&ask(5)).await.unwrap();
+    assert_eq!(probe.len(), 1);
+    // A probe that fails leaves it open for its full time; one that succeeds closes it.
+    f.store.record(&[commit(&probe[0].job, retry_in(0))]).await.unwrap();
+    f.clock.advance(OPEN_FOR - Duration::from_secs(1));
+    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
+    assert!(f.store.pause(&LaneId::handler("a"), false).await.unwrap());
+    let probe = claim_one(&*f.store).await;
+    f.store.record(&[commit(&probe.job, Finish::Done)]).await.unwrap();
+    assert!(!f.store.claim(&ask(5)).await.unwrap().is_empty());
 }
 
 async fn a_half_open_breaker_lets_one_probe_through(f: Fresh) {
