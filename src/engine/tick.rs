@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::{Budget, Engine, Worked};
 use crate::model::{EventId, LaneId};
+use crate::observe::metrics;
 use crate::store::Result;
 
 /// Rows per transaction.
@@ -59,6 +60,7 @@ impl Engine {
     /// # Errors
     /// The store does not answer; the next tick does what this one left.
     pub async fn tick(&self, budget: Budget) -> Result<Ticked> {
+        metrics::fold();
         self.store_rejections().await?;
         let store = self.store();
         let expired = repeat(|| store.expire(PER_TRANSACTION)).await?;

@@ -194,13 +194,18 @@ pub struct Gauge {
     pub value: f64,
 }
 
+/// Folds the samples of histograms into their buckets. Until then each sample is kept, so that a process that nobody scrapes
+/// would grow without end; housekeeping does this.
+pub fn fold() {
+    if let Some(Some(handle)) = HANDLE.get() {
+        handle.run_upkeep();
+    }
+}
+
 /// Everything in Prometheus's text format; `qhook_*` beside `tidehook_*` when asked for.
 pub fn render(gauges: &[Gauge], with_qhook_names: bool) -> String {
     let mut out = match HANDLE.get() {
-        Some(Some(handle)) => {
-            handle.run_upkeep();
-            handle.render()
-        }
+        Some(Some(handle)) => handle.render(),
         _ => String::new(),
     };
     let mut last = "";
