@@ -92,7 +92,8 @@ pub fn engine(config: Arc<Config>, store: Arc<dyn Store>, wake: Arc<dyn Wake>) -
     let resolver = resolve::system().map_err(StartError::Machine)?;
     let destinations = config.handlers.iter().map(|h| (h.name.clone(), h.policy.clone(), Author::Operator));
     let steps = (step::DESTINATION.to_owned(), config.server.policy.clone(), Author::Operator);
-    let destinations = destinations.chain([steps]);
+    let foreign = (step::FOREIGN.to_owned(), config.server.policy.clone(), Author::Stranger);
+    let destinations = destinations.chain([steps, foreign]);
     let deliver = Client::new(destinations, &resolver).map_err(StartError::Machine)?;
     Ok(Engine::new(Parts {
         store,

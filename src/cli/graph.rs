@@ -9,8 +9,8 @@ use clap::Args;
 use super::client::{Client, encode};
 use super::{Done, Global, context, print};
 use crate::decide::workflow::Flow;
-use crate::decide::workflow::flow::Step;
-use crate::decide::workflow::graph::{Edge, edges};
+use crate::decide::workflow::flow::{Address, Step};
+use crate::decide::workflow::graph::{Cause, Edge, Place, edges};
 
 /// Draw a workflow, rollback edges included; with a run, the path it took
 #[derive(Debug, Args)]
@@ -55,7 +55,13 @@ fn entered(run: &serde_json::Value) -> BTreeSet<String> {
 
 fn what(step: &Step) -> String {
     match step.kind.call() {
-        Some(call) => format!("{} {} {}", step.kind.word(), call.method, call.url),
+        Some(call) => {
+            let url = match &call.url {
+                Address::Fixed(url) => url.to_string(),
+                Address::Template { text, .. } => text.with_filler("{…}").unwrap_or_default(),
+            };
+            format!("{} {} {url}", step.kind.word(), call.method)
+        }
         None => match step.kind.inner() {
             [] => step.kind.word().to_owned(),
             inner => {
@@ -75,14 +81,28 @@ fn plain(flow: &Flow, start: &str, taken: &BTreeSet<String>) -> String {
         let mark = if taken.contains(&step.name) { "●" } else { "○" };
         // Writing to a string cannot fail.
         let _ = writeln!(out, "{mark} {:<width$}  {}", step.name, what(step));
-        for Edge { to, when, on_failure, .. } in edges.iter().filter(|edge| edge.from == at) {
-            let to = to.and_then(|to| flow.steps.get(to)).map_or("end", |step| step.name.as_str());
-            let arrow = if *on_failure { "╰┄ on" } else { "╰─" };
-            let when = if when.is_empty() { String::new() } else { format!(" {when}") };
-            let _ = writeln!(out, "  {:<width$}  {arrow}{when} → {to}", "");
+        for edge in edges.iter().filter(|edge| edge.from == Place::Step(at)) {
+            let _ = writeln!(out, "  {:<width$}  {}", "", way(flow, edge));
         }
     }
+    for edge in edges.iter().filter(|edge| edge.from == Place::AnyStep) {
+        let _ = writeln!(out, "  {:<width$}  {}", "any step", way(flow, edge));
+    }
     out
+}
+
+fn way(flow: &Flow, Edge { to, when, what, .. }: &Edge) -> String {
+    let to = match to {
+        Place::Step(to) => flow.steps.get(*to).map_or("?", |step| step.name.as_str()),
+        Place::AnyStep | Place::End => "end",
+    };
+    let arrow = match what {
+        Cause::Next => "╰─",
+        Cause::Failure => "╰┄ on",
+        Cause::Undo => "╰┈",
+    };
+    let when = if when.is_empty() { String::new() } else { format!(" {when}") };
+    format!("{arrow}{when} → {to}")
 }
 
 /// A Mermaid flowchart; failures are dotted, steps that a run entered are filled.
@@ -93,11 +113,15 @@ fn mermaid(flow: &Flow, start: &str, taken: &BTreeSet<String>) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(out, "  s{at}[\"{}<br/>{}\"]", quoted(&step.name), quoted(&what(step)));
     }
-    for Edge { from, to, when, on_failure } in edges(flow) {
-        let to = to.map_or("finish([end])".to_owned(), |to| format!("s{to}"));
-        let line = if on_failure { "-.->" } else { "-->" };
+    let place = |place: Place| match place {
+        Place::Step(at) => format!("s{at}"),
+        Place::AnyStep => "any([any step])".to_owned(),
+        Place::End => "finish([end])".to_owned(),
+    };
+    for Edge { from, to, when, what } in edges(flow) {
+        let line = if what == Cause::Next { "-->" } else { "-.->" };
         let label = if when.is_empty() { String::new() } else { format!("|\"{}\"|", quoted(&when)) };
-        let _ = writeln!(out, "  s{from} {line}{label} {to}");
+        let _ = writeln!(out, "  {} {line}{label} {}", place(from), place(to));
     }
     let marked: Vec<String> =
         flow.steps.iter().enumerate().filter(|(_, step)| taken.contains(&step.name)).map(|(at, _)| format!("s{at}")).collect();

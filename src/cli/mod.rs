@@ -30,6 +30,7 @@ mod signals;
 mod start;
 mod tail;
 mod test;
+mod test_step;
 mod timeline;
 mod validate;
 
@@ -96,6 +97,8 @@ enum Verb {
     Explain(explain::Explain),
     /// Play scenarios: events, answers, the passing of time, and what must come of it
     Test(test::Test),
+    /// Run one step of a workflow against a made-up answer
+    TestStep(test_step::TestStep),
     /// Follow events and outcomes as they happen
     Tail(tail::Tail),
     /// Look for what is wrong: configuration, database, clocks, receivers
@@ -180,6 +183,7 @@ async fn dispatch(cli: Cli) -> Done {
         Verb::Inspect(verb) => inspect::run(&verb, &global).await,
         Verb::Explain(verb) => explain::run(verb, &global).await,
         Verb::Test(verb) => test::run(&verb, &global).await,
+        Verb::TestStep(verb) => test_step::run(&verb, &global),
         Verb::Tail(verb) => tail::run(verb, &global).await,
         Verb::Doctor(_) => doctor::run(&global).await,
         Verb::Events(verb) => events::run(verb, &global).await,

@@ -1,12 +1,12 @@
 //! `tidehook runs`, `tidehook run`: executions of workflows.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use http::{HeaderMap, Method};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client::{Client, encode, query, value};
 use super::{Done, Global, print};
@@ -15,7 +15,7 @@ use super::{Done, Global, print};
 pub(super) enum Runs {
     /// List runs, newest first
     List {
-        /// Only in this status: running, paused, completed, failed, cancelled
+        /// Only in this status: queued, running, paused, compensating, completed, failed, cancelled
         #[arg(short, long)]
         status: Option<String>,
         /// Only of this workflow
@@ -30,8 +30,23 @@ pub(super) enum Runs {
         /// The run
         run: String,
     },
-    /// Call a run off
+    /// Call a run off: what its steps did is undone if the workflow says so, and its last steps run
     Cancel {
+        /// The run
+        run: String,
+    },
+    /// End a run at once: nothing is undone, and its last steps do not run
+    Kill {
+        /// The run
+        run: String,
+    },
+    /// Hold a run: nothing is sent until it is resumed; due times are kept
+    Pause {
+        /// The run
+        run: String,
+    },
+    /// Let a paused run go on; one that was paused by a failure repeats what failed
+    Resume {
         /// The run
         run: String,
     },
@@ -39,7 +54,35 @@ pub(super) enum Runs {
     Redrive {
         /// The run
         run: String,
+        /// From this step instead
+        #[arg(long, value_name = "STEP")]
+        from: Option<String>,
+        /// With the payload in this file instead of the one that the step had; `-` for standard input
+        #[arg(short, long, value_name = "FILE")]
+        payload: Option<PathBuf>,
+        /// On the definition of the configuration instead of the one it started with
+        #[arg(long)]
+        latest: bool,
     },
+    /// Approve a step that waits for a decision
+    Approve(Decision),
+    /// Reject a step that waits for a decision
+    Reject(Decision),
+}
+
+/// A decision
+#[derive(Debug, Args)]
+pub(super) struct Decision {
+    /// The run
+    run: String,
+    /// The step
+    step: String,
+    /// Who decides
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    comment: Option<String>,
 }
 
 /// Start a workflow by hand
@@ -66,7 +109,17 @@ pub(super) async fn run(verb: Runs, global: &Global) -> Done {
         }
         Runs::Show { run } => client.get(&format!("/api/runs/{}", encode(run))).await?,
         Runs::Cancel { run } => client.post(&format!("/api/runs/{}/cancel", encode(run))).await?,
-        Runs::Redrive { run } => client.post(&format!("/api/runs/{}/redrive", encode(run))).await?,
+        Runs::Kill { run } => client.post(&format!("/api/runs/{}/kill", encode(run))).await?,
+        Runs::Pause { run } => client.post(&format!("/api/runs/{}/pause", encode(run))).await?,
+        Runs::Resume { run } => client.post(&format!("/api/runs/{}/resume", encode(run))).await?,
+        Runs::Redrive { run, from, payload, latest } => {
+            let wish = query(&[("from", from.clone()), ("latest", latest.then(|| "true".to_owned()))]);
+            let payload = payload.as_deref().map(read).transpose()?.unwrap_or_default();
+            let path = format!("/api/runs/{}/redrive{wish}", encode(run));
+            value(client.request(Method::POST, &path, HeaderMap::new(), payload).await?)?
+        }
+        Runs::Approve(decision) => decide(&client, decision, "approve").await?,
+        Runs::Reject(decision) => decide(&client, decision, "reject").await?,
     };
     if global.json {
         print::json(&answer);
@@ -84,22 +137,37 @@ pub(super) async fn run(verb: Runs, global: &Global) -> Done {
             print::table(&answer["runs"], &columns, "There are no runs.");
         }
         Runs::Show { .. } => show(&answer),
-        Runs::Cancel { run } => print::note(&format!("{} is cancelled.", print::one_line(&run))),
-        Runs::Redrive { run } => print::note(&format!("{} is {}.", print::one_line(&run), text(&answer, "status"))),
+        Runs::Cancel { run }
+        | Runs::Kill { run }
+        | Runs::Pause { run }
+        | Runs::Resume { run }
+        | Runs::Redrive { run, .. }
+        | Runs::Approve(Decision { run, .. })
+        | Runs::Reject(Decision { run, .. }) => {
+            print::note(&format!("{} is {}.", print::one_line(&run), text(&answer, "status")))
+        }
     }
     Ok(())
 }
 
+async fn decide(client: &Client, decision: &Decision, word: &str) -> anyhow::Result<Value> {
+    let path = format!("/api/runs/{}/steps/{}/{word}", encode(&decision.run), encode(&decision.step));
+    let said = json!({ "by": decision.by, "comment": decision.comment });
+    value(client.request(Method::POST, &path, HeaderMap::new(), said.to_string().into_bytes()).await?)
+}
+
+/// A file's content, or that of standard input.
+pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    if path.as_os_str() == "-" {
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes).context("standard input cannot be read")?;
+        return Ok(bytes);
+    }
+    std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
+}
+
 pub(super) async fn start(start: Start, global: &Global) -> Done {
-    let payload = match &start.payload {
-        Some(path) if path.as_os_str() == "-" => {
-            let mut bytes = Vec::new();
-            std::io::stdin().read_to_end(&mut bytes).context("standard input cannot be read")?;
-            bytes
-        }
-        Some(path) => std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?,
-        None => b"{}".to_vec(),
-    };
+    let payload = start.payload.as_deref().map(read).transpose()?.unwrap_or_else(|| b"{}".to_vec());
     let client = Client::connect(global).await?;
     let path = format!("/api/workflows/{}/runs", encode(&start.workflow));
     let answer = value(client.request(Method::POST, &path, HeaderMap::new(), payload).await?)?;

@@ -36,8 +36,8 @@ pub struct Handler {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub transform: Option<Template>,
-    /// Retry policy.
-    pub retry: RetryPolicy,
+    /// Retry policies: the first that lists a failure decides.
+    pub retry: Vec<RetryPolicy>,
     /// Total deadline.
     pub timeout: Duration,
     /// Deliveries per second.
@@ -70,7 +70,7 @@ impl Handler {
             read_path(&mut s, "idempotency_key"),
             read_method(&mut s, &who),
             read_template(&mut s, "transform", sends_json),
-            read_retry(s.section("retry"), &around.delivery.retry),
+            read_retry(&mut s, "retry", &around.delivery.retry),
             read_timeout(&mut s).unwrap_or(around.delivery.timeout),
             s.number32("rate_limit").filter(|n| *n > 0),
         );

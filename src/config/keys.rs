@@ -29,6 +29,8 @@ pub enum Takes {
     Template,
     /// A section with keys of its own.
     Section(&'static Keys),
+    /// A section, or a list of such sections.
+    OneOrMore(&'static Keys),
     /// Named sections with the same keys.
     Named(&'static Keys),
     /// A list of sections with the same keys.
@@ -55,7 +57,6 @@ const fn key(name: &'static str, takes: Takes, about: &'static str) -> Key {
 
 const ANY: u64 = u32::MAX as u64;
 const METHODS: &[&str] = &["GET", "POST", "PUT", "PATCH", "DELETE"];
-const ERRORS: &[&str] = &["timeout", "5xx", "4xx", "network", "all"];
 
 /// The top level.
 pub static TOP: [Key; 11] = [
@@ -103,19 +104,23 @@ static API: [Key; 2] = [
     key("metrics_auth_token", Takes::Secret, "Bearer token of /metrics; open when absent (later)"),
 ];
 
-static RETRY: [Key; 6] = [
+static RETRY: [Key; 10] = [
     key("max", Takes::Number(0, 1000), "Attempts in all (5)"),
     key("backoff", Takes::Word(&["exponential", "fixed"]), "How the delay grows (exponential)"),
+    key("rate", Takes::Fraction(1.0, 100.0), "Each delay is this many times the one before (2); 1 is fixed"),
     key("interval", Takes::Duration, "The first delay (30s)"),
     key("max_delay", Takes::Duration, "No delay is longer (8h)"),
-    key("jitter", Takes::Fraction(0.0, 1.0), "Each delay varies by this share (0.2)"),
-    key("errors", Takes::Words(ERRORS), "Which failures are worth another attempt ([all])"),
+    key("max_interval", Takes::Duration, "The same as max_delay"),
+    key("jitter", Takes::Text, "Each delay varies by this share (0.2); full: anything up to the delay; none"),
+    key("errors", Takes::Texts, "Which failures are worth another attempt ([all]): classes, statuses, ranges"),
+    key("deadline", Takes::Duration, "No attempt is later than this after the work was due first (off)"),
+    key("respect_retry_after", Takes::Bool, "Whether Retry-After wins over the schedule (true)"),
 ];
 
 static DELIVERY: [Key; 5] = [
     key("signing_secret", Takes::Secret, "Signs what is sent, as Standard Webhooks; whsec_ and base64"),
     key("timeout", Takes::Duration, "Total deadline of one delivery (30s)"),
-    key("default_retry", Takes::Section(&RETRY), "Retry policy of handlers that say nothing else"),
+    key("default_retry", Takes::OneOrMore(&RETRY), "Retry policy of handlers that say nothing else"),
     key("event_ttl", Takes::Duration, "Deliveries that wait longer are given up (off)"),
     key("idempotency_ttl", Takes::Duration, "How long idempotency keys are remembered (168h)"),
 ];
@@ -166,7 +171,7 @@ pub static HANDLER: [Key; 13] = [
     key("url", Takes::Url, "Where events are delivered"),
     key("type", Takes::Word(&["http"]), "Only http"),
     key("method", Takes::Word(METHODS), "HTTP method (POST)"),
-    key("retry", Takes::Section(&RETRY), "Retry policy; what is left out comes from delivery.default_retry"),
+    key("retry", Takes::OneOrMore(&RETRY), "Retry policy, or a list of them; what is left out comes from delivery.default_retry"),
     key("timeout", Takes::Duration, "Total deadline of one delivery"),
     key("idempotency_key", Takes::Text, "Path of a key under which this handler wants an event once"),
     key("rate_limit", Takes::Number(0, ANY), "Deliveries per second over all processes; 0 is unlimited"),
@@ -198,7 +203,7 @@ pub const ALERT_KINDS: &[&str] =
     &["dlq", "verification_failure", "circuit_opened", "workflow_failed", "db_unhealthy", "custom", "event_ttl_expired"];
 
 /// The keys of a workflow.
-pub static WORKFLOW: [Key; 9] = [
+pub static WORKFLOW: [Key; 16] = [
     key("source", Takes::Text, "The source it listens to; optional with callable"),
     key("events", Takes::Texts, "Event type patterns; empty is all"),
     key("filter", Takes::Text, "Condition on the payload"),
@@ -208,6 +213,27 @@ pub static WORKFLOW: [Key; 9] = [
     key("params", Takes::Items(&PARAM), "Top-level keys the payload must have"),
     key("steps", Takes::Items(&STEP), "The steps, in order"),
     key("callable", Takes::Bool, "Starts only when another workflow calls it"),
+    key("concurrency", Takes::Section(&CONCURRENCY), "How many runs at once"),
+    key("retry", Takes::OneOrMore(&RETRY), "Retry policy of steps that say nothing else"),
+    key("catch", Takes::Items(&CATCH), "Where failures go that no step catches; taken once in a run"),
+    key("on_failure", Takes::Word(&["stop", "compensate"]), "compensate: a run that fails undoes what its steps did"),
+    key("finally", Takes::Items(&STEP), "Steps that always run last and cannot change how the run ends"),
+    key("output", Takes::Template, "What a run comes to, instead of its last payload"),
+    key("retention", Takes::Section(&RETENTION), "How long runs are kept, by how they ended"),
+];
+
+static CONCURRENCY: [Key; 3] = [
+    key("key", Takes::Text, "Template: runs with the same key count together; without one all do"),
+    key("limit", Takes::Number(1, 10_000), "So many at once (1)"),
+    key("on_limit", Takes::Word(ON_LIMIT), "What becomes of one too many (queue)"),
+];
+
+/// What becomes of a run that is one too many.
+pub const ON_LIMIT: &[&str] = &["queue", "skip", "cancel_running", "replace_queued"];
+
+static RETENTION: [Key; 2] = [
+    key("completed", Takes::Duration, "Those that completed"),
+    key("failed", Takes::Duration, "Those that failed or were called off"),
 ];
 
 static PARAM: [Key; 3] = [
@@ -217,10 +243,16 @@ static PARAM: [Key; 3] = [
 ];
 
 /// The types of step.
-pub const STEP_TYPES: &[&str] = &["http", "choice", "parallel", "map", "wait", "callback", "workflow", "set", "fail"];
+pub const STEP_TYPES: &[&str] =
+    &["http", "choice", "parallel", "map", "wait", "callback", "approval", "workflow", "set", "emit", "fail"];
+/// Those that may stand inside a map.
+const INNER_TYPES: &[&str] = &["http", "choice", "wait", "callback", "approval", "workflow", "set", "emit", "fail"];
+
+const CALLING: &[&str] = &["http", "map", "callback"];
+const WAITING: &[&str] = &["callback", "approval"];
 
 /// Keys that only some types of step read.
-pub const STEP_KEYS_OF: [(&str, &[&str]); 24] = [
+pub const STEP_KEYS_OF: [(&str, &[&str]); 42] = [
     ("choices", &["choice"]),
     ("default", &["choice"]),
     ("branches", &["parallel"]),
@@ -230,98 +262,178 @@ pub const STEP_KEYS_OF: [(&str, &[&str]); 24] = [
     ("steps", &["map"]),
     ("max_concurrency", &["map"]),
     ("tolerated_failures", &["map"]),
+    ("tolerated_failure_percent", &["map"]),
     ("on_item_failure", &["map"]),
-    ("workflow", &["workflow"]),
+    ("workflow", &["workflow", "map"]),
     ("seconds", &["wait"]),
     ("timestamp_path", &["wait"]),
     ("callback_timeout", &["callback"]),
+    ("heartbeat", WAITING),
+    ("notify", WAITING),
+    ("approvers", &["approval"]),
+    ("source", &["emit"]),
+    ("event", &["emit"]),
     ("error", &["fail"]),
     ("message", &["fail"]),
-    ("url", &["http", "map", "callback"]),
-    ("method", &["http", "map", "callback"]),
-    ("headers", &["http", "map", "callback"]),
-    ("expect", &["http", "map", "callback"]),
-    ("retry", &["http", "map", "callback", "parallel"]),
-    ("timeout", &["http", "map", "callback", "parallel"]),
-    ("body", &["http", "map", "set"]),
-    ("result", &["http", "parallel", "map", "callback", "workflow", "set"]),
+    ("url", CALLING),
+    ("method", CALLING),
+    ("headers", CALLING),
+    ("query", CALLING),
+    ("expect", &["http", "map"]),
+    ("response", &["http", "map"]),
+    ("error_path", &["http", "map"]),
+    ("idempotency", CALLING),
+    ("delivery", CALLING),
+    ("log", CALLING),
+    ("redact", CALLING),
+    ("poll", &["http"]),
+    ("compensate", &["http", "callback", "approval", "workflow", "emit", "set"]),
+    ("retry", &["http", "map", "callback", "parallel", "workflow", "emit"]),
+    ("timeout", &["http", "map", "callback", "approval", "parallel"]),
+    ("body", &["http", "map", "set", "emit"]),
+    ("result", &["http", "parallel", "map", "callback", "approval", "workflow", "set"]),
+    ("assign", &["http", "parallel", "map", "callback", "approval", "workflow", "set"]),
+    ("on_exhausted", &["http", "parallel", "map", "callback", "approval", "workflow", "emit"]),
+    ("result_path", &["http", "parallel", "map", "callback", "approval", "workflow", "set"]),
 ];
 
-static EXPECT: [Key; 1] = [key("status", Takes::Texts, "Statuses and ranges of them, as 409 or 200-299; 2xx when absent")];
+static EXPECT: [Key; 2] = [
+    key("status", Takes::Texts, "Statuses and ranges of them, as 409 or 200-299; 2xx when absent"),
+    key("when", Takes::Text, "Condition on the response; when it does not hold the call has failed"),
+];
 
-static STEP: [Key; 34] = [
-    key("name", Takes::Text, "Unique in the workflow"),
-    key("type", Takes::Word(STEP_TYPES), "What kind of step it is (http)"),
-    key("url", Takes::Url, "Where to call"),
+static POLL: [Key; 3] = [
+    key("until", Takes::Text, "Condition on the response: the answer is there"),
+    key("every", Takes::Duration, "The time between two calls (10s)"),
+    key("max", Takes::Number(1, 100_000), "So many calls at most (60)"),
+];
+
+static UNDO: [Key; 11] = [
+    key("url", Takes::Url, "Where to call; it may hold placeholders"),
     key("method", Takes::Word(METHODS), "HTTP method (POST)"),
-    key("headers", Takes::TextMap, "Headers of the call"),
+    key("headers", Takes::TextMap, "Headers of the call; values may hold placeholders"),
+    key("query", Takes::TextMap, "Added to the URL's query; values may hold placeholders"),
+    key("body", Takes::Template, "Template of the request's body; the payload after the step when absent"),
+    key("retry", Takes::OneOrMore(&RETRY), "Retry policy of the call, or a list of them (max 10)"),
+    key("timeout", Takes::Duration, "Deadline of the call (a bare number is seconds)"),
+    key("expect", Takes::Section(&EXPECT), "What counts as a success of the call"),
+    key("idempotency", Takes::Text, "The call's Idempotency-Key: visit (default), attempt, none, or a template"),
+    key("log", Takes::Word(&["full", "metadata", "none"]), "What is kept of the call's attempts (full)"),
+    key("redact", Takes::Texts, "Paths of the response that are not kept with attempts"),
+];
+
+static NOTIFY: [Key; 6] = [
+    key("url", Takes::Url, "Where to call; it may hold placeholders"),
+    key("method", Takes::Word(METHODS), "HTTP method (POST)"),
+    key("headers", Takes::TextMap, "Headers of the call; values may hold placeholders"),
+    key("query", Takes::TextMap, "Added to the URL's query; values may hold placeholders"),
+    key("retry", Takes::OneOrMore(&RETRY), "Retry policy of the call, or a list of them"),
+    key("timeout", Takes::Duration, "Deadline of the call (a bare number is seconds)"),
+];
+
+static STEP: [Key; 51] = [
+    key("name", Takes::Text, "Unique among its steps"),
+    key("type", Takes::Word(STEP_TYPES), "What kind of step it is (http)"),
+    key("url", Takes::Url, "Where to call; it may hold placeholders"),
+    key("method", Takes::Word(METHODS), "HTTP method (POST)"),
+    key("headers", Takes::TextMap, "Headers of the call; values may hold placeholders"),
+    key("query", Takes::TextMap, "Added to the URL's query; values may hold placeholders"),
     key("input", Takes::Template, "Template of the step's input"),
     key("if", Takes::Text, "Condition on the payload; when it does not hold the step is passed over"),
     key("body", Takes::Template, "Template of the request's body, which leaves the payload alone; set: the value"),
     key("result", Takes::Template, "Template that selects from the response before result_path"),
     key("result_path", Takes::Text, "Where the response goes; $ replaces the payload, null discards it"),
     key("output", Takes::Template, "Template applied after the merge"),
-    key("retry", Takes::Section(&RETRY), "Retry policy of the call"),
+    key("assign", Takes::Template, "Variables of the run that the step sets, read as $$.vars.NAME"),
+    key("retry", Takes::OneOrMore(&RETRY), "Retry policy of the call, or a list of them"),
     key("catch", Takes::Items(&CATCH), "Where failures go"),
-    key("timeout", Takes::Duration, "Deadline of the call (a bare number is seconds)"),
+    key("timeout", Takes::Duration, "Deadline of the call (a bare number is seconds); approval: of the decision"),
     key("expect", Takes::Section(&EXPECT), "What counts as a success of the call"),
+    key("response", Takes::Word(&["auto", "json", "text"]), "How the response is read (auto: JSON if it is JSON)"),
+    key("error_path", Takes::Text, "Where the receiver's own name of a failure stands in its response ($.error.code)"),
+    key("idempotency", Takes::Text, "The call's Idempotency-Key: visit (default), attempt, none, or a template"),
+    key("delivery", Takes::Word(&["at_least_once", "at_most_once"]), "at_most_once: what may have arrived is never sent again"),
+    key("compensate", Takes::Section(&UNDO), "The call that undoes the step"),
     key("on_failure", Takes::Word(&["stop", "continue"]), "What a failure nobody catches does (stop)"),
-    key("end", Takes::Bool, "The workflow is complete after this step"),
+    key("on_exhausted", Takes::Word(&["fail", "pause"]), "pause: a failure nobody catches pauses the run instead (fail)"),
+    key("log", Takes::Word(&["full", "metadata", "none"]), "What is kept of the call's attempts (full)"),
+    key("redact", Takes::Texts, "Paths of the response that are not kept with attempts"),
+    key("poll", Takes::Section(&POLL), "The call is made again until the answer is there"),
+    key("end", Takes::Bool, "Nothing comes after this step"),
     key("goto", Takes::Text, "The next step instead of the following one"),
     key("choices", Takes::Items(&CHOICE), "choice: conditions in order"),
     key("default", Takes::Text, "choice: the step when no condition holds"),
+    key("seconds", Takes::Number(0, 315_360_000), "wait: how long"),
+    key("timestamp_path", Takes::Text, "wait: the path of the instant"),
+    key("callback_timeout", Takes::Duration, "callback: how long the answer may take (1d; a bare number is seconds)"),
+    key("heartbeat", Takes::Duration, "callback: how long whoever works on it may be silent (off)"),
+    key("notify", Takes::Section(&NOTIFY), "approval, callback: the call that tells of it"),
+    key("approvers", Takes::Texts, "approval: the names that may decide; empty is anyone with the token or the API's"),
+    key("workflow", Takes::Text, "workflow: which one; map: the one that is called for each item"),
+    key("source", Takes::Text, "emit: the source of the event"),
+    key("event", Takes::Text, "emit: the type of the event"),
+    key("error", Takes::Text, "fail: the error's name; its class is app:NAME"),
+    key("message", Takes::Text, "fail: the error's text"),
     key("branches", Takes::Items(&BRANCH), "parallel: the calls"),
     key("items_path", Takes::Text, "map: the path of the array"),
     key("items", Takes::Template, "map: template of the array"),
     key("steps", Takes::Items(&INNER), "map: the steps of each item"),
     key("tolerated_failures", Takes::Number(0, ANY), "map: how many items may fail (0)"),
+    key("tolerated_failure_percent", Takes::Number(0, 100), "map: how many of a hundred items may fail (0)"),
     key("on_item_failure", Takes::Word(&["fail", "collect"]), "map: collect puts a failed item's error in its place"),
     key("max_concurrency", Takes::Number(1, 10_000), "map: how many at once"),
     key("iterator", Takes::Section(&ITERATOR), "map: the call of each item"),
-    key("seconds", Takes::Number(0, 315_360_000), "wait: how long"),
-    key("timestamp_path", Takes::Text, "wait: the path of the instant"),
-    key("callback_timeout", Takes::Duration, "callback: how long the answer may take (1d; a bare number is seconds)"),
-    key("workflow", Takes::Text, "workflow: which one"),
-    key("error", Takes::Text, "fail: the error's name; its class is app:NAME"),
-    key("message", Takes::Text, "fail: the error's text"),
 ];
 
-static INNER: [Key; 26] = [
-    key("name", Takes::Text, "Unique among the steps of the map"),
-    key(
-        "type",
-        Takes::Word(&["http", "choice", "wait", "callback", "workflow", "set", "fail"]),
-        "What kind of step it is (http)",
-    ),
-    key("url", Takes::Url, "Where to call"),
+static INNER: [Key; 42] = [
+    key("name", Takes::Text, "Unique among its steps"),
+    key("type", Takes::Word(INNER_TYPES), "What kind of step it is (http)"),
+    key("url", Takes::Url, "Where to call; it may hold placeholders"),
     key("method", Takes::Word(METHODS), "HTTP method (POST)"),
-    key("headers", Takes::TextMap, "Headers of the call"),
-    key("if", Takes::Text, "Condition on the payload; when it does not hold the step is passed over"),
+    key("headers", Takes::TextMap, "Headers of the call; values may hold placeholders"),
+    key("query", Takes::TextMap, "Added to the URL's query; values may hold placeholders"),
     key("input", Takes::Template, "Template of the step's input"),
+    key("if", Takes::Text, "Condition on the payload; when it does not hold the step is passed over"),
     key("body", Takes::Template, "Template of the request's body, which leaves the payload alone; set: the value"),
     key("result", Takes::Template, "Template that selects from the response before result_path"),
     key("result_path", Takes::Text, "Where the response goes; $ replaces the payload, null discards it"),
     key("output", Takes::Template, "Template applied after the merge"),
-    key("retry", Takes::Section(&RETRY), "Retry policy of the call"),
+    key("assign", Takes::Template, "Variables of the run that the step sets, read as $$.vars.NAME"),
+    key("retry", Takes::OneOrMore(&RETRY), "Retry policy of the call, or a list of them"),
     key("catch", Takes::Items(&CATCH), "Where failures go"),
-    key("timeout", Takes::Duration, "Deadline of the call (a bare number is seconds)"),
+    key("timeout", Takes::Duration, "Deadline of the call (a bare number is seconds); approval: of the decision"),
     key("expect", Takes::Section(&EXPECT), "What counts as a success of the call"),
+    key("response", Takes::Word(&["auto", "json", "text"]), "How the response is read (auto: JSON if it is JSON)"),
+    key("error_path", Takes::Text, "Where the receiver's own name of a failure stands in its response ($.error.code)"),
+    key("idempotency", Takes::Text, "The call's Idempotency-Key: visit (default), attempt, none, or a template"),
+    key("delivery", Takes::Word(&["at_least_once", "at_most_once"]), "at_most_once: what may have arrived is never sent again"),
+    key("compensate", Takes::Section(&UNDO), "The call that undoes the step"),
     key("on_failure", Takes::Word(&["stop", "continue"]), "What a failure nobody catches does (stop)"),
-    key("end", Takes::Bool, "The item is done after this step"),
+    key("on_exhausted", Takes::Word(&["fail", "pause"]), "pause: a failure nobody catches pauses the run instead (fail)"),
+    key("log", Takes::Word(&["full", "metadata", "none"]), "What is kept of the call's attempts (full)"),
+    key("redact", Takes::Texts, "Paths of the response that are not kept with attempts"),
+    key("poll", Takes::Section(&POLL), "The call is made again until the answer is there"),
+    key("end", Takes::Bool, "Nothing comes after this step"),
     key("goto", Takes::Text, "The next step instead of the following one"),
     key("choices", Takes::Items(&CHOICE), "choice: conditions in order"),
     key("default", Takes::Text, "choice: the step when no condition holds"),
     key("seconds", Takes::Number(0, 315_360_000), "wait: how long"),
     key("timestamp_path", Takes::Text, "wait: the path of the instant"),
-    key("workflow", Takes::Text, "workflow: which one"),
     key("callback_timeout", Takes::Duration, "callback: how long the answer may take (1d; a bare number is seconds)"),
+    key("heartbeat", Takes::Duration, "callback: how long whoever works on it may be silent (off)"),
+    key("notify", Takes::Section(&NOTIFY), "approval, callback: the call that tells of it"),
+    key("approvers", Takes::Texts, "approval: the names that may decide; empty is anyone with the token or the API's"),
+    key("workflow", Takes::Text, "workflow: which one; map: the one that is called for each item"),
+    key("source", Takes::Text, "emit: the source of the event"),
+    key("event", Takes::Text, "emit: the type of the event"),
     key("error", Takes::Text, "fail: the error's name; its class is app:NAME"),
     key("message", Takes::Text, "fail: the error's text"),
 ];
 
-static CATCH: [Key; 3] = [
+static CATCH: [Key; 4] = [
     key("errors", Takes::Texts, "Which failures"),
     key("goto", Takes::Text, "The step to go on with"),
+    key("compensate", Takes::Bool, "Instead of goto: the run fails and undoes what its steps did"),
     key("result_path", Takes::Text, "Where the error goes, instead of beside the payload's fields"),
 ];
 
@@ -331,18 +443,23 @@ static CHOICE: [Key; 3] = [
     key("goto", Takes::Text, "The step to go on with"),
 ];
 
-static BRANCH: [Key; 4] = [
+static BRANCH: [Key; 7] = [
     key("name", Takes::Text, "Unique in the step"),
-    key("url", Takes::Url, "Where to call"),
+    key("url", Takes::Url, "Where to call; it may hold placeholders"),
     key("method", Takes::Word(METHODS), "HTTP method (POST)"),
-    key("headers", Takes::TextMap, "Headers of the call"),
+    key("headers", Takes::TextMap, "Headers of the call; values may hold placeholders"),
+    key("query", Takes::TextMap, "Added to the URL's query; values may hold placeholders"),
+    key("body", Takes::Template, "Template of the request's body"),
+    key("compensate", Takes::Section(&UNDO), "The call that undoes the branch"),
 ];
 
-static ITERATOR: [Key; 6] = [
-    key("url", Takes::Url, "Where to call"),
+static ITERATOR: [Key; 8] = [
+    key("url", Takes::Url, "Where to call; it may hold placeholders"),
     key("method", Takes::Word(METHODS), "HTTP method (POST)"),
-    key("headers", Takes::TextMap, "Headers of the call"),
+    key("headers", Takes::TextMap, "Headers of the call; values may hold placeholders"),
+    key("query", Takes::TextMap, "Added to the URL's query; values may hold placeholders"),
+    key("body", Takes::Template, "Template of the request's body"),
     key("input", Takes::Template, "Template of each item's input"),
     key("timeout", Takes::Duration, "Deadline of the call (a bare number is seconds)"),
-    key("retry", Takes::Section(&RETRY), "Retry policy of the call"),
+    key("retry", Takes::OneOrMore(&RETRY), "Retry policy of the call, or a list of them"),
 ];

@@ -26,7 +26,7 @@ fn collect(keys: &'static Keys, names: &mut Vec<&'static str>) {
     for key in keys {
         match key.takes {
             Takes::Secret => names.push(key.name),
-            Takes::Section(keys) | Takes::Named(keys) | Takes::Items(keys) => collect(keys, names),
+            Takes::Section(keys) | Takes::Named(keys) | Takes::Items(keys) | Takes::OneOrMore(keys) => collect(keys, names),
             _ => {}
         }
     }

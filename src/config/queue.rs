@@ -65,7 +65,7 @@ impl Queue {
             read_patterns(&mut s, around.compat),
             read_filter(&mut s, "filter", around.compat),
             read_path(&mut s, "idempotency_key"),
-            s.number32("max_attempts").unwrap_or(around.delivery.retry.max.max(1)),
+            s.number32("max_attempts").unwrap_or(around.delivery.retry.first().map_or(1, |retry| retry.max.max(1))),
             s.secret("api_key"),
         );
         s.finish();

@@ -81,25 +81,29 @@ impl<'a> Section<'a> {
     }
 
     fn takes(&self, name: &str) -> Takes {
-        // Reading a key that the list does not have is a mistake of this code; a test reads them all.
-        let found = self.keys.iter().find(|k| k.name == name);
-        debug_assert!(found.is_some(), "key `{name}` is not in the list of `{}`", self.path);
-        found.map_or(Takes::Text, |k| k.takes)
+        // Sections of a kind are read by the same code although some of them lack a key, which reads as absent.
+        self.keys.iter().find(|k| k.name == name).map_or(Takes::Text, |k| k.takes)
+    }
+
+    /// The entry of a key that the section has; one that it does not have is reported at the end, and not read.
+    fn entry(&self, name: &str) -> Option<&Node> {
+        let is_known = self.keys.iter().any(|key| key.name == name);
+        self.entries.iter().find(|(k, _)| is_known && k.text == name).map(|(_, node)| node)
     }
 
     fn node(&self, name: &str) -> Option<Node> {
-        let (_, node) = self.entries.iter().find(|(k, _)| k.text == name)?;
+        let node = self.entry(name)?;
         (!matches!(node.value, Value::Null)).then(|| node.clone())
     }
 
     /// Whether the key stands there at all, null included.
     pub fn has(&self, name: &str) -> bool {
-        self.entries.iter().any(|(k, _)| k.text == name)
+        self.entry(name).is_some()
     }
 
     /// Whether the key stands there with a YAML null.
     pub fn is_null(&self, name: &str) -> bool {
-        self.entries.iter().any(|(k, n)| k.text == name && matches!(n.value, Value::Null))
+        self.entry(name).is_some_and(|node| matches!(node.value, Value::Null))
     }
 
     /// Reports a problem at a key, or at the section when the key is not there.
@@ -454,6 +458,26 @@ impl<'a> Section<'a> {
             let mut section = Section::new(item, keys, &path, self.problems);
             section.lenient = self.lenient;
             all.extend(read(at, section));
+        }
+        all
+    }
+
+    /// A section, or a list of sections with the same keys; `read` is told whether it stands in a list.
+    pub fn one_or_more<T>(&mut self, key: &str, mut read: impl FnMut(bool, Section<'_>) -> T) -> Vec<T> {
+        let Some(node) = self.node(key) else { return Vec::new() };
+        let held = flow_value(&node);
+        let node = held.unwrap_or(node);
+        let Takes::OneOrMore(keys) = self.takes(key) else { return Vec::new() };
+        let (is_list, items) = match &node.value {
+            Value::List(items) => (true, items.as_slice()),
+            _ => (false, std::slice::from_ref(&node)),
+        };
+        let mut all = Vec::new();
+        for (at, item) in items.iter().enumerate() {
+            let path = if is_list { format!("{}[{at}]", self.key_path(key)) } else { self.key_path(key) };
+            let mut section = Section::new(item, keys, &path, self.problems);
+            section.lenient = self.lenient;
+            all.push(read(is_list, section));
         }
         all
     }

@@ -25,8 +25,9 @@ Sections marked *later* are read and validated; this version refuses to start wi
 /// The reference as Markdown.
 pub fn reference() -> String {
     let mut out = HEAD.to_owned();
+    let mut told = Told::new();
     for key in &TOP {
-        let later = if ["workflows", "queues", "alerts"].contains(&key.name) { " (*later*)" } else { "" };
+        let later = if ["queues", "alerts"].contains(&key.name) { " (*later*)" } else { "" };
         let (title, keys) = match key.takes {
             Takes::Section(keys) => (key.name.to_owned(), keys),
             Takes::Named(keys) => (format!("{}.<name>", key.name), keys),
@@ -34,12 +35,21 @@ pub fn reference() -> String {
         };
         // Writing to a string cannot fail.
         let _ = write!(out, "\n## `{title}`{later}\n\n{}.\n", key.about);
-        section(&mut out, &title, keys);
+        section(&mut out, &title, keys, &mut told);
     }
     out
 }
 
-fn section(out: &mut String, path: &str, keys: &'static Keys) {
+/// Lists of keys that were told, and where.
+type Told = Vec<(*const super::keys::Key, String)>;
+
+fn section(out: &mut String, path: &str, keys: &'static Keys, told: &mut Told) {
+    if let Some((_, first)) = told.iter().find(|(list, _)| *list == keys.as_ptr()) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "\nThe keys of `{first}`.");
+        return;
+    }
+    told.push((keys.as_ptr(), path.to_owned()));
     out.push_str("\n| Key | Takes | Meaning |\n|---|---|---|\n");
     for key in keys {
         let _ = writeln!(out, "| `{}` | {} | {} |", key.name, takes(key.takes), key.about.replace('|', "\\|"));
@@ -49,10 +59,11 @@ fn section(out: &mut String, path: &str, keys: &'static Keys) {
             Takes::Section(keys) => (format!("{path}.{}", key.name), keys),
             Takes::Named(keys) => (format!("{path}.{}.<name>", key.name), keys),
             Takes::Items(keys) => (format!("{path}.{}[]", key.name), keys),
+            Takes::OneOrMore(keys) => (format!("{path}.{}", key.name), keys),
             _ => continue,
         };
         let _ = write!(out, "\n### `{inner}`\n");
-        section(out, &inner, keys);
+        section(out, &inner, keys, told);
     }
 }
 
@@ -75,5 +86,6 @@ fn takes(takes: Takes) -> String {
         Takes::Section(_) => "section".to_owned(),
         Takes::Named(_) => "named sections".to_owned(),
         Takes::Items(_) => "list of sections".to_owned(),
+        Takes::OneOrMore(_) => "section, or list of them".to_owned(),
     }
 }

@@ -56,6 +56,7 @@ fn takes(takes: Takes) -> Value {
         }
         Takes::Template => json!({ "type": ["string", "object", "array", "null"] }),
         Takes::Section(keys) => section(keys),
+        Takes::OneOrMore(keys) => json!({ "anyOf": [section(keys), { "type": "array", "items": section(keys) }] }),
         Takes::Named(keys) => json!({ "type": ["object", "null"], "additionalProperties": section(keys) }),
         Takes::Items(keys) => json!({ "type": ["array", "null"], "items": section(keys) }),
     }

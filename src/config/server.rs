@@ -9,7 +9,8 @@ use super::problem::Severity;
 use super::read::Section;
 use crate::decide::address::Policy;
 use crate::decide::cidr::Networks;
-use crate::decide::retry::{ErrorClass, RetryPolicy};
+use crate::decide::errors::{CLASSES, ErrorName, GROUPS};
+use crate::decide::retry::{Jitter, RetryPolicy};
 use crate::decide::signature;
 use crate::model::Secret;
 
@@ -281,7 +282,7 @@ pub struct Delivery {
     /// Total deadline of one delivery.
     pub timeout: Duration,
     /// Retry policy of handlers that say nothing else.
-    pub retry: RetryPolicy,
+    pub retry: Vec<RetryPolicy>,
     /// Deliveries that wait longer are given up.
     pub event_ttl: Option<Duration>,
     /// How long idempotency keys are remembered.
@@ -291,7 +292,7 @@ pub struct Delivery {
 impl Delivery {
     pub(super) fn read(mut s: Section<'_>) -> Self {
         let signing_key = s.secret("signing_secret").map(|secret| signing_key(&mut s, &secret));
-        let retry = read_retry(s.section("default_retry"), &RetryPolicy::default());
+        let retry = read_retry(&mut s, "default_retry", &[RetryPolicy::default()]);
         let delivery = Self {
             signing_key,
             timeout: read_timeout(&mut s).unwrap_or(Duration::from_secs(30)),
@@ -326,19 +327,74 @@ pub(super) fn read_timeout(s: &mut Section<'_>) -> Option<Duration> {
     None
 }
 
-/// A retry section over the values it leaves out.
-pub(super) fn read_retry(mut s: Section<'_>, base: &RetryPolicy) -> RetryPolicy {
-    let errors = s.words("errors").map(|words| words.iter().filter_map(|w| w.parse::<ErrorClass>().ok()).collect::<Vec<_>>());
+/// Retry policies: one over the values it leaves out, or a list of them. The first that lists a failure decides.
+pub(super) fn read_retry(s: &mut Section<'_>, key: &str, base: &[RetryPolicy]) -> Vec<RetryPolicy> {
+    if !s.has(key) {
+        return base.to_vec();
+    }
+    let first = base.first().cloned().unwrap_or_default();
+    let of_list = RetryPolicy { errors: vec![ErrorName::All], ..first.clone() };
+    s.one_or_more(key, |in_list, section| read_policy(section, if in_list { &of_list } else { &first }))
+}
+
+fn read_policy(mut s: Section<'_>, base: &RetryPolicy) -> RetryPolicy {
+    let rate = match s.word("backoff").as_deref() {
+        Some("fixed") => 1.0,
+        Some(_) if base.rate <= 1.0 => RetryPolicy::default().rate,
+        _ => base.rate,
+    };
+    if s.has("max_delay") && s.has("max_interval") {
+        s.error("twice", "max_interval", "`max_delay` and `max_interval` are the same key".to_owned());
+    }
     let policy = RetryPolicy {
         max: s.number32("max").unwrap_or(base.max),
-        backoff: s.word("backoff").and_then(|w| w.parse().ok()).unwrap_or(base.backoff),
+        rate: s.fraction("rate").unwrap_or(rate),
         interval: s.duration("interval").unwrap_or(base.interval),
-        max_delay: s.duration("max_delay").unwrap_or(base.max_delay),
-        jitter: s.fraction("jitter").unwrap_or(base.jitter),
-        errors: errors.unwrap_or_else(|| base.errors.clone()),
+        max_delay: s.duration("max_delay").or_else(|| s.duration("max_interval")).unwrap_or(base.max_delay),
+        jitter: read_jitter(&mut s).unwrap_or(base.jitter),
+        errors: read_errors(&mut s).unwrap_or_else(|| base.errors.clone()),
+        deadline: s.duration("deadline").or(base.deadline),
+        heeds_receiver: s.bool("respect_retry_after").unwrap_or(base.heeds_receiver),
     };
     s.finish();
     policy
+}
+
+fn read_jitter(s: &mut Section<'_>) -> Option<Jitter> {
+    let text = s.text("jitter")?;
+    match text.trim() {
+        "full" | "FULL" => return Some(Jitter::Full),
+        "none" | "NONE" => return Some(Jitter::Share(0.0)),
+        _ => {}
+    }
+    match text.trim().parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Some(Jitter::Share(share)),
+        _ => {
+            let path = s.path().to_owned();
+            s.error(
+                "wrong_type",
+                "jitter",
+                format!("`{path}.jitter` must be a number from 0 to 1, `full` or `none`, not `{text}`"),
+            );
+            None
+        }
+    }
+}
+
+/// Names of failures; absent is `None`.
+pub(super) fn read_errors(s: &mut Section<'_>) -> Option<Vec<ErrorName>> {
+    let texts = s.texts("errors")?;
+    let mut errors = Vec::new();
+    for error in texts {
+        match error.value.parse::<ErrorName>() {
+            Ok(name) => errors.push(name),
+            Err(_) => {
+                let words: Vec<&str> = GROUPS.iter().chain(&CLASSES).copied().collect();
+                s.bad_word("errors", &error.value, &words);
+            }
+        }
+    }
+    Some(errors)
 }
 
 /// `worker`

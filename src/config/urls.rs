@@ -5,10 +5,41 @@ use url::Url;
 use super::problem::Severity;
 use super::read::Section;
 use crate::decide::address::{Policy, UrlRefusal};
+use crate::decide::template::Template;
+use crate::decide::workflow::flow::Address;
+
+/// What stands in for a placeholder when a URL is judged before it is known.
+const FILLER: &str = "tidehook-placeholder";
+
+/// Reads a URL that may hold placeholders. What stands there already is judged now, the rest when the call is made.
+pub(super) fn address(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy) -> Option<Address> {
+    let written = s.text(key)?;
+    if !written.contains("{{") {
+        return call(s, key, who, policy).map(Address::Fixed);
+    }
+    let text = match Template::text(&written) {
+        Ok(text) => text,
+        Err(bad) => {
+            s.error("bad_template", key, format!("{who} URL '{written}' is no template: {}", bad.message));
+            return None;
+        }
+    };
+    let filled = text.with_filler(FILLER).unwrap_or_default();
+    if filled.starts_with(FILLER) {
+        return Some(Address::Template { text, is_foreign: true });
+    }
+    let url = judge(s, key, who, policy, &filled)?;
+    let is_foreign = url.host_str().is_none_or(|host| host.contains(FILLER));
+    Some(Address::Template { text, is_foreign })
+}
 
 /// Reads a URL that will be called. `who` names the caller in messages, as `handler 'billing'`.
 pub(super) fn call(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy) -> Option<Url> {
     let text = s.text(key)?;
+    judge(s, key, who, policy, &text)
+}
+
+fn judge(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy, text: &str) -> Option<Url> {
     if text.trim().is_empty() {
         s.error("bad_url", key, format!("{who} URL is empty"));
         return None;
@@ -18,7 +49,7 @@ pub(super) fn call(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy) -
         s.error("bad_url", key, format!("{who} URL must start with http:// or https://, got '{text}'"));
         return None;
     }
-    let url = match Url::parse(&text) {
+    let url = match Url::parse(text) {
         Ok(url) => url,
         Err(why) => {
             s.error("bad_url", key, format!("{who} URL '{text}' cannot be read: {why}"));
@@ -77,6 +108,18 @@ const RESERVED: [&str; 13] = [
     "metadata-flavor",
     "x-aws-ec2-metadata-token",
 ];
+
+/// Texts that may hold placeholders, by name.
+pub(super) fn templates(s: &mut Section<'_>, key: &str, texts: Vec<(String, String)>) -> Vec<(String, Template)> {
+    let mut all = Vec::new();
+    for (name, text) in texts {
+        match Template::text(&text) {
+            Ok(template) => all.push((name, template)),
+            Err(bad) => s.error("bad_template", key, format!("`{name}` is no template: {}", bad.message)),
+        }
+    }
+    all
+}
 
 /// Reads configured headers.
 pub(super) fn headers(s: &mut Section<'_>, who: &str) -> Vec<(String, String)> {

@@ -4,7 +4,7 @@
 //!   [`operand`], [`function`]: the values both may use
 //! - [`plan`]: which work an event causes
 //! - [`fair`]: who gets a worker's free slots
-//! - [`retry`]: when to try again; [`breaker`], [`rate`]: whether a lane may run
+//! - [`errors`]: names for failures; [`retry`]: when to try again; [`breaker`], [`rate`]: whether a lane may run
 //! - [`settle`]: what an outcome means for a job
 //! - [`workflow`]: the machine that moves a run from step to step
 //! - [`signature`]: Standard Webhooks signatures, for what comes in and what goes out
@@ -13,6 +13,7 @@
 pub mod address;
 pub mod breaker;
 pub mod cidr;
+pub mod errors;
 pub mod fair;
 pub mod filter;
 pub mod function;

@@ -1,123 +1,73 @@
 //! When to try again.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
+use super::errors::{ErrorName, class_of};
 use crate::model::{Failure, Timestamp};
 
 /// Delays the schedule computes are capped here unless the policy says otherwise.
 pub const DELAY_MAX: Duration = Duration::from_secs(8 * 3600);
 /// The longest `Retry-After` that is honoured.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
-/// The exponent stops growing after this many failures.
-const DOUBLINGS_MAX: u32 = 10;
+/// The delay stops growing after this many failures.
+const GROWTHS_MAX: u32 = 64;
 
-/// How the delay grows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Backoff {
-    /// interval · 2ⁿ⁻¹ after failed attempt n.
-    #[default]
-    Exponential,
-    /// The interval each time.
-    Fixed,
+/// How random a delay is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Jitter {
+    /// Multiplied by a random factor in 1 ± this.
+    Share(f64),
+    /// Anything between nothing and the whole delay.
+    Full,
 }
 
-impl FromStr for Backoff {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "exponential" => Ok(Self::Exponential),
-            "fixed" => Ok(Self::Fixed),
-            _ => Err(format!("unknown backoff `{text}`: expected `exponential` or `fixed`")),
-        }
-    }
-}
-
-/// Which failures are worth another attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ErrorClass {
-    /// The total deadline passed.
-    Timeout,
-    /// Status 500 to 599; also redirects, as in qhook.
-    ServerError,
-    /// Status 400 to 499.
-    ClientError,
-    /// No usable answer for any other reason.
-    Network,
-    /// All of them.
-    All,
-}
-
-impl ErrorClass {
-    /// Every class with its spelling.
-    pub const ALL: [(&'static str, Self); 5] = [
-        ("timeout", Self::Timeout),
-        ("5xx", Self::ServerError),
-        ("4xx", Self::ClientError),
-        ("network", Self::Network),
-        ("all", Self::All),
-    ];
-
-    /// Whether a failure belongs to the class.
-    pub fn holds(self, failure: &Failure) -> bool {
-        match self {
-            Self::All => true,
-            Self::Timeout => matches!(failure, Failure::Timeout(_)),
-            Self::ServerError => failure.status().is_some_and(|s| !(400..500).contains(&s)),
-            Self::ClientError => failure.status().is_some_and(|s| (400..500).contains(&s)),
-            Self::Network => failure.status().is_none() && !matches!(failure, Failure::Timeout(_)),
-        }
-    }
-}
-
-impl FromStr for ErrorClass {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.iter().find(|(word, _)| *word == text);
-        found
-            .map(|(_, class)| *class)
-            .ok_or_else(|| format!("unknown error class `{text}`: expected timeout, 5xx, 4xx, network or all"))
-    }
-}
-
-impl fmt::Display for ErrorClass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = Self::ALL.iter().find(|(_, class)| class == self).map_or("all", |(word, _)| word);
-        f.write_str(word)
-    }
-}
-
-/// A retry policy as configured.
+/// When which failures are tried again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryPolicy {
     /// Attempts in all; 0 and 1 both mean one.
     pub max: u32,
-    /// How the delay grows.
-    pub backoff: Backoff,
     /// The first delay.
     pub interval: Duration,
+    /// Each delay is this many times the one before: 1 is a fixed delay.
+    pub rate: f64,
     /// No computed delay is longer.
     pub max_delay: Duration,
-    /// Each delay is multiplied by a random factor in 1 ± jitter.
-    pub jitter: f64,
+    /// How random it is.
+    pub jitter: Jitter,
     /// Which failures are worth another attempt.
-    pub errors: Vec<ErrorClass>,
+    pub errors: Vec<ErrorName>,
+    /// No attempt is later than this after the first one was due.
+    pub deadline: Option<Duration>,
+    /// What the receiver asks for wins over the schedule.
+    pub heeds_receiver: bool,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             max: 5,
-            backoff: Backoff::Exponential,
             interval: Duration::from_secs(30),
+            rate: 2.0,
             max_delay: DELAY_MAX,
-            jitter: 0.2,
-            errors: vec![ErrorClass::All],
+            jitter: Jitter::Share(0.2),
+            errors: vec![ErrorName::All],
+            deadline: None,
+            heeds_receiver: true,
         }
     }
+}
+
+/// What was tried so far, the failure at hand included.
+#[derive(Debug, Clone, Copy)]
+pub struct Tried<'a> {
+    /// Real exchanges that count, from 1.
+    pub count: u32,
+    /// Class and status of the failures before this one. Only a list of several policies needs them.
+    pub before: &'a [(&'static str, Option<u16>)],
+    /// How long ago the work was due first.
+    pub age: Duration,
+    /// The receiver's own name of the failure at hand.
+    pub app: Option<&'a str>,
 }
 
 /// What to do after a failed attempt.
@@ -134,39 +84,74 @@ pub enum Verdict {
 pub enum GiveUp {
     /// All attempts are used up.
     Exhausted,
+    /// The next attempt would come after the policy's deadline.
+    TooLate,
     /// The failure's class is not listed in `errors`.
     NotListed,
     /// Trying again cannot help: a refused address, a request that cannot be built.
     Permanent,
 }
 
-impl RetryPolicy {
-    /// What follows failed attempt number `attempt` (counting real exchanges from 1).
-    ///
-    /// `retry_after` is what the receiver asked for, already read by [`read_retry_after`]; it wins
-    /// over the schedule. `chance` is a random number in `0.0..1.0`.
-    pub fn after(&self, attempt: u32, failure: &Failure, retry_after: Option<Duration>, chance: f64) -> Verdict {
-        if matches!(failure, Failure::Blocked(_) | Failure::Compose(_) | Failure::CrashSuspect | Failure::Expired) {
-            return Verdict::GiveUp(GiveUp::Permanent);
-        }
-        if !self.errors.iter().any(|class| class.holds(failure)) {
-            return Verdict::GiveUp(GiveUp::NotListed);
-        }
-        if attempt >= self.max.max(1) {
-            return Verdict::GiveUp(GiveUp::Exhausted);
-        }
-        Verdict::RetryIn(retry_after.unwrap_or_else(|| self.delay(attempt, chance)))
+/// What follows a failed exchange. The first policy that lists the failure decides, and each counts its own failures.
+///
+/// `retry_after` is what the receiver asked for, already read by [`read_retry_after`]. `chance` is a random number in
+/// `0.0..1.0`.
+pub fn after(
+    policies: &[RetryPolicy],
+    tried: Tried<'_>,
+    failure: &Failure,
+    retry_after: Option<Duration>,
+    chance: f64,
+) -> Verdict {
+    if !failure.is_passing() {
+        return Verdict::GiveUp(GiveUp::Permanent);
     }
+    after_class(policies, tried, (class_of(failure.code(), failure.status()), failure.status()), retry_after, chance)
+}
 
-    /// The computed delay after failed attempt number `attempt`.
-    pub fn delay(&self, attempt: u32, chance: f64) -> Duration {
-        let base = match self.backoff {
-            Backoff::Fixed => self.interval,
-            Backoff::Exponential => self.interval.saturating_mul(1 << attempt.saturating_sub(1).min(DOUBLINGS_MAX)),
-        };
-        let factor = 1.0 - self.jitter + 2.0 * self.jitter * chance.clamp(0.0, 1.0);
-        // Both factors are bounded by the configuration: ten years times two fits easily.
-        base.min(self.max_delay).mul_f64(factor.clamp(0.0, 2.0))
+/// The same for a failure that is known by its class alone.
+pub fn after_class(
+    policies: &[RetryPolicy],
+    tried: Tried<'_>,
+    (class, status): (&str, Option<u16>),
+    retry_after: Option<Duration>,
+    chance: f64,
+) -> Verdict {
+    let first = |class: &str, status: Option<u16>, app: Option<&str>| {
+        policies.iter().position(|policy| policy.errors.iter().any(|name| name.holds(class, status, app)))
+    };
+    let Some(mine) = first(class, status, tried.app) else { return Verdict::GiveUp(GiveUp::NotListed) };
+    let policy = &policies[mine];
+    let count = match policies.len() {
+        1 => tried.count,
+        _ => {
+            let before = tried.before.iter().filter(|(class, status)| first(class, *status, None) == Some(mine)).count();
+            u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1)
+        }
+    };
+    if count >= policy.max.max(1) {
+        return Verdict::GiveUp(GiveUp::Exhausted);
+    }
+    let wish = retry_after.filter(|_| policy.heeds_receiver);
+    let delay = wish.unwrap_or_else(|| policy.delay(count, chance));
+    if policy.deadline.is_some_and(|deadline| tried.age.saturating_add(delay) > deadline) {
+        return Verdict::GiveUp(GiveUp::TooLate);
+    }
+    Verdict::RetryIn(delay)
+}
+
+impl RetryPolicy {
+    /// The computed delay after the policy's failure number `failed`, from 1.
+    pub fn delay(&self, failed: u32, chance: f64) -> Duration {
+        let exponent = i32::try_from(failed.saturating_sub(1).min(GROWTHS_MAX)).unwrap_or(i32::MAX);
+        let seconds = self.interval.as_secs_f64() * self.rate.max(1.0).powi(exponent);
+        let base = Duration::try_from_secs_f64(seconds).unwrap_or(self.max_delay).min(self.max_delay);
+        let chance = chance.clamp(0.0, 1.0);
+        match self.jitter {
+            // The share is bounded by the configuration: ten years times two fits easily.
+            Jitter::Share(share) => base.mul_f64((1.0 - share + 2.0 * share * chance).clamp(0.0, 2.0)),
+            Jitter::Full => base.mul_f64(chance),
+        }
     }
 }
 
@@ -203,34 +188,78 @@ mod tests {
         assert_eq!(policy().delay(2, 0.5), Duration::from_secs(60));
     }
 
+    fn verdict(policies: &[RetryPolicy], count: u32, failure: &Failure) -> Verdict {
+        after(policies, Tried { count, before: &[], age: Duration::ZERO, app: None }, failure, None, 0.5)
+    }
+
     #[test]
     fn attempts_are_total_attempts() {
         let failed = Failure::Status(500);
-        let mut policy = policy();
-        policy.max = 3;
-        assert!(matches!(policy.after(2, &failed, None, 0.5), Verdict::RetryIn(_)));
-        assert_eq!(policy.after(3, &failed, None, 0.5), Verdict::GiveUp(GiveUp::Exhausted));
+        let three = RetryPolicy { max: 3, ..policy() };
+        assert!(matches!(verdict(std::slice::from_ref(&three), 2, &failed), Verdict::RetryIn(_)));
+        assert_eq!(verdict(&[three], 3, &failed), Verdict::GiveUp(GiveUp::Exhausted));
         for max in [0, 1] {
-            policy.max = max;
-            assert_eq!(policy.after(1, &failed, None, 0.5), Verdict::GiveUp(GiveUp::Exhausted));
+            assert_eq!(verdict(&[RetryPolicy { max, ..policy() }], 1, &failed), Verdict::GiveUp(GiveUp::Exhausted));
         }
+    }
+
+    fn errors(names: &[&str]) -> Vec<ErrorName> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
     }
 
     #[test]
     fn a_class_that_is_not_listed_is_not_retried() {
-        let policy = RetryPolicy { errors: vec![ErrorClass::ServerError, ErrorClass::Timeout], ..policy() };
-        assert_eq!(policy.after(1, &Failure::Status(404), None, 0.5), Verdict::GiveUp(GiveUp::NotListed));
-        assert_eq!(policy.after(1, &Failure::Connect("refused".into()), None, 0.5), Verdict::GiveUp(GiveUp::NotListed));
+        let policy = [RetryPolicy { errors: errors(&["5xx", "timeout"]), ..policy() }];
+        assert_eq!(verdict(&policy, 1, &Failure::Status(404)), Verdict::GiveUp(GiveUp::NotListed));
+        assert_eq!(verdict(&policy, 1, &Failure::Connect("refused".into())), Verdict::GiveUp(GiveUp::NotListed));
         for failure in
             [Failure::Status(503), Failure::Timeout(crate::model::Phase::Body), Failure::Redirect { status: 302, location: None }]
         {
-            assert!(matches!(policy.after(1, &failure, None, 0.5), Verdict::RetryIn(_)), "{failure}");
+            assert!(matches!(verdict(&policy, 1, &failure), Verdict::RetryIn(_)), "{failure}");
         }
     }
 
     #[test]
+    fn each_policy_of_a_list_counts_its_own_failures() {
+        let busy = RetryPolicy { errors: errors(&["429"]), max: 3, ..policy() };
+        let broken = RetryPolicy { errors: errors(&["all"]), max: 2, interval: Duration::from_secs(1), ..policy() };
+        let list = [busy, broken];
+        let before = [("4xx", Some(429)), ("5xx", Some(503)), ("4xx", Some(429))];
+        let tried =
+            |n: usize| Tried { count: 1 + u32::try_from(n).unwrap(), before: &before[..n], age: Duration::ZERO, app: None };
+        let verdict = |n, status| after(&list, tried(n), &Failure::Status(status), None, 0.5);
+        assert!(matches!(verdict(1, 429), Verdict::RetryIn(_)));
+        assert_eq!(verdict(1, 503), Verdict::RetryIn(Duration::from_secs(1)), "its first failure");
+        assert_eq!(verdict(2, 503), Verdict::GiveUp(GiveUp::Exhausted));
+        assert_eq!(verdict(3, 429), Verdict::GiveUp(GiveUp::Exhausted));
+    }
+
+    #[test]
+    fn a_policy_has_a_deadline_of_its_own_and_may_overhear_the_receiver() {
+        let policy = [RetryPolicy {
+            deadline: Some(Duration::from_secs(60)),
+            heeds_receiver: false,
+            jitter: Jitter::Share(0.0),
+            ..policy()
+        }];
+        let wish = Some(Duration::from_secs(500));
+        let at = |age| {
+            let tried = Tried { count: 1, before: &[], age: Duration::from_secs(age), app: None };
+            after(&policy, tried, &Failure::Status(503), wish, 0.5)
+        };
+        assert_eq!(at(30), Verdict::RetryIn(Duration::from_secs(30)));
+        assert_eq!(at(31), Verdict::GiveUp(GiveUp::TooLate));
+    }
+
+    #[test]
+    fn full_jitter_is_anything_up_to_the_delay() {
+        let policy = RetryPolicy { jitter: Jitter::Full, rate: 3.0, ..policy() };
+        assert_eq!((policy.delay(2, 0.0), policy.delay(2, 1.0)), (Duration::ZERO, Duration::from_secs(90)));
+    }
+
+    #[test]
     fn a_refused_address_is_permanent() {
-        assert_eq!(policy().after(1, &Failure::Blocked("loopback".into()), None, 0.5), Verdict::GiveUp(GiveUp::Permanent));
+        assert_eq!(verdict(&[policy()], 1, &Failure::Blocked("loopback".into())), Verdict::GiveUp(GiveUp::Permanent));
     }
 
     #[test]
@@ -258,15 +287,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn delays_never_pass_the_cap_and_never_panic(attempt: u32, chance in 0.0f64..1.0, interval_ms in 0u64..100_000_000, fixed: bool) {
-            let backoff = if fixed { Backoff::Fixed } else { Backoff::Exponential };
-            let policy = RetryPolicy { interval: Duration::from_millis(interval_ms), backoff, ..RetryPolicy::default() };
+        fn delays_never_pass_the_cap_and_never_panic(attempt: u32, chance in 0.0f64..1.0, interval_ms in 0u64..100_000_000, rate in 0.0f64..100.0) {
+            let policy = RetryPolicy { interval: Duration::from_millis(interval_ms), rate, ..RetryPolicy::default() };
             prop_assert!(policy.delay(attempt, chance) <= DELAY_MAX.mul_f64(1.2));
         }
 
         #[test]
         fn delays_never_decrease_without_jitter(attempt in 1u32..50) {
-            let policy = RetryPolicy { jitter: 0.0, ..RetryPolicy::default() };
+            let policy = RetryPolicy { jitter: Jitter::Share(0.0), ..RetryPolicy::default() };
             prop_assert!(policy.delay(attempt + 1, 0.5) >= policy.delay(attempt, 0.5));
         }
 

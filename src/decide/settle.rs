@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::retry::{GiveUp, RetryPolicy, Verdict, read_retry_after};
+use serde_json::Value;
+
+use super::retry::{self, GiveUp, RetryPolicy, Tried, Verdict, read_retry_after};
 use crate::model::run::Change;
 use crate::model::{Attempt, Ending, Failure, Job, LaneId, Lease, Outcome, Target, Timestamp};
 
@@ -79,21 +81,89 @@ pub struct Timing {
     pub now: Timestamp,
 }
 
-/// What is a success, and what follows a failure.
+/// What is kept of an exchange with its attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Log {
+    /// Status, duration, error, and the response up to a limit.
+    #[default]
+    Full,
+    /// The same without the response.
+    Metadata,
+    /// That it took place, its status and its duration.
+    None,
+}
+
+/// What is a success, what follows a failure, and what is kept of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules<'a> {
     /// When to try again.
-    pub retry: &'a RetryPolicy,
+    pub retry: &'a [RetryPolicy],
+    /// Class and status of earlier failures, for a list of several policies.
+    pub before: &'a [(&'static str, Option<u16>)],
     /// Statuses that are a success, as ranges; empty is 200 to 299.
     pub success: &'a [(u16, u16)],
+    /// The answer is not what is expected, whatever its status.
+    pub unmet: bool,
+    /// The receiver's own name of a failure.
+    pub app: Option<&'a str>,
+    /// What may have arrived is never sent again.
+    pub once: bool,
+    /// What is kept.
+    pub log: Log,
+    /// Places of a response that are not kept: keys from the root.
+    pub redact: &'a [Vec<String>],
 }
 
-impl Rules<'_> {
+impl<'a> Rules<'a> {
+    /// One policy, and everything else as it is by default.
+    pub fn of(policy: &'a RetryPolicy) -> Self {
+        Self {
+            retry: std::slice::from_ref(policy),
+            before: &[],
+            success: &[],
+            unmet: false,
+            app: None,
+            once: false,
+            log: Log::Full,
+            redact: &[],
+        }
+    }
+
     fn accept(&self, status: u16) -> bool {
         match self.success.is_empty() {
             true => (200..300).contains(&status),
             false => self.success.iter().any(|(from, to)| (*from..=*to).contains(&status)),
         }
+    }
+
+    /// What is kept of a response.
+    fn kept(&self, body: &[u8]) -> Vec<u8> {
+        if self.log != Log::Full {
+            return Vec::new();
+        }
+        if self.redact.is_empty() {
+            return body[..body.len().min(KEPT_BYTES_MAX)].to_vec();
+        }
+        // What cannot be read cannot be redacted either.
+        let Ok(mut json) = serde_json::from_slice::<Value>(body) else { return Vec::new() };
+        self.redact.iter().for_each(|keys| redact(&mut json, keys));
+        let mut text = json.to_string().into_bytes();
+        text.truncate(KEPT_BYTES_MAX);
+        text
+    }
+}
+
+/// Blots out what stands at a place, in each element of the lists on the way.
+fn redact(value: &mut Value, keys: &[String]) {
+    match (value, keys.split_first()) {
+        (Value::Array(items), _) if !keys.is_empty() => items.iter_mut().for_each(|item| redact(item, keys)),
+        (value, None) => *value = Value::String("***".to_owned()),
+        (Value::Object(fields), Some((key, rest))) => {
+            if let Some(field) = fields.get_mut(key) {
+                redact(field, rest);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -107,11 +177,13 @@ pub fn settle(job: &Job, outcome: &Outcome, rules: Rules<'_>, timing: Timing, ch
         Outcome::Postponed => return commit(Finish::Released, None, None),
         Outcome::Elapsed => return commit(Finish::Done, None, None),
         Outcome::Parked(why) => return commit(Finish::Retry { after: PARKED_FOR, error: why.clone() }, None, None),
-        Outcome::Answered(response) if rules.accept(response.status) => {
+        Outcome::Answered(response) if rules.accept(response.status) && !rules.unmet => {
             let error = response.cut.map(|cut| cut.to_string());
-            let attempt = attempt(job, Ending::Delivered, timing, Some(response.status), &response.body, error, None);
+            let kept = rules.kept(&response.body);
+            let attempt = attempt(job, Ending::Delivered, timing, Some(response.status), kept, error, None);
             return commit(Finish::Done, Some(attempt), Some(LaneFact::Succeeded));
         }
+        Outcome::Answered(response) if rules.accept(response.status) => (Failure::Expectation(response.status), Some(response)),
         Outcome::Answered(response) if (300..400).contains(&response.status) => {
             (Failure::Redirect { status: response.status, location: response.location.clone() }, Some(response))
         }
@@ -121,21 +193,28 @@ pub fn settle(job: &Job, outcome: &Outcome, rules: Rules<'_>, timing: Timing, ch
     let retry_after = response.and_then(|r| r.retry_after.as_deref()).and_then(|h| read_retry_after(h, timing.now));
     let counted = job.counted() + u32::from(failure.is_exchange());
     let mut error = failure.to_string();
-    let finish = match rules.retry.after(counted, &failure, retry_after, chance) {
+    let tried = Tried { count: counted, before: rules.before, age: timing.now.since(job.created_at), app: rules.app };
+    let verdict = match rules.once && !failure.is_unsent() {
+        true => Verdict::GiveUp(GiveUp::Permanent),
+        false => retry::after(rules.retry, tried, &failure, retry_after, chance),
+    };
+    let finish = match verdict {
         Verdict::RetryIn(after) => Finish::Retry { after, error: error.clone() },
         Verdict::GiveUp(why) => {
             match why {
                 GiveUp::NotListed => error.push_str(" (not in `retry.errors`)"),
+                GiveUp::TooLate => error.push_str(" (the next attempt would come after `retry.deadline`)"),
                 GiveUp::Permanent | GiveUp::Exhausted => {}
             }
             Finish::Dead { error: error.clone() }
         }
     };
-    let is_lane_failure = !matches!(failure, Failure::Compose(_) | Failure::CrashSuspect | Failure::Expired);
-    let body = response.map_or(&[][..], |r| &r.body);
-    let attempt = failure
-        .is_exchange()
-        .then(|| attempt(job, Ending::Failed, timing, failure.status(), body, Some(error), Some(failure.code())));
+    let is_lane_failure =
+        !matches!(failure, Failure::Compose(_) | Failure::CrashSuspect | Failure::UnknownOutcome(_) | Failure::Expired);
+    let kept = rules.kept(response.map_or(&[][..], |r| &r.body));
+    let error = (rules.log != Log::None).then_some(error);
+    let attempt =
+        failure.is_exchange().then(|| attempt(job, Ending::Failed, timing, failure.status(), kept, error, Some(failure.code())));
     commit(finish, attempt, is_lane_failure.then_some(LaneFact::Failed))
 }
 
@@ -152,7 +231,7 @@ fn attempt(
     ending: Ending,
     timing: Timing,
     status: Option<u16>,
-    body: &[u8],
+    response: Vec<u8>,
     error: Option<String>,
     code: Option<&str>,
 ) -> Attempt {
@@ -164,7 +243,7 @@ fn attempt(
         status,
         error,
         duration: timing.duration,
-        response: body[..body.len().min(KEPT_BYTES_MAX)].to_vec(),
+        response,
         at: timing.now,
     }
 }
@@ -199,7 +278,7 @@ mod tests {
         settle(
             job,
             outcome,
-            Rules { retry: &RetryPolicy { max: 2, ..RetryPolicy::default() }, success: &[] },
+            Rules::of(&RetryPolicy { max: 2, ..RetryPolicy::default() }),
             Timing { duration: Duration::ZERO, now: Timestamp(0) },
             0.5,
         )
@@ -231,6 +310,37 @@ mod tests {
         let commit = settled(&job(0, 0), &Outcome::Postponed);
         assert_eq!(commit.finish, Finish::Released);
         assert!(commit.attempt.is_none() && commit.lane_fact.is_none());
+    }
+
+    #[test]
+    fn what_may_have_arrived_is_not_sent_again_where_it_must_be_sent_once() {
+        let policy = RetryPolicy::default();
+        let rules = Rules { once: true, ..Rules::of(&policy) };
+        let timing = Timing { duration: Duration::ZERO, now: Timestamp(0) };
+        let finish = |outcome: Outcome| settle(&job(0, 0), &outcome, rules, timing, 0.5).finish;
+        assert!(matches!(finish(Outcome::Failed(Failure::Timeout(crate::model::Phase::Headers))), Finish::Dead { .. }));
+        assert!(matches!(finish(answered(503)), Finish::Dead { .. }));
+        assert!(matches!(finish(Outcome::Failed(Failure::Connect("refused".into()))), Finish::Retry { .. }));
+    }
+
+    #[test]
+    fn what_is_redacted_is_not_kept() {
+        let policy = RetryPolicy::default();
+        let redact = vec![vec!["cards".to_owned(), "number".to_owned()]];
+        let rules = Rules { redact: &redact, ..Rules::of(&policy) };
+        let body = br#"{"cards":[{"number":"4","name":"a"}]}"#;
+        assert_eq!(rules.kept(body), br#"{"cards":[{"number":"***","name":"a"}]}"#);
+        assert_eq!(rules.kept(b"no json 4"), b"");
+        assert_eq!(Rules { log: Log::Metadata, ..rules }.kept(body), b"");
+    }
+
+    #[test]
+    fn an_answer_that_is_not_what_was_expected_is_a_failure_with_its_status() {
+        let policy = RetryPolicy::default();
+        let rules = Rules { unmet: true, ..Rules::of(&policy) };
+        let timing = Timing { duration: Duration::ZERO, now: Timestamp(0) };
+        let attempt = settle(&job(0, 0), &answered(200), rules, timing, 0.5).attempt.unwrap();
+        assert_eq!((attempt.code.as_deref(), attempt.status), (Some("expectation"), Some(200)));
     }
 
     #[test]

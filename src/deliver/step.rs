@@ -1,18 +1,29 @@
-//! A run's step into a request. Pure: each attempt sends the same bytes under the same key.
+//! A run's step into a request. Pure: what a visit sends is rendered when it is sent, from what the visit was entered with
+//! and from the instant when it was, so that each attempt sends the same bytes under the same key, and nothing that
+//! holds a secret is stored.
 
 use bytes::Bytes;
-use serde_json::json;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
 use url::Url;
 
 use super::client::STEP_RESPONSE_BYTES_MAX;
 use super::compose::{Around, Headers, traceparent};
+use crate::decide::address::Policy;
 use crate::decide::signature::signature;
-use crate::decide::workflow::flow::Call;
+use crate::decide::workflow::Step;
+use crate::decide::workflow::data::View;
+use crate::decide::workflow::flow::{Address, Call, CallKey};
 use crate::model::run::{Phase, Visit};
-use crate::model::{AttemptId, Event, Job, Method, Payload, Request, Run, Target};
+use crate::model::{AttemptId, Event, Failure, Job, Method, Payload, Request, Run, Target};
 
-/// The destination of every step: the address rules of the server.
+/// The destination of steps whose hosts the configuration names: the address rules of the server.
 pub const DESTINATION: &str = "steps of workflows";
+/// The destination of steps whose hosts come from payloads: the same rules, as for a stranger's URL.
+pub const FOREIGN: &str = "steps of workflows to hosts of payloads";
+
+/// What stands for itself in a URL (RFC 3986 2.3).
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// What is called, for whom.
 pub struct Calling<'a> {
@@ -26,35 +37,47 @@ pub struct Calling<'a> {
     pub seq: u32,
     /// The visit.
     pub visit: &'a Visit,
-    /// The call, with the secrets of today.
+    /// The step.
+    pub step: &'a Step,
+    /// Its call, with the secrets of today.
     pub call: &'a Call,
     /// Where this server is reached from outside.
     pub public_url: Option<&'a Url>,
+    /// What may be reached.
+    pub policy: &'a Policy,
 }
 
 /// Builds the request of a step.
 ///
 /// # Errors
-/// It cannot be built: a sentence for people.
-pub fn compose_step(calling: &Calling<'_>, around: Around<'_>) -> Result<Request, String> {
-    let Calling { job, event, run, seq, visit, call, .. } = calling;
-    let token = match &visit.phase {
-        Phase::Call { token, .. } => token.as_deref(),
-        _ => return Err("the step waits for no call".to_owned()),
+/// It cannot be built, or must not be sent there.
+pub fn compose_step(calling: &Calling<'_>, around: Around<'_>) -> Result<Request, Failure> {
+    let Calling { job, event, run, seq, visit, call, step, .. } = calling;
+    let Phase::Call { token, polls } = &visit.phase else {
+        return Err(Failure::Compose("the step waits for no call".to_owned()));
     };
-    let body = if call.method == Method::Get { Bytes::new() } else { Bytes::from(body(calling, token)) };
+    let token = token.as_deref();
+    let view = match token {
+        Some(token) => View::of(run, *seq, &step.name, &visit.payload).with("callback", callback(calling, token)),
+        None => View::of(run, *seq, &step.name, &visit.payload),
+    };
+    let unbuilt = Failure::Compose;
+    let (url, destination) = url(calling, &view)?;
+    let (body, is_text) = match call.method {
+        Method::Get => (Bytes::new(), false),
+        _ => body(calling, &view, token)?,
+    };
+    let key = operation(run, *seq, visit, *polls);
     let mut headers = Headers::default();
-    let is_text = token.is_none() && matches!((&visit.phase, &visit.payload), (Phase::Call { body: None, .. }, Payload::Text(_)));
     headers.set("Content-Type", if is_text { "text/plain; charset=utf-8" } else { "application/json" });
-    let key = operation(run, *seq, visit);
-    let step = match &job.target {
+    let handler = match &job.target {
         Target::Step(visiting) => visiting.step.clone(),
         other => other.name().to_owned(),
     };
     let facts = [
         ("Job-ID", job.id.to_string()),
         ("Event-ID", event.id.to_string()),
-        ("Handler", step),
+        ("Handler", handler),
         ("Attempt", (job.attempt + 1).to_string()),
         ("Delivery-ID", key.clone()),
         ("Run-ID", run.id.to_string()),
@@ -66,7 +89,14 @@ pub fn compose_step(calling: &Calling<'_>, around: Around<'_>) -> Result<Request
         }
     }
     headers.set("X-Tidehook-Attempt-ID", &AttemptId::of(job.id, job.claim).to_string());
-    headers.set("Idempotency-Key", &key);
+    match &call.key {
+        CallKey::Visit => headers.set("Idempotency-Key", &key),
+        CallKey::Attempt => headers.set("Idempotency-Key", &format!("{key}-a{}", job.attempt + 1)),
+        CallKey::None => {}
+        CallKey::Template(template) => {
+            headers.set("Idempotency-Key", &view.render_plain(template, in_header).map_err(unbuilt)?);
+        }
+    }
     headers.set("traceparent", &traceparent(event, job));
     if let Some(token) = token {
         headers.set("X-Tidehook-Callback-Token", token);
@@ -80,47 +110,135 @@ pub fn compose_step(calling: &Calling<'_>, around: Around<'_>) -> Result<Request
         headers.set("webhook-timestamp", &timestamp);
         headers.set("webhook-signature", &signature(signing, &key, &timestamp, &body));
     }
-    for (name, value) in &call.headers {
-        headers.set(name, value);
+    for (name, template) in &call.headers {
+        let value = view.render_plain(template, in_header).map_err(|why| unbuilt(format!("header `{name}`: {why}")))?;
+        headers.set(name, &value);
     }
     Ok(Request {
-        url: call.url.clone(),
+        url,
         method: call.method,
         headers: headers.into_list(),
         body,
         timeout: call.timeout,
         response_bytes_max: STEP_RESPONSE_BYTES_MAX,
-        destination: DESTINATION.to_owned(),
+        destination: destination.to_owned(),
     })
 }
 
-/// The operation: the same for all attempts of a visit, another one for another visit.
-fn operation(run: &Run, seq: u32, visit: &Visit) -> String {
+/// The operation: the same for all attempts of a visit, another one for another visit, for what undoes it, and for each
+/// question of a step that polls.
+pub fn operation(run: &Run, seq: u32, visit: &Visit, polls: u32) -> String {
+    if let Some(undone) = visit.undoes {
+        return format!("{}-{undone}-c", run.id);
+    }
     let seq = visit.operation.unwrap_or(seq);
-    match visit.within {
-        Some((_, place)) => format!("{}-{seq}-{place}", run.id),
-        None => format!("{}-{seq}", run.id),
+    let place = visit.within.map_or(String::new(), |(_, place)| format!("-{place}"));
+    let poll = if polls == 0 { String::new() } else { format!("-p{polls}") };
+    format!("{}-{seq}{place}{poll}", run.id)
+}
+
+fn url(calling: &Calling<'_>, view: &View<'_>) -> Result<(Url, &'static str), Failure> {
+    let Calling { call, policy, .. } = calling;
+    let (mut url, destination) = match &call.url {
+        Address::Fixed(url) => (url.clone(), DESTINATION),
+        Address::Template { text, is_foreign } => {
+            let text = view.render_plain(text, in_url).map_err(|why| Failure::Compose(format!("url: {why}")))?;
+            let url = Url::parse(&text).map_err(|why| Failure::Compose(format!("the URL `{text}` cannot be read: {why}")))?;
+            policy.judge_url(&url).map_err(|why| Failure::Blocked(format!("{url}: {why}")))?;
+            (url, if *is_foreign { FOREIGN } else { DESTINATION })
+        }
+    };
+    for (name, template) in &call.query {
+        let value = view.render_plain(template, |text, _| Ok(text.to_owned()));
+        let value = value.map_err(|why| Failure::Compose(format!("query `{name}`: {why}")))?;
+        url.query_pairs_mut().append_pair(name, &value);
+    }
+    Ok((url, destination))
+}
+
+/// A value in a URL. What begins it is a URL itself; anything else is one piece, which can neither end its part of the
+/// URL nor climb out of its folder.
+fn in_url(text: &str, begins: bool) -> Result<String, String> {
+    if begins {
+        return match text.contains(|c: char| c.is_control() || c.is_whitespace()) {
+            true => Err("a URL holds no blanks and no control characters".to_owned()),
+            false => Ok(text.to_owned()),
+        };
+    }
+    match text {
+        "" => Err("an empty value has no place in a URL".to_owned()),
+        "." | ".." => Err(format!("`{text}` has no place in a URL")),
+        text => Ok(utf8_percent_encode(text, ENCODED).to_string()),
     }
 }
 
-fn body(calling: &Calling<'_>, token: Option<&str>) -> String {
-    let Calling { run, visit, job, public_url, .. } = calling;
+fn in_header(text: &str, _: bool) -> Result<String, String> {
+    match text.contains(char::is_control) {
+        true => Err("a value with line breaks or control characters is not sent".to_owned()),
+        false => Ok(text.to_owned()),
+    }
+}
+
+/// The body, and whether it is text that is no JSON.
+fn body(calling: &Calling<'_>, view: &View<'_>, token: Option<&str>) -> Result<(Bytes, bool), Failure> {
+    let Calling { run, visit, call, step, .. } = calling;
+    if let Some(template) = &call.body {
+        let rendered = view.render(template).map_err(|why| Failure::Compose(why.message))?;
+        // A payload that is not JSON passes templates by.
+        let sent = rendered.as_ref().unwrap_or(&visit.payload);
+        return Ok((Bytes::from(sent.to_body()), matches!(sent, Payload::Text(_)) && !template.is_json()));
+    }
     let Some(token) = token else {
-        return match &visit.phase {
-            Phase::Call { body: Some(body), .. } => body.clone(),
-            _ => visit.payload.to_body(),
-        };
+        return Ok((Bytes::from(visit.payload.to_body()), matches!(visit.payload, Payload::Text(_))));
     };
-    let step = job.target.name().rsplit('/').next().unwrap_or_default().to_owned();
     let mut notice = json!({
         "callback_token": token,
         "workflow": run.workflow,
-        "step": step,
+        "step": step.name,
         "run_id": run.id.to_string(),
         "payload": visit.payload.clone().into_value(),
     });
-    if let Some(base) = public_url {
-        notice["callback_url"] = json!(format!("{}/callback/{token}", base.as_str().trim_end_matches('/')));
+    if let (Value::Object(fields), Value::Object(links)) = (&mut notice, callback(calling, token)) {
+        fields
+            .extend(links.into_iter().filter(|(name, _)| name != "token").map(|(name, link)| (format!("callback_{name}"), link)));
+        if let Some(link) = fields.remove("callback_approve_url") {
+            fields.insert("approve_url".to_owned(), link);
+        }
     }
-    notice.to_string()
+    Ok((Bytes::from(notice.to_string()), false))
+}
+
+/// `$$.callback`.
+fn callback(calling: &Calling<'_>, token: &str) -> Value {
+    let mut callback = json!({ "token": token });
+    if let Some(base) = calling.public_url {
+        let base = base.as_str().trim_end_matches('/');
+        callback["url"] = json!(format!("{base}/callback/{token}"));
+        if calling.step.kind.word() == "approval" {
+            callback["approve_url"] = json!(format!("{base}/approve/{token}"));
+        }
+    }
+    callback
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_in_a_url_is_one_piece_of_it() {
+        assert_eq!(in_url("a/b?c#d e", false).unwrap(), "a%2Fb%3Fc%23d%20e");
+        assert_eq!(in_url("x-1_2.3~", false).unwrap(), "x-1_2.3~");
+        assert_eq!(in_url("https://a.example/x", true).unwrap(), "https://a.example/x");
+        for bad in ["", ".", ".."] {
+            assert!(in_url(bad, false).is_err(), "{bad}");
+        }
+        assert!(in_url("https://a.example/\r\nx", true).is_err());
+    }
+
+    #[test]
+    fn a_value_in_a_header_ends_no_line() {
+        assert!(in_header("a\r\nx: y", false).is_err());
+        assert_eq!(in_header("Bearer x", false).unwrap(), "Bearer x");
+    }
 }

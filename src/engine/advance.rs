@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use serde_json::{Value, json};
 use ulid::Ulid;
 
+use super::Engine;
+use super::execute::Ran;
 use super::flows::NoFlow;
-use super::{Engine, execute::Ran};
 use crate::decide::settle::{Commit, Finish};
 use crate::decide::workflow::catch::{self, of_failure};
+use crate::decide::workflow::gate::at_gate;
 use crate::decide::workflow::machine::Birth;
 use crate::decide::workflow::{Draw, Fact, Flow, Here, advance, start};
 use crate::model::job::Visiting;
-use crate::model::run::{Change, Due, Phase, RunError, Start};
+use crate::model::run::{Change, Due, Phase, RunError, Start, Visit};
 use crate::model::{Cut, Event, Failure, Job, Outcome, Payload, Run, RunId, RunStatus, Target, Timestamp};
 use crate::observe::feed::Moment;
 use crate::observe::metrics;
@@ -28,6 +31,10 @@ impl Draw for Drawn<'_> {
 
     fn token(&self) -> String {
         data_encoding::BASE32_NOPAD.encode(&self.0.0.parts.chance.bytes())
+    }
+
+    fn chance(&self) -> f64 {
+        self.0.0.parts.chance.draw()
     }
 }
 
@@ -89,7 +96,7 @@ impl Engine {
         let gone = || NoChange::Parked(format!("the configuration has no workflow `{name}`"));
         let workflow = self.config().workflow(name).ok_or_else(gone)?;
         let input = Payload::of(event.body.bytes());
-        let birth = Birth { id: RunId::of(job.id), event: event.id, input, parent: None, depth: 0 };
+        let birth = Birth { id: RunId::of(job.id), event: event.id, about: about(event), input, parent: None, depth: 0 };
         Ok(start(birth, &Here { flow: &workflow.flow, now, draw: &Drawn(self) }))
     }
 
@@ -102,14 +109,13 @@ impl Engine {
         commit: &Commit,
         now: Timestamp,
     ) -> Result<Option<Change>, NoChange> {
+        if let (Target::Timer(_), 0) = (&job.target, visiting.visit) {
+            return self.word_to_run(run, job, now).await;
+        }
         if run.status.is_closed() {
             return Ok(None);
         }
-        // The end of a run needs no definition.
-        let flow = match visiting.visit {
-            0 => self.flow_to_end(run).await?,
-            _ => self.flow(&run.definition).await?,
-        };
+        let flow = self.flow(&run.definition).await?;
         let Some(fact) = self.fact(run, visiting, job, ran, commit).await? else { return Ok(None) };
         Ok(advance(run, &fact, &Here { flow: &flow, now, draw: &Drawn(self) }))
     }
@@ -125,17 +131,10 @@ impl Engine {
     ) -> Result<Option<Fact>, NoChange> {
         let visit = visiting.visit;
         if let Target::Timer(_) = job.target {
-            if visit == 0 && run.state.deadline != Some(job.id) {
-                // Nobody waits for it any more: the step that started it is over.
-                let Some((parent, visit)) = run.parent else { return Ok(None) };
-                let parent = self.store().run(parent).await?;
-                let waits =
-                    |parent: &Run| parent.state.visits.get(&visit).is_some_and(|v| v.phase == Phase::Child { run: run.id });
-                let is_wanted = parent.is_some_and(|parent| !parent.status.is_closed() && waits(&parent));
-                return Ok((!is_wanted).then_some(Fact::Cancelled));
-            }
-            return match run.state.visits.get(&visit).map(|v| &v.phase) {
-                Some(Phase::Child { run: child }) => self.child_fact(*child, visit).await,
+            return match run.state.visits.get(&visit) {
+                Some(Visit { phase: Phase::Child { run: child, .. }, jobs, .. }) if !jobs.contains(&job.id) => {
+                    self.child_fact(*child, visit).await
+                }
                 _ => Ok(Some(Fact::Elapsed { visit, job: job.id })),
             };
         }
@@ -151,18 +150,59 @@ impl Engine {
                         ..catch::error("response_too_large", "the response is larger than is read")
                     },
                 },
-                _ => Fact::Answered { visit, job: job.id, status: response.status, body: Payload::of(&response.body) },
+                _ => {
+                    let body = match &ran.of_step {
+                        Some(step) => step.body(&response.body),
+                        None => Payload::of(&response.body),
+                    };
+                    Fact::Answered { visit, job: job.id, status: response.status, body }
+                }
             }),
             (Finish::Dead { .. } | Finish::Taken { .. }, outcome) => {
                 let failure = match outcome {
-                    Outcome::Answered(response) => Failure::Status(response.status),
+                    Outcome::Answered(response) => match commit.attempt.as_ref().and_then(|attempt| attempt.code.as_deref()) {
+                        Some("expectation") => Failure::Expectation(response.status),
+                        _ => Failure::Status(response.status),
+                    },
                     Outcome::Failed(failure) => failure.clone(),
                     Outcome::Postponed | Outcome::Elapsed | Outcome::Parked(_) => return Ok(None),
                 };
-                Some(Fact::Failed { visit, job: job.id, error: of_failure(&failure, job.id, commit.sent) })
+                let app = ran.of_step.as_ref().and_then(|step| step.app.clone());
+                let error = RunError { app, ..of_failure(&failure, job.id, commit.sent) };
+                Some(Fact::Failed { visit, job: job.id, error })
             }
             _ => None,
         })
+    }
+
+    /// What a word to a run as a whole changes: its deadline, its turn under its concurrency key, or that nobody wants it
+    /// any more.
+    async fn word_to_run(&self, run: &Run, job: &Job, now: Timestamp) -> Result<Option<Change>, NoChange> {
+        // The end of a run needs no definition.
+        let flow = self.flow_to_end(run).await?;
+        let drawn = Drawn(self);
+        let here = || Here { flow: &flow, now, draw: &drawn };
+        if run.state.deadline == Some(job.id) {
+            return Ok(advance(run, &Fact::Elapsed { visit: 0, job: job.id }, &here()));
+        }
+        if let Some(gate) = &run.state.gate {
+            let (version, known) = self.store().gate(gate).await?;
+            if let Some(change) = at_gate(run, job.id, (version, known), &here()) {
+                return Ok(Some(change));
+            }
+        }
+        if run.status.is_closed() {
+            return Ok(None);
+        }
+        // Nobody waits for it any more: the step that started it is over.
+        let Some((parent, visit)) = run.parent else { return Ok(None) };
+        let parent = self.store().run(parent).await?;
+        let waits = |parent: &Run| {
+            let phase = parent.state.visits.get(&visit).map(|visit| &visit.phase);
+            matches!(phase, Some(Phase::Child { run: child, .. }) if *child == run.id)
+        };
+        let is_wanted = parent.is_some_and(|parent| !parent.status.is_closed() && waits(&parent));
+        Ok(if is_wanted { None } else { advance(run, &Fact::Cancelled, &here()) })
     }
 
     async fn child_fact(&self, child: RunId, visit: u32) -> Result<Option<Fact>, NoChange> {
@@ -171,7 +211,7 @@ impl Engine {
         let result = match child.status {
             RunStatus::Completed => Ok(child.state.output.unwrap_or(Payload::Json(serde_json::Value::Null))),
             RunStatus::Failed | RunStatus::Cancelled => Err(child.error.unwrap_or_else(cancelled)),
-            RunStatus::Running | RunStatus::Paused => return Ok(None),
+            RunStatus::Queued | RunStatus::Running | RunStatus::Paused | RunStatus::Compensating => return Ok(None),
         };
         Ok(Some(Fact::ChildEnded { visit, result }))
     }
@@ -187,7 +227,8 @@ impl Engine {
                 asked.extend(change.starts.drain(..).map(|start| (start, depth)));
                 continue;
             };
-            let birth = Birth { id: run, event: change.run.event, input, parent: Some((change.run.id, visit)), depth };
+            let (event, about) = (change.run.event, change.run.state.about.clone());
+            let birth = Birth { id: run, event, about, input, parent: Some((change.run.id, visit)), depth };
             let mut child = start(birth, &Here { flow: &workflow.flow, now, draw: &Drawn(self) });
             // A child that starts children of its own does so by itself, one level at a time.
             child = Box::pin(self.with_children(child, now)).await?;
@@ -205,8 +246,13 @@ impl Engine {
         Change {
             run: next.run,
             is_new: change.is_new,
+            ends: change.ends || next.ends,
             jobs,
             moot: change.moot.into_iter().chain(moot).collect(),
+            hold: change.hold.into_iter().chain(next.hold).collect(),
+            free: change.free.into_iter().chain(next.free).collect(),
+            gate: next.gate.or(change.gate),
+            keep: next.keep.or(change.keep),
             notes: change.notes.into_iter().chain(next.notes).collect(),
             tokens: change.tokens.into_iter().chain(next.tokens).collect(),
             spent: change.spent.or(next.spent),
@@ -244,7 +290,11 @@ impl Engine {
             if change.is_new {
                 self.tell_run(&change.run, "started");
             }
-            if change.run.status.is_closed() {
+            if !change.free.is_empty() {
+                self.0.follows.store(true, Ordering::Release);
+                self.0.parts.wake.wake();
+            }
+            if change.ends {
                 let (run, workflow) = (change.run.id, &change.run.workflow);
                 self.tell_run(&change.run, change.run.status.word());
                 let error = change.run.error.as_ref().map_or("", |error| error.message.as_str());
@@ -255,4 +305,11 @@ impl Engine {
             }
         }
     }
+}
+
+/// What expressions of a run see of its event.
+fn about(event: &Event) -> Value {
+    let headers: serde_json::Map<String, Value> =
+        event.headers.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect();
+    json!({ "source": event.source, "type": event.kind, "received_at": event.created_at.rfc3339(), "headers": headers })
 }

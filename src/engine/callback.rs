@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::Engine;
 use super::advance::{Drawn, NoChange};
+use super::approval::{Decision, approval_of};
 use super::operate::NotDone;
 use crate::decide::workflow::steps::callback::hash;
 use crate::decide::workflow::{Fact, Here, advance};
@@ -21,6 +22,8 @@ pub enum Answer {
     Done(Vec<u8>),
     /// It failed: a sentence.
     Failed(String),
+    /// Whoever works on it still does: a sign of life, which uses nothing up.
+    Beat,
 }
 
 /// What became of an answer.
@@ -50,6 +53,7 @@ impl Answer {
         let (word, bytes) = match self {
             Self::Done(body) => ("done:", body.as_slice()),
             Self::Failed(why) => ("failed:", why.as_bytes()),
+            Self::Beat => ("beat:", &[][..]),
         };
         hex::encode(Sha256::digest([word.as_bytes(), bytes].concat()))
     }
@@ -70,18 +74,24 @@ impl Engine {
             let found = self.health().learn(self.store().token(&hash).await).map_err(store_failed)?;
             let Some(found) = found else { return Err(NotAnswered::Unknown) };
             match &found.answer {
+                Some(_) if matches!(answer, Answer::Beat) => return Err(NotAnswered::Gone),
                 Some(before) if *before == fingerprint => return Ok(Answered { run: found.run, duplicate: true }),
                 Some(_) => return Err(NotAnswered::Conflict),
                 None => {}
             }
             let Some(run) = self.store().run(found.run).await.map_err(store_failed)? else { return Err(NotAnswered::Unknown) };
             let flow = self.flow(&run.definition).await.map_err(|e| NotAnswered::NotDone(NoChange::from(e).into()))?;
-            let said = match answer {
-                Answer::Done(body) => Ok(Payload::of(body)),
-                Answer::Failed(why) => Err(why.clone()),
-            };
             let now = self.store().now().await.map_err(store_failed)?;
-            let fact = Fact::CalledBack { visit: found.visit, answer: said };
+            let said = |said| Fact::CalledBack { visit: found.visit, answer: said };
+            let fact = match (answer, approval_of(&run, &flow, found.visit)) {
+                (Answer::Beat, _) => Fact::Beat { visit: found.visit },
+                (Answer::Done(body), Some(approval)) => {
+                    let decision = Decision::read(body).map_err(|why| NotAnswered::NotDone(NotDone::Refused(why)))?;
+                    said(decision.by(approval, now).map_err(|why| NotAnswered::NotDone(NotDone::Refused(why)))?)
+                }
+                (Answer::Done(body), None) => said(Ok(Payload::of(body))),
+                (Answer::Failed(why), _) => said(Err(why.clone())),
+            };
             let Some(mut change) = advance(&run, &fact, &Here { flow: &flow, now, draw: &Drawn(self) }) else {
                 // Someone else's answer may have come between the two looks.
                 let again = self.store().token(&hash).await.map_err(store_failed)?;
@@ -90,7 +100,9 @@ impl Engine {
                 }
                 return Err(NotAnswered::Gone);
             };
-            change.spent = Some(Token { answer: Some(fingerprint.clone()), ..found.clone() });
+            if !matches!(answer, Answer::Beat) {
+                change.spent = Some(Token { answer: Some(fingerprint.clone()), ..found.clone() });
+            }
             match self.make(change, now).await {
                 Ok(()) => return Ok(Answered { run: found.run, duplicate: false }),
                 // Someone else was first, or the run went on: look again.

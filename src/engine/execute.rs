@@ -2,17 +2,24 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
 use tokio::time::Instant;
 
-use super::Engine;
 use super::flows::NoFlow;
+use super::{Engine, accept::NotAccepted};
+use crate::decide::errors::class_of;
 use crate::decide::retry::RetryPolicy;
-use crate::decide::settle::{Timing, is_crash_suspect};
+use crate::decide::settle::{Log, Rules, Timing, is_crash_suspect};
+use crate::decide::workflow::data::View;
+use crate::decide::workflow::flow::{Call, Flow, Reads};
+use crate::decide::workflow::steps::Kind;
+use crate::decide::workflow::steps::emit::Emit;
 use crate::deliver::compose::{Around, compose};
-use crate::deliver::step::{Calling, compose_step};
+use crate::deliver::step::{Calling, compose_step, operation};
+use crate::model::event::Body;
 use crate::model::job::Visiting;
-use crate::model::run::Phase;
-use crate::model::{Cut, Event, Failure, Job, Outcome, Request, Response, Run, Target, Timestamp};
+use crate::model::run::{Phase, Visit};
+use crate::model::{Cut, Event, Failure, Inbound, Job, Outcome, Payload, Request, Response, Run, Target, Timestamp};
 
 /// What came of an execution, and how long it took.
 pub struct Ran {
@@ -20,18 +27,88 @@ pub struct Ran {
     pub(super) timing: Timing,
     /// What holds for a step's call.
     pub(super) of_step: Option<OfStep>,
+    /// Class and status of earlier failures, where several policies need them.
+    pub(super) before: Vec<(&'static str, Option<u16>)>,
     /// The run as it was before.
     pub(super) run: Option<Arc<Run>>,
 }
 
-/// What holds for the retries of a step's call.
-pub(super) struct OfStep {
-    /// Its policy.
-    pub(super) retry: RetryPolicy,
-    /// Which statuses are a success; empty is 200 to 299.
-    pub(super) expect: Vec<(u16, u16)>,
+/// What holds for a step's call.
+pub struct OfStep {
+    flow: Arc<Flow>,
+    at: Vec<usize>,
     /// When its run ends at the latest: a retry that would come later is none.
-    pub(super) deadline_at: Option<Timestamp>,
+    pub deadline_at: Option<Timestamp>,
+    /// The answer is not what is expected, whatever its status.
+    unmet: bool,
+    /// The receiver's own name of a failure.
+    pub app: Option<String>,
+}
+
+impl OfStep {
+    fn of(flow: &Arc<Flow>, at: &[usize], deadline_at: Option<Timestamp>) -> Self {
+        Self { flow: Arc::clone(flow), at: at.to_vec(), deadline_at, unmet: false, app: None }
+    }
+
+    /// Judges what came of a call of a visit by what its step expects.
+    pub fn judge(flow: &Arc<Flow>, run: &Run, seq: u32, outcome: Outcome) -> (Outcome, Self) {
+        let visit = run.state.visits.get(&seq);
+        let mut of_step = Self::of(flow, visit.map_or(&[], |visit| &visit.at), run.state.deadline_at);
+        let (Some(visit), Some(step)) = (visit, flow.step(&of_step.at)) else { return (outcome, of_step) };
+        let Some(call) = step.kind.call() else { return (outcome, of_step) };
+        let is_notice = matches!(visit.phase, Phase::Call { token: Some(_), .. });
+        let outcome = whole(outcome, is_notice, call.reads);
+        if let Outcome::Answered(response) = &outcome {
+            let body = Payload::of(&response.body);
+            let answer = json!({ "status": response.status, "body": body.clone().into_value() });
+            let view = View::of(run, seq, &step.name, &body).with("response", answer);
+            of_step.unmet = !is_notice && call.expect.when.as_ref().is_some_and(|when| !view.holds(when));
+            of_step.app = app(call, response.status, &body);
+        }
+        (outcome, of_step)
+    }
+
+    /// Whether the answer is not what is expected, whatever its status.
+    pub fn is_unmet(&self) -> bool {
+        self.unmet
+    }
+
+    /// A response's body, read as the step says.
+    pub fn body(&self, bytes: &[u8]) -> Payload {
+        match self.call().map(|call| call.reads) {
+            Some(Reads::Text) => Payload::Text(String::from_utf8_lossy(bytes).into_owned()),
+            _ => Payload::of(bytes),
+        }
+    }
+
+    /// The call.
+    pub(super) fn call(&self) -> Option<&Call> {
+        self.flow.call(&self.at)
+    }
+
+    /// Its retry policies.
+    pub(super) fn retry(&self) -> &[RetryPolicy] {
+        match self.flow.step(&self.at).map(|step| &step.kind) {
+            Some(Kind::Emit(emit)) => &emit.retry,
+            Some(kind) => kind.call().map_or(&[], |call| &call.retry),
+            None => &[],
+        }
+    }
+
+    /// How its outcome is settled.
+    pub fn rules<'a>(&'a self, before: &'a [(&'static str, Option<u16>)]) -> Rules<'a> {
+        let call = self.call();
+        Rules {
+            retry: self.retry(),
+            before,
+            success: call.map_or(&[], |call| &call.expect.status),
+            unmet: self.unmet,
+            app: self.app.as_deref(),
+            once: call.is_some_and(|call| call.once),
+            log: call.map_or(Log::Full, |call| call.log),
+            redact: call.map_or(&[], |call| &call.redact),
+        }
+    }
 }
 
 impl Ran {
@@ -41,17 +118,23 @@ impl Ran {
             outcome: Outcome::Postponed,
             timing: Timing { duration: std::time::Duration::ZERO, now },
             of_step: None,
+            before: Vec::new(),
             run: None,
         }
     }
 }
 
 /// A step's response is data: half of it is none. That of a notice does not matter.
-fn whole(outcome: Outcome, is_notice: bool) -> Outcome {
+fn whole(outcome: Outcome, is_notice: bool, reads: Reads) -> Outcome {
     match outcome {
         Outcome::Answered(response) if is_notice => Outcome::Answered(Response { cut: None, ..response }),
         Outcome::Answered(response) if response.cut == Some(Cut::BrokeOff) => {
             Outcome::Failed(Failure::Protocol("the response body broke off".to_owned()))
+        }
+        Outcome::Answered(response)
+            if reads == Reads::Json && (200..300).contains(&response.status) && Payload::of(&response.body).json().is_none() =>
+        {
+            Outcome::Failed(Failure::Protocol("the response is not JSON".to_owned()))
         }
         other => other,
     }
@@ -61,11 +144,42 @@ impl Engine {
     /// Runs a job once.
     pub(super) async fn execute(&self, job: &Job, event: &Event, run: Option<Arc<Run>>) -> Ran {
         let started = Instant::now();
+        let before = match self.failures_before(job, run.as_deref()).await {
+            Ok(before) => before,
+            // Nothing was sent yet: the lease goes back.
+            Err(_) => return Ran { run, ..Ran::postponed(self.clock().now()) },
+        };
         let (outcome, of_step) = match &job.target {
             Target::Step(visiting) if !is_crash_suspect(job) => self.step(job, event, visiting, run.as_ref()).await,
             _ => (self.outcome(job, event).await, None),
         };
-        Ran { outcome, timing: Timing { duration: started.elapsed(), now: self.clock().now() }, of_step, run }
+        Ran { outcome, timing: Timing { duration: started.elapsed(), now: self.clock().now() }, of_step, before, run }
+    }
+
+    /// Class and status of a job's failures so far: only a list of several policies needs them.
+    async fn failures_before(&self, job: &Job, run: Option<&Run>) -> crate::store::Result<Vec<(&'static str, Option<u16>)>> {
+        if job.attempt == 0 || !self.has_policies(job, run).await {
+            return Ok(Vec::new());
+        }
+        let attempts = self.health().learn(self.store().attempts(job.id).await)?;
+        let failure = |attempt: &crate::model::Attempt| {
+            let code = attempt.code.as_deref().filter(|_| attempt.ending == crate::model::Ending::Failed)?;
+            Some((class_of(code, attempt.status), attempt.status))
+        };
+        Ok(attempts.iter().filter_map(failure).collect())
+    }
+
+    async fn has_policies(&self, job: &Job, run: Option<&Run>) -> bool {
+        match (&job.target, run) {
+            (Target::Handler(name), _) => self.handler(name).is_some_and(|handler| handler.retry.len() > 1),
+            (Target::Step(visiting), Some(run)) => {
+                let at = run.state.visits.get(&visiting.visit).map(|visit| visit.at.clone());
+                let flow = self.flow(&run.definition).await.ok();
+                let (Some(at), Some(flow)) = (at, flow) else { return false };
+                OfStep::of(&flow, &at, None).retry().len() > 1
+            }
+            _ => false,
+        }
     }
 
     async fn outcome(&self, job: &Job, event: &Event) -> Outcome {
@@ -85,20 +199,20 @@ impl Engine {
             qhook_headers: self.config().compat.qhook_headers,
             now: self.clock().now(),
         };
-        self.send(compose(job, event, handler, around)).await
+        self.send(compose(job, event, handler, around).map_err(Failure::Compose)).await
     }
 
-    async fn send(&self, request: Result<Request, String>) -> Outcome {
+    async fn send(&self, request: Result<Request, Failure>) -> Outcome {
         match request {
             Ok(request) => {
                 let sent = self.0.parts.deliver.send(request);
                 self.0.aborting.run_until_cancelled(sent).await.unwrap_or(Outcome::Postponed)
             }
-            Err(why) => Outcome::Failed(Failure::Compose(why)),
+            Err(why) => Outcome::Failed(why),
         }
     }
 
-    /// The call of a run's step, if the run still waits for it.
+    /// What a run's step does, if the run still waits for it.
     async fn step(&self, job: &Job, event: &Event, visiting: &Visiting, run: Option<&Arc<Run>>) -> (Outcome, Option<OfStep>) {
         let Some(run) = run.filter(|run| !run.status.is_closed()) else { return (Outcome::Elapsed, None) };
         let Some(visit) = run.state.visits.get(&visiting.visit).filter(|visit| visit.jobs.contains(&job.id)) else {
@@ -112,18 +226,83 @@ impl Engine {
                 return (Outcome::Parked(why), None);
             }
         };
-        let Some(call) = flow.call(&visit.at) else { return (Outcome::Elapsed, None) };
+        let Some(step) = flow.step(&visit.at) else { return (Outcome::Elapsed, None) };
+        let of_step = OfStep::of(&flow, &visit.at, run.state.deadline_at);
+        if let Kind::Emit(emit) = &step.kind {
+            return (self.emit(run, visiting.visit, visit, &step.name, emit).await, Some(of_step));
+        }
+        let Some(call) = step.kind.call() else { return (Outcome::Elapsed, None) };
+        if call.once && job.lost > 0 {
+            let why = "the worker that had it went away before it recorded an answer".to_owned();
+            return (Outcome::Failed(Failure::UnknownOutcome(why)), Some(of_step));
+        }
         let config = self.config();
         let around = Around {
             signing_key: config.delivery.signing_key.as_ref().map(|key| key.0.as_slice()),
             qhook_headers: config.compat.qhook_headers,
             now: self.clock().now(),
         };
-        let public_url = config.server.public_url.as_ref();
-        let calling = Calling { job, event, run, seq: visiting.visit, visit, call, public_url };
-        let of_step = OfStep { retry: call.retry.clone(), expect: call.expect.clone(), deadline_at: run.state.deadline_at };
-        let outcome = self.send(compose_step(&calling, around)).await;
-        let is_notice = matches!(visit.phase, Phase::Call { token: Some(_), .. });
-        (whole(outcome, is_notice), Some(of_step))
+        let (public_url, policy) = (config.server.public_url.as_ref(), &config.server.policy);
+        let calling = Calling { job, event, run, seq: visiting.visit, visit, step, call, public_url, policy };
+        let sent = self.send(compose_step(&calling, around)).await;
+        let (outcome, of_step) = OfStep::judge(&flow, run, visiting.visit, sent);
+        (outcome, Some(of_step))
+    }
+
+    /// Publishes an event, under a key of the visit: however often that is done there is one event.
+    async fn emit(&self, run: &Run, seq: u32, visit: &Visit, step: &str, emit: &Emit) -> Outcome {
+        let rendered = match &emit.body {
+            Some(template) => View::of(run, seq, step, &visit.payload).render(template),
+            None => Ok(None),
+        };
+        let body = match rendered {
+            Ok(rendered) => Body::new(rendered.unwrap_or_else(|| visit.payload.clone()).to_body()),
+            Err(why) => return Outcome::Failed(Failure::Compose(why.message)),
+        };
+        let schema = self.config().source(&emit.source).and_then(|source| source.schema.as_ref());
+        if let Some(schema) = schema {
+            let violations = match body.json() {
+                Some(json) => schema.violations(json),
+                None => vec!["the payload is not JSON".to_owned()],
+            };
+            if !violations.is_empty() {
+                let why = format!("the schema of source `{}` refuses the event: {}", emit.source, violations.join("; "));
+                return Outcome::Failed(Failure::Compose(why));
+            }
+        }
+        let inbound = Inbound {
+            source: emit.source.clone(),
+            kind: emit.event.clone(),
+            aliases: Vec::new(),
+            headers: Vec::new(),
+            body,
+            dedupe_key: Some(operation(run, seq, visit, 0)),
+            idempotency_key: None,
+        };
+        match self.accept(inbound).await {
+            Ok(receipt) => Outcome::Answered(Response {
+                status: 202,
+                body: json!({ "event_id": receipt.event.to_string() }).to_string().into(),
+                cut: None,
+                retry_after: None,
+                location: None,
+            }),
+            Err(why @ (NotAccepted::Unavailable | NotAccepted::Full)) => Outcome::Parked(why.to_string()),
+            Err(why @ (NotAccepted::Conflict(_) | NotAccepted::Unstorable(_))) => {
+                Outcome::Failed(Failure::Compose(why.to_string()))
+            }
+        }
+    }
+}
+
+/// The receiver's own name of a failure.
+fn app(call: &Call, status: u16, body: &Payload) -> Option<String> {
+    if (200..300).contains(&status) && call.expect.when.is_none() {
+        return None;
+    }
+    match call.error_path.one(body.json()?)?.as_ref() {
+        serde_json::Value::String(name) => Some(name.clone()),
+        serde_json::Value::Number(number) => Some(number.to_string()),
+        _ => None,
     }
 }

@@ -12,6 +12,7 @@
 
 pub mod accept;
 pub mod advance;
+pub mod approval;
 pub mod batch;
 pub mod callback;
 pub mod execute;

@@ -4,13 +4,24 @@ use super::Engine;
 use super::accept::{NotAccepted, Receipt};
 use super::advance::{Drawn, NoChange};
 use crate::decide::plan::Plan;
-use crate::decide::workflow::machine::redrive;
+use crate::decide::workflow::redrive::{Redrive, redrive};
 use crate::decide::workflow::{Fact, Here, advance};
 use crate::model::event::Body;
 use crate::model::job::NewJob;
 use crate::model::run::Change;
-use crate::model::{Inbound, JobId, Run, RunId, Target, Timestamp};
+use crate::model::{Inbound, JobId, Payload, Run, RunId, Target, Timestamp};
 use crate::store::Error;
+
+/// How a run is taken up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// From this step instead of the one where it stopped.
+    pub from: Option<String>,
+    /// With this payload instead of the one that the step had.
+    pub payload: Option<Vec<u8>>,
+    /// On the definition of the configuration instead of its own.
+    pub latest: bool,
+}
 
 /// The source of events that start a run by hand.
 pub const BY_HAND: &str = "by-hand";
@@ -78,15 +89,66 @@ impl Engine {
         .await
     }
 
-    /// Takes up a run that failed or was called off, from the step where it stopped.
+    /// Ends a run at once: nothing is undone, and its last steps do not run.
     ///
     /// # Errors
     /// Why not.
-    pub async fn redrive_run(&self, id: RunId) -> Result<Run, NotDone> {
-        self.operate(id, false, redrive).await
+    pub async fn kill_run(&self, id: RunId) -> Result<Run, NotDone> {
+        self.operate(id, true, |run, here| {
+            let closed = || format!("only an open run can be killed; this one is {}", run.status);
+            advance(run, &Fact::Killed, here).ok_or_else(closed)
+        })
+        .await
     }
 
-    async fn operate(
+    /// Holds a run: nothing of it is sent until it is resumed; due times are kept.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn pause_run(&self, id: RunId) -> Result<Run, NotDone> {
+        self.operate(id, false, |run, here| {
+            let cannot = || format!("only a run that goes on can be paused; this one is {}", run.status);
+            advance(run, &Fact::Paused, here).ok_or_else(cannot)
+        })
+        .await
+    }
+
+    /// Lets a run go on that is paused. One that was paused by a failure repeats what failed.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn resume_run(&self, id: RunId) -> Result<Run, NotDone> {
+        self.operate(id, false, |run, here| {
+            let cannot = || format!("only a paused run can be resumed; this one is {}", run.status);
+            advance(run, &Fact::Resumed, here).ok_or_else(cannot)
+        })
+        .await
+    }
+
+    /// Takes up a run that failed or was called off, from the step where it stopped unless something else is wished.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn redrive_run(&self, id: RunId, wish: &Wish) -> Result<Run, NotDone> {
+        let payload = wish.payload.as_deref().map(Payload::of);
+        if !wish.latest {
+            let redriven = |run: &Run, here: &Here<'_>| {
+                redrive(run, &Redrive { from: wish.from.as_deref(), payload: payload.clone(), leaves: None }, here)
+            };
+            return self.operate(id, false, redriven).await;
+        }
+        let run = self.store().run(id).await?.ok_or(NotDone::Missing)?;
+        let old = self.flow(&run.definition).await.map_err(NoChange::from)?;
+        let gone = || NotDone::Refused(format!("the configuration has no workflow `{}`", run.workflow));
+        let new = self.config().workflow(&run.workflow).map(|workflow| workflow.flow.clone()).ok_or_else(gone)?;
+        let redriven = |run: &Run, here: &Here<'_>| {
+            let here = Here { flow: &new, now: here.now, draw: here.draw };
+            redrive(run, &Redrive { from: wish.from.as_deref(), payload: payload.clone(), leaves: Some(&old) }, &here)
+        };
+        self.operate(id, true, redriven).await
+    }
+
+    pub(super) async fn operate(
         &self,
         id: RunId,
         ends: bool,

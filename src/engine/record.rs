@@ -30,12 +30,14 @@ impl Engine {
     /// Settles an outcome and commits it; what became of the job, or `None` when the lease was lost.
     pub(super) async fn record(&self, claimed: &Claimed, event: &Event, ran: Ran) -> Option<Finish> {
         let fallback = RetryPolicy::default();
-        let policy = match &claimed.job.target {
-            Target::Handler(name) => self.handler(name).map_or(&fallback, |h| &h.retry),
-            Target::Step(_) => ran.of_step.as_ref().map_or(&fallback, |step| &step.retry),
-            Target::Workflow(_) | Target::Timer(_) => &fallback,
+        let rules = match (&claimed.job.target, &ran.of_step) {
+            (Target::Handler(name), _) => {
+                let retry = self.handler(name).map_or(std::slice::from_ref(&fallback), |handler| &handler.retry);
+                Rules { retry, before: &ran.before, ..Rules::of(&fallback) }
+            }
+            (Target::Step(_), Some(step)) => step.rules(&ran.before),
+            _ => Rules::of(&fallback),
         };
-        let rules = Rules { retry: policy, success: ran.of_step.as_ref().map_or(&[], |step| &step.expect) };
         let mut commit = settle(&claimed.job, &ran.outcome, rules, ran.timing, self.0.parts.chance.draw());
         // A run whose deadline comes first has no use for a retry: its step has failed now, while there is time to act on it.
         let deadline = ran.of_step.as_ref().and_then(|step| step.deadline_at);
@@ -99,8 +101,8 @@ impl Engine {
                 }
                 Err(NoChange::Parked(why)) => {
                     let parked = Outcome::Parked(why);
-                    let rules = Rules { retry: &RetryPolicy::default(), success: &[] };
-                    *commit = settle(&claimed.job, &parked, rules, ran.timing, 0.5);
+                    let policy = RetryPolicy::default();
+                    *commit = settle(&claimed.job, &parked, Rules::of(&policy), ran.timing, 0.5);
                     return self.commit(commit).await == Committed::Yes;
                 }
                 Err(NoChange::Store(error)) => {

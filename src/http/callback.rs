@@ -36,14 +36,19 @@ pub async fn failed(
     answer(&state, &token, Answer::Failed(why)).await
 }
 
-async fn read(state: &State, request: Request) -> Result<Vec<u8>, Refusal> {
+/// `POST /callback/{token}/heartbeat`: whoever works on it still does.
+pub async fn heartbeat(Extract(state): Extract<Arc<State>>, Path(token): Path<String>) -> Result<Json<Value>, Refusal> {
+    answer(&state, &token, Answer::Beat).await
+}
+
+pub(super) async fn read(state: &State, request: Request) -> Result<Vec<u8>, Refusal> {
     let bytes_max = state.engine.config().server.body_bytes_max;
     body::judge(request.headers(), bytes_max)?;
     let _reading = state.place(&state.reading)?;
     Ok(body::read(request.into_body(), bytes_max).await?.to_vec())
 }
 
-async fn answer(state: &State, token: &str, answer: Answer) -> Result<Json<Value>, Refusal> {
+pub(super) async fn answer(state: &State, token: &str, answer: Answer) -> Result<Json<Value>, Refusal> {
     match state.engine.answer(token, &answer).await {
         Ok(answered) => Ok(Json(json!({
             "status": "ok", "message": "callback received", "run_id": answered.run.to_string(), "duplicate": answered.duplicate,

@@ -15,7 +15,7 @@ use tower_http::compression::CompressionLayer;
 
 use super::error::Refusal;
 use super::limits::PerAddress;
-use super::{api, around, callback, echo, health, hooks, metrics};
+use super::{api, approve, around, callback, echo, health, hooks, metrics};
 use crate::engine::Engine;
 use crate::model::{Ids, SystemIds};
 
@@ -77,10 +77,17 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/api/jobs/{id}/cancel", post(api::jobs::cancel))
         .route("/callback/{token}", post(callback::done))
         .route("/callback/{token}/fail", post(callback::failed))
+        .route("/callback/{token}/heartbeat", post(callback::heartbeat))
+        .route("/approve/{token}", get(approve::show).post(approve::decide))
         .route("/api/runs", get(api::runs::list))
         .route("/api/runs/{id}", get(api::runs::show))
         .route("/api/runs/{id}/cancel", post(api::runs::cancel))
+        .route("/api/runs/{id}/kill", post(api::runs::kill))
+        .route("/api/runs/{id}/pause", post(api::runs::pause))
+        .route("/api/runs/{id}/resume", post(api::runs::resume))
         .route("/api/runs/{id}/redrive", post(api::runs::redrive))
+        .route("/api/runs/{id}/steps/{step}/approve", post(api::runs::approve))
+        .route("/api/runs/{id}/steps/{step}/reject", post(api::runs::reject))
         // The names that qhook gave them.
         .route("/api/workflow-runs", get(api::runs::list))
         .route("/api/workflow-runs/{id}", get(api::runs::show))

@@ -51,10 +51,14 @@ pub enum Failure {
     },
     /// An answer other than 2xx and 3xx.
     Status(u16),
+    /// An answer with a good status that is not what was expected.
+    Expectation(u16),
     /// The request could not be built: a template or header that cannot be sent.
     Compose(String),
     /// The job was leased during too many unclean deaths of its workers.
     CrashSuspect,
+    /// It may be sent only once, and nobody knows what came of that.
+    UnknownOutcome(String),
     /// The event's time to live ran out before it could be delivered.
     Expired,
 }
@@ -71,8 +75,10 @@ impl Failure {
             Self::Protocol(_) => "protocol",
             Self::Redirect { .. } => "redirect_not_followed",
             Self::Status(_) => "status",
+            Self::Expectation(_) => "expectation",
             Self::Compose(_) => "compose",
             Self::CrashSuspect => "crash_suspect",
+            Self::UnknownOutcome(_) => "unknown_outcome",
             Self::Expired => "expired",
         }
     }
@@ -80,14 +86,27 @@ impl Failure {
     /// The response status, when there was one.
     pub fn status(&self) -> Option<u16> {
         match self {
-            Self::Status(status) | Self::Redirect { status, .. } => Some(*status),
+            Self::Status(status) | Self::Expectation(status) | Self::Redirect { status, .. } => Some(*status),
             _ => None,
         }
     }
 
     /// Whether a real exchange took place (or was tried), so that it counts as an attempt.
     pub fn is_exchange(&self) -> bool {
-        !matches!(self, Self::CrashSuspect | Self::Expired)
+        !matches!(self, Self::CrashSuspect | Self::UnknownOutcome(_) | Self::Expired)
+    }
+
+    /// Whether another attempt could help at all.
+    pub fn is_passing(&self) -> bool {
+        !matches!(self, Self::Blocked(_) | Self::Compose(_) | Self::CrashSuspect | Self::UnknownOutcome(_) | Self::Expired)
+    }
+
+    /// Whether the receiver cannot have seen the request.
+    pub fn is_unsent(&self) -> bool {
+        matches!(
+            self,
+            Self::Dns(_) | Self::Connect(_) | Self::Blocked(_) | Self::Tls(_) | Self::Timeout(Phase::Connect) | Self::Compose(_)
+        )
     }
 }
 
@@ -103,6 +122,8 @@ impl fmt::Display for Failure {
             Self::Redirect { status, location: Some(to) } => write!(f, "HTTP {status}: redirect to {to} not followed"),
             Self::Redirect { status, location: None } => write!(f, "HTTP {status}: redirect not followed"),
             Self::Status(status) => write!(f, "HTTP {status}"),
+            Self::Expectation(status) => write!(f, "HTTP {status}: the answer is not what `expect` says"),
+            Self::UnknownOutcome(why) => write!(f, "sent at most once, and what came of it is not known: {why}"),
             Self::Compose(why) => write!(f, "request could not be built: {why}"),
             Self::CrashSuspect => f.write_str("crash_suspect: too many workers died while they held it"),
             Self::Expired => f.write_str("event TTL expired"),

@@ -99,6 +99,14 @@ impl Path {
         self.root
     }
 
+    /// Its keys from the root; `None` for a query that is more than keys.
+    pub fn keys(&self) -> Option<&[String]> {
+        match &self.tier {
+            Tier::Dotted(keys) => Some(keys),
+            Tier::Query(_) => None,
+        }
+    }
+
     /// What the path selects in a value.
     pub fn find<'a>(&self, value: &'a Value) -> Found<'a> {
         match &self.tier {

@@ -16,10 +16,14 @@ use super::time::Timestamp;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunStatus {
+    /// It waits for its turn: others with its concurrency key are running.
+    Queued,
     /// It goes on, or waits for something.
     Running,
-    /// Held by a person: nothing is sent, due times are kept.
+    /// Held: nothing is sent, due times are kept.
     Paused,
+    /// It has failed, and what its steps did is being undone.
+    Compensating,
     /// It came to its end.
     Completed,
     /// It stopped at a failure nobody caught, or at its deadline.
@@ -30,13 +34,16 @@ pub enum RunStatus {
 
 impl RunStatus {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Running, Self::Paused, Self::Completed, Self::Failed, Self::Cancelled];
+    pub const ALL: [Self; 7] =
+        [Self::Queued, Self::Running, Self::Paused, Self::Compensating, Self::Completed, Self::Failed, Self::Cancelled];
 
     /// The stored word.
     pub fn word(self) -> &'static str {
         match self {
+            Self::Queued => "queued",
             Self::Running => "running",
             Self::Paused => "paused",
+            Self::Compensating => "compensating",
             Self::Completed => "completed",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
@@ -145,6 +152,9 @@ pub struct RunError {
     /// How often it was tried.
     #[serde(default)]
     pub attempts: u32,
+    /// The name that the receiver gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
 }
 
 /// One execution of one workflow definition.
@@ -179,6 +189,9 @@ pub struct Run {
 pub struct RunState {
     /// What it started with.
     pub input: Payload,
+    /// What expressions see of the event: source, type, headers, when it came.
+    #[serde(default)]
+    pub about: Value,
     /// Open visits by number.
     pub visits: BTreeMap<u32, Visit>,
     /// How many visits there were.
@@ -216,6 +229,77 @@ pub struct RunState {
     /// How often it was redriven.
     #[serde(default)]
     pub redrives: u32,
+    /// Steps that can be undone, in the order in which they were done.
+    #[serde(default)]
+    pub armed: Vec<Armed>,
+    /// How it is going to end, while its steps are undone and its last steps run.
+    #[serde(default)]
+    pub ending: Option<Ending>,
+    /// What its steps did was undone.
+    #[serde(default)]
+    pub compensated: bool,
+    /// The workflow's own `catch` has taken a failure; it takes one.
+    #[serde(default)]
+    pub caught: bool,
+    /// What it was before it was paused.
+    #[serde(default)]
+    pub paused_from: Option<RunStatus>,
+    /// The concurrency key it runs under.
+    #[serde(default)]
+    pub gate: Option<String>,
+    /// The job that looks whether it is its turn.
+    #[serde(default)]
+    pub turn: Option<JobId>,
+}
+
+/// A finished step that can be undone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Armed {
+    /// The step.
+    pub at: Vec<usize>,
+    /// Its visit.
+    pub visit: u32,
+    /// What it was called with.
+    pub input: Value,
+    /// What it answered.
+    pub output: Value,
+    /// The payload after it.
+    pub payload: Payload,
+    /// Its place in its container.
+    #[serde(default)]
+    pub place: Option<usize>,
+}
+
+/// How a run ends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Close {
+    /// At its end, with this payload.
+    Completed(Payload),
+    /// At a failure.
+    Failed(RunError),
+    /// Called off.
+    Cancelled,
+}
+
+impl Close {
+    /// The status it leads to.
+    pub fn status(&self) -> RunStatus {
+        match self {
+            Self::Completed(_) => RunStatus::Completed,
+            Self::Failed(_) => RunStatus::Failed,
+            Self::Cancelled => RunStatus::Cancelled,
+        }
+    }
+}
+
+/// What a run does before it ends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ending {
+    /// How it ends.
+    pub how: Close,
+    /// The payload of the last steps.
+    pub payload: Payload,
 }
 
 /// Where a run stopped: a step of its own list, and the payload it was entered with.
@@ -229,6 +313,9 @@ pub struct Stopped {
     pub operation: Option<u32>,
     /// …with the same bytes: `now()` stands still.
     pub entered_at: Option<Timestamp>,
+    /// What came of the places of a container.
+    #[serde(default)]
+    pub places: Option<Vec<Slot>>,
 }
 
 /// What a finished step left.
@@ -236,13 +323,19 @@ pub struct Stopped {
 pub struct Done {
     /// `completed`, `skipped`, `failed`.
     pub status: String,
-    /// The payload after it.
+    /// What it answered.
     pub output: Value,
+    /// The payload after it, where that is something else.
+    #[serde(default)]
+    pub after: Option<Payload>,
     /// The response's status, if there was one.
     #[serde(default)]
     pub response_status: Option<u16>,
     /// How often it was visited.
     pub visits: u32,
+    /// Its latest visit.
+    #[serde(default)]
+    pub seq: u32,
 }
 
 /// One entry into a step.
@@ -263,6 +356,9 @@ pub struct Visit {
     /// The number of the operation, where it is not the visit's own: a redrive repeats the operation that failed.
     #[serde(default)]
     pub operation: Option<u32>,
+    /// The visit that it undoes.
+    #[serde(default)]
+    pub undoes: Option<u32>,
     /// What it waits for.
     pub phase: Phase,
     /// Open jobs of this visit.
@@ -278,26 +374,36 @@ pub struct Visit {
 pub enum Phase {
     /// A call.
     Call {
-        /// The body, where it is not the payload itself.
-        #[serde(default)]
-        body: Option<String>,
         /// The token that the call carries. Kept only until the call is over; its hash is what is asked for later.
         #[serde(default)]
         token: Option<String>,
+        /// How often it was asked before, by a step that polls.
+        #[serde(default)]
+        polls: u32,
     },
     /// An instant.
     Time,
     /// An answer from outside.
-    Answer,
+    Answer {
+        /// The job that misses a heartbeat.
+        #[serde(default)]
+        beat: Option<JobId>,
+    },
     /// The same, where nobody was told of the token: it can be read where the run is shown.
     Token {
         /// The token.
         token: String,
+        /// The job that misses a heartbeat.
+        #[serde(default)]
+        beat: Option<JobId>,
     },
-    /// The end of a run that it started.
+    /// The end of a run that it started, or the instant to start it again.
     Child {
         /// The run.
         run: RunId,
+        /// How many have failed.
+        #[serde(default)]
+        failed: u32,
     },
     /// The visits inside it.
     Inside {
@@ -362,6 +468,28 @@ pub struct RunJob {
     pub target: Target,
     /// When.
     pub due: Due,
+    /// It waits until its run is resumed.
+    pub held: bool,
+}
+
+/// Who runs under a concurrency key, and who waits.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gate {
+    /// Runs that run.
+    pub inside: Vec<RunId>,
+    /// Runs that wait, in the order of their turns.
+    pub waiting: Vec<RunId>,
+}
+
+/// A change of a gate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GateChange {
+    /// The workflow and the key.
+    pub id: String,
+    /// How often it had changed: the fence. 0 for one that is new.
+    pub version: i64,
+    /// What it is after it.
+    pub gate: Gate,
 }
 
 /// A run that a change asks for.
@@ -427,10 +555,20 @@ pub struct Change {
     pub run: Run,
     /// The run does not exist yet.
     pub is_new: bool,
+    /// It ends the run.
+    pub ends: bool,
     /// Jobs to store.
     pub jobs: Vec<RunJob>,
     /// Jobs that are moot now.
     pub moot: Vec<JobId>,
+    /// Jobs that wait until the run is resumed.
+    pub hold: Vec<JobId>,
+    /// Jobs that wait for that no longer.
+    pub free: Vec<JobId>,
+    /// What it changes of its gate.
+    pub gate: Option<GateChange>,
+    /// When the run may go, if that is not left to the retention of everything.
+    pub keep: Option<Duration>,
     /// Lines of history.
     pub notes: Vec<Note>,
     /// Tokens to store.

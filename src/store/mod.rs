@@ -24,7 +24,7 @@ pub use error::{Error, Result};
 use crate::decide::fair::Slots;
 use crate::decide::plan::Plan;
 use crate::decide::settle::Commit;
-use crate::model::run::{Change, Entry, Token};
+use crate::model::run::{Change, Entry, Gate, Token};
 use crate::model::{
     Attempt, Event, EventId, Inbound, Job, JobId, JobState, Lane, LaneId, LaneSpec, Lease, ManualClock, Run, RunId, RunStatus,
     Timestamp,
@@ -192,6 +192,8 @@ pub trait Runs: Send + Sync {
     async fn runs(&self, filter: &RunFilter, page: Page) -> Result<Vec<Run>>;
     /// What happened to a run, in order.
     async fn history(&self, run: RunId) -> Result<Vec<Entry>>;
+    /// Who runs and who waits under a concurrency key, and how often that has changed; nobody, where there is none yet.
+    async fn gate(&self, id: &str) -> Result<(i64, Gate)>;
     /// A token by its hash.
     async fn token(&self, hash: &str) -> Result<Option<Token>>;
     /// Changes runs without a job that causes it: an answer from outside, a person. `MovedOn` when the run is not

@@ -94,6 +94,9 @@ pub(super) struct Callback {
     pub(super) body: Value,
     /// It failed, with this message.
     pub(super) fail: Option<String>,
+    /// It is a sign of life.
+    #[serde(default)]
+    pub(super) heartbeat: bool,
 }
 
 /// How a run must stand.
@@ -101,7 +104,7 @@ pub(super) struct Callback {
 #[serde(deny_unknown_fields)]
 pub(super) struct RunIs {
     pub(super) workflow: String,
-    /// running, completed, failed, cancelled
+    /// queued, running, paused, compensating, completed, failed, cancelled
     pub(super) is: String,
     /// The class of its error.
     pub(super) error: Option<String>,

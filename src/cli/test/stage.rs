@@ -186,6 +186,7 @@ impl Stage {
             let token = token.ok_or("no token has been told yet")?;
             let answer = match &said.fail {
                 Some(why) => callback::Answer::Failed(why.clone()),
+                None if said.heartbeat => callback::Answer::Beat,
                 None => callback::Answer::Done(said.body.to_string().into_bytes()),
             };
             self.engine.answer(&token, &answer).await.map_err(|why| format!("the callback is not taken: {why:?}"))?;

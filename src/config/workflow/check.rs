@@ -4,11 +4,31 @@ use std::collections::BTreeSet;
 
 use super::super::problem::{Place, Problem, Problems, Severity, did_you_mean};
 use super::Workflow;
-use super::step::Draft;
+use super::step::{Draft, Goto};
+use crate::decide::workflow::catch::Catch;
 use crate::decide::workflow::steps::Kind;
 
-/// The steps of one list: a workflow's, or those inside a map.
-pub(super) fn check_steps(workflow: &str, drafts: &[Draft], problems: &mut Problems) {
+/// A workflow's steps: its own and those of `finally`, and the jumps of its `catch`.
+pub(super) fn check_steps(
+    workflow: &str,
+    main: &[Draft],
+    finally: &[Draft],
+    catches: &[(Catch, Option<Goto>)],
+    problems: &mut Problems,
+) {
+    let jumps: Vec<&Goto> = catches.iter().filter_map(|(_, goto)| goto.as_ref()).collect();
+    check_list(workflow, main, &jumps, problems);
+    check_list(workflow, finally, &[], problems);
+    for draft in finally {
+        if main.iter().any(|other| other.step.name == draft.step.name) {
+            let message = format!("workflow '{workflow}' has duplicate step name '{}' in `finally`", draft.step.name);
+            problems.push(error("duplicate_name", draft.place, workflow, message, None));
+        }
+    }
+}
+
+/// The steps of one list: a workflow's, or those inside a map. `jumps` lead into it from outside.
+fn check_list(workflow: &str, drafts: &[Draft], jumps: &[&Goto], problems: &mut Problems) {
     let mut names = BTreeSet::new();
     for draft in drafts {
         let name = draft.step.name.as_str();
@@ -17,22 +37,23 @@ pub(super) fn check_steps(workflow: &str, drafts: &[Draft], problems: &mut Probl
             problems.push(error("duplicate_name", draft.place, workflow, message, None));
         }
     }
-    for goto in drafts.iter().flat_map(Draft::gotos) {
+    for goto in drafts.iter().flat_map(Draft::gotos).chain(jumps.iter().copied()) {
         if !names.contains(goto.to.value.as_str()) {
             let message = format!("{} '{}' references nonexistent step", goto.what, goto.to.value);
             let help = did_you_mean(&goto.to.value, names.iter().copied());
             problems.push(error("unknown_step", goto.to.place, &goto.to.key, message, help));
         }
     }
-    unreachable(workflow, drafts, problems);
+    unreachable(workflow, drafts, jumps, problems);
     endless(workflow, drafts, problems);
-    for draft in drafts {
-        check_steps(workflow, &draft.inner, problems);
+    // Branches do not lead to each other.
+    for draft in drafts.iter().filter(|draft| matches!(draft.step.kind, Kind::Map(_))) {
+        check_list(workflow, &draft.inner, &[], problems);
     }
 }
 
 /// Where a step may lead, by index.
-fn leads(drafts: &[Draft], at: usize) -> Vec<usize> {
+pub(super) fn leads(drafts: &[Draft], at: usize) -> Vec<usize> {
     let draft = &drafts[at];
     let mut to: Vec<usize> = draft.gotos().filter_map(|goto| drafts.iter().position(|d| d.step.name == goto.to.value)).collect();
     if !draft.ends && !draft.jumps() && at + 1 < drafts.len() {
@@ -41,9 +62,10 @@ fn leads(drafts: &[Draft], at: usize) -> Vec<usize> {
     to
 }
 
-fn unreachable(workflow: &str, drafts: &[Draft], problems: &mut Problems) {
+fn unreachable(workflow: &str, drafts: &[Draft], jumps: &[&Goto], problems: &mut Problems) {
     let mut reached = BTreeSet::new();
     let mut open: Vec<usize> = if drafts.is_empty() { Vec::new() } else { vec![0] };
+    open.extend(jumps.iter().filter_map(|goto| drafts.iter().position(|draft| draft.step.name == goto.to.value)));
     while let Some(at) = open.pop() {
         if reached.insert(at) {
             open.extend(leads(drafts, at));

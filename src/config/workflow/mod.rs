@@ -1,22 +1,30 @@
 //! `workflows`: multi-step work, compiled into what the machine runs.
 //!
-//! - `step`: one step with its call, data flow and jumps
+//! - `step`: one step with its data flow and jumps; `call`: what it calls; `kind`: what its type adds
 //! - `check`: names are unique, jumps lead somewhere, every step can be reached
+//! - `reads`: steps that cannot have run, values that were wiped
+//! - `resolve`: names become places
 
+mod call;
 mod check;
+mod kind;
+mod reads;
+mod resolve;
 mod step;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::Around;
-use super::handler::{read_filter, read_path, read_patterns, read_source};
+use super::handler::{read_filter, read_path, read_patterns, read_source, read_template};
 use super::problem::Place;
 use super::read::{Placed, Section};
+use super::server::read_retry;
 use crate::decide::filter::Filter;
 use crate::decide::pattern::Pattern;
+use crate::decide::template::Template;
 use crate::decide::workflow::Flow;
-use crate::decide::workflow::flow::Param;
+use crate::decide::workflow::flow::{Concurrency, OnLimit, Param, Retention};
 use crate::model::{LaneId, LaneSpec, Path, Target};
 
 pub(super) use check::check_references;
@@ -50,7 +58,7 @@ pub struct Workflow {
 impl Workflow {
     /// How many steps it has.
     pub fn steps(&self) -> usize {
-        self.flow.steps.len()
+        self.flow.main
     }
 
     /// The lanes of its start and its steps.
@@ -77,20 +85,38 @@ impl Workflow {
         let filter = read_filter(&mut s, "filter", around.compat);
         let idempotency_key = read_path(&mut s, "idempotency_key");
         let visits_max = s.number32("max_steps").unwrap_or(VISITS_MAX);
-        let drafts = s.items("steps", |at, inner| Some(step::Draft::read(name, at, inner, around)));
-        if drafts.is_empty() {
+        let retry = read_retry(&mut s, "retry", &around.delivery.retry);
+        let of = step::Of { workflow: name, around, retry: &retry, inside: None };
+        let main = s.items("steps", |at, inner| Some(step::Draft::read(at, inner, of)));
+        if main.is_empty() {
             s.error("missing_key", "steps", format!("workflow '{name}' has no steps"));
         }
+        let finally = s.items("finally", |at, inner| Some(step::Draft::read(at, inner, of)));
+        let catches = step::read_catches(&mut s, &format!("workflow '{name}'"));
+        let undoes = s.word("on_failure").is_some_and(|word| word == "compensate");
+        let output = read_template(&mut s, "output", true);
+        let concurrency = s.optional_section("concurrency").and_then(read_concurrency);
+        let retention = read_retention(s.section("retention"));
         let place = s.place();
-        check::check_steps(name, &drafts, s.problems());
+        check::check_steps(name, &main, &finally, &catches, s.problems());
+        let jumps: Vec<&step::Goto> = catches.iter().filter_map(|(_, goto)| goto.as_ref()).collect();
+        reads::check_reads(name, &main, &jumps, s.problems());
         s.finish();
-        let calls = drafts.iter().flat_map(step::Draft::calls).collect();
+        let calls = main.iter().chain(&finally).flat_map(step::Draft::calls).collect();
+        let resolved = resolve::resolve(main, finally, catches);
         let flow = Flow {
             name: name.to_owned(),
             hash: String::new(),
             timeout,
             params,
-            steps: step::resolve(drafts),
+            steps: resolved.steps,
+            main: resolved.main,
+            finally: resolved.finally,
+            undoes,
+            catch: resolved.catch,
+            output,
+            concurrency,
+            retention,
             visits_max,
             bare_errors: around.compat.qhook_catch_payload,
         };
@@ -105,6 +131,32 @@ impl Workflow {
         // Two workflows with the same text are two.
         self.flow.hash = hex::encode(Sha256::digest(format!("{}\n{}", self.name, self.definition)));
     }
+}
+
+fn read_concurrency(mut s: Section<'_>) -> Option<Concurrency> {
+    let limit = s.number32("limit").and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
+    let on_limit = match s.word("on_limit").as_deref() {
+        Some("skip") => OnLimit::Skip,
+        Some("cancel_running") => OnLimit::CancelRunning,
+        Some("replace_queued") => OnLimit::ReplaceQueued,
+        _ => OnLimit::Queue,
+    };
+    let key = match s.text("key").map(|text| Template::text(&text)) {
+        Some(Err(bad)) => {
+            s.error("bad_template", "key", format!("the concurrency key is no template: {}", bad.message));
+            None
+        }
+        Some(Ok(key)) => Some(key),
+        None => None,
+    };
+    s.finish();
+    Some(Concurrency { key, limit, on_limit })
+}
+
+fn read_retention(mut s: Section<'_>) -> Retention {
+    let retention = Retention { completed: s.duration("completed"), failed: s.duration("failed") };
+    s.finish();
+    retention
 }
 
 fn read_param(workflow: &str, mut s: Section<'_>) -> Option<Param> {

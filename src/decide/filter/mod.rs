@@ -16,6 +16,7 @@ use regex_lite::Regex;
 use serde_json::Value;
 
 use super::operand::{Operand, Scope};
+use crate::model::Path;
 
 /// The longest condition.
 pub const TEXT_BYTES_MAX: usize = 2048;
@@ -141,6 +142,11 @@ impl Filter {
         &self.text
     }
 
+    /// Every path it reads.
+    pub fn paths(&self) -> Vec<&Path> {
+        in_expr(&self.root)
+    }
+
     /// Whether the condition holds.
     pub fn holds(&self, scope: &Scope<'_>) -> bool {
         eval::holds(&self.root, scope)
@@ -149,5 +155,24 @@ impl Filter {
     /// The first clause that kept the condition from holding; `None` when it holds.
     pub fn refused_by(&self, scope: &Scope<'_>) -> Option<Refused> {
         eval::refused_by(&self.root, scope)
+    }
+}
+
+fn in_expr(expr: &Expr) -> Vec<&Path> {
+    match expr {
+        Expr::All(parts) | Expr::Any(parts) => parts.iter().flat_map(in_expr).collect(),
+        Expr::Not(_, inner) => in_expr(inner),
+        Expr::Clause(clause) => {
+            let right = match &clause.test {
+                Test::Equal(Right::Value(operand))
+                | Test::Unequal(Right::Value(operand))
+                | Test::Order(_, Right::Value(operand))
+                | Test::Contains(Right::Value(operand))
+                | Test::StartsWith(Right::Value(operand))
+                | Test::EndsWith(Right::Value(operand)) => operand.paths(),
+                _ => Vec::new(),
+            };
+            clause.left.paths().into_iter().chain(right).collect()
+        }
     }
 }

@@ -15,6 +15,7 @@ mod tests;
 use serde_json::Value;
 
 use super::operand::{Operand, Scope};
+use crate::model::Path;
 
 /// No rendered body is larger.
 pub const OUTPUT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -108,11 +109,61 @@ impl Template {
         self.is_json
     }
 
+    /// Renders plain text, for a place where JSON does not stand: what each placeholder yields passes through `fit`, with
+    /// whether it begins the text.
+    ///
+    /// # Errors
+    /// A function refused its arguments, a placeholder has no value, `fit` refuses it, or the text is too long.
+    pub fn render_plain(&self, scope: &Scope<'_>, fit: impl Fn(&str, bool) -> Result<String, String>) -> Result<String, String> {
+        render::plain(self, scope, &fit)
+    }
+
+    /// Every path it reads.
+    pub fn paths(&self) -> Vec<&Path> {
+        match &self.form {
+            Form::Text(segments) => in_segments(segments),
+            Form::Mapping(node) => in_node(node),
+        }
+    }
+
+    /// The text without its placeholders' values, each of them replaced by `filler`; `None` for a mapping.
+    pub fn with_filler(&self, filler: &str) -> Option<String> {
+        let Form::Text(segments) = &self.form else { return None };
+        let text = |segment: &Segment| match segment {
+            Segment::Literal(text) => text.clone(),
+            Segment::Slot(_) => filler.to_owned(),
+        };
+        Some(segments.iter().map(text).collect())
+    }
+
+    /// Whether nothing in it is a placeholder.
+    pub fn is_fixed(&self) -> bool {
+        matches!(&self.form, Form::Text(segments) if segments.iter().all(|s| matches!(s, Segment::Literal(_))))
+    }
+
     /// Renders the template.
     ///
     /// # Errors
     /// A function refused its arguments, or the result is larger than [`OUTPUT_BYTES_MAX`].
     pub fn render(&self, scope: &Scope<'_>) -> Result<Rendered, String> {
         render::render(self, scope)
+    }
+}
+
+fn in_segments(segments: &[Segment]) -> Vec<&Path> {
+    let slots = segments.iter().filter_map(|segment| match segment {
+        Segment::Slot(slot) => Some(slot),
+        Segment::Literal(_) => None,
+    });
+    slots.flat_map(|slot| slot.operand.paths()).collect()
+}
+
+fn in_node(node: &Node) -> Vec<&Path> {
+    match node {
+        Node::Constant(_) => Vec::new(),
+        Node::Typed(operand) => operand.paths(),
+        Node::Mixed(segments) => in_segments(segments),
+        Node::List(items) => items.iter().flat_map(in_node).collect(),
+        Node::Object(entries) => entries.iter().flat_map(|(_, node)| in_node(node)).collect(),
     }
 }

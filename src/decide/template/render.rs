@@ -16,6 +16,31 @@ pub(super) fn render(template: &Template, scope: &Scope<'_>) -> Result<Rendered,
     Ok(Rendered { body, missing })
 }
 
+pub(super) fn plain(
+    template: &Template,
+    scope: &Scope<'_>,
+    fit: &dyn Fn(&str, bool) -> Result<String, String>,
+) -> Result<String, String> {
+    let Form::Text(segments) = &template.form else { return Err("a text is wanted here, not a mapping".to_owned()) };
+    let mut out = String::new();
+    for segment in segments {
+        match segment {
+            Segment::Literal(text) => out.push_str(text),
+            Segment::Slot(slot) => {
+                let mut missing = Vec::new();
+                let value = resolve(&slot.operand, scope, &mut missing)?;
+                if let (Value::Null, path) = (&value, missing.first()) {
+                    let what = path.map_or("a placeholder", String::as_str);
+                    return Err(format!("`{what}` has no value"));
+                }
+                out.push_str(&fit(&text_of(&value), out.is_empty())?);
+            }
+        }
+        bounded(out.len())?;
+    }
+    Ok(out)
+}
+
 fn text(segments: &[Segment], scope: &Scope<'_>, missing: &mut Vec<String>) -> Result<String, String> {
     let mut out = String::new();
     for segment in segments {

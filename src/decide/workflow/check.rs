@@ -19,7 +19,9 @@ pub fn faults(run: &Run, open: &BTreeSet<JobId>) -> Vec<String> {
         }
         return faults;
     }
-    if state.visits.is_empty() {
+    // A run that is held, or waits for its turn, need not have one.
+    let may_wait = matches!(run.status, RunStatus::Paused | RunStatus::Queued);
+    if state.visits.is_empty() && !may_wait {
         say(format!("it is {} and none of its visits is open: nothing will ever move it", run.status));
     }
     for (seq, visit) in &state.visits {
@@ -37,7 +39,7 @@ pub fn faults(run: &Run, open: &BTreeSet<JobId>) -> Vec<String> {
                     say(format!("visit {seq} ({step}) counts {open} open places and has {waiting}"));
                 }
                 let inside = state.visits.values().filter(|v| v.within.is_some_and(|(of, _)| of == *seq)).count();
-                let entered = next.saturating_sub(results.len() - waiting);
+                let entered = results[..(*next).min(results.len())].iter().filter(|slot| **slot == Slot::Open).count();
                 if inside != entered {
                     say(format!("visit {seq} ({step}) should have {entered} visits inside and has {inside}"));
                 }
@@ -50,7 +52,7 @@ pub fn faults(run: &Run, open: &BTreeSet<JobId>) -> Vec<String> {
             say(format!("visit {seq} ({step}) is inside of visit {container}, which is over"));
         }
     }
-    if let Some(deadline) = state.deadline.filter(|job| !open.contains(job) && run.status == RunStatus::Running) {
+    if let Some(deadline) = state.deadline.filter(|job| !open.contains(job)) {
         say(format!("its deadline is job {deadline}, which is not open"));
     }
     faults

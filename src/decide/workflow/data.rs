@@ -1,56 +1,64 @@
 //! What a step makes of the payload: input, result path, output; what an error adds to it.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 
 use serde_json::{Map, Value, json};
 
 use super::catch::error;
 use super::flow::{Flow, ResultPath, Step};
+use crate::decide::filter::Filter;
 use crate::decide::operand::Scope;
 use crate::decide::template::Template;
-use crate::model::run::{Run, RunError, RunState};
-use crate::model::{Payload, Timestamp};
+use crate::model::path::Root;
+use crate::model::run::{Close, Phase, Run, RunError, RunState, Visit};
+use crate::model::{Path, Payload, Timestamp};
 
 /// What expressions of a visit see.
 pub struct View<'a> {
-    /// The payload, with what was kept of earlier results in place of what is missing.
-    payload: Option<Value>,
-    plain: &'a Payload,
-    context: Value,
+    run: &'a Run,
+    seq: u32,
+    step: &'a str,
+    payload: &'a Payload,
     now: Timestamp,
-    seed: u128,
+    extra: Vec<(&'static str, Value)>,
+    uses_kept: bool,
+    /// `$$`, made when something reads it.
+    context: OnceCell<Value>,
+    /// The payload with what was kept of earlier results in place of what is missing.
+    filled: OnceCell<Option<Value>>,
 }
 
 impl<'a> View<'a> {
-    /// The view of a visit's payload. `extra` is added to `$$`.
-    pub fn new(run: &'a Run, visit: u32, step: &str, payload: &'a Payload, now: Timestamp, extra: &[(&str, Value)]) -> Self {
-        let state = &run.state;
-        let mut context = json!({
-            "run": { "id": run.id.to_string(), "workflow": run.workflow, "version": run.definition,
-                     "started_at": run.created_at.rfc3339() },
-            "input": state.input.clone().into_value(),
-            "event": { "id": run.event.to_string() },
-            "step": { "name": step, "visit": visit },
-            "steps": steps(state),
-            "vars": state.vars,
-        });
-        if let Some(context) = context.as_object_mut() {
-            context.extend(extra.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+    /// The view of a visit over a payload, its own or one on its way through the step.
+    pub fn of(run: &'a Run, seq: u32, step: &'a str, payload: &'a Payload) -> Self {
+        let now = run.state.visits.get(&seq).map_or(run.created_at, |visit| visit.entered_at);
+        Self {
+            run,
+            seq,
+            step,
+            payload,
+            now,
+            extra: Vec::new(),
+            uses_kept: true,
+            context: OnceCell::new(),
+            filled: OnceCell::new(),
         }
-        let payload_with_kept = payload.json().map(|value| with_kept(value, &state.kept));
-        // The same for every visit of one operation.
-        let operation = state.visits.get(&visit).and_then(|v| v.operation).unwrap_or(visit);
-        Self { payload: payload_with_kept, plain: payload, context, now, seed: run.id.0.0.wrapping_add(u128::from(operation)) }
+    }
+
+    /// With more under `$$`.
+    pub fn with(mut self, key: &'static str, value: Value) -> Self {
+        self.extra.push((key, value));
+        self
     }
 
     /// The view of a response: what it lacks is missing.
     pub fn without_kept(self) -> Self {
-        Self { payload: self.plain.json().cloned(), ..self }
+        Self { uses_kept: false, ..self }
     }
 
-    /// The scope of conditions: the payload as it is.
-    pub fn plain(&self) -> Scope<'_> {
-        Scope { payload: self.plain.json(), context: &self.context, now: self.now, seed: self.seed, drawn: Cell::new(0) }
+    /// Whether a condition holds. Conditions see the payload as it is.
+    pub fn holds(&self, condition: &Filter) -> bool {
+        condition.holds(&self.scope(self.payload.json(), &condition.paths()))
     }
 
     /// Renders a template. A payload that is not JSON passes templates by, as in qhook.
@@ -58,14 +66,90 @@ impl<'a> View<'a> {
     /// # Errors
     /// The step's error.
     pub fn render(&self, template: &Template) -> Result<Option<Payload>, RunError> {
-        if self.payload.is_none() {
-            return Ok(None);
-        }
-        let scope =
-            Scope { payload: self.payload.as_ref(), context: &self.context, now: self.now, seed: self.seed, drawn: Cell::new(0) };
-        let rendered = template.render(&scope).map_err(|why| error("template", why))?;
+        let Some(payload) = self.filled() else { return Ok(None) };
+        let rendered = template.render(&self.scope(Some(payload), &template.paths())).map_err(|why| error("template", why))?;
         Ok(Some(Payload::of(rendered.body.as_bytes())))
     }
+
+    /// Renders the text of a URL or a header. Unlike elsewhere, what has no value is a failure.
+    ///
+    /// # Errors
+    /// A sentence for people.
+    pub fn render_plain(
+        &self,
+        template: &Template,
+        fit: impl Fn(&str, bool) -> Result<String, String>,
+    ) -> Result<String, String> {
+        template.render_plain(&self.scope(self.filled(), &template.paths()), fit)
+    }
+
+    fn scope<'s>(&'s self, payload: Option<&'s Value>, paths: &[&Path]) -> Scope<'s> {
+        let reads_context = paths.iter().any(|path| path.root() == Root::Context);
+        let context = if reads_context { self.context.get_or_init(|| self.context()) } else { &Value::Null };
+        // The same for every visit of one operation.
+        let operation = self.visit().and_then(|visit| visit.operation).unwrap_or(self.seq);
+        let seed = self.run.id.0.0.wrapping_add(u128::from(operation));
+        Scope { payload, context, now: self.now, seed, drawn: Cell::new(0) }
+    }
+
+    fn visit(&self) -> Option<&'a Visit> {
+        self.run.state.visits.get(&self.seq)
+    }
+
+    fn filled(&self) -> Option<&Value> {
+        let payload = self.payload.json()?;
+        if !self.uses_kept || self.run.state.kept.is_empty() {
+            return Some(payload);
+        }
+        self.filled.get_or_init(|| Some(with_kept(payload, &self.run.state.kept))).as_ref()
+    }
+
+    fn context(&self) -> Value {
+        let (run, state) = (self.run, &self.run.state);
+        let outcome = state.ending.as_ref().map(|ending| ending.how.status().word());
+        let mut event = json!({ "id": run.event.to_string() });
+        if let (Some(event), Some(about)) = (event.as_object_mut(), state.about.as_object()) {
+            event.extend(about.clone());
+        }
+        let mut context = json!({
+            "run": { "id": run.id.to_string(), "workflow": run.workflow, "version": run.definition,
+                     "started_at": run.created_at.rfc3339(), "redrives": state.redrives, "outcome": outcome },
+            "input": state.input.clone().into_value(),
+            "event": event,
+            "step": { "name": self.step, "visit": self.seq, "started_at": self.now.rfc3339() },
+            "steps": steps(state),
+            "vars": state.vars,
+        });
+        let mut set = |key: &str, value: Value| context.as_object_mut().and_then(|c| c.insert(key.to_owned(), value));
+        if let Some(Close::Failed(why)) = state.ending.as_ref().map(|ending| &ending.how) {
+            set("error", described(why));
+        }
+        if let Some(visit) = self.visit() {
+            if let Some(item) = item(state, visit) {
+                set("item", item);
+            }
+            if let Some(done) = state.armed.iter().find(|armed| Some(armed.visit) == visit.undoes) {
+                set("step", json!({ "name": self.step, "visit": self.seq, "input": done.input, "output": done.output }));
+                if let Some(place) = done.place {
+                    set("item", json!({ "index": place }));
+                }
+            }
+        }
+        for (key, value) in &self.extra {
+            set(key, value.clone());
+        }
+        context
+    }
+}
+
+/// The item that a visit inside a container works on.
+fn item(state: &RunState, visit: &Visit) -> Option<Value> {
+    let (container, place) = visit.within?;
+    let value = match &state.visits.get(&container)?.phase {
+        Phase::Inside { items, .. } => items.get(place).cloned(),
+        _ => None,
+    };
+    Some(json!({ "index": place, "value": value }))
 }
 
 fn steps(state: &RunState) -> Value {
@@ -78,7 +162,7 @@ fn with_kept(payload: &Value, kept: &Map<String, Value>) -> Value {
     let mut fields = match payload {
         Value::Object(fields) => fields.clone(),
         // An empty response has wiped everything.
-        Value::Null if !kept.is_empty() => Map::new(),
+        Value::Null => Map::new(),
         other => return other.clone(),
     };
     for (key, value) in kept {
@@ -121,16 +205,14 @@ fn set(at: &mut Value, keys: &[String], value: Value) {
 }
 
 /// The payload that a failed step hands on.
-pub fn with_error(flow: &Flow, payload: Payload, failure: &RunError, step: &Step, path: Option<&ResultPath>) -> Payload {
-    let bare = json!({ "error": failure.message, "failed_step": step.name, "job_id": failure.job });
+pub fn with_error(flow: &Flow, payload: Payload, failure: &RunError, path: Option<&ResultPath>) -> Payload {
     if let Some(path) = path {
-        return merge(payload, Payload::Json(full(failure, bare)), path);
+        return merge(payload, Payload::Json(described(failure)), path);
     }
     if flow.bare_errors {
-        return Payload::Json(bare);
+        return Payload::Json(json!({ "error": failure.message, "failed_step": failure.step, "job_id": failure.job }));
     }
-    let full = full(failure, bare);
-    match (payload, full) {
+    match (payload, described(failure)) {
         (Payload::Json(Value::Object(mut fields)), Value::Object(error)) => {
             fields.extend(error);
             Payload::Json(Value::Object(fields))
@@ -149,17 +231,20 @@ pub fn going_on(flow: &Flow, payload: Payload, failure: &RunError, step: &Step) 
     match &step.result_path {
         ResultPath::Discard => payload,
         ResultPath::Set(_) => merge(payload, Payload::Json(answer), &step.result_path),
-        ResultPath::Replace => with_error(flow, payload, failure, step, None),
+        ResultPath::Replace => with_error(flow, payload, failure, None),
     }
 }
 
-fn full(failure: &RunError, mut bare: Value) -> Value {
-    if let Some(fields) = bare.as_object_mut() {
-        fields.insert("error_type".to_owned(), json!(failure.class));
-        fields.insert("status".to_owned(), json!(failure.status));
-        fields.insert("attempts".to_owned(), json!(failure.attempts));
+/// A failure as payloads and expressions see it.
+pub fn described(failure: &RunError) -> Value {
+    let mut error = json!({
+        "error": failure.message, "failed_step": failure.step, "job_id": failure.job, "error_type": failure.class,
+        "status": failure.status, "attempts": failure.attempts,
+    });
+    if let Some(name) = &failure.app {
+        error["error_name"] = json!(name);
     }
-    bare
+    error
 }
 
 /// Whether the payload has the parameters.

@@ -1,5 +1,6 @@
 //! What can happen to a run.
 
+use super::gate::Turn;
 use crate::model::run::RunError;
 use crate::model::{JobId, Payload};
 
@@ -48,6 +49,19 @@ pub enum Fact {
         /// What it came to, or why it failed.
         result: Result<Payload, RunError>,
     },
-    /// A person calls the run off.
+    /// Who was asked for an answer is still at it.
+    Beat {
+        /// The visit.
+        visit: u32,
+    },
+    /// What the run found under its concurrency key.
+    Turn(Turn),
+    /// The run is called off: what its steps did is undone if the workflow says so, and its last steps run.
     Cancelled,
+    /// The run is ended at once.
+    Killed,
+    /// Nothing more is sent until the run is resumed.
+    Paused,
+    /// The run goes on.
+    Resumed,
 }

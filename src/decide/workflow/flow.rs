@@ -8,8 +8,9 @@ use super::catch::Catch;
 use super::steps::Kind;
 use crate::decide::filter::Filter;
 use crate::decide::retry::RetryPolicy;
+use crate::decide::settle::Log;
 use crate::decide::template::Template;
-use crate::model::Method;
+use crate::model::{Method, Path};
 
 /// A workflow, compiled.
 #[derive(Debug, Clone)]
@@ -22,12 +23,59 @@ pub struct Flow {
     pub timeout: Option<Duration>,
     /// Keys that the payload must have.
     pub params: Vec<Param>,
-    /// Its steps, in order; never empty.
+    /// Its steps, in order; behind them those of `finally`, and the calls that undo steps.
     pub steps: Vec<Step>,
+    /// How many of them are the workflow's own.
+    pub main: usize,
+    /// The index of the first step of `finally`.
+    pub finally: Option<usize>,
+    /// A run that fails undoes what its steps did.
+    pub undoes: bool,
+    /// Where failures go that no step catches.
+    pub catch: Vec<Catch>,
+    /// What a run comes to, instead of its last payload.
+    pub output: Option<Template>,
+    /// How many runs at once.
+    pub concurrency: Option<Concurrency>,
+    /// How long runs are kept, by how they ended.
+    pub retention: Retention,
     /// How many visits a run may have.
     pub visits_max: u32,
     /// Steps that fail hand the next one the bare error, as qhook does.
     pub bare_errors: bool,
+}
+
+/// How many runs of a workflow at once.
+#[derive(Debug, Clone)]
+pub struct Concurrency {
+    /// Those with the same key count together; without one, all do.
+    pub key: Option<Template>,
+    /// So many.
+    pub limit: usize,
+    /// What becomes of one too many.
+    pub on_limit: OnLimit,
+}
+
+/// What becomes of a run that is one too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnLimit {
+    /// It waits for its turn.
+    Queue,
+    /// It is called off.
+    Skip,
+    /// The oldest running one is called off.
+    CancelRunning,
+    /// It waits, and those that waited before it are called off.
+    ReplaceQueued,
+}
+
+/// How long runs are kept.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Retention {
+    /// Those that completed.
+    pub completed: Option<Duration>,
+    /// Those that failed or were called off.
+    pub failed: Option<Duration>,
 }
 
 /// A key that the payload must have.
@@ -58,6 +106,12 @@ pub struct Step {
     pub result_path: ResultPath,
     /// Applied to the payload after the merge.
     pub output: Option<Template>,
+    /// Variables of the run that it sets.
+    pub assign: Option<Template>,
+    /// The index of the call that undoes it.
+    pub undo: Option<usize>,
+    /// A failure that nobody catches pauses the run.
+    pub pauses: bool,
     /// Where failures go, in order.
     pub catch: Vec<Catch>,
     /// A failure that nobody catches is taken for an answer.
@@ -111,19 +165,94 @@ impl ResultPath {
 #[derive(Debug, Clone)]
 pub struct Call {
     /// Where to.
-    pub url: Url,
+    pub url: Address,
+    /// What is added to its query.
+    pub query: Vec<(String, Template)>,
     /// How.
     pub method: Method,
-    /// Headers. They may hold secrets: they are taken from here when the call is made, and never stored.
-    pub headers: Vec<(String, String)>,
+    /// Headers. Like everything here they may hold secrets: they are rendered when the call is made, and never stored.
+    pub headers: Vec<(String, Template)>,
     /// The body, where it is not the payload itself.
     pub body: Option<Template>,
     /// Total deadline.
     pub timeout: Duration,
-    /// Retry policy.
-    pub retry: RetryPolicy,
-    /// Which statuses are a success; empty is 200 to 299.
-    pub expect: Vec<(u16, u16)>,
+    /// Retry policies.
+    pub retry: Vec<RetryPolicy>,
+    /// What counts as a success.
+    pub expect: Expect,
+    /// Asked again until the answer is there.
+    pub poll: Option<Poll>,
+    /// Under which key receivers know it again.
+    pub key: CallKey,
+    /// What may have arrived is never sent again.
+    pub once: bool,
+    /// What is kept of it.
+    pub log: Log,
+    /// Places of responses that are not kept with attempts.
+    pub redact: Vec<Vec<String>>,
+    /// Where the receiver's own name of a failure stands in its response.
+    pub error_path: Path,
+    /// How its response is read.
+    pub reads: Reads,
+}
+
+/// How a response is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reads {
+    /// As JSON if it is JSON, as text otherwise.
+    #[default]
+    Auto,
+    /// As JSON; anything else is a failure.
+    Json,
+    /// As text.
+    Text,
+}
+
+/// Where a call goes.
+#[derive(Debug, Clone)]
+pub enum Address {
+    /// Always the same.
+    Fixed(Url),
+    /// Rendered when the call is made, and judged then.
+    Template {
+        /// What is rendered.
+        text: Template,
+        /// Its host comes from the payload, so it is judged as a stranger's.
+        is_foreign: bool,
+    },
+}
+
+/// What counts as a success.
+#[derive(Debug, Clone, Default)]
+pub struct Expect {
+    /// Statuses, as ranges; empty is 200 to 299.
+    pub status: Vec<(u16, u16)>,
+    /// A condition on the response.
+    pub when: Option<Filter>,
+}
+
+/// A call that is made again until the answer is there.
+#[derive(Debug, Clone)]
+pub struct Poll {
+    /// The condition on the response.
+    pub until: Filter,
+    /// The time between two calls.
+    pub every: Duration,
+    /// So many calls at most.
+    pub max: u32,
+}
+
+/// Under which key receivers know a call again.
+#[derive(Debug, Clone)]
+pub enum CallKey {
+    /// The same for all attempts of a visit.
+    Visit,
+    /// Another one for each attempt.
+    Attempt,
+    /// None is sent.
+    None,
+    /// This.
+    Template(Template),
 }
 
 impl Flow {
@@ -135,6 +264,13 @@ impl Flow {
             timeout: None,
             params: Vec::new(),
             steps: Vec::new(),
+            main: 0,
+            finally: None,
+            undoes: false,
+            catch: Vec::new(),
+            output: None,
+            concurrency: None,
+            retention: Retention::default(),
             visits_max: 0,
             bare_errors: false,
         }

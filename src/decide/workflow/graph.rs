@@ -1,48 +1,91 @@
 //! A definition as a graph: which step leads where, and why.
 
-use super::catch::ErrorName;
+use super::catch::{Catch, Way};
 use super::flow::{Flow, Next, Step};
 use super::steps::Kind;
+use crate::decide::errors::ErrorName;
 
 /// A way from a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edge {
-    /// The step's index.
-    pub from: usize,
-    /// The index of the one it leads to; `None` is the end.
-    pub to: Option<usize>,
+    /// Where it begins.
+    pub from: Place,
+    /// Where it leads.
+    pub to: Place,
     /// When it is taken; empty is always.
     pub when: String,
-    /// It is taken on a failure.
-    pub on_failure: bool,
+    /// What it is taken for.
+    pub what: Cause,
 }
 
-/// Every way from every step, in order.
+/// Where a way begins or leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A step, by its index.
+    Step(usize),
+    /// Any step of the workflow's own that has no other way.
+    AnyStep,
+    /// The end of the run.
+    End,
+}
+
+/// What a way is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// What comes next.
+    Next,
+    /// A failure.
+    Failure,
+    /// What a step did is undone.
+    Undo,
+}
+
+/// Every way from every step, in order; then those of the workflow as a whole.
 pub fn edges(flow: &Flow) -> Vec<Edge> {
-    flow.steps.iter().enumerate().flat_map(|(at, step)| of(at, step)).collect()
-}
-
-fn of(from: usize, step: &Step) -> Vec<Edge> {
-    let way = |to, when: String, on_failure| Edge { from, to, when, on_failure };
-    let mut edges = Vec::new();
-    match &step.kind {
-        Kind::Choice(choice) => {
-            edges.extend(choice.choices.iter().map(|(when, to)| way(Some(*to), when.text().to_owned(), false)));
-            edges.extend(choice.default.map(|to| way(Some(to), "otherwise".to_owned(), false)));
-        }
-        Kind::Fail(_) => {}
-        _ => edges.push(way(next(&step.next), String::new(), false)),
-    }
-    for catch in &step.catch {
-        let names: Vec<String> = catch.errors.iter().map(ErrorName::to_string).collect();
-        edges.push(way(Some(catch.goto), names.join(", "), true));
-    }
+    let mut edges: Vec<Edge> = flow.steps.iter().enumerate().flat_map(|(at, step)| of(flow, at, step)).collect();
+    edges.extend(flow.catch.iter().map(|catch| caught(flow, Place::AnyStep, catch)));
     edges
 }
 
-fn next(next: &Next) -> Option<usize> {
-    match next {
-        Next::Step(index) => Some(*index),
-        Next::End => None,
+/// Where the workflow's own steps lead when nothing comes after them.
+fn end(flow: &Flow, from: usize) -> Place {
+    match flow.finally {
+        Some(finally) if from < flow.main => Place::Step(finally),
+        _ => Place::End,
+    }
+}
+
+fn of(flow: &Flow, from: usize, step: &Step) -> Vec<Edge> {
+    let way = |to, when: String, what| Edge { from: Place::Step(from), to, when, what };
+    let mut edges = Vec::new();
+    match &step.kind {
+        Kind::Choice(choice) => {
+            let choices = choice.choices.iter().map(|(when, to)| (Place::Step(*to), when.text().to_owned()));
+            edges.extend(choices.map(|(to, when)| way(to, when, Cause::Next)));
+            edges.extend(choice.default.map(|to| way(Place::Step(to), "otherwise".to_owned(), Cause::Next)));
+        }
+        Kind::Fail(_) => {}
+        _ => {
+            let to = match &step.next {
+                Next::Step(index) => Place::Step(*index),
+                Next::End => end(flow, from),
+            };
+            edges.push(way(to, String::new(), Cause::Next));
+        }
+    }
+    edges.extend(step.catch.iter().map(|catch| caught(flow, Place::Step(from), catch)));
+    let undos = step.undo.into_iter().chain(step.kind.inner().iter().filter_map(|inner| inner.undo));
+    edges.extend(undos.map(|undo| way(Place::Step(undo), "undone".to_owned(), Cause::Undo)));
+    edges
+}
+
+fn caught(flow: &Flow, from: Place, catch: &Catch) -> Edge {
+    let names: Vec<String> = catch.errors.iter().map(ErrorName::to_string).collect();
+    match catch.way {
+        Way::Step(to) => Edge { from, to: Place::Step(to), when: names.join(", "), what: Cause::Failure },
+        Way::Undo => {
+            let when = format!("{}: undo what was done", names.join(", "));
+            Edge { from, to: end(flow, 0), when, what: Cause::Undo }
+        }
     }
 }

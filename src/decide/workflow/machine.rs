@@ -1,13 +1,14 @@
 //! Start and advance: a run and a fact into the change that it makes.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use ulid::Ulid;
 
 use super::catch::error;
-use super::data::check_params;
-use super::walk::{Ended, Walk};
+use super::data::{View, check_params};
+use super::gate::Turn;
+use super::walk::Walk;
 use super::{Fact, Flow};
-use crate::model::run::{Change, Note, Phase, RunState};
+use crate::model::run::{Change, Close, Note, Phase, RunError, RunState};
 use crate::model::{EventId, Payload, Run, RunId, RunStatus, Timestamp};
 
 /// Where ids and tokens come from. Passed in, so that a seed replays a run.
@@ -16,6 +17,8 @@ pub trait Draw {
     fn id(&self) -> Ulid;
     /// 256 random bits as 52 characters of base32.
     fn token(&self) -> String;
+    /// A random number in `0.0..1.0`.
+    fn chance(&self) -> f64;
 }
 
 /// What the machine is given besides run and fact.
@@ -35,6 +38,8 @@ pub struct Birth {
     pub id: RunId,
     /// The event it belongs to.
     pub event: EventId,
+    /// What expressions see of that.
+    pub about: Value,
     /// What it starts with.
     pub input: Payload,
     /// Who waits for it.
@@ -43,10 +48,10 @@ pub struct Birth {
     pub depth: u32,
 }
 
-/// Starts a run. A payload without the parameters makes a run that has failed.
-pub fn start(birth: Birth, here: &Here<'_>) -> Change {
-    let Birth { id, event, input, parent, depth } = birth;
-    let run = Run {
+/// A run before anything happened to it.
+pub(super) fn unborn(birth: Birth, here: &Here<'_>) -> Run {
+    let Birth { id, event, about, input, parent, depth } = birth;
+    Run {
         id,
         workflow: here.flow.name.clone(),
         definition: here.flow.hash.clone(),
@@ -58,7 +63,8 @@ pub fn start(birth: Birth, here: &Here<'_>) -> Change {
         created_at: here.now,
         finished_at: None,
         state: RunState {
-            input: input.clone(),
+            input,
+            about,
             visits: Default::default(),
             visited: 0,
             visited_before: 0,
@@ -72,19 +78,101 @@ pub fn start(birth: Birth, here: &Here<'_>) -> Change {
             depth,
             stopped: None,
             redrives: 0,
+            armed: Vec::new(),
+            ending: None,
+            compensated: false,
+            caught: false,
+            paused_from: None,
+            gate: None,
+            turn: None,
         },
-    };
-    let mut walk = Walk::new(run, here);
+    }
+}
+
+/// Starts a run. A payload without the parameters makes a run that has failed.
+pub fn start(birth: Birth, here: &Here<'_>) -> Change {
+    let input = birth.input.clone();
+    let mut walk = Walk::new(unborn(birth, here), here);
     walk.change.is_new = true;
     if let Err(why) = check_params(here.flow, &input) {
         walk.note("RunRejected", None, json!({ "error": why }));
-        walk.end(Ended::Failed(error("params", why)));
+        walk.end(Close::Failed(error("params", why)), input);
         return walk.change;
     }
     walk.note("RunStarted", None, json!({ "definition": here.flow.hash }));
-    walk.set_deadline();
-    walk.enter(vec![0], None, input);
+    match gate_of(&walk) {
+        Ok(Some(gate)) => walk.ask_for_turn(gate),
+        Ok(None) => walk.begin_run(),
+        Err(why) => walk.end(Close::Failed(why), input),
+    }
     walk.go();
+    walk.change
+}
+
+/// A run that begins at a step of its own list, whatever would come before it: for trying a step out.
+pub fn at_step(birth: Birth, at: usize, here: &Here<'_>) -> Change {
+    let input = birth.input.clone();
+    let mut walk = Walk::new(unborn(birth, here), here);
+    walk.change.is_new = true;
+    walk.enter(vec![at], None, input);
+    walk.go();
+    walk.change
+}
+
+/// The concurrency key that a run counts under: the workflow's name, and what its template comes to.
+fn gate_of(walk: &Walk<'_>) -> Result<Option<String>, RunError> {
+    let (flow, run) = (walk.flow(), &walk.change.run);
+    let Some(concurrency) = &flow.concurrency else { return Ok(None) };
+    let Some(key) = &concurrency.key else { return Ok(Some(flow.name.clone())) };
+    let view = View::of(run, 0, "concurrency", &run.state.input);
+    let key = view.render_plain(key, |text, _| Ok(text.to_owned())).map_err(|why| error("template", why))?;
+    Ok(Some(format!("{}/{key}", flow.name)))
+}
+
+impl Walk<'_> {
+    /// What the run found at its gate.
+    fn have_turn(&mut self, turn: &Turn) {
+        if let Some(job) = self.change.run.state.turn.take() {
+            self.moot(&[job]);
+        }
+        match turn {
+            Turn::Waits { .. } => {}
+            Turn::Refused => {
+                self.note("Refused", None, json!({ "reason": "too many runs at once" }));
+                let payload = self.last_payload();
+                self.end(Close::Cancelled, payload);
+            }
+            Turn::Admitted { .. } => {
+                self.change.run.status = RunStatus::Running;
+                self.note("Admitted", None, json!({}));
+                self.begin_run();
+            }
+        }
+        if let Turn::Admitted { instead_of } | Turn::Waits { instead_of } = turn {
+            instead_of.iter().for_each(|run| self.word_to(*run, 0, &self.flow().name.clone()));
+        }
+    }
+
+    /// Enters the first step, or the one where the run stopped before it was redriven.
+    pub(super) fn begin_run(&mut self) {
+        self.set_deadline();
+        let state = &mut self.change.run.state;
+        match state.stopped.take() {
+            Some(stopped) => self.take_up(stopped),
+            None => {
+                let input = state.input.clone();
+                self.enter(vec![0], None, input);
+            }
+        }
+    }
+}
+
+/// A run that has ended gives its place under its concurrency key to the next.
+pub(super) fn hand_on(run: &Run, next: Option<RunId>, here: &Here<'_>) -> Change {
+    let mut walk = Walk::new(run.clone(), here);
+    if let Some(next) = next {
+        walk.word_to(next, 0, &here.flow.name);
+    }
     walk.change
 }
 
@@ -96,8 +184,32 @@ pub fn advance(run: &Run, fact: &Fact, here: &Here<'_>) -> Option<Change> {
     let mut walk = Walk::new(run.clone(), here);
     match fact {
         Fact::Cancelled => {
-            walk.note("RunCancelled", None, json!({}));
-            walk.end(Ended::Cancelled);
+            if run.state.ending.is_some() {
+                return None;
+            }
+            walk.note("CancelRequested", None, json!({}));
+            let payload = walk.last_payload();
+            walk.end(Close::Cancelled, payload);
+        }
+        Fact::Killed => walk.kill(),
+        Fact::Paused => {
+            if run.status == RunStatus::Paused {
+                return None;
+            }
+            walk.note("Paused", None, json!({}));
+            walk.hold();
+        }
+        Fact::Resumed => {
+            if run.status != RunStatus::Paused {
+                return None;
+            }
+            walk.resume();
+        }
+        Fact::Turn(turn) => {
+            if run.status != RunStatus::Queued {
+                return None;
+            }
+            walk.have_turn(turn);
         }
         Fact::Elapsed { visit: 0, job } => {
             if run.state.deadline != Some(*job) {
@@ -105,7 +217,8 @@ pub fn advance(run: &Run, fact: &Fact, here: &Here<'_>) -> Option<Change> {
             }
             walk.done_with(*job);
             let message = format!("the run took longer than {} s", here.flow.timeout.unwrap_or_default().as_secs());
-            walk.end(Ended::Failed(error("workflow_timeout", message)));
+            let payload = walk.last_payload();
+            walk.end(Close::Failed(error("workflow_timeout", message)), payload);
         }
         Fact::Answered { visit, job, .. } | Fact::Failed { visit, job, .. } | Fact::Elapsed { visit, job } => {
             if !run.state.visits.get(visit).is_some_and(|v| v.jobs.contains(job)) {
@@ -116,7 +229,14 @@ pub fn advance(run: &Run, fact: &Fact, here: &Here<'_>) -> Option<Change> {
         }
         Fact::CalledBack { visit, .. } => {
             let phase = run.state.visits.get(visit).map(|v| &v.phase);
-            if !matches!(phase, Some(Phase::Answer | Phase::Token { .. } | Phase::Call { token: Some(_), .. })) {
+            if !matches!(phase, Some(Phase::Answer { .. } | Phase::Token { .. } | Phase::Call { token: Some(_), .. })) {
+                return None;
+            }
+            walk.tell(*visit, fact);
+        }
+        Fact::Beat { visit } => {
+            let phase = run.state.visits.get(visit).map(|v| &v.phase);
+            if !matches!(phase, Some(Phase::Answer { beat: Some(_) } | Phase::Token { beat: Some(_), .. })) {
                 return None;
             }
             walk.tell(*visit, fact);
@@ -130,32 +250,6 @@ pub fn advance(run: &Run, fact: &Fact, here: &Here<'_>) -> Option<Change> {
     }
     walk.go();
     Some(walk.change)
-}
-
-/// Takes up a run that failed or was called off, from the step where it stopped, with a fresh budget and deadline.
-///
-/// # Errors
-/// A sentence: there is nothing to take up.
-pub fn redrive(run: &Run, here: &Here<'_>) -> Result<Change, String> {
-    if !matches!(run.status, RunStatus::Failed | RunStatus::Cancelled) {
-        return Err(format!("only a run that failed or was cancelled can be redriven; this one is {}", run.status));
-    }
-    let Some(stopped) = run.state.stopped.clone() else {
-        return Err("the run failed before it entered a step; send its event again".to_owned());
-    };
-    let mut walk = Walk::new(run.clone(), here);
-    let run = &mut walk.change.run;
-    (run.status, run.error, run.finished_at) = (RunStatus::Running, None, None);
-    run.state.stopped = None;
-    run.state.redrives += 1;
-    (run.state.visited_before, run.state.allowance) = (run.state.visited, 0);
-    let redrives = run.state.redrives;
-    walk.note("Redriven", None, json!({ "redrives": redrives }));
-    walk.set_deadline();
-    walk.repeats = Some((stopped.operation, stopped.entered_at));
-    walk.enter(stopped.at, None, stopped.payload);
-    walk.go();
-    Ok(walk.change)
 }
 
 /// A line of history.

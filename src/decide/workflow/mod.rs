@@ -2,19 +2,24 @@
 //! come in; nothing is sent here, and a repeated fact changes nothing.
 //!
 //! - [`flow`]: a definition, compiled; [`fact`]: what can happen to a run
-//! - [`machine`]: start and advance; [`walk`]: from step to step
+//! - [`machine`]: start and advance; [`walk`]: from step to step; [`ending`]: pauses, rollback, the last steps; [`asks`]: the jobs
+//!   that a change wants; [`redrive`]: taking a run up again; [`gate`]: how many runs at once
 //! - [`steps`]: one file per step type: what it asks for when it is entered, and what it makes of a fact
 //! - [`check`]: what must hold of every run
 //! - [`graph`]: which step leads where
 //! - [`data`]: input, result path, output; [`catch`]: failures and where they go
 
+pub mod asks;
 pub mod catch;
 pub mod check;
 pub mod data;
+pub mod ending;
 pub mod fact;
 pub mod flow;
+pub mod gate;
 pub mod graph;
 pub mod machine;
+pub mod redrive;
 pub mod steps;
 pub mod walk;
 

@@ -4,40 +4,17 @@ use std::collections::VecDeque;
 
 use serde_json::{Value, json};
 
-use super::catch::error;
+use super::Fact;
+use super::catch::{Catch, Way, error};
 use super::data::{View, going_on, merge, with_error};
 use super::flow::{Flow, Next, ResultPath, Step};
 use super::machine::{Here, note};
 use super::steps::{Entered, Heard};
-use super::{Fact, catch::Catch};
-use crate::model::job::Visiting;
-use crate::model::run::{Change, DEPTH_MAX, Done, Due, Phase, RunError, RunJob, Stopped, Visit};
-use crate::model::{JobId, Payload, Run, RunStatus, Target, Timestamp};
+use crate::model::run::{Armed, Change, Close, DEPTH_MAX, Done, Phase, RunError, Slot, Stopped, Visit};
+use crate::model::{Payload, Run, Timestamp};
 
 /// The name of a container's visit and a place in its result.
 pub type Within = Option<(u32, usize)>;
-
-/// Where a visit stood, for a redrive. A container starts over as a whole, as a new operation.
-fn stopped(seq: u32, visit: &Visit) -> Stopped {
-    let payload = visit.before.clone().unwrap_or_else(|| visit.payload.clone());
-    let repeats = !matches!(visit.phase, Phase::Inside { .. });
-    Stopped {
-        at: visit.at.clone(),
-        payload,
-        operation: repeats.then(|| visit.operation.unwrap_or(seq)),
-        entered_at: repeats.then_some(visit.entered_at),
-    }
-}
-
-/// How a run ends.
-pub enum Ended {
-    /// At its end, with this payload.
-    Completed(Payload),
-    /// At a failure.
-    Failed(RunError),
-    /// Called off.
-    Cancelled,
-}
 
 /// A run being changed.
 pub struct Walk<'a> {
@@ -46,8 +23,12 @@ pub struct Walk<'a> {
     pub(super) here: &'a Here<'a>,
     /// What the next step that is entered repeats: the number of its operation, and its instant.
     pub(super) repeats: Option<(Option<u32>, Option<Timestamp>)>,
+    /// The visit that the next step that is entered undoes.
+    pub(super) undoes: Option<u32>,
+    /// What the next container that is entered has done before.
+    pub(super) places: Option<Vec<Slot>>,
     /// Steps that are to be entered.
-    ahead: VecDeque<(Vec<usize>, Within, Payload)>,
+    pub(super) ahead: VecDeque<(Vec<usize>, Within, Payload)>,
 }
 
 impl<'a> Walk<'a> {
@@ -55,15 +36,20 @@ impl<'a> Walk<'a> {
         let change = Change {
             run,
             is_new: false,
+            ends: false,
             jobs: Vec::new(),
             moot: Vec::new(),
+            hold: Vec::new(),
+            free: Vec::new(),
+            gate: None,
+            keep: None,
             notes: Vec::new(),
             tokens: Vec::new(),
             spent: None,
             starts: Vec::new(),
             children: Vec::new(),
         };
-        Self { change, here, repeats: None, ahead: VecDeque::new() }
+        Self { change, here, repeats: None, undoes: None, places: None, ahead: VecDeque::new() }
     }
 
     pub(super) fn flow(&self) -> &'a Flow {
@@ -97,15 +83,19 @@ impl<'a> Walk<'a> {
     fn step_into(&mut self, at: Vec<usize>, within: Within, payload: Payload) {
         let flow = self.flow();
         let Some(step) = flow.step(&at) else {
-            return self.end(Ended::Failed(error("unknown_step", format!("the definition has no step at {at:?}"))));
+            let why = error("unknown_step", format!("the definition has no step at {at:?}"));
+            return self.end(Close::Failed(why), payload);
         };
         let state = &mut self.change.run.state;
-        if state.visited - state.visited_before >= flow.visits_max.saturating_add(state.allowance) {
+        let limit = flow.visits_max.saturating_add(state.allowance);
+        // What ends a run is bounded by its definition: each of these steps leads forward or is entered once.
+        if state.ending.is_none() && state.visited - state.visited_before >= limit {
             let message = format!("the run would enter more than {} steps", flow.visits_max);
             if within.is_none() {
-                state.stopped = Some(Stopped { at, payload, operation: None, entered_at: None });
+                state.stopped = Some(Stopped { at, payload: payload.clone(), operation: None, entered_at: None, places: None });
             }
-            return self.end(Ended::Failed(RunError { step: Some(step.name.clone()), ..error("step_limit", message) }));
+            let why = RunError { step: Some(step.name.clone()), ..error("step_limit", message) };
+            return self.end(Close::Failed(why), payload);
         }
         state.visited += 1;
         let seq = state.visited;
@@ -119,6 +109,7 @@ impl<'a> Walk<'a> {
             payload,
             before: None,
             operation,
+            undoes: self.undoes.take(),
             phase: Phase::Time,
             jobs: Vec::new(),
             entered_at: entered_at.unwrap_or(self.here.now),
@@ -135,7 +126,7 @@ impl<'a> Walk<'a> {
             Ok(Entered::Goto(next)) => self.pass(seq, step, &next),
             Ok(Entered::Skipped) => {
                 self.note("StepSkipped", Some(seq), json!({}));
-                self.record_done(seq, step, "skipped", None);
+                self.record_done(seq, step, "skipped", None, None);
                 self.go_on(seq, &step.next);
             }
             Err(why) => self.fail(seq, step, why),
@@ -144,7 +135,7 @@ impl<'a> Walk<'a> {
 
     fn begin(&mut self, seq: u32, step: &'a Step) -> Result<Entered, RunError> {
         let Some(view) = self.view(seq, step) else { return Ok(Entered::Skipped) };
-        if step.when.as_ref().is_some_and(|when| !when.holds(&view.plain())) {
+        if step.when.as_ref().is_some_and(|when| !view.holds(when)) {
             return Ok(Entered::Skipped);
         }
         if let Some(input) = &step.input
@@ -157,20 +148,9 @@ impl<'a> Walk<'a> {
     }
 
     /// What expressions of an open visit see.
-    pub(super) fn view(&self, seq: u32, step: &Step) -> Option<View<'_>> {
+    pub(super) fn view<'s>(&'s self, seq: u32, step: &'s Step) -> Option<View<'s>> {
         let visit = self.change.run.state.visits.get(&seq)?;
-        Some(View::new(&self.change.run, seq, &step.name, &visit.payload, visit.entered_at, &self.extra(visit)))
-    }
-
-    /// What `$$` holds for a visit beyond the run.
-    fn extra(&self, visit: &Visit) -> Vec<(&'static str, Value)> {
-        let Some((container, place)) = visit.within else { return Vec::new() };
-        let items = self.change.run.state.visits.get(&container).map(|c| &c.phase);
-        let value = match items {
-            Some(Phase::Inside { items, .. }) => items.get(place).cloned(),
-            _ => None,
-        };
-        vec![("item", json!({ "index": place, "value": value }))]
+        Some(View::of(&self.change.run, seq, &step.name, &visit.payload))
     }
 
     pub(super) fn visit(&mut self, seq: u32) -> Option<&mut Visit> {
@@ -192,16 +172,18 @@ impl<'a> Walk<'a> {
 
     /// A step is done and leaves the payload as it is.
     fn pass(&mut self, seq: u32, step: &'a Step, next: &Next) {
-        self.record_done(seq, step, "completed", None);
+        self.record_done(seq, step, "completed", None, None);
         self.note("StepCompleted", Some(seq), json!({}));
         self.go_on(seq, next);
     }
 
     /// A step is done: its result goes into the payload, and the next one is entered.
     pub(super) fn leave(&mut self, seq: u32, step: &'a Step, result: Payload, status: Option<u16>) {
-        match self.absorb(seq, step, result) {
-            Ok(()) => {
-                self.record_done(seq, step, "completed", status);
+        let Some(input) = self.visit(seq).map(|visit| visit.payload.clone()) else { return };
+        match self.absorb(seq, step, result, status) {
+            Ok(result) => {
+                self.arm(seq, step, input, &result);
+                self.record_done(seq, step, "completed", Some(result), status);
                 self.note("StepCompleted", Some(seq), json!({ "status": status }));
                 self.go_on(seq, &step.next);
             }
@@ -209,48 +191,83 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn absorb(&mut self, seq: u32, step: &Step, result: Payload) -> Result<(), RunError> {
-        let Some(visit) = self.change.run.state.visits.get(&seq) else { return Ok(()) };
-        let (at, extra) = (visit.entered_at, self.extra(visit));
+    /// Takes a result into the payload; what the step answered, as selected.
+    fn absorb(&mut self, seq: u32, step: &Step, result: Payload, status: Option<u16>) -> Result<Payload, RunError> {
+        let Some(visit) = self.change.run.state.visits.get(&seq) else { return Ok(result) };
+        let needs_response = step.result.is_some() || step.output.is_some() || step.assign.is_some();
+        let response =
+            if needs_response { json!({ "status": status, "body": result.clone().into_value() }) } else { Value::Null };
+        let view = |payload| View::of(&self.change.run, seq, &step.name, payload).with("response", response.clone());
         let selected = match &step.result {
-            Some(template) => {
-                let view = View::new(&self.change.run, seq, &step.name, &result, at, &extra).without_kept();
-                view.render(template)?.unwrap_or(result)
-            }
+            Some(template) => view(&result).without_kept().render(template)?.unwrap_or(result),
             None => result,
         };
-        let payload = merge(visit.payload.clone(), selected, &step.result_path);
-        if let (ResultPath::Set(keys), Some(root)) = (&step.result_path, payload.json())
-            && let Some(value) = keys.first().and_then(|key| root.get(key))
-            && visit.within.is_none()
-        {
-            let (key, value) = (keys[0].clone(), value.clone());
+        let payload = merge(visit.payload.clone(), selected.clone(), &step.result_path);
+        let kept = match (&step.result_path, payload.json()) {
+            (ResultPath::Set(keys), Some(root)) if visit.within.is_none() => {
+                keys.first().and_then(|key| Some((key.clone(), root.get(key)?.clone())))
+            }
+            _ => None,
+        };
+        if let Some((key, value)) = kept {
             self.change.run.state.kept.insert(key, value);
         }
         let payload = match &step.output {
             Some(template) => {
-                View::new(&self.change.run, seq, &step.name, &payload, at, &extra).render(template)?.unwrap_or(payload)
+                let view = View::of(&self.change.run, seq, &step.name, &payload).with("response", response.clone());
+                let rendered = view.render(template)?;
+                rendered.unwrap_or(payload)
             }
             None => payload,
         };
         if payload.is_too_deep() {
             return Err(error("template", format!("the payload would be nested deeper than {DEPTH_MAX} levels")));
         }
+        let assigned = match &step.assign {
+            Some(template) => {
+                let view = View::of(&self.change.run, seq, &step.name, &payload).with("response", response.clone());
+                view.render(template)?.map(Payload::into_value)
+            }
+            None => None,
+        };
+        if let Some(Value::Object(fields)) = assigned {
+            self.change.run.state.vars.extend(fields);
+        }
         if let Some(visit) = self.visit(seq) {
             visit.payload = payload;
         }
-        Ok(())
+        Ok(selected)
     }
 
-    fn record_done(&mut self, seq: u32, step: &Step, status: &str, response_status: Option<u16>) {
+    /// Remembers a step that can be undone.
+    fn arm(&mut self, seq: u32, step: &Step, input: Payload, result: &Payload) {
+        if step.undo.is_none() || self.change.run.state.ending.is_some() {
+            return;
+        }
+        let Some(visit) = self.change.run.state.visits.get(&seq) else { return };
+        let armed = Armed {
+            at: visit.at.clone(),
+            visit: visit.operation.unwrap_or(seq),
+            input: input.into_value(),
+            output: result.clone().into_value(),
+            payload: visit.payload.clone(),
+            place: visit.within.map(|(_, place)| place),
+        };
+        self.change.run.state.armed.push(armed);
+    }
+
+    fn record_done(&mut self, seq: u32, step: &Step, status: &str, result: Option<Payload>, response_status: Option<u16>) {
         let state = &mut self.change.run.state;
         let Some(visit) = state.visits.get(&seq) else { return };
-        if visit.within.is_some() {
+        if visit.within.is_some() || visit.undoes.is_some() {
             return;
         }
         let visits = state.steps.get(&step.name).map_or(0, |done| done.visits) + 1;
-        let output = visit.payload.clone().into_value();
-        state.steps.insert(step.name.clone(), Done { status: status.to_owned(), output, response_status, visits });
+        let after = visit.payload.clone();
+        let output = result.unwrap_or_else(|| after.clone());
+        let after = (after != output).then_some(after);
+        let done = Done { status: status.to_owned(), output: output.into_value(), after, response_status, visits, seq };
+        state.steps.insert(step.name.clone(), done);
     }
 
     /// Closes a visit and enters what comes next.
@@ -264,15 +281,32 @@ impl<'a> Walk<'a> {
                 }
                 self.enter(at, visit.within, visit.payload);
             }
-            Next::End => self.ends(visit.within, visit.payload),
+            Next::End => self.ends(visit),
         }
     }
 
     /// A sequence of steps has come to its end.
-    fn ends(&mut self, within: Within, payload: Payload) {
-        match within {
-            None => self.end(Ended::Completed(payload)),
-            Some((container, place)) => self.came_of(container, place, Ok(payload)),
+    fn ends(&mut self, visit: Visit) {
+        match visit.within {
+            Some((container, place)) => self.came_of(container, place, Ok(visit.payload)),
+            None if visit.undoes.is_some() => self.undone(),
+            None if self.change.run.state.ending.is_some() => self.close_run(),
+            None => self.complete(visit.payload),
+        }
+    }
+
+    /// The run has come to the end of its steps.
+    fn complete(&mut self, payload: Payload) {
+        let rendered = match &self.flow().output {
+            Some(template) => View::of(&self.change.run, 0, "output", &payload).render(template),
+            None => Ok(None),
+        };
+        match rendered {
+            Ok(output) => {
+                let output = output.unwrap_or_else(|| payload.clone());
+                self.end(Close::Completed(output), payload);
+            }
+            Err(why) => self.end(Close::Failed(why), payload),
         }
     }
 
@@ -294,189 +328,69 @@ impl<'a> Walk<'a> {
 
     /// A step has failed: caught, passed over, or the end of its sequence.
     pub(super) fn fail(&mut self, seq: u32, step: &'a Step, why: RunError) {
-        let flow = self.flow();
-        let why = RunError { step: why.step.or_else(|| Some(step.name.clone())), ..why };
+        let Some(visit) = self.change.run.state.visits.get(&seq) else { return };
+        let (payload, within, undoes) = (visit.payload.clone(), visit.within, visit.undoes);
+        let why = RunError { step: Some(step.name.clone()), ..why };
         self.note("StepFailed", Some(seq), json!({ "error": why.message, "class": why.class, "attempts": why.attempts }));
-        self.record_done(seq, step, "failed", why.status);
-        let caught: Option<&Catch> = step.catch.iter().find(|c| c.takes(&why));
-        if let Some(catch) = caught {
-            let Some(payload) = self.visit(seq).map(|v| v.payload.clone()) else { return };
-            let payload = with_error(flow, payload, &why, step, catch.result_path.as_ref());
-            if let Some(visit) = self.visit(seq) {
-                visit.payload = payload;
+        if undoes.is_some() {
+            return self.not_undone(seq, why);
+        }
+        self.record_done(seq, step, "failed", None, why.status);
+        match self.catch_of(step, within, &why).map(|catch| (catch.way, catch.result_path.as_ref())) {
+            Some((Way::Step(goto), path)) => {
+                let payload = with_error(self.flow(), payload, &why, path);
+                self.set_payload(seq, payload);
+                self.note("Caught", Some(seq), json!({ "class": why.class }));
+                return self.go_on(seq, &Next::Step(goto));
             }
-            self.note("Caught", Some(seq), json!({ "class": why.class }));
-            return self.go_on(seq, &Next::Step(catch.goto));
+            Some((Way::Undo, _)) => {
+                self.note("Caught", Some(seq), json!({ "class": why.class, "compensate": true }));
+                self.stop_at(seq);
+                return self.end_undoing(Close::Failed(why), payload);
+            }
+            None => {}
         }
         if step.goes_on && why.class != "step_limit" {
-            let Some(payload) = self.visit(seq).map(|v| v.payload.clone()) else { return };
-            let payload = going_on(flow, payload, &why, step);
-            if let Some(visit) = self.visit(seq) {
-                visit.payload = payload;
-            }
+            let payload = going_on(self.flow(), payload, &why, step);
+            self.set_payload(seq, payload);
             self.note("Continued", Some(seq), json!({ "class": why.class }));
             return self.go_on(seq, &step.next);
         }
-        let Some(visit) = self.close(seq) else { return };
-        match visit.within {
+        // The last steps cannot change how the run ends: one that fails does not keep the next from running.
+        if within.is_none() && self.change.run.state.ending.is_some() {
+            return self.go_on(seq, &step.next);
+        }
+        match within {
+            None if step.pauses => self.pause_at(seq, why),
             None => {
-                self.change.run.state.stopped = Some(stopped(seq, &visit));
-                self.end(Ended::Failed(why));
+                self.stop_at(seq);
+                self.end(Close::Failed(why), payload);
             }
-            Some((container, place)) => self.came_of(container, place, Err(why)),
-        }
-    }
-
-    /// A job of the fact that is told: it is over, and not moot.
-    pub(super) fn done_with(&mut self, job: JobId) {
-        for visit in self.change.run.state.visits.values_mut() {
-            visit.jobs.retain(|open| *open != job);
-        }
-        if self.change.run.state.deadline == Some(job) {
-            self.change.run.state.deadline = None;
-        }
-    }
-
-    /// Closes a visit: its jobs are moot.
-    pub(super) fn close(&mut self, seq: u32) -> Option<Visit> {
-        let visit = self.change.run.state.visits.remove(&seq)?;
-        self.moot(&visit.jobs);
-        Some(visit)
-    }
-
-    /// Jobs that need not run any more. Those that are not stored yet are not stored at all.
-    pub(super) fn moot(&mut self, jobs: &[JobId]) {
-        for job in jobs {
-            let before = self.change.jobs.len();
-            self.change.jobs.retain(|new| new.id != *job);
-            if self.change.jobs.len() == before {
-                self.change.moot.push(*job);
+            Some((container, place)) => {
+                self.close(seq);
+                self.came_of(container, place, Err(why));
             }
         }
     }
 
-    /// Closes everything inside a container.
-    pub(super) fn close_inside(&mut self, container: u32) {
-        let inside: Vec<u32> = self
-            .change
-            .run
-            .state
-            .visits
-            .iter()
-            .filter(|(_, visit)| visit.within.is_some_and(|(of, _)| of == container))
-            .map(|(seq, _)| *seq)
-            .collect();
-        for seq in inside {
-            self.close_inside(seq);
-            self.abandon(seq);
+    /// Who takes a failure: the step, or the workflow for the steps of its own list. The workflow takes one failure of
+    /// a run, so that the steps which deal with it cannot lead back to themselves.
+    fn catch_of(&mut self, step: &'a Step, within: Within, why: &RunError) -> Option<&'a Catch> {
+        if let Some(catch) = step.catch.iter().find(|c| c.takes(why)) {
+            return Some(catch);
         }
-    }
-
-    /// Closes a visit that nobody waits for any more. A run that it started is told: it ends as its parent has.
-    fn abandon(&mut self, seq: u32) {
-        let Some(visit) = self.close(seq) else { return };
-        if let Phase::Child { run } = visit.phase {
-            let asked = self.change.starts.len();
-            self.change.starts.retain(|start| start.run != run);
-            if self.change.starts.len() < asked {
-                // It was asked for by this very change: it is not started at all.
-                return;
-            }
-            let target = Target::Timer(Visiting { run, visit: 0, step: self.flow().place(&visit.at) });
-            let id = JobId(self.here.draw.id());
-            self.change.jobs.push(RunJob { id, target, due: Due::After(std::time::Duration::ZERO) });
-        }
-    }
-
-    /// A container may be entered this often beyond the limit of steps.
-    pub(super) fn allow(&mut self, places: usize, steps: usize) {
-        let more = u32::try_from(places.saturating_mul(steps)).unwrap_or(u32::MAX);
-        let allowance = &mut self.change.run.state.allowance;
-        *allowance = allowance.saturating_add(more);
-    }
-
-    /// Asks for a call of a visit.
-    pub(super) fn call(&mut self, seq: u32) {
-        self.job(seq, Due::After(std::time::Duration::ZERO), Target::Step);
-    }
-
-    /// Asks for an instant of a visit.
-    pub(super) fn wake_at(&mut self, seq: u32, due: Due) {
-        self.job(seq, due, Target::Timer);
-    }
-
-    fn job(&mut self, seq: u32, due: Due, target: impl Fn(Visiting) -> Target) {
-        let id = JobId(self.here.draw.id());
-        let run = self.change.run.id;
-        let flow = self.flow();
-        let Some(visit) = self.visit(seq) else { return };
-        visit.jobs.push(id);
-        let step = flow.place(&visit.at);
-        self.change.jobs.push(RunJob { id, target: target(Visiting { run, visit: seq, step }), due });
-    }
-
-    /// Asks for the run's deadline.
-    pub(super) fn set_deadline(&mut self) {
-        let Some(timeout) = self.flow().timeout else { return };
-        let id = JobId(self.here.draw.id());
-        let run = &mut self.change.run;
-        run.state.deadline = Some(id);
-        run.state.deadline_at = Some(self.here.now.plus(timeout));
-        let target = Target::Timer(Visiting { run: run.id, visit: 0, step: self.here.flow.name.clone() });
-        self.change.jobs.push(RunJob { id, target, due: Due::After(timeout) });
-    }
-
-    /// Remembers where the run stands, for a redrive: the first open step of its own list.
-    fn remember_stop(&mut self) {
         let state = &mut self.change.run.state;
-        let open = state.visits.iter().find(|(_, visit)| visit.within.is_none());
-        if let Some((seq, visit)) = open {
-            state.stopped = Some(stopped(*seq, visit));
+        if within.is_some() || state.caught || state.ending.is_some() {
+            return None;
         }
+        let catch = self.here.flow.catch.iter().find(|c| c.takes(why))?;
+        state.caught = true;
+        Some(catch)
     }
 
-    /// Ends the run: nothing of it stays open.
-    pub(super) fn end(&mut self, how: Ended) {
-        self.ahead.clear();
-        if !matches!(how, Ended::Completed(_)) && self.change.run.state.stopped.is_none() {
-            self.remember_stop();
-        }
-        let open: Vec<u32> = self.change.run.state.visits.keys().copied().collect();
-        for seq in open {
-            self.abandon(seq);
-        }
-        if let Some(deadline) = self.change.run.state.deadline.take() {
-            self.moot(&[deadline]);
-        }
-        let run = &mut self.change.run;
-        run.finished_at = Some(self.here.now);
-        let note = match how {
-            Ended::Completed(payload) => {
-                run.status = RunStatus::Completed;
-                run.state.output = Some(payload);
-                Some(("RunCompleted", json!({})))
-            }
-            Ended::Failed(why) => {
-                run.status = RunStatus::Failed;
-                let data = json!({ "error": why.message, "class": why.class, "step": why.step });
-                run.error = Some(why);
-                Some(("RunFailed", data))
-            }
-            Ended::Cancelled => {
-                run.status = RunStatus::Cancelled;
-                run.error = Some(error("cancelled", "called off"));
-                None
-            }
-        };
-        if let Some((kind, data)) = note {
-            self.note(kind, None, data);
-        }
-        if let Some((parent, visit)) = self.change.run.parent {
-            let step = self.flow().name.clone();
-            let target = Target::Timer(Visiting { run: parent, visit, step });
-            let id = JobId(self.here.draw.id());
-            let due = Due::After(std::time::Duration::ZERO);
-            self.change.jobs.push(RunJob { id, target, due });
+    fn set_payload(&mut self, seq: u32, payload: Payload) {
+        if let Some(visit) = self.visit(seq) {
+            visit.payload = payload;
         }
     }
 }

@@ -46,7 +46,7 @@ pub fn error_of(job: &Job) -> Option<String> {
 
 /// How many attempts the job's handler allows, as configured now.
 pub fn max_attempts(engine: &Engine, job: &Job) -> Option<u32> {
-    engine.handler(job.target.name()).map(|h| h.retry.max.max(1))
+    engine.handler(job.target.name()).map(|h| h.retry.iter().map(|retry| retry.max.max(1) - 1).sum::<u32>() + 1)
 }
 
 /// Where the job goes, as configured now.

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use super::page::{Query, and_one, has_more};
 use super::{Allowed, State};
 use crate::engine::Engine;
+use crate::engine::approval::Decision;
+use crate::engine::operate::Wish;
 use crate::http::body;
 use crate::http::error::Refusal;
 use crate::http::path::Path;
@@ -48,7 +50,8 @@ pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Valu
     let page = query.page()?;
     let filter = RunFilter {
         workflow: query.text("workflow").map(str::to_owned),
-        status: query.parsed("status", "running, paused, completed, failed or cancelled", |t| t.parse().ok())?,
+        status: query
+            .parsed("status", "queued, running, paused, compensating, completed, failed or cancelled", |t| t.parse().ok())?,
         event: query.parsed("event", "an event id", |t| t.parse().ok())?,
         after: query.parsed("after", "a run id", |t| t.parse().ok())?,
     };
@@ -77,7 +80,7 @@ pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Js
 /// An open visit. A token that nobody is told of can be read here; that of a notice cannot.
 fn open(seq: u32, visit: &Visit) -> Value {
     let mut shown = json!({ "visit": seq, "step": visit.step, "waits_for": word(&visit.phase) });
-    if let Phase::Token { token } = &visit.phase {
+    if let Phase::Token { token, .. } = &visit.phase {
         shown["callback_token"] = json!(token);
     }
     shown
@@ -87,7 +90,7 @@ fn word(phase: &Phase) -> &'static str {
     match phase {
         Phase::Call { .. } => "call",
         Phase::Time => "time",
-        Phase::Answer | Phase::Token { .. } => "callback",
+        Phase::Answer { .. } | Phase::Token { .. } => "callback",
         Phase::Child { .. } => "workflow",
         Phase::Inside { .. } => "steps inside",
     }
@@ -109,9 +112,75 @@ pub async fn cancel(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<
     Ok(Json(summary(&engine.cancel_run(read_id(&id)?).await?)))
 }
 
-/// `POST /api/runs/{id}/redrive`: from the step where it stopped.
-pub async fn redrive(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
-    Ok(Json(summary(&engine.redrive_run(read_id(&id)?).await?)))
+/// `POST /api/runs/{id}/kill`
+pub async fn kill(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    Ok(Json(summary(&engine.kill_run(read_id(&id)?).await?)))
+}
+
+/// `POST /api/runs/{id}/pause`
+pub async fn pause(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    Ok(Json(summary(&engine.pause_run(read_id(&id)?).await?)))
+}
+
+/// `POST /api/runs/{id}/resume`
+pub async fn resume(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    Ok(Json(summary(&engine.resume_run(read_id(&id)?).await?)))
+}
+
+/// `POST /api/runs/{id}/redrive?from=STEP&latest=true`: from the step where it stopped, or another one; a body is the
+/// payload that it goes on with.
+pub async fn redrive(
+    Extract(state): Extract<Arc<State>>,
+    Allowed(engine): Allowed,
+    Path(id): Path<String>,
+    query: RawQuery,
+    request: Request,
+) -> Result<Json<Value>, Refusal> {
+    let query = Query::read(query, &["from", "latest"])?;
+    let latest = query.parsed("latest", "true or false", |text| text.parse::<bool>().ok())?.unwrap_or(false);
+    let bytes = read_body(&state, request).await?;
+    let wish = Wish { from: query.text("from").map(str::to_owned), payload: (!bytes.is_empty()).then_some(bytes), latest };
+    Ok(Json(summary(&engine.redrive_run(read_id(&id)?, &wish).await?)))
+}
+
+/// `POST /api/runs/{id}/steps/{step}/approve` with `{"by", "comment"}`
+pub async fn approve(
+    Extract(state): Extract<Arc<State>>,
+    Allowed(engine): Allowed,
+    Path((id, step)): Path<(String, String)>,
+    request: Request,
+) -> Result<Json<Value>, Refusal> {
+    decide(&state, &engine, (&id, &step), true, request).await
+}
+
+/// `POST /api/runs/{id}/steps/{step}/reject` with `{"by", "comment"}`
+pub async fn reject(
+    Extract(state): Extract<Arc<State>>,
+    Allowed(engine): Allowed,
+    Path((id, step)): Path<(String, String)>,
+    request: Request,
+) -> Result<Json<Value>, Refusal> {
+    decide(&state, &engine, (&id, &step), false, request).await
+}
+
+async fn decide(
+    state: &State,
+    engine: &Engine,
+    (id, step): (&str, &str),
+    approved: bool,
+    request: Request,
+) -> Result<Json<Value>, Refusal> {
+    let bytes = read_body(state, request).await?;
+    let decision = Decision::read(&bytes).map_err(|why| Refusal::invalid_field("body", why))?;
+    let decision = Decision { approved, ..decision };
+    Ok(Json(summary(&engine.decide_step(read_id(id)?, step, &decision).await?)))
+}
+
+async fn read_body(state: &State, request: Request) -> Result<Vec<u8>, Refusal> {
+    let bytes_max = state.engine.config().server.body_bytes_max;
+    body::judge(request.headers(), bytes_max)?;
+    let _reading = state.place(&state.reading)?;
+    Ok(body::read(request.into_body(), bytes_max).await?.to_vec())
 }
 
 /// `POST /api/workflows/{name}/runs`: starts a run with the body as its payload.
@@ -121,13 +190,8 @@ pub async fn start(
     Path(name): Path<String>,
     request: Request,
 ) -> Result<(StatusCode, Json<Value>), Refusal> {
-    let bytes_max = engine.config().server.body_bytes_max;
-    body::judge(request.headers(), bytes_max)?;
-    let bytes = {
-        let _reading = state.place(&state.reading)?;
-        body::read(request.into_body(), bytes_max).await?
-    };
-    let started = engine.start_run(&name, bytes.to_vec()).await;
+    let bytes = read_body(&state, request).await?;
+    let started = engine.start_run(&name, bytes).await;
     let (receipt, run) = started.map_err(|why| match why {
         Ok(not_accepted) => Refusal::from(not_accepted),
         Err(not_done) => not_done.into(),

@@ -20,7 +20,7 @@ use crate::decide::breaker::{self, Allows};
 use crate::decide::rate;
 use crate::decide::settle::{Commit, Finish, LaneFact};
 use crate::model::lane::{Breaker, Bucket};
-use crate::model::run::{Entry, Token};
+use crate::model::run::{Entry, Gate, Token};
 use crate::model::time::Clock;
 use crate::model::{
     Attempt, Ending, Event, EventId, Job, JobId, JobState, Lane, LaneId, LaneSpec, Lease, ManualClock, Run, RunId, SystemClock,
@@ -45,11 +45,16 @@ struct World {
     runs: BTreeMap<RunId, Run>,
     history: BTreeMap<(RunId, i64), Entry>,
     tokens: BTreeMap<String, Token>,
+    gates: BTreeMap<String, (i64, Gate)>,
+    /// Runs that their workflow keeps longer than everything else.
+    kept_until: BTreeMap<RunId, Timestamp>,
 }
 
 struct Row {
     job: Job,
     expires_at: Option<Timestamp>,
+    /// No claim sees it.
+    held: bool,
 }
 
 struct Key {
@@ -149,13 +154,13 @@ impl World {
                 last_error: None,
             };
             ids.push(new.id);
-            self.jobs.insert(new.id, Row { job, expires_at: offer.event_ttl.map(|ttl| now.plus(ttl)) });
+            self.jobs.insert(new.id, Row { job, expires_at: offer.event_ttl.map(|ttl| now.plus(ttl)), held: false });
         }
         Accepted::New { event: offer.id, jobs: ids, started, at: now }
     }
 
     fn due(&self, lane: &LaneId, now: Timestamp) -> Vec<(Timestamp, JobId)> {
-        let open = self.jobs.values().filter(|r| r.job.finished_at.is_none() && r.job.due_at <= now);
+        let open = self.jobs.values().filter(|r| r.job.finished_at.is_none() && !r.held && r.job.due_at <= now);
         let mut due: Vec<_> = open.filter(|r| r.job.target.lane() == *lane).map(|r| (r.job.due_at, r.job.id)).collect();
         due.sort_unstable();
         due
@@ -527,7 +532,9 @@ impl Keep for Memory {
         let old: Vec<EventId> = old.map(|e| e.id).take(usize::try_from(most).unwrap_or(usize::MAX)).collect();
         let busy: BTreeSet<EventId> =
             world.jobs.values().filter(|r| r.job.finished_at.is_none_or(|at| at >= limit)).map(|r| r.job.event).collect();
-        let with_runs = world.runs.values().filter(|r| r.finished_at.is_none_or(|at| at >= limit)).map(|r| r.event);
+        let now = self.clock.now();
+        let is_kept = |run: &Run| world.kept_until.get(&run.id).is_some_and(|until| *until > now);
+        let with_runs = world.runs.values().filter(|r| r.finished_at.is_none_or(|at| at >= limit) || is_kept(r)).map(|r| r.event);
         let busy: BTreeSet<EventId> = busy.into_iter().chain(with_runs).collect();
         let gone: BTreeSet<EventId> = old.iter().copied().filter(|id| !busy.contains(id)).collect();
         let jobs: BTreeSet<JobId> = world.jobs.values().filter(|r| gone.contains(&r.job.event)).map(|r| r.job.id).collect();

@@ -7,14 +7,16 @@ use async_trait::async_trait;
 use super::super::error::{Error, Result};
 use super::super::{Definition, Each, Page, RunFilter, Runs};
 use super::{Memory, Row, World, paged};
-use crate::model::run::{Change, Due, Entry, Token};
+use crate::model::run::{Change, Due, Entry, Gate, GateChange, Token};
 use crate::model::{Job, JobState, Run, RunId, Timestamp};
 
 impl World {
     /// Whether a change is still made to what it was decided on.
     pub(super) fn is_current(&self, change: &Change) -> bool {
         let version = self.runs.get(&change.run.id).map(|run| run.version);
-        if change.is_new { version.is_none() } else { version == Some(change.run.version) }
+        let is_known = if change.is_new { version.is_none() } else { version == Some(change.run.version) };
+        let is_at_gate = |gate: &GateChange| self.gates.get(&gate.id).map_or(0, |(version, _)| *version) == gate.version;
+        is_known && change.gate.as_ref().is_none_or(is_at_gate)
     }
 
     pub(super) fn apply(&mut self, change: &Change, now: Timestamp) {
@@ -39,13 +41,27 @@ impl World {
                 finished_at: None,
                 last_error: None,
             };
-            self.jobs.insert(new.id, Row { job, expires_at: None });
+            self.jobs.insert(new.id, Row { job, expires_at: None, held: new.held });
         }
         for moot in &change.moot {
             if let Some(row) = self.jobs.get_mut(moot).filter(|row| row.job.finished_at.is_none()) {
                 let job = &mut row.job;
                 (job.state, job.claim, job.finished_at) = (JobState::Cancelled, job.claim + 1, Some(now));
             }
+        }
+        for (jobs, held) in [(&change.hold, true), (&change.free, false)] {
+            for job in jobs {
+                if let Some(row) = self.jobs.get_mut(job).filter(|row| row.job.finished_at.is_none()) {
+                    row.held = held;
+                }
+            }
+        }
+        if let Some(gate) = &change.gate {
+            self.gates.insert(gate.id.clone(), (gate.version + 1, gate.gate.clone()));
+        }
+        self.kept_until.remove(&run.id);
+        if let Some(keep) = change.keep {
+            self.kept_until.insert(run.id, now.plus(keep));
         }
         let noted = self.history.range((run.id, 0)..=(run.id, i64::MAX)).count();
         for (note, seq) in change.notes.iter().zip(i64::try_from(noted).unwrap_or(0) + 1..) {
@@ -92,6 +108,10 @@ impl Runs for Memory {
 
     async fn history(&self, run: RunId) -> Result<Vec<Entry>> {
         Ok(self.world().history.range((run, 0)..=(run, i64::MAX)).map(|(_, entry)| entry.clone()).collect())
+    }
+
+    async fn gate(&self, id: &str) -> Result<(i64, Gate)> {
+        Ok(self.world().gates.get(id).cloned().unwrap_or_default())
     }
 
     async fn token(&self, hash: &str) -> Result<Option<Token>> {

@@ -5,8 +5,8 @@ use sqlx::Pool;
 use sqlx::migrate::Migrator;
 
 use super::rows::{
-    AttemptRow, CountRow, DefinitionRow, DueRow, EntryRow, EventRow, IdRow, JobRow, KeyRow, LaneRow, MadeRow, NameRow, NowRow,
-    RejectionRow, RunRow, StartedRow, StoredRow, TokenRow, TotalRow, VersionRow,
+    AttemptRow, CountRow, DefinitionRow, DueRow, EntryRow, EventRow, GateRow, IdRow, JobRow, KeyRow, LaneRow, MadeRow, NameRow,
+    NowRow, RejectionRow, RunRow, StartedRow, StoredRow, TokenRow, TotalRow, VersionRow,
 };
 use super::seam::{Binds, Reads, Runs};
 use super::statement::Rows;
@@ -38,6 +38,7 @@ pub trait Speaks:
     + Reads<StartedRow>
     + Reads<StoredRow>
     + Reads<TokenRow>
+    + Reads<GateRow>
     + Reads<TotalRow>
     + Reads<VersionRow>
 {

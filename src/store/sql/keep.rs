@@ -9,6 +9,7 @@ use super::dialect::Dialect;
 use super::intake::{count, delete_keys, short};
 use super::rows::{CountRow, IdRow, KeyRow, NameRow, NowRow};
 use super::statement::{Rows, sql};
+use crate::model::run::Gate;
 use crate::model::time::millis;
 use crate::model::{EventId, Timestamp};
 use crate::store::error::Result;
@@ -31,8 +32,10 @@ const DELETE_ATTEMPTS: &str = "DELETE FROM attempts WHERE job_id {any}";
 const DELETE_RUNS: &str = "DELETE FROM runs WHERE event_id {any} RETURNING id";
 const DELETE_HISTORY: &str = "DELETE FROM history WHERE run_id {any}";
 const DELETE_TOKENS: &str = "DELETE FROM tokens WHERE run_id {any}";
+// A run that its workflow keeps longer keeps its event.
 const BUSY_RUNS: &str = "SELECT DISTINCT event_id AS id FROM runs WHERE event_id {any}
-    AND (finished_at IS NULL OR finished_at >= {now} - ?)";
+    AND (finished_at IS NULL OR finished_at >= {now} - ? OR prune_at > {now})";
+const OLD_GATES: &str = "DELETE FROM gates WHERE state = ? AND changed_at < {now} - ?";
 const DELETE_EVENTS: &str = "DELETE FROM events WHERE id {any}";
 const OLD_KEYS: &str = "SELECT scope, word, event_id, fingerprint, expires_at, {now} AS now FROM keys WHERE expires_at <= {now}
     ORDER BY expires_at LIMIT ?";
@@ -49,6 +52,7 @@ pub(super) const ALL: &[&str] = &[
     DELETE_HISTORY,
     DELETE_TOKENS,
     BUSY_RUNS,
+    OLD_GATES,
     DELETE_EVENTS,
     OLD_KEYS,
 ];
@@ -136,11 +140,16 @@ async fn prune<D: Dialect>(
     let clock = store.clock();
     let from = from.map_or_else(String::new, |id| id.to_string());
     let old: Vec<IdRow> = sql::<D>(OLD_EVENTS).bind(from).bind(i64::from(most)).bind(clock).bind(millis(age)).all(conn).await?;
-    let Some(last) = old.last() else { return Ok((0, None)) };
+    let Some(last) = old.last() else {
+        // Nobody has used these for as long as anything is kept.
+        let empty = serde_json::to_string(&Gate::default()).map_err(|e| sqlx::Error::Encode(Box::new(e)))?;
+        sql::<D>(OLD_GATES).bind(empty).bind(clock).bind(millis(age)).run(conn).await?;
+        return Ok((0, None));
+    };
     let last = last.id.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
     let ids: Vec<String> = old.into_iter().map(|r| r.id).collect();
     let busy: Vec<IdRow> = sql::<D>(BUSY_EVENTS).list(&ids).bind(clock).bind(millis(age)).all(conn).await?;
-    let with_runs: Vec<IdRow> = sql::<D>(BUSY_RUNS).list(&ids).bind(clock).bind(millis(age)).all(conn).await?;
+    let with_runs: Vec<IdRow> = sql::<D>(BUSY_RUNS).list(&ids).bind(clock).bind(millis(age)).bind(clock).all(conn).await?;
     let busy: Vec<IdRow> = busy.into_iter().chain(with_runs).collect();
     let ids: Vec<String> = ids.into_iter().filter(|id| !busy.iter().any(|b| b.id == *id)).collect();
     if ids.is_empty() {

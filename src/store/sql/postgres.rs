@@ -129,6 +129,7 @@ impl Dialect for Postgres {
         super::dialect::migrations(&[
             (1, "first", include_str!("../../../migrations/postgres/0001_first.sql")),
             (2, "runs", include_str!("../../../migrations/postgres/0002_runs.sql")),
+            (3, "endings", include_str!("../../../migrations/postgres/0003_endings.sql")),
         ])
     }
 

@@ -77,6 +77,8 @@ rows! {
     EntryRow { seq: i64, at: i64, kind: String, step: Option<String>, visit: Option<i64>, data: String }
     /// A token.
     TokenRow { hash: String, run_id: String, visit: i64, answer: Option<String> }
+    /// A gate.
+    GateRow { id: String, version: i64, state: String }
     /// A name.
     NameRow { name: String }
     /// A count.

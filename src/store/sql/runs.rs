@@ -8,10 +8,10 @@ use async_trait::async_trait;
 
 use super::dialect::Dialect;
 use super::intake::count;
-use super::rows::{DefinitionRow, EntryRow, IdRow, RunRow, TokenRow, VersionRow};
+use super::rows::{DefinitionRow, EntryRow, GateRow, IdRow, RunRow, TokenRow, VersionRow};
 use super::statement::{Rows, sql};
 use super::{SqlStore, each};
-use crate::model::run::{Change, Due, Entry, Note, RunJob, Token};
+use crate::model::run::{Change, Due, Entry, Gate, GateChange, Note, RunJob, Token};
 use crate::model::time::millis;
 use crate::model::{EventId, JobId, Run, RunId};
 use crate::store::error::{Error, Result};
@@ -30,20 +30,31 @@ const TOKEN: &str = "SELECT hash, run_id, visit, answer FROM tokens WHERE hash =
 // Locked in the order of their ids, so that two slices cannot wait for each other in a circle.
 const LOCK: &str = "SELECT id, version, noted FROM runs WHERE id {any} ORDER BY id {lock}";
 const INSERT: &str = "INSERT INTO runs
-    (id, workflow, definition, event_id, parent_run, parent_visit, status, error, version, noted, state, created_at, finished_at)
+    (id, workflow, definition, event_id, parent_run, parent_visit, status, error, version, noted, state, created_at, finished_at,
+     prune_at)
     SELECT r.id, r.workflow, r.definition, r.event_id, r.parent_run, r.parent_visit, r.status, r.error, 1, r.notes, r.state, {now},
-        {now} + r.ended
-    FROM {rows: id text, workflow text, definition text, event_id text, parent_run text, parent_visit int, status text, error text, notes int, state text, ended int} AS r
+        {now} + r.ended, {now} + r.keep
+    FROM {rows: id text, workflow text, definition text, event_id text, parent_run text, parent_visit int, status text, error text, notes int, state text, ended int, keep int} AS r
     WHERE true";
 const UPDATE: &str =
-    "UPDATE runs SET status = r.status, error = r.error, version = runs.version + 1, noted = runs.noted + r.notes,
-    state = r.state, finished_at = {now} + r.ended
-    FROM {rows: run text, status text, error text, notes int, state text, ended int} AS r
+    "UPDATE runs SET status = r.status, definition = r.definition, error = r.error, version = runs.version + 1, noted = runs.noted + r.notes,
+    state = r.state, finished_at = {now} + r.ended, prune_at = {now} + r.keep
+    FROM {rows: run text, status text, definition text, error text, notes int, state text, ended int, keep int} AS r
     WHERE {only runs.id} AND runs.id = r.run";
 const INSERT_JOBS: &str = "INSERT INTO jobs
     (id, event_id, target_kind, target_name, lane, state, attempt, lost, claim, due_at, created_at)
     SELECT r.id, r.event_id, r.target_kind, r.target_name, r.lane, 'pending', 0, 0, 0, COALESCE(r.due, {now} + r.delay), {now}
     FROM {rows: id text, event_id text, target_kind text, target_name text, lane text, due int, delay int} AS r WHERE true";
+// A job that is held stands in a lane that nobody announces, so that no claim ever sees it.
+const HOLD: &str = "UPDATE jobs SET lane = 'held:' || lane WHERE id {any} AND finished_at IS NULL AND lane NOT LIKE 'held:%'";
+const FREE: &str = "UPDATE jobs SET lane = SUBSTR(lane, 6) WHERE id {any} AND finished_at IS NULL AND lane LIKE 'held:%'";
+// Every gate has a row before it is locked, so that two who come first wait for each other.
+const MAKE_GATES: &str = "INSERT INTO gates (id, version, state, changed_at)
+    SELECT r.id, 0, r.state, {now} FROM {rows: id text, state text} AS r WHERE true ON CONFLICT (id) DO NOTHING";
+const LOCK_GATES: &str = "SELECT id, version, state FROM gates WHERE id {any} ORDER BY id {lock}";
+const GATE: &str = "SELECT id, version, state FROM gates WHERE id = ?";
+const UPDATE_GATES: &str = "UPDATE gates SET version = gates.version + 1, state = r.state, changed_at = {now}
+    FROM {rows: gate text, state text} AS r WHERE {only gates.id} AND gates.id = r.gate";
 const MOOT: &str = "UPDATE jobs SET state = 'cancelled', claim = claim + 1, finished_at = {now}
     WHERE id {any} AND finished_at IS NULL RETURNING id";
 const INSERT_HISTORY: &str = "INSERT INTO history (run_id, seq, at, kind, step, visit, data)
@@ -66,6 +77,12 @@ pub(super) const ALL: &[&str] = &[
     UPDATE,
     INSERT_JOBS,
     MOOT,
+    HOLD,
+    FREE,
+    MAKE_GATES,
+    LOCK_GATES,
+    GATE,
+    UPDATE_GATES,
     INSERT_HISTORY,
     INSERT_TOKENS,
     SPEND,
@@ -137,6 +154,19 @@ impl<D: Dialect> Runs for SqlStore<D> {
         rows.into_iter().map(Entry::try_from).collect()
     }
 
+    async fn gate(&self, id: &str) -> Result<(i64, Gate)> {
+        let id = id.to_owned();
+        let row: Option<GateRow> = self
+            .read(move |_, conn| {
+                let id = id.clone();
+                Box::pin(async move { sql::<D>(GATE).bind(id).first(conn).await })
+            })
+            .await?;
+        let Some(row) = row else { return Ok((0, Gate::default())) };
+        let unreadable = |why: serde_json::Error| Error::Corrupt(format!("the gate {} cannot be read: {why}", row.id));
+        Ok((row.version, serde_json::from_str(&row.state).map_err(unreadable)?))
+    }
+
     async fn token(&self, hash: &str) -> Result<Option<Token>> {
         let hash = hash.to_owned();
         let row: Option<TokenRow> = self
@@ -157,7 +187,7 @@ impl<D: Dialect> Runs for SqlStore<D> {
                         let changes: Arc<[Change]> = Arc::clone(&changes);
                         Box::pin(async move {
                             let all: Vec<&Change> = changes.iter().collect();
-                            let standing = lock::<D>(conn, &all).await?;
+                            let standing = lock::<D>(conn, &store, &all).await?;
                             let current = all.iter().zip(&standing.current).filter(|(_, current)| **current);
                             let live: Vec<&Change> = current.map(|(change, _)| *change).collect();
                             apply::<D>(conn, &store, &live, &standing).await?;
@@ -180,8 +210,12 @@ pub(super) struct Standing {
     noted: HashMap<RunId, i64>,
 }
 
-/// Locks the runs that changes are made to.
-pub(super) async fn lock<D: Dialect>(conn: &mut D::Connection, changes: &[&Change]) -> sqlx::Result<Standing> {
+/// Locks the runs that changes are made to, and then the gates.
+pub(super) async fn lock<D: Dialect>(
+    conn: &mut D::Connection,
+    store: &SqlStore<D>,
+    changes: &[&Change],
+) -> sqlx::Result<Standing> {
     let known: BTreeSet<RunId> = changes.iter().filter(|c| !c.is_new).map(|c| c.run.id).collect();
     let mut versions: HashMap<RunId, i64> = HashMap::new();
     let mut noted = HashMap::new();
@@ -192,11 +226,31 @@ pub(super) async fn lock<D: Dialect>(conn: &mut D::Connection, changes: &[&Chang
             noted.insert(id, row.noted);
         }
     }
-    let mut seen = BTreeSet::new();
+    let gates = lock_gates::<D>(conn, store, changes).await?;
+    let (mut seen, mut passed) = (BTreeSet::new(), BTreeSet::new());
     let mut is_current = |c: &&Change| {
-        seen.insert(c.run.id) && (c.is_new || versions.get(&c.run.id).is_some_and(|version| *version == c.run.version))
+        let is_known = c.is_new || versions.get(&c.run.id).is_some_and(|version| *version == c.run.version);
+        let is_at_gate = |gate: &GateChange| gates.get(&gate.id) == Some(&gate.version) && passed.insert(gate.id.clone());
+        seen.insert(c.run.id) && is_known && c.gate.as_ref().is_none_or(is_at_gate)
     };
     Ok(Standing { current: changes.iter().map(&mut is_current).collect(), noted })
+}
+
+/// Locks the gates that changes pass; their versions.
+async fn lock_gates<D: Dialect>(
+    conn: &mut D::Connection,
+    store: &SqlStore<D>,
+    changes: &[&Change],
+) -> sqlx::Result<HashMap<String, i64>> {
+    let wanted: BTreeSet<&str> = changes.iter().filter_map(|c| c.gate.as_ref()).map(|gate| gate.id.as_str()).collect();
+    if wanted.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let empty = encoded(&Gate::default())?;
+    let rows = Rows::default().text(wanted.iter().copied()).text(wanted.iter().map(|_| &empty));
+    sql::<D>(MAKE_GATES).bind(store.clock()).rows(rows).run(conn).await?;
+    let rows: Vec<GateRow> = sql::<D>(LOCK_GATES).list(wanted.iter().copied()).all(conn).await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.version)).collect())
 }
 
 /// Makes changes true, with the runs that they start.
@@ -218,10 +272,10 @@ pub(super) async fn apply<D: Dialect>(
     let clock = store.clock();
     let (new, old): (Vec<&Change>, Vec<&Change>) = all.iter().copied().partition(|c| c.is_new);
     if !new.is_empty() {
-        sql::<D>(INSERT).bind(clock).bind(clock).rows(insert_rows(&new)?).run(conn).await?;
+        sql::<D>(INSERT).bind(clock).bind(clock).bind(clock).rows(insert_rows(&new)?).run(conn).await?;
     }
     if !old.is_empty() {
-        let update = sql::<D>(UPDATE).bind(clock).rows(update_rows(&old)?);
+        let update = sql::<D>(UPDATE).bind(clock).bind(clock).rows(update_rows(&old)?);
         update.only(old.iter().map(|c| c.run.id.to_string())).run(conn).await?;
     }
     let jobs: Vec<(EventId, &RunJob)> = all.iter().flat_map(|c| c.jobs.iter().map(|job| (c.run.event, job))).collect();
@@ -234,8 +288,24 @@ pub(super) async fn apply<D: Dialect>(
         let rows: Vec<IdRow> = sql::<D>(MOOT).bind(clock).list(moot.iter().map(ToString::to_string)).all(conn).await?;
         ended = rows.len();
     }
+    for (text, jobs) in
+        [(HOLD, all.iter().flat_map(|c| &c.hold).collect::<Vec<_>>()), (FREE, all.iter().flat_map(|c| &c.free).collect())]
+    {
+        if !jobs.is_empty() {
+            sql::<D>(text).list(jobs.iter().map(ToString::to_string)).run(conn).await?;
+        }
+    }
+    let gates: Vec<&GateChange> = all.iter().filter_map(|c| c.gate.as_ref()).collect();
+    if !gates.is_empty() {
+        let states = gates.iter().map(|gate| encoded(&gate.gate)).collect::<sqlx::Result<Vec<String>>>()?;
+        let rows = Rows::default().text(gates.iter().map(|gate| &gate.id)).text(states);
+        let update = sql::<D>(UPDATE_GATES).bind(clock).rows(rows);
+        update.only(gates.iter().map(|gate| &gate.id)).run(conn).await?;
+    }
     let notes = note_rows(&all, standing);
-    sql::<D>(INSERT_HISTORY).bind(clock).rows(notes).run(conn).await?;
+    if all.iter().any(|c| !c.notes.is_empty()) {
+        sql::<D>(INSERT_HISTORY).bind(clock).rows(notes).run(conn).await?;
+    }
     let tokens: Vec<&Token> = all.iter().flat_map(|c| &c.tokens).collect();
     if !tokens.is_empty() {
         let rows = Rows::default()
@@ -288,17 +358,24 @@ fn insert_rows(changes: &[&Change]) -> sqlx::Result<Rows> {
         .maybe_text(errors(changes)?)
         .int(noted(changes))
         .text(states(changes)?)
-        .maybe_int(ended(changes)))
+        .maybe_int(ended(changes))
+        .maybe_int(kept(changes)))
 }
 
 fn update_rows(changes: &[&Change]) -> sqlx::Result<Rows> {
     Ok(Rows::default()
         .text(changes.iter().map(|c| c.run.id.to_string()))
         .text(changes.iter().map(|c| c.run.status.word()))
+        .text(changes.iter().map(|c| &c.run.definition))
         .maybe_text(errors(changes)?)
         .int(noted(changes))
         .text(states(changes)?)
-        .maybe_int(ended(changes)))
+        .maybe_int(ended(changes))
+        .maybe_int(kept(changes)))
+}
+
+fn kept(changes: &[&Change]) -> Vec<Option<i64>> {
+    changes.iter().map(|c| c.keep.filter(|_| c.run.status.is_closed()).map(millis)).collect()
 }
 
 fn job_rows(jobs: &[(EventId, &RunJob)]) -> Rows {
@@ -315,9 +392,15 @@ fn job_rows(jobs: &[(EventId, &RunJob)]) -> Rows {
         .text(jobs.iter().map(|(event, _)| event.to_string()))
         .text(jobs.iter().map(|(_, job)| job.target.kind()))
         .text(jobs.iter().map(|(_, job)| job.target.stored_name()))
-        .text(jobs.iter().map(|(_, job)| job.target.lane().0))
+        .text(jobs.iter().map(|(_, job)| lane(job)))
         .maybe_int(jobs.iter().map(|(_, job)| due(job)))
         .int(jobs.iter().map(|(_, job)| delay(job)))
+}
+
+/// Where a job waits: where nobody looks, while its run is held.
+fn lane(job: &RunJob) -> String {
+    let lane = job.target.lane().0;
+    if job.held { format!("held:{lane}") } else { lane }
 }
 
 fn note_rows(changes: &[&Change], standing: &Standing) -> Rows {

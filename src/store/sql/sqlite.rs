@@ -112,6 +112,7 @@ impl Dialect for Sqlite {
         super::dialect::migrations(&[
             (1, "first", include_str!("../../../migrations/sqlite/0001_first.sql")),
             (2, "runs", include_str!("../../../migrations/sqlite/0002_runs.sql")),
+            (3, "endings", include_str!("../../../migrations/sqlite/0003_endings.sql")),
         ])
     }
 

@@ -444,7 +444,7 @@ async fn record<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, commi
         return record_jobs::<D>(conn, store, commits).await;
     }
     // The runs first: what was decided on a run that has moved on changes nothing, its job included.
-    let standing = runs::lock::<D>(conn, &changes).await?;
+    let standing = runs::lock::<D>(conn, store, &changes).await?;
     let mut current = standing.current.iter();
     let moved: Vec<bool> = commits.iter().map(|c| c.change.is_some() && current.next() == Some(&false)).collect();
     let live: Vec<Commit> = commits.iter().zip(&moved).filter(|(_, moved)| !**moved).map(|(c, _)| c.clone()).collect();

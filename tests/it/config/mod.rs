@@ -55,8 +55,8 @@ fn each_mistake_is_told_with_its_place_reason_and_remedy() {
 fn a_configuration_with_every_key_loads() {
     let config = good(here("good/everything.yaml"), &[], None);
     assert_eq!(config.server.port, 8888);
-    assert_eq!(config.handlers[0].retry.max, 8);
-    assert_eq!(config.handlers[0].retry.interval.as_secs(), 5, "members left out come from delivery.default_retry");
+    assert_eq!(config.handlers[0].retry[0].max, 8);
+    assert_eq!(config.handlers[0].retry[0].interval.as_secs(), 5, "members left out come from delivery.default_retry");
     assert_eq!(config.handlers[0].timeout.as_secs(), 5);
     assert_eq!(config.handlers[1].timeout.as_secs(), 10);
     assert_eq!(config.sources[0].secrets.len(), 2);

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tidehook::decide::settle::Commit;
-use tidehook::model::run::{Change, Entry, Token};
+use tidehook::model::run::{Change, Entry, Gate, Token};
 use tidehook::model::{Attempt, Event, EventId, Job, JobId, Lane, LaneId, LaneSpec, Lease, Run, RunId, Timestamp};
 use tidehook::store::*;
 
@@ -77,6 +77,7 @@ shaken! { Runs:
     fn define(definitions: &[Definition]) -> Result<()>;
     fn definition(hash: &str) -> Result<Option<Definition>>;
     fn runs_by_id(ids: &[RunId]) -> Result<BTreeMap<RunId, Run>>;
+    fn gate(id: &str) -> Result<(i64, Gate)>;
     fn runs(filter: &RunFilter, page: Page) -> Result<Vec<Run>>;
     fn history(run: RunId) -> Result<Vec<Entry>>;
     fn token(hash: &str) -> Result<Option<Token>>;

@@ -11,7 +11,8 @@ use proptest::prelude::*;
 use serde_json::json;
 use tidehook::decide::workflow::catch::error;
 use tidehook::decide::workflow::check::faults;
-use tidehook::decide::workflow::machine::{Birth, redrive};
+use tidehook::decide::workflow::machine::Birth;
+use tidehook::decide::workflow::redrive::{Redrive, redrive};
 use tidehook::decide::workflow::{Draw, Fact, Flow, Here, advance, start};
 use tidehook::model::run::{Change, Phase};
 use tidehook::model::{EventId, JobId, Payload, Run, RunError, RunId, RunStatus, Target, Timestamp};
@@ -32,17 +33,32 @@ impl Draw for Counted {
     fn token(&self) -> String {
         format!("{:0>52}", self.id().to_string())
     }
+
+    fn chance(&self) -> f64 {
+        0.5
+    }
 }
 
 /// A definition as text: what each step is, and where its jumps go.
 fn definition() -> impl Strategy<Value = String> {
-    let step = (0..9_u8, any::<bool>(), 0..4_u8, 0..8_usize, 0..8_usize);
-    (prop::collection::vec(step, 1..8), any::<bool>(), 5..80_u32).prop_map(|(steps, has_timeout, max_steps)| {
+    let step = (0..11_u8, any::<bool>(), 0..4_u8, 0..8_usize, 0..8_usize);
+    let ending = (any::<bool>(), any::<bool>(), any::<bool>());
+    (prop::collection::vec(step, 1..8), any::<bool>(), 5..80_u32, ending).prop_map(|(steps, has_timeout, max_steps, ending)| {
+        let (undoes, has_finally, catches_all) = ending;
         let count = steps.len();
         let mut text = String::from("sources: { app: { type: event } }\nserver: { allow_private_urls: true }\nworkflows:\n  w:\n    source: app\n");
         text += &format!("    max_steps: {max_steps}\n");
         if has_timeout {
             text += "    timeout: 1000\n";
+        }
+        if undoes {
+            text += "    on_failure: compensate\n";
+        }
+        if has_finally {
+            text += "    finally: [{ name: f, url: http://f/ }, { name: g, type: wait, seconds: 1 }]\n";
+        }
+        if catches_all {
+            text += &format!("    catch: [{{ errors: [all], goto: s{} }}]\n", count - 1);
         }
         text += "    steps:\n";
         for (at, (kind, catches, after, to, other)) in steps.iter().enumerate() {
@@ -51,11 +67,14 @@ fn definition() -> impl Strategy<Value = String> {
             let mut keys = vec![format!("name: s{at}")];
             let mut takes_time = true;
             keys.push(match kind {
-                0 | 1 => "url: http://a/, result_path: $.r".to_owned(),
+                0 => "url: http://a/, result_path: $.r".to_owned(),
+                1 => "url: http://a/, result_path: $.r, compensate: { url: http://undo/ }".to_owned(),
+                9 => "url: http://a/, result_path: $.r, on_exhausted: pause, compensate: { url: http://undo/ }".to_owned(),
+                10 => "url: http://a/, poll: { until: $.skip == true, every: 1s, max: 3 }, assign: { a: \"{{ $$.response.status }}\" }".to_owned(),
                 2 => "url: http://a/, if: $.skip != true".to_owned(),
-                3 => "type: parallel, branches: [{ name: a, url: http://a/ }, { name: b, url: http://b/ }]".to_owned(),
+                3 => "type: parallel, branches: [{ name: a, url: http://a/, compensate: { url: http://undo/ } }, { name: b, url: http://b/ }]".to_owned(),
                 4 => format!(
-                    "type: map, items_path: $.items, max_concurrency: {}, on_item_failure: {}, result_path: $.m, steps: [{{ name: i, url: http://i/ }}, {{ name: j, type: wait, seconds: 1 }}]",
+                    "type: map, items_path: $.items, max_concurrency: {}, on_item_failure: {}, result_path: $.m, steps: [{{ name: i, url: http://i/, compensate: {{ url: http://undo/ }} }}, {{ name: j, type: wait, seconds: 1 }}]",
                     1 + other % 3,
                     if *catches { "collect" } else { "fail" }
                 ),
@@ -89,6 +108,8 @@ fn definition() -> impl Strategy<Value = String> {
 struct World {
     run: Run,
     open: BTreeMap<JobId, Target>,
+    /// Open jobs that wait until the run is resumed.
+    held: BTreeSet<JobId>,
     entered: usize,
 }
 
@@ -96,6 +117,11 @@ impl World {
     fn apply(&mut self, change: Change, by: Option<JobId>) {
         by.and_then(|job| self.open.remove(&job));
         change.moot.iter().for_each(|job| assert!(self.open.remove(job).is_some(), "{job} was not open"));
+        self.held.retain(|job| !change.moot.contains(job));
+        self.held.extend(change.jobs.iter().filter(|job| job.held).map(|job| job.id));
+        self.held.extend(&change.hold);
+        change.free.iter().for_each(|job| assert!(self.held.remove(job), "{job} was not held"));
+        assert!(self.held.iter().all(|job| self.open.contains_key(job) || change.jobs.iter().any(|new| new.id == *job)));
         self.open.extend(change.jobs.iter().map(|job| (job.id, job.target.clone())));
         self.entered += change.notes.iter().filter(|note| note.kind == "StepEntered").count();
         self.run = Run { version: self.run.version + 1, ..change.run };
@@ -106,25 +132,43 @@ impl World {
         assert_eq!(faults(&self.run, &jobs), Vec::<String>::new(), "{:#?}", self.run.state);
         if self.run.status.is_closed() {
             assert!(self.open.is_empty(), "a closed run has open jobs: {:?}", self.open);
+            assert!(self.run.state.ending.is_none());
+        }
+        match self.run.status {
+            RunStatus::Paused => assert_eq!(self.held, jobs, "what a paused run waits for is held"),
+            _ => assert!(self.held.is_empty(), "{:?} is held", self.held),
         }
     }
 }
 
 /// What may happen next: the end of an open job, or an answer from outside.
 fn possible(world: &World, dice: u64) -> Option<(Fact, Option<JobId>)> {
-    let waiting =
-        world.run.state.visits.iter().filter(|(_, v)| matches!(v.phase, Phase::Answer | Phase::Call { token: Some(_), .. }));
+    let waiting = world
+        .run
+        .state
+        .visits
+        .iter()
+        .filter(|(_, v)| matches!(v.phase, Phase::Answer { .. } | Phase::Call { token: Some(_), .. }));
     let waiting: Vec<u32> = waiting.map(|(seq, _)| *seq).collect();
-    let count = world.open.len() + waiting.len();
-    if count == 0 {
-        return None;
+    if world.run.status == RunStatus::Paused && dice & 3 != 0 {
+        return Some((Fact::Resumed, None));
+    }
+    let open: Vec<(&JobId, &Target)> = world.open.iter().filter(|(job, _)| !world.held.contains(job)).collect();
+    let count = open.len() + waiting.len();
+    if count == 0 || dice & 0x1f00_0000 == 0 {
+        return match dice & 3 {
+            0 if !world.run.status.is_closed() && world.run.state.ending.is_none() => Some((Fact::Cancelled, None)),
+            1 if !matches!(world.run.status, RunStatus::Paused) && !world.run.status.is_closed() => Some((Fact::Paused, None)),
+            _ if count == 0 => None,
+            _ => possible(world, dice | 0x0100_0000),
+        };
     }
     let at = usize::try_from(dice % count as u64).unwrap();
-    if let Some(visit) = at.checked_sub(world.open.len()).and_then(|at| waiting.get(at)) {
+    if let Some(visit) = at.checked_sub(open.len()).and_then(|at| waiting.get(at)) {
         let answer = if dice & 64 == 0 { Ok(Payload::Json(json!({ "dice": dice }))) } else { Err("no".to_owned()) };
         return Some((Fact::CalledBack { visit: *visit, answer }, None));
     }
-    let (job, target) = world.open.iter().nth(at)?;
+    let (job, target) = *open.get(at)?;
     let visiting = target.visiting()?;
     let visit = visiting.visit;
     let fact = match (target, dice >> 8 & 3) {
@@ -149,12 +193,13 @@ fn play(flow: &Flow, dice: &[u64]) {
     let birth = || Birth {
         id: RunId(Ulid(1)),
         event: EventId(Ulid(2)),
+        about: json!({ "source": "app" }),
         input: Payload::Json(json!({ "items": [1, 2, 3] })),
         parent: None,
         depth: 0,
     };
     let first = start(birth(), &Here { flow, now, draw: &draw });
-    let mut world = World { run: first.run.clone(), open: BTreeMap::new(), entered: 0 };
+    let mut world = World { run: first.run.clone(), open: BTreeMap::new(), held: BTreeSet::new(), entered: 0 };
     world.apply(first, None);
     world.check();
     let mut told: Vec<Fact> = Vec::new();
@@ -163,7 +208,7 @@ fn play(flow: &Flow, dice: &[u64]) {
         let now = now.plus(Duration::from_secs(turn as u64));
         if world.run.status.is_closed() && !redriven && world.run.status != RunStatus::Completed {
             redriven = true;
-            if let Ok(change) = redrive(&world.run, &Here { flow, now, draw: &draw }) {
+            if let Ok(change) = redrive(&world.run, &Redrive::default(), &Here { flow, now, draw: &draw }) {
                 world.apply(change, None);
                 world.check();
                 continue;
@@ -178,7 +223,9 @@ fn play(flow: &Flow, dice: &[u64]) {
         let change = change.unwrap_or_else(|| panic!("{fact:?} is open and changed nothing"));
         world.apply(change, job);
         world.check();
-        told.push(fact);
+        if !matches!(fact, Fact::Paused | Fact::Resumed | Fact::Cancelled) {
+            told.push(fact);
+        }
         for repeat in told.iter().rev().take(5) {
             // A callback that is answered again is the same visit only while it waits.
             let still_waits = matches!(repeat, Fact::CalledBack { visit, .. } if world.run.state.visits.contains_key(visit));
@@ -193,8 +240,9 @@ fn play(flow: &Flow, dice: &[u64]) {
     }
     assert_eq!(world.entered, usize::try_from(world.run.state.visited).unwrap());
     if !world.run.status.is_closed() {
-        let change = advance(&world.run, &Fact::Cancelled, &Here { flow, now, draw: &draw }).unwrap();
+        let change = advance(&world.run, &Fact::Killed, &Here { flow, now, draw: &draw }).unwrap();
         world.apply(change, None);
+        assert!(world.run.status.is_closed(), "a run that is killed has ended");
         world.check();
     }
     assert_eq!(advance(&world.run, &Fact::Cancelled, &Here { flow, now, draw: &draw }), None, "after an end nothing happens");

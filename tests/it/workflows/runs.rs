@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tidehook::engine::callback::{Answer, NotAnswered};
+use tidehook::engine::operate::Wish;
 use tidehook::model::RunStatus;
 
 use super::play::{Play, ok, status};
@@ -137,12 +138,12 @@ async fn a_cancelled_run_sends_nothing_more_and_can_be_taken_up_again() {
         assert!(play.engine.cancel_run(run.id).await.is_err());
         play.advance(Duration::from_secs(100)).await;
         assert_eq!(play.called(), ["a/"]);
-        assert_eq!(play.engine.redrive_run(run.id).await.unwrap().status, RunStatus::Running);
+        assert_eq!(play.engine.redrive_run(run.id, &Wish::default()).await.unwrap().status, RunStatus::Running);
         play.work().await;
         play.advance(Duration::from_secs(61)).await;
         assert_eq!(play.called(), ["a/", "b/"]);
         assert_eq!(play.the_run().await.status, RunStatus::Completed);
-        assert!(play.engine.redrive_run(run.id).await.is_err());
+        assert!(play.engine.redrive_run(run.id, &Wish::default()).await.is_err());
     });
 }
 
@@ -155,7 +156,7 @@ async fn a_failed_run_is_redriven_from_the_failed_step_with_a_fresh_budget() {
         let run = play.the_run().await;
         assert_eq!((run.status, run.error.as_ref().unwrap().step.as_deref()), (RunStatus::Failed, Some("b")));
         for expected in [RunStatus::Failed, RunStatus::Completed] {
-            play.engine.redrive_run(run.id).await.unwrap();
+            play.engine.redrive_run(run.id, &Wish::default()).await.unwrap();
             play.work().await;
             assert_eq!(play.the_run().await.status, expected);
         }
@@ -198,7 +199,7 @@ workflows:
         play.send("app", "x", r#"{"order": 7}"#).await;
         play.advance(Duration::from_secs(500)).await;
         let run = play.the_run().await;
-        play.engine.redrive_run(run.id).await.unwrap();
+        play.engine.redrive_run(run.id, &Wish::default()).await.unwrap();
         play.work().await;
         let calls = play.calls();
         assert_eq!((calls.len(), &calls[0].json()["id"]), (2, &json!(7)));
@@ -278,7 +279,7 @@ workflows: { w: { source: app, steps: [{ name: ask, type: callback }] } }
     on_every_store!(text, |play: Play| async move {
         play.send("app", "x", "{}").await;
         let run = play.the_run().await;
-        let tidehook::model::run::Phase::Token { token } = &run.state.visits[&1].phase else { panic!("{run:?}") };
+        let tidehook::model::run::Phase::Token { token, .. } = &run.state.visits[&1].phase else { panic!("{run:?}") };
         play.engine.answer(token, &done("5")).await.unwrap();
         play.work().await;
         assert_eq!(play.the_run().await.state.output.unwrap().into_value(), json!(5));

@@ -26,7 +26,7 @@ async fn calls_follow_each_other_and_hand_on_what_they_were_answered() {
     steps:
       - { name: a, url: http://a/, result_path: "$.a" }
       - { name: b, url: http://b/, input: '{"from": {{$.a.n}}}', result_path: "$.b" }
-      - { name: c, url: http://c/, body: { all: "{{ $.b }}", first: "{{ $$.steps.a.output.a.n }}" }, result: { x: "{{ $.y }}" } }
+      - { name: c, url: http://c/, body: { all: "{{ $.b }}", first: "{{ $$.steps.a.output.n }}" }, result: { x: "{{ $.y }}" } }
 "#,
     );
     on_every_store!(&text, |play: Play| async move {

@@ -1,5 +1,5 @@
-//! `callback`: an answer from outside. The token is there before anyone is told of it, so an answer that overtakes the
-//! notify's own response counts.
+//! `callback` and `approval`: an answer from outside. The token is there before anyone is told of it, so an answer that
+//! overtakes the notify's own response counts.
 
 use std::time::Duration;
 
@@ -13,13 +13,24 @@ use super::super::walk::Walk;
 use super::{Entered, Heard};
 use crate::model::run::{Due, Phase, RunError, Token};
 
-/// A callback.
+/// A step that waits for an answer.
 #[derive(Debug, Clone)]
 pub struct Callback {
     /// Who is told the token.
     pub notify: Option<Call>,
     /// How long the answer may take, from the moment the notify is through.
-    pub timeout: Option<Duration>,
+    pub timeout: Duration,
+    /// How long whoever works on it may be silent.
+    pub heartbeat: Option<Duration>,
+    /// The answer is a person's decision.
+    pub approval: Option<Approval>,
+}
+
+/// A person's decision.
+#[derive(Debug, Clone)]
+pub struct Approval {
+    /// Who may decide; empty is everyone who has the token or may use the API.
+    pub approvers: Vec<String>,
 }
 
 /// The stored form of a token.
@@ -28,31 +39,31 @@ pub fn hash(token: &str) -> String {
 }
 
 impl Callback {
-    pub(super) fn enter(&self, walk: &mut Walk<'_>, seq: u32, _: &Step) -> Result<Entered, RunError> {
+    pub(super) fn enter(&self, walk: &mut Walk<'_>, seq: u32) -> Entered {
         let token = walk.here.draw.token();
         let run = walk.change.run.id;
         walk.change.tokens.push(Token { hash: hash(&token), run, visit: seq, answer: None });
         walk.note("TokenIssued", Some(seq), json!({}));
         if self.notify.is_some() {
             walk.call(seq);
-            return Ok(Entered::Waits(Phase::Call { body: None, token: Some(token) }));
+            return Entered::Waits(Phase::Call { token: Some(token), polls: 0 });
         }
-        self.expect(walk, seq);
-        Ok(Entered::Waits(Phase::Token { token }))
+        let beat = self.expect(walk, seq);
+        Entered::Waits(Phase::Token { token, beat })
     }
 
-    fn expect(&self, walk: &mut Walk<'_>, seq: u32) {
-        if let Some(timeout) = self.timeout {
-            walk.wake_at(seq, Due::After(timeout));
-        }
+    /// From here on the answer, and signs of life, are waited for.
+    fn expect(&self, walk: &mut Walk<'_>, seq: u32) -> Option<crate::model::JobId> {
+        walk.wake_at(seq, Due::After(self.timeout));
+        self.heartbeat.and_then(|heartbeat| walk.wake_at(seq, Due::After(heartbeat)))
     }
 
     pub(super) fn hear(&self, walk: &mut Walk<'_>, seq: u32, step: &Step, fact: &Fact) -> Result<Heard, RunError> {
         match fact {
             Fact::Answered { .. } => {
-                self.expect(walk, seq);
+                let beat = self.expect(walk, seq);
                 if let Some(visit) = walk.visit(seq) {
-                    visit.phase = Phase::Answer;
+                    visit.phase = Phase::Answer { beat };
                 }
                 Ok(Heard::Waits)
             }
@@ -61,12 +72,50 @@ impl Callback {
                 walk.note("CallbackReceived", Some(seq), json!({}));
                 Ok(Heard::Done(payload.clone(), None))
             }
-            Fact::CalledBack { answer: Err(why), .. } => Err(error("callback_failed", why.clone())),
-            Fact::Elapsed { .. } => {
-                let seconds = self.timeout.unwrap_or_default().as_secs();
-                Err(error("callback_timeout", format!("step '{}': no callback within {seconds} s", step.name)))
+            Fact::CalledBack { answer: Err(why), .. } => {
+                let class = if self.approval.is_some() { "rejected" } else { "callback_failed" };
+                Err(error(class, why.clone()))
             }
-            Fact::ChildEnded { .. } | Fact::Cancelled => Ok(Heard::Waits),
+            Fact::Beat { .. } => {
+                self.beat(walk, seq);
+                Ok(Heard::Waits)
+            }
+            Fact::Elapsed { job, .. } => Err(self.too_late(walk, seq, step, *job)),
+            _ => Ok(Heard::Waits),
         }
+    }
+
+    fn too_late(&self, walk: &mut Walk<'_>, seq: u32, step: &Step, job: crate::model::JobId) -> RunError {
+        let beat = match walk.visit(seq).map(|visit| &visit.phase) {
+            Some(Phase::Answer { beat } | Phase::Token { beat, .. }) => *beat,
+            _ => None,
+        };
+        let name = &step.name;
+        if let (Some(silence), true) = (self.heartbeat, beat == Some(job)) {
+            return error("heartbeat_timeout", format!("step '{name}': no sign of life within {} s", silence.as_secs()));
+        }
+        let seconds = self.timeout.as_secs();
+        match self.approval {
+            Some(_) => error("approval_timeout", format!("step '{name}': no decision within {seconds} s")),
+            None => error("callback_timeout", format!("step '{name}': no callback within {seconds} s")),
+        }
+    }
+
+    /// A sign of life: silence is counted from here on.
+    fn beat(&self, walk: &mut Walk<'_>, seq: u32) {
+        let Some(heartbeat) = self.heartbeat else { return };
+        let old = match walk.visit(seq).map(|visit| &visit.phase) {
+            Some(Phase::Answer { beat } | Phase::Token { beat, .. }) => *beat,
+            _ => None,
+        };
+        if let (Some(old), Some(visit)) = (old, walk.visit(seq)) {
+            visit.jobs.retain(|job| *job != old);
+            walk.moot(&[old]);
+        }
+        let next = walk.wake_at(seq, Due::After(heartbeat));
+        if let Some(Phase::Answer { beat } | Phase::Token { beat, .. }) = walk.visit(seq).map(|visit| &mut visit.phase) {
+            *beat = next;
+        }
+        walk.note("HeartbeatReceived", Some(seq), json!({}));
     }
 }

@@ -19,8 +19,7 @@ pub struct Choice {
 impl Choice {
     pub(super) fn enter(&self, walk: &mut Walk<'_>, seq: u32, step: &Step) -> Result<Entered, RunError> {
         let Some(view) = walk.view(seq, step) else { return Ok(Entered::Skipped) };
-        let scope = view.plain();
-        let chosen = self.choices.iter().find(|(condition, _)| condition.holds(&scope)).map(|(_, goto)| *goto);
+        let chosen = self.choices.iter().find(|(condition, _)| view.holds(condition)).map(|(_, goto)| *goto);
         match chosen.or(self.default) {
             Some(goto) => Ok(Entered::Goto(Next::Step(goto))),
             None => Err(error("no_choice_matched", "no condition holds, and there is no default")),

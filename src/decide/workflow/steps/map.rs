@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::catch::error;
 use super::super::flow::Step;
 use super::super::walk::Walk;
-use super::{Entered, Heard};
+use super::{Entered, Heard, fill, places};
 use crate::decide::template::Template;
 use crate::model::run::{Phase, RunError, Slot};
 use crate::model::{Path, Payload};
@@ -33,6 +33,8 @@ pub struct Map {
     pub concurrency: Option<usize>,
     /// How many items may fail.
     pub tolerated: u32,
+    /// How many of a hundred items may fail. The larger of the two counts.
+    pub tolerated_percent: u32,
     /// A failed item leaves its error in its place.
     pub collects: bool,
 }
@@ -58,14 +60,21 @@ impl Map {
             return Ok(Entered::Done(Payload::Json(json!([]))));
         }
         let count = items.len();
-        let next = self.concurrency.unwrap_or(count).clamp(1, count);
-        for (place, item) in items.iter().take(next).enumerate() {
+        let results = places(walk, count);
+        let waiting: Vec<usize> = (0..count).filter(|place| results[*place] == Slot::Open).collect();
+        if waiting.is_empty() {
+            // All of it was done before the redrive.
+            return Ok(Entered::Done(Payload::Json(results.iter().map(Slot::value).collect())));
+        }
+        let at_once = self.concurrency.unwrap_or(count).max(1);
+        for place in waiting.iter().take(at_once) {
             let mut at = visit.at.clone();
             at.push(0);
-            walk.enter(at, Some((seq, place)), Payload::Json(item.clone()));
+            walk.enter(at, Some((seq, *place)), Payload::Json(items[*place].clone()));
         }
         walk.allow(count, self.steps.len());
-        Ok(Entered::Waits(Phase::Inside { results: vec![Slot::Open; count], open: count, next, failed: 0, items }))
+        let next = waiting.get(at_once).copied().unwrap_or(count);
+        Ok(Entered::Waits(Phase::Inside { results, open: waiting.len(), next, failed: 0, items }))
     }
 
     pub(super) fn inside(
@@ -79,17 +88,17 @@ impl Map {
         let visit = walk.visit(container).ok_or_else(gone)?;
         let mut at = visit.at.clone();
         let Phase::Inside { results, open, next, failed, items } = &mut visit.phase else { return Err(gone()) };
+        let items_count = u64::try_from(results.len()).unwrap_or(u64::MAX);
+        let share = u32::try_from(items_count * u64::from(self.tolerated_percent) / 100).unwrap_or(u32::MAX);
         let value = match result {
             Ok(payload) => payload.json().cloned().unwrap_or(Value::Null),
-            Err(why) if self.collects || *failed < self.tolerated => {
+            Err(why) if self.collects || *failed < self.tolerated.max(share) => {
                 *failed += 1;
                 json!({ "error": why.message, "error_type": why.class, "status": why.status })
             }
             Err(why) => return Err(why),
         };
-        if results.get_mut(place).is_some_and(|slot| slot.fill(value)) {
-            *open -= 1;
-        }
+        fill(results, open, place, value);
         if *open == 0 {
             let values = results.iter().map(Slot::value).collect();
             return Ok(Heard::Done(Payload::Json(Value::Array(values)), None));
@@ -97,6 +106,9 @@ impl Map {
         if let Some(item) = items.get(*next).cloned() {
             let place = *next;
             *next += 1;
+            while results.get(*next).is_some_and(|slot| *slot != Slot::Open) {
+                *next += 1;
+            }
             at.push(0);
             walk.enter(at, Some((container, place)), Payload::Json(item));
         }

@@ -7,18 +7,21 @@ pub mod call;
 pub mod callback;
 pub mod child;
 pub mod choice;
+pub mod emit;
 pub mod fail;
 pub mod map;
 pub mod parallel;
 pub mod set;
 pub mod wait;
 
+use serde_json::Value;
+
 use super::catch::error;
 use super::fact::Fact;
 use super::flow::{Call, Next, Step};
 use super::walk::Walk;
 use crate::model::Payload;
-use crate::model::run::{Phase, RunError};
+use crate::model::run::{Phase, RunError, Slot};
 
 /// What a step does. One line per type.
 #[derive(Debug, Clone)]
@@ -33,12 +36,14 @@ pub enum Kind {
     Map(map::Map),
     /// `wait`: for an instant.
     Wait(wait::Wait),
-    /// `callback`: for an answer from outside.
+    /// `callback`, `approval`: for an answer from outside.
     Callback(callback::Callback),
     /// `workflow`: for another run.
     Child(child::Child),
     /// `set`: a value.
     Set(set::Set),
+    /// `emit`: an event.
+    Emit(emit::Emit),
     /// `fail`: a failure.
     Fail(fail::Fail),
 }
@@ -65,6 +70,18 @@ pub enum Heard {
     Goto,
 }
 
+/// The places of a container: those that were done before a redrive stay done.
+fn places(walk: &mut Walk<'_>, count: usize) -> Vec<Slot> {
+    walk.places.take().filter(|places| places.len() == count).unwrap_or_else(|| vec![Slot::Open; count])
+}
+
+/// Puts in what came of a place.
+fn fill(results: &mut [Slot], open: &mut usize, place: usize, value: Value) {
+    if results.get_mut(place).is_some_and(|slot| slot.fill(value)) {
+        *open -= 1;
+    }
+}
+
 impl Kind {
     /// What it asks for when it is entered.
     ///
@@ -72,14 +89,15 @@ impl Kind {
     /// The step fails.
     pub fn enter(&self, walk: &mut Walk<'_>, seq: u32, step: &Step) -> Result<Entered, RunError> {
         match self {
-            Self::Call(call) => call::enter(call, walk, seq, step),
+            Self::Call(_) => Ok(call::enter(walk, seq)),
             Self::Choice(choice) => choice.enter(walk, seq, step),
             Self::Parallel(parallel) => parallel.enter(walk, seq),
             Self::Map(map) => map.enter(walk, seq, step),
             Self::Wait(wait) => wait.enter(walk, seq, step),
-            Self::Callback(callback) => callback.enter(walk, seq, step),
-            Self::Child(child) => child.enter(walk, seq),
+            Self::Callback(callback) => Ok(callback.enter(walk, seq)),
+            Self::Child(child) => child.enter(walk, seq, 0),
             Self::Set(set) => set.enter(walk, seq, step),
+            Self::Emit(_) => Ok(emit::enter(walk, seq)),
             Self::Fail(fail) => fail.enter(walk, seq, step),
         }
     }
@@ -90,10 +108,11 @@ impl Kind {
     /// The step fails.
     pub fn hear(&self, walk: &mut Walk<'_>, seq: u32, step: &Step, fact: &Fact) -> Result<Heard, RunError> {
         match self {
-            Self::Call(_) => call::hear(fact),
+            Self::Call(call) => call::hear(call, walk, seq, step, fact),
             Self::Wait(_) => Ok(Heard::Goto),
             Self::Callback(callback) => callback.hear(walk, seq, step, fact),
-            Self::Child(_) => child::hear(fact),
+            Self::Child(child) => child.hear(walk, seq, fact),
+            Self::Emit(_) => emit::hear(fact),
             // Nothing is sent for them, so nothing can be heard.
             Self::Choice(_) | Self::Parallel(_) | Self::Map(_) | Self::Set(_) | Self::Fail(_) => Ok(Heard::Waits),
         }
@@ -143,9 +162,16 @@ impl Kind {
             Self::Parallel(_) => "parallel",
             Self::Map(_) => "map",
             Self::Wait(_) => "wait",
-            Self::Callback(_) => "callback",
+            Self::Callback(callback) => {
+                if callback.approval.is_some() {
+                    "approval"
+                } else {
+                    "callback"
+                }
+            }
             Self::Child(_) => "workflow",
             Self::Set(_) => "set",
+            Self::Emit(_) => "emit",
             Self::Fail(_) => "fail",
         }
     }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::super::catch::error;
 use super::super::flow::Step;
 use super::super::walk::Walk;
-use super::{Entered, Heard};
+use super::{Entered, Heard, fill, places};
 use crate::model::Payload;
 use crate::model::run::{Phase, RunError, Slot};
 
@@ -20,19 +20,19 @@ impl Parallel {
     pub(super) fn enter(&self, walk: &mut Walk<'_>, seq: u32) -> Result<Entered, RunError> {
         let Some(visit) = walk.change.run.state.visits.get(&seq).cloned() else { return Ok(Entered::Skipped) };
         let count = self.branches.len();
-        for branch in 0..count {
+        let results = places(walk, count);
+        let open: Vec<usize> = (0..count).filter(|branch| results[*branch] == Slot::Open).collect();
+        if open.is_empty() {
+            // All of it was done before the redrive.
+            return Ok(Entered::Done(self.keyed(&results)));
+        }
+        for branch in &open {
             let mut at = visit.at.clone();
-            at.push(branch);
-            walk.enter(at, Some((seq, branch)), visit.payload.clone());
+            at.push(*branch);
+            walk.enter(at, Some((seq, *branch)), visit.payload.clone());
         }
         walk.allow(count, 1);
-        Ok(Entered::Waits(Phase::Inside {
-            results: vec![Slot::Open; count],
-            open: count,
-            next: count,
-            failed: 0,
-            items: Vec::new(),
-        }))
+        Ok(Entered::Waits(Phase::Inside { results, open: open.len(), next: count, failed: 0, items: Vec::new() }))
     }
 
     pub(super) fn inside(
@@ -47,14 +47,17 @@ impl Parallel {
         let Phase::Inside { results, open, .. } = &mut visit.phase else { return Err(gone()) };
         // What is not JSON is null under its key, as in qhook.
         let value = result?.json().cloned().unwrap_or(Value::Null);
-        if results.get_mut(place).is_some_and(|slot| slot.fill(value)) {
-            *open -= 1;
-        }
+        fill(results, open, place, value);
         if *open > 0 {
             return Ok(Heard::Waits);
         }
+        let keyed = self.keyed(results);
+        Ok(Heard::Done(keyed, None))
+    }
+
+    fn keyed(&self, results: &[Slot]) -> Payload {
         let values = results.iter().map(Slot::value);
         let object: Map<String, Value> = self.branches.iter().map(|branch| branch.name.clone()).zip(values).collect();
-        Ok(Heard::Done(Payload::Json(Value::Object(object)), None))
+        Payload::Json(Value::Object(object))
     }
 }

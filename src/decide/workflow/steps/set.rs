@@ -9,14 +9,18 @@ use crate::model::run::RunError;
 /// A value.
 #[derive(Debug, Clone)]
 pub struct Set {
-    /// What it comes to.
-    pub body: Template,
+    /// What it comes to; without it the payload stays as it is, and only variables are set.
+    pub body: Option<Template>,
 }
 
 impl Set {
     pub(super) fn enter(&self, walk: &mut Walk<'_>, seq: u32, step: &Step) -> Result<Entered, RunError> {
         let Some(view) = walk.view(seq, step) else { return Ok(Entered::Skipped) };
-        let value = view.render(&self.body)?;
+        let Some(body) = &self.body else {
+            let payload = walk.visit(seq).map(|visit| visit.payload.clone());
+            return Ok(payload.map_or(Entered::Skipped, Entered::Done));
+        };
+        let value = view.render(body)?;
         Ok(value.map_or(Entered::Skipped, Entered::Done))
     }
 }

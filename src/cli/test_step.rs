@@ -1,0 +1,249 @@
+//! `tidehook test-step`: one step against an answer that is made up: what it sends, what it makes of the answer, where it
+//! leads. Nothing is called and nothing is stored.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::Args;
+use serde_json::{Value, json};
+use ulid::Ulid;
+
+use super::runs::read;
+use super::{Done, Global, context, print};
+use crate::config::Config;
+use crate::decide::retry::RetryPolicy;
+use crate::decide::settle::{Finish, Timing, settle};
+use crate::decide::workflow::catch::of_failure;
+use crate::decide::workflow::machine::{Birth, at_step};
+use crate::decide::workflow::{Draw, Fact, Flow, Here, advance};
+use crate::deliver::compose::Around;
+use crate::deliver::step::{Calling, compose_step};
+use crate::engine::execute::OfStep;
+use crate::model::event::Body;
+use crate::model::run::{Change, Phase, RunJob};
+use crate::model::{
+    Clock, Event, EventId, Failure, Job, JobState, Outcome, Payload, Request, Response, Run, RunId, SystemClock, Timestamp,
+};
+
+/// Run one step of a workflow against a made-up answer
+#[derive(Debug, Args)]
+pub(super) struct TestStep {
+    /// The workflow
+    workflow: String,
+    /// The step
+    step: String,
+    /// The payload that it is entered with: a file, `-` for standard input; an empty object when left out
+    #[arg(short, long, value_name = "FILE")]
+    payload: Option<PathBuf>,
+    /// The body of the answer: a file; an empty object when left out
+    #[arg(short, long, value_name = "FILE")]
+    answer: Option<PathBuf>,
+    /// The status of the answer
+    #[arg(short, long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(100..600))]
+    status: u16,
+    /// There is no answer: the call times out
+    #[arg(long, conflicts_with_all = ["answer", "status"])]
+    times_out: bool,
+}
+
+/// Ids that count up.
+struct Made(Cell<u128>);
+
+impl Draw for Made {
+    fn id(&self) -> Ulid {
+        self.0.set(self.0.get() + 1);
+        Ulid(self.0.get())
+    }
+
+    fn token(&self) -> String {
+        "MADE".repeat(13)
+    }
+
+    fn chance(&self) -> f64 {
+        0.5
+    }
+}
+
+pub(super) fn run(test: &TestStep, global: &Global) -> Done {
+    let config = context::configuration(global, false)?;
+    let names = config.workflows.iter().map(|w| w.name.as_str());
+    let hint = crate::config::problem::did_you_mean(&test.workflow, names).map_or(String::new(), |h| format!("; {h}"));
+    let workflow = config.workflow(&test.workflow);
+    let workflow = workflow.ok_or_else(|| anyhow!("the configuration has no workflow `{}`{hint}", test.workflow))?;
+    let payload = test.payload.as_deref().map(read).transpose()?.unwrap_or_else(|| b"{}".to_vec());
+    let answer = test.answer.as_deref().map(read).transpose()?.unwrap_or_else(|| b"{}".to_vec());
+    let shown = play(&config, &Arc::new(workflow.flow.clone()), test, &payload, answer)?;
+    match global.json {
+        true => print::json(&shown),
+        false => show(&shown),
+    }
+    Ok(())
+}
+
+fn play(config: &Config, flow: &Arc<Flow>, test: &TestStep, payload: &[u8], answer: Vec<u8>) -> anyhow::Result<Value> {
+    let at = flow.steps.iter().position(|step| step.name == test.step);
+    let at = at.ok_or_else(|| {
+        let names: Vec<&str> = flow.steps.iter().map(|step| step.name.as_str()).collect();
+        anyhow!("the workflow has no step `{}`; it has {}", test.step, names.join(", "))
+    })?;
+    let now = SystemClock.now();
+    let draw = Made(Cell::new(u128::from(u64::MAX)));
+    let here = Here { flow, now, draw: &draw };
+    let event = event(now, payload);
+    let birth = Birth {
+        id: RunId(draw.id()),
+        event: event.id,
+        about: json!({ "source": event.source, "type": event.kind }),
+        input: Payload::of(payload),
+        parent: None,
+        depth: 0,
+    };
+    let entered = at_step(birth, at, &here);
+    let Some((seq, visit)) = entered.run.state.visits.iter().find(|(_, visit)| visit.at == [at]) else {
+        return Ok(outcome(&entered, None, flow));
+    };
+    let call = match (flow.call(&visit.at), &visit.phase) {
+        (Some(call), Phase::Call { .. }) => call,
+        _ => return Ok(outcome(&entered, None, flow)),
+    };
+    let Some(job) = entered.jobs.iter().find(|job| visit.jobs.contains(&job.id)) else {
+        return Ok(outcome(&entered, None, flow));
+    };
+    let job = job_of(job, &event, now);
+    let step = &flow.steps[at];
+    let around = Around { signing_key: None, qhook_headers: false, now };
+    let (public_url, policy) = (config.server.public_url.as_ref(), &config.server.policy);
+    let calling = Calling { job: &job, event: &event, run: &entered.run, seq: *seq, visit, step, call, public_url, policy };
+    let (request, sent) = match compose_step(&calling, around) {
+        Ok(request) if test.times_out => {
+            (Some(request), Outcome::Failed(Failure::Timeout(crate::model::attempt::Phase::Headers)))
+        }
+        Ok(request) => {
+            let response = Response { status: test.status, body: answer.into(), cut: None, retry_after: None, location: None };
+            (Some(request), Outcome::Answered(response))
+        }
+        Err(why) => (None, Outcome::Failed(why)),
+    };
+    let fact = heard(flow, &entered.run, (*seq, &job), sent, now);
+    let next = advance(&entered.run, &fact, &here).unwrap_or_else(|| entered.clone());
+    Ok(outcome(&next, request.as_ref(), flow))
+}
+
+/// What the machine is told of the answer, once no further attempt follows.
+fn heard(flow: &Arc<Flow>, run: &Run, (visit, job): (u32, &Job), sent: Outcome, now: Timestamp) -> Fact {
+    let timing = Timing { duration: Duration::ZERO, now };
+    let (outcome, of_step) = OfStep::judge(flow, run, visit, sent);
+    let policy = RetryPolicy { max: 1, ..RetryPolicy::default() };
+    let rules = of_step.rules(&[]);
+    let commit =
+        settle(job, &outcome, crate::decide::settle::Rules { retry: std::slice::from_ref(&policy), ..rules }, timing, 0.5);
+    match (&commit.finish, &outcome) {
+        (Finish::Done, Outcome::Answered(response)) => {
+            Fact::Answered { visit, job: job.id, status: response.status, body: of_step.body(&response.body) }
+        }
+        (_, outcome) => {
+            let failure = match outcome {
+                Outcome::Answered(response) if of_step.is_unmet() => Failure::Expectation(response.status),
+                Outcome::Answered(response) => Failure::Status(response.status),
+                Outcome::Failed(failure) => failure.clone(),
+                Outcome::Postponed | Outcome::Elapsed | Outcome::Parked(_) => Failure::Compose("nothing came of it".to_owned()),
+            };
+            let error = crate::model::RunError { app: of_step.app.clone(), ..of_failure(&failure, job.id, 1) };
+            Fact::Failed { visit, job: job.id, error }
+        }
+    }
+}
+
+fn event(now: Timestamp, payload: &[u8]) -> Event {
+    Event {
+        id: EventId(Ulid(1)),
+        source: "test-step".to_owned(),
+        kind: "test-step".to_owned(),
+        headers: Vec::new(),
+        body: Body::new(payload.to_vec()),
+        unique_key: None,
+        created_at: now,
+    }
+}
+
+fn job_of(job: &RunJob, event: &Event, now: Timestamp) -> Job {
+    Job {
+        id: job.id,
+        event: event.id,
+        target: job.target.clone(),
+        state: JobState::Leased,
+        attempt: 0,
+        lost: 0,
+        claim: 1,
+        due_at: now,
+        created_at: now,
+        finished_at: None,
+        last_error: None,
+    }
+}
+
+/// What came of it, as data: the request, what the step came to, and where the run stands.
+fn outcome(change: &Change, request: Option<&Request>, flow: &Flow) -> Value {
+    let run = &change.run;
+    let notes: Vec<&str> = change.notes.iter().map(|note| note.kind).collect();
+    let request = request.map(|request| {
+        let headers: serde_json::Map<String, Value> =
+            request.headers.iter().map(|(name, value)| (name.clone(), Value::String(shown(name, value)))).collect();
+        json!({ "method": request.method.to_string(), "url": request.url.as_str(), "headers": headers,
+                "body": String::from_utf8_lossy(&request.body) })
+    });
+    let failed = change.notes.iter().find(|note| note.kind == "StepFailed").map(|note| note.data.clone());
+    let next = run
+        .state
+        .visits
+        .values()
+        .map(|visit| json!({ "step": flow.place(&visit.at), "payload": visit.payload.clone().into_value() }));
+    json!({
+        "request": request,
+        "step": if notes.contains(&"StepFailed") { "failed" } else if notes.contains(&"StepSkipped") { "skipped" }
+                else if notes.contains(&"StepCompleted") { "completed" } else { "waits" },
+        "failed": failed,
+        "caught": notes.contains(&"Caught") || notes.contains(&"Continued"),
+        "next": next.collect::<Vec<_>>(),
+        "run": run.status.word(),
+        "vars": run.state.vars,
+        "output": run.state.output.clone().map(Payload::into_value),
+    })
+}
+
+/// A header's value; one that may be a secret is not shown.
+fn shown(name: &str, value: &str) -> String {
+    let name = name.to_ascii_lowercase();
+    let is_secret =
+        ["authorization", "cookie", "secret", "token", "api-key", "apikey", "password"].iter().any(|w| name.contains(w));
+    if is_secret { "***".to_owned() } else { value.to_owned() }
+}
+
+fn show(shown: &Value) {
+    let text = |value: &Value| print::one_line(&print::text(value));
+    if let Value::Object(request) = &shown["request"] {
+        print::line(&format!("sends   {} {}", text(&request["method"]), text(&request["url"])));
+        for (name, value) in request["headers"].as_object().into_iter().flatten() {
+            print::line(&format!("        {}: {}", print::one_line(name), text(value)));
+        }
+        print::line(&format!("        {}", text(&request["body"])));
+    }
+    let why = match &shown["failed"] {
+        Value::Object(failed) => format!(": {} ({})", text(&failed["error"]), text(&failed["class"])),
+        _ => String::new(),
+    };
+    let caught = if shown["caught"] == true { ", caught" } else { "" };
+    print::line(&format!("step    {}{why}{caught}", text(&shown["step"])));
+    for next in shown["next"].as_array().into_iter().flatten() {
+        print::line(&format!("next    {} with {}", text(&next["step"]), print::one_line(&next["payload"].to_string())));
+    }
+    let output = if shown["output"].is_null() {
+        String::new()
+    } else {
+        format!(" with {}", print::one_line(&shown["output"].to_string()))
+    };
+    print::line(&format!("run     {}{output}", text(&shown["run"])));
+}

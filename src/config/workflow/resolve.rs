@@ -1,0 +1,95 @@
+//! Names become places: jumps lead to indexes, and all steps of a workflow stand in one list.
+
+use std::collections::BTreeMap;
+
+use super::step::{Draft, Goto};
+use crate::decide::workflow::catch::{Catch, Way};
+use crate::decide::workflow::flow::{Next, Step};
+use crate::decide::workflow::steps::Kind;
+
+/// A workflow's steps, in the order in which its flow holds them.
+pub(super) struct Resolved {
+    /// Its own, those of `finally`, and the calls that undo steps.
+    pub(super) steps: Vec<Step>,
+    /// How many are its own.
+    pub(super) main: usize,
+    /// The index of the first one of `finally`.
+    pub(super) finally: Option<usize>,
+    /// Where failures go that no step catches.
+    pub(super) catch: Vec<Catch>,
+}
+
+/// Puts a workflow's steps in order. Names that lead nowhere were reported.
+pub(super) fn resolve(main: Vec<Draft>, finally: Vec<Draft>, catches: Vec<(Catch, Option<Goto>)>) -> Resolved {
+    let (count, last) = (main.len(), finally.len());
+    let index = index(&main, 0);
+    let catch = catches.into_iter().map(|(catch, goto)| led(catch, goto.as_ref(), &index)).collect();
+    let mut undos = Undos { first: count + last, steps: Vec::new() };
+    let mut steps = list(main, 0, &mut undos);
+    steps.extend(list(finally, count, &mut undos));
+    steps.extend(undos.steps);
+    Resolved { steps, main: count, finally: (last > 0).then_some(count), catch }
+}
+
+/// The calls that undo steps, and the index of the first of them.
+struct Undos {
+    first: usize,
+    steps: Vec<Step>,
+}
+
+impl Undos {
+    fn add(&mut self, step: Step) -> usize {
+        self.steps.push(step);
+        self.first + self.steps.len() - 1
+    }
+}
+
+fn index(drafts: &[Draft], first: usize) -> BTreeMap<String, usize> {
+    drafts.iter().enumerate().rev().map(|(at, draft)| (draft.step.name.clone(), first + at)).collect()
+}
+
+fn to(goto: &Goto, index: &BTreeMap<String, usize>) -> usize {
+    index.get(&goto.to.value).copied().unwrap_or(0)
+}
+
+fn led(catch: Catch, goto: Option<&Goto>, index: &BTreeMap<String, usize>) -> Catch {
+    match (catch.way, goto) {
+        (Way::Step(_), Some(goto)) => Catch { way: Way::Step(to(goto, index)), ..catch },
+        _ => catch,
+    }
+}
+
+/// The steps of one list, which begins at `first` in the list that holds it.
+fn list(drafts: Vec<Draft>, first: usize, undos: &mut Undos) -> Vec<Step> {
+    let index = index(&drafts, first);
+    let end = first + drafts.len();
+    let mut steps = Vec::with_capacity(drafts.len());
+    for (at, draft) in drafts.into_iter().enumerate() {
+        let Draft { mut step, goto, catches, choices, default, ends, inner, undo, .. } = draft;
+        let following = first + at + 1;
+        step.next = match &goto {
+            _ if ends => Next::End,
+            Some(goto) => Next::Step(to(goto, &index)),
+            None if following < end => Next::Step(following),
+            None => Next::End,
+        };
+        step.undo = undo.map(|undo| undos.add(undo));
+        step.catch = step.catch.into_iter().zip(&catches).map(|(catch, goto)| led(catch, goto.as_ref(), &index)).collect();
+        match &mut step.kind {
+            Kind::Choice(choice) => {
+                for ((_, place), goto) in choice.choices.iter_mut().zip(&choices) {
+                    *place = goto.as_ref().map_or(0, |goto| to(goto, &index));
+                }
+                choice.default = default.as_ref().map(|goto| to(goto, &index));
+            }
+            Kind::Map(map) => map.steps = list(inner, 0, undos),
+            Kind::Parallel(parallel) => {
+                // Branches do not lead to each other.
+                parallel.branches = list(inner, 0, undos).into_iter().map(|branch| Step { next: Next::End, ..branch }).collect();
+            }
+            _ => {}
+        }
+        steps.push(step);
+    }
+    steps
+}

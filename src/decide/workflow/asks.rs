@@ -1,0 +1,150 @@
+//! What a change asks for: calls, instants, the end of jobs.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::walk::Walk;
+use crate::model::job::Visiting;
+use crate::model::run::{Due, Phase, RunJob, Visit};
+use crate::model::{JobId, RunId, RunStatus, Target};
+
+impl Walk<'_> {
+    /// A job of the fact that is told: it is over, and not moot.
+    pub(super) fn done_with(&mut self, job: JobId) {
+        let state = &mut self.change.run.state;
+        for visit in state.visits.values_mut() {
+            visit.jobs.retain(|open| *open != job);
+        }
+        state.deadline = state.deadline.filter(|open| *open != job);
+        state.turn = state.turn.filter(|open| *open != job);
+    }
+
+    /// Closes a visit: its jobs are moot.
+    pub(super) fn close(&mut self, seq: u32) -> Option<Visit> {
+        let visit = self.change.run.state.visits.remove(&seq)?;
+        self.moot(&visit.jobs);
+        Some(visit)
+    }
+
+    /// Jobs that need not run any more. Those that are not stored yet are not stored at all.
+    pub(super) fn moot(&mut self, jobs: &[JobId]) {
+        for job in jobs {
+            let before = self.change.jobs.len();
+            self.change.jobs.retain(|new| new.id != *job);
+            if self.change.jobs.len() == before {
+                self.change.moot.push(*job);
+            }
+        }
+    }
+
+    /// Closes everything inside a container.
+    pub(super) fn close_inside(&mut self, container: u32) {
+        let visits = self.change.run.state.visits.iter();
+        let inside = visits.filter(|(_, visit)| visit.within.is_some_and(|(of, _)| of == container));
+        for seq in inside.map(|(seq, _)| *seq).collect::<Vec<_>>() {
+            self.close_inside(seq);
+            self.abandon(seq);
+        }
+    }
+
+    /// Closes a visit that nobody waits for any more. A run that it started is told: it ends as its parent has.
+    pub(super) fn abandon(&mut self, seq: u32) {
+        let Some(visit) = self.close(seq) else { return };
+        if let Phase::Child { run, .. } = visit.phase {
+            let asked = self.change.starts.len();
+            self.change.starts.retain(|start| start.run != run);
+            // One that was asked for by this very change is not started at all.
+            if self.change.starts.len() == asked {
+                self.word_to(run, 0, &self.flow().place(&visit.at));
+            }
+        }
+    }
+
+    /// A job that tells another run of this one.
+    pub(super) fn word_to(&mut self, run: RunId, visit: u32, step: &str) {
+        let target = Target::Timer(Visiting { run, visit, step: step.to_owned() });
+        let id = JobId(self.here.draw.id());
+        self.change.jobs.push(RunJob { id, target, due: Due::After(Duration::ZERO), held: false });
+    }
+
+    /// Tells the run that waits for this one.
+    pub(super) fn tell_parent(&mut self) {
+        if let Some((parent, visit)) = self.change.run.parent {
+            self.word_to(parent, visit, &self.flow().name);
+        }
+    }
+
+    /// Gives up its place under its concurrency key.
+    pub(super) fn leave_gate(&mut self) {
+        if self.change.run.state.gate.is_some() {
+            self.word_to(self.change.run.id, 0, &self.flow().name);
+        }
+    }
+
+    /// A container may be entered this often beyond the limit of steps.
+    pub(super) fn allow(&mut self, places: usize, steps: usize) {
+        let more = u32::try_from(places.saturating_mul(steps)).unwrap_or(u32::MAX);
+        let allowance = &mut self.change.run.state.allowance;
+        *allowance = allowance.saturating_add(more);
+    }
+
+    /// Asks for a call of a visit.
+    pub(super) fn call(&mut self, seq: u32) {
+        self.call_after(seq, Duration::ZERO);
+    }
+
+    /// Asks for a call of a visit, later.
+    pub(super) fn call_after(&mut self, seq: u32, delay: Duration) {
+        self.job(seq, Due::After(delay), Target::Step);
+    }
+
+    /// Asks for an instant of a visit.
+    pub(super) fn wake_at(&mut self, seq: u32, due: Due) -> Option<JobId> {
+        self.job(seq, due, Target::Timer)
+    }
+
+    fn job(&mut self, seq: u32, due: Due, target: impl Fn(Visiting) -> Target) -> Option<JobId> {
+        let id = JobId(self.here.draw.id());
+        let (run, held) = (self.change.run.id, self.change.run.status == RunStatus::Paused);
+        let flow = self.flow();
+        let visit = self.visit(seq)?;
+        visit.jobs.push(id);
+        let step = flow.place(&visit.at);
+        self.change.jobs.push(RunJob { id, target: target(Visiting { run, visit: seq, step }), due, held });
+        Some(id)
+    }
+
+    /// Asks for an instant of the run as a whole.
+    fn run_job(&mut self, due: Due) -> JobId {
+        let id = JobId(self.here.draw.id());
+        let run = &self.change.run;
+        let target = Target::Timer(Visiting { run: run.id, visit: 0, step: self.here.flow.name.clone() });
+        let held = run.status == RunStatus::Paused;
+        self.change.jobs.push(RunJob { id, target, due, held });
+        id
+    }
+
+    /// Asks for the run's deadline.
+    pub(super) fn set_deadline(&mut self) {
+        let Some(timeout) = self.flow().timeout else { return };
+        let id = self.run_job(Due::After(timeout));
+        let state = &mut self.change.run.state;
+        state.deadline = Some(id);
+        state.deadline_at = Some(self.here.now.plus(timeout));
+    }
+
+    /// The run waits for its turn under its concurrency key.
+    pub(super) fn ask_for_turn(&mut self, gate: String) {
+        self.note("Queued", None, json!({ "key": gate }));
+        self.change.run.status = RunStatus::Queued;
+        self.change.run.state.gate = Some(gate);
+        self.look_for_turn();
+    }
+
+    /// Asks whether it is the run's turn.
+    pub(super) fn look_for_turn(&mut self) {
+        let id = self.run_job(Due::After(Duration::ZERO));
+        self.change.run.state.turn = Some(id);
+    }
+}

@@ -1,0 +1,259 @@
+//! The end of a run, and what stands between: pauses, undoing what steps did, the last steps.
+
+use serde_json::json;
+
+use super::catch::error;
+use super::data::with_error;
+use super::walk::Walk;
+use crate::model::run::{Close, Ending, Phase, RunError, Stopped, Visit};
+use crate::model::{Payload, RunStatus};
+
+/// Where a visit stood, for a redrive. A container keeps the places that are done, and is a new operation.
+fn stopped(seq: u32, visit: &Visit) -> Stopped {
+    let payload = visit.before.clone().unwrap_or_else(|| visit.payload.clone());
+    let places = match &visit.phase {
+        Phase::Inside { results, .. } => Some(results.clone()),
+        _ => None,
+    };
+    let repeats = places.is_none();
+    Stopped {
+        at: visit.at.clone(),
+        payload,
+        operation: repeats.then(|| visit.operation.unwrap_or(seq)),
+        entered_at: repeats.then_some(visit.entered_at),
+        places,
+    }
+}
+
+impl Walk<'_> {
+    /// Closes a visit and remembers it as the place where the run stopped.
+    pub(super) fn stop_at(&mut self, seq: u32) {
+        if let Some(visit) = self.close(seq) {
+            self.change.run.state.stopped = Some(stopped(seq, &visit));
+        }
+    }
+
+    /// A step's failure pauses the run: a person mends what is wrong and resumes it.
+    pub(super) fn pause_at(&mut self, seq: u32, why: RunError) {
+        self.note("Paused", Some(seq), json!({ "error": why.message, "class": why.class }));
+        self.stop_at(seq);
+        self.change.run.error = Some(why);
+        self.hold();
+    }
+
+    /// Nothing more is sent until the run is resumed.
+    pub(super) fn hold(&mut self) {
+        let run = &mut self.change.run;
+        run.state.paused_from = Some(run.status);
+        run.status = RunStatus::Paused;
+        self.change.hold = self.open_jobs();
+        for job in &mut self.change.jobs {
+            job.held = true;
+        }
+    }
+
+    /// Goes on after a pause.
+    pub(super) fn resume(&mut self) {
+        self.note("Resumed", None, json!({}));
+        let run = &mut self.change.run;
+        run.status = run.state.paused_from.take().unwrap_or(RunStatus::Running);
+        run.error = None;
+        self.change.free = self.open_jobs();
+        if self.change.run.status == RunStatus::Queued && self.change.run.state.turn.is_none() {
+            return self.look_for_turn();
+        }
+        let state = &mut self.change.run.state;
+        if !state.visits.is_empty() {
+            return;
+        }
+        // It was paused by a failure: what failed is done again, with a fresh budget.
+        if state.ending.is_some() {
+            self.undo_next();
+        } else if let Some(stopped) = state.stopped.take() {
+            self.take_up(stopped);
+        }
+    }
+
+    /// Enters the step at which the run stopped, as the same operation.
+    pub(super) fn take_up(&mut self, stopped: Stopped) {
+        self.repeats = Some((stopped.operation, stopped.entered_at));
+        self.places = stopped.places;
+        self.enter(stopped.at, None, stopped.payload);
+    }
+
+    /// Jobs of the run that are stored and open.
+    fn open_jobs(&self) -> Vec<crate::model::JobId> {
+        let state = &self.change.run.state;
+        let all = state.visits.values().flat_map(|visit| visit.jobs.iter().copied()).chain(state.deadline).chain(state.turn);
+        all.filter(|id| !self.change.jobs.iter().any(|new| new.id == *id)).collect()
+    }
+
+    /// Remembers where the run stands, for a redrive: the first open step of its own list.
+    fn remember_stop(&mut self) {
+        let state = &mut self.change.run.state;
+        let open = state.visits.iter().find(|(_, visit)| visit.within.is_none());
+        if let Some((seq, visit)) = open {
+            state.stopped = Some(stopped(*seq, visit));
+        }
+    }
+
+    /// The payload of the first open step, or what the run started with.
+    pub(super) fn last_payload(&self) -> Payload {
+        let state = &self.change.run.state;
+        let open = state.visits.values().find(|visit| visit.within.is_none()).map(|visit| &visit.payload);
+        open.or(state.stopped.as_ref().map(|stopped| &stopped.payload)).unwrap_or(&state.input).clone()
+    }
+
+    /// Nothing of the run's steps stays open.
+    fn abandon_all(&mut self) {
+        self.ahead.clear();
+        let open: Vec<u32> = self.change.run.state.visits.keys().copied().collect();
+        for seq in open {
+            self.abandon(seq);
+        }
+        let state = &mut self.change.run.state;
+        let (deadline, turn) = (state.deadline.take(), state.turn.take());
+        state.deadline_at = None;
+        self.moot(&deadline.into_iter().chain(turn).collect::<Vec<_>>());
+    }
+
+    /// Ends the run: what its steps did is undone first if the workflow says so, then its last steps run.
+    pub(super) fn end(&mut self, how: Close, payload: Payload) {
+        let undoes = self.flow().undoes && !matches!(how, Close::Completed(_));
+        self.begin_end(how, payload, undoes);
+    }
+
+    /// Ends the run, undoing what its steps did.
+    pub(super) fn end_undoing(&mut self, how: Close, payload: Payload) {
+        self.begin_end(how, payload, true);
+    }
+
+    fn begin_end(&mut self, how: Close, payload: Payload, undoes: bool) {
+        if self.change.run.state.ending.is_some() {
+            // It was ending already, and cannot go on with that.
+            return self.close_run();
+        }
+        if !matches!(how, Close::Completed(_)) && self.change.run.state.stopped.is_none() {
+            self.remember_stop();
+        }
+        self.abandon_all();
+        let payload = match &how {
+            Close::Failed(why) => with_error(self.flow(), payload, why, None),
+            Close::Completed(_) | Close::Cancelled => payload,
+        };
+        self.change.run.error = match &how {
+            Close::Failed(why) => Some(why.clone()),
+            Close::Cancelled => Some(error("cancelled", "called off")),
+            Close::Completed(_) => None,
+        };
+        let data = json!({ "status": how.status().word(), "error": self.change.run.error.as_ref().map(|why| &why.message) });
+        self.change.run.state.ending = Some(Ending { how, payload });
+        if undoes && !self.change.run.state.armed.is_empty() {
+            self.set_status(RunStatus::Compensating);
+            self.note("CompensationStarted", None, data);
+            return self.undo_next();
+        }
+        // A run that entered no step has nothing to finish.
+        if self.change.run.state.visited == 0 {
+            return self.close_run();
+        }
+        self.finish();
+    }
+
+    /// Undoes the step that was done last.
+    fn undo_next(&mut self) {
+        let Some(armed) = self.change.run.state.armed.last().cloned() else { return self.finish() };
+        let undo = self.flow().step(&armed.at).and_then(|step| step.undo);
+        let Some(undo) = undo else {
+            self.change.run.state.armed.pop();
+            return self.undo_next();
+        };
+        self.undoes = Some(armed.visit);
+        self.enter(vec![undo], None, armed.payload);
+    }
+
+    /// A step was undone.
+    pub(super) fn undone(&mut self) {
+        let state = &mut self.change.run.state;
+        state.armed.pop();
+        if !state.armed.is_empty() {
+            return self.undo_next();
+        }
+        state.compensated = true;
+        self.note("Compensated", None, json!({}));
+        self.finish();
+    }
+
+    /// A step could not be undone: never passed over in silence.
+    pub(super) fn not_undone(&mut self, seq: u32, why: RunError) {
+        let error = RunError { class: "compensation_failed".to_owned(), ..why };
+        self.note("Paused", Some(seq), json!({ "error": error.message, "class": error.class }));
+        self.close(seq);
+        self.change.run.error = Some(error);
+        self.hold();
+    }
+
+    /// Nothing is left to undo: the last steps run.
+    fn finish(&mut self) {
+        let Some(ending) = &self.change.run.state.ending else { return };
+        let Some(finally) = self.flow().finally else { return self.close_run() };
+        let payload = ending.payload.clone();
+        self.set_status(RunStatus::Running);
+        self.enter(vec![finally], None, payload);
+    }
+
+    /// Sets what the run is, or will be when it is resumed.
+    fn set_status(&mut self, status: RunStatus) {
+        let run = &mut self.change.run;
+        match run.status {
+            RunStatus::Paused => run.state.paused_from = Some(status),
+            _ => run.status = status,
+        }
+    }
+
+    /// The run has ended.
+    pub(super) fn close_run(&mut self) {
+        self.abandon_all();
+        let Some(Ending { how, .. }) = self.change.run.state.ending.take() else { return };
+        self.change.ends = true;
+        self.change.run.status = how.status();
+        self.change.run.finished_at = Some(self.here.now);
+        self.change.run.state.paused_from = None;
+        let retention = self.flow().retention;
+        self.change.keep = match &how {
+            Close::Completed(_) => retention.completed,
+            Close::Failed(_) | Close::Cancelled => retention.failed,
+        };
+        let (kind, data) = match how {
+            Close::Completed(payload) => {
+                self.change.run.error = None;
+                self.change.run.state.output = Some(payload);
+                ("RunCompleted", json!({}))
+            }
+            Close::Failed(why) => {
+                let compensated = self.change.run.state.compensated;
+                let data = json!({ "error": why.message, "class": why.class, "step": why.step, "compensated": compensated });
+                self.change.run.error = Some(why);
+                ("RunFailed", data)
+            }
+            Close::Cancelled => {
+                self.change.run.error = Some(error("cancelled", "called off"));
+                ("RunCancelled", json!({}))
+            }
+        };
+        self.note(kind, None, data);
+        self.tell_parent();
+        self.leave_gate();
+    }
+
+    /// Ends the run at once: nothing is undone, and its last steps do not run.
+    pub(super) fn kill(&mut self) {
+        if self.change.run.state.ending.is_none() {
+            self.remember_stop();
+        }
+        self.note("Killed", None, json!({}));
+        let payload = self.last_payload();
+        self.change.run.state.ending.get_or_insert(Ending { how: Close::Cancelled, payload });
+        self.close_run();
+    }
+}

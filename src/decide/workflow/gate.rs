@@ -1,0 +1,136 @@
+//! How many runs at once under one concurrency key. A gate is a value: who is inside, who waits.
+
+use super::Fact;
+use super::flow::{Concurrency, OnLimit};
+use super::machine::{Here, advance, hand_on};
+use crate::model::run::{Change, Gate, GateChange};
+use crate::model::{JobId, Run, RunId, RunStatus};
+
+/// What a run finds at its gate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Turn {
+    /// It runs.
+    Admitted {
+        /// Runs that are called off for it.
+        instead_of: Vec<RunId>,
+    },
+    /// It waits.
+    Waits {
+        /// Runs that waited before it and are called off.
+        instead_of: Vec<RunId>,
+    },
+    /// It is called off.
+    Refused,
+}
+
+/// A run comes to its gate. One that is inside stays, one that waits keeps its place.
+pub fn arrive(gate: &mut Gate, run: RunId, rule: &Concurrency) -> Turn {
+    if gate.inside.contains(&run) {
+        return Turn::Admitted { instead_of: Vec::new() };
+    }
+    let waits = gate.waiting.iter().position(|waiting| *waiting == run);
+    let ahead = waits.unwrap_or(gate.waiting.len());
+    if gate.inside.len() + ahead < rule.limit {
+        gate.waiting.retain(|waiting| *waiting != run);
+        gate.inside.push(run);
+        return Turn::Admitted { instead_of: Vec::new() };
+    }
+    if waits.is_some() {
+        return Turn::Waits { instead_of: Vec::new() };
+    }
+    match rule.on_limit {
+        OnLimit::Queue => {
+            gate.waiting.push(run);
+            Turn::Waits { instead_of: Vec::new() }
+        }
+        OnLimit::Skip => Turn::Refused,
+        OnLimit::CancelRunning => {
+            let over = (gate.inside.len() + 1).saturating_sub(rule.limit).min(gate.inside.len());
+            let instead_of: Vec<RunId> = gate.inside.drain(..over).collect();
+            gate.inside.push(run);
+            Turn::Admitted { instead_of }
+        }
+        OnLimit::ReplaceQueued => {
+            let instead_of = std::mem::replace(&mut gate.waiting, vec![run]);
+            Turn::Waits { instead_of }
+        }
+    }
+}
+
+/// A run leaves; whose turn it is then.
+pub fn leave(gate: &mut Gate, run: RunId, limit: usize) -> Option<RunId> {
+    gate.inside.retain(|inside| *inside != run);
+    gate.waiting.retain(|waiting| *waiting != run);
+    (gate.inside.len() < limit && !gate.waiting.is_empty()).then(|| gate.waiting[0])
+}
+
+/// What a word means to a run that has a concurrency key; `None` when it means nothing here. `known` is the gate as it is
+/// and how often it has changed.
+pub fn at_gate(run: &Run, job: JobId, known: (i64, Gate), here: &Here<'_>) -> Option<Change> {
+    let (version, mut gate) = known;
+    let id = run.state.gate.clone()?;
+    let (limit, rule) = match &here.flow.concurrency {
+        Some(rule) => (rule.limit, rule.clone()),
+        None => (1, Concurrency { key: None, limit: 1, on_limit: OnLimit::Queue }),
+    };
+    let asks = run.state.turn == Some(job);
+    let (is_inside, waits) = (gate.inside.contains(&run.id), gate.waiting.contains(&run.id));
+    if run.status.is_closed() {
+        if !is_inside && !waits {
+            return None;
+        }
+        let next = leave(&mut gate, run.id, limit);
+        let change = hand_on(run, next, here);
+        return Some(Change { gate: Some(GateChange { id, version, gate }), ..change });
+    }
+    // Whoever has lost its place, or its place in the queue, was called off for another one.
+    let is_out = !asks && !is_inside && !waits;
+    if is_out {
+        return advance(run, &Fact::Cancelled, here);
+    }
+    if run.status != RunStatus::Queued {
+        return None;
+    }
+    let turn = arrive(&mut gate, run.id, &rule);
+    let change = advance(run, &Fact::Turn(turn), here)?;
+    Some(Change { gate: Some(GateChange { id, version, gate }), ..change })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ulid::Ulid;
+
+    fn rule(limit: usize, on_limit: OnLimit) -> Concurrency {
+        Concurrency { key: None, limit, on_limit }
+    }
+
+    fn run(n: u128) -> RunId {
+        RunId(Ulid(n))
+    }
+
+    #[test]
+    fn runs_take_turns_in_the_order_in_which_they_came() {
+        let (mut gate, rule) = (Gate::default(), rule(1, OnLimit::Queue));
+        assert!(matches!(arrive(&mut gate, run(1), &rule), Turn::Admitted { .. }));
+        for n in [2, 3] {
+            assert!(matches!(arrive(&mut gate, run(n), &rule), Turn::Waits { .. }));
+        }
+        assert_eq!(leave(&mut gate, run(1), 1), Some(run(2)));
+        // Whoever is not first waits on.
+        assert!(matches!(arrive(&mut gate, run(3), &rule), Turn::Waits { .. }));
+        assert!(matches!(arrive(&mut gate, run(2), &rule), Turn::Admitted { .. }));
+        assert_eq!((gate.inside, gate.waiting), (vec![run(2)], vec![run(3)]));
+    }
+
+    #[test]
+    fn the_rules_for_one_too_many() {
+        let full = || Gate { inside: vec![run(1)], waiting: vec![run(2)] };
+        let mut gate = full();
+        assert_eq!(arrive(&mut gate, run(3), &rule(1, OnLimit::Skip)), Turn::Refused);
+        assert_eq!(gate, full());
+        assert_eq!(arrive(&mut gate, run(3), &rule(1, OnLimit::ReplaceQueued)), Turn::Waits { instead_of: vec![run(2)] });
+        assert_eq!(arrive(&mut gate, run(4), &rule(1, OnLimit::CancelRunning)), Turn::Admitted { instead_of: vec![run(1)] });
+        assert_eq!(gate, Gate { inside: vec![run(4)], waiting: vec![run(3)] });
+    }
+}

@@ -1,0 +1,121 @@
+//! Taking a run up again that failed or was called off.
+
+use serde_json::json;
+
+use super::Flow;
+use super::machine::Here;
+use super::walk::Walk;
+use crate::model::run::{Change, Stopped};
+use crate::model::{Payload, Run, RunStatus};
+
+/// How a run is taken up.
+#[derive(Debug, Clone, Default)]
+pub struct Redrive<'a> {
+    /// From this step instead of the one where it stopped.
+    pub from: Option<&'a str>,
+    /// With this payload instead of the one that the step had.
+    pub payload: Option<Payload>,
+    /// The definition it leaves for the one at hand.
+    pub leaves: Option<&'a Flow>,
+}
+
+/// Takes up a run that failed or was called off, from the step where it stopped, with a fresh budget and deadline.
+///
+/// # Errors
+/// A sentence: there is nothing to take up, or not like this.
+pub fn redrive(run: &Run, wish: &Redrive<'_>, here: &Here<'_>) -> Result<Change, String> {
+    if !matches!(run.status, RunStatus::Failed | RunStatus::Cancelled) {
+        return Err(format!("only a run that failed or was cancelled can be redriven; this one is {}", run.status));
+    }
+    if run.state.compensated {
+        return Err("what the run's steps did was undone; send its event again".to_owned());
+    }
+    let Some(stopped) = run.state.stopped.clone() else {
+        return Err("the run failed before it entered a step; send its event again".to_owned());
+    };
+    let mut walk = Walk::new(run.clone(), here);
+    let stopped = match wish.leaves {
+        Some(old) => {
+            move_on(&mut walk.change.run, old, here.flow)?;
+            Stopped { at: moved(&stopped.at, old, here.flow)?, ..stopped }
+        }
+        None => stopped,
+    };
+    let stopped = from(run, wish, stopped, here.flow)?;
+    let run = &mut walk.change.run;
+    (run.status, run.error, run.finished_at) = (RunStatus::Running, None, None);
+    run.state.redrives += 1;
+    run.state.caught = false;
+    (run.state.visited_before, run.state.allowance) = (run.state.visited, 0);
+    let place = here.flow.place(&stopped.at);
+    run.state.stopped = Some(stopped);
+    let (redrives, gate) = (run.state.redrives, run.state.gate.clone());
+    walk.note("Redriven", None, json!({ "redrives": redrives, "from": place, "definition": here.flow.hash }));
+    match gate {
+        Some(gate) => walk.ask_for_turn(gate),
+        None => walk.begin_run(),
+    }
+    walk.go();
+    Ok(walk.change)
+}
+
+/// Where it goes on, and with what.
+fn from(run: &Run, wish: &Redrive<'_>, stopped: Stopped, flow: &Flow) -> Result<Stopped, String> {
+    let here = flow.step(&stopped.at).map(|step| step.name.as_str());
+    let new = |at, payload| Stopped { at, payload, operation: None, entered_at: None, places: None };
+    let Some(name) = wish.from.filter(|name| Some(*name) != here) else {
+        return Ok(match &wish.payload {
+            // Other bytes are another operation.
+            Some(payload) => new(stopped.at, payload.clone()),
+            None => stopped,
+        });
+    };
+    let Some(at) = flow.steps[..flow.main].iter().position(|step| step.name == name) else {
+        let names: Vec<&str> = flow.steps[..flow.main].iter().map(|step| step.name.as_str()).collect();
+        return Err(format!("the workflow has no step '{name}'; it has {}", names.join(", ")));
+    };
+    let payload = wish.payload.clone().unwrap_or_else(|| entered_with(run, name).unwrap_or(stopped.payload));
+    Ok(new(vec![at], payload))
+}
+
+/// The payload that a step was entered with last: what the step before it left.
+fn entered_with(run: &Run, name: &str) -> Option<Payload> {
+    let seq = run.state.steps.get(name)?.seq;
+    let before = run.state.steps.values().filter(|done| done.seq < seq).max_by_key(|done| done.seq);
+    Some(match before {
+        Some(done) => done.after.clone().unwrap_or_else(|| Payload::Json(done.output.clone())),
+        None => run.state.input.clone(),
+    })
+}
+
+/// Pins a run to another definition, if everything it has done is there as well.
+fn move_on(run: &mut Run, old: &Flow, new: &Flow) -> Result<(), String> {
+    for step in old.steps.iter().filter(|step| run.state.steps.contains_key(&step.name)) {
+        let kind = step.kind.word();
+        match new.steps.iter().find(|other| other.name == step.name).map(|other| other.kind.word()) {
+            Some(word) if word == kind => {}
+            Some(word) => return Err(format!("step '{}' was of type {kind} and is of type {word} now", step.name)),
+            None => return Err(format!("the workflow has no step '{}' any more", step.name)),
+        }
+    }
+    for armed in &mut run.state.armed {
+        armed.at = moved(&armed.at, old, new)?;
+    }
+    run.definition.clone_from(&new.hash);
+    Ok(())
+}
+
+/// The place in a new definition of what stood at a place of an old one.
+fn moved(at: &[usize], old: &Flow, new: &Flow) -> Result<Vec<usize>, String> {
+    let mut place = Vec::new();
+    for depth in 1..=at.len() {
+        let name = old.step(&at[..depth]).map(|step| step.name.as_str()).unwrap_or_default();
+        let among = match place.is_empty() {
+            true => new.steps.as_slice(),
+            false => new.step(&place).map(|step| step.kind.inner()).unwrap_or_default(),
+        };
+        let found = among.iter().position(|step| step.name == name);
+        place.push(found.ok_or_else(|| format!("the workflow has no step '{name}' any more"))?);
+    }
+    Ok(place)
+}

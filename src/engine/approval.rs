@@ -1,0 +1,157 @@
+//! A person's decision about a step that waits for one.
+
+use serde_json::{Value, json};
+
+use super::Engine;
+use super::operate::NotDone;
+use crate::decide::workflow::steps::Kind;
+use crate::decide::workflow::steps::callback::{Approval, hash};
+use crate::decide::workflow::{Fact, Flow, advance};
+use crate::model::run::{Phase, Visit};
+use crate::model::{Payload, Run, RunId, Timestamp};
+
+/// What was decided, by whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Yes or no.
+    pub approved: bool,
+    /// The name of whoever decides, as given.
+    pub by: Option<String>,
+    /// Why.
+    pub comment: Option<String>,
+}
+
+/// A step that waits for a decision, for those who are asked for one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    /// The run.
+    pub run: RunId,
+    /// Its workflow.
+    pub workflow: String,
+    /// The step.
+    pub step: String,
+    /// Who may decide; empty is everyone who has the token.
+    pub approvers: Vec<String>,
+    /// What it is about.
+    pub payload: Payload,
+}
+
+impl Decision {
+    /// Reads a decision: `{"approved", "by", "comment"}`, all of it optional; nothing is a yes.
+    ///
+    /// # Errors
+    /// A sentence: it cannot be read.
+    pub fn read(body: &[u8]) -> Result<Self, String> {
+        let expected = "expected an object: {\"approved\": true, \"by\": \"name\", \"comment\": \"text\"}";
+        let fields = match Payload::of(body) {
+            Payload::Json(Value::Null) => serde_json::Map::new(),
+            Payload::Json(Value::Object(fields)) => fields,
+            Payload::Json(_) | Payload::Text(_) => return Err(expected.to_owned()),
+        };
+        let text = |name: &str| match fields.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(_) => Err(format!("`{name}` must be a text; {expected}")),
+        };
+        let approved = match fields.get("approved") {
+            None => true,
+            Some(Value::Bool(approved)) => *approved,
+            Some(_) => return Err(format!("`approved` must be true or false; {expected}")),
+        };
+        Ok(Self { approved, by: text("by")?, comment: text("comment")? })
+    }
+
+    /// What it tells the step: `{approved, by, at, comment}`, or why it was rejected.
+    ///
+    /// # Errors
+    /// A sentence: whoever decides may not.
+    pub(super) fn by(&self, approval: &Approval, now: Timestamp) -> Result<Result<Payload, String>, String> {
+        let may = approval.approvers.is_empty() || self.by.as_ref().is_some_and(|by| approval.approvers.contains(by));
+        if !may {
+            return Err(format!("`by` must name one of the approvers: {}", approval.approvers.join(", ")));
+        }
+        let by = self.by.as_deref().map_or(String::new(), |by| format!(" by {by}"));
+        Ok(match self.approved {
+            true => Ok(Payload::Json(json!({ "approved": true, "by": self.by, "at": now.rfc3339(), "comment": self.comment }))),
+            false => Err(match &self.comment {
+                Some(comment) => format!("rejected{by}: {comment}"),
+                None => format!("rejected{by}"),
+            }),
+        })
+    }
+}
+
+/// The approval that a visit waits for, if it does.
+pub(super) fn approval_of<'a>(run: &Run, flow: &'a Flow, visit: u32) -> Option<&'a Approval> {
+    match &flow.step(&run.state.visits.get(&visit)?.at)?.kind {
+        Kind::Callback(callback) => callback.approval.as_ref(),
+        _ => None,
+    }
+}
+
+/// Whether a visit waits for an answer from outside.
+fn waits(visit: &Visit) -> bool {
+    matches!(visit.phase, Phase::Answer { .. } | Phase::Token { .. } | Phase::Call { token: Some(_), .. })
+}
+
+impl Engine {
+    /// What the holder of a token is asked to decide. Nothing is changed by it.
+    ///
+    /// # Errors
+    /// Why not: no such token, or its step waits for no decision.
+    pub async fn asked(&self, token: &str) -> Result<Asked, NotDone> {
+        let found = self.health().learn(self.store().token(&hash(token)).await)?.ok_or(NotDone::Missing)?;
+        let run = self.store().run(found.run).await?.ok_or(NotDone::Missing)?;
+        let over = || NotDone::Refused("this was decided, or is not asked any more".to_owned());
+        let visit = run.state.visits.get(&found.visit).filter(|visit| waits(visit)).ok_or_else(over)?;
+        let flow = self.flow(&run.definition).await.map_err(super::advance::NoChange::from)?;
+        let approval = approval_of(&run, &flow, found.visit).ok_or(NotDone::Missing)?;
+        Ok(Asked {
+            run: run.id,
+            workflow: run.workflow.clone(),
+            step: visit.step.clone(),
+            approvers: approval.approvers.clone(),
+            payload: visit.payload.clone(),
+        })
+    }
+
+    /// Decides for a step of a run, by the step's name.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn decide_step(&self, id: RunId, step: &str, decision: &Decision) -> Result<Run, NotDone> {
+        self.operate(id, false, |run, here| {
+            let mut named = run.state.visits.iter().filter(|(_, visit)| visit.step == step && waits(visit));
+            let nobody = || format!("the step '{step}' of this run waits for no decision");
+            let (seq, _) = named.next().ok_or_else(nobody)?;
+            if named.next().is_some() {
+                return Err(format!("several visits of '{step}' wait for a decision; use their tokens"));
+            }
+            let approval = approval_of(run, here.flow, *seq).ok_or_else(nobody)?;
+            let answer = decision.by(approval, here.now)?;
+            advance(run, &Fact::CalledBack { visit: *seq, answer }, here).ok_or_else(nobody)
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decision_is_read_and_told_to_those_who_may() {
+        let read = |text: &str| Decision::read(text.as_bytes());
+        assert!(read("").unwrap().approved);
+        assert!(!read(r#"{"approved": false, "by": "ada"}"#).unwrap().approved);
+        for bad in ["[]", "yes", r#"{"approved": "no"}"#, r#"{"by": 7}"#] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+        let only = Approval { approvers: vec!["ada".to_owned()] };
+        assert!(read("{}").unwrap().by(&only, Timestamp(0)).is_err());
+        let yes = read(r#"{"by": "ada", "comment": "go"}"#).unwrap().by(&only, Timestamp(0)).unwrap().unwrap();
+        assert_eq!(yes.json().unwrap()["by"], "ada");
+        let no = read(r#"{"approved": false, "by": "ada", "comment": "not today"}"#).unwrap().by(&only, Timestamp(0)).unwrap();
+        assert_eq!(no, Err("rejected by ada: not today".to_owned()));
+    }
+}

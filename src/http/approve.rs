@@ -1,0 +1,140 @@
+//! `/approve/{token}`: a page for a person who is asked for a decision. A `GET` only shows: scanners of mail and chat fetch
+//! every link. The token is the right to decide.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State as Extract};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use serde_json::json;
+
+use super::callback::{answer, read};
+use super::error::Refusal;
+use super::path::Path;
+use super::router::State;
+use crate::engine::approval::Asked;
+use crate::engine::callback::Answer;
+
+/// No more of a payload is shown.
+const SHOWN_CHARS_MAX: usize = 20_000;
+
+/// `GET /approve/{token}`: what is asked, as a page or, for those who accept it, as JSON.
+pub async fn show(
+    Extract(state): Extract<Arc<State>>,
+    Path(token): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let asked = state.engine.asked(&token).await?;
+    let wants_json = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|a| a.contains("json"));
+    if wants_json {
+        let Asked { run, workflow, step, approvers, payload } = asked;
+        let shown = json!({ "run_id": run.to_string(), "workflow": workflow, "step": step, "approvers": approvers,
+                            "payload": payload.into_value() });
+        return Ok(Json(shown).into_response());
+    }
+    Ok(page(&question(&asked), StatusCode::OK))
+}
+
+/// `POST /approve/{token}` with a form (`decision`, `by`, `comment`) or JSON (`approved`, `by`, `comment`): decides.
+pub async fn decide(
+    Extract(state): Extract<Arc<State>>,
+    Path(token): Path<String>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("").to_owned();
+    let bytes = read(&state, request).await?;
+    if !kind.starts_with("application/x-www-form-urlencoded") {
+        return Ok(answer(&state, &token, Answer::Done(bytes)).await?.into_response());
+    }
+    let field = |name: &str| {
+        let found = url::form_urlencoded::parse(&bytes).find(|(n, _)| n == name).map(|(_, value)| value.into_owned());
+        found.filter(|value| !value.trim().is_empty())
+    };
+    let approved = match field("decision").as_deref() {
+        Some("approve") => true,
+        Some("reject") => false,
+        _ => return Err(Refusal::invalid_field("decision", "expected approve or reject")),
+    };
+    let decision = json!({ "approved": approved, "by": field("by"), "comment": field("comment") });
+    let Json(_) = answer(&state, &token, Answer::Done(decision.to_string().into_bytes())).await?;
+    let said = if approved { "Approved. You may close this page." } else { "Rejected. You may close this page." };
+    Ok(page(&format!("<p>{said}</p>"), StatusCode::OK))
+}
+
+fn question(asked: &Asked) -> String {
+    let payload = match &asked.payload {
+        crate::model::Payload::Json(value) => serde_json::to_string_pretty(value).unwrap_or_else(|_| value.to_string()),
+        crate::model::Payload::Text(text) => text.clone(),
+    };
+    let payload: String = payload.chars().take(SHOWN_CHARS_MAX).collect();
+    let by = match asked.approvers.as_slice() {
+        [] => "<label>Your name <input name=by></label>".to_owned(),
+        names => {
+            let options: String = names.iter().map(|name| format!("<option>{}</option>", escaped(name))).collect();
+            format!("<label>Who decides <select name=by>{options}</select></label>")
+        }
+    };
+    let (workflow, step, run) = (escaped(&asked.workflow), escaped(&asked.step), asked.run);
+    format!(
+        "<h1>{workflow}: {step}</h1><p>The run <code>{run}</code> waits for a decision.</p><pre>{}</pre>\
+         <form method=post>{by}<label>Comment <input name=comment></label>\
+         <button name=decision value=approve>Approve</button><button name=decision value=reject>Reject</button></form>",
+        escaped(&payload)
+    )
+}
+
+fn page(content: &str, status: StatusCode) -> Response {
+    const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}\
+        pre{background:#f4f4f4;padding:1rem;overflow:auto;max-height:24rem}label{display:block;margin:.5rem 0}\
+        button{margin:1rem 1rem 0 0;padding:.4rem 1.2rem}";
+    let html = format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
+         <title>tidehook</title><style>{STYLE}</style>{content}"
+    );
+    let headers = [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'",
+        ),
+    ];
+    (status, headers, Html(html)).into_response()
+}
+
+/// Foreign text in a page.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Payload, RunId};
+
+    #[test]
+    fn foreign_text_stays_text_in_the_page() {
+        let asked = Asked {
+            run: RunId(ulid::Ulid(1)),
+            workflow: "a<b>".to_owned(),
+            step: "ok".to_owned(),
+            approvers: vec!["\"><script>".to_owned()],
+            payload: Payload::Text("</pre><script>alert(1)</script>".to_owned()),
+        };
+        let page = question(&asked);
+        assert!(!page.contains("<script>") && page.contains("a&lt;b&gt;"), "{page}");
+    }
+}
