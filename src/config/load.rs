@@ -89,7 +89,7 @@ pub fn from_texts(
         set_lenient(&mut root);
     }
     let mut config = super::read(&root, known, problems)?;
-    config.set_written(&written, variables);
+    config.set_written(&written, variables, problems);
     if config.database.url.is_none()
         && let Some(url) = variables.get("DATABASE_URL").filter(|u| !u.is_empty())
         && let Err(message) = config.database.take_from_environment(url)

@@ -250,9 +250,11 @@ impl Config {
     }
 
     /// Keeps what workflows were written as, and the variables for older ones.
-    fn set_written(&mut self, written: &serde_json::Value, variables: &layers::Variables) {
+    fn set_written(&mut self, written: &serde_json::Value, variables: &layers::Variables, problems: &mut Problems) {
         for workflow in &mut self.workflows {
-            workflow.set_definition(&written[&workflow.name]);
+            let written = &written[&workflow.name];
+            workflow.warn_of_stored_variables(written, problems);
+            workflow.set_definition(written);
         }
         self.variables = Hidden(variables.clone());
     }

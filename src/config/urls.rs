@@ -28,7 +28,7 @@ pub(super) fn address(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy
     if filled.starts_with(FILLER) {
         return Some(Address::Template { text, is_foreign: true });
     }
-    let url = judge(s, key, who, policy, &filled)?;
+    let url = judge(s, key, who, policy, (&filled, &written))?;
     let is_foreign = url.host_str().is_none_or(|host| host.contains(FILLER));
     Some(Address::Template { text, is_foreign })
 }
@@ -36,23 +36,24 @@ pub(super) fn address(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy
 /// Reads a URL that will be called. `who` names the caller in messages, as `handler 'billing'`.
 pub(super) fn call(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy) -> Option<Url> {
     let text = s.text(key)?;
-    judge(s, key, who, policy, &text)
+    judge(s, key, who, policy, (&text, &text))
 }
 
-fn judge(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy, text: &str) -> Option<Url> {
+/// Judges a URL; messages show it as it is written.
+fn judge(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy, (text, written): (&str, &str)) -> Option<Url> {
     if text.trim().is_empty() {
         s.error("bad_url", key, format!("{who} URL is empty"));
         return None;
     }
     let lower = text.trim_start().to_ascii_lowercase();
     if text.starts_with(char::is_whitespace) || !(lower.starts_with("http://") || lower.starts_with("https://")) {
-        s.error("bad_url", key, format!("{who} URL must start with http:// or https://, got '{text}'"));
+        s.error("bad_url", key, format!("{who} URL must start with http:// or https://, got '{written}'"));
         return None;
     }
     let url = match Url::parse(text) {
         Ok(url) => url,
         Err(why) => {
-            s.error("bad_url", key, format!("{who} URL '{text}' cannot be read: {why}"));
+            s.error("bad_url", key, format!("{who} URL '{written}' cannot be read: {why}"));
             return None;
         }
     };
@@ -60,7 +61,7 @@ fn judge(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy, text: &str)
         Ok(()) => Some(url),
         Err(UrlRefusal::Private) => {
             let message = format!(
-                "{who} URL '{text}' points to a private/loopback address. Set server.allow_private_urls: true to allow this (dev only)"
+                "{who} URL '{written}' points to a private/loopback address. Set server.allow_private_urls: true to allow this (dev only)"
             );
             let help = "or list the host or network in server.allowed_private_hosts";
             s.problem(Severity::Error, "private_url", key, message, Some(help.into()));
@@ -73,7 +74,7 @@ fn judge(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy, text: &str)
             None
         }
         Err(why @ (UrlRefusal::Scheme | UrlRefusal::Port)) => {
-            s.error("bad_url", key, format!("{who} URL '{text}' cannot be called: {why}"));
+            s.error("bad_url", key, format!("{who} URL '{written}' cannot be called: {why}"));
             None
         }
     }

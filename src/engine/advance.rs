@@ -294,6 +294,13 @@ impl Engine {
                 self.0.follows.store(true, Ordering::Release);
                 self.0.parts.wake.wake();
             }
+            if change.notes.iter().any(|note| note.kind == "Paused") {
+                self.tell_run(&change.run, "paused");
+                if let Some(error) = &change.run.error {
+                    let (run, workflow) = (change.run.id, &change.run.workflow);
+                    tracing::warn!(%run, workflow, error = error.message, "A run is paused by a failure, until somebody resumes it.");
+                }
+            }
             if change.ends {
                 let (run, workflow) = (change.run.id, &change.run.workflow);
                 self.tell_run(&change.run, change.run.status.word());

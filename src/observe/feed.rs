@@ -45,9 +45,9 @@ pub enum Moment {
         event: EventId,
         /// Its workflow.
         workflow: String,
-        /// `started`, `completed`, `failed` or `cancelled`.
+        /// `started`, `paused`, `completed`, `failed` or `cancelled`.
         status: &'static str,
-        /// Why it failed.
+        /// Why it failed, or was paused.
         error: Option<String>,
     },
     /// A delivery was tried, and what came of it is committed.
@@ -107,7 +107,7 @@ pub struct Wanted {
 }
 
 /// How attempts and runs end, as a follower may ask for it.
-pub const ENDINGS: [&str; 8] = ["delivered", "retry", "dead", "stale", "started", "completed", "failed", "cancelled"];
+pub const ENDINGS: [&str; 9] = ["delivered", "retry", "dead", "stale", "started", "paused", "completed", "failed", "cancelled"];
 
 impl Wanted {
     /// Whether a moment is wanted.

@@ -34,7 +34,7 @@ pub const METRICS: [(&str, char, &str); 26] = [
     ("dlq_total", 'c', "Deliveries that were given up, by handler"),
     ("stale_results_total", 'c', "Outcomes that came after their lease was lost, by handler"),
     ("db_errors_total", 'c', "Store verbs that failed because the database was away or full"),
-    ("workflow_runs_total", 'c', "Runs, by workflow and status: started, completed, failed, cancelled"),
+    ("workflow_runs_total", 'c', "Runs, by workflow and status: started, paused, completed, failed, cancelled"),
     ("ingest_seconds", 'h', "From a routed event to its commit"),
     ("queue_wait_seconds", 'h', "From the commit of a delivery to the start of its first attempt"),
     ("delivery_duration_seconds", 'h', "Duration of an attempt"),
@@ -105,7 +105,7 @@ pub fn expect(expected: Expected<'_>) {
         counter!("tidehook_stale_results_total", "handler" => handler.clone()).increment(0);
     }
     for workflow in expected.workflows {
-        for status in ["started", "completed", "failed", "cancelled"] {
+        for status in ["started", "paused", "completed", "failed", "cancelled"] {
             counter!("tidehook_workflow_runs_total", "workflow" => (*workflow).to_owned(), "status" => status).increment(0);
         }
     }

@@ -258,3 +258,32 @@ fn a_workflow_is_drawn_and_a_wrong_name_is_helped() {
     let wrong = run_in(dir.path(), &["graph", "ordr", "--config", &config], &[]);
     assert!(err(&wrong).contains("did you mean `order`?"), "{}", err(&wrong));
 }
+
+#[test]
+fn a_step_is_tried_out_against_a_made_up_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/trip-rollback.yaml");
+    let config = example.display().to_string();
+    let payload = dir.path().join("payload.json");
+    std::fs::write(&payload, r#"{"trip": 7, "hotel": {"id": "h-1"}}"#).unwrap();
+    let answer = dir.path().join("answer.json");
+    std::fs::write(&answer, r#"{"id": "p-1"}"#).unwrap();
+    let (payload, answer) = (payload.display().to_string(), answer.display().to_string());
+    let run = |more: &[&str]| {
+        let args = [&["test-step", "book-trip", "charge", "--config", &config, "--payload", &payload], more].concat();
+        run_in(dir.path(), &args, &[])
+    };
+    let shown = out(&run(&["--answer", &answer]));
+    for part in [
+        "sends   POST https://billing.example.com/charge",
+        r#"{"trip":7,"hotel":"h-1"}"#,
+        "step    completed",
+        r#"next    book-trip/tell with {"trip":7,"hotel":{"id":"h-1"},"payment":{"id":"p-1"}}"#,
+    ] {
+        assert!(shown.contains(part), "{part} is missing in\n{shown}");
+    }
+    let failed: Value = serde_json::from_str(&out(&run(&["--times-out", "--json"]))).unwrap();
+    assert_eq!((&failed["step"], &failed["failed"]["class"]), (&Value::from("failed"), &Value::from("timeout")));
+    let unknown = run_in(dir.path(), &["test-step", "book-trip", "chrge", "--config", &config], &[]);
+    assert!(err(&unknown).contains("the workflow has no step `chrge`"), "{}", err(&unknown));
+}

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::Around;
 use super::handler::{read_filter, read_path, read_patterns, read_source, read_template};
-use super::problem::Place;
+use super::problem::{Place, Problem, Problems, Severity};
 use super::read::{Placed, Section};
 use super::server::read_retry;
 use crate::decide::filter::Filter;
@@ -125,6 +125,36 @@ impl Workflow {
         Some(Self { name, source, events, filter, idempotency_key, flow, definition, calls, place })
     }
 
+    /// What these templates come to is part of the run, and so is a secret in them.
+    pub(super) fn warn_of_stored_variables(&self, written: &Value, problems: &mut Problems) {
+        let mut lists = vec![&written["steps"], &written["finally"]];
+        let mut found: Vec<(String, &str)> = Vec::new();
+        if holds_variable(&written["output"]) {
+            found.push((format!("workflow '{}'", self.name), "output"));
+        }
+        while let Some(list) = lists.pop() {
+            for step in list.as_array().into_iter().flatten() {
+                lists.push(&step["steps"]);
+                let stores_body = matches!(step["type"].as_str(), Some("set" | "emit"));
+                let kept = ["input", "result", "output", "assign"].into_iter().chain(stores_body.then_some("body"));
+                let who = format!("workflow '{}' step '{}'", self.name, step["name"].as_str().unwrap_or("?"));
+                found.extend(kept.filter(|key| holds_variable(&step[*key])).map(|key| (who.clone(), key)));
+            }
+        }
+        for (who, key) in found {
+            let message = format!("{who}: `{key}` holds a variable, and what it comes to is stored with the run");
+            let help = "a secret belongs into `url`, `query`, `headers` or the `body` of a call, which are never stored";
+            problems.push(Problem {
+                severity: Severity::Warning,
+                code: "stored_variable",
+                place: Some(self.place),
+                key: format!("workflows.{}", self.name),
+                message,
+                help: Some(help.to_owned()),
+            });
+        }
+    }
+
     /// Says what was written, before variables were replaced.
     pub(super) fn set_definition(&mut self, written: &Value) {
         self.definition = written.to_string();
@@ -157,6 +187,16 @@ fn read_retention(mut s: Section<'_>) -> Retention {
     let retention = Retention { completed: s.duration("completed"), failed: s.duration("failed") };
     s.finish();
     retention
+}
+
+/// Whether a `${VAR}` stands somewhere in a written value.
+fn holds_variable(written: &Value) -> bool {
+    match written {
+        Value::String(text) => text.replace("$${", "").contains("${"),
+        Value::Array(items) => items.iter().any(holds_variable),
+        Value::Object(fields) => fields.values().any(holds_variable),
+        _ => false,
+    }
 }
 
 fn read_param(workflow: &str, mut s: Section<'_>) -> Option<Param> {

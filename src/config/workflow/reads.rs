@@ -69,14 +69,14 @@ impl<'a> Order<'a> {
         let names = || self.drafts.iter().map(|draft| draft.step.name.as_str());
         let Some(read) = names().position(|other| other == name) else {
             let message = format!("workflow '{workflow}' step '{reader}' reads `{}`, and there is no step '{name}'", path.text());
-            return Some(self.warning(at, "unknown_step", message, did_you_mean(name, names())));
+            return Some(self.warning(workflow, at, "unknown_step", message, did_you_mean(name, names())));
         };
         if self.may_follow(read, at) {
             return None;
         }
         let message =
             format!("workflow '{workflow}' step '{reader}' reads `{}`, and '{name}' cannot have run before it", path.text());
-        Some(self.warning(at, "never_ran", message, None))
+        Some(self.warning(workflow, at, "never_ran", message, None))
     }
 
     /// `$.key` that a step stored and a later one has wiped by replacing the payload.
@@ -97,12 +97,19 @@ impl<'a> Order<'a> {
         let help = format!(
             "templates fall back to what '{from}' stored, conditions do not: write `result_path: \"null\"` on '{by}' to keep the payload, or read `$$.steps.{from}.output`"
         );
-        Some(self.warning(at, "payload_replaced", message, Some(help)))
+        Some(self.warning(workflow, at, "payload_replaced", message, Some(help)))
     }
 
-    fn warning(&self, at: usize, code: &'static str, message: String, help: Option<String>) -> Problem {
+    fn warning(&self, workflow: &str, at: usize, code: &'static str, message: String, help: Option<String>) -> Problem {
         let draft = &self.drafts[at];
-        Problem { severity: Severity::Warning, code, place: Some(draft.place), key: draft.step.name.clone(), message, help }
+        Problem {
+            severity: Severity::Warning,
+            code,
+            place: Some(draft.place),
+            key: format!("workflows.{workflow}"),
+            message,
+            help,
+        }
     }
 }
 

@@ -1,8 +1,11 @@
 //! The simulation: one seed is one world. Two engines on one store, deliveries and workflows, receivers that answer well,
-//! badly or too late, a store that refuses or whose answers are lost, workers that die in the middle, a clock that jumps.
+//! badly or too late, a store that refuses or whose answers are lost, workers that die in the middle, people who pause, resume
+//! and call off, a clock that jumps.
 //!
-//! At the end of time: every acknowledged event reached its handler or is dead with a reason, and ran its workflow; every run has
-//! ended and is as it must be; no job is open; and no operation was called more often than it has attempts on record.
+//! At the end of time: every acknowledged event reached its handler or is dead with a reason, and ran its workflows; every run has
+//! ended and is as it must be; no job is open; no operation was called more often than it has attempts on record; runs that take
+//! turns never ran side by side; what a failed run did was undone once each, the last first; its last step ran once; and what it
+//! published is there once.
 //!
 //! A seed that fails is printed and replays. `TIDEHOOK_SEEDS` says how many are tried, `TIDEHOOK_SEED` which one.
 //!
@@ -26,6 +29,7 @@ use tidehook::deliver::Deliver;
 use tidehook::engine::callback::Answer;
 use tidehook::engine::{Budget, Chance, Engine, Parts};
 use tidehook::model::event::Body;
+use tidehook::model::run::Entry;
 use tidehook::model::{Failure, Inbound, JobState, ManualClock, Outcome, Phase, Request, Response, RunStatus, SeededIds};
 use tidehook::observe::feed::Feed;
 use tidehook::store::{JobFilter, Page, RunFilter, Store};
@@ -42,7 +46,7 @@ const ROUNDS: u32 = 120;
 const LEASE: Duration = Duration::from_secs(30);
 
 const TEXT: &str = r#"
-sources: { app: { type: event } }
+sources: { app: { type: event }, other: { type: event } }
 server: { allow_private_urls: true }
 delivery: { default_retry: { max: 4, interval: 5s } }
 handlers:
@@ -67,6 +71,23 @@ workflows:
       - { name: ask, type: callback, url: http://ask/, callback_timeout: 7200, result_path: "$.answer", retry: { max: 20, interval: 5s, backoff: fixed }, catch: [{ errors: [all], goto: undo }] }
       - { name: last, url: http://last/, retry: { max: 1 }, catch: [{ errors: [all], goto: undo }], end: true }
       - { name: undo, url: http://undo/, on_failure: continue }
+  turns:
+    source: app
+    concurrency: { limit: 1 }
+    on_failure: compensate
+    retry: { max: 20, interval: 5s, backoff: fixed }
+    finally: [{ name: report, url: http://report/ }]
+    steps:
+      - { name: one, url: http://book/, result_path: "null", compensate: { url: http://unbook/, retry: { max: 3, interval: 5s } } }
+      - name: two
+        type: parallel
+        result_path: "null"
+        branches:
+          - { name: a, url: http://left/, compensate: { url: http://unleft/ } }
+          - { name: b, url: http://right/, compensate: { url: http://unright/ } }
+      - { name: tell, type: emit, source: other, event: told }
+      - { name: rest, type: wait, seconds: 20 }
+      - { name: last, url: http://may-fail/, retry: { max: 1 } }
 "#;
 
 /// Receivers that answer by the dice, and remember every call.
@@ -189,12 +210,34 @@ impl World {
         let _ = self.engines[at].work(EVERYTHING).await;
     }
 
+    /// A person does something to some run. Not every run is in the state for it, and the store may refuse.
+    async fn meddle(&self, at: usize, dice: &mut StdRng) {
+        let runs = self.shaky.inner.runs(&RunFilter::default(), ALL).await.unwrap();
+        if runs.is_empty() {
+            return;
+        }
+        let (id, engine) = (runs[dice.random_range(0..runs.len())].id, &self.engines[at]);
+        match dice.random_range(0..8) {
+            0..3 => drop(engine.pause_run(id).await),
+            3..7 => drop(engine.resume_run(id).await),
+            _ => drop(engine.cancel_run(id).await),
+        }
+    }
+
+    /// Runs that take turns are never on their way side by side.
+    async fn take_turns(&self) {
+        let of = RunFilter { workflow: Some("turns".to_owned()), ..RunFilter::default() };
+        let runs = self.shaky.inner.runs(&of, ALL).await.unwrap();
+        let inside: Vec<_> = runs.iter().filter(|run| !run.status.is_closed() && run.state.visited > 0).collect();
+        assert!(inside.len() <= 1, "seed {}: {inside:#?}", self.seed);
+    }
+
     async fn play(&mut self) {
         let mut dice = StdRng::seed_from_u64(self.seed);
         let mut sent = 0;
         for _ in 0..ROUNDS {
             let at = dice.random_range(0..2_usize);
-            match dice.random_range(0..12) {
+            match dice.random_range(0..14) {
                 0 if sent < EVENTS => {
                     self.send(at, sent).await;
                     sent += 1;
@@ -216,8 +259,10 @@ impl World {
                 6 | 7 => {
                     tokio::join!(self.work(0), self.work(1));
                 }
+                8 => self.meddle(at, &mut dice).await,
                 _ => self.work(at).await,
             }
+            self.take_turns().await;
         }
         for n in sent..EVENTS {
             self.send(0, n).await;
@@ -231,10 +276,16 @@ impl World {
         for _ in 0..400 {
             self.work(0).await;
             self.answer_callbacks(0).await;
+            self.take_turns().await;
+            // Whoever paused a run, or found it paused because something could not be undone, lets it go on.
+            let paused = RunFilter { status: Some(RunStatus::Paused), ..RunFilter::default() };
+            for run in self.shaky.inner.runs(&paused, ALL).await.unwrap() {
+                self.engines[0].resume_run(run.id).await.unwrap();
+            }
             let states = vec![JobState::Pending, JobState::Leased];
             let open = self.shaky.inner.jobs(&JobFilter { states, ..JobFilter::default() }, ALL).await.unwrap();
-            let running = RunFilter { status: Some(RunStatus::Running), ..RunFilter::default() };
-            if open.is_empty() && self.shaky.inner.runs(&running, ALL).await.unwrap().is_empty() {
+            let runs = self.shaky.inner.runs(&RunFilter::default(), ALL).await.unwrap();
+            if open.is_empty() && runs.iter().all(|run| run.status.is_closed()) {
                 return;
             }
             self.clock.advance(Duration::from_secs(61));
@@ -246,19 +297,22 @@ impl World {
         let jobs = store.jobs(&JobFilter::default(), ALL).await.unwrap();
         let open: Vec<_> = jobs.iter().filter(|job| job.finished_at.is_none()).collect();
         assert!(open.is_empty(), "seed {seed}: open jobs {open:#?}");
-        assert_eq!(store.events(&Default::default(), ALL).await.unwrap().len() as u64, EVENTS, "seed {seed}: events");
+        let events = store.events(&Default::default(), ALL).await.unwrap();
+        let (told, sent): (Vec<_>, Vec<_>) = events.iter().partition(|event| event.source == "other");
+        assert_eq!(sent.len() as u64, EVENTS, "seed {seed}: events");
         let plain = jobs.iter().filter(|job| job.target.name() == "plain");
         assert_eq!(plain.clone().count() as u64, EVENTS, "seed {seed}: deliveries");
         for job in plain {
             assert!(job.state == JobState::Done || job.last_error.is_some(), "seed {seed}: {job:?}");
         }
         let runs = store.runs(&RunFilter::default(), ALL).await.unwrap();
-        assert_eq!(runs.len() as u64, EVENTS, "seed {seed}: one run for each event");
+        assert_eq!(runs.len() as u64, 2 * EVENTS, "seed {seed}: one run of each workflow for each event");
+        let mut published = 0;
         for run in &runs {
             assert!(run.status.is_closed(), "seed {seed}: {run:#?}");
             let history = store.history(run.id).await.unwrap();
             let of = |kind: &str| history.iter().filter(|entry| entry.kind == kind).count();
-            let (entered, ended) = (of("StepEntered"), of("RunCompleted") + of("RunFailed"));
+            let (entered, ended) = (of("StepEntered"), of("RunCompleted") + of("RunFailed") + of("RunCancelled"));
             assert_eq!((entered, ended), (run.state.visited as usize, 1), "seed {seed}: {history:#?}");
             for visit in 1..=run.state.visited {
                 let left = history
@@ -266,7 +320,27 @@ impl World {
                     .filter(|e| e.visit == Some(visit) && ["StepCompleted", "StepFailed"].contains(&e.kind.as_str()));
                 assert!(left.count() <= 1, "seed {seed}: visit {visit} ended twice: {history:#?}");
             }
+            let done = |step: &str| {
+                let step = format!("turns/{step}");
+                let of_step = move |e: &&Entry| e.kind == "StepCompleted" && e.step.as_deref() == Some(step.as_str());
+                history.iter().filter(of_step).map(|e| e.seq).collect::<Vec<_>>()
+            };
+            published += done("tell").len();
+            if run.workflow == "turns" && run.state.visited > 0 {
+                assert_eq!(done("report").len(), 1, "seed {seed}: the last step: {history:#?}");
+                let undoes = run.status != RunStatus::Completed;
+                let steps = [("one", "one.compensate"), ("two:a", "two:a.compensate"), ("two:b", "two:b.compensate")];
+                let mut pairs = Vec::new();
+                for (step, undo) in steps {
+                    let (did, undid) = (done(step), done(undo));
+                    assert_eq!(undid.len(), if undoes { did.len() } else { 0 }, "seed {seed}: {step}: {history:#?}");
+                    pairs.extend(did.into_iter().zip(undid));
+                }
+                pairs.sort_unstable();
+                assert!(pairs.is_sorted_by(|a, b| a.1 > b.1), "seed {seed}: undone in reverse: {history:#?}");
+            }
         }
+        assert_eq!(told.len(), published, "seed {seed}: one event for each step that publishes one");
         let fsck = self.engines[0].fsck().await.unwrap();
         assert_eq!(fsck.faults, Vec::new(), "seed {seed}");
         let mut calls: BTreeMap<(String, String), usize> = BTreeMap::new();
