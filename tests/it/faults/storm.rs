@@ -1,5 +1,6 @@
 //! Runs of workflows while their servers are killed, again and again: nothing stuck, nothing skipped, every step
-//! completed once, the items of a map in their order, and a second call only where an attempt is on record.
+//! completed once, the items of a map in their order, everything undone once and in reverse when the last step fails, the
+//! last word said, and a second call only where an attempt is on record.
 //!
 //! `TIDEHOOK_STORM_RUNS` and `TIDEHOOK_STORM_SECONDS` make it longer than the suite needs it: 500 and 60 are the full one.
 
@@ -30,13 +31,15 @@ sources: {{ app: {{ type: event }} }}
 workflows:
   storm:
     source: app
+    on_failure: compensate
+    finally: [{{ name: undo, url: "{undo}" }}]
     steps:
-      - {{ name: first, url: "{first}", result_path: "null" }}
+      - {{ name: first, url: "{first}", result_path: "null", compensate: {{ url: "{unfirst}" }} }}
       - name: each
         type: map
         items_path: "$.items"
         max_concurrency: 10
-        steps: [{{ name: one, url: "{one}", result_path: "null" }}]
+        steps: [{{ name: one, url: "{one}", result_path: "null", compensate: {{ url: "{unone}", body: {{ item: "{{{{ $$.step.input }}}}" }} }} }}]
         result_path: "$.each"
       - name: three
         type: parallel
@@ -46,10 +49,11 @@ workflows:
       - {{ name: never, url: "{never}", end: true }}
       - {{ name: pause, type: wait, seconds: 1 }}
       - {{ name: ask, type: callback, url: "{ask}", result_path: "$.answer" }}
-      - {{ name: last, url: "{last}", retry: {{ max: 2, interval: 200ms }}, catch: [{{ errors: [5xx], goto: undo }}], end: true }}
-      - {{ name: undo, url: "{undo}" }}
+      - {{ name: last, url: "{last}", retry: {{ max: 2, interval: 200ms }} }}
 "#,
         first = url("/ok/first"),
+        unfirst = url("/ok/unfirst"),
+        unone = url("/ok/unone"),
         one = url("/ok/one"),
         a = url("/ok/a"),
         b = url("/ok/b"),
@@ -113,22 +117,23 @@ async fn storm(database: &str) {
     posting.await.unwrap();
     crate::support::process::until_ready(&home.url("/readyz")).await;
     let waiting = async {
-        while !get(&home, "/api/runs?status=running&limit=1").await["runs"].as_array().unwrap().is_empty() {
+        while !open(&home).await.is_empty() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
     if tokio::time::timeout(Duration::from_secs(240), waiting).await.is_err() {
-        panic!("stuck: {}", get(&home, "/api/runs?status=running&limit=3").await);
+        panic!("stuck: {:?}", open(&home).await);
     }
     answering.abort();
     let fsck = get(&home, "/api/fsck").await;
     assert_eq!((fsck["runs"].as_u64(), &fsck["faults"]), (Some(runs), &json!([])), "after {kills} kills");
-    let completed = get(&home, "/api/runs?status=completed&limit=1000").await["runs"].as_array().unwrap().clone();
-    let failed = get(&home, "/api/runs?status=failed&limit=3").await;
-    assert_eq!(completed.len() as u64, runs, "{failed}");
-    for run in &completed {
+    let failed = get(&home, "/api/runs?status=failed&limit=1000").await["runs"].as_array().unwrap().clone();
+    assert_eq!(failed.len() as u64, runs, "every run failed at its last step");
+    for run in &failed {
         let id = run["id"].as_str().unwrap();
-        steps_completed_once(&get(&home, &format!("/api/runs/{id}")).await);
+        let shown = get(&home, &format!("/api/runs/{id}")).await;
+        steps_completed_once(&shown);
+        undone_in_reverse(&shown);
     }
     let undone: BTreeMap<u64, Value> = receiver.got_at("/ok/undo").iter().map(body).collect();
     assert_eq!(undone.len() as u64, runs, "every rollback came");
@@ -161,10 +166,34 @@ fn steps_completed_once(run: &Value) {
     let (entered, left) = (of(&["StepEntered"]), of(&["StepCompleted", "StepFailed"]));
     let unique: BTreeSet<u64> = entered.iter().copied().collect();
     assert_eq!(unique.len(), entered.len(), "{run}");
-    // first, each, 25 items, three, 3 branches, which, pause, ask, last, undo.
-    assert_eq!(entered.len(), 1 + 1 + 25 + 1 + 3 + 1 + 1 + 1 + 1 + 1, "{run}");
+    // first, each, 25 items, three, 3 branches, which, pause, ask, last; 25 items and first undone; undo.
+    assert_eq!(entered.len(), 1 + 1 + 25 + 1 + 3 + 1 + 1 + 1 + 1 + 26 + 1, "{run}");
     let left_once: BTreeSet<u64> = left.iter().copied().collect();
     assert_eq!((left_once.len(), left.len()), (entered.len(), entered.len()), "{run}");
+}
+
+/// What was done was undone, the last first.
+fn undone_in_reverse(run: &Value) {
+    let history = run["history"].as_array().unwrap();
+    let done = |step: &str| -> Vec<i64> {
+        let of_step = history.iter().filter(|entry| entry["kind"] == "StepCompleted" && entry["step"] == step);
+        of_step.filter_map(|entry| entry["seq"].as_i64()).collect()
+    };
+    let (items, undone) = (done("storm/each:one"), done("storm/each:one.compensate"));
+    assert_eq!((items.len(), undone.len()), (25, 25), "{run}");
+    let first = done("storm/first.compensate");
+    assert!(first.len() == 1 && undone.iter().all(|seq| *seq < first[0]), "what was done first is undone last: {run}");
+    assert_eq!(done("storm/undo").len(), 1);
+}
+
+/// Runs that have not ended.
+async fn open(home: &Home) -> Vec<Value> {
+    let mut open = Vec::new();
+    for status in ["running", "compensating", "paused"] {
+        let runs = get(home, &format!("/api/runs?status={status}&limit=3")).await;
+        open.extend(runs["runs"].as_array().unwrap().iter().cloned());
+    }
+    open
 }
 
 /// An operation was called no more often than it has attempts on record.
