@@ -118,6 +118,11 @@ impl Engine {
                 let engine = self.clone();
                 running.spawn(async move { engine.work_one(taken).await });
             }
+            // A task that has ended keeps its memory until it is joined, and while every look finds work nothing below does that.
+            while let Some(ended) = running.try_join_next() {
+                worked.count(self.joined(ended));
+                look = look || held_back;
+            }
             let free = self.0.in_hand.free(budget.parallel);
             let free = free.min(u32::try_from(budget.jobs.saturating_sub(taken)).unwrap_or(u32::MAX));
             let may_claim = in_time && not_before.is_none() && !self.is_draining();
@@ -158,9 +163,6 @@ impl Engine {
                     look = look || held_back;
                     if look && running.len() * 4 > budget.parallel as usize * 3 {
                         tokio::time::sleep(GATHER).await;
-                    }
-                    while let Some(ended) = running.try_join_next() {
-                        worked.count(self.joined(ended));
                     }
                 }
                 Some(taken) = next(&mut handed) => {
