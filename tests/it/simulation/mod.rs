@@ -307,7 +307,7 @@ impl World {
         }
         let runs = store.runs(&RunFilter::default(), ALL).await.unwrap();
         assert_eq!(runs.len() as u64, 2 * EVENTS, "seed {seed}: one run of each workflow for each event");
-        let mut published = 0;
+        let (mut published, mut publishing) = (0, 0);
         for run in &runs {
             assert!(run.status.is_closed(), "seed {seed}: {run:#?}");
             let history = store.history(run.id).await.unwrap();
@@ -326,6 +326,8 @@ impl World {
                 history.iter().filter(of_step).map(|e| e.seq).collect::<Vec<_>>()
             };
             published += done("tell").len();
+            let entered = |e: &&Entry| e.kind == "StepEntered" && e.step.as_deref() == Some("turns/tell");
+            publishing += history.iter().filter(entered).count();
             if run.workflow == "turns" && run.state.visited > 0 {
                 assert_eq!(done("report").len(), 1, "seed {seed}: the last step: {history:#?}");
                 let undoes = run.status != RunStatus::Completed;
@@ -340,7 +342,8 @@ impl World {
                 assert!(pairs.is_sorted_by(|a, b| a.1 > b.1), "seed {seed}: undone in reverse: {history:#?}");
             }
         }
-        assert_eq!(told.len(), published, "seed {seed}: one event for each step that publishes one");
+        // A run that is called off between the event and its record has published it all the same.
+        assert!((published..=publishing).contains(&told.len()), "seed {seed}: one event for each step that publishes one");
         let fsck = self.engines[0].fsck().await.unwrap();
         assert_eq!(fsck.faults, Vec::new(), "seed {seed}");
         let mut calls: BTreeMap<(String, String), usize> = BTreeMap::new();
