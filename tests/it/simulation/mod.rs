@@ -11,7 +11,9 @@
 //!
 //! Each guard was taken out once, and this cried. Without the fence of the lease: within a hundred seeds, a call that is not
 //! on record. Without the version of the run: within ten seeds, runs that never end, because a branch's answer is lost. With the job
-//! finished although its run had moved on: within ten seeds, the same, because the successor is missing.
+//! finished although its run had moved on: within ten seeds, the same, because the successor is missing. Without the version of
+//! a gate: within ten seeds, two runs of one key side by side. With each undone step counted twice: within a hundred seeds, steps
+//! that nobody undid.
 
 mod shaky;
 
