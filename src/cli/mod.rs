@@ -109,7 +109,7 @@ enum Verb {
     /// Deliveries
     #[command(subcommand)]
     Jobs(jobs::Jobs),
-    /// Executions of workflows: list, show, cancel, redrive
+    /// Runs of workflows: list, show, cancel, kill, pause, resume, redrive, approve, reject
     #[command(subcommand, alias = "workflow-runs")]
     Runs(runs::Runs),
     /// Draw a workflow, rollback edges included; with a run, the path it took

@@ -1,4 +1,4 @@
-//! `tidehook runs`, `tidehook run`: executions of workflows.
+//! `tidehook runs`, `tidehook run`: runs of workflows.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -115,6 +115,9 @@ pub(super) async fn run(verb: Runs, global: &Global) -> Done {
         Runs::Redrive { run, from, payload, latest } => {
             let wish = query(&[("from", from.clone()), ("latest", latest.then(|| "true".to_owned()))]);
             let payload = payload.as_deref().map(read).transpose()?.unwrap_or_default();
+            if !payload.is_empty() && serde_json::from_slice::<serde::de::IgnoredAny>(&payload).is_err() {
+                print::note("The payload is not JSON; it is passed on as text, and templates see nothing in it.");
+            }
             let path = format!("/api/runs/{}/redrive{wish}", encode(run));
             value(client.request(Method::POST, &path, HeaderMap::new(), payload).await?)?
         }
@@ -137,6 +140,10 @@ pub(super) async fn run(verb: Runs, global: &Global) -> Done {
             print::table(&answer["runs"], &columns, "There are no runs.");
         }
         Runs::Show { .. } => show(&answer),
+        Runs::Cancel { run } if matches!(text(&answer, "status"), "running" | "compensating") => {
+            let what = if text(&answer, "status") == "running" { "its last steps run" } else { "what its steps did is undone" };
+            print::note(&format!("{} is called off; {what} first.", print::one_line(&run)));
+        }
         Runs::Cancel { run }
         | Runs::Kill { run }
         | Runs::Pause { run }
@@ -144,7 +151,7 @@ pub(super) async fn run(verb: Runs, global: &Global) -> Done {
         | Runs::Redrive { run, .. }
         | Runs::Approve(Decision { run, .. })
         | Runs::Reject(Decision { run, .. }) => {
-            print::note(&format!("{} is {}.", print::one_line(&run), text(&answer, "status")))
+            print::note(&format!("{} is {}.", print::one_line(&run), text(&answer, "status")));
         }
     }
     Ok(())

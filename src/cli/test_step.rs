@@ -17,7 +17,9 @@ use crate::config::Config;
 use crate::decide::retry::RetryPolicy;
 use crate::decide::settle::{Finish, Timing, settle};
 use crate::decide::workflow::catch::of_failure;
+use crate::decide::workflow::data::View;
 use crate::decide::workflow::machine::{Birth, at_step};
+use crate::decide::workflow::steps::Kind;
 use crate::decide::workflow::{Draw, Fact, Flow, Here, advance};
 use crate::deliver::compose::Around;
 use crate::deliver::step::{Calling, compose_step};
@@ -25,7 +27,7 @@ use crate::engine::execute::OfStep;
 use crate::model::event::Body;
 use crate::model::run::{Change, Phase, RunJob};
 use crate::model::{
-    Clock, Event, EventId, Failure, Job, JobState, Outcome, Payload, Request, Response, Run, RunId, SystemClock, Timestamp,
+    Clock, Event, EventId, Failure, Job, JobId, JobState, Outcome, Payload, Request, Response, Run, RunId, SystemClock, Timestamp,
 };
 
 /// Run one step of a workflow against a made-up answer
@@ -105,6 +107,23 @@ fn play(config: &Config, flow: &Arc<Flow>, test: &TestStep, payload: &[u8], answ
     let Some((seq, visit)) = entered.run.state.visits.iter().find(|(_, visit)| visit.at == [at]) else {
         return Ok(outcome(&entered, None, flow));
     };
+    if let Kind::Emit(emit) = &flow.steps[at].kind {
+        let view = View::of(&entered.run, *seq, &test.step, &visit.payload);
+        let rendered = emit.body.as_ref().map_or(Ok(None), |body| view.render(body));
+        let job = visit.jobs.first().copied().unwrap_or(JobId(Ulid(0)));
+        let (fact, emits) = match rendered {
+            Ok(body) => {
+                let body = body.unwrap_or_else(|| visit.payload.clone()).into_value();
+                let emits = json!({ "source": emit.source, "type": emit.event, "body": body });
+                (Fact::Answered { visit: *seq, job, status: 202, body: Payload::Json(Value::Null) }, emits)
+            }
+            Err(error) => (Fact::Failed { visit: *seq, job, error }, Value::Null),
+        };
+        let next = advance(&entered.run, &fact, &here).unwrap_or_else(|| entered.clone());
+        let mut shown = outcome(&next, None, flow);
+        shown["emits"] = emits;
+        return Ok(shown);
+    }
     let call = match (flow.call(&visit.at), &visit.phase) {
         (Some(call), Phase::Call { .. }) => call,
         _ => return Ok(outcome(&entered, None, flow)),
@@ -140,13 +159,14 @@ fn heard(flow: &Arc<Flow>, run: &Run, (visit, job): (u32, &Job), sent: Outcome, 
     let rules = of_step.rules(&[]);
     let commit =
         settle(job, &outcome, crate::decide::settle::Rules { retry: std::slice::from_ref(&policy), ..rules }, timing, 0.5);
+    let code = commit.attempt.as_ref().and_then(|attempt| attempt.code.as_deref());
     match (&commit.finish, &outcome) {
         (Finish::Done, Outcome::Answered(response)) => {
             Fact::Answered { visit, job: job.id, status: response.status, body: of_step.body(&response.body) }
         }
         (_, outcome) => {
             let failure = match outcome {
-                Outcome::Answered(response) if of_step.is_unmet() => Failure::Expectation(response.status),
+                Outcome::Answered(response) if code == Some("expectation") => Failure::Expectation(response.status),
                 Outcome::Answered(response) => Failure::Status(response.status),
                 Outcome::Failed(failure) => failure.clone(),
                 Outcome::Postponed | Outcome::Elapsed | Outcome::Parked(_) => Failure::Compose("nothing came of it".to_owned()),
@@ -230,6 +250,10 @@ fn show(shown: &Value) {
             print::line(&format!("        {}: {}", print::one_line(name), text(value)));
         }
         print::line(&format!("        {}", text(&request["body"])));
+    }
+    if let Value::Object(emits) = &shown["emits"] {
+        let (kind, source) = (text(&emits["type"]), text(&emits["source"]));
+        print::line(&format!("emits   {kind} of {source} with {}", print::one_line(&emits["body"].to_string())));
     }
     let why = match &shown["failed"] {
         Value::Object(failed) => format!(": {} ({})", text(&failed["error"]), text(&failed["class"])),

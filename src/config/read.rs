@@ -106,6 +106,11 @@ impl<'a> Section<'a> {
         self.entry(name).is_some_and(|node| matches!(node.value, Value::Null))
     }
 
+    /// Whether a mapping stands there.
+    pub fn is_mapping(&self, name: &str) -> bool {
+        self.entry(name).is_some_and(|node| matches!(node.value, Value::Map(_)))
+    }
+
     /// Reports a problem at a key, or at the section when the key is not there.
     pub fn problem(
         &mut self,
@@ -387,9 +392,25 @@ impl<'a> Section<'a> {
                 self.unset(&placed, false);
                 serde_json::Value::String(s.text.clone())
             }
-            _ => json(&node),
+            _ => {
+                self.unset_inside(key, &node);
+                json(&node)
+            }
         };
         Some(Placed { value, place: node.place, key: self.key_path(key) })
+    }
+
+    /// Reports the variables of a template's mapping that are not set.
+    fn unset_inside(&mut self, key: &str, node: &Node) {
+        match &node.value {
+            Value::Scalar(scalar) => {
+                let placed = Placed { value: scalar.clone(), place: node.place, key: self.key_path(key) };
+                self.unset(&placed, false);
+            }
+            Value::List(items) => items.iter().for_each(|item| self.unset_inside(key, item)),
+            Value::Map(entries) => entries.iter().for_each(|(_, value)| self.unset_inside(key, value)),
+            Value::Null => {}
+        }
     }
 
     /// A section inside this one; empty when absent.

@@ -135,6 +135,11 @@ fn hide(text: &str) -> String {
     out
 }
 
+/// Whether a text as it was written holds a `${…}`.
+pub fn holds_variable(written: &str) -> bool {
+    written.chars().any(|c| u32::from(c) >> 12 == HIDDEN >> 12)
+}
+
 /// Splits text into what was hidden (`${…}`) and what was not.
 pub(super) fn pieces(text: &str) -> Vec<(bool, String)> {
     let mut pieces: Vec<(bool, String)> = Vec::new();

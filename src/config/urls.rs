@@ -24,6 +24,10 @@ pub(super) fn address(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy
             return None;
         }
     };
+    if text.is_fixed() {
+        s.error("bad_template", key, format!("{who} URL '{written}' has a `{{{{` that is never closed"));
+        return None;
+    }
     let filled = text.with_filler(FILLER).unwrap_or_default();
     if filled.starts_with(FILLER) {
         return Some(Address::Template { text, is_foreign: true });
@@ -115,6 +119,9 @@ pub(super) fn templates(s: &mut Section<'_>, key: &str, texts: Vec<(String, Stri
     let mut all = Vec::new();
     for (name, text) in texts {
         match Template::text(&text) {
+            Ok(template) if template.is_fixed() && text.contains("{{") => {
+                s.error("bad_template", key, format!("`{name}` has a `{{{{` that is never closed"));
+            }
             Ok(template) => all.push((name, template)),
             Err(bad) => s.error("bad_template", key, format!("`{name}` is no template: {}", bad.message)),
         }

@@ -90,7 +90,7 @@ pub(super) fn approval_of<'a>(run: &Run, flow: &'a Flow, visit: u32) -> Option<&
 }
 
 /// Whether a visit waits for an answer from outside.
-fn waits(visit: &Visit) -> bool {
+pub(super) fn waits(visit: &Visit) -> bool {
     matches!(visit.phase, Phase::Answer { .. } | Phase::Token { .. } | Phase::Call { token: Some(_), .. })
 }
 

@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::Engine;
 use super::advance::{Drawn, NoChange};
-use super::approval::{Decision, approval_of};
+use super::approval::{Decision, approval_of, waits};
 use super::operate::NotDone;
 use crate::decide::workflow::steps::callback::hash;
 use crate::decide::workflow::{Fact, Here, advance};
@@ -93,6 +93,11 @@ impl Engine {
                 (Answer::Failed(why), _) => said(Err(why.clone())),
             };
             let Some(mut change) = advance(&run, &fact, &Here { flow: &flow, now, draw: &Drawn(self) }) else {
+                // A sign of life where none is asked for is welcome, and changes nothing.
+                let waits = run.state.visits.get(&found.visit).is_some_and(waits);
+                if matches!(answer, Answer::Beat) && waits && !run.status.is_closed() {
+                    return Ok(Answered { run: found.run, duplicate: false });
+                }
                 // Someone else's answer may have come between the two looks.
                 let again = self.store().token(&hash).await.map_err(store_failed)?;
                 if again.is_some_and(|token| token.answer.is_some()) {

@@ -68,11 +68,6 @@ impl OfStep {
         (outcome, of_step)
     }
 
-    /// Whether the answer is not what is expected, whatever its status.
-    pub fn is_unmet(&self) -> bool {
-        self.unmet
-    }
-
     /// A response's body, read as the step says.
     pub fn body(&self, bytes: &[u8]) -> Payload {
         match self.call().map(|call| call.reads) {

@@ -239,7 +239,7 @@ impl Engine {
     }
 
     /// How often leases are extended.
-    pub(super) fn heartbeat(&self) -> Duration {
+    pub(crate) fn heartbeat(&self) -> Duration {
         self.0.lease / 3
     }
 
@@ -247,7 +247,7 @@ impl Engine {
     ///
     /// # Errors
     /// The store did not answer: the leases run out unless it does in time.
-    pub(super) async fn extend_leases(&self) -> crate::store::Result<()> {
+    pub(crate) async fn extend_leases(&self) -> crate::store::Result<()> {
         let in_hand = &self.0.in_hand;
         let leases: Vec<Lease> = in_hand.state().leases.values().map(|(lease, _)| *lease).collect();
         let started = Instant::now();

@@ -49,9 +49,10 @@ pub(super) async fn read(state: &State, request: Request) -> Result<Vec<u8>, Ref
 }
 
 pub(super) async fn answer(state: &State, token: &str, answer: Answer) -> Result<Json<Value>, Refusal> {
+    let message = if matches!(answer, Answer::Beat) { "heartbeat received" } else { "callback received" };
     match state.engine.answer(token, &answer).await {
         Ok(answered) => Ok(Json(json!({
-            "status": "ok", "message": "callback received", "run_id": answered.run.to_string(), "duplicate": answered.duplicate,
+            "status": "ok", "message": message, "run_id": answered.run.to_string(), "duplicate": answered.duplicate,
         }))),
         Err(NotAnswered::Unknown) => Err(Refusal::not_found("not found")),
         Err(NotAnswered::Conflict) => {

@@ -287,3 +287,23 @@ fn a_step_is_tried_out_against_a_made_up_answer() {
     let unknown = run_in(dir.path(), &["test-step", "book-trip", "chrge", "--config", &config], &[]);
     assert!(err(&unknown).contains("the workflow has no step `chrge`"), "{}", err(&unknown));
 }
+
+#[test]
+fn a_scenario_ends_whatever_it_leaves_unanswered() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write(
+        "w.yaml",
+        "sources: { app: { type: event } }\nworkflows:\n  w: { source: app, events: [go], steps: [{ name: a, url: \"https://x.example.com/a\", retry: { max: 2, interval: 10s, jitter: none } }] }\n",
+    );
+    // Nobody answers: the call times out, is tried again, and times out again.
+    write(
+        "unanswered.yaml",
+        "name: unanswered\nconfig: w.yaml\nsteps:\n  - send: { source: app, type: go, body: {} }\n  - advance: 45s\n  - expect: { at: a, attempt: 2 }\n    answer: { timeout: true }\n  - run: { workflow: w, is: failed, error: timeout }\n",
+    );
+    let played = run_in(dir.path(), &["test", "unanswered.yaml"], &[]);
+    assert!(played.status.success(), "{}{}", out(&played), err(&played));
+    write("nowhere.yaml", "name: nowhere\nconfig: w.yaml\nsteps:\n  - send: { source: nope, type: go, body: {} }\n");
+    let failed = run_in(dir.path(), &["test", "nowhere.yaml"], &[]);
+    assert!(out(&failed).contains("step 1: the configuration has no source `nope`"), "{}", out(&failed));
+}

@@ -18,7 +18,7 @@ use crate::deliver::Deliver;
 use crate::engine::{Budget, Chance, Engine, Parts, callback};
 use crate::model::event::Body;
 use crate::model::time::parse_duration;
-use crate::model::{Failure, Inbound, ManualClock, Outcome, Payload, Phase, Request, Response, SeededIds, Timestamp};
+use crate::model::{Clock, Failure, Inbound, ManualClock, Outcome, Payload, Phase, Request, Response, SeededIds, Timestamp};
 use crate::observe::feed::Feed;
 use crate::store::memory::Memory;
 use crate::store::{Page, RunFilter, Store};
@@ -26,6 +26,8 @@ use crate::wake::local::Local;
 
 /// Scenarios begin on 1 January 2026.
 const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
+/// What moves for so long never comes to rest: events that cause each other, for instance.
+const MOVES_MAX: Duration = Duration::from_secs(20);
 /// Nothing moves any more when nothing has moved for so many turns of every task.
 const TURNS: u32 = 300;
 const EVERYTHING: Budget = Budget { parallel: 100, jobs: u64::MAX, until: None };
@@ -35,6 +37,8 @@ struct Waiting {
     /// The handler or `workflow/step`.
     at: String,
     request: Request,
+    /// When its time is up.
+    until: Timestamp,
     answer: oneshot::Sender<Outcome>,
 }
 
@@ -56,8 +60,8 @@ impl Waiting {
     }
 }
 
-#[derive(Default)]
 struct Receivers {
+    clock: ManualClock,
     waiting: Mutex<Vec<Waiting>>,
     answers: BTreeMap<String, Answer>,
     token: Mutex<Option<String>>,
@@ -71,7 +75,8 @@ impl Deliver for Receivers {
             *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
         }
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting { at: header("X-Tidehook-Handler").unwrap_or_default(), request, answer };
+        let until = self.clock.now().plus(request.timeout);
+        let waiting = Waiting { at: header("X-Tidehook-Handler").unwrap_or_default(), request, until, answer };
         if let Some((_, answer)) = self.answers.iter().find(|(at, _)| waiting.is_at(at)) {
             return outcome(answer);
         }
@@ -117,7 +122,12 @@ fn configuration(scenario: &Scenario, file: &Path) -> Result<Config, String> {
 impl Stage {
     pub(super) async fn new(scenario: &Scenario, file: &Path) -> Result<Self, String> {
         let clock = ManualClock::at(BEGIN);
-        let receivers = Arc::new(Receivers { answers: scenario.answers.clone(), ..Receivers::default() });
+        let receivers = Arc::new(Receivers {
+            clock: clock.clone(),
+            waiting: Mutex::default(),
+            answers: scenario.answers.clone(),
+            token: Mutex::default(),
+        });
         let engine = Engine::new(Parts {
             store: Arc::new(Memory::new(Some(clock.clone()))) as Arc<dyn Store>,
             deliver: Arc::clone(&receivers) as Arc<dyn Deliver>,
@@ -141,19 +151,59 @@ impl Stage {
     }
 
     /// Lets everything happen that can happen without an answer or the passing of time.
-    async fn settle(&self) {
+    ///
+    /// # Errors
+    /// It never comes to rest.
+    async fn settle(&self) -> Result<(), String> {
         let seen = || {
-            let waiting = self.receivers.waiting.lock().unwrap_or_else(PoisonError::into_inner).len();
+            let waiting = self.waiting().len();
             (waiting, self.engine.slots_in_use())
         };
         let (mut last, mut still) = (seen(), 0);
+        let began = std::time::Instant::now();
         while still < TURNS {
+            if began.elapsed() > MOVES_MAX {
+                return Err("it does not come to rest: does an event cause itself?".to_owned());
+            }
             tokio::task::yield_now().await;
             let now = seen();
             let idle = u32::try_from(now.0).is_ok_and(|waiting| waiting == now.1);
             still = if now == last && idle { still + 1 } else { 0 };
             last = now;
         }
+        Ok(())
+    }
+
+    /// Lets time pass. Calls that wait for an answer keep their leases meanwhile, and time out when their time is up.
+    async fn advance(&self, by: Duration) -> Result<(), String> {
+        let end = self.clock.now().plus(by);
+        loop {
+            let now = self.clock.now();
+            if now >= end {
+                return Ok(());
+            }
+            let next = self.waiting().iter().map(|call| call.until).min();
+            let step = match next {
+                Some(until) => end.since(now).min(self.engine.heartbeat()).min(until.since(now).max(Duration::from_millis(1))),
+                None => end.since(now),
+            };
+            self.clock.advance(step);
+            self.engine.extend_leases().await.map_err(|e| e.to_string())?;
+            let now = self.clock.now();
+            let (over, waiting): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut *self.waiting()).into_iter().partition(|c| c.until <= now);
+            self.waiting().extend(waiting);
+            for call in over {
+                // A worker that is gone needs no answer.
+                let _ = call.answer.send(Outcome::Failed(Failure::Timeout(Phase::Headers)));
+            }
+            self.engine.wake();
+            self.settle().await?;
+        }
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<Waiting>> {
+        self.receivers.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Plays one line.
@@ -162,6 +212,9 @@ impl Stage {
             return Err("`answer` belongs to an `expect`".to_owned());
         }
         if let Some(send) = &step.send {
+            if self.engine.config().source(&send.source).is_none() {
+                return Err(format!("the configuration has no source `{}`", send.source));
+            }
             let inbound = Inbound {
                 source: send.source.clone(),
                 kind: send.kind.clone(),
@@ -174,10 +227,9 @@ impl Stage {
             self.engine.accept(inbound).await.map_err(|e| e.to_string())?;
         }
         if let Some(text) = &step.advance {
-            self.clock.advance(parse_duration(text)?);
-            self.engine.wake();
+            self.advance(parse_duration(text)?).await?;
         }
-        self.settle().await;
+        self.settle().await?;
         if let Some(expect) = &step.expect {
             self.expect(expect, step.answer.as_ref())?;
         }
@@ -191,9 +243,9 @@ impl Stage {
             };
             self.engine.answer(&token, &answer).await.map_err(|why| format!("the callback is not taken: {why:?}"))?;
         }
-        self.settle().await;
+        self.settle().await?;
         if step.quiet == Some(true)
-            && let Some(waiting) = self.receivers.waiting.lock().unwrap_or_else(PoisonError::into_inner).first()
+            && let Some(waiting) = self.waiting().first()
         {
             return Err(format!("a call waits: {}", waiting.shown()));
         }
@@ -204,7 +256,7 @@ impl Stage {
     }
 
     fn expect(&self, expect: &Expect, answer: Option<&Answer>) -> Result<(), String> {
-        let mut waiting = self.receivers.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting();
         let fits = |call: &Waiting| {
             call.is_at(&expect.at)
                 && expect.body.as_ref().is_none_or(|body| matches(body, &call.body()))

@@ -128,6 +128,9 @@ fn read_expect(mut s: Section<'_>, around: &Around<'_>) -> Expect {
 fn read_poll(mut s: Section<'_>, around: &Around<'_>) -> Option<Poll> {
     s.required_text("until");
     let until = read_filter(&mut s, "until", around.compat);
+    if s.duration("every").is_some_and(|every| every.is_zero()) {
+        s.error("out_of_range", "every", "`poll.every` must be longer than nothing".to_owned());
+    }
     let poll = (s.duration("every").unwrap_or(POLL_EVERY), s.number32("max").unwrap_or(POLLS_MAX));
     s.finish();
     let (every, max) = poll;

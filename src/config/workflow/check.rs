@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use super::super::problem::{Place, Problem, Problems, Severity, did_you_mean};
 use super::Workflow;
 use super::step::{Draft, Goto};
+use crate::decide::workflow::Step;
 use crate::decide::workflow::catch::Catch;
 use crate::decide::workflow::steps::Kind;
+use crate::decide::workflow::steps::emit::Emit;
 
 /// A workflow's steps: its own and those of `finally`, and the jumps of its `catch`.
 pub(super) fn check_steps(
@@ -117,6 +119,7 @@ pub(in crate::config) fn check_references(workflows: &[Workflow], problems: &mut
             }
         }
     }
+    endless_events(workflows, problems);
     let called: BTreeSet<&str> = workflows.iter().flat_map(|w| &w.calls).map(|(_, target)| target.value.as_str()).collect();
     for workflow in workflows.iter().filter(|w| called.contains(w.name.as_str()) && w.source.is_some()) {
         let message = format!("workflow '{}' is called by another one and also starts on events of its source", workflow.name);
@@ -126,4 +129,47 @@ pub(in crate::config) fn check_references(workflows: &[Workflow], problems: &mut
             ..error("called_and_listening", workflow.place, &format!("workflows.{}", workflow.name), message, Some(help.into()))
         });
     }
+}
+
+/// Workflows whose events start each other in a circle, or themselves: nothing bounds that but their conditions.
+fn endless_events(workflows: &[Workflow], problems: &mut Problems) {
+    let starts = |from: &Workflow| -> Vec<usize> {
+        let emits: Vec<&Emit> =
+            from.flow.steps.iter().flat_map(|step| emits(step).chain(step.kind.inner().iter().flat_map(emits))).collect();
+        let listens = |to: &Workflow| {
+            let wants = |emit: &&Emit| {
+                let is_wanted = to.events.is_empty() || to.events.iter().any(|pattern| pattern.matches(&emit.event));
+                to.source.as_ref() == Some(&emit.source) && is_wanted
+            };
+            emits.iter().any(wants)
+        };
+        (0..workflows.len()).filter(|at| listens(&workflows[*at])).collect()
+    };
+    let leads: Vec<Vec<usize>> = workflows.iter().map(starts).collect();
+    for (at, workflow) in workflows.iter().enumerate() {
+        let (mut seen, mut open) = (BTreeSet::new(), leads[at].clone());
+        while let Some(next) = open.pop() {
+            if seen.insert(next) {
+                open.extend(&leads[next]);
+            }
+        }
+        if seen.contains(&at) {
+            let message =
+                format!("workflow '{}' emits an event that starts it again, by itself or through others", workflow.name);
+            let help = "emit another type, or narrow `events` or `filter`; nothing else ends this";
+            let key = format!("workflows.{}", workflow.name);
+            problems.push(Problem {
+                severity: Severity::Warning,
+                ..error("endless_events", workflow.place, &key, message, Some(help.to_owned()))
+            });
+        }
+    }
+}
+
+fn emits(step: &Step) -> impl Iterator<Item = &Emit> {
+    match &step.kind {
+        Kind::Emit(emit) => Some(emit),
+        _ => None,
+    }
+    .into_iter()
 }

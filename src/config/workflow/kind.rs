@@ -184,13 +184,17 @@ impl Reading<'_> {
     fn map(&self, s: &mut Section<'_>, call: Wished, draft: &mut Draft) -> Option<Kind> {
         let (workflow, name) = (self.of.workflow, self.name);
         if !s.has("items_path") && !s.has("items") {
-            s.error("missing_key", "", format!("workflow '{workflow}' map step '{name}' has no items_path"));
+            s.error("missing_key", "", format!("workflow '{workflow}' map step '{name}' has neither items_path nor items"));
         }
         let by_path = read_path(s, "items_path").map(Items::Path);
         let items = by_path.or_else(|| read_template(s, "items", true).map(Items::Template));
         draft.inner = self.each_item(s, call, draft);
         if draft.inner.is_empty() && !s.has("url") && !s.has("iterator") && !s.has("steps") {
-            s.error("missing_key", "", format!("workflow '{workflow}' map step '{name}' has no url"));
+            s.error(
+                "missing_key",
+                "",
+                format!("workflow '{workflow}' map step '{name}' has no url, and neither steps nor a workflow"),
+            );
         }
         Some(Kind::Map(Map {
             items: items?,

@@ -20,6 +20,7 @@ use super::handler::{read_filter, read_path, read_patterns, read_source, read_te
 use super::problem::{Place, Problem, Problems, Severity};
 use super::read::{Placed, Section};
 use super::server::read_retry;
+use super::tree;
 use crate::decide::filter::Filter;
 use crate::decide::pattern::Pattern;
 use crate::decide::template::Template;
@@ -192,7 +193,7 @@ fn read_retention(mut s: Section<'_>) -> Retention {
 /// Whether a `${VAR}` stands somewhere in a written value.
 fn holds_variable(written: &Value) -> bool {
     match written {
-        Value::String(text) => text.replace("$${", "").contains("${"),
+        Value::String(text) => tree::holds_variable(text),
         Value::Array(items) => items.iter().any(holds_variable),
         Value::Object(fields) => fields.values().any(holds_variable),
         _ => false,

@@ -12,6 +12,9 @@ use crate::decide::workflow::steps::map::Items;
 use crate::model::Path;
 use crate::model::path::Root;
 
+/// What stands under `$$`.
+const CONTEXT: [&str; 10] = ["input", "event", "run", "step", "steps", "vars", "response", "error", "item", "callback"];
+
 /// Checks the steps of a workflow's own list. `jumps` lead into it from every step.
 pub(super) fn check_reads(workflow: &str, drafts: &[Draft], jumps: &[&Goto], problems: &mut Problems) {
     let order = Order::of(drafts, jumps);
@@ -58,6 +61,12 @@ impl<'a> Order<'a> {
     fn problem(&self, workflow: &str, at: usize, path: &Path) -> Option<Problem> {
         match (path.root(), path.keys()?) {
             (Root::Context, [word, name, ..]) if word == "steps" => self.unrun(workflow, at, path, name),
+            (Root::Context, [word, ..]) if !CONTEXT.contains(&word.as_str()) => {
+                let reader = &self.drafts[at].step.name;
+                let message =
+                    format!("workflow '{workflow}' step '{reader}' reads `{}`, and there is no `$$.{word}`", path.text());
+                Some(self.warning(workflow, at, "unknown_context", message, did_you_mean(word, CONTEXT.iter().copied())))
+            }
             (Root::Payload, [key, ..]) => self.replaced(workflow, at, path, key),
             _ => None,
         }

@@ -2,6 +2,8 @@
 //!
 //! `call` reads what it calls, `kind` what its type adds, `resolve` makes places of names.
 
+use std::time::Duration;
+
 use super::super::Around;
 use super::super::handler::{read_filter, read_template};
 use super::super::keys;
@@ -14,7 +16,7 @@ use crate::decide::retry::RetryPolicy;
 use crate::decide::workflow::catch::{Catch, Way};
 use crate::decide::workflow::flow::{Next, ResultPath, Step};
 use crate::decide::workflow::steps::Kind;
-use crate::decide::workflow::steps::set::Set;
+use crate::decide::workflow::steps::wait::Wait;
 
 /// Attempts of a call that undoes a step, unless it says otherwise.
 const UNDO_ATTEMPTS: u32 = 10;
@@ -100,7 +102,7 @@ impl Draft {
             s.error("bad_name", "name", format!("{who}: a step's name must not contain '/' or ':'"));
         }
         // Stands in where a kind cannot be read, which is reported.
-        let nothing = Kind::Set(Set { body: None });
+        let nothing = Kind::Wait(Wait::For(Duration::ZERO));
         let mut draft = Self::plain(name.clone(), nothing, s.place());
         draft.ends = s.bool("end").unwrap_or(false);
         draft.step.when = read_filter(&mut s, "if", around.compat);
@@ -111,6 +113,9 @@ impl Draft {
         draft.step.goes_on = s.word("on_failure").is_some_and(|word| word == "continue");
         draft.step.pauses = s.word("on_exhausted").is_some_and(|word| word == "pause");
         draft.goto = jump(s.placed_text("goto"), format!("{who} goto"));
+        if draft.ends && draft.goto.is_some() {
+            s.error("twice", "goto", format!("{who} has both `end: true` and `goto`"));
+        }
         for (catch, to) in read_catches(&mut s, &who) {
             draft.step.catch.push(catch);
             draft.catches.push(to);
@@ -174,8 +179,10 @@ pub(super) fn jump(to: Option<Placed<String>>, what: String) -> Option<Goto> {
 }
 
 fn read_assign(s: &mut Section<'_>, who: &str) -> Option<crate::decide::template::Template> {
-    let written = s.template("assign")?;
-    if !written.value.is_object() {
+    if !s.has("assign") || s.is_null("assign") {
+        return None;
+    }
+    if !s.is_mapping("assign") {
         s.error("wrong_type", "assign", format!("{who}: `assign` must be a mapping of variables to templates"));
         return None;
     }

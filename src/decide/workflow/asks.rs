@@ -50,6 +50,11 @@ impl Walk<'_> {
 
     /// Closes a visit that nobody waits for any more. A run that it started is told: it ends as its parent has.
     pub(super) fn abandon(&mut self, seq: u32) {
+        let is_called = |visit: &Visit| matches!(visit.phase, Phase::Call { .. }) && !visit.jobs.is_empty();
+        if self.change.run.state.visits.get(&seq).is_some_and(is_called) {
+            // It may be under way, and nobody will hear what came of it.
+            self.note("CallAbandoned", Some(seq), json!({}));
+        }
         let Some(visit) = self.close(seq) else { return };
         if let Phase::Child { run, .. } = visit.phase {
             let asked = self.change.starts.len();

@@ -94,8 +94,13 @@ fn move_on(run: &mut Run, old: &Flow, new: &Flow) -> Result<(), String> {
         let kind = step.kind.word();
         match new.steps.iter().find(|other| other.name == step.name).map(|other| other.kind.word()) {
             Some(word) if word == kind => {}
-            Some(word) => return Err(format!("step '{}' was of type {kind} and is of type {word} now", step.name)),
-            None => return Err(format!("the workflow has no step '{}' any more", step.name)),
+            Some(word) => {
+                return Err(format!(
+                    "step '{}' was of type {kind} and is of type {word} now; redrive the run on the definition it has, without `latest`",
+                    step.name
+                ));
+            }
+            None => return Err(gone(&step.name)),
         }
     }
     for armed in &mut run.state.armed {
@@ -103,6 +108,10 @@ fn move_on(run: &mut Run, old: &Flow, new: &Flow) -> Result<(), String> {
     }
     run.definition.clone_from(&new.hash);
     Ok(())
+}
+
+fn gone(step: &str) -> String {
+    format!("the workflow has no step '{step}' any more; redrive the run on the definition it has, without `latest`")
 }
 
 /// The place in a new definition of what stood at a place of an old one.
@@ -115,7 +124,7 @@ fn moved(at: &[usize], old: &Flow, new: &Flow) -> Result<Vec<usize>, String> {
             false => new.step(&place).map(|step| step.kind.inner()).unwrap_or_default(),
         };
         let found = among.iter().position(|step| step.name == name);
-        place.push(found.ok_or_else(|| format!("the workflow has no step '{name}' any more"))?);
+        place.push(found.ok_or_else(|| gone(name))?);
     }
     Ok(place)
 }

@@ -386,6 +386,31 @@ async fn a_heartbeat_puts_off_the_end_of_patience_and_silence_ends_it() {
 }
 
 #[tokio::test]
+async fn a_heartbeat_that_nobody_asked_for_is_welcome_while_the_step_waits() {
+    let text = text("    steps: [{ name: job, type: callback, url: http://job/ }]\n");
+    on_every_store!(&text, |play: Play| async move {
+        play.send("app", "x", "{}").await;
+        let token = play.token();
+        assert!(!play.engine.answer(&token, &Answer::Beat).await.unwrap().duplicate);
+        play.engine.answer(&token, &Answer::Done(b"1".to_vec())).await.unwrap();
+        assert!(matches!(play.engine.answer(&token, &Answer::Beat).await, Err(NotAnswered::Gone)));
+    });
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_with_its_run_is_told_of() {
+    let text = text("    steps: [{ name: a, url: http://a/, retry: { max: 3, interval: 1h } }]\n");
+    on_every_store!(&text, |play: Play| async move {
+        play.script("a/", vec![status(500)]);
+        play.send("app", "x", "{}").await;
+        let run = play.the_run().await;
+        play.engine.cancel_run(run.id).await.unwrap();
+        let kinds: Vec<String> = play.history(run.id).await.into_iter().map(|entry| entry.kind).collect();
+        assert!(kinds.contains(&"CallAbandoned".to_owned()), "{kinds:?}");
+    });
+}
+
+#[tokio::test]
 async fn runs_are_kept_as_long_as_their_workflow_says() {
     let text = text("    retention: { failed: 30d }\n    steps: [{ name: a, url: http://a/ }]\n");
     on_every_store!(&text, |play: Play| async move {
