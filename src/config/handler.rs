@@ -12,7 +12,7 @@ use crate::decide::address::Policy;
 use crate::decide::filter::Filter;
 use crate::decide::pattern::Pattern;
 use crate::decide::retry::RetryPolicy;
-use crate::decide::template::Template;
+use crate::decide::template::{BadTemplate, Template};
 use crate::model::{Method, Path};
 
 /// A handler.
@@ -182,6 +182,14 @@ pub(super) fn read_method(s: &mut Section<'_>, who: &str) -> Method {
 /// A template, as text or as a mapping.
 pub(super) fn read_template(s: &mut Section<'_>, key: &str, sends_json: bool) -> Option<Template> {
     let node = s.template(key)?;
+    let bad = bad_texts(&node.value, &node.key);
+    for (path, text, why) in &bad {
+        let at = text.get(..why.at).map_or(0, |t| t.chars().count()) + 1;
+        s.error("bad_template", key, format!("`{path}` is no template: {} (character {at})", why.message));
+    }
+    if !bad.is_empty() {
+        return None;
+    }
     let parsed = match &node.value {
         serde_json::Value::String(text) => Template::text(text),
         other => Template::mapping(other),
@@ -199,5 +207,22 @@ pub(super) fn read_template(s: &mut Section<'_>, key: &str, sends_json: bool) ->
             s.error("bad_template", key, format!("`{}` is no template: {}", node.key, bad.message));
             None
         }
+    }
+}
+
+/// Every text of a template that does not compile, with the path where it stands.
+fn bad_texts(value: &serde_json::Value, path: &str) -> Vec<(String, String, BadTemplate)> {
+    match value {
+        serde_json::Value::String(text) => match Template::text(text) {
+            Ok(_) => Vec::new(),
+            Err(why) => vec![(path.to_owned(), text.clone(), why)],
+        },
+        serde_json::Value::Array(items) => {
+            items.iter().enumerate().flat_map(|(at, item)| bad_texts(item, &format!("{path}[{at}]"))).collect()
+        }
+        serde_json::Value::Object(fields) => {
+            fields.iter().flat_map(|(name, field)| bad_texts(field, &format!("{path}.{name}"))).collect()
+        }
+        _ => Vec::new(),
     }
 }

@@ -359,6 +359,9 @@ pub struct Visit {
     /// The visit that it undoes.
     #[serde(default)]
     pub undoes: Option<u32>,
+    /// The run's variables as they were when it was entered, where others may set them meanwhile: inside a container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vars: Option<Map<String, Value>>,
     /// What it waits for.
     pub phase: Phase,
     /// Open jobs of this visit.

@@ -8,6 +8,7 @@ use super::step::{Draft, Goto};
 use crate::decide::workflow::Step;
 use crate::decide::workflow::catch::Catch;
 use crate::decide::workflow::steps::Kind;
+use crate::decide::workflow::steps::child::DEPTH_MAX;
 use crate::decide::workflow::steps::emit::Emit;
 
 /// A workflow's steps: its own and those of `finally`, and the jumps of its `catch`.
@@ -120,6 +121,7 @@ pub(in crate::config) fn check_references(workflows: &[Workflow], problems: &mut
         }
     }
     endless_events(workflows, problems);
+    circular_calls(workflows, problems);
     let called: BTreeSet<&str> = workflows.iter().flat_map(|w| &w.calls).map(|(_, target)| target.value.as_str()).collect();
     for workflow in workflows.iter().filter(|w| called.contains(w.name.as_str()) && w.source.is_some()) {
         let message = format!("workflow '{}' is called by another one and also starts on events of its source", workflow.name);
@@ -146,24 +148,45 @@ fn endless_events(workflows: &[Workflow], problems: &mut Problems) {
         (0..workflows.len()).filter(|at| listens(&workflows[*at])).collect()
     };
     let leads: Vec<Vec<usize>> = workflows.iter().map(starts).collect();
-    for (at, workflow) in workflows.iter().enumerate() {
+    for workflow in in_circles(workflows, &leads) {
+        let message = format!("workflow '{}' emits an event that starts it again, by itself or through others", workflow.name);
+        let help = "emit another type, or narrow `events` or `filter`; nothing else ends this";
+        let key = format!("workflows.{}", workflow.name);
+        problems.push(Problem {
+            severity: Severity::Warning,
+            ..error("endless_events", workflow.place, &key, message, Some(help.to_owned()))
+        });
+    }
+}
+
+/// Workflows that call each other in a circle: a run of them goes as deep as runs may.
+fn circular_calls(workflows: &[Workflow], problems: &mut Problems) {
+    let calls = |from: &Workflow| -> Vec<usize> {
+        let names = from.calls.iter().filter(|(_, target)| target.value != from.name);
+        names.filter_map(|(_, target)| workflows.iter().position(|to| to.name == target.value)).collect()
+    };
+    let leads: Vec<Vec<usize>> = workflows.iter().map(calls).collect();
+    for workflow in in_circles(workflows, &leads) {
+        let message = format!("workflow '{}' calls itself through others", workflow.name);
+        let help = format!("a condition must end this; runs nest {DEPTH_MAX} deep at most");
+        let key = format!("workflows.{}", workflow.name);
+        problems
+            .push(Problem { severity: Severity::Warning, ..error("circular_calls", workflow.place, &key, message, Some(help)) });
+    }
+}
+
+/// Those from which a way leads back to themselves.
+fn in_circles<'a>(workflows: &'a [Workflow], leads: &[Vec<usize>]) -> Vec<&'a Workflow> {
+    let returns = |at: usize| {
         let (mut seen, mut open) = (BTreeSet::new(), leads[at].clone());
         while let Some(next) = open.pop() {
             if seen.insert(next) {
                 open.extend(&leads[next]);
             }
         }
-        if seen.contains(&at) {
-            let message =
-                format!("workflow '{}' emits an event that starts it again, by itself or through others", workflow.name);
-            let help = "emit another type, or narrow `events` or `filter`; nothing else ends this";
-            let key = format!("workflows.{}", workflow.name);
-            problems.push(Problem {
-                severity: Severity::Warning,
-                ..error("endless_events", workflow.place, &key, message, Some(help.to_owned()))
-            });
-        }
-    }
+        seen.contains(&at)
+    };
+    workflows.iter().enumerate().filter(|(at, _)| returns(*at)).map(|(_, workflow)| workflow).collect()
 }
 
 fn emits(step: &Step) -> impl Iterator<Item = &Emit> {

@@ -112,6 +112,13 @@ impl Draft {
         draft.step.assign = read_assign(&mut s, &who);
         draft.step.goes_on = s.word("on_failure").is_some_and(|word| word == "continue");
         draft.step.pauses = s.word("on_exhausted").is_some_and(|word| word == "pause");
+        if of.inside.is_some() && draft.step.pauses {
+            s.warn(
+                "no_effect",
+                "on_exhausted",
+                format!("{who}: inside a map a failed step fails its item; `on_exhausted` belongs on the map"),
+            );
+        }
         draft.goto = jump(s.placed_text("goto"), format!("{who} goto"));
         if draft.ends && draft.goto.is_some() {
             s.error("twice", "goto", format!("{who} has both `end: true` and `goto`"));

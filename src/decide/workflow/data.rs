@@ -118,7 +118,7 @@ impl<'a> View<'a> {
             "event": event,
             "step": { "name": self.step, "visit": self.seq, "started_at": self.now.rfc3339() },
             "steps": steps(state),
-            "vars": state.vars,
+            "vars": self.visit().and_then(|visit| visit.vars.as_ref()).unwrap_or(&state.vars),
         });
         let mut set = |key: &str, value: Value| context.as_object_mut().and_then(|c| c.insert(key.to_owned(), value));
         if let Some(Close::Failed(why)) = state.ending.as_ref().map(|ending| &ending.how) {

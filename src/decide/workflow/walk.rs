@@ -110,6 +110,7 @@ impl<'a> Walk<'a> {
             before: None,
             operation,
             undoes: self.undoes.take(),
+            vars: (within.is_some() && !state.vars.is_empty()).then(|| state.vars.clone()),
             phase: Phase::Time,
             jobs: Vec::new(),
             entered_at: entered_at.unwrap_or(self.here.now),
@@ -345,7 +346,14 @@ impl<'a> Walk<'a> {
             }
             Some((Way::Undo, _)) => {
                 self.note("Caught", Some(seq), json!({ "class": why.class, "compensate": true }));
-                self.stop_at(seq);
+                // Inside a container it is the container at which the run has stopped, which is found when the run ends.
+                let payload = match within {
+                    None => {
+                        self.stop_at(seq);
+                        payload
+                    }
+                    Some(_) => self.last_payload(),
+                };
                 return self.end_undoing(Close::Failed(why), payload);
             }
             None => {}

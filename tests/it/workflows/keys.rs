@@ -391,3 +391,30 @@ async fn a_run_that_failed_is_run_again_where_its_step_says_so() {
         assert_eq!(runs.len(), 3, "the workflow, and two runs of the other one");
     });
 }
+
+#[tokio::test]
+async fn each_attempt_sends_the_same_bytes_although_other_items_set_variables_meanwhile() {
+    let text = text(
+        r#"    steps:
+      - name: fan
+        type: map
+        items: "{{ $.items }}"
+        max_concurrency: 2
+        steps:
+          - { name: a, url: http://a/, assign: { v: "{{ $$.item.value }}" } }
+          - { name: b, url: http://b/, body: { v: "{{ $$.vars.v }}", item: "{{ $$.item.value }}" }, retry: { max: 2, interval: 10s, jitter: none } }
+"#,
+    );
+    on_every_store!(&text, |play: Play| async move {
+        play.script("b/", vec![status(500), status(500), ok("{}")]);
+        play.send("app", "x", r#"{"items": ["x", "y"]}"#).await;
+        play.advance(Duration::from_secs(10)).await;
+        let mut sent: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
+        for call in play.calls().into_iter().filter(|call| call.to == "b/") {
+            sent.entry(call.header("Idempotency-Key").unwrap().to_owned()).or_default().push(call.body.clone());
+        }
+        assert_eq!(sent.values().map(Vec::len).collect::<Vec<_>>(), [2, 2]);
+        assert!(sent.values().all(|bodies| bodies[0] == bodies[1]), "{sent:#?}");
+        assert_eq!(play.the_run().await.status, RunStatus::Completed);
+    });
+}

@@ -74,9 +74,10 @@ fn definition() -> impl Strategy<Value = String> {
                 2 => "url: http://a/, if: $.skip != true".to_owned(),
                 3 => "type: parallel, branches: [{ name: a, url: http://a/, compensate: { url: http://undo/ } }, { name: b, url: http://b/ }]".to_owned(),
                 4 => format!(
-                    "type: map, items_path: $.items, max_concurrency: {}, on_item_failure: {}, result_path: $.m, steps: [{{ name: i, url: http://i/, compensate: {{ url: http://undo/ }} }}, {{ name: j, type: wait, seconds: 1 }}]",
+                    "type: map, items_path: $.items, max_concurrency: {}, on_item_failure: {}, result_path: $.m, steps: [{{ name: i, url: http://i/, compensate: {{ url: http://undo/ }}{} }}, {{ name: j, type: wait, seconds: 1 }}]",
                     1 + other % 3,
-                    if *catches { "collect" } else { "fail" }
+                    if *catches { "collect" } else { "fail" },
+                    if other % 2 == 0 { "" } else { ", catch: [{ errors: [5xx], compensate: true }]" }
                 ),
                 5 => "type: wait, seconds: 5".to_owned(),
                 6 => "type: callback, url: http://c/, callback_timeout: 60, result_path: $.c".to_owned(),
