@@ -331,9 +331,8 @@ static NOTIFY: [Key; 6] = [
     key("timeout", Takes::Duration, "Deadline of the call (a bare number is seconds)"),
 ];
 
-static STEP: [Key; 51] = [
-    key("name", Takes::Text, "Unique among its steps"),
-    key("type", Takes::Word(STEP_TYPES), "What kind of step it is (http)"),
+/// The keys that a step has wherever it stands.
+const OF_STEP: [Key; 40] = [
     key("url", Takes::Url, "Where to call; it may hold placeholders"),
     key("method", Takes::Word(METHODS), "HTTP method (POST)"),
     key("headers", Takes::TextMap, "Headers of the call; values may hold placeholders"),
@@ -374,61 +373,41 @@ static STEP: [Key; 51] = [
     key("event", Takes::Text, "emit: the type of the event"),
     key("error", Takes::Text, "fail: the error's name; its class is app:NAME"),
     key("message", Takes::Text, "fail: the error's text"),
-    key("branches", Takes::Items(&BRANCH), "parallel: the calls"),
-    key("items_path", Takes::Text, "map: the path of the array"),
-    key("items", Takes::Template, "map: template of the array"),
-    key("steps", Takes::Items(&INNER), "map: the steps of each item"),
-    key("tolerated_failures", Takes::Number(0, ANY), "map: how many items may fail (0)"),
-    key("tolerated_failure_percent", Takes::Number(0, 100), "map: how many of a hundred items may fail (0)"),
-    key("on_item_failure", Takes::Word(&["fail", "collect"]), "map: collect puts a failed item's error in its place"),
-    key("max_concurrency", Takes::Number(1, 10_000), "map: how many at once"),
-    key("iterator", Takes::Section(&ITERATOR), "map: the call of each item"),
 ];
 
-static INNER: [Key; 42] = [
-    key("name", Takes::Text, "Unique among its steps"),
-    key("type", Takes::Word(INNER_TYPES), "What kind of step it is (http)"),
-    key("url", Takes::Url, "Where to call; it may hold placeholders"),
-    key("method", Takes::Word(METHODS), "HTTP method (POST)"),
-    key("headers", Takes::TextMap, "Headers of the call; values may hold placeholders"),
-    key("query", Takes::TextMap, "Added to the URL's query; values may hold placeholders"),
-    key("input", Takes::Template, "Template of the step's input"),
-    key("if", Takes::Text, "Condition on the payload; when it does not hold the step is passed over"),
-    key("body", Takes::Template, "Template of the request's body, which leaves the payload alone; set: the value"),
-    key("result", Takes::Template, "Template that selects from the response before result_path"),
-    key("result_path", Takes::Text, "Where the response goes; $ replaces the payload, null discards it"),
-    key("output", Takes::Template, "Template applied after the merge"),
-    key("assign", Takes::Template, "Variables of the run that the step sets, read as $$.vars.NAME"),
-    key("retry", Takes::OneOrMore(&RETRY), "Retry policy of the call, or a list of them"),
-    key("catch", Takes::Items(&CATCH), "Where failures go"),
-    key("timeout", Takes::Duration, "Deadline of the call (a bare number is seconds); approval: of the decision"),
-    key("expect", Takes::Section(&EXPECT), "What counts as a success of the call"),
-    key("response", Takes::Word(&["auto", "json", "text"]), "How the response is read (auto: JSON if it is JSON)"),
-    key("error_path", Takes::Text, "Where the receiver's own name of a failure stands in its response ($.error.code)"),
-    key("idempotency", Takes::Text, "The call's Idempotency-Key: visit (default), attempt, none, or a template"),
-    key("delivery", Takes::Word(&["at_least_once", "at_most_once"]), "at_most_once: what may have arrived is never sent again"),
-    key("compensate", Takes::Section(&UNDO), "The call that undoes the step"),
-    key("on_failure", Takes::Word(&["stop", "continue"]), "What a failure nobody catches does (stop)"),
-    key("on_exhausted", Takes::Word(&["fail", "pause"]), "pause: a failure nobody catches pauses the run instead (fail)"),
-    key("log", Takes::Word(&["full", "metadata", "none"]), "What is kept of the call's attempts (full)"),
-    key("redact", Takes::Texts, "Paths of the response that are not kept with attempts"),
-    key("poll", Takes::Section(&POLL), "The call is made again until the answer is there"),
-    key("end", Takes::Bool, "Nothing comes after this step"),
-    key("goto", Takes::Text, "The next step instead of the following one"),
-    key("choices", Takes::Items(&CHOICE), "choice: conditions in order"),
-    key("default", Takes::Text, "choice: the step when no condition holds"),
-    key("seconds", Takes::Number(0, 315_360_000), "wait: how long"),
-    key("timestamp_path", Takes::Text, "wait: the path of the instant"),
-    key("callback_timeout", Takes::Duration, "callback: how long the answer may take (1d; a bare number is seconds)"),
-    key("heartbeat", Takes::Duration, "callback: how long whoever works on it may be silent (off)"),
-    key("notify", Takes::Section(&NOTIFY), "approval, callback: the call that tells of it"),
-    key("approvers", Takes::Texts, "approval: the names that may decide; empty is anyone with the token or the API's"),
-    key("workflow", Takes::Text, "workflow: which one; map: the one that is called for each item"),
-    key("source", Takes::Text, "emit: the source of the event"),
-    key("event", Takes::Text, "emit: the type of the event"),
-    key("error", Takes::Text, "fail: the error's name; its class is app:NAME"),
-    key("message", Takes::Text, "fail: the error's text"),
-];
+/// One list after another.
+const fn joined<const A: usize, const B: usize, const N: usize>(a: [Key; A], b: [Key; B]) -> [Key; N] {
+    let mut all = [key("", Takes::Text, ""); N];
+    let mut at = 0;
+    while at < N {
+        all[at] = if at < A { a[at] } else { b[at - A] };
+        at += 1;
+    }
+    all
+}
+
+const fn of_step(types: &'static [&'static str]) -> [Key; 42] {
+    let first =
+        [key("name", Takes::Text, "Unique among its steps"), key("type", Takes::Word(types), "What kind of step it is (http)")];
+    joined(first, OF_STEP)
+}
+
+static STEP: [Key; 51] = joined(
+    of_step(STEP_TYPES),
+    [
+        key("branches", Takes::Items(&BRANCH), "parallel: the calls"),
+        key("items_path", Takes::Text, "map: the path of the array"),
+        key("items", Takes::Template, "map: template of the array"),
+        key("steps", Takes::Items(&INNER), "map: the steps of each item"),
+        key("tolerated_failures", Takes::Number(0, ANY), "map: how many items may fail (0)"),
+        key("tolerated_failure_percent", Takes::Number(0, 100), "map: how many of a hundred items may fail (0)"),
+        key("on_item_failure", Takes::Word(&["fail", "collect"]), "map: collect puts a failed item's error in its place"),
+        key("max_concurrency", Takes::Number(1, 10_000), "map: how many at once"),
+        key("iterator", Takes::Section(&ITERATOR), "map: the call of each item"),
+    ],
+);
+
+static INNER: [Key; 42] = of_step(INNER_TYPES);
 
 static CATCH: [Key; 4] = [
     key("errors", Takes::Texts, "Which failures"),

@@ -82,11 +82,7 @@ impl Engine {
     /// # Errors
     /// Why not.
     pub async fn cancel_run(&self, id: RunId) -> Result<Run, NotDone> {
-        self.operate(id, true, |run, here| {
-            let closed = || format!("only an open run can be cancelled; this one is {}", run.status);
-            advance(run, &Fact::Cancelled, here).ok_or_else(closed)
-        })
-        .await
+        self.wish_of(id, true, &Fact::Cancelled, "only an open run can be cancelled").await
     }
 
     /// Ends a run at once: nothing is undone, and its last steps do not run.
@@ -94,11 +90,7 @@ impl Engine {
     /// # Errors
     /// Why not.
     pub async fn kill_run(&self, id: RunId) -> Result<Run, NotDone> {
-        self.operate(id, true, |run, here| {
-            let closed = || format!("only an open run can be killed; this one is {}", run.status);
-            advance(run, &Fact::Killed, here).ok_or_else(closed)
-        })
-        .await
+        self.wish_of(id, true, &Fact::Killed, "only an open run can be killed").await
     }
 
     /// Holds a run: nothing of it is sent until it is resumed; due times are kept.
@@ -106,11 +98,7 @@ impl Engine {
     /// # Errors
     /// Why not.
     pub async fn pause_run(&self, id: RunId) -> Result<Run, NotDone> {
-        self.operate(id, false, |run, here| {
-            let cannot = || format!("only a run that goes on can be paused; this one is {}", run.status);
-            advance(run, &Fact::Paused, here).ok_or_else(cannot)
-        })
-        .await
+        self.wish_of(id, false, &Fact::Paused, "only a run that goes on can be paused").await
     }
 
     /// Lets a run go on that is paused. One that was paused by a failure repeats what failed.
@@ -118,11 +106,13 @@ impl Engine {
     /// # Errors
     /// Why not.
     pub async fn resume_run(&self, id: RunId) -> Result<Run, NotDone> {
-        self.operate(id, false, |run, here| {
-            let cannot = || format!("only a paused run can be resumed; this one is {}", run.status);
-            advance(run, &Fact::Resumed, here).ok_or_else(cannot)
-        })
-        .await
+        self.wish_of(id, false, &Fact::Resumed, "only a paused run can be resumed").await
+    }
+
+    /// Tells a run what a person wants of it; `only` says which runs that can be done to.
+    async fn wish_of(&self, id: RunId, ends: bool, fact: &Fact, only: &str) -> Result<Run, NotDone> {
+        self.operate(id, ends, |run, here| advance(run, fact, here).ok_or_else(|| format!("{only}; this one is {}", run.status)))
+            .await
     }
 
     /// Takes up a run that failed or was called off, from the step where it stopped unless something else is wished.
