@@ -1,7 +1,10 @@
 //! The configuration and the server a verb is about.
 
+use anyhow::anyhow;
+
 use super::{Failed, Global, print};
-use crate::config::{self, Config, Loaded, Request};
+use crate::config::problem::did_you_mean;
+use crate::config::{self, Config, Loaded, Request, Workflow};
 use crate::ingress;
 use crate::{server, store};
 
@@ -33,6 +36,16 @@ pub(crate) fn configuration(global: &Global, with_warnings: bool) -> Result<Conf
         print::problems(&loaded.problems);
     }
     loaded.config.ok_or(Failed::Config)
+}
+
+/// A workflow of the configuration.
+///
+/// # Errors
+/// There is none of that name; the message says which one may be meant.
+pub(crate) fn workflow<'a>(config: &'a Config, name: &str) -> anyhow::Result<&'a Workflow> {
+    let names = config.workflows.iter().map(|workflow| workflow.name.as_str());
+    let hint = did_you_mean(name, names).map_or(String::new(), |help| format!("; {help}"));
+    config.workflow(name).ok_or_else(|| anyhow!("the configuration has no workflow `{name}`{hint}"))
 }
 
 /// The server's URL if one is named.

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use anyhow::anyhow;
 use clap::Args;
 
 use super::client::{Client, encode};
@@ -27,10 +26,7 @@ pub(super) struct Graph {
 
 pub(super) async fn run(graph: &Graph, global: &Global) -> Done {
     let config = context::configuration(global, false)?;
-    let names = config.workflows.iter().map(|w| w.name.as_str());
-    let hint = crate::config::problem::did_you_mean(&graph.workflow, names).map_or(String::new(), |h| format!("; {h}"));
-    let workflow = config.workflow(&graph.workflow);
-    let workflow = workflow.ok_or_else(|| anyhow!("the configuration has no workflow `{}`{hint}", graph.workflow))?;
+    let workflow = context::workflow(&config, &graph.workflow)?;
     let taken = match &graph.run {
         Some(id) => entered(&Client::connect(global).await?.get(&format!("/api/runs/{}", encode(id))).await?),
         None => BTreeSet::new(),

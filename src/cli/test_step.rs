@@ -15,14 +15,14 @@ use super::runs::read;
 use super::{Done, Global, context, print};
 use crate::config::Config;
 use crate::decide::retry::RetryPolicy;
-use crate::decide::settle::{Finish, Timing, settle};
-use crate::decide::workflow::catch::of_failure;
+use crate::decide::settle::{Rules, Timing, settle};
 use crate::decide::workflow::data::View;
 use crate::decide::workflow::machine::{Birth, at_step};
 use crate::decide::workflow::steps::Kind;
 use crate::decide::workflow::{Draw, Fact, Flow, Here, advance};
 use crate::deliver::compose::Around;
 use crate::deliver::step::{Calling, compose_step};
+use crate::engine::advance::told;
 use crate::engine::execute::OfStep;
 use crate::model::event::Body;
 use crate::model::run::{Change, Phase, RunJob};
@@ -71,10 +71,7 @@ impl Draw for Made {
 
 pub(super) fn run(test: &TestStep, global: &Global) -> Done {
     let config = context::configuration(global, false)?;
-    let names = config.workflows.iter().map(|w| w.name.as_str());
-    let hint = crate::config::problem::did_you_mean(&test.workflow, names).map_or(String::new(), |h| format!("; {h}"));
-    let workflow = config.workflow(&test.workflow);
-    let workflow = workflow.ok_or_else(|| anyhow!("the configuration has no workflow `{}`{hint}", test.workflow))?;
+    let workflow = context::workflow(&config, &test.workflow)?;
     let payload = test.payload.as_deref().map(read).transpose()?.unwrap_or_else(|| b"{}".to_vec());
     let answer = test.answer.as_deref().map(read).transpose()?.unwrap_or_else(|| b"{}".to_vec());
     let shown = play(&config, &Arc::new(workflow.flow.clone()), test, &payload, answer)?;
@@ -147,34 +144,17 @@ fn play(config: &Config, flow: &Arc<Flow>, test: &TestStep, payload: &[u8], answ
         Err(why) => (None, Outcome::Failed(why)),
     };
     let fact = heard(flow, &entered.run, (*seq, &job), sent, now);
-    let next = advance(&entered.run, &fact, &here).unwrap_or_else(|| entered.clone());
+    let next = fact.and_then(|fact| advance(&entered.run, &fact, &here)).unwrap_or_else(|| entered.clone());
     Ok(outcome(&next, request.as_ref(), flow))
 }
 
 /// What the machine is told of the answer, once no further attempt follows.
-fn heard(flow: &Arc<Flow>, run: &Run, (visit, job): (u32, &Job), sent: Outcome, now: Timestamp) -> Fact {
+fn heard(flow: &Arc<Flow>, run: &Run, (visit, job): (u32, &Job), sent: Outcome, now: Timestamp) -> Option<Fact> {
     let timing = Timing { duration: Duration::ZERO, now };
     let (outcome, of_step) = OfStep::judge(flow, run, visit, sent);
-    let policy = RetryPolicy { max: 1, ..RetryPolicy::default() };
-    let rules = of_step.rules(&[]);
-    let commit =
-        settle(job, &outcome, crate::decide::settle::Rules { retry: std::slice::from_ref(&policy), ..rules }, timing, 0.5);
-    let code = commit.attempt.as_ref().and_then(|attempt| attempt.code.as_deref());
-    match (&commit.finish, &outcome) {
-        (Finish::Done, Outcome::Answered(response)) => {
-            Fact::Answered { visit, job: job.id, status: response.status, body: of_step.body(&response.body) }
-        }
-        (_, outcome) => {
-            let failure = match outcome {
-                Outcome::Answered(response) if code == Some("expectation") => Failure::Expectation(response.status),
-                Outcome::Answered(response) => Failure::Status(response.status),
-                Outcome::Failed(failure) => failure.clone(),
-                Outcome::Postponed | Outcome::Elapsed | Outcome::Parked(_) => Failure::Compose("nothing came of it".to_owned()),
-            };
-            let error = crate::model::RunError { app: of_step.app.clone(), ..of_failure(&failure, job.id, 1) };
-            Fact::Failed { visit, job: job.id, error }
-        }
-    }
+    let once = [RetryPolicy { max: 1, ..RetryPolicy::default() }];
+    let commit = settle(job, &outcome, Rules { retry: &once, ..of_step.rules(&[]) }, timing, 0.5);
+    told(Some(&of_step), (visit, job.id), &commit, &outcome)
 }
 
 fn event(now: Timestamp, payload: &[u8]) -> Event {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use ulid::Ulid;
 
 use super::Engine;
-use super::execute::Ran;
+use super::execute::{OfStep, Ran};
 use super::flows::NoFlow;
 use crate::decide::settle::{Commit, Finish};
 use crate::decide::workflow::catch::{self, of_failure};
@@ -16,7 +16,7 @@ use crate::decide::workflow::machine::Birth;
 use crate::decide::workflow::{Draw, Fact, Flow, Here, advance, start};
 use crate::model::job::Visiting;
 use crate::model::run::{Change, Due, Phase, RunError, Start, Visit};
-use crate::model::{Cut, Event, Failure, Job, Outcome, Payload, Run, RunId, RunStatus, Target, Timestamp};
+use crate::model::{Cut, Event, Failure, Job, JobId, Outcome, Payload, Run, RunId, RunStatus, Target, Timestamp};
 use crate::observe::feed::Moment;
 use crate::observe::metrics;
 use crate::store::{Claimed, Error};
@@ -138,41 +138,7 @@ impl Engine {
                 _ => Ok(Some(Fact::Elapsed { visit, job: job.id })),
             };
         }
-        Ok(match (&commit.finish, &ran.outcome) {
-            (Finish::Done, Outcome::Answered(response)) => Some(match response.cut {
-                Some(Cut::AtCap) => Fact::Failed {
-                    visit,
-                    job: job.id,
-                    error: RunError {
-                        status: Some(response.status),
-                        attempts: commit.sent,
-                        job: Some(job.id.to_string()),
-                        ..catch::error("response_too_large", "the response is larger than is read")
-                    },
-                },
-                _ => {
-                    let body = match &ran.of_step {
-                        Some(step) => step.body(&response.body),
-                        None => Payload::of(&response.body),
-                    };
-                    Fact::Answered { visit, job: job.id, status: response.status, body }
-                }
-            }),
-            (Finish::Dead { .. } | Finish::Taken { .. }, outcome) => {
-                let failure = match outcome {
-                    Outcome::Answered(response) => match commit.attempt.as_ref().and_then(|attempt| attempt.code.as_deref()) {
-                        Some("expectation") => Failure::Expectation(response.status),
-                        _ => Failure::Status(response.status),
-                    },
-                    Outcome::Failed(failure) => failure.clone(),
-                    Outcome::Postponed | Outcome::Elapsed | Outcome::Parked(_) => return Ok(None),
-                };
-                let app = ran.of_step.as_ref().and_then(|step| step.app.clone());
-                let error = RunError { app, ..of_failure(&failure, job.id, commit.sent) };
-                Some(Fact::Failed { visit, job: job.id, error })
-            }
-            _ => None,
-        })
+        Ok(told(ran.of_step.as_ref(), (visit, job.id), commit, &ran.outcome))
     }
 
     /// What a word to a run as a whole changes: its deadline, its turn under its concurrency key, or that nobody wants it
@@ -223,7 +189,7 @@ impl Engine {
             let Some(workflow) = self.config().workflow(&workflow) else {
                 let error = catch::error("workflow_failed", format!("the configuration has no workflow `{workflow}`"));
                 let flow = self.flow(&change.run.definition).await?;
-                change = self.told(change, &Fact::ChildEnded { visit, result: Err(error) }, &flow, now);
+                change = self.also(change, &Fact::ChildEnded { visit, result: Err(error) }, &flow, now);
                 asked.extend(change.starts.drain(..).map(|start| (start, depth)));
                 continue;
             };
@@ -238,9 +204,9 @@ impl Engine {
     }
 
     /// A further fact on top of a change that is not committed yet.
-    fn told(&self, change: Change, fact: &Fact, flow: &Arc<Flow>, now: Timestamp) -> Change {
+    fn also(&self, change: Change, fact: &Fact, flow: &Arc<Flow>, now: Timestamp) -> Change {
         let Some(next) = advance(&change.run, fact, &Here { flow, now, draw: &Drawn(self) }) else { return change };
-        let unstored = |id: &crate::model::JobId| change.jobs.iter().any(|job| job.id == *id);
+        let unstored = |id: &JobId| change.jobs.iter().any(|job| job.id == *id);
         let moot: Vec<_> = next.moot.iter().copied().filter(|id| !unstored(id)).collect();
         let jobs = change.jobs.iter().filter(|job| !next.moot.contains(&job.id)).cloned().chain(next.jobs).collect();
         Change {
@@ -312,6 +278,35 @@ impl Engine {
             }
         }
     }
+}
+
+/// What the end of a call tells its run; `None` while it tells nothing.
+pub fn told(of_step: Option<&OfStep>, (visit, job): (u32, JobId), commit: &Commit, outcome: &Outcome) -> Option<Fact> {
+    let error = match (&commit.finish, outcome) {
+        (Finish::Done, Outcome::Answered(response)) if response.cut == Some(Cut::AtCap) => RunError {
+            status: Some(response.status),
+            attempts: commit.sent,
+            job: Some(job.to_string()),
+            ..catch::error("response_too_large", "the response is larger than is read")
+        },
+        (Finish::Done, Outcome::Answered(response)) => {
+            let body = of_step.map_or_else(|| Payload::of(&response.body), |step| step.body(&response.body));
+            return Some(Fact::Answered { visit, job, status: response.status, body });
+        }
+        (Finish::Dead { .. } | Finish::Taken { .. }, outcome) => {
+            let failure = match outcome {
+                Outcome::Answered(response) => match commit.attempt.as_ref().and_then(|attempt| attempt.code.as_deref()) {
+                    Some("expectation") => Failure::Expectation(response.status),
+                    _ => Failure::Status(response.status),
+                },
+                Outcome::Failed(failure) => failure.clone(),
+                Outcome::Postponed | Outcome::Elapsed | Outcome::Parked(_) => return None,
+            };
+            RunError { app: of_step.and_then(|step| step.app.clone()), ..of_failure(&failure, job, commit.sent) }
+        }
+        _ => return None,
+    };
+    Some(Fact::Failed { visit, job, error })
 }
 
 /// What expressions of a run see of its event.
