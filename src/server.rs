@@ -153,7 +153,7 @@ impl Server {
         let stop_if_dropped = stop_serving.clone().drop_guard();
         get_ready(&engine).await?;
         stop_if_dropped.disarm();
-        let budget = Budget { parallel: config.worker.concurrency, jobs: u64::MAX, until: None };
+        let budget = Budget::endless(config.worker.concurrency);
         let working = tokio::spawn(work(engine.clone(), budget));
         let keeping = tokio::spawn(keep(engine.clone()));
         Ok(Self { engine, address, serving, stop_serving, working, keeping })
@@ -252,14 +252,14 @@ async fn work(engine: Engine, budget: Budget) {
 
 /// The housekeeping loop, and the probe of a store that is away.
 async fn keep(engine: Engine) {
-    let nothing = Budget { parallel: 0, jobs: 0, until: None };
+    let nothing = Budget::NONE;
     let mut ticks = tokio::time::interval(TICK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         if !engine.health().is_up() || engine.health().is_full() {
             tokio::time::sleep(PROBE_EVERY).await;
             if engine.probe().await.is_ok() {
-                engine.wake();
+                engine.wake().await;
             }
             continue;
         }

@@ -233,7 +233,7 @@ async fn kept(place: &Place, sink: &Sink, rows: u64, events: u64) -> Value {
     loop {
         let slots = tidehook::decide::fair::Slots::free(10);
         let began = Instant::now();
-        let some = store.claim(&Ask { slots, lease: Duration::from_secs(60), skip: Vec::new() }).await.unwrap();
+        let some = store.claim(&Ask { slots, lease: Duration::from_secs(60), skip: Vec::new(), of: Vec::new() }).await.unwrap();
         if some.is_empty() {
             break;
         }

@@ -40,24 +40,37 @@ pub(super) async fn run(inspect: &Inspect, global: &Global) -> Done {
     if jobs.is_empty() {
         print::line("\nNo handler wanted it.");
     }
-    for job in &jobs {
-        let (attempt, max) = (print::text(&job["attempt"]), print::text(&job["max_attempts"]));
-        print::line(&format!("\nDelivery  {}", print::text(&job["id"])));
-        print::line(&format!("  handler {} → {}", print::text(&job["handler"]), print::text(&job["url"])));
-        print::line(&format!("  status  {}, attempt {attempt} of {max}", print::text(&job["status"])));
-        for attempt in job["attempts"].as_array().map_or(&[][..], Vec::as_slice) {
-            let error = attempt["error"].as_str().map_or(String::new(), |e| format!(": {}", print::one_line(e)));
-            let status = attempt["status_code"].as_u64().map_or("no answer".to_owned(), |s| format!("HTTP {s}"));
-            print::line(&format!(
-                "  attempt {}  {}  {}  {status} in {} ms{error}",
-                print::text(&attempt["attempt"]),
-                print::text(&attempt["created_at"]),
-                print::text(&attempt["result"]),
-                print::text(&attempt["duration_ms"]),
-            ));
-        }
+    for job in jobs.iter().filter(|job| job["kind"] != "timer") {
+        print::line("");
+        show_job(job);
     }
     Ok(())
+}
+
+/// A job with its attempts.
+pub(super) fn show_job(job: &Value) {
+    let field = |name: &str| print::text(&job[name]);
+    let (what, to) = match job["kind"].as_str() {
+        Some("start") => ("Start", format!("workflow {}", field("handler"))),
+        Some("step") => ("Call", format!("step {}", field("handler"))),
+        Some("timer") => ("Timer", format!("step {}", field("handler"))),
+        _ => ("Delivery", format!("handler {} → {}", field("handler"), field("url"))),
+    };
+    print::line(&format!("{what:<9} {}", field("id")));
+    print::line(&format!("  {to}"));
+    let of = job["max_attempts"].as_u64().map_or(String::new(), |max| format!(" of {max}"));
+    print::line(&format!("  status  {}, attempt {}{of}", field("status"), field("attempt")));
+    for attempt in job["attempts"].as_array().map_or(&[][..], Vec::as_slice) {
+        let error = attempt["error"].as_str().map_or(String::new(), |e| format!(": {}", print::one_line(e)));
+        let status = attempt["status_code"].as_u64().map_or("no answer".to_owned(), |s| format!("HTTP {s}"));
+        print::line(&format!(
+            "  attempt {}  {}  {}  {status} in {} ms{error}",
+            print::text(&attempt["attempt"]),
+            print::text(&attempt["created_at"]),
+            print::text(&attempt["result"]),
+            print::text(&attempt["duration_ms"]),
+        ));
+    }
 }
 
 fn payload(payload: &Value) -> String {

@@ -22,6 +22,11 @@ pub(super) enum Jobs {
         #[arg(long)]
         after: Option<String>,
     },
+    /// Show a delivery, or a call of a run, with its attempts
+    Show {
+        /// The delivery
+        id: String,
+    },
     /// Try dead deliveries again with a fresh budget: one, or all
     Retry {
         /// The delivery; without it, all dead ones
@@ -63,6 +68,13 @@ pub(super) async fn run(verb: Jobs, global: &Global) -> Done {
                     ];
                     print::table(&answer["jobs"], &columns, "No deliveries.");
                 }
+            }
+        }
+        Jobs::Show { id } => {
+            let job = client.get(&format!("/api/jobs/{}?include_attempts=true", encode(&id))).await?;
+            match global.json {
+                true => print::json(&job),
+                false => super::inspect::show_job(&job),
             }
         }
         Jobs::Retry { id, handler } => {

@@ -192,6 +192,7 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 fn show(run: &Value) {
     let step = run["current_step"].as_str().map_or(String::new(), |step| format!(" at {step}"));
     print::line(&format!("run_{}  {}  {}{step}", text(run, "id"), text(run, "workflow"), text(run, "status")));
+    print::line(&format!("  event {}", text(run, "event_id")));
     if let Some(why) = run["error"]["message"].as_str() {
         print::line(&format!("  {}: {}", text(&run["error"], "class"), print::one_line(why)));
     }
@@ -205,5 +206,10 @@ fn show(run: &Value) {
     }
     for open in run["open"].as_array().into_iter().flatten() {
         print::line(&format!("  open: {} waits for {}", text(open, "step"), text(open, "waits_for")));
+        for job in open["jobs"].as_array().into_iter().flatten().filter(|job| job["kind"] != "timer") {
+            let error = job["last_error"].as_str().map_or(String::new(), |e| format!(", last: {}", print::one_line(e)));
+            let (id, sent, at) = (text(job, "id"), print::text(&job["attempt"]), text(job, "scheduled_at"));
+            print::line(&format!("        job {id}: {}, {sent} attempts so far, due {at}{error}", text(job, "status")));
+        }
     }
 }

@@ -145,6 +145,12 @@ fn show(answer: &Answer, global: &Global) -> Done {
         if let Some(id) = body["event_id"].as_str() {
             print::line(&format!("Event ID: {id}"));
             print::line(&format!("Jobs created: {}", body["jobs_created"]));
+            if body["runs_started"].as_u64().is_some_and(|runs| runs > 0) {
+                print::line(&format!("Runs started: {}", body["runs_started"]));
+            }
+            if body["duplicate"] == false && body["jobs_created"] == 0 && body["runs_started"] == 0 {
+                print::line("Nobody wanted it; `tidehook explain` says why.");
+            }
             if body["duplicate"] == true {
                 print::line("Duplicate: it was accepted before.");
             }

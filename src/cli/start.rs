@@ -22,8 +22,8 @@ pub(super) async fn run(global: &Global) -> Done {
         }
         Err(error) => return Err(error.into()),
     };
-    let (address, handlers) = (server.address(), config.handlers.len());
-    tracing::info!(%address, handlers, version = env!("CARGO_PKG_VERSION"), "tidehook is ready.");
+    let (address, handlers, workflows) = (server.address(), config.handlers.len(), config.workflows.len());
+    tracing::info!(%address, handlers, workflows, version = env!("CARGO_PKG_VERSION"), "tidehook is ready.");
     while signals.next().await == Asked::Reload {
         reload(global, &config);
     }

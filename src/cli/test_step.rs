@@ -25,7 +25,7 @@ use crate::deliver::step::{Calling, compose_step};
 use crate::engine::advance::told;
 use crate::engine::execute::OfStep;
 use crate::model::event::Body;
-use crate::model::run::{Change, Phase, RunJob};
+use crate::model::run::{Change, Note, Phase, RunJob};
 use crate::model::{
     Clock, Event, EventId, Failure, Job, JobId, JobState, Outcome, Payload, Request, Response, Run, RunId, SystemClock, Timestamp,
 };
@@ -102,7 +102,7 @@ fn play(config: &Config, flow: &Arc<Flow>, test: &TestStep, payload: &[u8], answ
     };
     let entered = at_step(birth, at, &here);
     let Some((seq, visit)) = entered.run.state.visits.iter().find(|(_, visit)| visit.at == [at]) else {
-        return Ok(outcome(&entered, None, flow));
+        return Ok(outcome(&entered, None, flow, 1));
     };
     if let Kind::Emit(emit) = &flow.steps[at].kind {
         let view = View::of(&entered.run, *seq, &test.step, &visit.payload);
@@ -117,16 +117,16 @@ fn play(config: &Config, flow: &Arc<Flow>, test: &TestStep, payload: &[u8], answ
             Err(error) => (Fact::Failed { visit: *seq, job, error }, Value::Null),
         };
         let next = advance(&entered.run, &fact, &here).unwrap_or_else(|| entered.clone());
-        let mut shown = outcome(&next, None, flow);
+        let mut shown = outcome(&next, None, flow, *seq);
         shown["emits"] = emits;
         return Ok(shown);
     }
     let call = match (flow.call(&visit.at), &visit.phase) {
         (Some(call), Phase::Call { .. }) => call,
-        _ => return Ok(outcome(&entered, None, flow)),
+        _ => return Ok(outcome(&entered, None, flow, *seq)),
     };
     let Some(job) = entered.jobs.iter().find(|job| visit.jobs.contains(&job.id)) else {
-        return Ok(outcome(&entered, None, flow));
+        return Ok(outcome(&entered, None, flow, *seq));
     };
     let job = job_of(job, &event, now);
     let step = &flow.steps[at];
@@ -145,7 +145,7 @@ fn play(config: &Config, flow: &Arc<Flow>, test: &TestStep, payload: &[u8], answ
     };
     let fact = heard(flow, &entered.run, (*seq, &job), sent, now);
     let next = fact.and_then(|fact| advance(&entered.run, &fact, &here)).unwrap_or_else(|| entered.clone());
-    Ok(outcome(&next, request.as_ref(), flow))
+    Ok(outcome(&next, request.as_ref(), flow, *seq))
 }
 
 /// What the machine is told of the answer, once no further attempt follows.
@@ -186,16 +186,18 @@ fn job_of(job: &RunJob, event: &Event, now: Timestamp) -> Job {
 }
 
 /// What came of it, as data: the request, what the step came to, and where the run stands.
-fn outcome(change: &Change, request: Option<&Request>, flow: &Flow) -> Value {
+fn outcome(change: &Change, request: Option<&Request>, flow: &Flow, seq: u32) -> Value {
     let run = &change.run;
-    let notes: Vec<&str> = change.notes.iter().map(|note| note.kind).collect();
+    // What came of the steps after it is not this step's.
+    let its: Vec<&Note> = change.notes.iter().filter(|note| note.visit == Some(seq)).collect();
+    let notes: Vec<&str> = its.iter().map(|note| note.kind).collect();
     let request = request.map(|request| {
         let headers: serde_json::Map<String, Value> =
             request.headers.iter().map(|(name, value)| (name.clone(), Value::String(shown(name, value)))).collect();
         json!({ "method": request.method.to_string(), "url": request.url.as_str(), "headers": headers,
                 "body": String::from_utf8_lossy(&request.body) })
     });
-    let failed = change.notes.iter().find(|note| note.kind == "StepFailed").map(|note| note.data.clone());
+    let failed = its.iter().find(|note| note.kind == "StepFailed").map(|note| note.data.clone());
     let next = run
         .state
         .visits

@@ -61,7 +61,10 @@ pub struct Guarded {
 
 impl Guarded {
     async fn addresses(self, name: String) -> Result<Addrs, Box<dyn std::error::Error + Send + Sync>> {
-        let found = self.resolver.lookup_ip(name.as_str()).await.map_err(|e| NoAddress(format!("{name}: {e}")))?;
+        let found = self.resolver.lookup_ip(name.as_str()).await.map_err(|e| match e.is_no_records_found() {
+            true => NoAddress(format!("{name} has no address")),
+            false => NoAddress(format!("{name}: {e}")),
+        })?;
         let addresses: Vec<std::net::IpAddr> = found.iter().collect();
         if addresses.is_empty() {
             return Err(NoAddress(format!("{name} has no address")).into());

@@ -17,6 +17,7 @@ use crate::model::{Event, EventId, Inbound, Job, JobId, JobState, Target, Timest
 use crate::observe::feed::Moment;
 use crate::observe::metrics;
 use crate::store::{Accepted, Claimed, Each, Error, Offer, Result as Stored};
+use crate::wake::Wakeup;
 
 /// A caller waits no longer than this for its commit. Longer than a commit takes over a slow line, short
 /// enough that a sender gets its answer from a database that has fallen silent.
@@ -31,6 +32,8 @@ pub struct Receipt {
     pub duplicate: bool,
     /// Deliveries that were created.
     pub jobs: usize,
+    /// Runs that start.
+    pub runs: usize,
 }
 
 /// Why an event was not accepted.
@@ -161,14 +164,16 @@ impl Engine {
             health.set_down("no commit in time");
             return Err(NotAccepted::Unavailable);
         };
-        let mut waiting = 0;
+        let mut waiting = Vec::new();
         let receipt = match health.learn(answer) {
             Ok(Accepted::New { event, jobs, started, .. }) => {
-                waiting = jobs.len() - started.len();
+                let waits = jobs.iter().filter(|id| !started.contains(id));
+                waiting.extend(waits.map(|id| Wakeup { job: Some(*id), after: Duration::ZERO }));
                 health.set_has_room();
-                Receipt { event, duplicate: false, jobs: jobs.iter().filter(|id| !starts.contains(id)).count() }
+                let runs = jobs.iter().filter(|id| starts.contains(id)).count();
+                Receipt { event, duplicate: false, jobs: jobs.len() - runs, runs }
             }
-            Ok(Accepted::Duplicate(event)) => Receipt { event, duplicate: true, jobs: 0 },
+            Ok(Accepted::Duplicate(event)) => Receipt { event, duplicate: true, jobs: 0, runs: 0 },
             Ok(Accepted::Conflict(event)) => return Err(NotAccepted::Conflict(event)),
             Err(Error::Full(_)) => return Err(NotAccepted::Full),
             Err(Error::Down(_)) => return Err(NotAccepted::Unavailable),
@@ -177,10 +182,10 @@ impl Engine {
                 return Err(NotAccepted::Unstorable(error.to_string()));
             }
         };
-        if waiting > 0 {
-            inner.parts.wake.wake();
+        if !waiting.is_empty() {
+            inner.parts.wake.wake(&waiting).await;
         }
-        let Receipt { event, duplicate, jobs } = receipt;
+        let Receipt { event, duplicate, jobs, .. } = receipt;
         metrics::accepted(&told.source, duplicate, jobs, started.elapsed());
         if !duplicate {
             inner.near.remember(event, misses);

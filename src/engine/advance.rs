@@ -20,6 +20,7 @@ use crate::model::{Cut, Event, Failure, Job, JobId, Outcome, Payload, Run, RunId
 use crate::observe::feed::Moment;
 use crate::observe::metrics;
 use crate::store::{Claimed, Error};
+use crate::wake::Wakeup;
 
 /// Ids and tokens for the machine.
 pub(super) struct Drawn<'a>(pub(super) &'a Engine);
@@ -239,26 +240,22 @@ impl Engine {
     }
 
     /// After a change was committed: wakes who can go on, and tells what ended.
-    pub(super) fn after_change(&self, change: &Change) {
-        let mut open = vec![change];
+    pub(super) async fn after_change(&self, change: &Change) {
+        let now = self.clock().now();
+        let (mut open, mut due) = (vec![change], Vec::new());
         while let Some(change) = open.pop() {
             open.extend(&change.children);
-            for job in &change.jobs {
-                match job.due {
-                    Due::After(delay) if delay.is_zero() => {
-                        self.0.follows.store(true, Ordering::Release);
-                        self.0.parts.wake.wake();
-                    }
-                    Due::After(delay) => self.0.parts.wake.wake_after(delay),
-                    Due::At(at) => self.0.parts.wake.wake_after(at.since(self.clock().now())),
-                }
+            let after = |due: &Due| match due {
+                Due::After(delay) => *delay,
+                Due::At(at) => at.since(now),
+            };
+            let announced = change.jobs.iter().filter(|job| change.hold.iter().all(|id| *id != job.id));
+            due.extend(announced.map(|job| Wakeup { job: Some(job.id), after: after(&job.due) }));
+            if !change.free.is_empty() {
+                due.push(Wakeup::LOOK);
             }
             if change.is_new {
                 self.tell_run(&change.run, "started");
-            }
-            if !change.free.is_empty() {
-                self.0.follows.store(true, Ordering::Release);
-                self.0.parts.wake.wake();
             }
             if change.notes.iter().any(|note| note.kind == "Paused") {
                 self.tell_run(&change.run, "paused");
@@ -276,6 +273,12 @@ impl Engine {
                     status => tracing::info!(%run, workflow, %status, "A run has ended."),
                 }
             }
+        }
+        if due.iter().any(|wakeup| wakeup.after.is_zero()) {
+            self.0.follows.store(true, Ordering::Release);
+        }
+        if !due.is_empty() {
+            self.0.parts.wake.wake(&due).await;
         }
     }
 }

@@ -136,8 +136,8 @@ fn whole(outcome: Outcome, is_notice: bool, reads: Reads) -> Outcome {
 }
 
 impl Engine {
-    /// Runs a job once.
-    pub(super) async fn execute(&self, job: &Job, event: &Event, run: Option<Arc<Run>>) -> Ran {
+    /// Runs a job once; a call ends before `end`.
+    pub(super) async fn execute(&self, job: &Job, event: &Event, run: Option<Arc<Run>>, end: Option<Instant>) -> Ran {
         let started = Instant::now();
         let before = match self.failures_before(job, run.as_deref()).await {
             Ok(before) => before,
@@ -145,8 +145,8 @@ impl Engine {
             Err(_) => return Ran { run, ..Ran::postponed(self.clock().now()) },
         };
         let (outcome, of_step) = match &job.target {
-            Target::Step(visiting) if !is_crash_suspect(job) => self.step(job, event, visiting, run.as_ref()).await,
-            _ => (self.outcome(job, event).await, None),
+            Target::Step(visiting) if !is_crash_suspect(job) => self.step(job, event, visiting, (run.as_ref(), end)).await,
+            _ => (self.outcome(job, event, end).await, None),
         };
         Ran { outcome, timing: Timing { duration: started.elapsed(), now: self.clock().now() }, of_step, before, run }
     }
@@ -177,7 +177,7 @@ impl Engine {
         }
     }
 
-    async fn outcome(&self, job: &Job, event: &Event) -> Outcome {
+    async fn outcome(&self, job: &Job, event: &Event, end: Option<Instant>) -> Outcome {
         if is_crash_suspect(job) {
             return Outcome::Failed(Failure::CrashSuspect);
         }
@@ -194,12 +194,15 @@ impl Engine {
             qhook_headers: self.config().compat.qhook_headers,
             now: self.clock().now(),
         };
-        self.send(compose(job, event, handler, around).map_err(Failure::Compose)).await
+        self.send(compose(job, event, handler, around).map_err(Failure::Compose), end).await
     }
 
-    async fn send(&self, request: Result<Request, Failure>) -> Outcome {
+    async fn send(&self, request: Result<Request, Failure>, end: Option<Instant>) -> Outcome {
         match request {
-            Ok(request) => {
+            Ok(mut request) => {
+                if let Some(end) = end {
+                    request.timeout = request.timeout.min(end.saturating_duration_since(Instant::now()));
+                }
                 let sent = self.0.parts.deliver.send(request);
                 self.0.aborting.run_until_cancelled(sent).await.unwrap_or(Outcome::Postponed)
             }
@@ -208,7 +211,13 @@ impl Engine {
     }
 
     /// What a run's step does, if the run still waits for it.
-    async fn step(&self, job: &Job, event: &Event, visiting: &Visiting, run: Option<&Arc<Run>>) -> (Outcome, Option<OfStep>) {
+    async fn step(
+        &self,
+        job: &Job,
+        event: &Event,
+        visiting: &Visiting,
+        (run, end): (Option<&Arc<Run>>, Option<Instant>),
+    ) -> (Outcome, Option<OfStep>) {
         let Some(run) = run.filter(|run| !run.status.is_closed()) else { return (Outcome::Elapsed, None) };
         let Some(visit) = run.state.visits.get(&visiting.visit).filter(|visit| visit.jobs.contains(&job.id)) else {
             return (Outcome::Elapsed, None);
@@ -239,7 +248,7 @@ impl Engine {
         };
         let (public_url, policy) = (config.server.public_url.as_ref(), &config.server.policy);
         let calling = Calling { job, event, run, seq: visiting.visit, visit, step, call, public_url, policy };
-        let sent = self.send(compose_step(&calling, around)).await;
+        let sent = self.send(compose_step(&calling, around), end).await;
         let (outcome, of_step) = OfStep::judge(&flow, run, visiting.visit, sent);
         (outcome, Some(of_step))
     }

@@ -47,7 +47,7 @@ use crate::deliver::Deliver;
 use crate::model::{Clock, Ids};
 use crate::observe::feed::Feed;
 use crate::store::{Accepted, Store};
-use crate::wake::Wake;
+use crate::wake::{Wake, Wakeup};
 use accept::Offered;
 use batch::Batch;
 use health::Health;
@@ -231,8 +231,8 @@ impl Engine {
     }
 
     /// Tells workers that there is due work, after an operator changed something.
-    pub fn wake(&self) {
-        self.0.parts.wake.wake();
+    pub async fn wake(&self) {
+        self.0.parts.wake.wake(&[Wakeup::LOOK]).await;
     }
 
     /// A worker with this many slots runs until further notice: jobs may be handed to it by the commit that

@@ -82,7 +82,13 @@ impl Engine {
     /// # Errors
     /// Why not.
     pub async fn cancel_run(&self, id: RunId) -> Result<Run, NotDone> {
-        self.wish_of(id, true, &Fact::Cancelled, "only an open run can be cancelled").await
+        self.wish_of(
+            id,
+            true,
+            &Fact::Cancelled,
+            "only a run that is under way can be cancelled; one that is being undone can only be killed",
+        )
+        .await
     }
 
     /// Ends a run at once: nothing is undone, and its last steps do not run.
@@ -165,7 +171,7 @@ impl Engine {
         let answers = self.health().learn(self.store().change(std::slice::from_ref(&change)).await)?;
         match answers.into_iter().next() {
             Some(Ok(())) => {
-                self.after_change(&change);
+                self.after_change(&change).await;
                 Ok(())
             }
             Some(Err(error)) => Err(NotDone::Store(error)),

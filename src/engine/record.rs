@@ -11,6 +11,7 @@ use crate::model::{Event, Outcome, Target};
 use crate::observe::feed::{Moment, Next};
 use crate::observe::metrics;
 use crate::store::{Claimed, Error};
+use crate::wake::Wakeup;
 
 /// A record that the store does not take is tried again after this, then after twice as long, and so on.
 const AGAIN_FIRST: Duration = Duration::from_millis(100);
@@ -60,11 +61,11 @@ impl Engine {
         };
         let ended = held.then(|| commit.finish.clone());
         if let Some(Finish::Retry { after, .. }) = &ended {
-            self.0.parts.wake.wake_after(*after);
+            self.0.parts.wake.wake(&[Wakeup { job: Some(commit.lease.job), after: *after }]).await;
         }
         self.tell(&commit, event, claimed.job.target.name(), ended.as_ref());
         if let (true, Some(change)) = (held, &commit.change) {
-            self.after_change(change);
+            self.after_change(change).await;
         }
         ended
     }

@@ -10,6 +10,7 @@ use super::{Budget, Engine, Worked};
 use crate::model::{EventId, LaneId};
 use crate::observe::metrics;
 use crate::store::Result;
+use crate::wake::Wakeup;
 
 /// Rows per transaction.
 const PER_TRANSACTION: u32 = 500;
@@ -18,11 +19,13 @@ const TRANSACTIONS_MAX: u32 = 20;
 /// After a pass over all old events the next one starts this much later.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// How often lanes without a handler are looked for.
-const ORPHANS_EVERY: Duration = Duration::from_secs(60);
+const ORPHANS_EVERY: Duration = Duration::from_secs(600);
 
 /// What a tick did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ticked {
+    /// Deliveries that workers were told of.
+    pub announced: u64,
     /// Deliveries whose time to live had passed.
     pub expired: u64,
     /// Events removed, with all that was theirs.
@@ -63,24 +66,27 @@ impl Engine {
         metrics::fold();
         self.store_rejections().await?;
         let store = self.store();
-        let expired = repeat(|| store.expire(PER_TRANSACTION)).await?;
+        let announced = self.announce().await?;
+        let chores = store.chores(self.config().worker.retention).await?;
+        let expired = if chores.expire { repeat(|| store.expire(PER_TRANSACTION)).await? } else { 0 };
         if expired > 0 {
             tracing::warn!(expired, "Deliveries are given up because their event's time to live has passed.");
         }
-        let (pruned, forgotten) = self.prune().await?;
+        let pruned = if chores.prune { self.prune().await? } else { 0 };
+        let forgotten = if chores.forget { repeat(|| store.forget_keys(PER_TRANSACTION)).await? } else { 0 };
         if self.0.housekeeping.is_orphan_time() {
             self.find_orphans().await?;
         }
         let worked = if budget.jobs > 0 { self.work(budget).await? } else { Worked::default() };
-        Ok(Ticked { expired, pruned, forgotten, worked })
+        Ok(Ticked { announced, expired, pruned, forgotten, worked })
     }
 
     /// Removes what is kept no longer. One pass over old events at a time, in small steps.
-    async fn prune(&self) -> Result<(u64, u64)> {
+    async fn prune(&self) -> Result<u64> {
         let housekeeping = &self.0.housekeeping;
         let lock = || housekeeping.prune.lock().unwrap_or_else(PoisonError::into_inner);
         if lock().not_before.is_some_and(|at| Instant::now() < at) {
-            return Ok((0, 0));
+            return Ok(0);
         }
         let mut pruned = 0;
         for _ in 0..TRANSACTIONS_MAX {
@@ -94,8 +100,26 @@ impl Engine {
                 break;
             }
         }
-        let forgotten = repeat(|| self.store().forget_keys(PER_TRANSACTION)).await?;
-        Ok((pruned, forgotten))
+        Ok(pruned)
+    }
+
+    /// Tells workers of what is due and of what soon will be, where they do not look for themselves all the time.
+    async fn announce(&self) -> Result<u64> {
+        let Some(horizon) = self.0.parts.wake.horizon() else { return Ok(0) };
+        let mut count = 0;
+        for _ in 0..TRANSACTIONS_MAX {
+            let found = self.store().announce(horizon, PER_TRANSACTION).await?;
+            count += u64::try_from(found.len()).unwrap_or(u64::MAX);
+            let due: Vec<Wakeup> =
+                found.iter().map(|announced| Wakeup { job: Some(announced.job), after: announced.after }).collect();
+            if !due.is_empty() {
+                self.0.parts.wake.wake(&due).await;
+            }
+            if found.len() < PER_TRANSACTION as usize {
+                break;
+            }
+        }
+        Ok(count)
     }
 
     /// Finds lanes that the configuration no longer names. Their jobs stay parked: another process may know

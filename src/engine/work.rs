@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::Engine;
 use super::hold::Handed;
 use crate::decide::settle::Finish;
-use crate::model::{Event, EventId, Lease, Run, RunId};
+use crate::model::{Event, EventId, JobId, Lease, Run, RunId};
 use crate::observe::metrics;
 use crate::store::{Ask, Claimed, Result};
 
@@ -33,6 +33,18 @@ pub struct Budget {
     pub jobs: u64,
     /// Nothing is claimed after this.
     pub until: Option<Instant>,
+    /// Calls have ended by then; those that take longer time out.
+    pub end: Option<Instant>,
+}
+
+impl Budget {
+    /// So many jobs side by side, without an end.
+    pub const fn endless(parallel: u32) -> Self {
+        Self { parallel, jobs: u64::MAX, until: None, end: None }
+    }
+
+    /// No work at all.
+    pub const NONE: Self = Self { parallel: 0, jobs: 0, until: None, end: None };
 }
 
 /// What was done.
@@ -101,6 +113,22 @@ impl Engine {
     /// # Errors
     /// The store does not answer, and nothing was under way.
     pub async fn work(&self, budget: Budget) -> Result<Worked> {
+        self.work_on(&[], budget).await
+    }
+
+    /// The same, these jobs first.
+    ///
+    /// # Errors
+    /// As [`Engine::work`].
+    pub async fn work_on(&self, hint: &[JobId], budget: Budget) -> Result<Worked> {
+        let mut extending: JoinSet<()> = JoinSet::new();
+        let worked = self.work_within(hint.to_vec(), budget, &mut extending).await;
+        // Nothing goes on after the answer: a process may be frozen then.
+        while extending.join_next().await.is_some() {}
+        worked
+    }
+
+    async fn work_within(&self, mut hint: Vec<JobId>, budget: Budget, extending: &mut JoinSet<()>) -> Result<Worked> {
         let mut worked = Worked::default();
         let mut running: JoinSet<Option<Finish>> = JoinSet::new();
         let mut taken: u64 = 0;
@@ -116,7 +144,7 @@ impl Engine {
             let in_time = budget.until.is_none_or(|until| Instant::now() < until);
             while let Some(Ok(taken)) = handed.as_mut().map(|handed| handed.try_recv()) {
                 let engine = self.clone();
-                running.spawn(async move { engine.work_one(taken).await });
+                running.spawn(async move { engine.work_one(taken, budget.end).await });
             }
             // A task that has ended keeps its memory until it is joined, and while every look finds work nothing below does that.
             while let Some(ended) = running.try_join_next() {
@@ -131,16 +159,23 @@ impl Engine {
                 if free == 0 {
                     continue;
                 }
-                match self.claim(budget.parallel, free).await {
+                match self.claim(budget.parallel, free, &hint).await {
+                    // None of the named jobs is to be had (any more): whatever is due is next.
+                    Ok(claimed) if claimed.is_empty() && !hint.is_empty() => {
+                        hint.clear();
+                        self.0.in_hand.end_look(false);
+                        continue;
+                    }
                     Ok(claimed) => {
                         look = !claimed.is_empty();
+                        hint.retain(|id| claimed.iter().all(|taken| taken.claimed.job.id != *id));
                         self.0.in_hand.end_look(!look);
                         let ramps = claimed.iter().any(|taken| !taken.claimed.lane_clean) || (claimed.is_empty() && held_back);
                         held_back = ramps || self.is_any_lane_full(budget.parallel);
                         taken += u64::try_from(claimed.len()).unwrap_or(u64::MAX);
                         for taken in claimed {
                             let engine = self.clone();
-                            running.spawn(async move { engine.work_one(taken).await });
+                            running.spawn(async move { engine.work_one(taken, budget.end).await });
                         }
                         continue;
                     }
@@ -154,7 +189,7 @@ impl Engine {
                 continue;
             }
             if running.is_empty() {
-                worked.more = look && may_claim && free == 0;
+                worked.more = look && (!in_time || may_claim && free == 0);
                 return Ok(worked);
             }
             tokio::select! {
@@ -167,14 +202,15 @@ impl Engine {
                 }
                 Some(taken) = next(&mut handed) => {
                     let engine = self.clone();
-                    running.spawn(async move { engine.work_one(taken).await });
+                    running.spawn(async move { engine.work_one(taken, budget.end).await });
                 }
                 () = self.0.parts.wake.woken(LOOK_EVERY), if may_claim && free > 0 => look = true,
                 () = until(not_before), if not_before.is_some() => (not_before, look) = (None, true),
                 _ = heartbeat.tick() => {
                     let engine = self.clone();
                     // In a task of its own: a store that is slow to answer must not hold up what ends meanwhile.
-                    tokio::spawn(async move { engine.extend_leases().await });
+                    extending.spawn(async move { drop(engine.extend_leases().await) });
+                    while extending.try_join_next().is_some() {}
                 }
             }
         }
@@ -188,10 +224,10 @@ impl Engine {
     }
 
     /// Takes due jobs with their events. Nothing is taken that cannot start now.
-    async fn claim(&self, parallel: u32, free: u32) -> Result<Vec<Handed>> {
+    async fn claim(&self, parallel: u32, free: u32, hint: &[JobId]) -> Result<Vec<Handed>> {
         self.refresh_leases().await?;
         let slots = self.0.in_hand.slots(parallel, free.min(self.config().worker.batch));
-        let ask = Ask { skip: self.lanes_to_skip(&slots), slots, lease: self.0.lease };
+        let ask = Ask { skip: self.lanes_to_skip(&slots), slots, lease: self.0.lease, of: hint.to_vec() };
         let claimed = self.health().learn(self.store().claim(&ask).await)?;
         if claimed.is_empty() {
             return Ok(Vec::new());
@@ -243,13 +279,13 @@ impl Engine {
     }
 
     /// One job from its claim to its record; what became of it, or `None` when the lease was lost.
-    async fn work_one(&self, Handed { claimed, event, run }: Handed) -> Option<Finish> {
+    async fn work_one(&self, Handed { claimed, event, run }: Handed, end: Option<Instant>) -> Option<Finish> {
         // However this ends, a panic included: what is no longer worked on is no longer extended.
         let _held = Held { engine: self, lease: claimed.job.lease() };
         if claimed.job.attempt == 0 {
             metrics::waited(claimed.now.since(claimed.job.created_at));
         }
-        let ran = self.execute(&claimed.job, &event, run).await;
+        let ran = self.execute(&claimed.job, &event, run, end).await;
         self.record(&claimed, &event, ran).await
     }
 }

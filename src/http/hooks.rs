@@ -111,6 +111,7 @@ fn answer(challenge: Challenge) -> Response {
 }
 
 fn result(status: StatusCode, receipt: Receipt) -> Response {
-    let Receipt { event, duplicate, jobs } = receipt;
-    (status, Json(json!({ "event_id": event.to_string(), "duplicate": duplicate, "jobs_created": jobs }))).into_response()
+    let Receipt { event, duplicate, jobs, runs } = receipt;
+    let body = json!({ "event_id": event.to_string(), "duplicate": duplicate, "jobs_created": jobs, "runs_started": runs });
+    (status, Json(body)).into_response()
 }

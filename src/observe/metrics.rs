@@ -20,7 +20,7 @@ const SECONDS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 const ITEMS: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 150.0, 200.0];
 
 /// Every metric with its kind and meaning: `c`ounter, `h`istogram, `g`auge (read when asked, most from the store).
-pub const METRICS: [(&str, char, &str); 26] = [
+pub const METRICS: [(&str, char, &str); 29] = [
     ("events_received_total", 'c', "Events that were accepted, duplicates included"),
     ("events_by_source_total", 'c', "The same by source"),
     ("events_duplicated_total", 'c', "Events that had been accepted before"),
@@ -35,6 +35,9 @@ pub const METRICS: [(&str, char, &str); 26] = [
     ("stale_results_total", 'c', "Outcomes that came after their lease was lost, by handler"),
     ("db_errors_total", 'c', "Store verbs that failed because the database was away or full"),
     ("workflow_runs_total", 'c', "Runs, by workflow and status: started, paused, completed, failed, cancelled"),
+    ("hints_sent_total", 'c', "Messages that tell workers of due work, sent to the queue"),
+    ("hints_failed_total", 'c', "Such messages that could not be sent; the next tick announces the work again"),
+    ("hints_refused_total", 'c', "Messages of the queue that are no hints of this version"),
     ("ingest_seconds", 'h', "From a routed event to its commit"),
     ("queue_wait_seconds", 'h', "From the commit of a delivery to the start of its first attempt"),
     ("delivery_duration_seconds", 'h', "Duration of an attempt"),
@@ -175,6 +178,21 @@ pub fn stale(handler: &str) {
 /// A store verb failed.
 pub fn database_error() {
     counter!("tidehook_db_errors_total").increment(1);
+}
+
+/// Hints were sent.
+pub fn hints_sent(count: usize) {
+    counter!("tidehook_hints_sent_total").increment(u64::try_from(count).unwrap_or(u64::MAX));
+}
+
+/// Hints could not be sent.
+pub fn hints_failed(count: usize) {
+    counter!("tidehook_hints_failed_total").increment(u64::try_from(count).unwrap_or(u64::MAX));
+}
+
+/// A message is no hint.
+pub fn hint_refused() {
+    counter!("tidehook_hints_refused_total").increment(1);
 }
 
 /// Items shared a commit.

@@ -35,8 +35,8 @@ use crate::model::{
 pub type Each<T> = Result<Vec<Result<T>>>;
 
 /// Everything the engine needs from a database.
-pub trait Store: Intake + Work + Lanes + Runs + Look + Keep {}
-impl<T: Intake + Work + Lanes + Runs + Look + Keep> Store for T {}
+pub trait Store: Intake + Work + Announce + Lanes + Runs + Look + Keep {}
+impl<T: Intake + Work + Announce + Lanes + Runs + Look + Keep> Store for T {}
 
 /// An event that wants to be accepted, with all the work it causes.
 #[derive(Debug, Clone)]
@@ -84,6 +84,8 @@ pub struct Ask {
     pub lease: Duration,
     /// Lanes this worker cannot serve at the moment.
     pub skip: Vec<LaneId>,
+    /// Only these jobs; empty: whatever is due.
+    pub of: Vec<JobId>,
 }
 
 /// A job under lease.
@@ -121,6 +123,28 @@ pub trait Work: Send + Sync {
     async fn cancel(&self, job: JobId) -> Result<bool>;
     /// Open jobs whose time to live has passed become dead; answers how many.
     async fn expire(&self, most: u32) -> Result<u64>;
+}
+
+/// After this, work that is due counts as untold, whoever was told of it: hints get lost.
+pub const OVERDUE: Duration = Duration::from_secs(5);
+
+/// A job that workers are to be told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Announced {
+    /// The job.
+    pub job: JobId,
+    /// How long until it can start.
+    pub after: Duration,
+}
+
+/// Finding work to tell of.
+#[async_trait]
+pub trait Announce: Send + Sync {
+    /// Finds jobs that can start within `horizon` and that nobody was told of for that time, and those that have been due for
+    /// [`OVERDUE`] all the same; remembers that they are told of now. At most `most`, the earliest first.
+    async fn announce(&self, horizon: Duration, most: u32) -> Result<Vec<Announced>>;
+    /// Whether a lane that may run has due work.
+    async fn is_due(&self) -> Result<bool>;
 }
 
 /// Which jobs to try again.
@@ -281,6 +305,17 @@ pub trait Look: Send + Sync {
     async fn rejections(&self) -> Result<Vec<Rejection>>;
 }
 
+/// Which chores have anything to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Chores {
+    /// [`Work::expire`].
+    pub expire: bool,
+    /// [`Keep::prune`].
+    pub prune: bool,
+    /// [`Keep::forget_keys`].
+    pub forget: bool,
+}
+
 /// Housekeeping.
 #[async_trait]
 pub trait Keep: Send + Sync {
@@ -293,6 +328,8 @@ pub trait Keep: Send + Sync {
     /// Removes events older than `age` whose jobs have all ended, with all that is theirs, starting after
     /// `from`. Answers how many went, and where to go on (`None` at the end).
     async fn prune(&self, age: Duration, from: Option<EventId>, most: u32) -> Result<(u64, Option<EventId>)>;
+    /// Looks which chores have anything to do, in one query; events older than `age` may be old enough to go.
+    async fn chores(&self, age: Duration) -> Result<Chores>;
     /// Removes keys whose time has passed; answers how many.
     async fn forget_keys(&self, most: u32) -> Result<u64>;
     /// How many slices of the same verb are worth committing side by side.

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::Wake;
+use super::{Wake, Wakeup};
 
 /// So many future wake-ups are remembered; further ones are left to the regular look.
 const LATER_MAX: usize = 10_000;
@@ -23,6 +23,22 @@ pub struct Local {
 }
 
 impl Local {
+    /// There is work. Kept for the next waiter when nobody waits at the moment.
+    pub(super) fn look(&self) {
+        self.now.notify_one();
+    }
+
+    fn look_after(&self, after: Duration) {
+        let Some(at) = Instant::now().checked_add(after) else { return };
+        let mut later = self.later.lock().unwrap_or_else(PoisonError::into_inner);
+        if later.len() < LATER_MAX {
+            later.insert(at);
+        }
+        drop(later);
+        // A waiter that sleeps beyond the new instant looks again.
+        self.moved.notify_one();
+    }
+
     /// The next remembered instant.
     fn next(&self) -> Option<Instant> {
         self.later.lock().unwrap_or_else(PoisonError::into_inner).first().copied()
@@ -40,20 +56,11 @@ impl Local {
 
 #[async_trait]
 impl Wake for Local {
-    fn wake(&self) {
-        // Kept for the next waiter when nobody waits at the moment.
-        self.now.notify_one();
-    }
-
-    fn wake_after(&self, after: Duration) {
-        let Some(at) = Instant::now().checked_add(after) else { return };
-        let mut later = self.later.lock().unwrap_or_else(PoisonError::into_inner);
-        if later.len() < LATER_MAX {
-            later.insert(at);
+    async fn wake(&self, due: &[Wakeup]) {
+        if due.iter().any(|wakeup| wakeup.after.is_zero()) {
+            self.look();
         }
-        drop(later);
-        // A waiter that sleeps beyond the new instant looks again.
-        self.moved.notify_one();
+        due.iter().filter(|wakeup| !wakeup.after.is_zero()).for_each(|wakeup| self.look_after(wakeup.after));
     }
 
     async fn woken(&self, at_most: Duration) {
@@ -78,7 +85,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_wake_up_before_the_wait_is_not_lost() {
         let local = Local::default();
-        local.wake();
+        local.wake(&[Wakeup::LOOK]).await;
         let start = Instant::now();
         local.woken(Duration::from_secs(60)).await;
         assert_eq!(start.elapsed(), Duration::ZERO);
@@ -90,7 +97,7 @@ mod tests {
     async fn a_wake_up_in_the_future_comes_at_its_time() {
         let local = Local::default();
         let start = Instant::now();
-        local.wake_after(Duration::from_secs(7));
+        local.wake(&[Wakeup { job: None, after: Duration::from_secs(7) }]).await;
         local.woken(Duration::from_secs(60)).await;
         // The timer of the runtime rounds up to the next millisecond.
         assert_eq!(start.elapsed().as_secs(), 7);

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::sync::DropGuard;
 
-use super::{Wake, local::Local};
+use super::{Wake, Wakeup, local::Local};
 use crate::model::{Ids, Secret, SystemIds};
 
 /// The channel's name.
@@ -66,7 +66,7 @@ async fn listen_once(options: &PgConnectOptions, local: &Local, us: &str) -> sql
         // `None`: the connection was lost and made anew; something may have been missed meanwhile.
         match listener.try_recv().await? {
             Some(message) if message.payload() == us => {}
-            Some(_) | None => local.wake(),
+            Some(_) | None => local.look(),
         }
     }
 }
@@ -85,13 +85,12 @@ async fn tell(options: PgConnectOptions, outbox: Arc<Notify>, us: String) {
 
 #[async_trait]
 impl Wake for Postgres {
-    fn wake(&self) {
-        self.local.wake();
-        self.outbox.notify_one();
-    }
-
-    fn wake_after(&self, after: Duration) {
-        self.local.wake_after(after);
+    async fn wake(&self, due: &[Wakeup]) {
+        self.local.wake(due).await;
+        // What is due later is found by the others' own looks.
+        if due.iter().any(|wakeup| wakeup.after.is_zero()) {
+            self.outbox.notify_one();
+        }
     }
 
     async fn woken(&self, at_most: Duration) {

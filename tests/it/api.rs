@@ -32,7 +32,7 @@ async fn a_signed_webhook_is_accepted_and_a_forged_one_is_not() {
         assert_eq!(good.headers[name], value);
     }
     let again = world.post("/webhooks/github", &signed, "Hello, World!").await;
-    assert_eq!(again.json(), json!({ "event_id": good.event(), "duplicate": true, "jobs_created": 0 }));
+    assert_eq!(again.json(), json!({ "event_id": good.event(), "duplicate": true, "jobs_created": 0, "runs_started": 0 }));
     let forged = world.post("/webhooks/github", &signed, "Hello, World?").await;
     let expected = json!({ "code": "signature_invalid", "message": "Invalid signature", "error": "Invalid signature" });
     assert_eq!((forged.status, forged.json()), (401, expected));

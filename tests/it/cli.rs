@@ -306,4 +306,15 @@ fn a_scenario_ends_whatever_it_leaves_unanswered() {
     write("nowhere.yaml", "name: nowhere\nconfig: w.yaml\nsteps:\n  - send: { source: nope, type: go, body: {} }\n");
     let failed = run_in(dir.path(), &["test", "nowhere.yaml"], &[]);
     assert!(out(&failed).contains("step 1: the configuration has no source `nope`"), "{}", out(&failed));
+    let start = "config: w.yaml\nsteps:\n  - send: { source: app, type: go, body: { n: { m: 7 } } }\n";
+    for (more, why) in [
+        ("  - expect: { at: aa }\n", "neither a handler nor a step `aa`; did you mean `a`?"),
+        ("  - run: { workflow: w, is: complete }\n", "`is: complete` is no status of a run"),
+        ("  - expect: { at: a, body: { n: { m: 8 } } }\n", "the call at `a` is another: its body has 7 at `$.n.m`"),
+        ("  - expect: { at: a, attempt: 2 }\n", "the call at `a` is another: it is attempt 1"),
+    ] {
+        write("wrong.yaml", &format!("name: wrong\n{start}{more}"));
+        let failed = run_in(dir.path(), &["test", "wrong.yaml"], &[]);
+        assert!(!failed.status.success() && out(&failed).contains(why), "{}", out(&failed));
+    }
 }

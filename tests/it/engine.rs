@@ -49,7 +49,7 @@ struct Bench {
     fresh: Fresh,
 }
 
-const EVERYTHING: Budget = Budget { parallel: 10, jobs: u64::MAX, until: None };
+const EVERYTHING: Budget = Budget::endless(10);
 const ALL: Page = Page { limit: 1000, newest_first: false };
 
 async fn bench(kind: Kind, handlers: &str, script: Script) -> Bench {
@@ -189,6 +189,7 @@ async fn a_job_that_kills_its_workers_is_given_up_untried() {
             slots: tidehook::decide::fair::Slots::free(1),
             lease: Duration::from_secs(5),
             skip: Vec::new(),
+            of: Vec::new(),
         };
         assert_eq!(bench.engine.store().claim(&ask).await.unwrap().len(), 1);
         bench.fresh.clock.advance(Duration::from_secs(6));

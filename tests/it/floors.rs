@@ -11,7 +11,7 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("store", &["config", "decide", "model"]),
     ("deliver", &["config", "decide", "model"]),
     ("ingress", &["config", "decide", "model"]),
-    ("wake", &["config", "decide", "model"]),
+    ("wake", &["observe", "config", "decide", "model"]),
     ("observe", &["model"]),
     ("engine", &["store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
     ("http", &["engine", "store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),

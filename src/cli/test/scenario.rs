@@ -112,6 +112,18 @@ pub(super) struct RunIs {
     pub(super) output: Option<Value>,
 }
 
+/// The first key at which a value is not as expected, and what is there.
+pub(super) fn difference(at: &str, expected: &Value, found: &Value) -> Option<(String, String)> {
+    match (expected, found) {
+        (Value::Object(expected), Value::Object(found)) => expected.iter().find_map(|(key, value)| match found.get(key) {
+            Some(found) => difference(&format!("{at}.{key}"), value, found),
+            None => Some((format!("${at}.{key}"), "nothing".to_owned())),
+        }),
+        _ if matches(expected, found) => None,
+        _ => Some((if at.is_empty() { "$".to_owned() } else { format!("${at}") }, found.to_string())),
+    }
+}
+
 /// Whether a value is as expected: of an object, the keys that are named, all the way down.
 pub(super) fn matches(expected: &Value, found: &Value) -> bool {
     match (expected, found) {

@@ -11,14 +11,17 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::scenario::{Answer, Expect, RunIs, Scenario, Step, matches};
+use super::scenario::{Answer, Expect, RunIs, Scenario, Step, difference, matches};
 use crate::config::layers::Variables;
+use crate::config::problem::did_you_mean;
 use crate::config::{Config, Request as Load, load};
 use crate::deliver::Deliver;
 use crate::engine::{Budget, Chance, Engine, Parts, callback};
 use crate::model::event::Body;
 use crate::model::time::parse_duration;
-use crate::model::{Clock, Failure, Inbound, ManualClock, Outcome, Payload, Phase, Request, Response, SeededIds, Timestamp};
+use crate::model::{
+    Clock, Failure, Inbound, ManualClock, Outcome, Payload, Phase, Request, Response, RunStatus, SeededIds, Timestamp,
+};
 use crate::observe::feed::Feed;
 use crate::store::memory::Memory;
 use crate::store::{Page, RunFilter, Store};
@@ -30,7 +33,7 @@ const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
 const MOVES_MAX: Duration = Duration::from_secs(20);
 /// Nothing moves any more when nothing has moved for so many turns of every task.
 const TURNS: u32 = 300;
-const EVERYTHING: Budget = Budget { parallel: 100, jobs: u64::MAX, until: None };
+const EVERYTHING: Budget = Budget::endless(100);
 
 /// A call that waits for its answer.
 struct Waiting {
@@ -44,7 +47,7 @@ struct Waiting {
 
 impl Waiting {
     fn is_at(&self, at: &str) -> bool {
-        self.at == at || self.at.split_once('/').is_some_and(|(_, step)| step == at || step.rsplit(':').next() == Some(at))
+        stands_for(at, &self.at)
     }
 
     fn header(&self, name: &str) -> Option<&str> {
@@ -53,6 +56,17 @@ impl Waiting {
 
     fn body(&self) -> Value {
         Payload::of(&self.request.body).into_value()
+    }
+
+    /// In what it is not as expected.
+    fn differs(&self, expect: &Expect) -> String {
+        let attempt = self.header("X-Tidehook-Attempt").unwrap_or("-").to_owned();
+        let body = expect.body.as_ref().and_then(|body| difference("", body, &self.body()));
+        let body = body.map(|(key, found)| format!("its body has {found} at `{key}`"));
+        let number = expect.attempt.filter(|n| n.to_string() != attempt).map(|_| format!("it is attempt {attempt}"));
+        let header = expect.headers.iter().find(|(name, value)| self.header(name) != Some(value));
+        let header = header.map(|(name, _)| format!("its `{name}` is {}", self.header(name).unwrap_or("absent")));
+        [body, number, header].into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 
     fn shown(&self) -> String {
@@ -119,6 +133,32 @@ fn configuration(scenario: &Scenario, file: &Path) -> Result<Config, String> {
     loaded.config.ok_or_else(|| loaded.problems.render(false).trim_end().to_owned())
 }
 
+/// Names that stand for nothing would make a scenario pass for the wrong reason.
+fn check_names(config: &Config, scenario: &Scenario) -> Result<(), String> {
+    let steps = config.workflows.iter().flat_map(|workflow| workflow.flow.places());
+    let known: Vec<String> = config.handlers.iter().map(|handler| handler.name.clone()).chain(steps).collect();
+    let expected = scenario.steps.iter().filter_map(|step| step.expect.as_ref()).map(|expect| &expect.at);
+    for at in scenario.answers.keys().chain(expected) {
+        if !known.iter().any(|place| stands_for(at, place)) {
+            let short = known.iter().map(|place| place.rsplit(['/', ':']).next().unwrap_or(place));
+            let hint = did_you_mean(at, short).map_or(String::new(), |help| format!("; {help}"));
+            return Err(format!("the configuration has neither a handler nor a step `{at}`{hint}"));
+        }
+    }
+    for run in scenario.steps.iter().filter_map(|step| step.run.as_ref()) {
+        if run.is.parse::<RunStatus>().is_err() {
+            let words = "queued, running, paused, compensating, completed, failed, cancelled";
+            return Err(format!("`is: {}` is no status of a run; there are {words}", run.is));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a name in a scenario is that of a handler, a step or `workflow/step`.
+fn stands_for(name: &str, place: &str) -> bool {
+    place == name || place.split_once('/').is_some_and(|(_, step)| step == name || step.rsplit(':').next() == Some(name))
+}
+
 impl Stage {
     pub(super) async fn new(scenario: &Scenario, file: &Path) -> Result<Self, String> {
         let clock = ManualClock::at(BEGIN);
@@ -128,6 +168,8 @@ impl Stage {
             answers: scenario.answers.clone(),
             token: Mutex::default(),
         });
+        let config = configuration(scenario, file)?;
+        check_names(&config, scenario)?;
         let engine = Engine::new(Parts {
             store: Arc::new(Memory::new(Some(clock.clone()))) as Arc<dyn Store>,
             deliver: Arc::clone(&receivers) as Arc<dyn Deliver>,
@@ -135,7 +177,7 @@ impl Stage {
             clock: Arc::new(clock.clone()),
             ids: Arc::new(SeededIds::new(1, &clock)),
             chance: Chance::seeded(1),
-            config: Arc::new(configuration(scenario, file)?),
+            config: Arc::new(config),
             feed: Feed::default(),
         });
         engine.prepare(true).await.map_err(|e| e.to_string())?;
@@ -197,7 +239,7 @@ impl Stage {
                 // A worker that is gone needs no answer.
                 let _ = call.answer.send(Outcome::Failed(Failure::Timeout(Phase::Headers)));
             }
-            self.engine.wake();
+            self.engine.wake().await;
             self.settle().await?;
         }
     }
@@ -264,6 +306,9 @@ impl Stage {
                 && expect.headers.iter().all(|(name, value)| call.header(name) == Some(value))
         };
         let Some(at) = waiting.iter().position(fits) else {
+            if let Some(call) = waiting.iter().find(|call| call.is_at(&expect.at)) {
+                return Err(format!("the call at `{}` is another: {}", expect.at, call.differs(expect)));
+            }
             let others: Vec<String> = waiting.iter().map(Waiting::shown).collect();
             let instead = if others.is_empty() { "no call waits".to_owned() } else { format!("waiting: {}", others.join("; ")) };
             return Err(format!("no such call at `{}`; {instead}", expect.at));

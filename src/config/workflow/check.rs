@@ -1,6 +1,7 @@
 //! Names are unique, jumps lead somewhere, every step can be reached, calls lead to other workflows.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::super::problem::{Place, Problem, Problems, Severity, did_you_mean};
 use super::Workflow;
@@ -195,4 +196,26 @@ fn emits(step: &Step) -> impl Iterator<Item = &Emit> {
         _ => None,
     }
     .into_iter()
+}
+
+/// A wait for an answer that is not over before its run is never over by itself.
+pub(super) fn check_waits(workflow: &str, drafts: &[Draft], run: Duration, problems: &mut Problems) {
+    for draft in drafts {
+        let Kind::Callback(callback) = &draft.step.kind else { continue };
+        if callback.timeout < run {
+            continue;
+        }
+        let key = if callback.approval.is_some() { "timeout" } else { "callback_timeout" };
+        let (name, wait, run) = (&draft.step.name, callback.timeout.as_secs(), run.as_secs());
+        problems.push(Problem {
+            severity: Severity::Warning,
+            code: "no_effect",
+            place: Some(draft.place),
+            key: key.to_owned(),
+            message: format!(
+                "workflow '{workflow}' step '{name}': the answer may take {wait} s, but the run ends after {run} s and fails with `workflow_timeout`"
+            ),
+            help: Some(format!("make `{key}` shorter than the workflow's `timeout`, or that longer")),
+        });
+    }
 }

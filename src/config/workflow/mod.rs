@@ -99,6 +99,9 @@ impl Workflow {
         let concurrency = s.optional_section("concurrency").and_then(read_concurrency);
         let retention = read_retention(s.section("retention"));
         let place = s.place();
+        if let Some(timeout) = timeout {
+            check::check_waits(name, &main, timeout, s.problems());
+        }
         check::check_steps(name, &main, &finally, &catches, s.problems());
         let jumps: Vec<&step::Goto> = catches.iter().filter_map(|(_, goto)| goto.as_ref()).collect();
         reads::check_reads(name, &main, &jumps, s.problems());

@@ -214,6 +214,10 @@ pub fn with_error(flow: &Flow, payload: Payload, failure: &RunError, path: Optio
     }
     match (payload, described(failure)) {
         (Payload::Json(Value::Object(mut fields)), Value::Object(error)) => {
+            // The name that an earlier failure had is not this one's.
+            if failure.app.is_none() && fields.contains_key("failed_step") {
+                fields.shift_remove("error_name");
+            }
             fields.extend(error);
             Payload::Json(Value::Object(fields))
         }

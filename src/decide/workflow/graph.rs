@@ -44,7 +44,17 @@ pub enum Cause {
 pub fn edges(flow: &Flow) -> Vec<Edge> {
     let mut edges: Vec<Edge> = flow.steps.iter().enumerate().flat_map(|(at, step)| of(flow, at, step)).collect();
     edges.extend(flow.catch.iter().map(|catch| caught(flow, Place::AnyStep, catch)));
+    if flow.undoes {
+        let when = "failure: what was done is undone, the last first".to_owned();
+        edges.push(Edge { from: Place::AnyStep, to: end(flow, 0), when, what: Cause::Undo });
+    }
     edges
+}
+
+/// Whether a step undoes another.
+fn is_undo(flow: &Flow, at: usize) -> bool {
+    let undoes = |step: &Step| step.undo == Some(at);
+    flow.steps.iter().any(|step| undoes(step) || step.kind.inner().iter().any(undoes))
 }
 
 /// Where the workflow's own steps lead when nothing comes after them.
@@ -65,6 +75,9 @@ fn of(flow: &Flow, from: usize, step: &Step) -> Vec<Edge> {
             edges.extend(choice.default.map(|to| way(Place::Step(to), "otherwise".to_owned(), Cause::Next)));
         }
         Kind::Fail(_) => {}
+        _ if is_undo(flow, from) => {
+            edges.push(way(end(flow, 0), "when all is undone".to_owned(), Cause::Undo));
+        }
         _ => {
             let to = match &step.next {
                 Next::Step(index) => Place::Step(*index),

@@ -218,7 +218,9 @@ pub fn advance(run: &Run, fact: &Fact, here: &Here<'_>) -> Option<Change> {
             walk.done_with(*job);
             let message = format!("the run took longer than {} s", here.flow.timeout.unwrap_or_default().as_secs());
             let payload = walk.last_payload();
-            walk.end(Close::Failed(error("workflow_timeout", message)), payload);
+            let step = run.state.visits.values().next_back().map(|visit| visit.step.clone());
+            let late = crate::model::RunError { step, ..error("workflow_timeout", message) };
+            walk.end(Close::Failed(late), payload);
         }
         Fact::Answered { visit, job, .. } | Fact::Failed { visit, job, .. } | Fact::Elapsed { visit, job } => {
             if !run.state.visits.get(visit).is_some_and(|v| v.jobs.contains(job)) {

@@ -64,9 +64,12 @@ fn from(run: &Run, wish: &Redrive<'_>, stopped: Stopped, flow: &Flow) -> Result<
     let here = flow.step(&stopped.at).map(|step| step.name.as_str());
     let new = |at, payload| Stopped { at, payload, operation: None, entered_at: None, places: None };
     let Some(name) = wish.from.filter(|name| Some(*name) != here) else {
+        // A step that waits for an answer tells of a token, and there is a new one.
+        let tells = flow.step(&stopped.at).is_some_and(|step| step.kind.takes_token());
         return Ok(match &wish.payload {
             // Other bytes are another operation.
             Some(payload) => new(stopped.at, payload.clone()),
+            None if tells => new(stopped.at, stopped.payload),
             None => stopped,
         });
     };
@@ -74,7 +77,9 @@ fn from(run: &Run, wish: &Redrive<'_>, stopped: Stopped, flow: &Flow) -> Result<
         let names: Vec<&str> = flow.steps[..flow.main].iter().map(|step| step.name.as_str()).collect();
         return Err(format!("the workflow has no step '{name}'; it has {}", names.join(", ")));
     };
-    let payload = wish.payload.clone().unwrap_or_else(|| entered_with(run, name).unwrap_or(stopped.payload));
+    let payload = wish.payload.clone().or_else(|| entered_with(run, name)).ok_or_else(|| {
+        format!("step '{name}' was never entered, so there is no payload that it had; give one, or name an earlier step")
+    })?;
     Ok(new(vec![at], payload))
 }
 

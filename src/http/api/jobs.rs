@@ -10,7 +10,7 @@ use super::page::{Query, and_one, has_more};
 use crate::engine::Engine;
 use crate::http::error::Refusal;
 use crate::http::path::Path;
-use crate::model::{Attempt, Job, JobId, JobState};
+use crate::model::{Attempt, Job, JobId, JobState, Target};
 use crate::store::{JobFilter, Retry};
 
 /// The word of these routes for where a job stands.
@@ -21,6 +21,16 @@ pub fn status_of(job: &Job) -> &'static str {
         JobState::Leased => "running",
         JobState::Done => "completed",
         JobState::Dead | JobState::Cancelled => "dead",
+    }
+}
+
+/// What a job is: a delivery to a handler, the start of a run, a step's call, or an instant that a run waits for.
+pub fn kind_of(job: &Job) -> &'static str {
+    match job.target {
+        Target::Handler(_) => "delivery",
+        Target::Workflow(_) => "start",
+        Target::Step(_) => "step",
+        Target::Timer(_) => "timer",
     }
 }
 
@@ -57,7 +67,7 @@ pub fn url_of(engine: &Engine, job: &Job) -> Option<String> {
 /// A job as lists show it.
 pub fn summary(engine: &Engine, job: &Job) -> Value {
     json!({
-        "id": job.id.to_string(), "event_id": job.event.to_string(), "handler": job.target.name(), "status": status_of(job),
+        "id": job.id.to_string(), "kind": kind_of(job), "event_id": job.event.to_string(), "handler": job.target.name(), "status": status_of(job),
         "attempt": job.attempt, "max_attempts": max_attempts(engine, job), "scheduled_at": job.due_at.to_string(),
         "last_error": error_of(job), "created_at": job.created_at.to_string(),
     })
@@ -133,18 +143,21 @@ pub async fn retry_all(Allowed(engine): Allowed, query: RawQuery) -> Result<Json
     let handler = query.text("handler").map(str::to_owned);
     let which = Retry::All { state, handler: handler.clone() };
     let retried = engine.store().retry(&which).await?;
-    engine.wake();
+    engine.wake().await;
     Ok(Json(json!({ "retried": retried, "status": status, "handler": handler })))
 }
 
 /// `POST /api/jobs/{id}/retry`: a dead or cancelled job again, with a fresh budget.
 pub async fn retry(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     let job = find(&engine, &id).await?;
+    if let Some(visiting) = job.target.visiting() {
+        return Err(conflict(&job, &format!("a job of a run is not tried again by itself: redrive {} instead", visiting.run)));
+    }
     let retried = engine.store().retry(&Retry::One(job.id)).await?;
     if retried == 0 {
         return Err(conflict(&job, "only a dead job can be tried again"));
     }
-    engine.wake();
+    engine.wake().await;
     Ok(Json(json!({ "id": job.id.to_string(), "retried": retried })))
 }
 

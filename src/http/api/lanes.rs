@@ -44,6 +44,6 @@ async fn set(engine: &Engine, id: String, paused: bool) -> Result<Json<Value>, R
     if !engine.store().pause(&lane, paused).await? {
         return Err(Refusal::not_found("lane not found"));
     }
-    engine.wake();
+    engine.wake().await;
     Ok(Json(json!({ "id": lane.to_string(), "paused": paused })))
 }

@@ -22,6 +22,9 @@ use crate::store::{Page, RunFilter};
 /// So many runs of one event are shown.
 const OF_EVENT: Page = Page { limit: 100, newest_first: false };
 
+/// So many open visits of a run are shown.
+const VISITS_MAX: usize = 50;
+
 /// A run as lists show it.
 pub fn summary(run: &Run) -> Value {
     json!({
@@ -72,7 +75,17 @@ pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Js
     let mut shown = summary(&run);
     shown["input"] = run.state.input.clone().into_value();
     shown["output"] = json!(run.state.output.clone().map(crate::model::Payload::into_value));
-    shown["open"] = run.state.visits.iter().map(|(seq, visit)| open(*seq, visit)).collect();
+    let mut visits = Vec::new();
+    for (seq, visit) in run.state.visits.iter().take(VISITS_MAX) {
+        let mut open = open(*seq, visit);
+        let mut jobs = Vec::new();
+        for id in &visit.jobs {
+            jobs.extend(engine.store().job(*id).await?.map(|job| super::jobs::summary(&engine, &job)));
+        }
+        open["jobs"] = Value::Array(jobs);
+        visits.push(open);
+    }
+    shown["open"] = Value::Array(visits);
     shown["history"] = history.iter().map(entry).collect();
     Ok(Json(shown))
 }

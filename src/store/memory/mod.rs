@@ -2,19 +2,21 @@
 //!
 //! It is the specification in the plainest form; the conformance suite holds the SQL stores to it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+mod announce;
+mod keep;
 mod runs;
 
 use super::error::{Error, Result};
 use super::sql::short_key;
 use super::{
-    Accepted, Ask, Claimed, Definition, Each, EventFilter, Intake, JobFilter, Keep, Lanes, Look, Offer, Page, Rejection, Retry,
-    Totals, Work,
+    Accepted, Ask, Claimed, Definition, Each, EventFilter, Intake, JobFilter, Lanes, Look, Offer, Page, Rejection, Retry, Totals,
+    Work,
 };
 use crate::decide::breaker::{self, Allows};
 use crate::decide::rate;
@@ -55,6 +57,8 @@ struct Row {
     expires_at: Option<Timestamp>,
     /// No claim sees it.
     held: bool,
+    /// Until when it counts as told of.
+    woken_until: Option<Timestamp>,
 }
 
 struct Key {
@@ -154,7 +158,10 @@ impl World {
                 last_error: None,
             };
             ids.push(new.id);
-            self.jobs.insert(new.id, Row { job, expires_at: offer.event_ttl.map(|ttl| now.plus(ttl)), held: false });
+            self.jobs.insert(
+                new.id,
+                Row { job, expires_at: offer.event_ttl.map(|ttl| now.plus(ttl)), held: false, woken_until: None },
+            );
         }
         Accepted::New { event: offer.id, jobs: ids, started, at: now }
     }
@@ -164,6 +171,11 @@ impl World {
         let mut due: Vec<_> = open.filter(|r| r.job.target.lane() == *lane).map(|r| (r.job.due_at, r.job.id)).collect();
         due.sort_unstable();
         due
+    }
+
+    fn wanted(&self, ask: &Ask, lane: &LaneId, now: Timestamp) -> Vec<(Timestamp, JobId)> {
+        let due = self.due(lane, now).into_iter();
+        due.filter(|(_, id)| ask.of.is_empty() || ask.of.contains(id)).collect()
     }
 
     fn allowed(&self, lane: &Lane, most: u32, now: Timestamp) -> u32 {
@@ -190,7 +202,7 @@ impl World {
                 && !matches!(breaker::allows(&lane.breaker, now), Allows::NothingBefore(_))
         };
         let mut picked: Vec<Lane> =
-            self.lanes.values().filter(runs).filter(|l| !self.due(&l.id, now).is_empty()).cloned().collect();
+            self.lanes.values().filter(runs).filter(|l| !self.wanted(ask, &l.id, now).is_empty()).cloned().collect();
         picked.sort_by(|a, b| (a.turn, &a.id).cmp(&(b.turn, &b.id)));
         // Tenants take turns, and the lanes of each.
         let mut places: HashMap<String, usize> = HashMap::new();
@@ -207,7 +219,7 @@ impl World {
             sharing.took(&lane, want);
             let lane_clean = lane.breaker.is_clean();
             let mut taken = 0;
-            for (_, id) in self.due(&lane.id, now).into_iter().take(usize::try_from(want).unwrap_or(usize::MAX)) {
+            for (_, id) in self.wanted(ask, &lane.id, now).into_iter().take(usize::try_from(want).unwrap_or(usize::MAX)) {
                 claimed.extend(self.lease(id, ask.lease, now).map(|job| Claimed { job, now, lane_clean }));
                 taken += 1;
             }
@@ -503,77 +515,4 @@ impl Look for Memory {
         });
         Ok(all.collect())
     }
-}
-
-#[async_trait]
-impl Keep for Memory {
-    async fn migrate(&self) -> Result<()> {
-        Ok(())
-    }
-
-    async fn now(&self) -> Result<Timestamp> {
-        Ok(self.clock.now())
-    }
-
-    async fn reject(&self, rejections: &[Rejection]) -> Result<()> {
-        let now = self.clock.now();
-        let mut world = self.world();
-        for rejection in rejections {
-            let entry = world.rejections.entry((rejection.source.clone(), rejection.reason.clone())).or_insert((0, now));
-            *entry = (entry.0 + rejection.count, now);
-        }
-        Ok(())
-    }
-
-    async fn prune(&self, age: Duration, from: Option<EventId>, most: u32) -> Result<(u64, Option<EventId>)> {
-        let limit = self.clock.now().minus(age);
-        let mut world = self.world();
-        let old = world.events.values().filter(|e| e.created_at < limit && from.is_none_or(|f| e.id > f));
-        let old: Vec<EventId> = old.map(|e| e.id).take(usize::try_from(most).unwrap_or(usize::MAX)).collect();
-        let busy: BTreeSet<EventId> =
-            world.jobs.values().filter(|r| r.job.finished_at.is_none_or(|at| at >= limit)).map(|r| r.job.event).collect();
-        let now = self.clock.now();
-        let is_kept = |run: &Run| world.kept_until.get(&run.id).is_some_and(|until| *until > now);
-        let with_runs = world.runs.values().filter(|r| r.finished_at.is_none_or(|at| at >= limit) || is_kept(r)).map(|r| r.event);
-        let busy: BTreeSet<EventId> = busy.into_iter().chain(with_runs).collect();
-        let gone: BTreeSet<EventId> = old.iter().copied().filter(|id| !busy.contains(id)).collect();
-        let jobs: BTreeSet<JobId> = world.jobs.values().filter(|r| gone.contains(&r.job.event)).map(|r| r.job.id).collect();
-        world.events.retain(|id, _| !gone.contains(id));
-        let runs: BTreeSet<RunId> = world.runs.values().filter(|r| gone.contains(&r.event)).map(|r| r.id).collect();
-        world.runs.retain(|id, _| !runs.contains(id));
-        world.history.retain(|(id, _), _| !runs.contains(id));
-        world.tokens.retain(|_, token| !runs.contains(&token.run));
-        world.jobs.retain(|id, _| !jobs.contains(id));
-        world.attempts.retain(|(id, _), _| !jobs.contains(id));
-        Ok((u64::try_from(gone.len()).unwrap_or(u64::MAX), old.last().copied()))
-    }
-
-    async fn forget_keys(&self, most: u32) -> Result<u64> {
-        let now = self.clock.now();
-        let mut world = self.world();
-        let over: Vec<_> = world.keys.iter().filter(|(_, k)| k.expires_at <= now).map(|(key, _)| key.clone()).collect();
-        let over: Vec<_> = over.into_iter().take(usize::try_from(most).unwrap_or(usize::MAX)).collect();
-        for key in &over {
-            world.keys.remove(key);
-        }
-        Ok(u64::try_from(over.len()).unwrap_or(u64::MAX))
-    }
-
-    fn writers(&self) -> usize {
-        1
-    }
-
-    fn connections(&self) -> Option<(u32, u32)> {
-        None
-    }
-
-    async fn about(&self) -> Result<Vec<String>> {
-        Ok(vec!["in memory".to_owned()])
-    }
-
-    async fn weaknesses(&self) -> Result<Vec<String>> {
-        Ok(vec!["the memory store keeps nothing when the process ends".to_owned()])
-    }
-
-    async fn close(&self) {}
 }

@@ -8,7 +8,7 @@ use super::super::error::{Error, Result};
 use super::super::{Definition, Each, Page, RunFilter, Runs};
 use super::{Memory, Row, World, paged};
 use crate::model::run::{Change, Due, Entry, Gate, GateChange, Token};
-use crate::model::{Job, JobState, Run, RunId, Timestamp};
+use crate::model::{Job, JobState, Run, RunId, Target, Timestamp};
 
 impl World {
     /// Whether a change is still made to what it was decided on.
@@ -41,12 +41,14 @@ impl World {
                 finished_at: None,
                 last_error: None,
             };
-            self.jobs.insert(new.id, Row { job, expires_at: None, held: new.held });
+            self.jobs.insert(new.id, Row { job, expires_at: None, held: new.held, woken_until: None });
         }
         for moot in &change.moot {
             if let Some(row) = self.jobs.get_mut(moot).filter(|row| row.job.finished_at.is_none()) {
                 let job = &mut row.job;
-                (job.state, job.claim, job.finished_at) = (JobState::Cancelled, job.claim + 1, Some(now));
+                // An instant that nobody waits for has done what it was there for.
+                let state = if matches!(job.target, Target::Timer(_)) { JobState::Done } else { JobState::Cancelled };
+                (job.state, job.claim, job.finished_at) = (state, job.claim + 1, Some(now));
             }
         }
         for (jobs, held) in [(&change.hold, true), (&change.free, false)] {

@@ -67,6 +67,9 @@ pub trait Dialect: Speaks {
     /// statements of `work` in one round trip, for those that still hold their lease.
     const RECORD: Option<&'static str> = None;
 
+    /// What a tick tells of, in the form that suits the planner.
+    const UNTOLD: &'static str = super::announce::UNTOLD;
+
     /// The embedded migrations.
     fn migrator() -> Migrator;
 
@@ -104,7 +107,8 @@ pub trait Dialect: Speaks {
     /// Binds the words of a `{any}`.
     fn bind_list(args: &mut Self::Arguments, words: Vec<String>) -> sqlx::Result<()>;
 
-    /// Takes due jobs of each lane, at most the number beside it, oldest first, and puts them under lease.
+    /// Takes due jobs of each lane, at most the number beside it, oldest first, and puts them under lease; with `of`, only
+    /// jobs of that list.
     ///
     /// The one statement that is written per dialect: with row locks it is one round trip, without them
     /// it is a look and an update that nobody can come between.
@@ -113,6 +117,7 @@ pub trait Dialect: Speaks {
         clock: Option<i64>,
         lease_ms: i64,
         wants: &[(String, i64)],
+        of: &[String],
     ) -> sqlx::Result<Vec<DueRow>>;
 
     /// Settings that weaken a promise, one sentence each.

@@ -13,7 +13,7 @@ use crate::model::run::Gate;
 use crate::model::time::millis;
 use crate::model::{EventId, Timestamp};
 use crate::store::error::Result;
-use crate::store::{Keep, Rejection};
+use crate::store::{Chores, Keep, Rejection};
 
 const NOW: &str = "SELECT {now} AS now";
 const REJECT: &str = "INSERT INTO rejections (source, reason, count, first_at, last_at)
@@ -40,6 +40,16 @@ const DELETE_EVENTS: &str = "DELETE FROM events WHERE id {any}";
 const OLD_KEYS: &str = "SELECT scope, word, event_id, fingerprint, expires_at, {now} AS now FROM keys WHERE expires_at <= {now}
     ORDER BY expires_at LIMIT ?";
 
+// Which chores have anything to do, before any of them starts a transaction: of each the head of an index.
+pub(super) const CHORES: &str = "SELECT CAST('expire' AS TEXT) AS name
+    WHERE (SELECT expires_at FROM jobs WHERE finished_at IS NULL AND expires_at IS NOT NULL AND state = 'pending'
+        ORDER BY expires_at LIMIT 1) <= {now}
+    UNION ALL SELECT CAST('prune' AS TEXT) AS name
+    WHERE (SELECT created_at FROM events ORDER BY id LIMIT 1) < {now} - ?
+    OR EXISTS (SELECT 1 FROM gates WHERE state = ? AND changed_at < {now} - ?)
+    UNION ALL SELECT CAST('forget' AS TEXT) AS name 
+    WHERE (SELECT expires_at FROM keys ORDER BY expires_at LIMIT 1) <= {now}";
+
 pub(super) const ALL: &[&str] = &[
     NOW,
     REJECT,
@@ -55,6 +65,7 @@ pub(super) const ALL: &[&str] = &[
     OLD_GATES,
     DELETE_EVENTS,
     OLD_KEYS,
+    CHORES,
 ];
 
 #[async_trait]
@@ -89,6 +100,21 @@ impl<D: Dialect> Keep for SqlStore<D> {
 
     async fn prune(&self, age: Duration, from: Option<EventId>, most: u32) -> Result<(u64, Option<EventId>)> {
         self.write(move |store, conn| Box::pin(async move { prune::<D>(conn, &store, age, from, most).await })).await
+    }
+
+    async fn chores(&self, age: Duration) -> Result<Chores> {
+        let names = self
+            .read(move |store, conn| {
+                let clock = store.clock();
+                Box::pin(async move {
+                    let chores = sql::<D>(CHORES).bind(clock).bind(clock).bind(millis(age)).bind(empty_gate()?).bind(clock);
+                    chores.bind(millis(age)).bind(clock).all::<NameRow>(conn).await
+                })
+            })
+            .await?;
+        let names = self::names(names);
+        let has = |name: &str| names.iter().any(|n| n == name);
+        Ok(Chores { expire: has("expire"), prune: has("prune"), forget: has("forget") })
     }
 
     async fn forget_keys(&self, most: u32) -> Result<u64> {
@@ -130,6 +156,11 @@ impl<D: Dialect> Keep for SqlStore<D> {
     }
 }
 
+/// A gate that nobody is at, as it is stored.
+fn empty_gate() -> sqlx::Result<String> {
+    serde_json::to_string(&Gate::default()).map_err(|e| sqlx::Error::Encode(Box::new(e)))
+}
+
 async fn prune<D: Dialect>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
@@ -142,8 +173,7 @@ async fn prune<D: Dialect>(
     let old: Vec<IdRow> = sql::<D>(OLD_EVENTS).bind(from).bind(i64::from(most)).bind(clock).bind(millis(age)).all(conn).await?;
     let Some(last) = old.last() else {
         // Nobody has used these for as long as anything is kept.
-        let empty = serde_json::to_string(&Gate::default()).map_err(|e| sqlx::Error::Encode(Box::new(e)))?;
-        sql::<D>(OLD_GATES).bind(empty).bind(clock).bind(millis(age)).run(conn).await?;
+        sql::<D>(OLD_GATES).bind(empty_gate()?).bind(clock).bind(millis(age)).run(conn).await?;
         return Ok((0, None));
     };
     let last = last.id.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
@@ -171,7 +201,8 @@ async fn prune<D: Dialect>(
 
 /// Every shared statement, for the test that prepares them on every dialect.
 pub fn statements() -> Vec<&'static str> {
-    [super::intake::ALL, super::work::ALL, super::lanes::ALL, super::look::ALL, super::runs::ALL, ALL].concat()
+    [super::intake::ALL, super::work::ALL, super::lanes::ALL, super::look::ALL, super::runs::ALL, super::announce::ALL, ALL]
+        .concat()
 }
 
 /// The names a catalogue query answers.

@@ -5,11 +5,13 @@
 //! - [`tx`]: a transaction that cannot be left half way
 //! - `rows`: rows and the model; `intake`, `work`, `lanes`, `look`, `keep`: the verbs, named as in [`super`]
 
+mod announce;
 pub mod dialect;
 mod intake;
 mod keep;
 mod lanes;
 mod look;
+mod outcomes;
 pub mod postgres;
 pub(crate) mod rows;
 mod runs;

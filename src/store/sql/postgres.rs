@@ -26,9 +26,14 @@ const ACQUIRE_MAX: Duration = Duration::from_millis(1_500);
 
 // Without a join: the rows are named by an array, so that every plan goes by the index of due jobs and then by key,
 // whatever the statistics say. What had been leased is asked for the same way.
-const TAKE: &str = "WITH due AS MATERIALIZED (
+macro_rules! take {
+    ($of:literal) => {
+        concat!(
+            "WITH due AS MATERIALIZED (
         SELECT j.id, j.state FROM {rows: lane text, most int} AS want CROSS JOIN LATERAL (
-            SELECT id, state FROM jobs WHERE jobs.lane = want.lane AND jobs.finished_at IS NULL AND jobs.due_at <= {now}
+            SELECT id, state FROM jobs WHERE ",
+            $of,
+            "jobs.lane = want.lane AND jobs.finished_at IS NULL AND jobs.due_at <= {now}
             ORDER BY jobs.due_at LIMIT want.most {skip locked}
         ) AS j
     )
@@ -36,7 +41,13 @@ const TAKE: &str = "WITH due AS MATERIALIZED (
         attempt = attempt + CAST(state = 'leased' AS INTEGER), lost = lost + CAST(state = 'leased' AS INTEGER)
     WHERE id = ANY(ARRAY(SELECT due.id FROM due))
     RETURNING id, event_id, target_kind, target_name, lane, attempt, lost, claim, due_at, created_at, {now} AS now,
-        CASE WHEN id = ANY(ARRAY(SELECT due.id FROM due WHERE due.state = 'leased')) THEN 'leased' ELSE 'pending' END AS was";
+        CASE WHEN id = ANY(ARRAY(SELECT due.id FROM due WHERE due.state = 'leased')) THEN 'leased' ELSE 'pending' END AS was"
+        )
+    };
+}
+
+const TAKE: &str = take!("");
+const TAKE_OF: &str = take!("jobs.id {any} AND ");
 
 const STORE: &str = concat!(
     "WITH e AS (",
@@ -124,12 +135,14 @@ impl Dialect for Postgres {
         SELECT CASE WHEN ssl THEN 'TLS ' || COALESCE(version, '') ELSE 'no TLS' END FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
     const STORE: Option<&'static str> = Some(STORE);
     const RECORD: Option<&'static str> = Some(RECORD);
+    const UNTOLD: &'static str = super::announce::UNTOLD_LATERAL;
 
     fn migrator() -> Migrator {
         super::dialect::migrations(&[
             (1, "first", include_str!("../../../migrations/postgres/0001_first.sql")),
             (2, "runs", include_str!("../../../migrations/postgres/0002_runs.sql")),
             (3, "endings", include_str!("../../../migrations/postgres/0003_endings.sql")),
+            (4, "announced", include_str!("../../../migrations/postgres/0004_announced.sql")),
         ])
     }
 
@@ -202,12 +215,17 @@ impl Dialect for Postgres {
         clock: Option<i64>,
         lease_ms: i64,
         wants: &[(String, i64)],
+        of: &[String],
     ) -> sqlx::Result<Vec<DueRow>> {
         if wants.is_empty() {
             return Ok(Vec::new());
         }
         let rows = Rows::default().text(wants.iter().map(|w| w.0.clone())).int(wants.iter().map(|w| w.1));
-        sql::<Self>(TAKE).rows(rows).bind(clock).bind(clock).bind(lease_ms).bind(clock).all(conn).await
+        let take = match of {
+            [] => sql::<Self>(TAKE).rows(rows),
+            of => sql::<Self>(TAKE_OF).rows(rows).list(of),
+        };
+        take.bind(clock).bind(clock).bind(lease_ms).bind(clock).all(conn).await
     }
 
     async fn weaknesses(conn: &mut Self::Connection) -> sqlx::Result<Vec<String>> {
@@ -268,6 +286,9 @@ pub fn hot_statements() -> Vec<(&'static str, String)> {
         ("extend", text(super::work::EXTEND)),
         ("record", text(RECORD)),
         ("events", text(super::look::EVENTS_BY_ID)),
+        ("take_of", text(TAKE_OF)),
+        ("untold", text(super::announce::UNTOLD_LATERAL)),
+        ("chores", text(keep::CHORES)),
     ]
 }
 

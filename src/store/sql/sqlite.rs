@@ -26,6 +26,9 @@ impl Speaks for Sqlite {}
 const DUE: &str =
     "SELECT id, event_id, target_kind, target_name, lane, attempt, lost, claim, due_at, created_at, state AS was, {now} AS now
     FROM jobs WHERE lane = ? AND finished_at IS NULL AND due_at <= {now} ORDER BY due_at LIMIT ?";
+const DUE_OF: &str =
+    "SELECT id, event_id, target_kind, target_name, lane, attempt, lost, claim, due_at, created_at, state AS was, {now} AS now
+    FROM jobs WHERE id {any} AND lane = ? AND finished_at IS NULL AND due_at <= {now} ORDER BY due_at LIMIT ?";
 const LEASE: &str = "UPDATE jobs SET state = 'leased', claim = claim + 1, due_at = r.until, attempt = r.sent, lost = r.gone
     FROM {rows: job text, until int, sent int, gone int} AS r WHERE jobs.id = r.job";
 
@@ -113,6 +116,7 @@ impl Dialect for Sqlite {
             (1, "first", include_str!("../../../migrations/sqlite/0001_first.sql")),
             (2, "runs", include_str!("../../../migrations/sqlite/0002_runs.sql")),
             (3, "endings", include_str!("../../../migrations/sqlite/0003_endings.sql")),
+            (4, "announced", include_str!("../../../migrations/sqlite/0004_announced.sql")),
         ])
     }
 
@@ -163,10 +167,15 @@ impl Dialect for Sqlite {
         clock: Option<i64>,
         lease_ms: i64,
         wants: &[(String, i64)],
+        of: &[String],
     ) -> sqlx::Result<Vec<DueRow>> {
         let mut taken: Vec<DueRow> = Vec::new();
         for (lane, most) in wants {
-            let due = sql::<Self>(DUE).bind(clock).bind(lane.clone()).bind(clock).bind(*most);
+            let due = match of {
+                [] => sql::<Self>(DUE).bind(clock),
+                of => sql::<Self>(DUE_OF).bind(clock).list(of),
+            };
+            let due = due.bind(lane.clone()).bind(clock).bind(*most);
             taken.extend(due.all::<DueRow>(conn).await?);
         }
         if taken.is_empty() {

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use super::dialect::Dialect;
 use super::intake::count;
+use super::outcomes::{attempt_rows, ids, interrupted_rows, jobs, lease_rows, record_rows};
 use super::rows::{CountRow, DueRow, IdRow, LaneRow};
 use super::statement::{Rows, sql};
 use super::{Extent, SqlStore, each, runs, timestamp};
@@ -17,7 +18,7 @@ use crate::decide::settle::{Commit, Finish, LaneFact};
 use crate::model::lane::{Breaker, Bucket};
 use crate::model::run::Change;
 use crate::model::time::millis;
-use crate::model::{Ending, Job, JobId, JobState, Lane, Lease, Timestamp};
+use crate::model::{Job, JobId, JobState, Lane, Lease, Timestamp};
 use crate::store::error::{Error, Result};
 use crate::store::{Ask, Claimed, Each, Retry, Work};
 
@@ -36,6 +37,11 @@ pub(super) const PICK_LANES: &str =
     AND NOT (id {any})
     AND (SELECT MIN(jobs.due_at) FROM jobs WHERE jobs.lane = lanes.id AND jobs.finished_at IS NULL) <= {now}) AS due
     ORDER BY place, turn, id LIMIT ?";
+// The lanes of named jobs that are due, in the same order.
+pub(super) const PICK_LANES_OF: &str = "SELECT id FROM lanes
+    WHERE paused = 0 AND (open_until IS NULL OR open_until <= {now}) AND (probe_until IS NULL OR probe_until <= {now})
+    AND NOT (id {any}) AND id IN (SELECT lane FROM jobs WHERE id {any} AND finished_at IS NULL AND due_at <= {now})
+    ORDER BY turn, id LIMIT ?";
 // Locked in the order of their ids, so that two claims cannot wait for each other in a circle.
 const LOCK_LANES: &str = concat!("SELECT ", lane_columns!(), " FROM lanes WHERE id {any} ORDER BY id {lock}");
 const UPDATE_LANES: &str = "UPDATE lanes SET failures = r.failures, open_until = r.open_until, probe_until = r.probe_until,
@@ -77,6 +83,7 @@ const EXPIRE: &str = "UPDATE jobs SET state = 'dead', claim = claim + 1, finishe
 
 pub(super) const ALL: &[&str] = &[
     PICK_LANES,
+    PICK_LANES_OF,
     LOCK_LANES,
     UPDATE_LANES,
     COUNT_LEASES,
@@ -120,7 +127,10 @@ impl<D: Dialect> Work for SqlStore<D> {
                 Box::pin(async move {
                     let clock = store.clock();
                     let skip = ask.skip.iter().map(|l| l.0.clone());
-                    let pick = sql::<D>(PICK_LANES).bind(clock).bind(clock).list(skip).bind(clock);
+                    let pick = match ask.of.is_empty() {
+                        true => sql::<D>(PICK_LANES).bind(clock).bind(clock).list(skip).bind(clock),
+                        false => sql::<D>(PICK_LANES_OF).bind(clock).bind(clock).list(skip).list(named(&ask)).bind(clock),
+                    };
                     let rows: Vec<IdRow> = pick.bind(i64::from(ask.slots.free)).all(conn).await?;
                     Ok(rows.into_iter().map(|r| r.id).collect::<Vec<_>>())
                 })
@@ -331,6 +341,10 @@ async fn retry<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, which:
     Ok(u64::try_from(revived).unwrap_or(u64::MAX))
 }
 
+fn named(ask: &Ask) -> Vec<String> {
+    ask.of.iter().map(ToString::to_string).collect()
+}
+
 async fn claim<D: Dialect>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
@@ -353,7 +367,7 @@ async fn claim<D: Dialect>(
         }
     }
     let lease_ms = millis(ask.lease);
-    let taken = D::take(conn, clock, lease_ms, &wants).await?;
+    let taken = D::take(conn, clock, lease_ms, &wants, &named(ask)).await?;
 
     let interrupted: Vec<&DueRow> = taken.iter().filter(|row| row.was == "leased").collect();
     if !interrupted.is_empty() {
@@ -421,21 +435,6 @@ async fn update_lanes<D: Dialect>(conn: &mut D::Connection, lanes: &[Lane]) -> s
         .int(lanes.iter().map(|l| bucket(l, |b| b.refilled_at.0)))
         .int(lanes.iter().map(|l| l.turn.0));
     sql::<D>(UPDATE_LANES).rows(rows).only(lanes.iter().map(|l| l.id.0.clone())).run(conn).await
-}
-
-/// The attempts of workers that went away: the claim before the present one.
-fn interrupted_rows(rows: &[&DueRow]) -> Rows {
-    let count = rows.len();
-    Rows::default()
-        .text(rows.iter().map(|r| r.id.clone()))
-        .int(rows.iter().map(|r| r.claim - 1))
-        .int(rows.iter().map(|r| r.attempt))
-        .text(vec![Ending::Interrupted.word(); count])
-        .text(vec!["interrupted"; count])
-        .maybe_int(vec![None; count])
-        .text(vec!["the worker went away before it recorded an answer"; count])
-        .int(vec![0; count])
-        .bytes(vec![Vec::new(); count])
 }
 
 async fn record<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, commits: &[Commit]) -> sqlx::Result<Vec<Result<()>>> {
@@ -532,61 +531,4 @@ fn told(locked: Locked, facts: &BTreeMap<String, Vec<bool>>) -> Lane {
         lane.breaker = breaker::after(&lane.breaker, *succeeded, locked.now);
     }
     lane
-}
-
-fn lease_rows(leases: &[Lease]) -> Rows {
-    Rows::default().text(leases.iter().map(|l| l.job.to_string())).int(leases.iter().map(|l| l.claim))
-}
-
-fn jobs(leases: &[Lease]) -> impl Iterator<Item = String> {
-    leases.iter().map(|l| l.job.to_string())
-}
-
-fn ids(commits: &[Commit]) -> impl Iterator<Item = String> {
-    commits.iter().map(|c| c.lease.job.to_string())
-}
-
-fn record_rows(commits: &[Commit]) -> Rows {
-    let state = |finish: &Finish| match finish {
-        Finish::Done | Finish::Taken { .. } => JobState::Done,
-        Finish::Retry { .. } | Finish::Released => JobState::Pending,
-        Finish::Dead { .. } => JobState::Dead,
-    };
-    let after = |finish: &Finish| match finish {
-        Finish::Retry { after, .. } => millis(*after),
-        _ => 0,
-    };
-    let ended = |finish: &Finish| matches!(finish, Finish::Done | Finish::Taken { .. } | Finish::Dead { .. }).then_some(0);
-    let error = |finish: &Finish| match finish {
-        Finish::Retry { error, .. } | Finish::Dead { error } | Finish::Taken { error } => Some(storable(error)),
-        Finish::Done | Finish::Released => None,
-    };
-    Rows::default()
-        .text(commits.iter().map(|c| c.lease.job.to_string()))
-        .int(commits.iter().map(|c| c.lease.claim))
-        .text(commits.iter().map(|c| state(&c.finish).word()))
-        .int(commits.iter().map(|c| i64::from(c.sent)))
-        .int(commits.iter().map(|c| after(&c.finish)))
-        .maybe_int(commits.iter().map(|c| ended(&c.finish)))
-        .maybe_text(commits.iter().map(|c| error(&c.finish)))
-}
-
-fn attempt_rows(commits: &[(&Commit, bool)]) -> Rows {
-    let attempts: Vec<_> = commits.iter().filter_map(|(c, held)| c.attempt.as_ref().map(|a| (c, a, *held))).collect();
-    let ending = |ending: Ending, held: bool| if held { ending } else { Ending::Stale };
-    Rows::default()
-        .text(attempts.iter().map(|(c, ..)| c.lease.job.to_string()))
-        .int(attempts.iter().map(|(_, a, _)| a.claim))
-        .int(attempts.iter().map(|(_, a, _)| i64::from(a.number)))
-        .text(attempts.iter().map(|(_, a, held)| ending(a.ending, *held).word()))
-        .maybe_text(attempts.iter().map(|(_, a, _)| a.code.clone()))
-        .maybe_int(attempts.iter().map(|(_, a, _)| a.status.map(i64::from)))
-        .maybe_text(attempts.iter().map(|(_, a, _)| a.error.as_deref().map(storable)))
-        .int(attempts.iter().map(|(_, a, _)| millis(a.duration)))
-        .bytes(attempts.iter().map(|(_, a, _)| a.response.clone()))
-}
-
-/// Foreign text in a form every database takes.
-fn storable(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
 }

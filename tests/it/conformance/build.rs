@@ -44,7 +44,7 @@ pub fn spec(name: &str) -> LaneSpec {
 }
 
 pub fn ask(jobs: u32) -> Ask {
-    Ask { slots: Slots::free(jobs), lease: LEASE, skip: Vec::new() }
+    Ask { slots: Slots::free(jobs), lease: LEASE, skip: Vec::new(), of: Vec::new() }
 }
 
 pub async fn accept(store: &dyn Store, offer: Offer) -> Accepted {

@@ -1,5 +1,6 @@
 //! One suite, every store: the suite is the specification of the verbs.
 
+mod announce;
 pub mod build;
 mod intake;
 mod keep;

@@ -79,7 +79,7 @@ async fn hot_statements_use_an_index_at_a_million_kept_rows() {
     .concat();
     // The statements as they stand in the source, with values for their placeholders in order.
     let hot = tidehook::store::sql::postgres::hot_statements();
-    let values: [&[&str]; 8] = [
+    let values: [&[&str]; 11] = [
         // Which lanes have due work: now, now, lanes to skip, now, how many.
         &["NULL", "NULL", "'{}'", "NULL", "10"],
         // Since when: now.
@@ -96,6 +96,12 @@ async fn hot_statements_use_an_index_at_a_million_kept_rows() {
         &record,
         // Events: ids.
         &[JOB],
+        // Take of these: lanes and how many, jobs, now, now, the lease, now.
+        &["ARRAY['handler:free', 'handler:later']", "ARRAY[10, 10]", JOB, "NULL", "NULL", "1000", "NULL"],
+        // What nobody was told of: now three times, the horizon, now twice, how many per lane, now, the horizon, now twice, overdue, how many.
+        &["NULL", "NULL", "NULL", "60000", "NULL", "NULL", "500", "NULL", "60000", "NULL", "NULL", "5000", "500"],
+        // Chores: now twice, the age, a gate, now, the age, now.
+        &["NULL", "NULL", "259200000", "'{}'", "NULL", "259200000", "NULL"],
     ];
     assert_eq!(hot.len(), values.len());
     for (name, sql) in &hot {

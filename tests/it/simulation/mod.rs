@@ -139,7 +139,7 @@ struct World {
     born: u64,
 }
 
-const EVERYTHING: Budget = Budget { parallel: 10, jobs: u64::MAX, until: None };
+const EVERYTHING: Budget = Budget::endless(10);
 
 impl World {
     async fn new(seed: u64, config: &Arc<Config>) -> Self {

@@ -67,6 +67,10 @@ shaken! { Work:
     fn cancel(job: JobId) -> Result<bool>;
     fn expire(most: u32) -> Result<u64>;
 }
+shaken! { Announce:
+    fn announce(horizon: Duration, most: u32) -> Result<Vec<Announced>>;
+    fn is_due() -> Result<bool>;
+}
 shaken! { Lanes:
     fn tune(specs: &[LaneSpec]) -> Result<()>;
     fn lanes() -> Result<Vec<Lane>>;
@@ -106,6 +110,9 @@ impl Keep for Shaky {
     }
     async fn prune(&self, age: Duration, from: Option<EventId>, most: u32) -> Result<(u64, Option<EventId>)> {
         self.shaken(self.inner.prune(age, from, most)).await
+    }
+    async fn chores(&self, age: Duration) -> Result<Chores> {
+        self.shaken(self.inner.chores(age)).await
     }
     async fn forget_keys(&self, most: u32) -> Result<u64> {
         self.shaken(self.inner.forget_keys(most)).await

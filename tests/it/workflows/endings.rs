@@ -6,11 +6,13 @@ use serde_json::{Value, json};
 use tidehook::engine::approval::Decision;
 use tidehook::engine::callback::{Answer, NotAnswered};
 use tidehook::engine::operate::{NotDone, Wish};
-use tidehook::model::{Payload, Run, RunStatus};
+use tidehook::model::{JobState, Payload, Run, RunStatus};
+use tidehook::store::{JobFilter, Page};
 
-use super::play::{Play, ok, status};
+use super::play::{Play, Reply, ok, status};
 use crate::on_every_store;
 
+const PAGE: Page = Page { limit: 100, newest_first: false };
 const SOURCE: &str = "sources: { app: { type: event } }\nserver: { allow_private_urls: true, public_url: \"https://hooks.example.com\" }\n\
     delivery: { default_retry: { max: 1, interval: 10s, jitter: 0 } }\n";
 
@@ -437,5 +439,83 @@ async fn a_payload_is_what_the_last_step_left() {
         play.send("app", "x", r#"{"k": 1}"#).await;
         let output = play.the_run().await.state.output.map(Payload::into_value);
         assert_eq!(output, Some(json!({ "k": 1, "a": 1 })));
+    });
+}
+
+#[tokio::test]
+async fn a_redriven_callback_tells_its_new_token_under_a_new_key() {
+    let text = text("    steps: [{ name: job, type: callback, url: http://job/ }, { name: after, url: http://after/ }]\n");
+    on_every_store!(&text, |play: Play| async move {
+        play.send("app", "x", "{}").await;
+        play.engine.answer(&play.token(), &Answer::Failed("no".to_owned())).await.unwrap();
+        let id = play.the_run().await.id;
+        play.engine.redrive_run(id, &Wish::default()).await.unwrap();
+        play.work().await;
+        let calls = play.calls();
+        assert_ne!(calls[0].header("X-Tidehook-Callback-Token"), calls[1].header("X-Tidehook-Callback-Token"));
+        assert_ne!(calls[0].header("Idempotency-Key"), calls[1].header("Idempotency-Key"), "other bytes are another operation");
+        play.engine.answer(&play.token(), &Answer::Done(b"{}".to_vec())).await.unwrap();
+        play.work().await;
+        assert_eq!(play.the_run().await.status, RunStatus::Completed);
+    });
+}
+
+#[tokio::test]
+async fn a_redrive_does_not_jump_ahead_of_what_was_done_without_a_payload() {
+    let text = text(
+        "    steps: [{ name: build, url: http://build/ }, { name: test, url: http://test/ }, { name: ship, url: http://ship/ }]\n",
+    );
+    on_every_store!(&text, |play: Play| async move {
+        play.script("test/", vec![status(500)]);
+        play.send("app", "x", "{}").await;
+        let id = play.the_run().await.id;
+        let ship = Wish { from: Some("ship".to_owned()), ..Wish::default() };
+        let refused = play.engine.redrive_run(id, &ship).await.unwrap_err();
+        assert!(matches!(&refused, NotDone::Refused(why) if why.contains("'ship' was never entered")), "{refused:?}");
+        play.engine.redrive_run(id, &Wish { payload: Some(b"{}".to_vec()), ..ship }).await.unwrap();
+        play.work().await;
+        assert_eq!(play.called(), ["build/", "test/", "ship/"]);
+    });
+}
+
+#[tokio::test]
+async fn a_failure_without_a_name_does_not_have_that_of_an_earlier_one() {
+    let text = text(
+        r#"    steps:
+      - { name: a, url: http://a/, error_path: "$.code", catch: [{ errors: [all], goto: b }] }
+      - { name: b, url: http://b/, catch: [{ errors: [all], goto: c }] }
+      - { name: c, url: http://c/ }
+"#,
+    );
+    on_every_store!(&text, |play: Play| async move {
+        play.script("a/", vec![Reply::Status(500, r#"{"code": "nope"}"#.to_owned())]).script("b/", vec![status(503)]);
+        play.send("app", "x", "{}").await;
+        let calls = play.calls();
+        assert_eq!(calls[1].json()["error_name"], "nope");
+        assert_eq!((&calls[2].json()["failed_step"], calls[2].json().get("error_name")), (&json!("b"), None));
+    });
+}
+
+#[tokio::test]
+async fn a_run_that_is_late_says_where_it_stood() {
+    let text = text(
+        "    timeout: 60\n    steps: [{ name: job, type: callback, url: http://job/, callback_timeout: 50 }, { name: rest, type: wait, seconds: 3600 }]\n",
+    );
+    on_every_store!(&text, |play: Play| async move {
+        play.send("app", "x", "{}").await;
+        play.engine.answer(&play.token(), &Answer::Done(b"{}".to_vec())).await.unwrap();
+        play.advance(Duration::from_secs(61)).await;
+        let error = play.the_run().await.error.unwrap();
+        assert_eq!((error.class.as_str(), error.step.as_deref()), ("workflow_timeout", Some("rest")));
+    });
+}
+
+#[tokio::test]
+async fn an_instant_that_nobody_waits_for_any_more_is_no_dead_job() {
+    let text = text("    timeout: 60\n    steps: [{ name: a, url: http://a/ }]\n");
+    on_every_store!(&text, |play: Play| async move {
+        play.send("app", "x", "{}").await;
+        let jobs = play.engine.store().jobs(&JobFilter::default(), PAGE).await.unwrap();
+        assert!(jobs.len() == 3 && jobs.iter().all(|job| job.state == JobState::Done), "{jobs:?}");
     });
 }

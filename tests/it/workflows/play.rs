@@ -89,7 +89,7 @@ pub struct Play {
     seed: u64,
 }
 
-const EVERYTHING: Budget = Budget { parallel: 10, jobs: u64::MAX, until: None };
+const EVERYTHING: Budget = Budget::endless(10);
 const ALL: Page = Page { limit: 1000, newest_first: false };
 
 /// The stores that a test of workflows runs on.

@@ -117,7 +117,7 @@ async fn a_worker_that_dies_between_answer_and_commit_costs_one_repeat_under_the
         play.fresh.clock.advance(Duration::from_secs(61));
         // The wait is over; a worker takes the next call and is never seen again.
         let slots = tidehook::decide::fair::Slots::free(1);
-        let ask = tidehook::store::Ask { slots, lease: Duration::from_secs(30), skip: Vec::new() };
+        let ask = tidehook::store::Ask { slots, lease: Duration::from_secs(30), skip: Vec::new(), of: Vec::new() };
         let timer = play.engine.store().claim(&ask).await.unwrap();
         assert_eq!(timer.len(), 1);
         play.work().await;

@@ -83,6 +83,11 @@ fn fill(results: &mut [Slot], open: &mut usize, place: usize, value: Value) {
 }
 
 impl Kind {
+    /// Whether it waits for an answer under a token.
+    pub fn takes_token(&self) -> bool {
+        matches!(self, Self::Callback(_))
+    }
+
     /// What it asks for when it is entered.
     ///
     /// # Errors

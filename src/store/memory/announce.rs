@@ -1,0 +1,54 @@
+//! Telling of work, over maps.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::Memory;
+use crate::decide::breaker::{self, Allows};
+use crate::model::{JobState, LaneId};
+use crate::store::error::Result;
+use crate::store::{Announce, Announced, OVERDUE};
+
+#[async_trait]
+impl Announce for Memory {
+    async fn announce(&self, horizon: Duration, most: u32) -> Result<Vec<Announced>> {
+        let now = self.clock.now();
+        let mut world = self.world();
+        let mut found = Vec::new();
+        for row in world.jobs.values().filter(|row| row.job.finished_at.is_none() && !row.held) {
+            let Some(lane) = world.lanes.get(&row.job.target.lane()).filter(|lane| !lane.paused) else { continue };
+            let is_leased = row.job.state == JobState::Leased && row.job.due_at > now;
+            let at = lane.breaker.open_until.map_or(row.job.due_at, |open| open.max(row.job.due_at));
+            let is_told = row.woken_until.is_some_and(|until| until > now && until >= at);
+            let is_just_due = at <= now && at.plus(OVERDUE) > now;
+            if !is_leased && !is_told && !is_just_due && at <= now.plus(horizon) {
+                found.push((at, row.job.id, lane.id.clone()));
+            }
+        }
+        found.sort_unstable();
+        let mut of_lane: BTreeMap<LaneId, u32> = BTreeMap::new();
+        found.retain(|(_, _, lane)| {
+            let n = of_lane.entry(lane.clone()).or_default();
+            *n += 1;
+            *n <= most
+        });
+        found.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+        let announced: Vec<Announced> = found.into_iter().map(|(at, job, _)| Announced { job, after: at.since(now) }).collect();
+        for Announced { job, after } in &announced {
+            if let Some(row) = world.jobs.get_mut(job) {
+                row.woken_until = Some(now.plus(*after).plus(OVERDUE));
+            }
+        }
+        Ok(announced)
+    }
+
+    async fn is_due(&self) -> Result<bool> {
+        let now = self.clock.now();
+        let world = self.world();
+        let runs =
+            |lane: &&crate::model::Lane| !lane.paused && !matches!(breaker::allows(&lane.breaker, now), Allows::NothingBefore(_));
+        Ok(world.lanes.values().filter(runs).any(|lane| !world.due(&lane.id, now).is_empty()))
+    }
+}

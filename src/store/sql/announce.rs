@@ -1,0 +1,105 @@
+//! Telling of work: what a tick finds that nobody was told of, and remembers that it is told now.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::SqlStore;
+use super::dialect::Dialect;
+use super::rows::{IdRow, StoredRow};
+use super::statement::{Rows, sql};
+use super::work::PICK_LANES;
+use crate::model::JobId;
+use crate::model::time::millis;
+use crate::store::error::Result;
+use crate::store::{Announce, Announced, OVERDUE};
+
+// A lease that has not run out is somebody's work. What has become due a moment ago was told of by whoever made it due;
+// later than that, the telling is taken for lost.
+macro_rules! untold {
+    ($of_each_lane:expr) => {
+        concat!(
+            "SELECT due.id, CASE WHEN due.at > {now} THEN due.at - {now} ELSE 0 END AS at FROM (SELECT place.id, CASE WHEN l.open_until > place.due_at THEN l.open_until ELSE place.due_at END AS at FROM lanes l ",
+            $of_each_lane,
+            " WHERE l.paused = 0) AS due
+    WHERE due.at <= {now} + ? AND (due.at > {now} OR due.at <= {now} - ?) ORDER BY due.at, due.id LIMIT ?"
+        )
+    };
+}
+
+/// What of a lane's jobs was not told of.
+macro_rules! of_lane {
+    () => {
+        "j.finished_at IS NULL AND j.due_at <= {now} + ? AND (j.state = 'pending' OR j.due_at <= {now})
+        AND (j.woken_until IS NULL OR j.woken_until <= {now} OR j.woken_until < j.due_at OR j.woken_until < l.open_until)"
+    };
+}
+
+// Per lane, so that one lane's backlog hides no other's, and from the lanes, so that a backlog that may not run costs nothing:
+// the text that leaves a planner no other way is written where there is one.
+pub(super) const UNTOLD: &str = untold!(concat!(
+    "JOIN (SELECT j.id, j.due_at, j.lane, ROW_NUMBER() OVER (PARTITION BY j.lane ORDER BY j.due_at) AS n
+        FROM lanes l JOIN jobs j ON j.lane = l.id WHERE ",
+    of_lane!(),
+    ") AS place ON place.lane = l.id AND place.n <= ?"
+));
+pub(super) const UNTOLD_LATERAL: &str = untold!(concat!(
+    "CROSS JOIN LATERAL (SELECT j.id, j.due_at FROM jobs j WHERE j.lane = l.id AND ",
+    of_lane!(),
+    " ORDER BY j.due_at LIMIT ?) AS place"
+));
+// Another tick that told of the same work meanwhile leaves nothing to tell of.
+const TELL: &str = "UPDATE jobs SET woken_until = {now} + r.after + ? FROM {rows: job text, after int} AS r
+    WHERE {only jobs.id} AND jobs.id = r.job AND jobs.finished_at IS NULL
+    AND (jobs.woken_until IS NULL OR jobs.woken_until <= {now} + r.after) RETURNING jobs.id";
+
+pub(super) const ALL: &[&str] = &[UNTOLD, TELL];
+
+#[async_trait]
+impl<D: Dialect> Announce for SqlStore<D> {
+    async fn announce(&self, horizon: Duration, most: u32) -> Result<Vec<Announced>> {
+        let (ahead, overdue, most) = (millis(horizon), millis(OVERDUE), i64::from(most));
+        // A look without a transaction first: there is rarely anything.
+        let found = self
+            .read(move |store, conn| {
+                let clock = store.clock();
+                let untold = sql::<D>(D::UNTOLD).bind(clock).bind(clock).bind(clock).bind(ahead).bind(clock).bind(clock);
+                let untold = untold.bind(most).bind(clock).bind(ahead).bind(clock).bind(clock).bind(overdue).bind(most);
+                Box::pin(async move { untold.all::<StoredRow>(conn).await })
+            })
+            .await?;
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        let after: HashMap<String, i64> = found.into_iter().map(|row| (row.id, row.at)).collect();
+        let wanted = after.clone();
+        let told = self
+            .write(move |store, conn| {
+                let clock = store.clock();
+                let rows = Rows::default().text(wanted.keys().cloned()).int(wanted.values().copied());
+                let tell = sql::<D>(TELL).bind(clock).bind(overdue).rows(rows).only(wanted.keys().cloned()).bind(clock);
+                Box::pin(async move { tell.all::<IdRow>(conn).await })
+            })
+            .await?;
+        let announced = |row: IdRow| {
+            let job: JobId = row.id.parse().ok()?;
+            let after = after.get(&row.id).map_or(0, |ms| u64::try_from(*ms).unwrap_or(0));
+            Some(Announced { job, after: Duration::from_millis(after) })
+        };
+        let mut announced: Vec<Announced> = told.into_iter().filter_map(announced).collect();
+        announced.sort_by_key(|announced| announced.after);
+        Ok(announced)
+    }
+
+    async fn is_due(&self) -> Result<bool> {
+        let rows = self
+            .read(|store, conn| {
+                let clock = store.clock();
+                let pick = sql::<D>(PICK_LANES).bind(clock).bind(clock).list::<String>([]).bind(clock).bind(1_i64);
+                Box::pin(async move { pick.all::<IdRow>(conn).await })
+            })
+            .await?;
+        Ok(!rows.is_empty())
+    }
+}

@@ -1,0 +1,79 @@
+//! What workers report, as rows.
+
+use super::rows::DueRow;
+use super::statement::Rows;
+use crate::decide::settle::{Commit, Finish};
+use crate::model::time::millis;
+use crate::model::{Ending, JobState, Lease};
+
+/// The attempts of workers that went away: the claim before the present one.
+pub(super) fn interrupted_rows(rows: &[&DueRow]) -> Rows {
+    let count = rows.len();
+    Rows::default()
+        .text(rows.iter().map(|r| r.id.clone()))
+        .int(rows.iter().map(|r| r.claim - 1))
+        .int(rows.iter().map(|r| r.attempt))
+        .text(vec![Ending::Interrupted.word(); count])
+        .text(vec!["interrupted"; count])
+        .maybe_int(vec![None; count])
+        .text(vec!["the worker went away before it recorded an answer"; count])
+        .int(vec![0; count])
+        .bytes(vec![Vec::new(); count])
+}
+
+pub(super) fn lease_rows(leases: &[Lease]) -> Rows {
+    Rows::default().text(leases.iter().map(|l| l.job.to_string())).int(leases.iter().map(|l| l.claim))
+}
+
+pub(super) fn jobs(leases: &[Lease]) -> impl Iterator<Item = String> {
+    leases.iter().map(|l| l.job.to_string())
+}
+
+pub(super) fn ids(commits: &[Commit]) -> impl Iterator<Item = String> {
+    commits.iter().map(|c| c.lease.job.to_string())
+}
+
+pub(super) fn record_rows(commits: &[Commit]) -> Rows {
+    let state = |finish: &Finish| match finish {
+        Finish::Done | Finish::Taken { .. } => JobState::Done,
+        Finish::Retry { .. } | Finish::Released => JobState::Pending,
+        Finish::Dead { .. } => JobState::Dead,
+    };
+    let after = |finish: &Finish| match finish {
+        Finish::Retry { after, .. } => millis(*after),
+        _ => 0,
+    };
+    let ended = |finish: &Finish| matches!(finish, Finish::Done | Finish::Taken { .. } | Finish::Dead { .. }).then_some(0);
+    let error = |finish: &Finish| match finish {
+        Finish::Retry { error, .. } | Finish::Dead { error } | Finish::Taken { error } => Some(storable(error)),
+        Finish::Done | Finish::Released => None,
+    };
+    Rows::default()
+        .text(commits.iter().map(|c| c.lease.job.to_string()))
+        .int(commits.iter().map(|c| c.lease.claim))
+        .text(commits.iter().map(|c| state(&c.finish).word()))
+        .int(commits.iter().map(|c| i64::from(c.sent)))
+        .int(commits.iter().map(|c| after(&c.finish)))
+        .maybe_int(commits.iter().map(|c| ended(&c.finish)))
+        .maybe_text(commits.iter().map(|c| error(&c.finish)))
+}
+
+pub(super) fn attempt_rows(commits: &[(&Commit, bool)]) -> Rows {
+    let attempts: Vec<_> = commits.iter().filter_map(|(c, held)| c.attempt.as_ref().map(|a| (c, a, *held))).collect();
+    let ending = |ending: Ending, held: bool| if held { ending } else { Ending::Stale };
+    Rows::default()
+        .text(attempts.iter().map(|(c, ..)| c.lease.job.to_string()))
+        .int(attempts.iter().map(|(_, a, _)| a.claim))
+        .int(attempts.iter().map(|(_, a, _)| i64::from(a.number)))
+        .text(attempts.iter().map(|(_, a, held)| ending(a.ending, *held).word()))
+        .maybe_text(attempts.iter().map(|(_, a, _)| a.code.clone()))
+        .maybe_int(attempts.iter().map(|(_, a, _)| a.status.map(i64::from)))
+        .maybe_text(attempts.iter().map(|(_, a, _)| a.error.as_deref().map(storable)))
+        .int(attempts.iter().map(|(_, a, _)| millis(a.duration)))
+        .bytes(attempts.iter().map(|(_, a, _)| a.response.clone()))
+}
+
+/// Foreign text in a form every database takes.
+fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}

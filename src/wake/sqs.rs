@@ -1,0 +1,223 @@
+//! Wake-ups by SQS: a message names jobs that are due when it is delivered. Sent after the commit and before the answer;
+//! up to 15 minutes ahead the queue's own delay carries the time, whatever is later is left to the ticks.
+//!
+//! The messages are those of the AWS JSON protocol of SQS, `SendMessageBatch`:
+//! <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::config::timeout::TimeoutConfig;
+use aws_sdk_sqs::error::DisplayErrorContext;
+use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+
+use super::{Wake, Wakeup, local::Local};
+use crate::model::JobId;
+use crate::observe::metrics;
+
+/// The form of messages: others are not ours, or are of another version.
+const VERSION: u32 = 1;
+/// The longest delay of a message.
+pub const DELAY_MAX: Duration = Duration::from_secs(900);
+/// Jobs of one message: what a worker does side by side.
+const JOBS_PER_MESSAGE: usize = 10;
+/// Messages of one request: the most there may be.
+const MESSAGES_PER_REQUEST: usize = 10;
+/// Requests under way at once.
+const REQUESTS: usize = 4;
+/// A message larger than this is none of ours: ten ids take less than half a KiB.
+const BYTES_MAX: usize = 64 * 1024;
+/// What is announced holds up an answer no longer than this.
+const SEND_MAX: Duration = Duration::from_secs(2);
+const TRY_MAX: Duration = Duration::from_millis(900);
+
+/// What a message says: these jobs are due. Without jobs: something is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hint {
+    /// The jobs.
+    pub jobs: Vec<JobId>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Written {
+    tidehook: u32,
+    jobs: Vec<String>,
+}
+
+impl Hint {
+    /// Reads a message's body.
+    ///
+    /// # Errors
+    /// It is none of ours, or cannot be read; it never will be.
+    pub fn read(body: &str) -> Result<Self, String> {
+        if body.len() > BYTES_MAX {
+            return Err(format!("{} bytes are more than any hint has", body.len()));
+        }
+        let written: Written = serde_json::from_str(body).map_err(|e| format!("it is not a hint: {e}"))?;
+        if written.tidehook != VERSION {
+            return Err(format!("hints of version {} are not known here", written.tidehook));
+        }
+        let jobs: Result<Vec<JobId>, _> = written.jobs.iter().map(|id| id.parse()).collect();
+        Ok(Self { jobs: jobs.map_err(|_| "it names something that is not a job".to_owned())? })
+    }
+
+    /// The body of its message.
+    pub fn write(&self) -> String {
+        let jobs = self.jobs.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(",");
+        format!("{{\"tidehook\":{VERSION},\"jobs\":[{jobs}]}}")
+    }
+}
+
+/// A queue.
+pub struct Sqs {
+    client: Client,
+    url: String,
+    local: Local,
+    /// This process works itself, so it need not be told of everything by a message.
+    works: bool,
+    horizon: Duration,
+}
+
+impl Sqs {
+    /// Over a queue, reached as the environment says. With `works`, the process works jobs off itself. A tick looks `horizon` ahead.
+    pub async fn connect(url: String, works: bool, horizon: Duration) -> Self {
+        Self { client: client().await, url, local: Local::default(), works, horizon: horizon.min(DELAY_MAX) }
+    }
+
+    async fn send(&self, messages: Vec<(Duration, Hint)>) {
+        let requests = messages.chunks(MESSAGES_PER_REQUEST).map(<[_]>::to_vec).collect::<Vec<_>>();
+        futures::stream::iter(requests).for_each_concurrent(REQUESTS, |request| self.send_batch(request)).await;
+    }
+
+    async fn send_batch(&self, messages: Vec<(Duration, Hint)>) {
+        let count = messages.len();
+        let entries = messages.into_iter().enumerate().map(|(at, (after, hint))| {
+            // Up, so that the job is due when its message is delivered.
+            let seconds = i32::try_from(after.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
+            SendMessageBatchRequestEntry::builder()
+                .id(at.to_string())
+                .message_body(hint.write())
+                .set_delay_seconds((seconds > 0).then_some(seconds))
+                .build()
+        });
+        let entries: Result<Vec<_>, _> = entries.collect();
+        let sent = match entries {
+            Ok(entries) => self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries)).send().await,
+            Err(error) => return failed(count, &error.to_string()),
+        };
+        match sent {
+            Ok(answer) => {
+                metrics::hints_sent(answer.successful().len());
+                if let Some(first) = answer.failed().first() {
+                    failed(answer.failed().len(), first.message().unwrap_or_else(|| first.code()));
+                }
+            }
+            Err(error) => failed(count, &DisplayErrorContext(&error).to_string()),
+        }
+    }
+}
+
+/// The work is committed: the next tick finds it.
+fn failed(count: usize, why: &str) {
+    metrics::hints_failed(count);
+    tracing::warn!(count, why, "Hints were not sent; the next tick announces the work again.");
+}
+
+/// A client of SQS as the environment says, over the process's own TLS.
+pub async fn client() -> Client {
+    use aws_smithy_http_client::{Builder, tls};
+    let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
+    let http = Builder::new().tls_provider(provider).build_https();
+    let timeouts = TimeoutConfig::builder().operation_timeout(SEND_MAX).operation_attempt_timeout(TRY_MAX).build();
+    let config =
+        aws_config::defaults(aws_config::BehaviorVersion::latest()).http_client(http).timeout_config(timeouts).load().await;
+    Client::new(&config)
+}
+
+/// The messages for wake-ups: those of the same second share messages. What is too far away is left to the ticks.
+fn messages(due: &[Wakeup]) -> Vec<(Duration, Hint)> {
+    let mut by_second: BTreeMap<u64, BTreeSet<JobId>> = BTreeMap::new();
+    for wakeup in due.iter().filter(|wakeup| wakeup.after <= DELAY_MAX) {
+        let second = u64::try_from(wakeup.after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
+        by_second.entry(second).or_default().extend(wakeup.job);
+    }
+    let of_second = |(second, jobs): (u64, BTreeSet<JobId>)| {
+        let jobs: Vec<JobId> = jobs.into_iter().collect();
+        let hints: Vec<Hint> = match jobs.is_empty() {
+            true => vec![Hint::default()],
+            false => jobs.chunks(JOBS_PER_MESSAGE).map(|jobs| Hint { jobs: jobs.to_vec() }).collect(),
+        };
+        hints.into_iter().map(move |hint| (Duration::from_secs(second), hint)).collect::<Vec<_>>()
+    };
+    by_second.into_iter().flat_map(of_second).collect()
+}
+
+#[async_trait]
+impl Wake for Sqs {
+    async fn wake(&self, due: &[Wakeup]) {
+        let mut due = due.to_vec();
+        if self.works {
+            // The first that can go on does so here; what stands beside it is for others too.
+            if let Some(at) = due.iter().position(|wakeup| wakeup.after.is_zero()) {
+                self.local.look();
+                due.remove(at);
+            }
+        }
+        let messages = messages(&due);
+        if !messages.is_empty() {
+            self.send(messages).await;
+        }
+    }
+
+    async fn woken(&self, at_most: Duration) {
+        self.local.woken(at_most).await;
+    }
+
+    fn horizon(&self) -> Option<Duration> {
+        Some(self.horizon)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ulid::Ulid;
+
+    fn job(n: u128) -> JobId {
+        JobId(Ulid(n))
+    }
+
+    #[test]
+    fn a_hint_is_read_as_it_was_written() {
+        for jobs in [vec![], vec![job(7)], (0..10).map(job).collect()] {
+            let hint = Hint { jobs };
+            assert_eq!(Hint::read(&hint.write()), Ok(hint));
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_hint_says_so() {
+        let large = format!("{{\"tidehook\":1,\"jobs\":[\"{}\"]}}", "0".repeat(BYTES_MAX));
+        for body in ["", "hello", "{}", "[]", r#"{"tidehook":2,"jobs":[]}"#, r#"{"tidehook":1,"jobs":["x"]}"#, &large] {
+            assert!(Hint::read(body).is_err(), "{body:.80}");
+        }
+    }
+
+    #[test]
+    fn work_of_one_second_shares_messages_and_what_is_far_away_has_none() {
+        let due = |n: u128, ms: u64| Wakeup { job: Some(job(n)), after: Duration::from_millis(ms) };
+        let now: Vec<Wakeup> = (0..12).map(|n| due(n, 0)).collect();
+        let sizes: Vec<usize> = messages(&now).iter().map(|(_, hint)| hint.jobs.len()).collect();
+        assert_eq!(sizes, [10, 2]);
+        let later = messages(&[due(1, 29_100), due(2, 30_000), due(3, 900_000), due(4, 900_001)]);
+        let seconds: Vec<u64> = later.iter().map(|(after, _)| after.as_secs()).collect();
+        assert_eq!(seconds, [30, 900]);
+        assert_eq!(later[0].1.jobs, [job(1), job(2)]);
+        assert_eq!(messages(&[Wakeup::LOOK]), [(Duration::ZERO, Hint::default())]);
+        assert!(messages(&[]).is_empty());
+    }
+}
