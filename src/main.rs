@@ -1,4 +1,4 @@
-//! The container binary: reads the command line and runs the command.
+//! The binary: a function where a runtime API is there, else the command line.
 
 use std::process::ExitCode;
 
@@ -9,16 +9,10 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "lambda")]
+    if tidehook::lambda::is_function() && std::env::args_os().len() == 1 {
+        return tidehook::start(|| tidehook::lambda::run(tidehook::lambda::role()));
+    }
     let cli = tidehook::cli::Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: the runtime does not start: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let code = runtime.block_on(tidehook::cli::run(cli));
-    // What is still blocked on a look-up must not hold the exit.
-    runtime.shutdown_background();
-    code
+    tidehook::start(|| tidehook::cli::run(cli))
 }

@@ -80,8 +80,8 @@ pub fn database_url(config: &Config) -> Secret {
 /// # Errors
 /// Those of the store.
 pub async fn open_store(config: &Config) -> store::Result<Arc<dyn Store>> {
-    let connections = config.database.max_connections;
-    store::connect(Address { url: database_url(config), connections, clock: None }).await
+    let address = Address::new(database_url(config), config.database.max_connections);
+    store::connect(Address { pooler: config.database.pooler, ..address }).await
 }
 
 /// Puts an engine together over an open store.
@@ -275,7 +275,7 @@ async fn keep(engine: Engine) {
 }
 
 /// Starts counting, with what is configured at 0.
-fn count(config: &Config) {
+pub fn count(config: &Config) {
     metrics::start();
     let sources: Vec<_> = config.sources.iter().map(|s| (s.name.as_str(), s.verify.is_some())).collect();
     let steps = config.workflows.iter().flat_map(|w| {

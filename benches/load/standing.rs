@@ -225,7 +225,7 @@ async fn kept(place: &Place, sink: &Sink, rows: u64, events: u64) -> Value {
     post(&engine, "/api/lanes/handler%3Ah/pause").await;
     generate(engine.address, &super::generate::Load { first: 2_000_000, ..closed(events) }).await;
     drop(engine);
-    let address = Address { url: Secret::new(&place.url), connections: 4, clock: None };
+    let address = Address::new(Secret::new(&place.url), 4);
     let store = store::connect(address).await.unwrap();
     store.pause(&tidehook::model::LaneId("handler:h".to_owned()), false).await.unwrap();
     let mut took = Histogram::new(3).unwrap();

@@ -4,26 +4,14 @@ use anyhow::anyhow;
 
 use super::{Failed, Global, print};
 use crate::config::problem::did_you_mean;
-use crate::config::{self, Config, Loaded, Request, Workflow};
-use crate::ingress;
-use crate::{server, store};
-
-/// A variable under its own name, else under qhook's.
-pub(crate) fn variable(name: &str) -> Option<String> {
-    let read = |prefix: &str| std::env::var(format!("{prefix}_{name}")).ok().filter(|v| !v.is_empty());
-    read("TIDEHOOK").or_else(|| read("QHOOK"))
-}
+use crate::config::{Config, Loaded, Request, Workflow};
+pub(crate) use crate::environment::variable;
+use crate::{environment, server, store};
 
 /// Loads the configuration as the command line and the environment say.
 pub(crate) fn load(global: &Global) -> Loaded {
-    let request = Request {
-        path: global.config.clone().or_else(|| variable("CONFIG").map(Into::into)),
-        env: global.env.clone().or_else(|| variable("ENV")),
-        strict: global.strict,
-        lenient: global.lenient,
-        variables: std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect(),
-    };
-    config::load(&request, &ingress::known())
+    let (path, env) = (global.config.clone(), global.env.clone());
+    environment::load(Request { path, env, strict: global.strict, lenient: global.lenient, ..Request::default() })
 }
 
 /// The configuration; its problems go to standard error.

@@ -73,10 +73,15 @@ pub static TOP: [Key; 11] = [
     key("compat", Takes::Section(&COMPAT), "Readings of older files"),
 ];
 
-static DATABASE: [Key; 7] = [
+static DATABASE: [Key; 8] = [
     key("driver", Takes::Word(&["sqlite", "postgres", "mysql", "d1"]), "sqlite (default), postgres, mysql"),
     key("url", Takes::Secret, "Database URL; DATABASE_URL when absent"),
     key("max_connections", Takes::Number(1, 1000), "Pool size (10)"),
+    key(
+        "pooler",
+        Takes::Word(&["none", "transaction"]),
+        "transaction: behind PgBouncer in transaction mode, or RDS Proxy (none)",
+    ),
     key("account_id", Takes::Text, "Cloudflare D1"),
     key("database_id", Takes::Text, "Cloudflare D1"),
     key("api_token", Takes::Secret, "Cloudflare D1"),

@@ -36,6 +36,8 @@ pub struct Database {
     pub url: Option<Secret>,
     /// Pool size.
     pub max_connections: u32,
+    /// Between here and the server stands a pooler that hands out a connection for one transaction at a time.
+    pub pooler: bool,
     /// The file names the driver.
     driver_given: bool,
 }
@@ -55,6 +57,7 @@ impl Database {
         };
         let url = s.secret("url");
         let max_connections = s.number32("max_connections").unwrap_or(10);
+        let pooler = s.word("pooler").is_some_and(|word| word == "transaction");
         for key in ["account_id", "database_id", "d1_endpoint"] {
             s.text(key);
         }
@@ -74,7 +77,7 @@ impl Database {
             }
         }
         s.finish();
-        Self { driver, url, max_connections, driver_given }
+        Self { driver, url, max_connections, pooler, driver_given }
     }
 
     /// Takes `DATABASE_URL` where the file names no URL. It also decides the driver where the file names none,

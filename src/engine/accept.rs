@@ -168,7 +168,7 @@ impl Engine {
         let receipt = match health.learn(answer) {
             Ok(Accepted::New { event, jobs, started, .. }) => {
                 let waits = jobs.iter().filter(|id| !started.contains(id));
-                waiting.extend(waits.map(|id| Wakeup { job: Some(*id), after: Duration::ZERO }));
+                waiting.extend(waits.map(|id| Wakeup::of(*id, Duration::ZERO)));
                 health.set_has_room();
                 let runs = jobs.iter().filter(|id| starts.contains(id)).count();
                 Receipt { event, duplicate: false, jobs: jobs.len() - runs, runs }

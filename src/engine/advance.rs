@@ -239,8 +239,9 @@ impl Engine {
         });
     }
 
-    /// After a change was committed: wakes who can go on, and tells what ended.
-    pub(super) async fn after_change(&self, change: &Change) {
+    /// After a change was committed: wakes who can go on, and tells what ended. A worker that made the change goes on with the
+    /// first of what can.
+    pub(super) async fn after_change(&self, change: &Change, by_worker: bool) {
         let now = self.clock().now();
         let (mut open, mut due) = (vec![change], Vec::new());
         while let Some(change) = open.pop() {
@@ -250,7 +251,7 @@ impl Engine {
                 Due::At(at) => at.since(now),
             };
             let announced = change.jobs.iter().filter(|job| change.hold.iter().all(|id| *id != job.id));
-            due.extend(announced.map(|job| Wakeup { job: Some(job.id), after: after(&job.due) }));
+            due.extend(announced.map(|job| Wakeup::of(job.id, after(&job.due))));
             if !change.free.is_empty() {
                 due.push(Wakeup::LOOK);
             }
@@ -274,7 +275,8 @@ impl Engine {
                 }
             }
         }
-        if due.iter().any(|wakeup| wakeup.after.is_zero()) {
+        if let Some(first) = due.iter_mut().find(|wakeup| wakeup.after.is_zero()) {
+            first.here = by_worker;
             self.0.follows.store(true, Ordering::Release);
         }
         if !due.is_empty() {

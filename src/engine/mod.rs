@@ -232,7 +232,14 @@ impl Engine {
 
     /// Tells workers that there is due work, after an operator changed something.
     pub async fn wake(&self) {
-        self.0.parts.wake.wake(&[Wakeup::LOOK]).await;
+        self.tell(&[Wakeup::LOOK]).await;
+    }
+
+    /// Tells workers of work that is committed.
+    pub async fn tell(&self, due: &[Wakeup]) {
+        if !due.is_empty() {
+            self.0.parts.wake.wake(due).await;
+        }
     }
 
     /// A worker with this many slots runs until further notice: jobs may be handed to it by the commit that

@@ -171,7 +171,7 @@ impl Engine {
         let answers = self.health().learn(self.store().change(std::slice::from_ref(&change)).await)?;
         match answers.into_iter().next() {
             Some(Ok(())) => {
-                self.after_change(&change).await;
+                self.after_change(&change, false).await;
                 Ok(())
             }
             Some(Err(error)) => Err(NotDone::Store(error)),

@@ -61,11 +61,11 @@ impl Engine {
         };
         let ended = held.then(|| commit.finish.clone());
         if let Some(Finish::Retry { after, .. }) = &ended {
-            self.0.parts.wake.wake(&[Wakeup { job: Some(commit.lease.job), after: *after }]).await;
+            self.0.parts.wake.wake(&[Wakeup::of(commit.lease.job, *after)]).await;
         }
-        self.tell(&commit, event, claimed.job.target.name(), ended.as_ref());
+        self.tell_attempt(&commit, event, claimed.job.target.name(), ended.as_ref());
         if let (true, Some(change)) = (held, &commit.change) {
-            self.after_change(change).await;
+            self.after_change(change, true).await;
         }
         ended
     }
@@ -144,7 +144,7 @@ impl Engine {
         }
     }
 
-    fn tell(&self, commit: &Commit, event: &Event, handler: &str, ended: Option<&Finish>) {
+    fn tell_attempt(&self, commit: &Commit, event: &Event, handler: &str, ended: Option<&Finish>) {
         let Some(attempt) = &commit.attempt else {
             if let Some(Finish::Dead { error }) = ended {
                 metrics::dead(handler);

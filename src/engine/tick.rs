@@ -110,8 +110,7 @@ impl Engine {
         for _ in 0..TRANSACTIONS_MAX {
             let found = self.store().announce(horizon, PER_TRANSACTION).await?;
             count += u64::try_from(found.len()).unwrap_or(u64::MAX);
-            let due: Vec<Wakeup> =
-                found.iter().map(|announced| Wakeup { job: Some(announced.job), after: announced.after }).collect();
+            let due: Vec<Wakeup> = found.iter().map(|announced| Wakeup::of(announced.job, announced.after)).collect();
             if !due.is_empty() {
                 self.0.parts.wake.wake(&due).await;
             }

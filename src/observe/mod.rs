@@ -2,8 +2,10 @@
 //!
 //! - [`log`]: sentences for people with fields for queries, on standard error
 //! - [`metrics`]: counters and histograms of this process
+//! - [`emf`]: the same for CloudWatch, where nobody can scrape
 //! - [`feed`]: what happens to events and deliveries, for those who follow along
 
+pub mod emf;
 pub mod feed;
 pub mod log;
 pub mod metrics;

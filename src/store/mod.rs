@@ -353,6 +353,17 @@ pub struct Address {
     pub connections: u32,
     /// Tests put a clock here; otherwise the database's own is used.
     pub clock: Option<ManualClock>,
+    /// A pooler hands out a connection for one transaction at a time: nothing may outlive one.
+    pub pooler: bool,
+    /// Connections may have died while this process was frozen: an idle one is asked before it is used.
+    pub tests_idle: bool,
+}
+
+impl Address {
+    /// A database that is reached directly, by a process that lives on.
+    pub fn new(url: crate::model::Secret, connections: u32) -> Self {
+        Self { url, connections, clock: None, pooler: false, tests_idle: false }
+    }
 }
 
 /// Opens the store of one dialect.

@@ -97,7 +97,7 @@ mod tests {
     async fn a_wake_up_in_the_future_comes_at_its_time() {
         let local = Local::default();
         let start = Instant::now();
-        local.wake(&[Wakeup { job: None, after: Duration::from_secs(7) }]).await;
+        local.wake(&[Wakeup { after: Duration::from_secs(7), ..Wakeup::LOOK }]).await;
         local.woken(Duration::from_secs(60)).await;
         // The timer of the runtime rounds up to the next millisecond.
         assert_eq!(start.elapsed().as_secs(), 7);

@@ -24,11 +24,18 @@ pub struct Wakeup {
     pub job: Option<JobId>,
     /// How long until it is due.
     pub after: Duration,
+    /// Whoever tells of it goes on with it by itself, if there is time; others need not be sent for.
+    pub here: bool,
 }
 
 impl Wakeup {
     /// There is some work now.
-    pub const LOOK: Self = Self { job: None, after: Duration::ZERO };
+    pub const LOOK: Self = Self { job: None, after: Duration::ZERO, here: false };
+
+    /// A job is due after this time.
+    pub fn of(job: JobId, after: Duration) -> Self {
+        Self { job: Some(job), after, here: false }
+    }
 }
 
 /// Tells workers, and lets them wait.

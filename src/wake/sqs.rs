@@ -77,15 +77,13 @@ pub struct Sqs {
     client: Client,
     url: String,
     local: Local,
-    /// This process works itself, so it need not be told of everything by a message.
-    works: bool,
     horizon: Duration,
 }
 
 impl Sqs {
-    /// Over a queue, reached as the environment says. With `works`, the process works jobs off itself. A tick looks `horizon` ahead.
-    pub async fn connect(url: String, works: bool, horizon: Duration) -> Self {
-        Self { client: client().await, url, local: Local::default(), works, horizon: horizon.min(DELAY_MAX) }
+    /// Over a queue, reached as the environment says. A tick looks `horizon` ahead.
+    pub async fn connect(url: String, horizon: Duration) -> Self {
+        Self { client: client().await, url, local: Local::default(), horizon: horizon.min(DELAY_MAX) }
     }
 
     async fn send(&self, messages: Vec<(Duration, Hint)>) {
@@ -141,7 +139,7 @@ pub async fn client() -> Client {
 /// The messages for wake-ups: those of the same second share messages. What is too far away is left to the ticks.
 fn messages(due: &[Wakeup]) -> Vec<(Duration, Hint)> {
     let mut by_second: BTreeMap<u64, BTreeSet<JobId>> = BTreeMap::new();
-    for wakeup in due.iter().filter(|wakeup| wakeup.after <= DELAY_MAX) {
+    for wakeup in due.iter().filter(|wakeup| !wakeup.here && wakeup.after <= DELAY_MAX) {
         let second = u64::try_from(wakeup.after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
         by_second.entry(second).or_default().extend(wakeup.job);
     }
@@ -159,15 +157,10 @@ fn messages(due: &[Wakeup]) -> Vec<(Duration, Hint)> {
 #[async_trait]
 impl Wake for Sqs {
     async fn wake(&self, due: &[Wakeup]) {
-        let mut due = due.to_vec();
-        if self.works {
-            // The first that can go on does so here; what stands beside it is for others too.
-            if let Some(at) = due.iter().position(|wakeup| wakeup.after.is_zero()) {
-                self.local.look();
-                due.remove(at);
-            }
+        if due.iter().any(|wakeup| wakeup.here) {
+            self.local.look();
         }
-        let messages = messages(&due);
+        let messages = messages(due);
         if !messages.is_empty() {
             self.send(messages).await;
         }
@@ -209,7 +202,7 @@ mod tests {
 
     #[test]
     fn work_of_one_second_shares_messages_and_what_is_far_away_has_none() {
-        let due = |n: u128, ms: u64| Wakeup { job: Some(job(n)), after: Duration::from_millis(ms) };
+        let due = |n: u128, ms: u64| Wakeup::of(job(n), Duration::from_millis(ms));
         let now: Vec<Wakeup> = (0..12).map(|n| due(n, 0)).collect();
         let sizes: Vec<usize> = messages(&now).iter().map(|(_, hint)| hint.jobs.len()).collect();
         assert_eq!(sizes, [10, 2]);
@@ -218,6 +211,7 @@ mod tests {
         assert_eq!(seconds, [30, 900]);
         assert_eq!(later[0].1.jobs, [job(1), job(2)]);
         assert_eq!(messages(&[Wakeup::LOOK]), [(Duration::ZERO, Hint::default())]);
+        assert!(messages(&[Wakeup { here: true, ..due(5, 0) }]).is_empty(), "whoever tells of it goes on with it");
         assert!(messages(&[]).is_empty());
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Which rooms a room may import, besides itself. What is not listed is not allowed.
-const MAY_IMPORT: [(&str, &[&str]); 13] = [
+const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("model", &[]),
     ("decide", &["model"]),
     ("config", &["decide", "model"]),
@@ -16,8 +16,27 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("engine", &["store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
     ("http", &["engine", "store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
     ("server", &["http", "engine", "store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
-    ("cli", &["server", "http", "engine", "store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
-    ("main", &["cli"]),
+    ("environment", &["ingress", "config", "decide", "model"]),
+    ("lambda", &["environment", "server", "http", "engine", "store", "wake", "observe", "config", "decide", "model"]),
+    (
+        "cli",
+        &[
+            "environment",
+            "server",
+            "http",
+            "engine",
+            "store",
+            "deliver",
+            "ingress",
+            "wake",
+            "observe",
+            "config",
+            "decide",
+            "model",
+        ],
+    ),
+    ("main", &["cli", "lambda"]),
+    ("bin", &["lambda"]),
 ];
 
 fn sources() -> Vec<PathBuf> {

@@ -11,6 +11,7 @@ mod delivery;
 mod engine;
 mod faults;
 mod floors;
+mod lambda;
 mod people;
 mod simulation;
 mod support;

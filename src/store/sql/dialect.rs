@@ -53,6 +53,8 @@ pub trait Dialect: Speaks {
     const NOW: &'static str;
     /// Starts a transaction that will write.
     const BEGIN: &'static str;
+    /// The same behind a pooler, with whatever a connection is set to elsewhere.
+    const BEGIN_POOLED: &'static str = Self::BEGIN;
     /// Locks the rows of a `SELECT` until the transaction ends.
     const LOCK: &'static str;
     /// The same, leaving out rows that someone else has locked.

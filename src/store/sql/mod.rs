@@ -47,6 +47,17 @@ const SHARDS: i64 = 16;
 /// A passing conflict (deadlock, busy) is tried this often.
 const BUSY_TRIES: u32 = 5;
 
+tokio::task_local! {
+    /// Whether the verb of this task may prepare statements under names. A task's own, because the driver's calls take
+    /// a connection and a text, and neither knows what stands between it and the server.
+    static KEEPS_STATEMENTS: bool;
+}
+
+/// Whether prepared statements may be kept on a connection: not behind a pooler, where the next transaction has another.
+pub fn keeps_statements() -> bool {
+    KEEPS_STATEMENTS.try_with(|keeps| *keeps).unwrap_or(true)
+}
+
 /// How much a verb is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Extent {
@@ -74,6 +85,8 @@ struct Inner<D: Dialect> {
     read: Pool<D>,
     /// Tests put a clock here; otherwise the database's own is used.
     clock: Option<ManualClock>,
+    /// A pooler stands before the server: whatever is done is done in a transaction, and no statement is kept.
+    pooled: bool,
     /// The first of the rows of each total that this process adds to.
     first_shard: i64,
     /// Which of them is next.
@@ -83,10 +96,10 @@ struct Inner<D: Dialect> {
 }
 
 impl<D: Dialect> SqlStore<D> {
-    fn new(write: Pool<D>, read: Pool<D>, clock: Option<ManualClock>, keep: Option<std::fs::File>) -> Self {
+    fn new(write: Pool<D>, read: Pool<D>, clock: Option<ManualClock>, pooled: bool, keep: Option<std::fs::File>) -> Self {
         // Process ids are no help: in containers they are all the same.
         let first_shard = i64::try_from(SystemIds::default().next().0 % 64).unwrap_or(0) * SHARDS;
-        Self(Arc::new(Inner { write, read, clock, first_shard, next_shard: AtomicI64::new(0), _keep: keep }))
+        Self(Arc::new(Inner { write, read, clock, pooled, first_shard, next_shard: AtomicI64::new(0), _keep: keep }))
     }
 
     /// The row of a total that the next transaction adds to. A row is locked until its transaction has ended, so
@@ -117,7 +130,7 @@ impl<D: Dialect> SqlStore<D> {
         F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>> + Send + Sync + 'static,
     {
         let store = self.clone();
-        owned(VERB_TIME_MAX, async move {
+        self.owned(VERB_TIME_MAX, async move {
             let mut tries = match extent {
                 Extent::Transaction => BUSY_TRIES,
                 // Every pooled connection may have died meanwhile.
@@ -145,9 +158,9 @@ impl<D: Dialect> SqlStore<D> {
     where
         F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>>,
     {
-        let mut tx = Tx::plain(&self.0.write).await?;
+        let mut tx = self.open(&self.0.write).await?;
         let value = verb(self.clone(), tx.conn()?).await?;
-        tx.give_back();
+        tx.close().await?;
         Ok(value)
     }
 
@@ -155,13 +168,46 @@ impl<D: Dialect> SqlStore<D> {
     where
         F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>>,
     {
-        let mut tx = Tx::begin(&self.0.write).await?;
+        let mut tx = Tx::begin(&self.0.write, self.begin()).await?;
         match verb(self.clone(), tx.conn()?).await {
             Ok(value) => tx.commit().await.map(|()| value),
             Err(error) => {
                 tx.rollback().await;
                 Err(error)
             }
+        }
+    }
+
+    /// How a transaction begins.
+    fn begin(&self) -> &'static str {
+        if self.0.pooled { D::BEGIN_POOLED } else { D::BEGIN }
+    }
+
+    /// A connection for statements that stand alone. A pooler hands out another one for each transaction, and parsing, binding
+    /// and running are several messages: behind one even these are transactions.
+    async fn open(&self, pool: &Pool<D>) -> sqlx::Result<Tx<D>> {
+        match self.0.pooled {
+            true => Tx::begin(pool, self.begin()).await,
+            false => Tx::plain(pool).await,
+        }
+    }
+
+    /// A task that goes on when its caller hangs up, and that ends when the database does not answer.
+    async fn owned<T: Send + 'static>(
+        &self,
+        time_max: Duration,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let keeps = !self.0.pooled;
+        let task = tokio::spawn(KEEPS_STATEMENTS.scope(keeps, async move {
+            match tokio::time::timeout(time_max, work).await {
+                Ok(done) => done,
+                Err(_) => Err(Error::Down(format!("no answer within {} s", time_max.as_secs()))),
+            }
+        }));
+        match task.await {
+            Ok(done) => done,
+            Err(died) => Err(Error::Corrupt(format!("a store verb panicked: {died}"))),
         }
     }
 
@@ -172,13 +218,14 @@ impl<D: Dialect> SqlStore<D> {
         F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>> + Send + Sync + 'static,
     {
         let store = self.clone();
-        owned(READ_TIME_MAX, async move {
+        self.owned(READ_TIME_MAX, async move {
             let mut tries = 0;
             loop {
-                let mut tx = Tx::plain(&store.0.read).await.map_err(D::error)?;
+                let mut tx = store.open(&store.0.read).await.map_err(D::error)?;
                 match verb(store.clone(), tx.conn().map_err(D::error)?).await {
+                    // What was read is read, however its transaction ends.
                     Ok(value) => {
-                        tx.give_back();
+                        let _ = tx.close().await;
                         return Ok(value);
                     }
                     Err(error) if tries < 2 && D::is_stale_connection(&error) => tries += 1,
@@ -187,20 +234,6 @@ impl<D: Dialect> SqlStore<D> {
             }
         })
         .await
-    }
-}
-
-/// A task that goes on when its caller hangs up, and that ends when the database does not answer.
-async fn owned<T: Send + 'static>(time_max: Duration, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    let task = tokio::spawn(async move {
-        match tokio::time::timeout(time_max, work).await {
-            Ok(done) => done,
-            Err(_) => Err(Error::Down(format!("no answer within {} s", time_max.as_secs()))),
-        }
-    });
-    match task.await {
-        Ok(done) => done,
-        Err(died) => Err(Error::Corrupt(format!("a store verb panicked: {died}"))),
     }
 }
 

@@ -112,13 +112,17 @@ pub fn options(url: &str) -> sqlx::Result<PgConnectOptions> {
 /// # Errors
 /// The URL cannot be read, or no connection can be made.
 pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
-    let options = options(address.url.expose()).map_err(|e| Error::Corrupt(format!("the Postgres URL cannot be read: {e}")))?;
+    let options = match address.pooler {
+        true => PgConnectOptions::from_str(address.url.expose()).map(|options| options.application_name("tidehook")),
+        false => options(address.url.expose()),
+    };
+    let options = options.map_err(|e| Error::Corrupt(format!("the Postgres URL cannot be read: {e}")))?;
     let pool = PgPoolOptions::new()
         .max_connections(address.connections.max(1))
         .acquire_timeout(ACQUIRE_MAX)
-        .test_before_acquire(false)
+        .test_before_acquire(address.tests_idle)
         .connect_lazy_with(options);
-    Ok(Arc::new(SqlStore::new(pool.clone(), pool, address.clock, None)))
+    Ok(Arc::new(SqlStore::new(pool.clone(), pool, address.clock, address.pooler, None)))
 }
 
 #[async_trait]
@@ -129,6 +133,10 @@ impl Dialect for Postgres {
     const NOW: &'static str = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000 AS BIGINT)";
     const GUIDES_JOINS: bool = true;
     const BEGIN: &'static str = "BEGIN";
+    // As `options`; a pooler takes no settings at the start, and what is set must not stay.
+    const BEGIN_POOLED: &'static str = "BEGIN; SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '5s';
+        SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL synchronous_commit = on;
+        SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
     const LOCK: &'static str = "FOR UPDATE";
     const SKIP_LOCKED: &'static str = "FOR UPDATE SKIP LOCKED";
     const ABOUT: &'static str = "SELECT 'Postgres ' || current_setting('server_version') AS name UNION ALL

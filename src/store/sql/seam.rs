@@ -67,7 +67,9 @@ macro_rules! runs {
                 sql: sqlx::SqlStr,
                 args: Self::Arguments,
             ) -> futures::future::BoxFuture<'_, sqlx::Result<Vec<Self::Row>>> {
-                Box::pin(async move { sqlx::query_with::<$db, _>(sql, args).fetch_all(conn).await })
+                Box::pin(async move {
+                    sqlx::query_with::<$db, _>(sql, args).persistent($crate::store::sql::keeps_statements()).fetch_all(conn).await
+                })
             }
 
             fn run(
@@ -75,7 +77,10 @@ macro_rules! runs {
                 sql: sqlx::SqlStr,
                 args: Self::Arguments,
             ) -> futures::future::BoxFuture<'_, sqlx::Result<u64>> {
-                Box::pin(async move { Ok(sqlx::query_with::<$db, _>(sql, args).execute(conn).await?.rows_affected()) })
+                Box::pin(async move {
+                    let query = sqlx::query_with::<$db, _>(sql, args).persistent($crate::store::sql::keeps_statements());
+                    Ok(query.execute(conn).await?.rows_affected())
+                })
             }
 
             fn plain<'c>(conn: &'c mut Self::Connection, sql: &'static str) -> futures::future::BoxFuture<'c, sqlx::Result<()>> {

@@ -66,7 +66,7 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
         true => write.clone(),
         false => pool(address.connections.clamp(1, 4)).connect_lazy_with(options),
     };
-    Ok(Arc::new(SqlStore::new(write, read, address.clock, lock)))
+    Ok(Arc::new(SqlStore::new(write, read, address.clock, false, lock)))
 }
 
 /// A file that cannot be written to stays so: waiting would not help.

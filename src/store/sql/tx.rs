@@ -10,8 +10,8 @@ use sqlx::pool::PoolConnection;
 
 use super::dialect::Dialect;
 
-/// An open transaction.
-pub struct Tx<D: Dialect>(Option<PoolConnection<D>>);
+/// An open transaction, or a connection for statements that stand alone.
+pub struct Tx<D: Dialect>(Option<PoolConnection<D>>, bool);
 
 impl<D: Dialect> Tx<D> {
     /// Takes a connection and begins. A pooled connection that turns out to be dead is replaced: nothing
@@ -19,11 +19,11 @@ impl<D: Dialect> Tx<D> {
     ///
     /// # Errors
     /// No connection can be had.
-    pub async fn begin(pool: &Pool<D>) -> sqlx::Result<Self> {
+    pub async fn begin(pool: &Pool<D>, text: &'static str) -> sqlx::Result<Self> {
         let mut tries = pool.options().get_max_connections() + 1;
         loop {
-            let mut tx = Self(Some(pool.acquire().await?));
-            match D::plain(tx.conn()?, D::BEGIN).await {
+            let mut tx = Self(Some(pool.acquire().await?), true);
+            match D::plain(tx.conn()?, text).await {
                 Ok(()) => return Ok(tx),
                 Err(error) if tries > 0 && D::is_stale_connection(&error) => tries -= 1,
                 Err(error) => return Err(error),
@@ -37,12 +37,19 @@ impl<D: Dialect> Tx<D> {
     /// # Errors
     /// No connection can be had.
     pub async fn plain(pool: &Pool<D>) -> sqlx::Result<Self> {
-        pool.acquire().await.map(|conn| Self(Some(conn)))
+        pool.acquire().await.map(|conn| Self(Some(conn), false))
     }
 
-    /// Gives a connection back that has nothing open.
-    pub fn give_back(mut self) {
+    /// Gives the connection back, after a commit where one is open.
+    ///
+    /// # Errors
+    /// As [`Tx::commit`].
+    pub async fn close(mut self) -> sqlx::Result<()> {
+        if self.1 {
+            return self.commit().await;
+        }
         self.0.take();
+        Ok(())
     }
 
     /// The connection.

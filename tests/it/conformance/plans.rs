@@ -60,7 +60,7 @@ async fn hot_statements_use_an_index_at_a_million_kept_rows() {
     }
     let dir = tempfile::tempdir().unwrap();
     let url = url(Kind::Postgres, &dir).await.unwrap();
-    let store = store::connect(Address { url: tidehook::model::Secret::new(&url), connections: 4, clock: None }).await.unwrap();
+    let store = store::connect(Address::new(tidehook::model::Secret::new(&url), 4)).await.unwrap();
     store.migrate().await.unwrap();
     store.tune(&[spec("free"), spec("paused"), spec("later")]).await.unwrap();
     // As the store connects, and with the plans it may have made while the tables were empty.

@@ -62,5 +62,5 @@ pub async fn fresh(kind: Kind) -> Option<Fresh> {
 }
 
 pub async fn open(url: &str, clock: Option<ManualClock>) -> Arc<dyn Store> {
-    store::connect(Address { url: Secret::new(url), connections: 8, clock }).await.unwrap()
+    store::connect(Address { clock, ..Address::new(Secret::new(url), 8) }).await.unwrap()
 }

@@ -1,0 +1,27 @@
+//! Third floor: what a process's environment says, the same at every door: variables and the configuration.
+
+use crate::config::layers::Variables;
+use crate::config::{self, Loaded, Request};
+use crate::ingress;
+
+/// A variable under its own name, else under qhook's.
+pub fn variable(name: &str) -> Option<String> {
+    let read = |prefix: &str| std::env::var(format!("{prefix}_{name}")).ok().filter(|v| !v.is_empty());
+    read("TIDEHOOK").or_else(|| read("QHOOK"))
+}
+
+/// Loads the configuration that is asked for, else the one that the environment names.
+pub fn load(asked: Request) -> Loaded {
+    let request = Request {
+        path: asked.path.or_else(|| variable("CONFIG").map(Into::into)),
+        env: asked.env.or_else(|| variable("ENV")),
+        variables: variables(),
+        ..asked
+    };
+    config::load(&request, &ingress::known())
+}
+
+/// The variables of the process that are text.
+fn variables() -> Variables {
+    std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect()
+}

@@ -1,0 +1,223 @@
+//! Third floor: the same engine as functions of AWS Lambda. Which one a process is, its handler says: `ingress` takes requests
+//! in, `ticker` keeps house and announces what is due, `worker` works off what messages name. Nothing else differs from the
+//! container: a row is the truth, a message a hint.
+//!
+//! - [`ingress`], [`ticker`], [`worker`]: the functions; [`time`]: what is left of an invocation
+//!
+//! The runtime API is that of <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>.
+
+pub mod ingress;
+pub mod ticker;
+pub mod time;
+pub mod worker;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lambda_runtime::{Error, LambdaEvent};
+use serde_json::value::RawValue;
+
+use crate::config::{Config, Driver, Request};
+use crate::engine::Engine;
+use crate::environment::{self, variable};
+use crate::http::State;
+use crate::model::{Clock, SystemClock, Timestamp};
+use crate::observe::{emf, log};
+use crate::server::{self, StartError};
+use crate::store::{self, Address};
+use crate::wake::{Wake, local::Local, sqs::Sqs};
+
+/// Where the runtime API is; a process that has it is a function.
+const RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
+/// A tick looks ahead as far as the next one is away, and this much further.
+const LOOK_FURTHER: Duration = Duration::from_secs(120);
+/// Seconds between ticks unless `TIDEHOOK_TICK_SECONDS` says otherwise.
+const TICK_EVERY: u64 = 60;
+/// Seconds that an invocation may take where its deadline is unknown, unless `TIDEHOOK_BUDGET_SECONDS` says otherwise.
+const BUDGET: u64 = 25;
+
+/// What a function does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Takes requests in.
+    Ingress,
+    /// Keeps house.
+    Ticker,
+    /// Works jobs off.
+    Worker,
+}
+
+impl Role {
+    /// The role that a handler names: its last word.
+    ///
+    /// # Errors
+    /// It names none.
+    pub fn of_handler(handler: &str) -> Result<Self, String> {
+        match handler.rsplit(['.', '/', ':']).next().unwrap_or("") {
+            "ingress" => Ok(Self::Ingress),
+            "ticker" => Ok(Self::Ticker),
+            "worker" => Ok(Self::Worker),
+            other => Err(format!(
+                "the handler `{other}` is none of ingress, ticker and worker; set the function's handler to one of them"
+            )),
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Ticker => "ticker",
+            Self::Worker => "worker",
+        }
+    }
+
+    /// How many database connections one environment takes: it has one invocation at a time.
+    fn connections(self, config: &Config) -> u32 {
+        match self {
+            Self::Ingress | Self::Ticker => 1,
+            Self::Worker => config.database.max_connections.min(4),
+        }
+    }
+}
+
+/// Whether this process is a function, by its environment.
+pub fn is_function() -> bool {
+    std::env::var_os(RUNTIME_API).is_some()
+}
+
+/// A function that is ready for invocations.
+#[derive(Clone)]
+pub struct Function {
+    engine: Engine,
+    state: Arc<State>,
+    role: Role,
+    /// A deadline from before is none.
+    began: Timestamp,
+    budget: Duration,
+    /// Whether there is a queue: without one the ticker works.
+    has_queue: bool,
+}
+
+/// Runs a function until its environment ends.
+pub async fn run(role: Result<Role, String>) -> ExitCode {
+    let filter = std::env::var("RUST_LOG").ok().filter(|f| !f.is_empty());
+    let format = variable("LOG_FORMAT");
+    log::start(log::Format::from_word(Some(format.as_deref().unwrap_or("json"))), filter.as_deref(), false);
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let result = match role {
+        Ok(role) => serve(role).await,
+        Err(why) => Err(why.into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = %error, "The function does not start.");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The role that `_HANDLER` names.
+///
+/// # Errors
+/// It names none.
+pub fn role() -> Result<Role, String> {
+    Role::of_handler(&std::env::var("_HANDLER").unwrap_or_default())
+}
+
+async fn serve(role: Role) -> Result<(), Error> {
+    let function = Function::start(role).await?;
+    tracing::info!(role = role.word(), version = env!("CARGO_PKG_VERSION"), "The function is ready.");
+    lambda_runtime::run(lambda_runtime::service_fn(move |event: LambdaEvent<Box<RawValue>>| {
+        let function = function.clone();
+        async move { function.invoke(event).await }
+    }))
+    .await
+}
+
+fn seconds(name: &str, otherwise: u64) -> Result<Duration, String> {
+    match variable(name) {
+        None => Ok(Duration::from_secs(otherwise)),
+        Some(text) => match text.parse::<u64>() {
+            Ok(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
+            _ => Err(format!("TIDEHOOK_{name} must be a number of seconds, not `{text}`")),
+        },
+    }
+}
+
+impl Function {
+    /// Reads the configuration and puts the engine together. Nothing is connected to yet: a database that is away is an
+    /// answer of 503, not a function that does not start.
+    ///
+    /// # Errors
+    /// The configuration or the environment is wrong.
+    pub async fn start(role: Role) -> Result<Self, Error> {
+        let loaded = environment::load(Request::default());
+        let Some(config) = loaded.config else {
+            return Err(format!(
+                "the configuration has errors; `tidehook validate` finds them before a deployment:\n{}",
+                loaded.problems.render(false)
+            )
+            .into());
+        };
+        let cannot = config.cannot_run();
+        if !cannot.is_empty() {
+            return Err(StartError::CannotRun(cannot).into());
+        }
+        if config.database.driver == Driver::Sqlite || config.database.url.is_none() {
+            let why = "functions share no disk, so they cannot share a SQLite file: set `database.url` to a Postgres server";
+            return Err(why.into());
+        }
+        server::count(&config);
+        let config = Arc::new(config);
+        let url = server::database_url(&config);
+        let connections = role.connections(&config);
+        let address = Address { pooler: config.database.pooler, tests_idle: true, ..Address::new(url, connections) };
+        let store = store::connect(address).await?;
+        let queue = variable("QUEUE_URL");
+        let horizon = seconds("TICK_SECONDS", TICK_EVERY)? + LOOK_FURTHER;
+        let wake: Arc<dyn Wake> = match &queue {
+            Some(url) => Arc::new(Sqs::connect(url.clone(), horizon).await),
+            None => Arc::new(Local::default()),
+        };
+        let engine = server::engine(config, store, wake)?;
+        let state = State::new(engine.clone());
+        let budget = seconds("BUDGET_SECONDS", BUDGET)?;
+        Ok(Self { engine, state, role, began: SystemClock.now(), budget, has_queue: queue.is_some() })
+    }
+
+    /// One invocation. Whatever it comes to, nothing of it goes on after its answer.
+    async fn invoke(&self, event: LambdaEvent<Box<RawValue>>) -> Result<Box<RawValue>, Error> {
+        let span = tracing::info_span!("invocation", request_id = %event.context.request_id);
+        let left = time::left(event.context.deadline, self.began, SystemClock.now(), self.budget);
+        let answer = tracing::Instrument::instrument(
+            async {
+                match self.role {
+                    Role::Ingress => ingress::invoke(self, event).await,
+                    Role::Ticker => ticker::invoke(self, &event.payload, left).await,
+                    Role::Worker => worker::invoke(self, &event.payload, left).await,
+                }
+            },
+            span,
+        )
+        .await;
+        emf::write(self.role.word());
+        answer
+    }
+
+    /// Makes the engine ready: prepared once, and asked again after the database was away.
+    ///
+    /// # Errors
+    /// The database does not answer, or its schema is not there.
+    async fn ready(&self) -> store::Result<()> {
+        let health = self.engine.health();
+        if !health.is_prepared() {
+            return health.learn(self.engine.prepare(false).await);
+        }
+        if !health.is_up() {
+            self.engine.probe().await?;
+        }
+        Ok(())
+    }
+}

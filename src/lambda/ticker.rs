@@ -1,0 +1,47 @@
+//! `ticker`: housekeeping, and telling workers of what is due and soon will be. Without a queue it works that off itself, so that
+//! two functions and a database are a whole installation.
+
+use std::time::Duration;
+
+use lambda_runtime::Error;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::{Function, time};
+use crate::engine::Budget;
+
+/// An invocation by hand may say what to do.
+#[derive(Deserialize)]
+struct Asked {
+    #[serde(default)]
+    tidehook: Option<String>,
+}
+
+/// One tick, or a migration where the event asks for it.
+pub(super) async fn invoke(function: &Function, payload: &RawValue, left: Duration) -> Result<Box<RawValue>, Error> {
+    // A schedule sends what it likes; what is no object asks for nothing.
+    let asked = serde_json::from_str::<Asked>(payload.get()).ok().and_then(|asked| asked.tidehook);
+    let engine = &function.engine;
+    match asked.as_deref() {
+        None | Some("tick") => {}
+        Some("migrate") => {
+            engine.store().migrate().await?;
+            engine.prepare(false).await?;
+            tracing::info!("The database's schema is up to date.");
+            return Ok(to_raw_value(&json!({ "migrated": true }))?);
+        }
+        Some(other) => return Err(format!("`tidehook` may be `tick` or `migrate`, not `{other}`").into()),
+    }
+    function.ready().await?;
+    let budget = if function.has_queue { Budget::NONE } else { time::budget(engine.config(), left) };
+    let ticked = engine.health().learn(engine.tick(budget).await)?;
+    if ticked != crate::engine::Ticked::default() {
+        tracing::info!(?ticked, "Ticked.");
+    }
+    let worked = ticked.worked;
+    Ok(to_raw_value(&json!({
+        "announced": ticked.announced, "expired": ticked.expired, "pruned": ticked.pruned, "forgotten": ticked.forgotten,
+        "worked": { "done": worked.done, "retried": worked.retried, "dead": worked.dead, "more": worked.more },
+    }))?)
+}

@@ -1,0 +1,8 @@
+//! The same binary as functions: on the runtime API, with a queue, over Postgres.
+
+mod faults;
+mod ingress;
+mod install;
+mod queue;
+mod runtime;
+mod work;

@@ -1,0 +1,176 @@
+//! From a request to a delivery, by a queue and by ticks.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::install::{Install, answer, http};
+use tidehook::wake::sqs::Hint;
+
+const TEXT: &str = "server: { allow_private_urls: true, public_url: \"https://hooks.example.com\" }
+database: { driver: postgres }
+sources: { app: { type: event } }
+handlers:
+  h: { source: app, url: \"http://{receiver}/ok\" }
+";
+
+fn hints(install: &Install) -> Vec<(u64, usize)> {
+    install.queue.sent().iter().map(|m| (m.delay.as_secs(), Hint::read(&m.body).unwrap().jobs.len())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_goes_through_ingress_queue_and_worker() {
+    let Some(install) = Install::new(TEXT).await else { return };
+    let (ingress, worker) = (install.function("ingress").await, install.function("worker").await);
+    let (status, body) = answer(&ingress.invoke(http("POST", "/events/app/go", &[], "{\"k\":1}")).await.unwrap());
+    assert_eq!((status, &body["jobs_created"]), (202, &json!(1)));
+    assert_eq!(hints(&install), [(0, 1)]);
+    install.drain(&worker).await;
+    let got = install.receiver.got();
+    assert_eq!((got.len(), got[0].text()), (1, "{\"k\":1}".to_owned()));
+    assert_eq!(hints(&install).len(), 1, "nothing is left to tell of");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_queue_the_ticker_works() {
+    let Some(install) = Install::new(TEXT).await else { return };
+    let (ingress, ticker) = (install.without_queue("ingress").await, install.without_queue("ticker").await);
+    for n in 0..20 {
+        assert_eq!(answer(&ingress.invoke(http("POST", "/events/app/go", &[], &n.to_string())).await.unwrap()).0, 202);
+    }
+    let ticked = ticker.invoke(json!({ "source": "aws.scheduler", "detail": {} })).await.unwrap();
+    assert_eq!(ticked["worked"]["done"], 20, "{ticked}");
+    assert_eq!(install.receiver.got().len(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_comes_on_the_second() {
+    let text = TEXT.replace("/ok\" }", "/seq/503,200\", retry: { max: 2, interval: 2s, jitter: none } }");
+    let Some(install) = Install::new(&text).await else { return };
+    let (ingress, worker) = (install.function("ingress").await, install.function("worker").await);
+    ingress.invoke(http("POST", "/events/app/go", &[], "{}")).await.unwrap();
+    install.drain(&worker).await;
+    assert_eq!(hints(&install), [(0, 1), (2, 1)]);
+    let got = install.receiver.got();
+    let after = got[1].at - got[0].at;
+    assert!(after >= Duration::from_secs(2), "{after:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workflow_runs_with_waits_and_callbacks() {
+    let text = TEXT.replace(
+        "handlers:\n  h: { source: app, url: \"http://{receiver}/ok\" }\n",
+        r#"workflows:
+  w:
+    source: app
+    steps:
+      - { name: a, url: "http://{receiver}/ok" }
+      - { name: pause, type: wait, seconds: 1 }
+      - { name: ask, type: callback, url: "http://{receiver}/ok" }
+      - name: each
+        type: map
+        items: "{{ $$.input.n }}"
+        url: "http://{receiver}/ok"
+      - { name: z, url: "http://{receiver}/ok" }
+"#,
+    );
+    let Some(install) = Install::new(&text).await else { return };
+    let (ingress, worker) = (install.function("ingress").await, install.function("worker").await);
+    ingress.invoke(http("POST", "/events/app/go", &[], "{\"n\": [1, 2, 3]}")).await.unwrap();
+    let token = || install.receiver.got().iter().find_map(|got| got.header("X-Tidehook-Callback-Token").map(str::to_owned));
+    install.poll(&worker, || token().is_some()).await;
+    let path = format!("/callback/{}", token().unwrap());
+    assert_eq!(answer(&ingress.invoke(http("POST", &path, &[], "{}")).await.unwrap()).0, 200);
+    install.drain(&worker).await;
+    let (_, runs) = answer(&ingress.invoke(http("GET", "/api/runs?status=completed", &[], "")).await.unwrap());
+    assert_eq!(runs["runs"].as_array().unwrap().len(), 1, "{runs}");
+    assert_eq!(install.receiver.got().len(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chain_of_steps_costs_no_message_each() {
+    let text = TEXT.replace(
+        "handlers:\n  h: { source: app, url: \"http://{receiver}/ok\" }\n",
+        "workflows:\n  w:\n    source: app\n    steps:\n      - { name: a, url: \"http://{receiver}/ok\" }\n      - { name: b, url: \"http://{receiver}/ok\" }\n      - { name: c, url: \"http://{receiver}/ok\" }\n",
+    );
+    let Some(install) = Install::new(&text).await else { return };
+    let (ingress, worker) = (install.function("ingress").await, install.function("worker").await);
+    ingress.invoke(http("POST", "/events/app/go", &[], "{}")).await.unwrap();
+    install.drain(&worker).await;
+    assert_eq!((install.receiver.got().len(), hints(&install).len()), (3, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_no_hint_harms_no_other() {
+    let Some(install) = Install::new(TEXT).await else { return };
+    let (ingress, worker) = (install.function("ingress").await, install.function("worker").await);
+    for body in ["", "not json", "{\"tidehook\":99,\"jobs\":[]}", "[1]", &"x".repeat(300_000)] {
+        install.queue.put(body);
+    }
+    ingress.invoke(http("POST", "/events/app/go", &[], "{}")).await.unwrap();
+    let (batch, event) = install.queue.receive(Duration::from_secs(60)).unwrap();
+    assert_eq!(batch.len(), 6);
+    assert_eq!(worker.invoke(event).await.unwrap(), json!({ "batchItemFailures": [] }));
+    assert_eq!(install.receiver.got().len(), 1);
+    let log = std::fs::read_to_string(install.log()).unwrap();
+    assert!(log.contains("\"tidehook_hints_refused_total\":5.0"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_there_is_no_time_for_is_named_and_told_of_again() {
+    let text =
+        TEXT.replace("/ok\" }", "/slow/1500\", timeout: 2s }").replace("sources:", "worker: { max_concurrency: 2 }\nsources:");
+    let Some(install) = Install::new(&text).await else { return };
+    let (ingress, worker) = (install.function("ingress").await, install.function("worker").await);
+    for _ in 0..6 {
+        ingress.invoke(http("POST", "/events/app/go", &[], "{}")).await.unwrap();
+    }
+    let (batch, event) = install.queue.receive(Duration::from_secs(60)).unwrap();
+    assert_eq!(batch.len(), 6);
+    let began = Instant::now();
+    // Calls of up to 2 s and 5 s to spare: a second of the eight is for claiming.
+    let answer = worker.invoke_within(event, Duration::from_secs(8)).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(8));
+    let left = answer["batchItemFailures"].as_array().unwrap().len();
+    let done = install.receiver.got().len();
+    assert!(left > 0 && left + done == 6, "{left} are left, {done} are done");
+    install.queue.delete(&batch, &answer);
+    // New messages name what is left; the old ones stay invisible meanwhile.
+    install.poll(&worker, || install.receiver.got().len() == 6).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_absurd_deadline_means_the_configured_budget() {
+    let Some(install) = Install::new(TEXT).await else { return };
+    let (ingress, worker) = (install.function("ingress").await, install.function("worker").await);
+    ingress.invoke_until(http("POST", "/events/app/go", &[], "{}"), 600_000).await.unwrap();
+    let (_, event) = install.queue.receive(Duration::from_secs(60)).unwrap();
+    assert_eq!(worker.invoke_until(event, 600_000).await.unwrap(), json!({ "batchItemFailures": [] }));
+    assert_eq!(install.receiver.got().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_that_gives_no_more_for_now_is_looked_at_again() {
+    let text = TEXT.replace("/ok\" }", "/ok\", rate_limit: 2 }");
+    let Some(install) = Install::new(&text).await else { return };
+    let (ingress, worker) = (install.function("ingress").await, install.function("worker").await);
+    for _ in 0..5 {
+        ingress.invoke(http("POST", "/events/app/go", &[], "{}")).await.unwrap();
+    }
+    install.poll(&worker, || install.receiver.got().len() == 5).await;
+    install.drain(&worker).await;
+    assert!(hints(&install).contains(&(1, 0)), "{:?}", hints(&install));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tick_by_hand_migrates_and_says_what_it_cannot_do() {
+    let Some(install) = Install::new(TEXT).await else { return };
+    let ticker = install.function("ticker").await;
+    assert_eq!(ticker.invoke(json!({ "tidehook": "migrate" })).await.unwrap(), json!({ "migrated": true }));
+    let refused = ticker.invoke(json!({ "tidehook": "dance" })).await.unwrap_err();
+    assert!(refused["errorMessage"].as_str().unwrap().contains("may be `tick` or `migrate`"), "{refused}");
+    for odd in [json!(null), json!([1]), json!("x"), json!({ "tidehook": 7 })] {
+        let ticked: Value = ticker.invoke(odd).await.unwrap();
+        assert_eq!(ticked["announced"], 0);
+    }
+}
