@@ -37,9 +37,7 @@ fn forms(path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<(&'static str
     (in_base64["body"], in_base64["isBase64Encoded"]) = (json!(base64(body)), json!(true));
     let mut staged = v2.clone();
     staged["requestContext"]["stage"] = json!("prod");
-    for place in [&mut staged["rawPath"]] {
-        *place = json!(format!("/prod{path}"));
-    }
+    staged["rawPath"] = json!(format!("/prod{path}"));
     staged["requestContext"]["http"]["path"] = json!(format!("/prod{path}"));
     if std::str::from_utf8(body).is_err() {
         v2 = in_base64.clone();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{Path as Segment, State};
@@ -14,6 +14,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tidehook::model::{Clock, SystemClock};
 use tokio::sync::{Mutex as Held, mpsc, oneshot};
 
 use crate::support::endpoint::PATIENCE;
@@ -76,8 +77,7 @@ impl Function {
 
     /// Invokes it with so much time left. An invocation that is never answered fails the test.
     pub async fn invoke_within(&self, event: Value, left: Duration) -> Ended {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let at = u64::try_from((now + left).as_millis()).unwrap();
+        let at = u64::try_from(SystemClock.now().plus(left).0).unwrap();
         tokio::time::timeout(PATIENCE, self.invoke_until(event, at)).await.expect("an invocation ends")
     }
 
