@@ -1,8 +1,8 @@
 //! Third floor: what a process's environment says, the same at every door: variables and the configuration.
 
 use crate::config::layers::Variables;
-use crate::config::{self, Loaded, Request};
-use crate::ingress;
+use crate::config::{self, Known, Loaded, Request};
+use crate::{ingress, secrets};
 
 /// A variable under its own name, else under qhook's.
 pub fn variable(name: &str) -> Option<String> {
@@ -18,7 +18,7 @@ pub fn load(asked: Request) -> Loaded {
         variables: variables(),
         ..asked
     };
-    config::load(&request, &ingress::known())
+    config::load(&request, &Known { resolve: Some(secrets::resolve), ..ingress::known() })
 }
 
 /// The variables of the process that are text.

@@ -4,7 +4,7 @@
 //!
 //! - [`server`], [`lambda`], [`http`], [`cli`]: how people and clouds reach it; [`environment`]: what a process is told
 //! - [`engine`]: accept · work · tick · operate; the only room that holds everything
-//! - [`store`], [`deliver`], [`ingress`], [`wake`]: the outside world; these rooms do not see each other
+//! - [`store`], [`deliver`], [`ingress`], [`wake`], [`secrets`]: the outside world; these rooms do not see each other
 //! - [`config`] → [`decide`] → [`model`]: no I/O, no clock, no chance
 //! - [`observe`] stands beside the stairs: what happens, told as it happens
 
@@ -20,6 +20,7 @@ pub mod ingress;
 pub mod lambda;
 pub mod model;
 pub mod observe;
+pub mod secrets;
 pub mod server;
 pub mod store;
 pub mod wake;

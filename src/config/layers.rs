@@ -1,9 +1,12 @@
 //! Overlays and variables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::problem::{Problem, Problems, Severity};
 use super::tree::{self, Node, Scalar, Value};
+
+/// Where secrets may lie.
+const REFERENCES: [&str; 3] = ["ssm", "secretsmanager", "file"];
 
 /// The variables a configuration may use.
 pub type Variables = BTreeMap<String, String>;
@@ -31,20 +34,24 @@ pub fn merge(base: Node, overlay: Node) -> Node {
 /// neither read as YAML nor expanded again, with one exception: under a key that takes a list or a
 /// mapping, an unquoted scalar that is exactly one variable may hold a flow list or mapping
 /// ([`flow_value`]).
-pub fn expand(node: &mut Node, variables: &Variables, problems: &mut Problems) {
+///
+/// `${kind:where}` is a secret by reference: what it stands for is in `variables` under that name, or why it stands for nothing in
+/// `failed`.
+pub fn expand(node: &mut Node, variables: &Variables, failed: &Variables, problems: &mut Problems) {
     match &mut node.value {
         Value::Null => {}
-        Value::List(items) => items.iter_mut().for_each(|n| expand(n, variables, problems)),
-        Value::Map(entries) => entries.iter_mut().for_each(|(_, n)| expand(n, variables, problems)),
+        Value::List(items) => items.iter_mut().for_each(|n| expand(n, variables, failed, problems)),
+        Value::Map(entries) => entries.iter_mut().for_each(|(_, n)| expand(n, variables, failed, problems)),
         Value::Scalar(scalar) => {
-            if let Err(message) = expand_scalar(scalar, variables) {
+            if let Err((code, message)) = expand_scalar(scalar, variables, failed) {
+                let help = "write `${NAME}` or `${NAME:-default}`; `$${` is a literal `${`".to_owned();
                 problems.push(Problem {
                     severity: Severity::Error,
-                    code: "bad_variable",
+                    code,
                     place: Some(node.place),
                     key: String::new(),
                     message,
-                    help: Some("write `${NAME}` or `${NAME:-default}`; `$${` is a literal `${`".to_owned()),
+                    help: (code == "bad_variable").then_some(help),
                 });
             }
             // An unquoted scalar that becomes empty is null: the key counts as absent. Which variable was
@@ -56,20 +63,19 @@ pub fn expand(node: &mut Node, variables: &Variables, problems: &mut Problems) {
     }
 }
 
-fn expand_scalar(scalar: &mut Scalar, variables: &Variables) -> Result<(), String> {
+fn expand_scalar(scalar: &mut Scalar, variables: &Variables, failed: &Variables) -> Result<(), (&'static str, String)> {
     let mut out = String::with_capacity(scalar.text.len());
     for (is_variable, piece) in tree::pieces(&scalar.text) {
         if !is_variable {
             out.push_str(&piece.replace("$${", "${"));
             continue;
         }
-        let inner = &piece[2..piece.len() - 1];
-        let (name, default) = match inner.split_once(":-") {
-            Some((name, default)) => (name, Some(default)),
-            None => (inner, None),
-        };
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-            return Err(format!("`{piece}` names no variable"));
+        let (name, default) = named(&piece);
+        if !is_reference(name) && (name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')) {
+            return Err(("bad_variable", format!("`{piece}` names no variable")));
+        }
+        if let (Some(why), None) = (failed.get(name), default) {
+            return Err(("unresolved_reference", format!("`{piece}` stands for nothing: {why}")));
         }
         let value = variables.get(name).map(String::as_str).filter(|v| !v.is_empty());
         match (value, default) {
@@ -80,6 +86,39 @@ fn expand_scalar(scalar: &mut Scalar, variables: &Variables) -> Result<(), Strin
     }
     scalar.text = out;
     Ok(())
+}
+
+/// The name inside `${…}`, and the default if it has one.
+fn named(piece: &str) -> (&str, Option<&str>) {
+    let inner = &piece[2..piece.len() - 1];
+    match inner.split_once(":-") {
+        Some((name, default)) => (name, Some(default)),
+        None => (inner, None),
+    }
+}
+
+/// Whether a name says where a secret lies.
+fn is_reference(name: &str) -> bool {
+    name.split_once(':').is_some_and(|(kind, place)| REFERENCES.contains(&kind) && !place.is_empty())
+}
+
+/// The secrets that a tree refers to.
+pub fn references(node: &Node) -> BTreeSet<String> {
+    match &node.value {
+        Value::Null => BTreeSet::new(),
+        Value::List(items) => items.iter().flat_map(references).collect(),
+        Value::Map(entries) => entries.iter().flat_map(|(_, n)| references(n)).collect(),
+        Value::Scalar(scalar) => {
+            let names = tree::pieces(&scalar.text).into_iter().filter(|(is_variable, _)| *is_variable);
+            names.map(|(_, piece)| named(&piece).0.to_owned()).filter(|name| is_reference(name)).collect()
+        }
+    }
+}
+
+/// The reference that a variable's value is, if it is one: `${ssm:/path}` and nothing else.
+pub fn reference_of(value: &str) -> Option<String> {
+    let name = value.strip_prefix("${")?.strip_suffix('}')?;
+    is_reference(name).then(|| name.to_owned())
 }
 
 /// The flow list or mapping that an unquoted scalar holds after expansion, if it holds one.

@@ -1,5 +1,6 @@
 //! Files into a configuration: the only file here that reads a disk.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::layers::{self, Variables};
@@ -84,7 +85,9 @@ pub fn from_texts(
     let mut root = root.filter(|_| !problems.list.iter().any(|p| p.severity == Severity::Error))?;
     // Before variables are replaced: what runs are pinned to holds no secret, and a new secret changes no definition.
     let written = tree::get(&root, "workflows").map(super::read::json).unwrap_or_default();
-    layers::expand(&mut root, variables, problems);
+    let (variables, failed) = with_references(&root, variables, known);
+    let variables = &variables;
+    layers::expand(&mut root, variables, &failed, problems);
     if lenient {
         set_lenient(&mut root);
     }
@@ -101,6 +104,26 @@ pub fn from_texts(
     Some(config)
 }
 
+/// The variables with the secrets that a tree refers to, and those that could not be looked up. `DATABASE_URL` may be a reference
+/// too, because the file need not name it.
+fn with_references(root: &Node, variables: &Variables, known: &Known) -> (Variables, Variables) {
+    let (mut all, mut failed) = (variables.clone(), Variables::new());
+    let of_database = variables.get("DATABASE_URL").and_then(|value| layers::reference_of(value));
+    let names: BTreeSet<String> = layers::references(root).into_iter().chain(of_database.clone()).collect();
+    let (false, Some(resolve)) = (names.is_empty(), known.resolve) else { return (all, failed) };
+    for (name, found) in resolve(&names) {
+        match found {
+            Ok(value) if of_database.as_ref() == Some(&name) => {
+                all.insert("DATABASE_URL".to_owned(), value.clone());
+                all.insert(name, value);
+            }
+            Ok(value) => drop(all.insert(name, value)),
+            Err(why) => drop(failed.insert(name, why)),
+        }
+    }
+    (all, failed)
+}
+
 /// `--lenient` is `compat.unknown_keys: warn`.
 fn set_lenient(root: &mut Node) {
     let place = root.place;
@@ -113,11 +136,15 @@ fn set_lenient(root: &mut Node) {
     debug_assert!(keys::TOP.iter().any(|k| k.name == "compat"));
 }
 
-/// The file that is read when none is named.
+/// The file that is read when none is named: a layer's, that of a function's code, `tidehook.yaml`, `qhook.yaml`.
 pub fn default_path() -> PathBuf {
     let ours = PathBuf::from("tidehook.yaml");
     let theirs = PathBuf::from("qhook.yaml");
-    if !ours.exists() && theirs.exists() { theirs } else { ours }
+    // Where a layer of a function puts its files, and where its code lies.
+    let layer = PathBuf::from("/opt/tidehook.yaml");
+    let beside = std::env::var_os("LAMBDA_TASK_ROOT").map(|root| PathBuf::from(root).join("tidehook.yaml"));
+    let found = [Some(layer), beside, Some(ours.clone()), Some(theirs)].into_iter().flatten().find(|path| path.exists());
+    found.unwrap_or(ours)
 }
 
 fn overlay_path(base: &Path, env: &str) -> PathBuf {

@@ -24,7 +24,7 @@ pub mod tree;
 pub mod urls;
 pub mod workflow;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use alert::Alerts;
 pub use handler::Handler;
@@ -87,7 +87,12 @@ impl std::fmt::Debug for Hidden {
 pub struct Known {
     /// Signature schemes: the name that `verify` uses, and a check of the secret's form.
     pub providers: BTreeMap<&'static str, CheckSecret>,
+    /// What secrets by reference stand for; `None` where nothing is looked up.
+    pub resolve: Option<Resolve>,
 }
+
+/// Looks references up: what each stands for, or a sentence why it stands for nothing.
+pub type Resolve = fn(&BTreeSet<String>) -> BTreeMap<String, Result<String, String>>;
 
 /// A check of a secret's form: a sentence when the scheme cannot use it.
 pub type CheckSecret = fn(&str) -> Result<(), String>;
@@ -227,7 +232,7 @@ impl Config {
         }
         let node = tree::parse(&running.to_string(), 0);
         let read = node.map(|mut node| {
-            layers::expand(&mut node, &self.variables.0, &mut problems);
+            layers::expand(&mut node, &self.variables.0, &layers::Variables::new(), &mut problems);
             let names = names(&self.sources);
             let Self { server, delivery, compat, .. } = self;
             let around = Around { sources: &names, policy: &server.policy, delivery, compat };

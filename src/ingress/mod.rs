@@ -19,5 +19,5 @@ pub use raw::Raw;
 
 /// What a configuration may say about providers.
 pub fn known() -> crate::config::Known {
-    crate::config::Known { providers: PROVIDERS.iter().map(|p| (p.name(), p.secret_check())).collect() }
+    crate::config::Known { providers: PROVIDERS.iter().map(|p| (p.name(), p.secret_check())).collect(), resolve: None }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Which rooms a room may import, besides itself. What is not listed is not allowed.
-const MAY_IMPORT: [(&str, &[&str]); 16] = [
+const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("model", &[]),
     ("decide", &["model"]),
     ("config", &["decide", "model"]),
@@ -16,7 +16,8 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("engine", &["store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
     ("http", &["engine", "store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
     ("server", &["http", "engine", "store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
-    ("environment", &["ingress", "config", "decide", "model"]),
+    ("secrets", &["config", "decide", "model"]),
+    ("environment", &["secrets", "ingress", "config", "decide", "model"]),
     ("lambda", &["environment", "server", "http", "engine", "store", "wake", "observe", "config", "decide", "model"]),
     (
         "cli",

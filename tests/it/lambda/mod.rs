@@ -5,4 +5,5 @@ mod ingress;
 mod install;
 mod queue;
 mod runtime;
+mod secrets;
 mod work;

@@ -1,0 +1,117 @@
+//! Secrets by reference: the same file in both modes.
+
+use std::process::Command;
+
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use super::install::{Install, answer, http};
+use super::runtime::Function;
+use crate::support::process::binary;
+
+const TEXT: &str = "server: { allow_private_urls: true }
+database: { driver: postgres }
+sources: { github: { type: webhook, verify: github, secret: \"${ssm:/tidehook/github}\" } }
+handlers:
+  h: { source: github, url: \"http://{receiver}/ok\", headers: { X-Key: \"${file:{dir}/key}\" } }
+";
+
+type Secrets = [(&'static str, String)];
+
+/// As much of the Parameters and Secrets extension as is asked of it, and its port.
+async fn extension(secrets: &Secrets) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let routes = Router::new()
+        .route("/systemsmanager/parameters/get", get(give))
+        .route("/secretsmanager/get", get(give))
+        .with_state(secrets.to_vec());
+    tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+    port
+}
+
+async fn give(
+    State(secrets): State<Vec<(&'static str, String)>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> (StatusCode, Json<Value>) {
+    assert_eq!(headers["x-aws-parameters-secrets-token"], "session");
+    let query = query.unwrap();
+    let pairs: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    match secrets.iter().find(|(name, _)| *name == pairs[0].1) {
+        Some((_, value)) if pairs[0].0 == "name" => (StatusCode::OK, Json(json!({ "Parameter": { "Value": value } }))),
+        Some((_, value)) => (StatusCode::OK, Json(json!({ "SecretString": value }))),
+        None => (StatusCode::BAD_REQUEST, Json(json!({ "message": "there is no such secret" }))),
+    }
+}
+
+fn variables(install: &Install, port: u16, database: &str) -> Vec<(String, String)> {
+    let mut variables = install.variables(true);
+    variables.retain(|(name, _)| name != "DATABASE_URL");
+    let more = [
+        ("DATABASE_URL", database),
+        ("AWS_SESSION_TOKEN", "session"),
+        ("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", &port.to_string()),
+    ];
+    variables.extend(more.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    variables
+}
+
+async fn install() -> Option<Install> {
+    let install = Install::new(TEXT).await?;
+    let (file, dir) = (install.dir.path().join("tidehook.yaml"), install.dir.path().display().to_string());
+    let text = std::fs::read_to_string(&file).unwrap().replace("{dir}", &dir);
+    std::fs::write(file, text).unwrap();
+    std::fs::write(install.dir.path().join("key"), "k-1\n").unwrap();
+    Some(install)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_takes_its_secrets_from_the_extension_and_from_files() {
+    let Some(install) = install().await else { return };
+    let database = json!({ "url": install.url, "user": "nobody" }).to_string();
+    let port = extension(&[("/tidehook/github", "It's a Secret to Everybody".to_owned()), ("tidehook/database", database)]).await;
+    let variables = variables(&install, port, "${secretsmanager:tidehook/database#url}");
+    let (ingress, worker) = (
+        Function::start("ingress", &variables, &install.log()).await,
+        Function::start("worker", &variables, &install.log()).await,
+    );
+    // The signature of GitHub's own example.
+    let signature = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
+    let headers = [("x-hub-signature-256", signature), ("x-github-event", "push")];
+    assert_eq!(answer(&ingress.invoke(http("POST", "/webhooks/github", &headers, "Hello, World!")).await.unwrap()).0, 200);
+    install.drain(&worker).await;
+    assert_eq!(install.receiver.got()[0].header("X-Key"), Some("k-1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reference_that_stands_for_nothing_is_named_with_its_place() {
+    let Some(install) = install().await else { return };
+    let port = extension(&[("tidehook/database", "not json".to_owned())]).await;
+    let log = install.dir.path().join("wrong.log");
+    let function = Function::start("ingress", &variables(&install, port, &install.url), &log).await;
+    function.invoke(http("GET", "/livez", &[], "")).await.unwrap_err();
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(
+        said.contains("error[unresolved_reference]: `${ssm:/tidehook/github}` stands for nothing")
+            && said.contains("there is no such secret"),
+        "{said}"
+    );
+    // At the keyboard nobody has the extension: a default serves.
+    let config = install.dir.path().join("tidehook.yaml");
+    let validate = |text: &str| {
+        std::fs::write(&config, text).unwrap();
+        let mut command = Command::new(binary());
+        command.arg("validate").arg("--config").arg(&config).env("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", "1");
+        command.env("DATABASE_URL", &install.url).output().unwrap()
+    };
+    let text = std::fs::read_to_string(&config).unwrap();
+    let refused = validate(&text);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("give it a default"), "{refused:?}");
+    assert!(validate(&text.replace("/tidehook/github}", "/tidehook/github:-made-up}")).status.success());
+    let missing = validate(&text.replace("/tidehook/github}", "/tidehook/github:-made-up}").replace("/key}", "/none}"));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("/none cannot be read"), "{missing:?}");
+}
