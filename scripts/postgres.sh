@@ -1,10 +1,13 @@
 # Finds a Postgres server for the tests, or starts a throw-away one, or installs one and starts it.
-# Sourced by scripts/test.sh; sets TIDEHOOK_TEST_POSTGRES. Fails when there is still none.
+# Sourced by scripts/test.sh; sets TIDEHOOK_TEST_POSTGRES, and TIDEHOOK_TEST_POOLER, a PgBouncer in transaction mode before
+# it. Fails when there is still none.
 #
 #   1. TIDEHOOK_TEST_POSTGRES, a URL of a role that may create databases
 #   2. a server on 127.0.0.1:5432 that lets `postgres` in
 #   3. a throw-away server from installed binaries, removed at the end
 #   4. Debian's postgresql package, then 3
+#
+# PgBouncer is started from an installed binary, or from Debian's package; TIDEHOOK_TEST_POOLER names one that runs.
 
 postgres_bin() {
   local dir
@@ -21,6 +24,8 @@ postgres_answers() {
 }
 
 postgres_stop() {
+  [ -z "${POOLER_PID:-}" ] || kill "$POOLER_PID" 2>/dev/null || true
+  [ -z "${POOLER_DIR:-}" ] || rm -rf "$POOLER_DIR"
   if [ -n "${POSTGRES_DIR:-}" ]; then
     if ! postgres_as "$POSTGRES_BIN/pg_ctl" -D "$POSTGRES_DIR/data" status >/dev/null 2>&1; then
       echo "The throw-away Postgres server ended before the tests did. The end of its log:" >&2
@@ -40,6 +45,10 @@ postgres_as() {
   fi
 }
 
+free_port() {
+  python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])' 2>/dev/null || echo "$1"
+}
+
 postgres_start() {
   POSTGRES_BIN=$1
   POSTGRES_DIR=$(mktemp -d)
@@ -48,7 +57,7 @@ postgres_start() {
   chmod 755 "$POSTGRES_DIR"
   [ "$(id -u)" = 0 ] && chown "$POSTGRES_USER_NAME" "$POSTGRES_DIR"
   local port
-  port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])' 2>/dev/null || echo 54329)
+  port=$(free_port 54329)
   (cd "$POSTGRES_DIR" && postgres_as "$POSTGRES_BIN/initdb" -D "$POSTGRES_DIR/data" -U postgres -A trust --no-sync >/dev/null)
   # Durability is not what tests measure; the crash tests kill tidehook and stop this server, not the machine.
   local settings=${POSTGRES_SETTINGS:--c fsync=off -c full_page_writes=off}
@@ -58,7 +67,56 @@ postgres_start() {
   trap postgres_stop EXIT
 }
 
+# A pooler that hands out a connection for one transaction at a time: fewer of them than who asks, so that nobody keeps one.
+pooler_ready() {
+  [ -z "${TIDEHOOK_TEST_POOLER:-}" ] || return 0
+  local binary
+  binary=$(command -v pgbouncer || ls /usr/sbin/pgbouncer 2>/dev/null || true)
+  if [ -z "$binary" ]; then
+    echo "No PgBouncer found: installing it." >&2
+    apt_install pgbouncer
+    binary=$(command -v pgbouncer || ls /usr/sbin/pgbouncer 2>/dev/null) ||
+      { echo "There is no PgBouncer and none could be installed. Set TIDEHOOK_TEST_POOLER." >&2; return 1; }
+  fi
+  local server port
+  # A URL of a server may say more than where it is: user, password, host and port are taken from it.
+  server=$(python3 - "$TIDEHOOK_TEST_POSTGRES" <<'READ'
+import sys, urllib.parse
+url = urllib.parse.urlparse(sys.argv[1])
+user, password = url.username or "postgres", urllib.parse.unquote(url.password or "none")
+print(f"host={url.hostname} port={url.port or 5432} user={user} password={password}")
+READ
+  )
+  port=$(free_port 54330)
+  POOLER_DIR=$(mktemp -d)
+  chmod 755 "$POOLER_DIR"
+  printf '[databases]\n* = %s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %s\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 3\nmax_client_conn = 2000\nserver_idle_timeout = 5\n' "$server" "$port" >"$POOLER_DIR/pgbouncer.ini"
+  local as=""
+  if [ "$(id -u)" = 0 ]; then
+    id postgres >/dev/null 2>&1 && as="runuser -u postgres --" || as="runuser -u nobody --"
+  fi
+  $as "$binary" -q "$POOLER_DIR/pgbouncer.ini" >/dev/null 2>&1 &
+  POOLER_PID=$!
+  for _ in $(seq 50); do
+    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break
+    sleep 0.1
+  done
+  export TIDEHOOK_TEST_POOLER="postgres://postgres@127.0.0.1:$port/postgres"
+  trap postgres_stop EXIT
+}
+
+apt_install() {
+  local sudo=""
+  [ "$(id -u)" = 0 ] || sudo="sudo"
+  $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "$1" >/dev/null || true
+}
+
 postgres_ready() {
+  server_ready
+  pooler_ready
+}
+
+server_ready() {
   if [ -n "${TIDEHOOK_TEST_POSTGRES:-}" ]; then
     return 0
   fi
@@ -70,9 +128,7 @@ postgres_ready() {
   local bin
   if ! bin=$(postgres_bin); then
     echo "No Postgres found: installing it." >&2
-    local sudo=""
-    [ "$(id -u)" = 0 ] || sudo="sudo"
-    $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends postgresql >/dev/null || true
+    apt_install postgresql
     bin=$(postgres_bin) || { echo "There is no Postgres server and none could be installed. Set TIDEHOOK_TEST_POSTGRES." >&2; return 1; }
   fi
   postgres_start "$bin"

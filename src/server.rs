@@ -84,6 +84,17 @@ pub async fn open_store(config: &Config) -> store::Result<Arc<dyn Store>> {
     store::connect(Address { pooler: config.database.pooler, ..address }).await
 }
 
+/// Opens the store by the way that migrations take: past a pooler, where `TIDEHOOK_MIGRATE_URL` says how.
+///
+/// # Errors
+/// Those of the store.
+pub async fn open_store_to_migrate(config: &Config) -> store::Result<Arc<dyn Store>> {
+    match crate::environment::variable("MIGRATE_URL") {
+        Some(url) => store::connect(Address::new(Secret::new(url), 1)).await,
+        None => open_store(config).await,
+    }
+}
+
 /// Puts an engine together over an open store.
 ///
 /// # Errors

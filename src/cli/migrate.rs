@@ -7,7 +7,7 @@ use crate::server;
 
 pub(super) async fn run(global: &Global) -> Done {
     let config = context::configuration(global, false)?;
-    let store = server::open_store(&config).await?;
+    let store = server::open_store_to_migrate(&config).await?;
     store.migrate().await?;
     match global.json {
         true => print::json(&json!({ "migrated": true })),

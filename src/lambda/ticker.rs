@@ -10,6 +10,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::{Function, time};
 use crate::engine::Budget;
+use crate::server;
 
 /// An invocation by hand may say what to do.
 #[derive(Deserialize)]
@@ -26,7 +27,9 @@ pub(super) async fn invoke(function: &Function, payload: &RawValue, left: Durati
     match asked.as_deref() {
         None | Some("tick") => {}
         Some("migrate") => {
-            engine.store().migrate().await?;
+            let store = server::open_store_to_migrate(engine.config()).await?;
+            store.migrate().await?;
+            store.close().await;
             engine.prepare(false).await?;
             tracing::info!("The database's schema is up to date.");
             return Ok(to_raw_value(&json!({ "migrated": true }))?);

@@ -15,7 +15,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("observe", &["model"]),
     ("engine", &["store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
     ("http", &["engine", "store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
-    ("server", &["http", "engine", "store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
+    ("server", &["environment", "http", "engine", "store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
     ("secrets", &["config", "decide", "model"]),
     ("environment", &["secrets", "ingress", "config", "decide", "model"]),
     ("lambda", &["environment", "server", "http", "engine", "store", "wake", "observe", "config", "decide", "model"]),

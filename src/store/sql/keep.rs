@@ -12,9 +12,12 @@ use super::statement::{Rows, sql};
 use crate::model::run::Gate;
 use crate::model::time::millis;
 use crate::model::{EventId, Timestamp};
-use crate::store::error::Result;
+use crate::store::error::{Error, Result};
 use crate::store::{Chores, Keep, Rejection};
 
+const MIGRATED: &str = "SELECT COUNT(*) AS n FROM _sqlx_migrations WHERE success";
+const UNREACHABLE: &str = "the schema is not up to date, and migrations do not go through a pooler: run `tidehook migrate` with \
+    TIDEHOOK_MIGRATE_URL set to the database's own address";
 const NOW: &str = "SELECT {now} AS now";
 const REJECT: &str = "INSERT INTO rejections (source, reason, count, first_at, last_at)
     SELECT r.source, r.reason, r.n, {now}, {now} FROM {rows: source text, reason text, n int} AS r WHERE true
@@ -71,7 +74,18 @@ pub(super) const ALL: &[&str] = &[
 #[async_trait]
 impl<D: Dialect> Keep for SqlStore<D> {
     async fn migrate(&self) -> Result<()> {
-        D::migrate(&self.0.write).await
+        if !self.0.pooled {
+            return D::migrate(&self.0.write).await;
+        }
+        // Migrations lock their session, and behind a pooler there is none: what is up to date may stay as it is.
+        let wanted = D::migrator().iter().count();
+        let found = self.read(|_, conn| Box::pin(async move { sql::<D>(MIGRATED).first::<CountRow>(conn).await })).await;
+        match found {
+            Ok(Some(found)) if usize::try_from(found.n).is_ok_and(|n| n >= wanted) => Ok(()),
+            Ok(_) => Err(Error::Corrupt(UNREACHABLE.to_owned())),
+            Err(Error::Down(why)) if why.contains("_sqlx_migrations") => Err(Error::Corrupt(UNREACHABLE.to_owned())),
+            Err(error) => Err(error),
+        }
     }
 
     async fn now(&self) -> Result<Timestamp> {

@@ -107,13 +107,18 @@ pub fn options(url: &str) -> sqlx::Result<PgConnectOptions> {
     ]))
 }
 
+/// What a pooler lets through at the start: it refuses settings that the next user would not expect.
+fn pooled(options: PgConnectOptions) -> PgConnectOptions {
+    options.application_name("tidehook").extra_float_digits(None)
+}
+
 /// Opens a Postgres store.
 ///
 /// # Errors
 /// The URL cannot be read, or no connection can be made.
 pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
     let options = match address.pooler {
-        true => PgConnectOptions::from_str(address.url.expose()).map(|options| options.application_name("tidehook")),
+        true => PgConnectOptions::from_str(address.url.expose()).map(pooled),
         false => options(address.url.expose()),
     };
     let options = options.map_err(|e| Error::Corrupt(format!("the Postgres URL cannot be read: {e}")))?;

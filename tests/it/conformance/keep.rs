@@ -84,3 +84,11 @@ async fn no_setting_is_silently_weak(f: Fresh) {
         assert!(weakness.contains("off") || weakness.contains("memory"), "{weakness}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_that_is_not_there_is_said_and_not_made_through_a_pooler() {
+    use crate::support::stores::pooled_without_schema;
+    let Some(store) = pooled_without_schema().await else { return };
+    let error = store.migrate().await.unwrap_err().to_string();
+    assert!(error.contains("TIDEHOOK_MIGRATE_URL"), "{error}");
+}

@@ -14,6 +14,8 @@ pub enum Kind {
     Memory,
     Sqlite,
     Postgres,
+    /// Postgres behind a pooler that hands out a connection for one transaction at a time.
+    Pooled,
 }
 
 /// A store of its own, which goes when the test ends.
@@ -45,7 +47,7 @@ pub async fn url(kind: Kind, dir: &tempfile::TempDir) -> Option<String> {
     Some(match kind {
         Kind::Memory => "memory:".to_owned(),
         Kind::Sqlite => format!("sqlite:{}", dir.path().join("test.db").display()),
-        Kind::Postgres => {
+        Kind::Postgres | Kind::Pooled => {
             let server = postgres()?;
             store::sql::postgres::create_database(&server, &unique_name()).await.expect("a test database can be created")
         }
@@ -57,8 +59,33 @@ pub async fn fresh(kind: Kind) -> Option<Fresh> {
     let url = url(kind, &dir).await?;
     let clock = ManualClock::at(START);
     let store = open(&url, Some(clock.clone())).await;
+    // Migrations lock the session, which a pooler does not let through: they go the direct way.
     store.migrate().await.unwrap();
+    let store = match kind {
+        Kind::Pooled => open_pooled(&url, clock.clone()).await?,
+        _ => store,
+    };
     Some(Fresh { store, clock, url, _dir: dir })
+}
+
+/// The same database through the pooler that `TIDEHOOK_TEST_POOLER` names.
+async fn open_pooled(direct: &str, clock: ManualClock) -> Option<Arc<dyn Store>> {
+    let pooler = std::env::var("TIDEHOOK_TEST_POOLER").ok().filter(|s| !s.is_empty());
+    assert!(
+        pooler.is_some() || std::env::var_os("TIDEHOOK_TEST_ALL").is_none(),
+        "TIDEHOOK_TEST_ALL is set but TIDEHOOK_TEST_POOLER names no pooler; run scripts/test.sh"
+    );
+    let mut url = url::Url::parse(&pooler?).unwrap();
+    url.set_path(url::Url::parse(direct).unwrap().path());
+    let address = Address { clock: Some(clock), pooler: true, ..Address::new(Secret::new(url.as_str()), 8) };
+    Some(store::connect(address).await.unwrap())
+}
+
+/// An empty database through the pooler.
+pub async fn pooled_without_schema() -> Option<Arc<dyn Store>> {
+    let dir = tempfile::tempdir().unwrap();
+    let url = url(Kind::Pooled, &dir).await?;
+    open_pooled(&url, ManualClock::at(START)).await
 }
 
 pub async fn open(url: &str, clock: Option<ManualClock>) -> Arc<dyn Store> {
