@@ -12,6 +12,7 @@ mod engine;
 mod faults;
 mod floors;
 mod lambda;
+mod parity;
 mod people;
 mod simulation;
 mod support;

@@ -2,8 +2,8 @@
 
 mod faults;
 mod ingress;
-mod install;
+pub mod install;
 mod queue;
-mod runtime;
+pub mod runtime;
 mod secrets;
 mod work;
