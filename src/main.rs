@@ -10,8 +10,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     #[cfg(feature = "lambda")]
-    if tidehook::lambda::is_function() && std::env::args_os().len() == 1 {
-        return tidehook::start(|| tidehook::lambda::run(tidehook::lambda::role()));
+    if let Some(role) = tidehook::lambda::asked(std::env::args().skip(1)) {
+        return tidehook::start(|| tidehook::lambda::run(role));
     }
     let cli = tidehook::cli::Cli::parse();
     tidehook::start(|| tidehook::cli::run(cli))

@@ -81,9 +81,15 @@ impl Role {
     }
 }
 
-/// Whether this process is a function, by its environment.
-pub fn is_function() -> bool {
-    std::env::var_os(RUNTIME_API).is_some()
+/// The role of this process, if it is a function: one that a runtime API is there for and that was given no verb. A container image
+/// names its role as its command, a package as its handler.
+pub fn asked(mut arguments: impl Iterator<Item = String>) -> Option<Result<Role, String>> {
+    std::env::var_os(RUNTIME_API)?;
+    match (arguments.next(), arguments.next()) {
+        (None, _) => Some(Role::of_handler(&std::env::var("_HANDLER").unwrap_or_default())),
+        (Some(word), None) => Role::of_handler(&word).ok().map(Ok),
+        _ => None,
+    }
 }
 
 /// A function that is ready for invocations.
@@ -116,14 +122,6 @@ pub async fn run(role: Result<Role, String>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// The role that `_HANDLER` names.
-///
-/// # Errors
-/// It names none.
-pub fn role() -> Result<Role, String> {
-    Role::of_handler(&std::env::var("_HANDLER").unwrap_or_default())
 }
 
 async fn serve(role: Role) -> Result<(), Error> {

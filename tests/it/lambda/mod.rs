@@ -3,6 +3,7 @@
 mod faults;
 mod ingress;
 pub mod install;
+mod limits;
 mod queue;
 pub mod runtime;
 mod secrets;
