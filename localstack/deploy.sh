@@ -10,6 +10,9 @@ stack=${STACK:-tidehook}
 # Functions run as processes of this machine.
 architecture=$([ "$(uname -m)" = aarch64 ] && echo arm64 || echo x86_64)
 if [ -z "${SKIP_BUILD:-}" ]; then
+  set -a
+  . infra/lambda.env
+  set +a
   sam build --parameter-overrides "Architecture=$architecture" >&2
 fi
 "$SAM_PYTHON" - <<'PYTHON'

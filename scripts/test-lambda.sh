@@ -27,7 +27,7 @@ cfn-lint -t template.yaml -r us-east-1
 
 say "The build"
 architecture=$([ "$(uname -m)" = aarch64 ] && echo arm64 || echo x86_64)
-sam build --parameter-overrides "Architecture=$architecture" >&2
+(set -a; . infra/lambda.env; set +a; sam build --parameter-overrides "Architecture=$architecture" >&2)
 for function in Ingress Ticker Worker; do
   test -x ".aws-sam/build/$function/bootstrap" || { echo "sam build made no bootstrap for $function" >&2; exit 1; }
 done

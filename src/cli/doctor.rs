@@ -28,7 +28,11 @@ const SKEW_MAX: Duration = Duration::from_secs(5);
 /// Changes nothing. Exit codes: 0 all is well, 1 something was found, 2 the configuration has errors. With --remote,
 /// that server is asked how it is instead of the database of the configuration.
 #[derive(Debug, Args)]
-pub(super) struct Doctor {}
+pub(super) struct Doctor {
+    /// Look at a deployed stack of functions instead, with the AWS CLI: schedule, queue, times, connections, permissions
+    #[arg(long, value_name = "STACK")]
+    lambda: Option<String>,
+}
 
 /// What was looked at, and what was found.
 #[derive(Default)]
@@ -60,7 +64,17 @@ impl Report {
     }
 }
 
-pub(super) async fn run(global: &Global) -> Done {
+pub(super) async fn run(doctor: &Doctor, global: &Global) -> Done {
+    if let Some(stack) = &doctor.lambda {
+        let mut report = Report::default();
+        for (what, why) in super::stack::look(stack)? {
+            match why {
+                None => report.well(what),
+                Some(why) => report.wrong(what, why),
+            }
+        }
+        return show(&report, global);
+    }
     let loaded = context::load(global);
     print::problems(&loaded.problems);
     let mut report = Report::default();

@@ -27,6 +27,7 @@ mod runs;
 mod schema;
 mod send;
 mod signals;
+mod stack;
 mod start;
 mod tail;
 mod test;
@@ -185,7 +186,7 @@ async fn dispatch(cli: Cli) -> Done {
         Verb::Test(verb) => test::run(&verb, &global).await,
         Verb::TestStep(verb) => test_step::run(&verb, &global),
         Verb::Tail(verb) => tail::run(verb, &global).await,
-        Verb::Doctor(_) => doctor::run(&global).await,
+        Verb::Doctor(verb) => doctor::run(&verb, &global).await,
         Verb::Events(verb) => events::run(verb, &global).await,
         Verb::Jobs(verb) => jobs::run(verb, &global).await,
         Verb::Runs(verb) => runs::run(verb, &global).await,

@@ -9,12 +9,16 @@ const HEAD: &str = "\
 
 # Configuration
 
-The file is `--config FILE`, else `TIDEHOOK_CONFIG`, else `tidehook.yaml`, else `qhook.yaml`. `--env NAME` (or `TIDEHOOK_ENV`) lays
+The file is `--config FILE`, else `TIDEHOOK_CONFIG`, else `/opt/tidehook.yaml`, else `tidehook.yaml`, else `qhook.yaml`. `--env NAME` (or `TIDEHOOK_ENV`) lays
 `<stem>.NAME.yaml` over it, mappings merged and everything else replaced, and reads `.env.NAME` for variables that are not set. The `QHOOK_`
 spelling of each variable is read too.
 
 `${VAR}` and `${VAR:-default}` stand inside scalars and are replaced once: what a variable holds is data, neither YAML nor expanded again.
 `$${` is a literal `${`. A variable that is not set is an error for a secret, a token or a URL, and a warning elsewhere.
+
+`${file:/run/secrets/x}`, `${ssm:/path}` and `${secretsmanager:name#key}` are secrets by reference: the text of a file, and what the AWS
+Parameters and Secrets extension beside the process answers (`docs/serverless.md`). A default serves where there is none:
+`${ssm:/path:-made-up}`.
 
 Durations are whole numbers with a unit: `250ms`, `30s`, `5m`, `2h`, `7d`; without a unit they are seconds. Unknown keys are errors;
 `--lenient` or `compat.unknown_keys: warn` makes them warnings, `--strict` makes every warning an error.

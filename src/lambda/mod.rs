@@ -2,10 +2,11 @@
 //! in, `ticker` keeps house and announces what is due, `worker` works off what messages name. Nothing else differs from the
 //! container: a row is the truth, a message a hint.
 //!
-//! - [`ingress`], [`ticker`], [`worker`]: the functions; [`time`]: what is left of an invocation
+//! - [`ingress`], [`ticker`], [`worker`]: the functions; [`time`]: what is left of an invocation; [`checkup`]: what is wrong
 //!
 //! The runtime API is that of <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>.
 
+pub mod checkup;
 pub mod ingress;
 pub mod ticker;
 pub mod time;
@@ -26,7 +27,8 @@ use crate::model::{Clock, SystemClock, Timestamp};
 use crate::observe::{emf, log};
 use crate::server::{self, StartError};
 use crate::store::{self, Address};
-use crate::wake::{Wake, local::Local, sqs::Sqs};
+use crate::wake::sqs::{self, Sqs};
+use crate::wake::{Wake, local::Local};
 
 /// Where the runtime API is; a process that has it is a function.
 const RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
@@ -101,8 +103,8 @@ pub struct Function {
     /// A deadline from before is none.
     began: Timestamp,
     budget: Duration,
-    /// Whether there is a queue: without one the ticker works.
-    has_queue: bool,
+    /// The queue; without one the ticker works.
+    queue: Option<(aws_sdk_sqs::Client, String)>,
 }
 
 /// Runs a function until its environment ends.
@@ -173,16 +175,19 @@ impl Function {
         let connections = role.connections(&config);
         let address = Address { pooler: config.database.pooler, tests_idle: true, ..Address::new(url, connections) };
         let store = store::connect(address).await?;
-        let queue = variable("QUEUE_URL");
+        let queue = match variable("QUEUE_URL") {
+            Some(url) => Some((sqs::client()?, url)),
+            None => None,
+        };
         let horizon = seconds("TICK_SECONDS", TICK_EVERY)? + LOOK_FURTHER;
         let wake: Arc<dyn Wake> = match &queue {
-            Some(url) => Arc::new(Sqs::connect(url.clone(), horizon).await),
+            Some((client, url)) => Arc::new(Sqs::new(client.clone(), url.clone(), horizon)),
             None => Arc::new(Local::default()),
         };
         let engine = server::engine(config, store, wake)?;
         let state = State::new(engine.clone());
         let budget = seconds("BUDGET_SECONDS", BUDGET)?;
-        Ok(Self { engine, state, role, began: SystemClock.now(), budget, has_queue: queue.is_some() })
+        Ok(Self { engine, state, role, began: SystemClock.now(), budget, queue })
     }
 
     /// One invocation. Whatever it comes to, nothing of it goes on after its answer.

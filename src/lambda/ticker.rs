@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Function, time};
+use super::{Function, checkup, time};
 use crate::engine::Budget;
 use crate::server;
 
@@ -34,10 +34,11 @@ pub(super) async fn invoke(function: &Function, payload: &RawValue, left: Durati
             tracing::info!("The database's schema is up to date.");
             return Ok(to_raw_value(&json!({ "migrated": true }))?);
         }
-        Some(other) => return Err(format!("`tidehook` may be `tick` or `migrate`, not `{other}`").into()),
+        Some("doctor") => return Ok(to_raw_value(&checkup::look(function).await)?),
+        Some(other) => return Err(format!("`tidehook` may be `tick`, `migrate` or `doctor`, not `{other}`").into()),
     }
     function.ready().await?;
-    let budget = if function.has_queue { Budget::NONE } else { time::budget(engine.config(), left) };
+    let budget = if function.queue.is_some() { Budget::NONE } else { time::budget(engine.config(), left) };
     let ticked = engine.health().learn(engine.tick(budget).await)?;
     if ticked != crate::engine::Ticked::default() {
         tracing::info!(?ticked, "Ticked.");

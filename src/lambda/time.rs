@@ -16,6 +16,9 @@ const FOR_ANSWER: Duration = Duration::from_secs(2);
 /// What is begun must be able to end, and its outcome be recorded, with this much to spare.
 const TO_SPARE: Duration = Duration::from_secs(5);
 
+/// What a call needs of its function's timeout besides its own.
+pub const AROUND_CALL: Duration = Duration::from_secs(FOR_ANSWER.as_secs() + TO_SPARE.as_secs());
+
 /// The time until a deadline in milliseconds since 1970. One from before the process began (as the local emulator sends) or in a
 /// far future says nothing: then it is what was configured.
 pub fn left(deadline: u64, began: Timestamp, now: Timestamp, configured: Duration) -> Duration {

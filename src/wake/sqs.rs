@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_credential_types::Credentials;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
+use aws_sdk_sqs::config::{BehaviorVersion, Region};
 use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use futures::StreamExt;
@@ -81,9 +83,9 @@ pub struct Sqs {
 }
 
 impl Sqs {
-    /// Over a queue, reached as the environment says. A tick looks `horizon` ahead.
-    pub async fn connect(url: String, horizon: Duration) -> Self {
-        Self { client: client().await, url, local: Local::default(), horizon: horizon.min(DELAY_MAX) }
+    /// Over a queue. A tick looks `horizon` ahead.
+    pub fn new(client: Client, url: String, horizon: Duration) -> Self {
+        Self { client, url, local: Local::default(), horizon: horizon.min(DELAY_MAX) }
     }
 
     async fn send(&self, messages: Vec<(Duration, Hint)>) {
@@ -125,15 +127,31 @@ fn failed(count: usize, why: &str) {
     tracing::warn!(count, why, "Hints were not sent; the next tick announces the work again.");
 }
 
-/// A client of SQS as the environment says, over the process's own TLS.
-pub async fn client() -> Client {
+/// A client of SQS over the process's own TLS. Where, and as whom, is what Lambda puts into the environment of a function; of the
+/// many ways that the SDK knows besides, a function has none.
+///
+/// # Errors
+/// The environment does not say.
+pub fn client() -> Result<Client, String> {
+    let variable = |names: &[&str]| names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+    let needed = |names: &[&str]| variable(names).ok_or_else(|| format!("the environment has no {}", names[0]));
+    let region = needed(&["AWS_REGION", "AWS_DEFAULT_REGION"])?;
+    let (id, secret) = (needed(&["AWS_ACCESS_KEY_ID"])?, needed(&["AWS_SECRET_ACCESS_KEY"])?);
+    let credentials = Credentials::new(id, secret, variable(&["AWS_SESSION_TOKEN"]), None, "environment");
     use aws_smithy_http_client::{Builder, tls};
     let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
     let http = Builder::new().tls_provider(provider).build_https();
     let timeouts = TimeoutConfig::builder().operation_timeout(SEND_MAX).operation_attempt_timeout(TRY_MAX).build();
-    let config =
-        aws_config::defaults(aws_config::BehaviorVersion::latest()).http_client(http).timeout_config(timeouts).load().await;
-    Client::new(&config)
+    let mut config = aws_sdk_sqs::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .http_client(http)
+        .timeout_config(timeouts)
+        .region(Region::new(region))
+        .credentials_provider(credentials);
+    if let Some(url) = variable(&["AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL"]) {
+        config = config.endpoint_url(url);
+    }
+    Ok(Client::from_conf(config.build()))
 }
 
 /// The messages for wake-ups: those of the same second share messages. What is too far away is left to the ticks.

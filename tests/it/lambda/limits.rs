@@ -14,13 +14,13 @@ async fn what_is_sent_is_within_the_limits_of_the_queue() {
         return;
     }
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = sqs::client().await;
+    let client = sqs::client().unwrap();
     let made = client.create_queue().queue_name("limits").send().await.unwrap();
     let url = made.queue_url().unwrap().to_owned();
     // The witness does refuse what is beyond them.
     let beyond = client.send_message().queue_url(&url).message_body("x").delay_seconds(901).send().await;
     assert!(beyond.is_err());
-    let wake = Sqs::connect(url.clone(), Duration::from_secs(180)).await;
+    let wake = Sqs::new(client.clone(), url.clone(), Duration::from_secs(180));
     let job = |n: u128| JobId(Ulid(n));
     let due: Vec<Wakeup> = (0..137).map(|n| Wakeup::of(job(n), Duration::ZERO)).collect();
     wake.wake(&due).await;

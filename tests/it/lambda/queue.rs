@@ -161,6 +161,13 @@ async fn serve(State(queue): State<Queue>, headers: HeaderMap, body: Bytes) -> R
             });
             Json(json!({ "Successful": taken.collect::<Vec<_>>(), "Failed": [] })).into_response()
         }
+        "AmazonSQS.SendMessage" => {
+            let id = queue.take_in(asked["MessageBody"].as_str().unwrap().to_owned(), Duration::ZERO);
+            Json(json!({ "MessageId": id, "MD5OfMessageBody": "" })).into_response()
+        }
+        "AmazonSQS.GetQueueAttributes" => {
+            Json(json!({ "Attributes": { "VisibilityTimeout": "300", "RedrivePolicy": "{}" } })).into_response()
+        }
         other => panic!("nobody asks for {other}"),
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::install::{Install, answer, http};
+use super::runtime::Function;
 use tidehook::wake::sqs::Hint;
 
 const TEXT: &str = "server: { allow_private_urls: true, public_url: \"https://hooks.example.com\" }
@@ -168,9 +169,31 @@ async fn a_tick_by_hand_migrates_and_says_what_it_cannot_do() {
     let ticker = install.function("ticker").await;
     assert_eq!(ticker.invoke(json!({ "tidehook": "migrate" })).await.unwrap(), json!({ "migrated": true }));
     let refused = ticker.invoke(json!({ "tidehook": "dance" })).await.unwrap_err();
-    assert!(refused["errorMessage"].as_str().unwrap().contains("may be `tick` or `migrate`"), "{refused}");
+    assert!(refused["errorMessage"].as_str().unwrap().contains("may be `tick`, `migrate` or `doctor`"), "{refused}");
     for odd in [json!(null), json!([1]), json!("x"), json!({ "tidehook": 7 })] {
         let ticked: Value = ticker.invoke(odd).await.unwrap();
         assert_eq!(ticked["announced"], 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ticker_says_what_does_not_fit() {
+    let Some(install) = Install::new(TEXT).await else { return };
+    let mut variables = install.variables(true);
+    let more = [("WORKER_TIMEOUT_SECONDS", "20"), ("WORKER_CONCURRENCY", "5"), ("DATABASE_CONNECTIONS", "20")];
+    variables.extend(more.map(|(name, value)| (format!("TIDEHOOK_{name}"), value.to_owned())));
+    let ticker = Function::start("ticker", &variables, &install.log()).await;
+    let said = ticker.invoke(json!({ "tidehook": "doctor" })).await.unwrap();
+    let checks = said["checks"].as_array().unwrap();
+    let why = |what: &str| checks.iter().find(|check| check["what"].as_str().unwrap().starts_with(what)).unwrap()["why"].clone();
+    for well in
+        ["database: answers", "clocks", "database schema", "queue: visibility 300 s", "queue: dead letters", "queue: a hint"]
+    {
+        assert_eq!(why(well), Value::Null, "{said}");
+    }
+    assert_eq!(why("worker: 20 s"), "a call may take 30 s, so the worker's timeout should be 37 s at least");
+    assert!(why("connections").as_str().unwrap().contains("may take 21"), "{said}");
+    install.queue.refuse(true);
+    let said = ticker.invoke(json!({ "tidehook": "doctor" })).await.unwrap();
+    assert_eq!(said["checks"].as_array().unwrap().iter().filter(|check| check["ok"] == false).count(), 4, "{said}");
 }

@@ -1,0 +1,99 @@
+//! What is wrong with an installation, as its own functions see it: with their permissions, from where they run.
+
+use std::time::Duration;
+
+use aws_sdk_sqs::error::DisplayErrorContext;
+use aws_sdk_sqs::types::QueueAttributeName;
+use serde_json::{Value, json};
+
+use super::{Function, time};
+use crate::environment::variable;
+use crate::model::{Clock, SystemClock};
+use crate::wake::sqs::Hint;
+
+/// Clocks may differ by this much.
+const SKEW_MAX: Duration = Duration::from_secs(2);
+/// A queue shows a message again after this many times the timeout of whoever works on it, at least.
+const VISIBILITY_TIMES: u64 = 6;
+
+/// What was looked at; without a reason why not, it is well.
+struct Findings(Vec<Value>);
+
+impl Findings {
+    fn add(&mut self, what: impl Into<String>, why: Option<String>) {
+        self.0.push(json!({ "what": what.into(), "ok": why.is_none(), "why": why }));
+    }
+}
+
+/// Looks at the database, the clocks, the queue, and the times and numbers that must fit each other.
+pub(super) async fn look(function: &Function) -> Value {
+    let mut findings = Findings(Vec::new());
+    of_database(function, &mut findings).await;
+    let worker = seconds("WORKER_TIMEOUT_SECONDS");
+    of_queue(function, worker, &mut findings).await;
+    if let Some(worker) = worker {
+        let (call, needed) =
+            (time::longest_call(function.engine.config()), time::longest_call(function.engine.config()) + time::AROUND_CALL);
+        let why = (Duration::from_secs(worker) < needed).then(|| {
+            format!("a call may take {} s, so the worker's timeout should be {} s at least", call.as_secs(), needed.as_secs())
+        });
+        findings.add(format!("worker: {worker} s"), why);
+    }
+    if let (Some(workers), Some(most)) = (seconds("WORKER_CONCURRENCY"), seconds("DATABASE_CONNECTIONS")) {
+        let taken = workers * u64::from(super::Role::Worker.connections(function.engine.config())) + 1;
+        let why =
+            (taken >= most).then(|| format!("workers and the ticker alone may take {taken}; requests take one each besides"));
+        findings.add(format!("connections: the database grants {most}"), why);
+    }
+    json!({ "checks": findings.0 })
+}
+
+async fn of_database(function: &Function, findings: &mut Findings) {
+    let (store, began) = (function.engine.store(), SystemClock.now());
+    let now = match store.now().await {
+        Ok(now) => now,
+        Err(error) => return findings.add("database", Some(error.to_string())),
+    };
+    findings.add(format!("database: answers in {} ms", SystemClock.now().since(began).as_millis()), None);
+    let (here, skew) = (SystemClock.now(), SystemClock.now().since(now).max(now.since(began)));
+    let why = (skew > SKEW_MAX)
+        .then(|| format!("the function and the database differ by {} ms", here.since(now).max(now.since(here)).as_millis()));
+    findings.add("clocks", why);
+    match store.chores(function.engine.config().worker.retention).await {
+        Ok(_) => findings.add("database schema", None),
+        Err(error) => {
+            findings.add("database schema", Some(format!("{error}; invoke the ticker with {{\"tidehook\":\"migrate\"}}")))
+        }
+    }
+}
+
+async fn of_queue(function: &Function, worker: Option<u64>, findings: &mut Findings) {
+    let Some((client, url)) = &function.queue else {
+        return findings.add("queue: none, so ticks work off what is due", None);
+    };
+    let names = [QueueAttributeName::VisibilityTimeout, QueueAttributeName::RedrivePolicy];
+    match client.get_queue_attributes().queue_url(url).set_attribute_names(Some(names.to_vec())).send().await {
+        Ok(answer) => {
+            let attribute = |name: &QueueAttributeName| answer.attributes().and_then(|all| all.get(name)).cloned();
+            let visibility = attribute(&names[0]).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+            let short = worker.filter(|worker| visibility < VISIBILITY_TIMES * worker);
+            let why = short.map(|worker| {
+                format!(
+                    "six times the worker's timeout would be {} s; a message may come again while it is worked on",
+                    VISIBILITY_TIMES * worker
+                )
+            });
+            findings.add(format!("queue: visibility {visibility} s"), why);
+            let none = attribute(&names[1]).is_none();
+            findings
+                .add("queue: dead letters", none.then(|| "it has no queue for messages that fail again and again".to_owned()));
+        }
+        Err(error) => findings.add("queue: attributes", Some(DisplayErrorContext(&error).to_string())),
+    }
+    let sent = client.send_message().queue_url(url).message_body(Hint::default().write()).send().await;
+    findings.add("queue: a hint can be sent", sent.err().map(|error| DisplayErrorContext(&error).to_string()));
+}
+
+fn seconds(name: &str) -> Option<u64> {
+    variable(name)?.parse().ok()
+}
