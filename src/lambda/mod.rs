@@ -114,7 +114,7 @@ pub async fn run(role: Result<Role, String>) -> ExitCode {
     log::start(log::Format::from_word(Some(format.as_deref().unwrap_or("json"))), filter.as_deref(), false);
     let _ = rustls::crypto::ring::default_provider().install_default();
     let result = match role {
-        Ok(role) => serve(role).await,
+        Ok(role) => Box::pin(serve(role)).await,
         Err(why) => Err(why.into()),
     };
     match result {
@@ -197,9 +197,10 @@ impl Function {
         let answer = tracing::Instrument::instrument(
             async {
                 match self.role {
-                    Role::Ingress => ingress::invoke(self, event).await,
-                    Role::Ticker => ticker::invoke(self, &event.payload, left).await,
-                    Role::Worker => worker::invoke(self, &event.payload, left).await,
+                    // On the heap: the type of all that an invocation may wait for is deeper than a compiler looks.
+                    Role::Ingress => Box::pin(ingress::invoke(self, event)).await,
+                    Role::Ticker => Box::pin(ticker::invoke(self, &event.payload, left)).await,
+                    Role::Worker => Box::pin(worker::invoke(self, &event.payload, left)).await,
                 }
             },
             span,
