@@ -25,7 +25,7 @@ class Receiver(BaseHTTPRequestHandler):
 server = HTTPServer((host, int(port)), Receiver)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 now = int(time.time() * 1000)
-event, job = "01SCHEDULE0000000000000000", "01SCHEDULE0000000000000001"
+event, job = "01SCHED000000000000000000E", "01SCHED000000000000000000J"
 insert = f"""
 INSERT INTO events (id, source, kind, headers, body, created_at) VALUES ('{event}', 'github', 'push', '[]', '{{}}', {now});
 INSERT INTO jobs (id, event_id, target_kind, target_name, lane, state, attempt, lost, claim, due_at, created_at)

@@ -83,7 +83,10 @@ impl<D: Dialect> Announce for SqlStore<D> {
             })
             .await?;
         let announced = |row: IdRow| {
-            let job: JobId = row.id.parse().ok()?;
+            let Ok(job) = row.id.parse::<JobId>() else {
+                tracing::error!(job = row.id, "A job's id cannot be read; nobody is told of it.");
+                return None;
+            };
             let after = after.get(&row.id).map_or(0, |ms| u64::try_from(*ms).unwrap_or(0));
             Some(Announced { job, after: Duration::from_millis(after) })
         };
