@@ -81,7 +81,7 @@ pub fn database_url(config: &Config) -> Secret {
 /// Those of the store.
 pub async fn open_store(config: &Config) -> store::Result<Arc<dyn Store>> {
     let address = Address::new(database_url(config), config.database.max_connections);
-    store::connect(Address { pooler: config.database.pooler, ..address }).await
+    store::connect(Address { pooler: config.database.pooler, iam: config.database.iam, ..address }).await
 }
 
 /// Opens the store by the way that migrations take: past a pooler, where `TIDEHOOK_MIGRATE_URL` says how.
@@ -90,7 +90,7 @@ pub async fn open_store(config: &Config) -> store::Result<Arc<dyn Store>> {
 /// Those of the store.
 pub async fn open_store_to_migrate(config: &Config) -> store::Result<Arc<dyn Store>> {
     match crate::environment::variable("MIGRATE_URL") {
-        Some(url) => store::connect(Address::new(Secret::new(url), 1)).await,
+        Some(url) => store::connect(Address { iam: config.database.iam, ..Address::new(Secret::new(url), 1) }).await,
         None => open_store(config).await,
     }
 }
@@ -151,6 +151,9 @@ impl Server {
         count(&config);
         let config = Arc::new(config);
         let wake: Arc<dyn Wake> = match config.database.driver {
+            // What listens keeps a connection and its session, which a pooler does not, and a password of a quarter of an hour
+            // neither: workers look for themselves.
+            Driver::Postgres if config.database.pooler || config.database.iam => Arc::new(Local::default()),
             Driver::Postgres => Arc::new(postgres::Postgres::start(&database_url(&config)).map_err(StartError::Machine)?),
             Driver::Sqlite | Driver::Mysql | Driver::D1 => Arc::new(Local::default()),
         };

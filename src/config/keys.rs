@@ -73,7 +73,7 @@ pub static TOP: [Key; 11] = [
     key("compat", Takes::Section(&COMPAT), "Readings of older files"),
 ];
 
-static DATABASE: [Key; 8] = [
+static DATABASE: [Key; 9] = [
     key("driver", Takes::Word(&["sqlite", "postgres", "mysql", "d1"]), "sqlite (default), postgres, mysql"),
     key("url", Takes::Secret, "Database URL; DATABASE_URL when absent"),
     key("max_connections", Takes::Number(1, 1000), "Pool size (10)"),
@@ -81,6 +81,11 @@ static DATABASE: [Key; 8] = [
         "pooler",
         Takes::Word(&["none", "transaction"]),
         "transaction: behind PgBouncer in transaction mode, or RDS Proxy (none)",
+    ),
+    key(
+        "auth",
+        Takes::Word(&["password", "iam"]),
+        "iam: the password is signed by AWS's credentials, for RDS and Aurora (password)",
     ),
     key("account_id", Takes::Text, "Cloudflare D1"),
     key("database_id", Takes::Text, "Cloudflare D1"),

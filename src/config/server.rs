@@ -38,6 +38,8 @@ pub struct Database {
     pub max_connections: u32,
     /// Between here and the server stands a pooler that hands out a connection for one transaction at a time.
     pub pooler: bool,
+    /// IAM database authentication: the password is signed by AWS's credentials.
+    pub iam: bool,
     /// The file names the driver.
     driver_given: bool,
 }
@@ -58,6 +60,7 @@ impl Database {
         let url = s.secret("url");
         let max_connections = s.number32("max_connections").unwrap_or(10);
         let pooler = s.word("pooler").is_some_and(|word| word == "transaction");
+        let iam = s.word("auth").is_some_and(|word| word == "iam");
         for key in ["account_id", "database_id", "d1_endpoint"] {
             s.text(key);
         }
@@ -77,7 +80,7 @@ impl Database {
             }
         }
         s.finish();
-        Self { driver, url, max_connections, pooler, driver_given }
+        Self { driver, url, max_connections, pooler, iam, driver_given }
     }
 
     /// Takes `DATABASE_URL` where the file names no URL. It also decides the driver where the file names none,

@@ -173,7 +173,12 @@ impl Function {
         let config = Arc::new(config);
         let url = server::database_url(&config);
         let connections = role.connections(&config);
-        let address = Address { pooler: config.database.pooler, tests_idle: true, ..Address::new(url, connections) };
+        let address = Address {
+            pooler: config.database.pooler,
+            iam: config.database.iam,
+            tests_idle: true,
+            ..Address::new(url, connections)
+        };
         let store = store::connect(address).await?;
         let queue = match variable("QUEUE_URL") {
             Some(url) => Some((sqs::client()?, url)),

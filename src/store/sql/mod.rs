@@ -18,6 +18,8 @@ mod runs;
 pub mod seam;
 pub mod sqlite;
 pub mod statement;
+#[cfg(feature = "lambda")]
+mod token;
 pub mod tx;
 mod work;
 
@@ -67,8 +69,10 @@ enum Extent {
     Statement,
 }
 
+/// Gives a pool what its next connections need.
+pub(super) type Renew<D> = Box<dyn Fn(&Pool<D>) + Send + Sync>;
+
 /// A store over one dialect. Cheap to clone.
-#[derive(Debug)]
 pub struct SqlStore<D: Dialect>(Arc<Inner<D>>);
 
 impl<D: Dialect> Clone for SqlStore<D> {
@@ -77,7 +81,6 @@ impl<D: Dialect> Clone for SqlStore<D> {
     }
 }
 
-#[derive(Debug)]
 struct Inner<D: Dialect> {
     /// For statements that write.
     write: Pool<D>,
@@ -87,6 +90,8 @@ struct Inner<D: Dialect> {
     clock: Option<ManualClock>,
     /// A pooler stands before the server: whatever is done is done in a transaction, and no statement is kept.
     pooled: bool,
+    /// Gives a pool what its next connections need, if that grows old.
+    renew: Option<Renew<D>>,
     /// The first of the rows of each total that this process adds to.
     first_shard: i64,
     /// Which of them is next.
@@ -99,7 +104,7 @@ impl<D: Dialect> SqlStore<D> {
     fn new(write: Pool<D>, read: Pool<D>, clock: Option<ManualClock>, pooled: bool, keep: Option<std::fs::File>) -> Self {
         // Process ids are no help: in containers they are all the same.
         let first_shard = i64::try_from(SystemIds::default().next().0 % 64).unwrap_or(0) * SHARDS;
-        Self(Arc::new(Inner { write, read, clock, pooled, first_shard, next_shard: AtomicI64::new(0), _keep: keep }))
+        Self(Arc::new(Inner { write, read, clock, pooled, renew: None, first_shard, next_shard: AtomicI64::new(0), _keep: keep }))
     }
 
     /// The row of a total that the next transaction adds to. A row is locked until its transaction has ended, so
@@ -178,6 +183,15 @@ impl<D: Dialect> SqlStore<D> {
         }
     }
 
+    /// With passwords that grow old.
+    fn renewing(self, renew: Renew<D>) -> Self {
+        match Arc::try_unwrap(self.0) {
+            Ok(inner) => Self(Arc::new(Inner { renew: Some(renew), ..inner })),
+            // It was made a moment ago, and nobody else has it.
+            Err(shared) => Self(shared),
+        }
+    }
+
     /// How a transaction begins.
     fn begin(&self) -> &'static str {
         if self.0.pooled { D::BEGIN_POOLED } else { D::BEGIN }
@@ -199,6 +213,9 @@ impl<D: Dialect> SqlStore<D> {
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         let keeps = !self.0.pooled;
+        if let Some(renew) = &self.0.renew {
+            renew(&self.0.write);
+        }
         let task = tokio::spawn(KEEPS_STATEMENTS.scope(keeps, async move {
             match tokio::time::timeout(time_max, work).await {
                 Ok(done) => done,

@@ -122,12 +122,29 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
         false => options(address.url.expose()),
     };
     let options = options.map_err(|e| Error::Corrupt(format!("the Postgres URL cannot be read: {e}")))?;
+    let authenticated = options.clone();
     let pool = PgPoolOptions::new()
         .max_connections(address.connections.max(1))
         .acquire_timeout(ACQUIRE_MAX)
         .test_before_acquire(address.tests_idle)
         .connect_lazy_with(options);
-    Ok(Arc::new(SqlStore::new(pool.clone(), pool, address.clock, address.pooler, None)))
+    let store = SqlStore::new(pool.clone(), pool, address.clock, address.pooler, None);
+    if !address.iam {
+        return Ok(Arc::new(store));
+    }
+    with_iam(store, authenticated).map(|store| Arc::new(store) as Arc<dyn Store>)
+}
+
+/// A store whose passwords are signed by AWS's credentials.
+#[cfg(feature = "lambda")]
+fn with_iam(store: SqlStore<Postgres>, options: PgConnectOptions) -> Result<SqlStore<Postgres>> {
+    let tokens = super::token::Tokens::new(options).map_err(Error::Corrupt)?;
+    Ok(store.renewing(Box::new(move |pool| tokens.renew(pool))))
+}
+
+#[cfg(not(feature = "lambda"))]
+fn with_iam(_: SqlStore<Postgres>, _: PgConnectOptions) -> Result<SqlStore<Postgres>> {
+    Err(Error::Corrupt("database.auth: iam is not part of this build (feature `lambda`)".to_owned()))
 }
 
 #[async_trait]
