@@ -3,6 +3,7 @@
 # the parity suite and the limits of SQS against what was deployed. Needs a Rust toolchain, Python and scripts/postgres.sh's Postgres.
 #
 #   scripts/test-lambda.sh             all of it
+#   SKIP_BUILD=1 …                     with what was built last
 #   scripts/test-lambda.sh --measure   and measures cold starts, warm overhead and the precision of retries (docs/benchmarks.md)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,7 +28,7 @@ cfn-lint -t template.yaml -r us-east-1
 
 say "The build"
 architecture=$([ "$(uname -m)" = aarch64 ] && echo arm64 || echo x86_64)
-(set -a; . infra/lambda.env; set +a; sam build --parameter-overrides "Architecture=$architecture" >&2)
+[ -n "${SKIP_BUILD:-}" ] || (set -a; . infra/lambda.env; set +a; sam build --parameter-overrides "Architecture=$architecture" >&2)
 for function in Ingress Ticker Worker; do
   test -x ".aws-sam/build/$function/bootstrap" || { echo "sam build made no bootstrap for $function" >&2; exit 1; }
 done

@@ -184,6 +184,7 @@ impl<D: Dialect> SqlStore<D> {
     }
 
     /// With passwords that grow old.
+    #[cfg(feature = "lambda")]
     fn renewing(self, renew: Renew<D>) -> Self {
         match Arc::try_unwrap(self.0) {
             Ok(inner) => Self(Arc::new(Inner { renew: Some(renew), ..inner })),
