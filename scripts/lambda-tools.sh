@@ -9,7 +9,9 @@ lambda_tools() {
   lambda_tool "$home/sam" cargo-lambda==1.9.2 aws-sam-cli==1.170.0 cfn-lint==1.58.0
   lambda_tool "$home/ministack" ministack==1.5.33 aws-sam-translator==1.115.0
   lambda_tool "$home/moto" "moto[server,sqs]==5.2.5"
-  export PATH="$home/sam/bin:$PATH" SAM_CLI_TELEMETRY=0
+  lambda_tool "$home/aws" awscli==1.46.3
+  # Behind what is there: an AWS CLI of the machine comes first.
+  export PATH="$home/sam/bin:$PATH:$home/aws/bin" SAM_CLI_TELEMETRY=0
   SAM_PYTHON="$home/sam/bin/python"
   MINISTACK="$home/ministack/bin/ministack"
   MOTO="$home/moto/bin/moto_server"

@@ -54,7 +54,7 @@ PYTHON
 "$(command -v psql)" -q -w "$TIDEHOOK_TEST_POSTGRES" -c "CREATE DATABASE $database"
 receiver="127.0.0.1:$(free_port)"
 sed "s|{receiver}|$receiver|g" tests/it/parity.yaml >"$work/tidehook.yaml"
-gateway=$(SKIP_BUILD=1 localstack/deploy.sh "DatabaseUrl=$url" "ConfigPath=$work/tidehook.yaml" 2>"$work/deploy.log") ||
+gateway=$(SKIP_BUILD=1 localstack/deploy.sh "DatabaseUrl=$url" "QueueVisibilitySeconds=360" "ConfigPath=$work/tidehook.yaml" 2>"$work/deploy.log") ||
   { tail -n 40 "$work/deploy.log" >&2; exit 1; }
 name() { sed -n "s/^$1=//p" "$work/deploy.log"; }
 ticker=$(name TickerName)
@@ -68,6 +68,9 @@ sys.exit(1 if answer.get("FunctionError") else 0)
 PYTHON
 }
 say "Migrating, as a deployment does: $(invoke "$ticker" '{"tidehook":"migrate"}')"
+
+say "The doctor"
+cargo run --locked -q -- doctor --lambda tidehook
 
 say "Parity: SQLite, Postgres, the runtime API, the deployed stack"
 TIDEHOOK_TEST_ALL=1 TIDEHOOK_TEST_GATEWAY="$gateway" TIDEHOOK_TEST_RECEIVER="$receiver" cargo test --locked -q --test it -- parity:: ||
