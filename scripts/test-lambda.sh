@@ -23,7 +23,7 @@ say() { printf '\n== %s\n' "$*" >&2; }
 
 say "The template"
 sam validate --lint -t template.yaml --region us-east-1 >&2
-cfn-lint -t template.yaml -r us-east-1
+cfn-lint -r us-east-1 -t template.yaml infra/*.yaml
 "$SAM_PYTHON" tests/template/check.py template.yaml
 
 say "The build"
