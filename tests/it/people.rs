@@ -113,7 +113,9 @@ async fn runs_are_held_let_go_ended_and_taken_up_again() {
     assert_eq!(does("kill").await.status, 409);
     assert_eq!(does("redrive?from=nowhere").await.status, 409);
     assert_eq!(does("redrive?form=after").await.status, 422);
-    assert_eq!(does("redrive?from=after").await.json()["status"], "running");
+    assert_eq!(does("redrive?from=after").await.status, 409, "it was never entered, so it had no payload");
+    let redriven = world.post(&format!("/api/runs/{id}/redrive?from=after"), &[], "{}").await;
+    assert_eq!(redriven.json()["status"], "running");
     assert!(world.receiver.until_count(1).await[0].path.ends_with("/ok/late"));
     assert_eq!(world.get("/api/fsck").await.json()["faults"], json!([]));
     for verb in ["pause", "resume", "kill", "redrive"] {
