@@ -9,6 +9,7 @@ use tokio::sync::MutexGuard;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::Engine;
 use super::hold::Handed;
@@ -144,7 +145,7 @@ impl Engine {
             let in_time = budget.until.is_none_or(|until| Instant::now() < until);
             while let Some(Ok(taken)) = handed.as_mut().map(|handed| handed.try_recv()) {
                 let engine = self.clone();
-                running.spawn(async move { engine.work_one(taken, budget.end).await });
+                running.spawn(async move { engine.work_one(taken, budget.end).await }.in_current_span());
             }
             // A task that has ended keeps its memory until it is joined, and while every look finds work nothing below does that.
             while let Some(ended) = running.try_join_next() {
@@ -175,7 +176,7 @@ impl Engine {
                         taken += u64::try_from(claimed.len()).unwrap_or(u64::MAX);
                         for taken in claimed {
                             let engine = self.clone();
-                            running.spawn(async move { engine.work_one(taken, budget.end).await });
+                            running.spawn(async move { engine.work_one(taken, budget.end).await }.in_current_span());
                         }
                         continue;
                     }
@@ -202,7 +203,7 @@ impl Engine {
                 }
                 Some(taken) = next(&mut handed) => {
                     let engine = self.clone();
-                    running.spawn(async move { engine.work_one(taken, budget.end).await });
+                    running.spawn(async move { engine.work_one(taken, budget.end).await }.in_current_span());
                 }
                 () = self.0.parts.wake.woken(LOOK_EVERY), if may_claim && free > 0 => look = true,
                 () = until(not_before), if not_before.is_some() => (not_before, look) = (None, true),

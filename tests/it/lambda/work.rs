@@ -52,6 +52,9 @@ async fn a_retry_comes_on_the_second() {
     ingress.invoke(http("POST", "/events/app/go", &[], "{}")).await.unwrap();
     install.drain(&worker).await;
     assert_eq!(hints(&install), [(0, 1), (2, 1)]);
+    let log = std::fs::read_to_string(install.log()).unwrap();
+    let failed = log.lines().find(|line| line.contains("is tried again")).unwrap();
+    assert!(failed.contains("\"request_id\":\"00000000-"), "a line of a worker's log names its invocation: {failed}");
     let got = install.receiver.got();
     let after = got[1].at - got[0].at;
     assert!(after >= Duration::from_secs(2), "{after:?}");
