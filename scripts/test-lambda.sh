@@ -14,6 +14,7 @@ work=$(mktemp -d)
 clean_up() {
   [ -z "${emulator:-}" ] || kill "$emulator" 2>/dev/null || true
   [ -z "${moto:-}" ] || kill "$moto" 2>/dev/null || true
+  [ -z "${database:-}" ] || psql -q -w "$TIDEHOOK_TEST_POSTGRES" -c "DROP DATABASE IF EXISTS $database WITH (FORCE)" 2>/dev/null || true
   postgres_stop
   rm -rf "$work"
 }
@@ -54,7 +55,7 @@ PYTHON
 "$(command -v psql)" -q -w "$TIDEHOOK_TEST_POSTGRES" -c "CREATE DATABASE $database"
 receiver="127.0.0.1:$(free_port)"
 sed "s|{receiver}|$receiver|g" tests/it/parity.yaml >"$work/tidehook.yaml"
-gateway=$(SKIP_BUILD=1 localstack/deploy.sh "DatabaseUrl=$url" "QueueVisibilitySeconds=360" "ConfigPath=$work/tidehook.yaml" 2>"$work/deploy.log") ||
+gateway=$(SKIP_BUILD=1 localstack/deploy.sh "DatabaseUrl=$url" "ApiToken=plainly-fictional" "IngressReservedConcurrency=10" "ConfigPath=$work/tidehook.yaml" 2>"$work/deploy.log") ||
   { tail -n 40 "$work/deploy.log" >&2; exit 1; }
 name() { sed -n "s/^$1=//p" "$work/deploy.log"; }
 ticker=$(name TickerName)

@@ -19,8 +19,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(3);
 const TRIES: u32 = 20;
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// What references stand for, or a sentence why they stand for nothing.
-pub type Found = BTreeMap<String, Result<String, String>>;
+/// What references stand for: nothing, where there is nobody to ask and no file; or a sentence why there is no answer.
+pub type Found = BTreeMap<String, Result<Option<String>, String>>;
 
 /// Looks references up. It blocks: a process has nothing else to do before it knows its configuration.
 pub fn resolve(references: &BTreeSet<String>) -> Found {
@@ -32,10 +32,14 @@ pub fn resolve(references: &BTreeSet<String>) -> Found {
     found
 }
 
-fn read(reference: &str) -> Result<String, String> {
+fn read(reference: &str) -> Result<Option<String>, String> {
     let path = reference.trim_start_matches("file:");
-    let text = std::fs::read_to_string(path).map_err(|why| format!("{path} cannot be read: {why}"))?;
-    Ok(text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text)).to_owned())
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(why) => return Err(format!("{path} cannot be read: {why}")),
+    };
+    Ok(Some(text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text)).to_owned()))
 }
 
 /// In a thread of its own, because a runtime may be running in this one.
@@ -69,7 +73,7 @@ async fn ask_all(references: &[&String]) -> Found {
     found
 }
 
-async fn ask_one(http: &reqwest::Client, reference: &str) -> Result<String, String> {
+async fn ask_one(http: &reqwest::Client, reference: &str) -> Result<Option<String>, String> {
     let port = std::env::var("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT").ok().and_then(|text| text.parse().ok()).unwrap_or(PORT);
     let encode = |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
     let (path, key) = match reference.split_once(':') {
@@ -89,7 +93,7 @@ async fn ask_one(http: &reqwest::Client, reference: &str) -> Result<String, Stri
             Ok(answer) if answer.status().is_success() => {
                 let answer =
                     answer.json::<Value>().await.map_err(|why| format!("the extension's answer cannot be read: {why}"))?;
-                return value_of(&answer, key);
+                return value_of(&answer, key).map(Some);
             }
             Ok(answer) => {
                 let status = answer.status();
@@ -100,12 +104,7 @@ async fn ask_one(http: &reqwest::Client, reference: &str) -> Result<String, Stri
                 }
             }
             // Nobody listens: not yet, in a function; never, elsewhere.
-            Err(why) if why.is_connect() && std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_none() => {
-                return Err(
-                    "no AWS Parameters and Secrets extension is running here; outside of Lambda give it a default: ${…:-text}"
-                        .to_owned(),
-                );
-            }
+            Err(why) if why.is_connect() && std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_none() => return Ok(None),
             Err(why) => last = format!("the AWS Parameters and Secrets extension does not answer: {why}"),
         }
         tokio::time::sleep(AGAIN).await;

@@ -25,14 +25,20 @@ pub(super) fn look(stack: &str) -> anyhow::Result<Vec<Found>> {
     let (ticker, worker) = (output("TickerName")?, output("WorkerName")?);
     let mut found = vec![schedule(stack)?];
     found.extend(mapping(&worker)?);
-    found.extend(from_inside(&ticker)?);
+    match from_inside(&ticker) {
+        Ok(inside) => found.extend(inside),
+        Err(why) => found.push(("ticker".to_owned(), Some(format!("{why:#}")))),
+    }
     Ok(found)
 }
 
 fn schedule(stack: &str) -> anyhow::Result<Found> {
     let schedule = aws(&["scheduler", "get-schedule", "--name", &format!("{stack}-tick")])?;
     let (state, rate) = (schedule["State"].as_str().unwrap_or("-"), schedule["ScheduleExpression"].as_str().unwrap_or("-"));
-    let why = (state != "ENABLED").then(|| format!("it is {state}: nothing that is due later, and no lost hint, is found"));
+    let off = (state != "ENABLED").then(|| format!("it is {state}: nothing that is due later, and no lost hint, is found"));
+    let whole = rate.starts_with("rate(") && rate.ends_with(')');
+    let why =
+        off.or((!whole).then(|| "that is no rate; on a command line quote it twice: TickRate='\"rate(10 minutes)\"'".to_owned()));
     Ok((format!("schedule: {rate}"), why))
 }
 

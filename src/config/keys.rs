@@ -111,7 +111,7 @@ static SERVER: [Key; 13] = [
 
 static API: [Key; 2] = [
     key("auth_token", Takes::Secret, "Bearer token of /events and /api; open when absent"),
-    key("metrics_auth_token", Takes::Secret, "Bearer token of /metrics; open when absent (later)"),
+    key("metrics_auth_token", Takes::Secret, "Bearer token of /metrics; open when absent"),
 ];
 
 static RETRY: [Key; 10] = [
@@ -145,7 +145,7 @@ static WORKER: [Key; 5] = [
 
 static COMPAT: [Key; 5] = [
     key("qhook_headers", Takes::Bool, "Send X-Qhook-* beside X-Tidehook-* (true)"),
-    key("qhook_metrics", Takes::Bool, "Emit qhook_* beside tidehook_* (true) (later)"),
+    key("qhook_metrics", Takes::Bool, "Emit qhook_* beside tidehook_* (true)"),
     key("catch_payload", Takes::Word(&["superset", "qhook"]), "What a catch target receives"),
     key("expressions", Takes::Word(&["tidehook", "qhook"]), "How conditions and patterns are read"),
     key("unknown_keys", Takes::Word(&["error", "warn"]), "What an unknown key is"),

@@ -74,8 +74,12 @@ fn expand_scalar(scalar: &mut Scalar, variables: &Variables, failed: &Variables)
         if !is_reference(name) && (name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')) {
             return Err(("bad_variable", format!("`{piece}` names no variable")));
         }
-        if let (Some(why), None) = (failed.get(name), default) {
+        // A default serves where there is nobody to ask, and never in place of an answer that was refused.
+        if let Some(why) = failed.get(name) {
             return Err(("unresolved_reference", format!("`{piece}` stands for nothing: {why}")));
+        }
+        if is_reference(name) && default.is_none() && !variables.contains_key(name) {
+            return Err(("unresolved_reference", format!("`{piece}` stands for nothing: {}", nobody(name))));
         }
         let value = variables.get(name).map(String::as_str).filter(|v| !v.is_empty());
         match (value, default) {
@@ -94,6 +98,14 @@ fn named(piece: &str) -> (&str, Option<&str>) {
     match inner.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
         None => (inner, None),
+    }
+}
+
+/// Why a reference stands for nothing where there is nobody to ask.
+pub fn nobody(name: &str) -> String {
+    match name.strip_prefix("file:") {
+        Some(path) => format!("there is no file {path}"),
+        None => "no AWS Parameters and Secrets extension runs here; outside of Lambda give it a default, `${…:-text}`".to_owned(),
     }
 }
 

@@ -95,6 +95,14 @@ pub fn from_texts(
     config.set_written(&written, variables, problems);
     if config.database.url.is_none()
         && let Some(url) = variables.get("DATABASE_URL").filter(|u| !u.is_empty())
+        && let Some(why) = layers::reference_of(url).and_then(|name| failed.get(&name).cloned())
+    {
+        let message = format!("DATABASE_URL is `{url}`, which stands for nothing: {why}");
+        problems.push(Problem { key: "database.url".to_owned(), code: "unresolved_reference", ..unreadable(message, None) });
+        return None;
+    }
+    if config.database.url.is_none()
+        && let Some(url) = variables.get("DATABASE_URL").filter(|u| !u.is_empty())
         && let Err(message) = config.database.take_from_environment(url)
     {
         let help = "set `database.url`, or `database.driver` to fit";
@@ -113,11 +121,14 @@ fn with_references(root: &Node, variables: &Variables, known: &Known) -> (Variab
     let (false, Some(resolve)) = (names.is_empty(), known.resolve) else { return (all, failed) };
     for (name, found) in resolve(&names) {
         match found {
-            Ok(value) if of_database.as_ref() == Some(&name) => {
-                all.insert("DATABASE_URL".to_owned(), value.clone());
+            Ok(Some(value)) => {
+                if of_database.as_ref() == Some(&name) {
+                    all.insert("DATABASE_URL".to_owned(), value.clone());
+                }
                 all.insert(name, value);
             }
-            Ok(value) => drop(all.insert(name, value)),
+            Ok(None) if of_database.as_ref() == Some(&name) => drop(failed.insert(name.clone(), layers::nobody(&name))),
+            Ok(None) => {}
             Err(why) => drop(failed.insert(name, why)),
         }
     }

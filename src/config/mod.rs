@@ -91,8 +91,8 @@ pub struct Known {
     pub resolve: Option<Resolve>,
 }
 
-/// Looks references up: what each stands for, or a sentence why it stands for nothing.
-pub type Resolve = fn(&BTreeSet<String>) -> BTreeMap<String, Result<String, String>>;
+/// Looks references up: what each stands for (nothing, where there is nobody to ask), or a sentence why there is no answer.
+pub type Resolve = fn(&BTreeSet<String>) -> BTreeMap<String, Result<Option<String>, String>>;
 
 /// A check of a secret's form: a sentence when the scheme cannot use it.
 pub type CheckSecret = fn(&str) -> Result<(), String>;

@@ -9,7 +9,8 @@ const HEAD: &str = "\
 
 # Configuration
 
-The file is `--config FILE`, else `TIDEHOOK_CONFIG`, else `/opt/tidehook.yaml`, else `tidehook.yaml`, else `qhook.yaml`. `--env NAME` (or `TIDEHOOK_ENV`) lays
+The file is `--config FILE`, else `TIDEHOOK_CONFIG`, else `/opt/tidehook.yaml`, else `$LAMBDA_TASK_ROOT/tidehook.yaml`,
+else `tidehook.yaml`, else `qhook.yaml`. `--env NAME` (or `TIDEHOOK_ENV`) lays
 `<stem>.NAME.yaml` over it, mappings merged and everything else replaced, and reads `.env.NAME` for variables that are not set. The `QHOOK_`
 spelling of each variable is read too.
 

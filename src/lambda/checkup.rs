@@ -39,13 +39,33 @@ pub(super) async fn look(function: &Function) -> Value {
         });
         findings.add(format!("worker: {worker} s"), why);
     }
-    if let (Some(workers), Some(most)) = (seconds("WORKER_CONCURRENCY"), seconds("DATABASE_CONNECTIONS")) {
-        let taken = workers * u64::from(super::Role::Worker.connections(function.engine.config())) + 1;
-        let why =
-            (taken >= most).then(|| format!("workers and the ticker alone may take {taken}; requests take one each besides"));
-        findings.add(format!("connections: the database grants {most}"), why);
-    }
+    of_connections(function, &mut findings).await;
+    let open = function.engine.config().api.auth_token.is_none();
+    findings.add("api.auth_token", open.then(|| "not set: /events and /api are open to everyone who can reach them".to_owned()));
     json!({ "checks": findings.0 })
+}
+
+/// Every environment keeps its connections while it is idle, too: what may be there at once is what counts.
+async fn of_connections(function: &Function, findings: &mut Findings) {
+    let about = match function.engine.store().about().await {
+        Ok(about) => about,
+        Err(error) => return findings.add("connections", Some(error.to_string())),
+    };
+    let most = about.iter().find_map(|line| line.strip_prefix("at most ")?.strip_suffix(" connections")?.parse::<u64>().ok());
+    let (Some(most), Some(workers)) = (most, seconds("WORKER_CONCURRENCY")) else { return };
+    let what = format!("connections: the database has {most}");
+    if function.engine.config().database.pooler {
+        return findings.add(format!("{what}, behind a pooler"), None);
+    }
+    let taken = workers * u64::from(super::Role::Worker.connections(function.engine.config())) + 1;
+    let why = match seconds("INGRESS_CONCURRENCY") {
+        Some(ingress) if taken + ingress < most => None,
+        Some(ingress) => Some(format!("functions may take {}", taken + ingress)),
+        None => Some(format!(
+            "workers and the ticker may take {taken}, and nothing bounds those of ingress: set IngressReservedConcurrency, or put a pooler before it"
+        )),
+    };
+    findings.add(what, why);
 }
 
 async fn of_database(function: &Function, findings: &mut Findings) {

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lambda_runtime::{Error, LambdaEvent};
+use lambda_runtime::{Diagnostic, Error, LambdaEvent};
 use serde_json::value::RawValue;
 
 use crate::config::{Config, Driver, Request};
@@ -34,8 +34,8 @@ use crate::wake::{Wake, local::Local};
 const RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
 /// A tick looks ahead as far as the next one is away, and this much further.
 const LOOK_FURTHER: Duration = Duration::from_secs(120);
-/// Seconds between ticks unless `TIDEHOOK_TICK_SECONDS` says otherwise.
-const TICK_EVERY: u64 = 60;
+/// The time between ticks unless `TIDEHOOK_TICK_RATE` says otherwise.
+const TICK_EVERY: Duration = Duration::from_secs(60);
 /// Seconds that an invocation may take where its deadline is unknown, unless `TIDEHOOK_BUDGET_SECONDS` says otherwise.
 const BUDGET: u64 = 25;
 
@@ -131,9 +131,29 @@ async fn serve(role: Role) -> Result<(), Error> {
     tracing::info!(role = role.word(), version = env!("CARGO_PKG_VERSION"), "The function is ready.");
     lambda_runtime::run(lambda_runtime::service_fn(move |event: LambdaEvent<Box<RawValue>>| {
         let function = function.clone();
-        async move { function.invoke(event).await }
+        async move { function.invoke(event).await.map_err(|error| failure(&error)) }
     }))
     .await
+}
+
+/// An error as the runtime is told of it, and as a caller sees it.
+fn failure(error: &Error) -> Diagnostic {
+    Diagnostic { error_type: "Tidehook.Failed".to_owned(), error_message: error.to_string() }
+}
+
+/// The time between ticks, as a schedule says it: `rate(10 minutes)`.
+fn tick_every() -> Result<Duration, String> {
+    let Some(text) = variable("TICK_RATE") else { return Ok(TICK_EVERY) };
+    let rate = || {
+        let (count, unit) = text.strip_prefix("rate(")?.strip_suffix(')')?.split_once(' ')?;
+        let minutes = match unit {
+            "minute" | "minutes" => 1,
+            "hour" | "hours" => 60,
+            _ => return None,
+        };
+        Some(Duration::from_secs(count.parse::<u64>().ok().filter(|count| *count > 0)? * minutes * 60))
+    };
+    rate().ok_or_else(|| format!("TIDEHOOK_TICK_RATE must be like `rate(1 minute)` or `rate(10 minutes)`, not `{text}`"))
 }
 
 fn seconds(name: &str, otherwise: u64) -> Result<Duration, String> {
@@ -165,9 +185,15 @@ impl Function {
         if !cannot.is_empty() {
             return Err(StartError::CannotRun(cannot).into());
         }
-        if config.database.driver == Driver::Sqlite || config.database.url.is_none() {
+        if config.database.driver != Driver::Sqlite && config.database.url.is_none() {
+            return Err("there is no database: neither `database.url` nor DATABASE_URL says where it is".into());
+        }
+        if config.database.driver == Driver::Sqlite {
             let why = "functions share no disk, so they cannot share a SQLite file: set `database.url` to a Postgres server";
             return Err(why.into());
+        }
+        if config.api.auth_token.is_none() {
+            tracing::warn!("api.auth_token is not set: /events and /api are open to everyone who can reach them.");
         }
         server::count(&config);
         let config = Arc::new(config);
@@ -184,7 +210,7 @@ impl Function {
             Some(url) => Some((sqs::client()?, url)),
             None => None,
         };
-        let horizon = seconds("TICK_SECONDS", TICK_EVERY)? + LOOK_FURTHER;
+        let horizon = tick_every()? + LOOK_FURTHER;
         let wake: Arc<dyn Wake> = match &queue {
             Some((client, url)) => Arc::new(Sqs::new(client.clone(), url.clone(), horizon)),
             None => Arc::new(Local::default()),

@@ -59,6 +59,8 @@ queues = of("AWS::SQS::Queue")
 must(any("RedrivePolicy" in queue for queue in queues.values()), "hints that fail end in a dead-letter queue")
 must(all(queue.get("SqsManagedSseEnabled") for queue in queues.values()), "queues are encrypted")
 for name, role in of("AWS::IAM::Role").items():
+    managed = [str(arn).rsplit("/", 1)[-1] for arn in role.get("ManagedPolicyArns", []) if isinstance(arn, str)]
+    must(not any("SQS" in arn for arn in managed), f"{name} may take messages of no other queue")
     for policy in role.get("Policies", []):
         for statement in policy["PolicyDocument"]["Statement"]:
             if "Fn::If" in statement:

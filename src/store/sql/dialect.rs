@@ -144,7 +144,8 @@ pub(super) fn migrations(list: &[(i64, &'static str, &'static str)]) -> Migrator
     let migrations = list.iter().map(|(number, name, text)| {
         Migration::new(*number, (*name).into(), MigrationType::Simple, sqlx::SqlSafeStr::into_sql_str(*text), false)
     });
-    Migrator { migrations: migrations.collect::<Vec<_>>().into(), ..Migrator::DEFAULT }
+    // A version that is gone back to finds migrations that it does not know: they only add, so it runs on.
+    Migrator { migrations: migrations.collect::<Vec<_>>().into(), ignore_missing: true, ..Migrator::DEFAULT }
 }
 
 /// A database with another program's tables is left alone.

@@ -162,7 +162,8 @@ impl Dialect for Postgres {
     const LOCK: &'static str = "FOR UPDATE";
     const SKIP_LOCKED: &'static str = "FOR UPDATE SKIP LOCKED";
     const ABOUT: &'static str = "SELECT 'Postgres ' || current_setting('server_version') AS name UNION ALL
-        SELECT CASE WHEN ssl THEN 'TLS ' || COALESCE(version, '') ELSE 'no TLS' END FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+        SELECT CASE WHEN ssl THEN 'TLS ' || COALESCE(version, '') ELSE 'no TLS' END FROM pg_stat_ssl WHERE pid = pg_backend_pid() UNION ALL
+        SELECT 'at most ' || current_setting('max_connections') || ' connections'";
     const STORE: Option<&'static str> = Some(STORE);
     const RECORD: Option<&'static str> = Some(RECORD);
     const UNTOLD: &'static str = super::announce::UNTOLD_LATERAL;

@@ -92,3 +92,17 @@ async fn a_schema_that_is_not_there_is_said_and_not_made_through_a_pooler() {
     let error = store.migrate().await.unwrap_err().to_string();
     assert!(error.contains("TIDEHOOK_MIGRATE_URL"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_is_gone_back_to_runs_on_a_newer_schema() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = crate::support::stores::url(crate::support::stores::Kind::Sqlite, &dir).await.unwrap();
+    let store = crate::support::stores::open(&url, None).await;
+    store.migrate().await.unwrap();
+    store.close().await;
+    let mut conn = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (999, 'newer', 1, x'00', 1)";
+    sqlx::raw_sql(newer).execute(&mut conn).await.unwrap();
+    drop(conn);
+    crate::support::stores::open(&url, None).await.migrate().await.unwrap();
+}

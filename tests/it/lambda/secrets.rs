@@ -113,5 +113,16 @@ async fn a_reference_that_stands_for_nothing_is_named_with_its_place() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("give it a default"), "{refused:?}");
     assert!(validate(&text.replace("/tidehook/github}", "/tidehook/github:-made-up}")).status.success());
     let missing = validate(&text.replace("/tidehook/github}", "/tidehook/github:-made-up}").replace("/key}", "/none}"));
-    assert!(String::from_utf8_lossy(&missing.stderr).contains("/none cannot be read"), "{missing:?}");
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("there is no file"), "{missing:?}");
+    // Never in place of an answer that was refused: a webhook would be checked with what stands in a repository.
+    std::fs::write(&config, text.replace("/tidehook/github}", "/tidehook/github:-made-up}")).unwrap();
+    let log = install.dir.path().join("refused.log");
+    let function = Function::start("ingress", &variables(&install, port, &install.url), &log).await;
+    function.invoke(http("GET", "/livez", &[], "")).await.unwrap_err();
+    assert!(std::fs::read_to_string(&log).unwrap().contains("there is no such secret"));
+    let log = install.dir.path().join("database.log");
+    let function = Function::start("ingress", &variables(&install, port, "${secretsmanager:nowhere}"), &log).await;
+    function.invoke(http("GET", "/livez", &[], "")).await.unwrap_err();
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(said.contains("there is no such secret"), "{said}");
 }

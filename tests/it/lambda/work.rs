@@ -183,7 +183,7 @@ async fn a_tick_by_hand_migrates_and_says_what_it_cannot_do() {
 async fn the_ticker_says_what_does_not_fit() {
     let Some(install) = Install::new(TEXT).await else { return };
     let mut variables = install.variables(true);
-    let more = [("WORKER_TIMEOUT_SECONDS", "20"), ("WORKER_CONCURRENCY", "5"), ("DATABASE_CONNECTIONS", "20")];
+    let more = [("WORKER_TIMEOUT_SECONDS", "20"), ("WORKER_CONCURRENCY", "5"), ("INGRESS_CONCURRENCY", "500")];
     variables.extend(more.map(|(name, value)| (format!("TIDEHOOK_{name}"), value.to_owned())));
     let ticker = Function::start("ticker", &variables, &install.log()).await;
     let said = ticker.invoke(json!({ "tidehook": "doctor" })).await.unwrap();
@@ -195,8 +195,9 @@ async fn the_ticker_says_what_does_not_fit() {
         assert_eq!(why(well), Value::Null, "{said}");
     }
     assert_eq!(why("worker: 20 s"), "a call may take 30 s, so the worker's timeout should be 37 s at least");
-    assert!(why("connections").as_str().unwrap().contains("may take 21"), "{said}");
+    assert!(why("connections").as_str().unwrap().contains("may take 521"), "{said}");
+    assert!(why("api.auth_token").as_str().unwrap().contains("open to everyone"), "{said}");
     install.queue.refuse(true);
     let said = ticker.invoke(json!({ "tidehook": "doctor" })).await.unwrap();
-    assert_eq!(said["checks"].as_array().unwrap().iter().filter(|check| check["ok"] == false).count(), 4, "{said}");
+    assert_eq!(said["checks"].as_array().unwrap().iter().filter(|check| check["ok"] == false).count(), 5, "{said}");
 }
