@@ -100,6 +100,7 @@ async fn a_version_that_is_gone_back_to_runs_on_a_newer_schema() {
     let store = crate::support::stores::open(&url, None).await;
     store.migrate().await.unwrap();
     store.close().await;
+    drop(store);
     let mut conn = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (999, 'newer', 1, x'00', 1)";
     sqlx::raw_sql(newer).execute(&mut conn).await.unwrap();
