@@ -1,6 +1,8 @@
 # The tools of the functions, pinned, from the package registry into private environments; a second run finds them there.
 # Sourced; puts cargo-lambda, sam and cfn-lint on PATH and sets MINISTACK and MOTO. No Docker and no account is needed.
 
+. scripts/free-port.sh
+
 lambda_tools() {
   local home=${TIDEHOOK_TOOLS:-${CARGO_TARGET_DIR:-target}/lambda-tools}
   mkdir -p "$home"
@@ -28,8 +30,4 @@ lambda_tool() {
   python3 -m venv "$dir"
   "$dir/bin/pip" install -q --disable-pip-version-check "$@" >&2
   echo "$*" >"$dir/installed"
-}
-
-free_port() {
-  python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }

@@ -9,6 +9,8 @@
 #
 # PgBouncer is started from an installed binary, or from Debian's package; TIDEHOOK_TEST_POOLER names one that runs.
 
+. scripts/free-port.sh
+
 postgres_bin() {
   local dir
   for dir in "$(command -v initdb >/dev/null && dirname "$(readlink -f "$(command -v initdb)")")" /usr/lib/postgresql/*/bin /usr/local/pgsql/bin /opt/homebrew/opt/postgresql*/bin; do
@@ -45,10 +47,6 @@ postgres_as() {
   fi
 }
 
-free_port() {
-  python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])' 2>/dev/null || echo "$1"
-}
-
 postgres_start() {
   POSTGRES_BIN=$1
   POSTGRES_DIR=$(mktemp -d)
@@ -57,7 +55,7 @@ postgres_start() {
   chmod 755 "$POSTGRES_DIR"
   [ "$(id -u)" = 0 ] && chown "$POSTGRES_USER_NAME" "$POSTGRES_DIR"
   local port
-  port=$(free_port 54329)
+  port=$(free_port)
   (cd "$POSTGRES_DIR" && postgres_as "$POSTGRES_BIN/initdb" -D "$POSTGRES_DIR/data" -U postgres -A trust --no-sync >/dev/null)
   # Durability is not what tests measure; the crash tests kill tidehook and stop this server, not the machine.
   local settings=${POSTGRES_SETTINGS:--c fsync=off -c full_page_writes=off}
@@ -87,7 +85,7 @@ user, password = url.username or "postgres", urllib.parse.unquote(url.password o
 print(f"host={url.hostname} port={url.port or 5432} user={user} password={password}")
 READ
   )
-  port=$(free_port 54330)
+  port=$(free_port)
   POOLER_DIR=$(mktemp -d)
   chmod 755 "$POOLER_DIR"
   printf '[databases]\n* = %s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %s\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 3\nmax_client_conn = 2000\nserver_idle_timeout = 5\n' "$server" "$port" >"$POOLER_DIR/pgbouncer.ini"
