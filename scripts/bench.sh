@@ -17,7 +17,7 @@ if [ -z "${TIDEHOOK_BENCH_POSTGRES:-}" ]; then
   if bin=$(postgres_bin) && compgen -G "$(dirname "$bin")/lib*/**/pg_stat_statements.so" >/dev/null; then
     settings="$settings -c shared_preload_libraries=pg_stat_statements"
   fi
-  POSTGRES_SETTINGS=$settings TIDEHOOK_TEST_POSTGRES="" postgres_ready
+  POSTGRES_SETTINGS=$settings TIDEHOOK_TEST_POSTGRES="" server_ready
   export TIDEHOOK_BENCH_POSTGRES=$TIDEHOOK_TEST_POSTGRES
 fi
 cargo bench --locked --bench load -- "$@"
