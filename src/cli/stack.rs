@@ -76,7 +76,8 @@ fn from_inside(ticker: &str) -> anyhow::Result<Vec<Found>> {
     }
     let checks = answer["checks"].as_array().context("the ticker knows no such question; deploy this version")?;
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    Ok(checks.iter().map(|check| (text(&check["what"]).unwrap_or_default(), text(&check["why"]))).collect())
+    let found = |check: &Value| Ok((text(&check["what"]).context("the ticker's answer lacks a name")?, text(&check["why"])));
+    checks.iter().map(found).collect()
 }
 
 /// Runs the AWS CLI, which knows the keyboard's credentials, region and endpoints.

@@ -95,18 +95,14 @@ pub fn from_texts(
     config.set_written(&written, variables, problems);
     if config.database.url.is_none()
         && let Some(url) = variables.get("DATABASE_URL").filter(|u| !u.is_empty())
-        && let Some(why) = layers::reference_of(url).and_then(|name| failed.get(&name).cloned())
     {
-        let message = format!("DATABASE_URL is `{url}`, which stands for nothing: {why}");
-        problems.push(Problem { key: "database.url".to_owned(), code: "unresolved_reference", ..unreadable(message, None) });
-        return None;
-    }
-    if config.database.url.is_none()
-        && let Some(url) = variables.get("DATABASE_URL").filter(|u| !u.is_empty())
-        && let Err(message) = config.database.take_from_environment(url)
-    {
-        let help = "set `database.url`, or `database.driver` to fit";
-        problems.push(Problem { key: "database.url".to_owned(), code: "bad_url", ..unreadable(message, Some(help)) });
+        let unresolved = layers::reference_of(url).and_then(|name| failed.get(&name).cloned());
+        let (code, message, help) = match (unresolved, config.database.take_from_environment(url)) {
+            (Some(why), _) => ("unresolved_reference", format!("DATABASE_URL is `{url}`, which stands for nothing: {why}"), None),
+            (None, Err(message)) => ("bad_url", message, Some("set `database.url`, or `database.driver` to fit")),
+            (None, Ok(())) => return Some(config),
+        };
+        problems.push(Problem { key: "database.url".to_owned(), code, ..unreadable(message, help) });
         return None;
     }
     Some(config)

@@ -182,9 +182,7 @@ impl Engine {
                 return Err(NotAccepted::Unstorable(error.to_string()));
             }
         };
-        if !waiting.is_empty() {
-            inner.parts.wake.wake(&waiting).await;
-        }
+        self.tell(&waiting).await;
         let Receipt { event, duplicate, jobs, .. } = receipt;
         metrics::accepted(&told.source, duplicate, jobs, started.elapsed());
         if !duplicate {

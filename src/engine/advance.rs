@@ -279,9 +279,7 @@ impl Engine {
             first.here = by_worker;
             self.0.follows.store(true, Ordering::Release);
         }
-        if !due.is_empty() {
-            self.0.parts.wake.wake(&due).await;
-        }
+        self.tell(&due).await;
     }
 }
 

@@ -61,7 +61,7 @@ impl Engine {
         };
         let ended = held.then(|| commit.finish.clone());
         if let Some(Finish::Retry { after, .. }) = &ended {
-            self.0.parts.wake.wake(&[Wakeup::of(commit.lease.job, *after)]).await;
+            self.tell(&[Wakeup::of(commit.lease.job, *after)]).await;
         }
         self.tell_attempt(&commit, event, claimed.job.target.name(), ended.as_ref());
         if let (true, Some(change)) = (held, &commit.change) {

@@ -111,9 +111,7 @@ impl Engine {
             let found = self.store().announce(horizon, PER_TRANSACTION).await?;
             count += u64::try_from(found.len()).unwrap_or(u64::MAX);
             let due: Vec<Wakeup> = found.iter().map(|announced| Wakeup::of(announced.job, announced.after)).collect();
-            if !due.is_empty() {
-                self.0.parts.wake.wake(&due).await;
-            }
+            self.tell(&due).await;
             if found.len() < PER_TRANSACTION as usize {
                 break;
             }

@@ -32,8 +32,8 @@ pub(super) async fn look(function: &Function) -> Value {
     let worker = seconds("WORKER_TIMEOUT_SECONDS");
     of_queue(function, worker, &mut findings).await;
     if let Some(worker) = worker {
-        let (call, needed) =
-            (time::longest_call(function.engine.config()), time::longest_call(function.engine.config()) + time::AROUND_CALL);
+        let call = time::longest_call(function.engine.config());
+        let needed = call + time::AROUND_CALL;
         let why = (Duration::from_secs(worker) < needed).then(|| {
             format!("a call may take {} s, so the worker's timeout should be {} s at least", call.as_secs(), needed.as_secs())
         });
@@ -75,9 +75,8 @@ async fn of_database(function: &Function, findings: &mut Findings) {
         Err(error) => return findings.add("database", Some(error.to_string())),
     };
     findings.add(format!("database: answers in {} ms", SystemClock.now().since(began).as_millis()), None);
-    let (here, skew) = (SystemClock.now(), SystemClock.now().since(now).max(now.since(began)));
-    let why = (skew > SKEW_MAX)
-        .then(|| format!("the function and the database differ by {} ms", here.since(now).max(now.since(here)).as_millis()));
+    let skew = SystemClock.now().since(now).max(now.since(began));
+    let why = (skew > SKEW_MAX).then(|| format!("the function and the database differ by {} ms", skew.as_millis()));
     findings.add("clocks", why);
     match store.chores(function.engine.config().worker.retention).await {
         Ok(_) => findings.add("database schema", None),

@@ -21,7 +21,6 @@ use tower::ServiceExt;
 use super::Function;
 use crate::http::client::Peer;
 use crate::http::error::Refusal;
-use crate::http::router;
 
 /// What only a process that lives on can answer.
 const NOT_HERE: &str =
@@ -73,7 +72,7 @@ async fn answer(function: &Function, request: Request) -> Result<Response, Infal
     if request.uri().path() == "/api/tail" {
         return Ok(Refusal::new(StatusCode::NOT_IMPLEMENTED, "not_here", NOT_HERE).into_response());
     }
-    let answer = router(std::sync::Arc::clone(&function.state)).oneshot(request).await;
+    let answer = function.routes.clone().oneshot(request).await;
     if let Err(error) = function.engine.flush().await {
         tracing::warn!(%error, "The counts of refused requests were not stored; the next invocation tries again.");
     }

@@ -16,13 +16,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use lambda_runtime::{Diagnostic, Error, LambdaEvent};
 use serde_json::value::RawValue;
 
 use crate::config::{Config, Driver, Request};
 use crate::engine::Engine;
 use crate::environment::{self, variable};
-use crate::http::State;
+use crate::http::{State, router};
 use crate::model::{Clock, SystemClock, Timestamp};
 use crate::observe::{emf, log};
 use crate::server::{self, StartError};
@@ -98,7 +99,8 @@ pub fn asked(mut arguments: impl Iterator<Item = String>) -> Option<Result<Role,
 #[derive(Clone)]
 pub struct Function {
     engine: Engine,
-    state: Arc<State>,
+    /// The routes of the container, made once.
+    routes: Router,
     role: Role,
     /// A deadline from before is none.
     began: Timestamp,
@@ -216,9 +218,9 @@ impl Function {
             None => Arc::new(Local::default()),
         };
         let engine = server::engine(config, store, wake)?;
-        let state = State::new(engine.clone());
+        let routes = router(State::new(engine.clone()));
         let budget = seconds("BUDGET_SECONDS", BUDGET)?;
-        Ok(Self { engine, state, role, began: SystemClock.now(), budget, queue })
+        Ok(Self { engine, routes, role, began: SystemClock.now(), budget, queue })
     }
 
     /// One invocation. Whatever it comes to, nothing of it goes on after its answer.

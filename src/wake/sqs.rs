@@ -15,7 +15,8 @@ use aws_sdk_sqs::config::{BehaviorVersion, Region};
 use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use futures::StreamExt;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::json;
 
 use super::{Wake, Wakeup, local::Local};
 use crate::model::JobId;
@@ -44,7 +45,7 @@ pub struct Hint {
     pub jobs: Vec<JobId>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Written {
     tidehook: u32,
     jobs: Vec<String>,
@@ -69,8 +70,8 @@ impl Hint {
 
     /// The body of its message.
     pub fn write(&self) -> String {
-        let jobs = self.jobs.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(",");
-        format!("{{\"tidehook\":{VERSION},\"jobs\":[{jobs}]}}")
+        let jobs: Vec<String> = self.jobs.iter().map(ToString::to_string).collect();
+        json!({ "tidehook": VERSION, "jobs": jobs }).to_string()
     }
 }
 
@@ -96,8 +97,7 @@ impl Sqs {
     async fn send_batch(&self, messages: Vec<(Duration, Hint)>) {
         let count = messages.len();
         let entries = messages.into_iter().enumerate().map(|(at, (after, hint))| {
-            // Up, so that the job is due when its message is delivered.
-            let seconds = i32::try_from(after.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
+            let seconds = i32::try_from(after.as_secs()).unwrap_or(i32::MAX);
             SendMessageBatchRequestEntry::builder()
                 .id(at.to_string())
                 .message_body(hint.write())
@@ -158,6 +158,7 @@ pub fn client() -> Result<Client, String> {
 fn messages(due: &[Wakeup]) -> Vec<(Duration, Hint)> {
     let mut by_second: BTreeMap<u64, BTreeSet<JobId>> = BTreeMap::new();
     for wakeup in due.iter().filter(|wakeup| !wakeup.here && wakeup.after <= DELAY_MAX) {
+        // Up, so that the job is due when its message is delivered.
         let second = u64::try_from(wakeup.after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
         by_second.entry(second).or_default().extend(wakeup.job);
     }
