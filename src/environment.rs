@@ -2,6 +2,7 @@
 
 use crate::config::layers::Variables;
 use crate::config::{self, Known, Loaded, Request};
+use crate::model::{AwsIdentity, Secret};
 use crate::{ingress, secrets};
 
 /// A variable under its own name, else under qhook's.
@@ -24,4 +25,20 @@ pub fn load(asked: Request) -> Loaded {
 /// The variables of the process that are text.
 fn variables() -> Variables {
     std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect()
+}
+
+/// Who this process is to AWS. Of the many ways that the SDK knows to find out, a function has one: its environment.
+///
+/// # Errors
+/// It does not say.
+pub fn aws() -> Result<AwsIdentity, String> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let needed = |name: &str| variable(name).ok_or_else(|| format!("the environment has no {name}"));
+    let region = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
+    Ok(AwsIdentity {
+        region: region.ok_or("the environment has no AWS_REGION")?,
+        key: needed("AWS_ACCESS_KEY_ID")?,
+        secret: Secret::new(needed("AWS_SECRET_ACCESS_KEY")?),
+        session: variable("AWS_SESSION_TOKEN").map(Secret::new),
+    })
 }

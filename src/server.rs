@@ -22,7 +22,7 @@ use crate::deliver::{Client, resolve, step};
 use crate::engine::{Budget, Chance, Engine, Parts, Worked};
 use crate::http::client::Peer;
 use crate::http::{State, router};
-use crate::model::{Secret, SystemClock, SystemIds};
+use crate::model::{AwsIdentity, Secret, SystemClock, SystemIds};
 use crate::observe::feed::Feed;
 use crate::observe::metrics;
 use crate::store::{self, Address, Store};
@@ -81,7 +81,16 @@ pub fn database_url(config: &Config) -> Secret {
 /// Those of the store.
 pub async fn open_store(config: &Config) -> store::Result<Arc<dyn Store>> {
     let address = Address::new(database_url(config), config.database.max_connections);
-    store::connect(Address { pooler: config.database.pooler, iam: config.database.iam, ..address }).await
+    store::connect(Address { pooler: config.database.pooler, iam: iam(config)?, ..address }).await
+}
+
+/// Who signs the passwords of the database, where the configuration says that somebody does.
+///
+/// # Errors
+/// The environment does not say who.
+pub fn iam(config: &Config) -> store::Result<Option<AwsIdentity>> {
+    let wrong = |why| store::Error::Corrupt(format!("database.auth is iam, but {why}"));
+    config.database.iam.then(crate::environment::aws).transpose().map_err(wrong)
 }
 
 /// Opens the store by the way that migrations take: past a pooler, where `TIDEHOOK_MIGRATE_URL` says how.
@@ -90,7 +99,7 @@ pub async fn open_store(config: &Config) -> store::Result<Arc<dyn Store>> {
 /// Those of the store.
 pub async fn open_store_to_migrate(config: &Config) -> store::Result<Arc<dyn Store>> {
     match crate::environment::variable("MIGRATE_URL") {
-        Some(url) => store::connect(Address { iam: config.database.iam, ..Address::new(Secret::new(url), 1) }).await,
+        Some(url) => store::connect(Address { iam: iam(config)?, ..Address::new(Secret::new(url), 1) }).await,
         None => open_store(config).await,
     }
 }

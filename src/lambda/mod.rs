@@ -203,13 +203,13 @@ impl Function {
         let connections = role.connections(&config);
         let address = Address {
             pooler: config.database.pooler,
-            iam: config.database.iam,
+            iam: server::iam(&config)?,
             tests_idle: true,
             ..Address::new(url, connections)
         };
         let store = store::connect(address).await?;
         let queue = match variable("QUEUE_URL") {
-            Some(url) => Some((sqs::client()?, url)),
+            Some(url) => Some((sqs::client(environment::aws()?), url)),
             None => None,
         };
         let horizon = tick_every()? + LOOK_FURTHER;

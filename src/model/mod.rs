@@ -7,6 +7,7 @@
 //! - [`path`]: JSON paths; [`secret`]: text that never prints itself
 
 pub mod attempt;
+pub mod aws;
 pub mod event;
 pub mod id;
 pub mod job;
@@ -18,6 +19,7 @@ pub mod secret;
 pub mod time;
 
 pub use attempt::{Attempt, Ending, Failure, Outcome, Phase};
+pub use aws::AwsIdentity;
 pub use event::{Body, Event, Inbound};
 pub use id::{AttemptId, EventId, Ids, JobId, RunId, SeededIds, SystemIds};
 pub use job::{Job, JobState, Lease, NewJob, Target};

@@ -357,14 +357,14 @@ pub struct Address {
     pub pooler: bool,
     /// Connections may have died while this process was frozen: an idle one is asked before it is used.
     pub tests_idle: bool,
-    /// The password is made of AWS's credentials, again and again.
-    pub iam: bool,
+    /// The password is made of somebody's credentials of AWS, again and again.
+    pub iam: Option<crate::model::AwsIdentity>,
 }
 
 impl Address {
     /// A database that is reached directly, by a process that lives on.
     pub fn new(url: crate::model::Secret, connections: u32) -> Self {
-        Self { url, connections, clock: None, pooler: false, tests_idle: false, iam: false }
+        Self { url, connections, clock: None, pooler: false, tests_idle: false, iam: None }
     }
 }
 

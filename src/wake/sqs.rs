@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Wake, Wakeup, local::Local};
-use crate::model::JobId;
+use crate::model::{AwsIdentity, JobId};
 use crate::observe::metrics;
 
 /// The form of messages: others are not ours, or are of another version.
@@ -127,17 +127,13 @@ fn failed(count: usize, why: &str) {
     tracing::warn!(count, why, "Hints were not sent; the next tick announces the work again.");
 }
 
-/// A client of SQS over the process's own TLS. Where, and as whom, is what Lambda puts into the environment of a function; of the
-/// many ways that the SDK knows besides, a function has none.
-///
-/// # Errors
-/// The environment does not say.
-pub fn client() -> Result<Client, String> {
-    let variable = |names: &[&str]| names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
-    let needed = |names: &[&str]| variable(names).ok_or_else(|| format!("the environment has no {}", names[0]));
-    let region = needed(&["AWS_REGION", "AWS_DEFAULT_REGION"])?;
-    let (id, secret) = (needed(&["AWS_ACCESS_KEY_ID"])?, needed(&["AWS_SECRET_ACCESS_KEY"])?);
-    let credentials = Credentials::new(id, secret, variable(&["AWS_SESSION_TOKEN"]), None, "environment");
+/// A client of SQS over the process's own TLS. Where, the SDK's own variables may say (`AWS_ENDPOINT_URL_SQS`).
+pub fn client(who: AwsIdentity) -> Client {
+    let session = who.session.map(|session| session.expose().to_owned());
+    let credentials = Credentials::new(who.key, who.secret.expose(), session, None, "environment");
+    let endpoint = ["AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|url| !url.is_empty()));
     use aws_smithy_http_client::{Builder, tls};
     let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
     let http = Builder::new().tls_provider(provider).build_https();
@@ -146,12 +142,12 @@ pub fn client() -> Result<Client, String> {
         .behavior_version(BehaviorVersion::latest())
         .http_client(http)
         .timeout_config(timeouts)
-        .region(Region::new(region))
+        .region(Region::new(who.region))
         .credentials_provider(credentials);
-    if let Some(url) = variable(&["AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL"]) {
+    if let Some(url) = endpoint {
         config = config.endpoint_url(url);
     }
-    Ok(Client::from_conf(config.build()))
+    Client::from_conf(config.build())
 }
 
 /// The messages for wake-ups: those of the same second share messages. What is too far away is left to the ticks.

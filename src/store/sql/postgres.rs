@@ -15,6 +15,7 @@ use super::intake::{insert_events, insert_jobs};
 use super::rows::{DueRow, NameRow};
 use super::statement::{Column, Rows, sql};
 use super::{keep, seam};
+use crate::model::AwsIdentity;
 use crate::store::error::{Error, Result};
 use crate::store::{Address, Store};
 
@@ -129,21 +130,22 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
         .test_before_acquire(address.tests_idle)
         .connect_lazy_with(options);
     let store = SqlStore::new(pool.clone(), pool, address.clock, address.pooler, None);
-    if !address.iam {
-        return Ok(Arc::new(store));
+    match address.iam {
+        None => Ok(Arc::new(store)),
+        Some(who) => Ok(Arc::new(with_iam(store, authenticated, who)?)),
     }
-    with_iam(store, authenticated).map(|store| Arc::new(store) as Arc<dyn Store>)
 }
 
 /// A store whose passwords are signed by AWS's credentials.
 #[cfg(feature = "lambda")]
-fn with_iam(store: SqlStore<Postgres>, options: PgConnectOptions) -> Result<SqlStore<Postgres>> {
-    let tokens = super::token::Tokens::new(options).map_err(Error::Corrupt)?;
+#[expect(clippy::unnecessary_wraps, reason = "a build without the feature has none")]
+fn with_iam(store: SqlStore<Postgres>, options: PgConnectOptions, who: AwsIdentity) -> Result<SqlStore<Postgres>> {
+    let tokens = super::token::Tokens::new(options, who);
     Ok(store.renewing(Box::new(move |pool| tokens.renew(pool))))
 }
 
 #[cfg(not(feature = "lambda"))]
-fn with_iam(_: SqlStore<Postgres>, _: PgConnectOptions) -> Result<SqlStore<Postgres>> {
+fn with_iam(_: SqlStore<Postgres>, _: PgConnectOptions, _: AwsIdentity) -> Result<SqlStore<Postgres>> {
     Err(Error::Corrupt("database.auth: iam is not part of this build (feature `lambda`)".to_owned()))
 }
 

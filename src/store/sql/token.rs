@@ -14,7 +14,7 @@ use aws_sigv4::sign::v4;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Pool, Postgres};
 
-use crate::model::{Clock, SystemClock, Timestamp};
+use crate::model::{AwsIdentity, Clock, SystemClock, Timestamp};
 
 /// How long a password is good for, and after how long the next one is made.
 const GOOD_FOR: Duration = Duration::from_secs(900);
@@ -29,18 +29,11 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// For a database, as whoever the environment says.
-    ///
-    /// # Errors
-    /// The environment does not say.
-    pub fn new(options: PgConnectOptions) -> Result<Self, String> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let needed =
-            |name: &str| variable(name).ok_or_else(|| format!("database.auth is iam, but the environment has no {name}"));
-        let region = variable("AWS_REGION").map_or_else(|| needed("AWS_DEFAULT_REGION"), Ok)?;
-        let (id, secret) = (needed("AWS_ACCESS_KEY_ID")?, needed("AWS_SECRET_ACCESS_KEY")?);
-        let credentials = Credentials::new(id, secret, variable("AWS_SESSION_TOKEN"), None, "environment");
-        Ok(Self { options, region, credentials, made_at: Mutex::new(Timestamp(0)) })
+    /// For a database, as somebody who may connect to it.
+    pub fn new(options: PgConnectOptions, who: AwsIdentity) -> Self {
+        let session = who.session.map(|session| session.expose().to_owned());
+        let credentials = Credentials::new(who.key, who.secret.expose(), session, None, "environment");
+        Self { options, region: who.region, credentials, made_at: Mutex::new(Timestamp(0)) }
     }
 
     /// Gives a pool a new password for its next connections, if the present one grows old.

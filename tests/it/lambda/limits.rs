@@ -14,7 +14,7 @@ async fn what_is_sent_is_within_the_limits_of_the_queue() {
         return;
     }
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = sqs::client().unwrap();
+    let client = sqs::client(tidehook::environment::aws().unwrap());
     let made = client.create_queue().queue_name("limits").send().await.unwrap();
     let url = made.queue_url().unwrap().to_owned();
     // The witness does refuse what is beyond them.
