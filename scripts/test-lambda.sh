@@ -54,7 +54,7 @@ PYTHON
 )
 "$(command -v psql)" -q -w "$TIDEHOOK_TEST_POSTGRES" -c "CREATE DATABASE $database"
 receiver="127.0.0.1:$(free_port)"
-sed "s|{receiver}|$receiver|g" tests/it/parity.yaml >"$work/tidehook.yaml"
+TIDEHOOK_TEST_RECEIVER="$receiver" TIDEHOOK_TEST_WRITE="$work/tidehook.yaml" cargo test --locked -q --test it -- parity::the_configuration >&2
 gateway=$(SKIP_BUILD=1 localstack/deploy.sh "DatabaseUrl=$url" "ApiToken=plainly-fictional" "IngressReservedConcurrency=10" "ConfigPath=$work/tidehook.yaml" 2>"$work/deploy.log") ||
   { tail -n 40 "$work/deploy.log" >&2; exit 1; }
 name() { sed -n "s/^$1=//p" "$work/deploy.log"; }
@@ -74,8 +74,14 @@ say "The doctor"
 cargo run --locked -q -- doctor --lambda tidehook
 
 say "Parity: SQLite, Postgres, the runtime API, the deployed stack"
-TIDEHOOK_TEST_ALL=1 TIDEHOOK_TEST_GATEWAY="$gateway" TIDEHOOK_TEST_RECEIVER="$receiver" cargo test --locked -q --test it -- parity:: ||
+TIDEHOOK_TEST_ALL=1 TIDEHOOK_TEST_GATEWAY="$gateway" TIDEHOOK_TEST_RECEIVER="$receiver" TIDEHOOK_TEST_STACK="$url" \
+  TIDEHOOK_TEST_TICKER="$AWS_ENDPOINT_URL/2015-03-31/functions/$ticker/invocations" cargo test --locked -q --test it -- parity:: ||
   { tail -n 60 "$work/ministack.log" >&2; exit 1; }
+
+say "The end-to-end tests, on Postgres and as functions"
+for world in postgres functions; do
+  TIDEHOOK_TEST_ALL=1 TIDEHOOK_TEST_WORLD=$world cargo test --locked -q --test it -- api:: delivery:: people::
+done
 
 say "The schedule"
 # What nobody was told of can only be found by a tick: the event of this row is made without a hint.

@@ -42,3 +42,9 @@ pub fn aws() -> Result<AwsIdentity, String> {
         session: variable("AWS_SESSION_TOKEN").map(Secret::new),
     })
 }
+
+/// Where a service of AWS is, if not where it always is: under the names that AWS's own tools read, `AWS_ENDPOINT_URL_SQS` first.
+pub fn endpoint(service: &str) -> Option<String> {
+    let names = [format!("AWS_ENDPOINT_URL_{service}"), "AWS_ENDPOINT_URL".to_owned()];
+    names.iter().find_map(|name| std::env::var(name).ok().filter(|url| !url.is_empty()))
+}

@@ -18,6 +18,7 @@ use tower::ServiceExt;
 use crate::config::{Config, Driver};
 use crate::decide::address::Author;
 use crate::decide::workflow::steps::Kind;
+pub use crate::deliver::client::tls;
 use crate::deliver::{Client, resolve, step};
 use crate::engine::{Budget, Chance, Engine, Parts, Worked};
 use crate::http::client::Peer;

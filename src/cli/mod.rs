@@ -30,7 +30,7 @@ mod signals;
 mod stack;
 mod start;
 mod tail;
-mod test;
+pub mod test;
 mod test_step;
 mod timeline;
 mod validate;

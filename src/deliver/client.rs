@@ -72,8 +72,11 @@ impl Client {
     }
 }
 
-/// The roots of the system, or those of Mozilla where the system has none.
-fn tls() -> Result<rustls::ClientConfig, String> {
+/// TLS with the roots of the system, or those of Mozilla where the system has none.
+///
+/// # Errors
+/// The provider cannot be used.
+pub fn tls() -> Result<rustls::ClientConfig, String> {
     let mut roots = rustls::RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     for error in &native.errors {

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use aws_sdk_sqs::error::DisplayErrorContext;
-use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::{Value, json};
 
 use super::{Function, time};
@@ -87,14 +85,14 @@ async fn of_database(function: &Function, findings: &mut Findings) {
 }
 
 async fn of_queue(function: &Function, worker: Option<u64>, findings: &mut Findings) {
-    let Some((client, url)) = &function.queue else {
+    let Some(queue) = &function.queue else {
         return findings.add("queue: none, so ticks work off what is due", None);
     };
-    let names = [QueueAttributeName::VisibilityTimeout, QueueAttributeName::RedrivePolicy];
-    match client.get_queue_attributes().queue_url(url).set_attribute_names(Some(names.to_vec())).send().await {
+    let input = json!({ "QueueUrl": queue.url(), "AttributeNames": ["VisibilityTimeout", "RedrivePolicy"] });
+    match queue.call("GetQueueAttributes", &input).await {
         Ok(answer) => {
-            let attribute = |name: &QueueAttributeName| answer.attributes().and_then(|all| all.get(name)).cloned();
-            let visibility = attribute(&names[0]).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+            let attribute = |name: &str| answer["Attributes"][name].as_str();
+            let visibility = attribute("VisibilityTimeout").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
             let short = worker.filter(|worker| visibility < VISIBILITY_TIMES * worker);
             let why = short.map(|worker| {
                 format!(
@@ -103,14 +101,14 @@ async fn of_queue(function: &Function, worker: Option<u64>, findings: &mut Findi
                 )
             });
             findings.add(format!("queue: visibility {visibility} s"), why);
-            let none = attribute(&names[1]).is_none();
+            let none = attribute("RedrivePolicy").is_none();
             findings
                 .add("queue: dead letters", none.then(|| "it has no queue for messages that fail again and again".to_owned()));
         }
-        Err(error) => findings.add("queue: attributes", Some(DisplayErrorContext(&error).to_string())),
+        Err(why) => findings.add("queue: attributes", Some(why)),
     }
-    let sent = client.send_message().queue_url(url).message_body(Hint::default().write()).send().await;
-    findings.add("queue: a hint can be sent", sent.err().map(|error| DisplayErrorContext(&error).to_string()));
+    let sent = queue.call("SendMessage", &json!({ "QueueUrl": queue.url(), "MessageBody": Hint::default().write() })).await;
+    findings.add("queue: a hint can be sent", sent.err());
 }
 
 fn seconds(name: &str) -> Option<u64> {

@@ -28,7 +28,8 @@ use crate::model::{Clock, SystemClock, Timestamp};
 use crate::observe::{emf, log};
 use crate::server::{self, StartError};
 use crate::store::{self, Address};
-use crate::wake::sqs::{self, Sqs};
+use crate::wake::sqs::Sqs;
+use crate::wake::sqs::queue::Queue;
 use crate::wake::{Wake, local::Local};
 
 /// Where the runtime API is; a process that has it is a function.
@@ -106,7 +107,7 @@ pub struct Function {
     began: Timestamp,
     budget: Duration,
     /// The queue; without one the ticker works.
-    queue: Option<(aws_sdk_sqs::Client, String)>,
+    queue: Option<Queue>,
 }
 
 /// Runs a function until its environment ends.
@@ -209,12 +210,15 @@ impl Function {
         };
         let store = store::connect(address).await?;
         let queue = match variable("QUEUE_URL") {
-            Some(url) => Some((sqs::client(environment::aws()?), url)),
+            Some(url) => {
+                let endpoint = environment::endpoint("SQS");
+                Some(Queue::new(url, endpoint.as_deref(), &environment::aws()?, server::tls()?)?)
+            }
             None => None,
         };
         let horizon = tick_every()? + LOOK_FURTHER;
         let wake: Arc<dyn Wake> = match &queue {
-            Some((client, url)) => Arc::new(Sqs::new(client.clone(), url.clone(), horizon)),
+            Some(queue) => Arc::new(Sqs::new(queue.clone(), horizon)),
             None => Arc::new(Local::default()),
         };
         let engine = server::engine(config, store, wake)?;

@@ -14,3 +14,12 @@ pub struct AwsIdentity {
     /// The session it belongs to, if it is a passing one.
     pub session: Option<Secret>,
 }
+
+#[cfg(feature = "lambda")]
+impl AwsIdentity {
+    /// What signs requests.
+    pub fn credentials(&self) -> aws_credential_types::Credentials {
+        let session = self.session.as_ref().map(|session| session.expose().to_owned());
+        aws_credential_types::Credentials::new(self.key.clone(), self.secret.expose(), session, None, "environment")
+    }
+}

@@ -1,11 +1,14 @@
 //! Logs: a sentence for people, fields for queries, on standard error.
 
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// What is logged unless `RUST_LOG` says otherwise.
-const DEFAULT: &str = "tidehook=info";
+fn by_default() -> Targets {
+    Targets::new().with_target("tidehook", Level::INFO)
+}
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,12 +26,12 @@ impl Format {
     }
 }
 
-/// Starts logging. A second call changes nothing.
+/// Starts logging: what a filter lets through, `tidehook=debug,sqlx=warn` for instance. A second call changes nothing.
 pub fn start(format: Format, filter: Option<&str>, colour: bool) {
-    let (filter, bad) = match filter.map(EnvFilter::try_new) {
+    let (filter, bad) = match filter.map(str::parse::<Targets>) {
         Some(Ok(filter)) => (filter, None),
-        Some(Err(error)) => (EnvFilter::new(DEFAULT), Some(error)),
-        None => (EnvFilter::new(DEFAULT), None),
+        Some(Err(error)) => (by_default(), Some(error)),
+        None => (by_default(), None),
     };
     let registry = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour).with_target(false);

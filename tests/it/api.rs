@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::stores::Kind;
-use crate::support::world::World;
+use crate::support::world::{Way, World};
 
 const CONFIG: &str = r#"
 server: { allow_private_urls: true, max_body_size: 1000 }
@@ -197,7 +197,7 @@ async fn cloudevents_name_their_type_in_both_modes() {
 #[tokio::test]
 async fn payloads_are_kept_to_the_byte() {
     for kind in [Kind::Sqlite, Kind::Postgres] {
-        let Some(world) = World::start_on(kind, CONFIG).await else { continue };
+        let Some(world) = World::start_as(Way::Container(kind), CONFIG).await else { continue };
         let bodies: [&[u8]; 12] = [
             b"",
             b"null",
@@ -331,6 +331,7 @@ handlers:
     assert_eq!((near["last"][1]["saw"].as_str(), near["last"][1]["event_id"].as_str()), (Some("7"), Some(event.as_str())));
 }
 
+/// A function has nobody who scrapes it: there metrics go to its log, as tests/it/lambda says.
 #[tokio::test]
 async fn metrics_follow_the_work_and_stay_bounded() {
     let text = r#"
@@ -343,7 +344,7 @@ handlers:
 workflows:
   metered_flow: { callable: true, steps: [{ name: call, url: "http://{receiver}/ok" }] }
 "#;
-    let world = World::start(text).await;
+    let world = World::container(text).await;
     assert_eq!(world.get("/metrics").await.text, "Invalid token");
     // What is configured is counted from 0, or its first increment would be no increase to a query.
     let first = world.send(world.http.get(world.url("/metrics")).header("authorization", "Bearer plainly-fictional")).await.text;
@@ -401,6 +402,7 @@ workflows:
     }
 }
 
+/// A function cannot hold a request open: there it is refused, as tests/it/lambda says.
 #[tokio::test]
 async fn a_tail_shows_what_happens_line_by_line() {
     let text = r#"
@@ -410,7 +412,7 @@ handlers: { h: { source: app, url: "http://{receiver}/ok" } }
 workflows:
   flow: { source: app, events: [go], steps: [{ name: bad, url: "http://{receiver}/status/400", retry: { max: 1 } }] }
 "#;
-    let world = World::start(text).await;
+    let world = World::container(text).await;
     let mut tail = world.http.get(world.url("/api/tail")).send().await.unwrap();
     assert_eq!(tail.headers()["content-type"], "application/x-ndjson");
     let event = world.post("/events/app/x", &[], "{}").await.event();

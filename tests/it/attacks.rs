@@ -45,7 +45,7 @@ const SMUGGLED: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
 
 #[tokio::test]
 async fn ambiguous_requests_are_refused_and_the_connection_ends() {
-    let world = World::start(CONFIG).await;
+    let world = World::container(CONFIG).await;
     let post = |headers: &str, body: &str| format!("POST /webhooks/open HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n{body}");
     let cases = [
         ("two lengths", post("Content-Length: 2\r\nContent-Length: 3", &format!("{{}}{SMUGGLED}"))),
@@ -59,14 +59,14 @@ async fn ambiguous_requests_are_refused_and_the_connection_ends() {
         ("a negative length", post("Content-Length: -2", &format!("{{}}{SMUGGLED}"))),
     ];
     for (what, bytes) in cases {
-        let answer = raw(world.server.address(), bytes.as_bytes(), Duration::from_secs(3)).await;
+        let answer = raw(world.address(), bytes.as_bytes(), Duration::from_secs(3)).await;
         assert_eq!(statuses(&answer), [400], "{what}: {answer}");
     }
     assert_eq!(world.get("/api/events").await.json()["events"], json!([]), "none of them became an event");
     // RFC 9112, 6.3: chunks win over a length, and the connection ends, so that nothing follows.
     for headers in ["Content-Length: 4\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 4"] {
         let bytes = post(headers, &format!("2\r\n{{}}\r\n0\r\n\r\n{SMUGGLED}"));
-        let answer = raw(world.server.address(), bytes.as_bytes(), Duration::from_secs(3)).await;
+        let answer = raw(world.address(), bytes.as_bytes(), Duration::from_secs(3)).await;
         assert_eq!(statuses(&answer), [200], "{headers}: {answer}");
         assert!(answer.contains("connection: close"), "{answer}");
     }
@@ -74,8 +74,8 @@ async fn ambiguous_requests_are_refused_and_the_connection_ends() {
 
 #[tokio::test]
 async fn heads_and_bodies_have_limits() {
-    let world = World::start(CONFIG).await;
-    let address = world.server.address();
+    let world = World::container(CONFIG).await;
+    let address = world.address();
     let moment = Duration::from_secs(3);
     let many: String = (0..200).map(|n| format!("X-{n}: y\r\n")).collect();
     for (what, bytes, status) in [
@@ -121,8 +121,8 @@ async fn heads_and_bodies_have_limits() {
 
 #[tokio::test]
 async fn slow_heads_and_bodies_are_given_up_while_others_are_served() {
-    let world = World::start(CONFIG).await;
-    let address = world.server.address();
+    let world = World::container(CONFIG).await;
+    let address = world.address();
     let start = Instant::now();
     let head = tokio::spawn(async move { raw(address, b"POST /webhooks/open HTTP/1.1\r\nHost: x\r\nX-", PATIENCE).await });
     let body = tokio::spawn(async move {
@@ -144,8 +144,8 @@ async fn slow_heads_and_bodies_are_given_up_while_others_are_served() {
 
 #[tokio::test]
 async fn a_client_that_hangs_up_leaves_no_half_event_and_no_poisoned_connection() {
-    let world = World::start(CONFIG).await;
-    let address = world.server.address();
+    let world = World::container(CONFIG).await;
+    let address = world.address();
     for cut in [0, 10, 60, 95, 100, 105] {
         let whole = "POST /webhooks/open HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\nContent-Type: text/plain\r\n\r\n01234567890123456789";
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -164,7 +164,7 @@ async fn a_client_that_hangs_up_leaves_no_half_event_and_no_poisoned_connection(
 
 #[tokio::test]
 async fn foreign_text_never_breaks_a_line_or_a_query() {
-    let world = World::start(CONFIG).await;
+    let world = World::container(CONFIG).await;
     for text in ["'; DROP TABLE events; --", "%", "_", "a\nb", "\u{1b}[31mred", "<img src=x onerror=alert(1)>", "\u{202e}evil"] {
         let encoded = percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
         let sent = world.post(&format!("/events/app/{encoded}"), &[], "{}").await;
@@ -183,7 +183,7 @@ async fn foreign_text_never_breaks_a_line_or_a_query() {
 
 #[tokio::test]
 async fn many_bad_signatures_are_counted_in_one_row() {
-    let world = World::start(CONFIG).await;
+    let world = World::container(CONFIG).await;
     for n in 0..300 {
         let forged = format!("sha256={n:064x}");
         let answer = world.post("/webhooks/github", &[("x-hub-signature-256", &forged)], "{}").await;

@@ -2,7 +2,7 @@
 //!
 //! - `scenario`: the file; `stage`: engine, receivers and clock
 
-mod scenario;
+pub mod scenario;
 mod stage;
 
 use std::path::{Path, PathBuf};

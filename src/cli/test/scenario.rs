@@ -8,78 +8,100 @@ use serde_json::Value;
 /// A scenario file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Scenario {
+pub struct Scenario {
     /// What it shows.
-    pub(super) name: String,
+    pub name: String,
     /// The configuration, relative to the file.
-    pub(super) config: String,
+    pub config: String,
     /// Variables of the configuration.
     #[serde(default)]
-    pub(super) variables: BTreeMap<String, String>,
+    pub variables: BTreeMap<String, String>,
     /// Answers to calls that nothing waits for, by handler or step.
     #[serde(default)]
-    pub(super) answers: BTreeMap<String, Answer>,
+    pub answers: BTreeMap<String, Answer>,
     /// What happens.
-    pub(super) steps: Vec<Step>,
+    pub steps: Vec<Step>,
 }
 
 /// One line of it.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Step {
+pub struct Step {
     /// An event comes in.
-    pub(super) send: Option<Send>,
+    pub send: Option<Send>,
     /// A call is made…
-    pub(super) expect: Option<Expect>,
+    pub expect: Option<Expect>,
     /// …and answered.
-    pub(super) answer: Option<Answer>,
+    pub answer: Option<Answer>,
     /// Time passes.
-    pub(super) advance: Option<String>,
+    pub advance: Option<String>,
     /// The last token that was told is answered.
-    pub(super) callback: Option<Callback>,
+    pub callback: Option<Callback>,
     /// The latest run stands so.
-    pub(super) run: Option<RunIs>,
+    pub run: Option<RunIs>,
     /// No call is waiting for an answer.
-    pub(super) quiet: Option<bool>,
+    pub quiet: Option<bool>,
 }
 
 /// An event.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Send {
-    pub(super) source: String,
+pub struct Send {
+    /// To which source.
+    pub source: String,
+    /// Its type.
     #[serde(rename = "type")]
-    pub(super) kind: String,
+    pub kind: String,
+    /// Its payload.
     #[serde(default)]
-    pub(super) body: Value,
+    pub body: Value,
 }
 
 /// A call that must be waiting.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Expect {
+pub struct Expect {
     /// The handler, the step, or `workflow/step`.
-    pub(super) at: String,
+    pub at: String,
     /// The body; of an object, the keys that are named.
-    pub(super) body: Option<Value>,
+    pub body: Option<Value>,
     /// Which attempt it is.
-    pub(super) attempt: Option<u32>,
+    pub attempt: Option<u32>,
     /// Headers it has.
     #[serde(default)]
-    pub(super) headers: BTreeMap<String, String>,
+    pub headers: BTreeMap<String, String>,
 }
 
 /// What a receiver answers.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Answer {
+pub struct Answer {
+    /// The status.
     #[serde(default = "ok")]
-    pub(super) status: u16,
+    pub status: u16,
+    /// The body; text goes out as it stands.
     #[serde(default)]
-    pub(super) body: Option<Value>,
+    pub body: Option<Value>,
     /// It does not answer in time.
     #[serde(default)]
-    pub(super) timeout: bool,
+    pub timeout: bool,
+}
+
+impl Answer {
+    /// The bytes of its body.
+    pub fn bytes(&self) -> Vec<u8> {
+        match &self.body {
+            None => Vec::new(),
+            Some(Value::String(text)) => text.clone().into_bytes(),
+            Some(value) => value.to_string().into_bytes(),
+        }
+    }
+}
+
+impl Default for Answer {
+    fn default() -> Self {
+        Self { status: ok(), body: None, timeout: false }
+    }
 }
 
 fn ok() -> u16 {
@@ -89,31 +111,33 @@ fn ok() -> u16 {
 /// An answer from outside.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Callback {
+pub struct Callback {
+    /// What it says.
     #[serde(default)]
-    pub(super) body: Value,
+    pub body: Value,
     /// It failed, with this message.
-    pub(super) fail: Option<String>,
+    pub fail: Option<String>,
     /// It is a sign of life.
     #[serde(default)]
-    pub(super) heartbeat: bool,
+    pub heartbeat: bool,
 }
 
 /// How a run must stand.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RunIs {
-    pub(super) workflow: String,
+pub struct RunIs {
+    /// Whose.
+    pub workflow: String,
     /// queued, running, paused, compensating, completed, failed, cancelled
-    pub(super) is: String,
+    pub is: String,
     /// The class of its error.
-    pub(super) error: Option<String>,
+    pub error: Option<String>,
     /// What it came to; of an object, the keys that are named.
-    pub(super) output: Option<Value>,
+    pub output: Option<Value>,
 }
 
 /// The first key at which a value is not as expected, and what is there.
-pub(super) fn difference(at: &str, expected: &Value, found: &Value) -> Option<(String, String)> {
+pub fn difference(at: &str, expected: &Value, found: &Value) -> Option<(String, String)> {
     match (expected, found) {
         (Value::Object(expected), Value::Object(found)) => expected.iter().find_map(|(key, value)| match found.get(key) {
             Some(found) => difference(&format!("{at}.{key}"), value, found),
@@ -125,7 +149,7 @@ pub(super) fn difference(at: &str, expected: &Value, found: &Value) -> Option<(S
 }
 
 /// Whether a value is as expected: of an object, the keys that are named, all the way down.
-pub(super) fn matches(expected: &Value, found: &Value) -> bool {
+pub fn matches(expected: &Value, found: &Value) -> bool {
     match (expected, found) {
         (Value::Object(expected), Value::Object(found)) => {
             expected.iter().all(|(key, value)| found.get(key).is_some_and(|found| matches(value, found)))
@@ -136,4 +160,9 @@ pub(super) fn matches(expected: &Value, found: &Value) -> bool {
         (Value::Number(expected), Value::Number(found)) => expected.as_f64() == found.as_f64(),
         _ => expected == found,
     }
+}
+
+/// Whether a name in a scenario is that of a handler, a step or `workflow/step`.
+pub fn stands_for(name: &str, place: &str) -> bool {
+    place == name || place.split_once('/').is_some_and(|(_, step)| step == name || step.rsplit(':').next() == Some(name))
 }

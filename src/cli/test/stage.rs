@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::scenario::{Answer, Expect, RunIs, Scenario, Step, difference, matches};
+use super::scenario::{Answer, Expect, RunIs, Scenario, Step, difference, matches, stands_for};
 use crate::config::layers::Variables;
 use crate::config::problem::did_you_mean;
 use crate::config::{Config, Request as Load, load};
@@ -103,11 +103,7 @@ fn outcome(answer: &Answer) -> Outcome {
     if answer.timeout {
         return Outcome::Failed(Failure::Timeout(Phase::Headers));
     }
-    let body = match &answer.body {
-        None => Bytes::new(),
-        Some(Value::String(text)) => Bytes::from(text.clone()),
-        Some(value) => Bytes::from(value.to_string()),
-    };
+    let body = Bytes::from(answer.bytes());
     Outcome::Answered(Response { status: answer.status, body, cut: None, retry_after: None, location: None })
 }
 
@@ -152,11 +148,6 @@ fn check_names(config: &Config, scenario: &Scenario) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// Whether a name in a scenario is that of a handler, a step or `workflow/step`.
-fn stands_for(name: &str, place: &str) -> bool {
-    place == name || place.split_once('/').is_some_and(|(_, step)| step == name || step.rsplit(':').next() == Some(name))
 }
 
 impl Stage {
@@ -314,7 +305,7 @@ impl Stage {
             return Err(format!("no such call at `{}`; {instead}", expect.at));
         };
         let call = waiting.remove(at);
-        let ok = Answer { status: 200, body: None, timeout: false };
+        let ok = Answer::default();
         // A worker that is gone needs no answer.
         let _ = call.answer.send(outcome(answer.unwrap_or(&ok)));
         Ok(())

@@ -31,9 +31,7 @@ pub struct Tokens {
 impl Tokens {
     /// For a database, as somebody who may connect to it.
     pub fn new(options: PgConnectOptions, who: AwsIdentity) -> Self {
-        let session = who.session.map(|session| session.expose().to_owned());
-        let credentials = Credentials::new(who.key, who.secret.expose(), session, None, "environment");
-        Self { options, region: who.region, credentials, made_at: Mutex::new(Timestamp(0)) }
+        Self { options, credentials: who.credentials(), region: who.region, made_at: Mutex::new(Timestamp(0)) }
     }
 
     /// Gives a pool a new password for its next connections, if the present one grows old.

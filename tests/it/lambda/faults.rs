@@ -9,8 +9,8 @@ use sqlx::{Connection, PgConnection};
 use tidehook::model::JobState;
 use tidehook::store::{JobFilter, OVERDUE, Page};
 
-use super::install::{Install, answer, http};
-use super::runtime::Function;
+use crate::support::functions::install::{Install, answer, http};
+use crate::support::functions::runtime::Function;
 use crate::support::endpoint::PATIENCE;
 
 const TEXT: &str = "server: { allow_private_urls: true }
@@ -135,7 +135,7 @@ async fn two_ticks_at_once_tell_of_everything_once() {
     install.queue.refuse(false);
     tokio::time::sleep(OVERDUE).await;
     let (one, other) = tokio::join!(tickers[0].invoke(json!({})), tickers[1].invoke(json!({})));
-    let count = |ticked: super::runtime::Ended| ticked.unwrap()["announced"].as_u64().unwrap();
+    let count = |ticked: crate::support::functions::runtime::Ended| ticked.unwrap()["announced"].as_u64().unwrap();
     assert_eq!(count(one) + count(other), 30);
 }
 

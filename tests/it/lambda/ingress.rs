@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tidehook::store::{EventFilter, Page};
 
-use super::install::{Install, answer, http};
+use crate::support::functions::install::{Install, answer, http};
 
 const TEXT: &str = "server: { allow_private_urls: true }
 database: { driver: postgres }

@@ -2,9 +2,6 @@
 
 mod faults;
 mod ingress;
-pub mod install;
 mod limits;
-mod queue;
-pub mod runtime;
 mod secrets;
 mod work;

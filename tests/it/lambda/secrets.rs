@@ -8,8 +8,8 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::install::{Install, answer, http};
-use super::runtime::Function;
+use crate::support::functions::install::{Install, answer, http};
+use crate::support::functions::runtime::Function;
 use crate::support::process::binary;
 
 const TEXT: &str = "server: { allow_private_urls: true }

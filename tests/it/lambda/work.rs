@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::install::{Install, answer, http};
-use super::runtime::Function;
+use crate::support::functions::install::{Install, answer, http};
+use crate::support::functions::runtime::Function;
 use tidehook::wake::sqs::Hint;
 
 const TEXT: &str = "server: { allow_private_urls: true, public_url: \"https://hooks.example.com\" }

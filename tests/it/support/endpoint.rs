@@ -2,16 +2,16 @@
 //!
 //! `/ok` `/status/N` `/seq/503,200` (per delivery) `/slow/MS` `/slowseq/MS/500,200` (only the first is slow) `/hang` `/drip` (a byte now and then, for ever)
 //! `/rst` `/halfclose` `/garbage` `/http09` `/nul` `/badutf8` `/huge` `/ra/VALUE` (503 with that Retry-After)
-//! `/redir/CODE/PORT` `/bighdr` `/manyhdr` `/cl/VALUE` `/dupcl` `/tecl` `/continue`
+//! `/redir/CODE/PORT` `/bighdr` `/manyhdr` `/cl/VALUE` `/dupcl` `/tecl` `/continue` `/held/…` (until a test answers)
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 /// A request as it arrived.
 #[derive(Debug, Clone)]
@@ -38,9 +38,23 @@ impl Got {
     }
 }
 
+/// A request whose answer a test has yet to give. Dropped, its connection closes without one.
+pub struct Held {
+    pub got: Got,
+    answer: oneshot::Sender<(u16, Vec<u8>)>,
+}
+
+impl Held {
+    /// Answers it. Whoever asked may have gone meanwhile.
+    pub fn answer(self, status: u16, body: Vec<u8>) {
+        let _ = self.answer.send((status, body));
+    }
+}
+
 #[derive(Default)]
 struct Log {
     got: Mutex<Vec<Got>>,
+    held: Mutex<Vec<Held>>,
     arrived: Notify,
     turns: Mutex<HashMap<(String, String), usize>>,
 }
@@ -86,6 +100,11 @@ impl Endpoint {
         self.got().into_iter().filter(|g| g.path.starts_with(path)).collect()
     }
 
+    /// The requests that wait for a test's answer.
+    pub fn held(&self) -> MutexGuard<'_, Vec<Held>> {
+        self.log.held.lock().unwrap()
+    }
+
     /// Waits until a condition holds of what came.
     pub async fn until(&self, what: &str, condition: impl Fn(&[Got]) -> bool) -> Vec<Got> {
         let waiting = async {
@@ -115,7 +134,16 @@ async fn serve(mut stream: TcpStream, log: Arc<Log>) {
     while let Some(got) = read(&mut stream, &mut buffer).await {
         let path = got.path.clone();
         let delivery = got.header("x-tidehook-delivery-id").unwrap_or("").to_owned();
-        log.got.lock().unwrap().push(got);
+        log.got.lock().unwrap().push(got.clone());
+        if path.starts_with("/held/") {
+            let (answer, answered) = oneshot::channel();
+            log.held.lock().unwrap().push(Held { got, answer });
+            let Ok((status, body)) = answered.await else { return };
+            if stream.write_all(&plain(status, "", &body)).await.is_err() {
+                return;
+            }
+            continue;
+        }
         log.arrived.notify_waiters();
         if !answer(&mut stream, &path, &delivery, &log).await {
             return;

@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod endpoint;
+pub mod functions;
 pub mod process;
 pub mod producer;
 pub mod proxy;

@@ -1,5 +1,9 @@
-//! A server of this process, over a store of its own, with a receiver to deliver to.
+//! A server over a store of its own, with a receiver to deliver to.
+//!
+//! `TIDEHOOK_TEST_WORLD` says how it runs: in this process on `sqlite` (the default) or on `postgres`, or as `functions`, which
+//! are processes behind a gateway. A test that needs one of them names it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,6 +16,8 @@ use tidehook::server::Server;
 use tokio::net::TcpListener;
 
 use super::endpoint::{Endpoint, PATIENCE};
+use super::functions::gateway::Gateway;
+use super::functions::install::Install;
 use super::stores::{self, Kind};
 
 /// Reads a configuration that must be right.
@@ -22,12 +28,42 @@ pub fn config(text: &str) -> Config {
     config.unwrap_or_else(|| panic!("{}", problems.render(false)))
 }
 
+/// How a server runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The container, in this process.
+    Container(Kind),
+    /// Functions over Postgres.
+    Functions,
+}
+
+impl Way {
+    /// The way that the environment asks for.
+    fn asked() -> Self {
+        match std::env::var("TIDEHOOK_TEST_WORLD").as_deref().unwrap_or("") {
+            "" | "sqlite" => Self::Container(Kind::Sqlite),
+            "postgres" => Self::Container(Kind::Postgres),
+            "functions" => Self::Functions,
+            other => panic!("TIDEHOOK_TEST_WORLD is `{other}`; there are sqlite, postgres and functions"),
+        }
+    }
+}
+
+/// What runs, until it is dropped.
+enum Running {
+    Container(Server),
+    Functions(Gateway),
+    Elsewhere { ticker: String },
+}
+
 /// A server with its receiver.
 pub struct World {
-    pub server: Server,
+    running: Running,
     pub receiver: Endpoint,
     pub http: reqwest::Client,
     base: String,
+    /// The database.
+    pub database: String,
     _dir: tempfile::TempDir,
 }
 
@@ -60,23 +96,70 @@ pub fn client() -> reqwest::Client {
 }
 
 impl World {
-    /// A server on SQLite. `{receiver}` in the text is the receiver's address.
+    /// A server that runs as the environment asks. `{receiver}` in the text is the receiver's address.
     pub async fn start(text: &str) -> Self {
-        Self::start_on(Kind::Sqlite, text).await.unwrap()
+        Self::start_as(Way::asked(), text).await.expect("TIDEHOOK_TEST_POSTGRES names a server")
     }
 
-    /// A server on a kind of store; `None` where there is no server for it.
-    pub async fn start_on(kind: Kind, text: &str) -> Option<Self> {
+    /// A server on SQLite in this process, however others run: for what only a server with a socket of its own shows.
+    pub async fn container(text: &str) -> Self {
+        Self::start_as(Way::Container(Kind::Sqlite), text).await.unwrap()
+    }
+
+    /// A server that runs in one way; `None` where there is no Postgres for it.
+    pub async fn start_as(way: Way, text: &str) -> Option<Self> {
+        Self::start_with(way, text, Endpoint::start().await).await
+    }
+
+    /// The same with a receiver that is there.
+    pub async fn start_with(way: Way, text: &str, receiver: Endpoint) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let url = stores::url(kind, &dir).await?;
-        let receiver = Endpoint::start().await;
-        let driver = if kind == Kind::Postgres { "postgres" } else { "sqlite" };
-        let text = text.replace("{receiver}", &receiver.address.to_string());
-        let config = config(&format!("{text}\ndatabase: {{ driver: {driver}, url: \"{url}\" }}\n"));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server = Server::start_on(listener, config).await.unwrap();
-        let base = format!("http://{}", server.address());
-        Some(Self { server, receiver, http: client(), base, _dir: dir })
+        let (running, database, address) = match way {
+            Way::Functions => {
+                let install = Install::with_receiver(text, receiver.clone()).await?;
+                let (database, gateway) = (install.url.clone(), Gateway::start(install).await);
+                let address = gateway.address;
+                (Running::Functions(gateway), database, address)
+            }
+            Way::Container(kind) => {
+                let url = stores::url(kind, &dir).await?;
+                let driver = if kind == Kind::Postgres { "postgres" } else { "sqlite" };
+                let text = text.replace("{receiver}", &receiver.address.to_string());
+                let config = config(&format!("{text}\ndatabase: {{ driver: {driver}, url: \"{url}\" }}\n"));
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let server = Server::start_on(listener, config).await.unwrap();
+                let address = server.address();
+                (Running::Container(server), url, address)
+            }
+        };
+        Some(Self { running, receiver, http: client(), base: format!("http://{address}"), database, _dir: dir })
+    }
+
+    /// One that was deployed, at a base URL.
+    /// Its ticker is invoked by requests to a URL.
+    pub fn deployed(base: &str, database: &str, ticker: &str, receiver: Endpoint) -> Self {
+        let (base, database) = (base.to_owned(), database.to_owned());
+        Self { running: Running::Elsewhere { ticker: ticker.to_owned() }, receiver, http: client(), base, database, _dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// The socket of a container.
+    pub fn address(&self) -> SocketAddr {
+        match &self.running {
+            Running::Container(server) => server.address(),
+            Running::Functions(_) | Running::Elsewhere { .. } => panic!("functions have no socket"),
+        }
+    }
+
+    /// Has it look for work that nobody told it of. A container does so by itself.
+    pub async fn look(&self) {
+        match &self.running {
+            Running::Container(server) => server.engine().wake().await,
+            Running::Functions(gateway) => gateway.tick().await,
+            Running::Elsewhere { ticker } => {
+                let invoked = self.send(self.http.post(ticker).body("{\"tidehook\":\"tick\"}")).await;
+                assert!(invoked.text.contains("announced"), "{}: {}", invoked.status, invoked.text);
+            }
+        }
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -1,26 +1,25 @@
 //! Wake-ups by SQS: a message names jobs that are due when it is delivered. Sent after the commit and before the answer;
 //! up to 15 minutes ahead the queue's own delay carries the time, whatever is later is left to the ticks.
 //!
-//! The messages are those of the AWS JSON protocol of SQS, `SendMessageBatch`:
+//! - [`Hint`]: what a message says; [`Sqs`]: the wake-ups; [`queue`]: how a queue is asked
+//!
+//! Messages are sent by `SendMessageBatch`:
 //! <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>
+
+pub mod queue;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_credential_types::Credentials;
-use aws_sdk_sqs::Client;
-use aws_sdk_sqs::config::timeout::TimeoutConfig;
-use aws_sdk_sqs::config::{BehaviorVersion, Region};
-use aws_sdk_sqs::error::DisplayErrorContext;
-use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use futures::StreamExt;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Wake, Wakeup, local::Local};
-use crate::model::{AwsIdentity, JobId};
+use crate::model::JobId;
 use crate::observe::metrics;
+use queue::Queue;
 
 /// The form of messages: others are not ours, or are of another version.
 const VERSION: u32 = 1;
@@ -34,9 +33,6 @@ const MESSAGES_PER_REQUEST: usize = 10;
 const REQUESTS: usize = 4;
 /// A message larger than this is none of ours: ten ids take less than half a KiB.
 const BYTES_MAX: usize = 64 * 1024;
-/// What is announced holds up an answer no longer than this.
-const SEND_MAX: Duration = Duration::from_secs(2);
-const TRY_MAX: Duration = Duration::from_millis(900);
 
 /// What a message says: these jobs are due. Without jobs: something is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -75,18 +71,17 @@ impl Hint {
     }
 }
 
-/// A queue.
+/// Wake-ups over a queue.
 pub struct Sqs {
-    client: Client,
-    url: String,
+    queue: Queue,
     local: Local,
     horizon: Duration,
 }
 
 impl Sqs {
     /// Over a queue. A tick looks `horizon` ahead.
-    pub fn new(client: Client, url: String, horizon: Duration) -> Self {
-        Self { client, url, local: Local::default(), horizon: horizon.min(DELAY_MAX) }
+    pub fn new(queue: Queue, horizon: Duration) -> Self {
+        Self { queue, local: Local::default(), horizon: horizon.min(DELAY_MAX) }
     }
 
     async fn send(&self, messages: Vec<(Duration, Hint)>) {
@@ -96,27 +91,18 @@ impl Sqs {
 
     async fn send_batch(&self, messages: Vec<(Duration, Hint)>) {
         let count = messages.len();
-        let entries = messages.into_iter().enumerate().map(|(at, (after, hint))| {
-            let seconds = i32::try_from(after.as_secs()).unwrap_or(i32::MAX);
-            SendMessageBatchRequestEntry::builder()
-                .id(at.to_string())
-                .message_body(hint.write())
-                .set_delay_seconds((seconds > 0).then_some(seconds))
-                .build()
-        });
-        let entries: Result<Vec<_>, _> = entries.collect();
-        let sent = match entries {
-            Ok(entries) => self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries)).send().await,
-            Err(error) => return failed(count, &error.to_string()),
-        };
-        match sent {
+        let entry = |(at, (after, hint)): (usize, (Duration, Hint))| json!({ "Id": at.to_string(), "MessageBody": hint.write(), "DelaySeconds": after.as_secs() });
+        let entries: Vec<Value> = messages.into_iter().enumerate().map(entry).collect();
+        match self.queue.call("SendMessageBatch", &json!({ "QueueUrl": self.queue.url(), "Entries": entries })).await {
             Ok(answer) => {
-                metrics::hints_sent(answer.successful().len());
-                if let Some(first) = answer.failed().first() {
-                    failed(answer.failed().len(), first.message().unwrap_or_else(|| first.code()));
+                let of = |which: &str| answer[which].as_array().map_or(&[][..], Vec::as_slice).to_vec();
+                metrics::hints_sent(of("Successful").len());
+                let refused = of("Failed");
+                if let Some(first) = refused.first() {
+                    failed(refused.len(), first["Message"].as_str().or(first["Code"].as_str()).unwrap_or("no reason is given"));
                 }
             }
-            Err(error) => failed(count, &DisplayErrorContext(&error).to_string()),
+            Err(why) => failed(count, &why),
         }
     }
 }
@@ -125,29 +111,6 @@ impl Sqs {
 fn failed(count: usize, why: &str) {
     metrics::hints_failed(count);
     tracing::warn!(count, why, "Hints were not sent; the next tick announces the work again.");
-}
-
-/// A client of SQS over the process's own TLS. Where, the SDK's own variables may say (`AWS_ENDPOINT_URL_SQS`).
-pub fn client(who: AwsIdentity) -> Client {
-    let session = who.session.map(|session| session.expose().to_owned());
-    let credentials = Credentials::new(who.key, who.secret.expose(), session, None, "environment");
-    let endpoint = ["AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL"]
-        .iter()
-        .find_map(|name| std::env::var(name).ok().filter(|url| !url.is_empty()));
-    use aws_smithy_http_client::{Builder, tls};
-    let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
-    let http = Builder::new().tls_provider(provider).build_https();
-    let timeouts = TimeoutConfig::builder().operation_timeout(SEND_MAX).operation_attempt_timeout(TRY_MAX).build();
-    let mut config = aws_sdk_sqs::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .http_client(http)
-        .timeout_config(timeouts)
-        .region(Region::new(who.region))
-        .credentials_provider(credentials);
-    if let Some(url) = endpoint {
-        config = config.endpoint_url(url);
-    }
-    Client::from_conf(config.build())
 }
 
 /// The messages for wake-ups: those of the same second share messages. What is too far away is left to the ticks.

@@ -25,10 +25,15 @@ pub struct Install {
 impl Install {
     /// Over a fresh database with a schema. `{receiver}` in the text is the receiver's address. `None` where there is no server.
     pub async fn new(text: &str) -> Option<Self> {
+        Self::with_receiver(text, Endpoint::start().await).await
+    }
+
+    /// The same with a receiver that is there.
+    pub async fn with_receiver(text: &str, receiver: Endpoint) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let url = stores::url(Kind::Postgres, &dir).await?;
         stores::open(&url, None).await.migrate().await.unwrap();
-        let (receiver, queue) = (Endpoint::start().await, Queue::start().await);
+        let queue = Queue::start().await;
         let text = text.replace("{receiver}", &receiver.address.to_string());
         std::fs::write(dir.path().join("tidehook.yaml"), text).unwrap();
         let config = dir.path().join("tidehook.yaml").display().to_string();
