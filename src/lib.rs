@@ -2,14 +2,16 @@
 //!
 //! The floors of the house, from the top; an arrow may only point down (`tests/it/floors.rs`):
 //!
-//! - [`server`], [`lambda`], [`http`], [`cli`]: how people and clouds reach it; [`environment`]: what a process is told
+//! - [`server`], [`container`], [`lambda`], [`http`], `cli`: how people and clouds reach it; [`environment`]: what a process is told
 //! - [`engine`]: accept · work · tick · operate; the only room that holds everything
 //! - [`store`], [`deliver`], [`ingress`], [`wake`], [`secrets`]: the outside world; these rooms do not see each other
 //! - [`config`] → [`decide`] → [`model`]: no I/O, no clock, no chance
 //! - [`observe`] stands beside the stairs: what happens, told as it happens
 
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
+pub mod container;
 pub mod decide;
 pub mod deliver;
 pub mod engine;

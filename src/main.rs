@@ -1,8 +1,6 @@
-//! The binary: a function where a runtime API is there, else the command line.
+//! The binary: a function where a runtime API is there, else the command line, else the container.
 
 use std::process::ExitCode;
-
-use clap::Parser;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -13,6 +11,23 @@ fn main() -> ExitCode {
     if let Some(role) = tidehook::lambda::asked(std::env::args().skip(1)) {
         return tidehook::start(|| tidehook::lambda::run(role));
     }
-    let cli = tidehook::cli::Cli::parse();
+    otherwise()
+}
+
+#[cfg(feature = "cli")]
+fn otherwise() -> ExitCode {
+    let cli = <tidehook::cli::Cli as clap::Parser>::parse();
     tidehook::start(|| tidehook::cli::run(cli))
+}
+
+#[cfg(not(feature = "cli"))]
+fn otherwise() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if !matches!(words.iter().map(String::as_str).collect::<Vec<_>>()[..], [] | ["start"]) {
+        eprintln!(
+            "error: this build is for functions: it knows `start` and no other verb; the command line is the feature `cli`"
+        );
+        return ExitCode::from(2);
+    }
+    tidehook::start(tidehook::container::from_environment)
 }

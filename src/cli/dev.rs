@@ -10,12 +10,12 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::client::Client;
-use super::signals::Signals;
 use super::timeline::Timeline;
 use super::{Done, Failed, Global, print, receiver, send};
 use crate::config::load::from_texts;
 use crate::config::problem::Text;
 use crate::config::{Config, Problems};
+use crate::container::signals::Signals;
 use crate::ingress;
 use crate::observe::feed::{Moment, Next};
 use crate::server::Server;

@@ -26,7 +26,6 @@ mod rejections;
 mod runs;
 mod schema;
 mod send;
-mod signals;
 mod stack;
 mod start;
 mod tail;

@@ -5,8 +5,8 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::{Client, query};
-use super::signals::Signals;
 use super::{Done, Global, print};
+use crate::container::signals::Signals;
 use crate::observe::feed::ENDINGS;
 
 /// Follow events and outcomes as they happen

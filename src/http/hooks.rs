@@ -31,7 +31,7 @@ pub async fn webhook(
     body::judge(request.headers(), config.server.body_bytes_max)?;
     let source = config.source(&name).filter(|s| s.kind == SourceKind::Webhook);
     let source = source.ok_or_else(|| Refusal::not_found("Unknown source"))?;
-    let client = request.extensions().get::<ClientAddress>().map_or(std::net::IpAddr::from([0, 0, 0, 0]), |c| c.0);
+    let client = client_of(&request);
     ingress::admit_address(source, client).map_err(|why| refused(&state, source, why))?;
     let (raw, _permit) = raw(&state, request).await?;
     let admitted = ingress::admit(source, &raw, client, state.engine.clock().now());
@@ -64,6 +64,7 @@ async fn call(state: &State, name: &str, kind: &str, request: Request) -> Result
     auth::bearer(request.headers(), config.api.auth_token.as_ref())?;
     let source = config.source(name).filter(|s| matches!(s.kind, SourceKind::Event | SourceKind::Outbound));
     let source = source.ok_or_else(|| Refusal::not_found("Unknown event source"))?;
+    ingress::admit_address(source, client_of(&request)).map_err(|why| refused(state, source, why))?;
     body::judge(request.headers(), config.server.body_bytes_max)?;
     if kind.trim().is_empty() || kind.chars().count() > ingress::admit::KIND_CHARS_MAX || kind.chars().any(char::is_control) {
         return Err(Refusal::invalid_field("type", "the event type must be readable text of at most 255 characters"));
@@ -71,6 +72,11 @@ async fn call(state: &State, name: &str, kind: &str, request: Request) -> Result
     let (raw, _permit) = raw(state, request).await?;
     let inbound = ingress::call(source, &raw, kind).map_err(|why| refused(state, source, why))?;
     Ok(result(StatusCode::ACCEPTED, state.engine.accept(inbound).await?))
+}
+
+/// Who sends, behind trusted proxies; an address that nobody has where that is not known.
+fn client_of(request: &Request) -> std::net::IpAddr {
+    request.extensions().get::<ClientAddress>().map_or(std::net::IpAddr::from([0, 0, 0, 0]), |client| client.0)
 }
 
 /// The whole request, with one of the places for requests at once. The place is taken when the body is there,

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use axum::Router;
 use lambda_runtime::{Diagnostic, Error, LambdaEvent};
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::config::{Config, Driver, Request};
@@ -40,6 +41,11 @@ const LOOK_FURTHER: Duration = Duration::from_secs(120);
 const TICK_EVERY: Duration = Duration::from_secs(60);
 /// Seconds that an invocation may take where its deadline is unknown, unless `TIDEHOOK_BUDGET_SECONDS` says otherwise.
 const BUDGET: u64 = 25;
+
+/// The class of error of a function that does not start.
+const NOT_STARTED: &str = "Tidehook.NotStarted";
+/// The runtime is told of it within this time.
+const TELL_MAX: Duration = Duration::from_secs(2);
 
 /// What a function does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,19 +130,28 @@ pub async fn run(role: Result<Role, String>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = %error, "The function does not start.");
+            if let Err(why) = tell_of_failed_start(&error.to_string()).await {
+                tracing::warn!(%why, "The runtime could not be told why.");
+            }
             ExitCode::FAILURE
         }
     }
 }
 
+/// Tells the runtime why a function does not start, so that whoever invokes it reads that: the deployment, which migrates.
+async fn tell_of_failed_start(error: &str) -> Result<(), Error> {
+    let url = format!("http://{}/2018-06-01/runtime/init/error", std::env::var(RUNTIME_API)?);
+    #[expect(clippy::disallowed_methods, reason = "tells the runtime API beside this process, and nobody else")]
+    let http = reqwest::Client::builder().no_proxy().timeout(TELL_MAX).build()?;
+    let request = http.post(url).header("Lambda-Runtime-Function-Error-Type", NOT_STARTED);
+    request.json(&json!({ "errorType": NOT_STARTED, "errorMessage": error })).send().await?.error_for_status()?;
+    Ok(())
+}
+
 async fn serve(role: Role) -> Result<(), Error> {
     let function = Function::start(role).await?;
     tracing::info!(role = role.word(), version = env!("CARGO_PKG_VERSION"), "The function is ready.");
-    lambda_runtime::run(lambda_runtime::service_fn(move |event: LambdaEvent<Box<RawValue>>| {
-        let function = function.clone();
-        async move { function.invoke(event).await.map_err(|error| failure(&error)) }
-    }))
-    .await
+    function.serve().await
 }
 
 /// An error as the runtime is told of it, and as a caller sees it.
@@ -221,14 +236,32 @@ impl Function {
             Some(queue) => Arc::new(Sqs::new(queue.clone(), horizon)),
             None => Arc::new(Local::default()),
         };
-        let engine = server::engine(config, store, wake)?;
+        Ok(Self::new(server::engine(config, store, wake)?, role, queue, seconds("BUDGET_SECONDS", BUDGET)?))
+    }
+
+    /// A function over an engine. Its invocations take no longer than the budget where their deadline is unknown.
+    pub fn new(engine: Engine, role: Role, queue: Option<Queue>, budget: Duration) -> Self {
         let routes = router(State::new(engine.clone()));
-        let budget = seconds("BUDGET_SECONDS", BUDGET)?;
-        Ok(Self { engine, routes, role, began: SystemClock.now(), budget, queue })
+        Self { engine, routes, role, began: SystemClock.now(), budget, queue }
+    }
+
+    /// Asks the runtime API for invocations, and answers them one after the other. One that panics is answered with an error.
+    ///
+    /// # Errors
+    /// The runtime API is not to be reached.
+    pub async fn serve(self) -> Result<(), Error> {
+        lambda_runtime::run(lambda_runtime::service_fn(move |event: LambdaEvent<Box<RawValue>>| {
+            let function = self.clone();
+            async move { function.invoke(event).await.map_err(|error| failure(&error)) }
+        }))
+        .await
     }
 
     /// One invocation. Whatever it comes to, nothing of it goes on after its answer.
-    async fn invoke(&self, event: LambdaEvent<Box<RawValue>>) -> Result<Box<RawValue>, Error> {
+    ///
+    /// # Errors
+    /// It came to nothing: the payload is none of its role, or the database does not answer a tick.
+    pub async fn invoke(&self, event: LambdaEvent<Box<RawValue>>) -> Result<Box<RawValue>, Error> {
         let span = tracing::info_span!("invocation", request_id = %event.context.request_id);
         let left = time::left(event.context.deadline, self.began, SystemClock.now(), self.budget);
         let answer = tracing::Instrument::instrument(

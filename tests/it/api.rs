@@ -14,6 +14,7 @@ sources:
   app: { type: event }
   strict: { type: event, schema: '{"type":"object","required":["id"]}' }
   walled: { type: webhook, verify: none, allowed_ips: [192.0.2.0/24] }
+  inner: { type: event, allowed_ips: [192.0.2.0/24] }
 handlers:
   hello: { source: github, url: "http://{receiver}/ok" }
   orders: { source: app, events: ["order.*"], url: "http://{receiver}/ok", idempotency_key: $.id }
@@ -53,6 +54,7 @@ async fn refusals_have_one_shape_and_the_right_status() {
         ("/webhooks/nobody", vec![], "{}", 404, "not_found"),
         ("/webhooks/app", vec![], "{}", 404, "not_found"),
         ("/webhooks/walled", vec![], "{}", 403, "forbidden"),
+        ("/events/inner/order.created", vec![TOKEN], "{}", 403, "forbidden"),
         ("/webhooks/open", vec![], long.as_str(), 413, "payload_too_large"),
         ("/webhooks/open", vec![("content-encoding", "gzip")], "{}", 415, "unsupported_media_type"),
         ("/events/app/order.created", vec![], "{}", 401, "unauthorized"),

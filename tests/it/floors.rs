@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Which rooms a room may import, besides itself. What is not listed is not allowed.
-const MAY_IMPORT: [(&str, &[&str]); 17] = [
+const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("model", &[]),
     ("decide", &["model"]),
     ("config", &["decide", "model"]),
@@ -18,10 +18,12 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("server", &["environment", "http", "engine", "store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
     ("secrets", &["config", "decide", "model"]),
     ("environment", &["secrets", "ingress", "config", "decide", "model"]),
+    ("container", &["environment", "server", "observe", "config", "model"]),
     ("lambda", &["environment", "server", "http", "engine", "store", "wake", "observe", "config", "decide", "model"]),
     (
         "cli",
         &[
+            "container",
             "environment",
             "server",
             "http",
@@ -36,7 +38,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
             "model",
         ],
     ),
-    ("main", &["cli", "lambda"]),
+    ("main", &["cli", "container", "lambda"]),
     ("bin", &["lambda"]),
 ];
 

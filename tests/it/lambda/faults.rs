@@ -9,9 +9,9 @@ use sqlx::{Connection, PgConnection};
 use tidehook::model::JobState;
 use tidehook::store::{JobFilter, OVERDUE, Page};
 
+use crate::support::endpoint::PATIENCE;
 use crate::support::functions::install::{Install, answer, http};
 use crate::support::functions::runtime::Function;
-use crate::support::endpoint::PATIENCE;
 
 const TEXT: &str = "server: { allow_private_urls: true }
 database: { driver: postgres }
@@ -206,5 +206,9 @@ async fn what_is_wrong_with_the_set_up_is_said_at_the_start() {
         assert_eq!(ended.code(), Some(1));
         let log = std::fs::read_to_string(&log).unwrap();
         assert!(log.contains(why), "{why} is missing in\n{log}");
+        // Whoever invokes it, a deployment above all, reads the same.
+        let told = function.not_started().expect("the runtime was told");
+        assert_eq!(told["errorType"], "Tidehook.NotStarted");
+        assert!(told["errorMessage"].as_str().unwrap().contains(why), "{told}");
     }
 }

@@ -3,5 +3,6 @@
 mod faults;
 mod ingress;
 mod limits;
+mod panics;
 mod secrets;
 mod work;

@@ -139,7 +139,14 @@ impl World {
     /// Its ticker is invoked by requests to a URL.
     pub fn deployed(base: &str, database: &str, ticker: &str, receiver: Endpoint) -> Self {
         let (base, database) = (base.to_owned(), database.to_owned());
-        Self { running: Running::Elsewhere { ticker: ticker.to_owned() }, receiver, http: client(), base, database, _dir: tempfile::tempdir().unwrap() }
+        Self {
+            running: Running::Elsewhere { ticker: ticker.to_owned() },
+            receiver,
+            http: client(),
+            base,
+            database,
+            _dir: tempfile::tempdir().unwrap(),
+        }
     }
 
     /// The socket of a container.

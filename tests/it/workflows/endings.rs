@@ -10,7 +10,7 @@ use tidehook::model::{JobState, Payload, Run, RunStatus};
 use tidehook::store::{JobFilter, Page};
 
 use super::play::{Play, Reply, ok, status};
-use crate::on_every_store;
+use crate::in_every_way;
 
 const PAGE: Page = Page { limit: 100, newest_first: false };
 const SOURCE: &str = "sources: { app: { type: event } }\nserver: { allow_private_urls: true, public_url: \"https://hooks.example.com\" }\n\
@@ -38,7 +38,7 @@ const ROLLBACK: &str = r#"    on_failure: compensate
 
 #[tokio::test]
 async fn a_run_that_fails_undoes_what_its_steps_did_in_reverse_and_then_its_last_steps_run() {
-    on_every_store!(&text(ROLLBACK), |play: Play| async move {
+    in_every_way!(&text(ROLLBACK), |play: Play| async move {
         play.script("reserve/", vec![ok(r#"{"id": "r1"}"#)]).script("pay/", vec![ok(r#"{"id": "p1"}"#)]);
         play.script("ship/", vec![status(422)]).script("refund/", vec![status(503), ok("{}")]);
         play.send("app", "x", r#"{"order": 7}"#).await;
@@ -63,7 +63,7 @@ async fn a_run_that_fails_undoes_what_its_steps_did_in_reverse_and_then_its_last
 
 #[tokio::test]
 async fn a_run_that_completes_undoes_nothing_and_its_last_steps_run() {
-    on_every_store!(&text(ROLLBACK), |play: Play| async move {
+    in_every_way!(&text(ROLLBACK), |play: Play| async move {
         play.script("report/", vec![status(500)]);
         play.send("app", "x", r#"{"order": 7}"#).await;
         assert_eq!(play.called(), ["reserve/", "pay/", "note/", "ship/", "report/"]);
@@ -75,7 +75,7 @@ async fn a_run_that_completes_undoes_nothing_and_its_last_steps_run() {
 #[tokio::test]
 async fn a_run_that_is_cancelled_is_undone_and_one_that_is_killed_is_not() {
     let text = text(&ROLLBACK.replace("url: http://ship/", "type: wait, seconds: 600"));
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("reserve/", vec![ok(r#"{"id": "r1"}"#)]);
         play.send("app", "x", r#"{"order": 7}"#).await;
         play.engine.cancel_run(play.the_run().await.id).await.unwrap();
@@ -93,7 +93,7 @@ async fn a_run_that_is_cancelled_is_undone_and_one_that_is_killed_is_not() {
 
 #[tokio::test]
 async fn what_cannot_be_undone_pauses_the_run_until_somebody_mends_it() {
-    on_every_store!(&text(ROLLBACK), |play: Play| async move {
+    in_every_way!(&text(ROLLBACK), |play: Play| async move {
         play.script("reserve/", vec![ok(r#"{"id": "r1"}"#)]);
         play.script("ship/", vec![status(422)]).script("refund/", vec![status(500)]);
         play.send("app", "x", r#"{"order": 7}"#).await;
@@ -122,7 +122,7 @@ async fn items_of_a_map_and_branches_are_undone_each_by_itself() {
       - { name: stop, type: fail, error: no }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", r#"{"hosts": ["h1", "h2"]}"#).await;
         let called = play.called();
         assert_eq!(called[called.len() - 3..], ["not-a/", "down/", "down/"]);
@@ -142,7 +142,7 @@ async fn a_catch_may_undo_and_a_workflow_may_catch_for_its_steps_once() {
       - { name: sorry, url: http://sorry/ }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("b/", vec![status(404), status(503)]).script("sorry/", vec![status(404)]);
         play.send("app", "x", "{}").await;
         assert_eq!(play.called(), ["a/", "b/", "sorry/"], "the second failure is not caught again");
@@ -164,7 +164,7 @@ async fn a_paused_run_sends_nothing_and_keeps_its_due_times() {
       - { name: b, url: http://b/ }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", "{}").await;
         let id = play.the_run().await.id;
         assert_eq!(play.engine.pause_run(id).await.unwrap().status, RunStatus::Paused);
@@ -182,7 +182,7 @@ async fn a_paused_run_sends_nothing_and_keeps_its_due_times() {
 #[tokio::test]
 async fn a_step_whose_attempts_are_used_up_pauses_its_run_where_it_says_so() {
     let text = text("    steps: [{ name: a, url: http://a/, on_exhausted: pause }, { name: b, url: http://b/ }]\n");
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("a/", vec![status(500), ok(r#"{"n": 1}"#)]);
         play.send("app", "x", r#"{"k": 1}"#).await;
         let run = play.the_run().await;
@@ -202,7 +202,7 @@ const ONE_AT_A_TIME: &str = r#"    concurrency: { key: "{{ $.repo }}", limit: 1 
 
 #[tokio::test]
 async fn runs_with_the_same_key_take_turns() {
-    on_every_store!(&text(ONE_AT_A_TIME), |play: Play| async move {
+    in_every_way!(&text(ONE_AT_A_TIME), |play: Play| async move {
         for (repo, n) in [("x", 1), ("x", 2), ("y", 3), ("x", 4)] {
             play.send("app", "x", &json!({ "repo": repo, "n": n }).to_string()).await;
         }
@@ -227,7 +227,7 @@ async fn one_run_too_many_is_refused_or_takes_the_place_of_another() {
         ("replace_queued", [RunStatus::Running, RunStatus::Cancelled, RunStatus::Queued]),
     ] {
         let text = text(&ONE_AT_A_TIME.replace("limit: 1", &format!("limit: 1, on_limit: {on_limit}")));
-        on_every_store!(&text, |play: Play| async move {
+        in_every_way!(&text, |play: Play| async move {
             for n in 1..=3 {
                 play.send("app", "x", &json!({ "repo": "x", "n": n }).to_string()).await;
             }
@@ -243,7 +243,7 @@ async fn one_run_too_many_is_refused_or_takes_the_place_of_another() {
 
 #[tokio::test]
 async fn a_run_that_waits_for_its_turn_can_be_called_off_and_redriven() {
-    on_every_store!(&text(ONE_AT_A_TIME), |play: Play| async move {
+    in_every_way!(&text(ONE_AT_A_TIME), |play: Play| async move {
         for n in 1..=3 {
             play.send("app", "x", &json!({ "repo": "x", "n": n }).to_string()).await;
         }
@@ -268,7 +268,7 @@ async fn a_redrive_goes_on_from_a_step_with_a_payload() {
       - { name: c, url: http://c/ }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("c/", vec![status(500), status(500), ok("{}")]);
         play.send("app", "x", r#"{"k": 1}"#).await;
         let id = play.the_run().await.id;
@@ -292,7 +292,7 @@ async fn a_redrive_goes_on_from_a_step_with_a_payload() {
 #[tokio::test]
 async fn a_redrive_on_the_latest_definition_needs_everything_that_was_done() {
     let first = text("    steps: [{ name: a, url: http://a/, result_path: \"$.a\" }, { name: b, url: http://b/ }]\n");
-    on_every_store!(&first, |play: Play| async move {
+    in_every_way!(&first, |play: Play| async move {
         play.script("b/", vec![status(500), ok("{}")]);
         play.send("app", "x", "{}").await;
         let id = play.the_run().await.id;
@@ -329,7 +329,7 @@ fn decision(approved: bool, by: Option<&str>) -> Decision {
 
 #[tokio::test]
 async fn a_decision_is_taken_from_whoever_may_by_token_or_by_name() {
-    on_every_store!(&text(APPROVAL), |play: Play| async move {
+    in_every_way!(&text(APPROVAL), |play: Play| async move {
         play.send("app", "x", r#"{"k": 1}"#).await;
         let told = play.calls()[0].json();
         let link = told["approve_url"].as_str().unwrap();
@@ -373,7 +373,7 @@ async fn a_heartbeat_puts_off_the_end_of_patience_and_silence_ends_it() {
       - { name: dead, url: http://dead/ }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", "{}").await;
         let token = play.token();
         for _ in 0..5 {
@@ -390,7 +390,7 @@ async fn a_heartbeat_puts_off_the_end_of_patience_and_silence_ends_it() {
 #[tokio::test]
 async fn a_heartbeat_that_nobody_asked_for_is_welcome_while_the_step_waits() {
     let text = text("    steps: [{ name: job, type: callback, url: http://job/ }]\n");
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", "{}").await;
         let token = play.token();
         assert!(!play.engine.answer(&token, &Answer::Beat).await.unwrap().duplicate);
@@ -402,7 +402,7 @@ async fn a_heartbeat_that_nobody_asked_for_is_welcome_while_the_step_waits() {
 #[tokio::test]
 async fn a_call_that_is_given_up_with_its_run_is_told_of() {
     let text = text("    steps: [{ name: a, url: http://a/, retry: { max: 3, interval: 1h } }]\n");
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("a/", vec![status(500)]);
         play.send("app", "x", "{}").await;
         let run = play.the_run().await;
@@ -415,7 +415,7 @@ async fn a_call_that_is_given_up_with_its_run_is_told_of() {
 #[tokio::test]
 async fn runs_are_kept_as_long_as_their_workflow_says() {
     let text = text("    retention: { failed: 30d }\n    steps: [{ name: a, url: http://a/ }]\n");
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("a/", vec![ok("{}"), status(400)]);
         play.send("app", "x", "{}").await;
         play.send("app", "x", "{}").await;
@@ -434,7 +434,7 @@ async fn runs_are_kept_as_long_as_their_workflow_says() {
 #[tokio::test]
 async fn a_payload_is_what_the_last_step_left() {
     let text = text("    steps: [{ name: a, url: http://a/, result_path: \"$.a\" }]\n");
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("a/", vec![ok("1")]);
         play.send("app", "x", r#"{"k": 1}"#).await;
         let output = play.the_run().await.state.output.map(Payload::into_value);
@@ -445,7 +445,7 @@ async fn a_payload_is_what_the_last_step_left() {
 #[tokio::test]
 async fn a_redriven_callback_tells_its_new_token_under_a_new_key() {
     let text = text("    steps: [{ name: job, type: callback, url: http://job/ }, { name: after, url: http://after/ }]\n");
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", "{}").await;
         play.engine.answer(&play.token(), &Answer::Failed("no".to_owned())).await.unwrap();
         let id = play.the_run().await.id;
@@ -465,7 +465,7 @@ async fn a_redrive_does_not_jump_ahead_of_what_was_done_without_a_payload() {
     let text = text(
         "    steps: [{ name: build, url: http://build/ }, { name: test, url: http://test/ }, { name: ship, url: http://ship/ }]\n",
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("test/", vec![status(500)]);
         play.send("app", "x", "{}").await;
         let id = play.the_run().await.id;
@@ -487,7 +487,7 @@ async fn a_failure_without_a_name_does_not_have_that_of_an_earlier_one() {
       - { name: c, url: http://c/ }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("a/", vec![Reply::Status(500, r#"{"code": "nope"}"#.to_owned())]).script("b/", vec![status(503)]);
         play.send("app", "x", "{}").await;
         let calls = play.calls();
@@ -501,7 +501,7 @@ async fn a_run_that_is_late_says_where_it_stood() {
     let text = text(
         "    timeout: 60\n    steps: [{ name: job, type: callback, url: http://job/, callback_timeout: 50 }, { name: rest, type: wait, seconds: 3600 }]\n",
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", "{}").await;
         play.engine.answer(&play.token(), &Answer::Done(b"{}".to_vec())).await.unwrap();
         play.advance(Duration::from_secs(61)).await;
@@ -513,7 +513,7 @@ async fn a_run_that_is_late_says_where_it_stood() {
 #[tokio::test]
 async fn an_instant_that_nobody_waits_for_any_more_is_no_dead_job() {
     let text = text("    timeout: 60\n    steps: [{ name: a, url: http://a/ }]\n");
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", "{}").await;
         let jobs = play.engine.store().jobs(&JobFilter::default(), PAGE).await.unwrap();
         assert!(jobs.len() == 3 && jobs.iter().all(|job| job.state == JobState::Done), "{jobs:?}");

@@ -7,14 +7,14 @@ use tidehook::engine::callback::Answer;
 use tidehook::model::RunStatus;
 
 use super::play::{Play, ok, status};
-use crate::on_every_store;
+use crate::in_every_way;
 
 const EXAMPLE: &str = include_str!("../../../examples/order-workflow.yaml");
 const ORDER: &str = r#"{"id": 7, "amount": 40, "items": [{"sku": "a"}, {"sku": "b"}]}"#;
 
 #[tokio::test]
 async fn an_order_is_charged_packed_confirmed_and_sent() {
-    on_every_store!(EXAMPLE, |play: Play| async move {
+    in_every_way!(EXAMPLE, |play: Play| async move {
         play.script("billing.example.com/charge", vec![ok(r#"{"id": "pay-1"}"#)]);
         play.script("stock.example.com/reserve", vec![ok("\"r\"")]);
         play.send("shop", "order.placed", ORDER).await;
@@ -30,7 +30,7 @@ async fn an_order_is_charged_packed_confirmed_and_sent() {
 
 #[tokio::test]
 async fn an_order_that_cannot_be_packed_is_refunded_and_told() {
-    on_every_store!(EXAMPLE, |play: Play| async move {
+    in_every_way!(EXAMPLE, |play: Play| async move {
         play.script("billing.example.com/charge", vec![ok(r#"{"id": "pay-1"}"#)]);
         play.script("billing.example.com/refund", vec![status(500)]);
         play.script("stock.example.com/reserve", vec![status(409)]);

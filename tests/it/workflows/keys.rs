@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tidehook::model::{Payload, Run, RunStatus};
 
 use super::play::{Play, Reply, ok, status};
-use crate::on_every_store;
+use crate::in_every_way;
 
 const SOURCE: &str = "sources: { app: { type: event }, other: { type: event, schema: '{\"properties\":{\"id\":{\"type\":\"integer\"}}}' } }\n\
     server: { allow_private_urls: true, public_url: \"https://hooks.example.com\" }\n\
@@ -35,7 +35,7 @@ async fn placeholders_stand_in_urls_queries_and_headers() {
         headers: { X-Who: "{{ $.who }}" }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", r#"{"name": "a/b c", "who": "ada & co"}"#).await;
         assert_eq!(play.called(), ["a/repos/a%2Fb%20c/builds?dry=false&who=ada+%26+co"]);
         assert_eq!(play.calls()[0].header("X-Who"), Some("ada & co"));
@@ -58,7 +58,7 @@ async fn placeholders_stand_in_urls_queries_and_headers() {
 #[tokio::test]
 async fn a_whole_url_from_the_payload_is_judged_when_it_is_called() {
     let text = text("    steps: [{ name: a, url: \"{{ $.url }}\" }]\n").replace("allow_private_urls: true, ", "");
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", r#"{"url": "https://shop.example.com/hook"}"#).await;
         assert_eq!(play.called(), ["shop.example.com/hook"]);
         for url in ["http://127.0.0.1/", "http://169.254.169.254/latest", "ftp://a.example.com/", "https://u:p@a.example.com/"] {
@@ -80,7 +80,7 @@ async fn variables_are_set_and_read_and_a_run_comes_to_its_output() {
       - { name: tell, url: http://tell/, body: { image: "{{ $$.vars.image }}", status: "{{ $$.vars.twice }}" } }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("ci/", vec![answer(201, r#"{"image": "i:1"}"#)]);
         play.send("app", "x", r#"{"id": 7}"#).await;
         assert_eq!(play.calls()[1].json(), json!({ "image": "i:1", "status": 201 }));
@@ -97,7 +97,7 @@ async fn the_context_tells_of_the_event_and_of_steps() {
           status: "{{ $$.steps.a.response.status }}", visits: "{{ $$.steps.a.visits }}", run: "{{ $$.run.workflow }}" } }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("a/", vec![ok(r#"{"n": 3, "more": true}"#)]);
         play.send("app", "x", "{}").await;
         let told = json!({ "type": "x", "source": "app", "n": 3, "status": 200, "visits": 1, "run": "w" });
@@ -116,7 +116,7 @@ async fn a_list_of_retry_policies_counts_each_kind_of_failure_by_itself() {
           - { errors: [5xx, timeout], max: 2, interval: 20s, backoff: fixed, jitter: none }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("a/", vec![status(429), status(503), status(429), status(429)]);
         play.send("app", "x", "{}").await;
         for seconds in [1, 20, 1, 60] {
@@ -139,7 +139,7 @@ async fn a_workflow_has_a_retry_policy_for_its_steps_and_a_policy_a_deadline() {
     steps: [{ name: a, url: http://a/ }]
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("a/", vec![status(500)]);
         play.send("app", "x", "{}").await;
         for _ in 0..6 {
@@ -162,7 +162,7 @@ async fn the_receivers_own_name_of_a_failure_is_caught() {
       - { name: poor, url: http://poor/ }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("a/", vec![answer(409, r#"{"error": {"code": "busy"}}"#), answer(402, r#"{"error": {"code": "no_money"}}"#)]);
         play.send("app", "x", "{}").await;
         play.advance(Duration::from_secs(1)).await;
@@ -184,7 +184,7 @@ async fn an_answer_that_is_not_as_expected_is_a_failure() {
       - { name: odd, url: http://odd/ }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("a/", vec![answer(409, r#"{"ok": true}"#)]);
         play.send("app", "x", "{}").await;
         play.script("a/", vec![answer(200, r#"{"ok": false}"#)]);
@@ -206,7 +206,7 @@ async fn a_response_is_read_as_the_step_says() {
       - { name: b, url: http://b/, response: json, retry: { max: 1 } }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("a/", vec![ok("17 \n")]).script("b/", vec![ok("no json")]);
         play.send("app", "x", "{}").await;
         let run = play.the_run().await;
@@ -228,7 +228,7 @@ async fn a_step_that_polls_asks_again_until_the_answer_is_there() {
       - { name: late, url: http://late/ }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("a/build/7", vec![ok(r#"{"status": "new"}"#), ok(r#"{"status": "busy"}"#), ok(r#"{"status": "done"}"#)]);
         play.send("app", "x", r#"{"id": 7}"#).await;
         assert_eq!(play.called().len(), 1);
@@ -260,7 +260,7 @@ async fn the_key_of_a_call_is_what_the_step_says() {
       - { name: own, url: http://own/, idempotency: "order-{{ $$.input.id }}" }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         for to in ["visit/", "attempt/"] {
             play.script(to, vec![status(500), ok("{}")]);
         }
@@ -284,7 +284,7 @@ async fn what_may_have_arrived_is_not_sent_twice_where_the_step_says_so() {
       - { name: ask, url: http://ask/ }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("pay/", vec![Reply::TimesOut]);
         play.send("app", "x", "{}").await;
         play.advance(Duration::from_secs(600)).await;
@@ -300,7 +300,7 @@ async fn what_is_kept_of_a_call_is_what_the_step_says() {
       - { name: b, url: http://b/, log: metadata }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("a/", vec![ok(r#"{"card": {"number": "4242", "name": "ada"}}"#)]).script("b/", vec![ok(r#"{"secret": 1}"#)]);
         play.send("app", "x", "{}").await;
         let filter = tidehook::store::JobFilter::default();
@@ -328,7 +328,7 @@ handlers:
   h: { source: other, events: [done], url: http://h/ }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", r#"{"id": 7}"#).await;
         let mut calls: Vec<(String, Value)> = play.calls().into_iter().map(|call| (call.to.clone(), call.json())).collect();
         calls.sort_by(|a, b| a.0.cmp(&b.0));
@@ -355,7 +355,7 @@ async fn a_map_tolerates_a_share_of_its_items_and_calls_workflows() {
     steps: [{ name: call, url: http://one/, retry: { max: 1 } }]
 "#
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("one/", vec![ok("1"), status(500), ok("3"), status(500)]);
         play.send("app", "x", r#"{"items": [1, 2, 3, 4]}"#).await;
         let runs = play.runs().await;
@@ -380,7 +380,7 @@ async fn a_run_that_failed_is_run_again_where_its_step_says_so() {
     steps: [{ name: call, url: http://one/, retry: { max: 1 } }]
 "#
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("one/", vec![status(500), ok(r#"{"n": 2}"#)]);
         play.send("app", "x", "{}").await;
         assert_eq!(play.called().len(), 1);
@@ -405,7 +405,7 @@ async fn each_attempt_sends_the_same_bytes_although_other_items_set_variables_me
           - { name: b, url: http://b/, body: { v: "{{ $$.vars.v }}", item: "{{ $$.item.value }}" }, retry: { max: 2, interval: 10s, jitter: none } }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("b/", vec![status(500), status(500), ok("{}")]);
         play.send("app", "x", r#"{"items": ["x", "y"]}"#).await;
         play.advance(Duration::from_secs(10)).await;

@@ -1,4 +1,4 @@
-//! An engine by hand, with receivers that answer by a script.
+//! An engine by hand, or functions, with receivers that answer by a script.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -15,8 +15,11 @@ use tidehook::model::run::Entry;
 use tidehook::model::{Failure, Inbound, Outcome, Phase, Request, Response, Run, RunId, SeededIds};
 use tidehook::observe::feed::Feed;
 use tidehook::store::{Page, RunFilter};
+use tidehook::wake::Wake;
 use tidehook::wake::local::Local;
 
+use crate::support::functions::inside::{Inside, wake};
+use crate::support::functions::queue::Queue;
 use crate::support::stores::{Fresh, Kind, fresh};
 use crate::support::world::config;
 
@@ -87,35 +90,49 @@ pub struct Play {
     pub receivers: Arc<Receivers>,
     pub fresh: Arc<Fresh>,
     seed: u64,
+    /// Who works, if not the engine itself.
+    functions: Option<Inside>,
+}
+
+/// How a test of workflows runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// An engine that works by itself.
+    Engine(Kind),
+    /// An engine that takes in and is asked, over Postgres; functions that work.
+    Functions,
 }
 
 const EVERYTHING: Budget = Budget::endless(10);
 const ALL: Page = Page { limit: 1000, newest_first: false };
 
-/// The stores that a test of workflows runs on.
-pub const STORES: [Kind; 3] = [Kind::Memory, Kind::Sqlite, Kind::Postgres];
+/// All of them.
+pub const WAYS: [Way; 4] = [Way::Engine(Kind::Memory), Way::Engine(Kind::Sqlite), Way::Engine(Kind::Postgres), Way::Functions];
 
 impl Play {
     /// `None` where there is no server for the store.
-    pub async fn new(kind: Kind, text: &str) -> Option<Self> {
-        Self::with(Arc::new(fresh(kind).await?), config(text), 1).await
+    pub async fn new(way: Way, text: &str) -> Option<Self> {
+        let kind = if let Way::Engine(kind) = way { kind } else { Kind::Postgres };
+        let fresh = Arc::new(fresh(kind).await?);
+        Some(Self::over(fresh, Arc::default(), way == Way::Functions, text, 1).await)
     }
 
     /// Another engine on the same store: after a restart, or beside the first.
     pub async fn again(&self, text: &str) -> Self {
-        let next = Self::with(Arc::clone(&self.fresh), config(text), self.seed + 1).await.unwrap();
-        Self { receivers: Arc::clone(&self.receivers), ..next }.rebuilt(text).await
+        let (fresh, receivers) = (Arc::clone(&self.fresh), Arc::clone(&self.receivers));
+        Self::over(fresh, receivers, self.functions.is_some(), text, self.seed + 100).await
     }
 
-    async fn rebuilt(self, text: &str) -> Self {
-        let engine = build(&self.fresh, config(text), &self.receivers, self.seed + 100).await;
-        Self { engine, ..self }
-    }
-
-    async fn with(fresh: Arc<Fresh>, config: Config, seed: u64) -> Option<Self> {
-        let receivers = Arc::new(Receivers::default());
-        let engine = build(&fresh, config, &receivers, seed).await;
-        Some(Self { engine, receivers, fresh, seed })
+    async fn over(fresh: Arc<Fresh>, receivers: Arc<Receivers>, as_functions: bool, text: &str, seed: u64) -> Self {
+        let build = |wake, seed| build(&fresh, config(text), &receivers, wake, seed);
+        let (engine, functions) = if as_functions {
+            let queue = Queue::start_on(fresh.clock.clone()).await;
+            let (ticker, worker) = (build(wake(&queue), seed + 1).await, build(wake(&queue), seed + 2).await);
+            (build(wake(&queue), seed).await, Some(Inside::new(queue, ticker, worker)))
+        } else {
+            (build(Arc::new(Local::default()), seed).await, None)
+        };
+        Self { engine, receivers, fresh, seed, functions }
     }
 
     /// Replies of a receiver, in order; the last one stays.
@@ -142,12 +159,18 @@ impl Play {
 
     /// Works until nothing is due.
     pub async fn work(&self) {
-        self.engine.work(EVERYTHING).await.unwrap();
+        match &self.functions {
+            Some(functions) => functions.work().await,
+            None => drop(self.engine.work(EVERYTHING).await.unwrap()),
+        }
     }
 
     pub async fn advance(&self, by: Duration) {
         self.fresh.clock.advance(by);
-        self.work().await;
+        match &self.functions {
+            Some(functions) => functions.look().await,
+            None => self.work().await,
+        }
     }
 
     pub fn calls(&self) -> Vec<Called> {
@@ -182,11 +205,11 @@ impl Play {
     }
 }
 
-async fn build(fresh: &Fresh, config: Config, receivers: &Arc<Receivers>, seed: u64) -> Engine {
+async fn build(fresh: &Fresh, config: Config, receivers: &Arc<Receivers>, wake: Arc<dyn Wake>, seed: u64) -> Engine {
     let engine = Engine::new(Parts {
         store: Arc::clone(&fresh.store),
         deliver: Arc::clone(receivers) as Arc<dyn Deliver>,
-        wake: Arc::new(Local::default()),
+        wake,
         clock: Arc::new(fresh.clock.clone()),
         ids: Arc::new(SeededIds::new(seed, &fresh.clock)),
         chance: Chance::seeded(seed),
@@ -197,12 +220,12 @@ async fn build(fresh: &Fresh, config: Config, receivers: &Arc<Receivers>, seed: 
     engine
 }
 
-/// Runs a test on every store there is.
+/// Runs a test in every way there is.
 #[macro_export]
-macro_rules! on_every_store {
+macro_rules! in_every_way {
     ($text:expr, $test:expr) => {
-        for kind in $crate::workflows::play::STORES {
-            if let Some(play) = $crate::workflows::play::Play::new(kind, $text).await {
+        for way in $crate::workflows::play::WAYS {
+            if let Some(play) = $crate::workflows::play::Play::new(way, $text).await {
                 $test(play).await;
             }
         }

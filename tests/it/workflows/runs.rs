@@ -8,7 +8,7 @@ use tidehook::engine::operate::Wish;
 use tidehook::model::RunStatus;
 
 use super::play::{Play, ok, status};
-use crate::on_every_store;
+use crate::in_every_way;
 
 const CALLBACK: &str = r#"
 sources: { app: { type: event } }
@@ -33,7 +33,7 @@ fn done(body: &str) -> Answer {
 
 #[tokio::test]
 async fn a_callback_is_taken_once_and_repeats_of_it_are_harmless() {
-    on_every_store!(CALLBACK, |play: Play| async move {
+    in_every_way!(CALLBACK, |play: Play| async move {
         play.send("app", "x", r#"{"id": 1}"#).await;
         let token = play.token();
         let notice = play.calls()[0].json();
@@ -64,7 +64,7 @@ async fn a_callback_is_taken_once_and_repeats_of_it_are_harmless() {
 
 #[tokio::test]
 async fn a_callback_that_does_not_come_or_says_it_failed_is_a_failure() {
-    on_every_store!(CALLBACK, |play: Play| async move {
+    in_every_way!(CALLBACK, |play: Play| async move {
         play.send("app", "x", "{}").await;
         let first = play.token();
         play.advance(Duration::from_secs(601)).await;
@@ -92,7 +92,7 @@ workflows:
 
 #[tokio::test]
 async fn a_run_stays_on_the_definition_it_started_with() {
-    on_every_store!(THREE, |play: Play| async move {
+    in_every_way!(THREE, |play: Play| async move {
         play.send("app", "x", r#"{"id": 1}"#).await;
         let changed = THREE.replace("http://b/", "http://new/");
         let later = play.again(&changed).await;
@@ -112,7 +112,7 @@ async fn a_run_stays_on_the_definition_it_started_with() {
 
 #[tokio::test]
 async fn a_worker_that_dies_between_answer_and_commit_costs_one_repeat_under_the_same_key() {
-    on_every_store!(THREE, |play: Play| async move {
+    in_every_way!(THREE, |play: Play| async move {
         play.send("app", "x", r#"{"id": 1}"#).await;
         play.fresh.clock.advance(Duration::from_secs(61));
         // The wait is over; a worker takes the next call and is never seen again.
@@ -130,7 +130,7 @@ async fn a_worker_that_dies_between_answer_and_commit_costs_one_repeat_under_the
 
 #[tokio::test]
 async fn a_cancelled_run_sends_nothing_more_and_can_be_taken_up_again() {
-    on_every_store!(THREE, |play: Play| async move {
+    in_every_way!(THREE, |play: Play| async move {
         play.send("app", "x", r#"{"id": 1}"#).await;
         let run = play.the_run().await;
         let cancelled = play.engine.cancel_run(run.id).await.unwrap();
@@ -149,7 +149,7 @@ async fn a_cancelled_run_sends_nothing_more_and_can_be_taken_up_again() {
 
 #[tokio::test]
 async fn a_failed_run_is_redriven_from_the_failed_step_with_a_fresh_budget() {
-    on_every_store!(THREE, |play: Play| async move {
+    in_every_way!(THREE, |play: Play| async move {
         play.script("a/", vec![ok("5")]).script("b/", vec![status(500), status(500), ok("{}")]);
         play.send("app", "x", r#"{"id": 1}"#).await;
         play.advance(Duration::from_secs(61)).await;
@@ -168,7 +168,7 @@ async fn a_failed_run_is_redriven_from_the_failed_step_with_a_fresh_budget() {
 
 #[tokio::test]
 async fn two_engines_on_one_store_move_a_run_together() {
-    on_every_store!(THREE, |play: Play| async move {
+    in_every_way!(THREE, |play: Play| async move {
         let other = play.again(THREE).await;
         for n in 0..20 {
             let engine = if n % 2 == 0 { &play } else { &other };
@@ -194,7 +194,7 @@ workflows:
     steps:
       - { name: pay, if: "$.order exists", input: { id: "{{ $.order }}", at: "{{ now() }}", u: "{{ uuid() }}" }, url: http://pay/, retry: { max: 1 } }
 "#;
-    on_every_store!(text, |play: Play| async move {
+    in_every_way!(text, |play: Play| async move {
         play.script("pay/", vec![status(500), ok("{}")]);
         play.send("app", "x", r#"{"order": 7}"#).await;
         play.advance(Duration::from_secs(500)).await;
@@ -211,7 +211,7 @@ workflows:
 
 #[tokio::test]
 async fn a_payload_of_any_depth_is_kept_and_read_again() {
-    on_every_store!(THREE, |play: Play| async move {
+    in_every_way!(THREE, |play: Play| async move {
         for depth in [60, 64, 65, 100, 124, 127, 128, 5_000] {
             play.send("app", "x", &format!("{}{}", "[".repeat(depth), "]".repeat(depth))).await;
         }
@@ -223,7 +223,7 @@ async fn a_payload_of_any_depth_is_kept_and_read_again() {
 
 #[tokio::test]
 async fn runs_go_on_and_can_be_cancelled_when_their_source_is_gone() {
-    on_every_store!(THREE, |play: Play| async move {
+    in_every_way!(THREE, |play: Play| async move {
         play.send("app", "x", r#"{"id": 1}"#).await;
         play.send("app", "x", r#"{"id": 2}"#).await;
         let other = play.again("sources: { other: { type: event } }\nserver: { allow_private_urls: true }\n").await;
@@ -258,7 +258,7 @@ workflows:
     callable: true
     steps: [{ name: w, type: wait, seconds: 60 }, { name: late, url: http://late/ }]
 "#;
-    on_every_store!(text, |play: Play| async move {
+    in_every_way!(text, |play: Play| async move {
         play.script("bad/", vec![status(500)]);
         play.send("app", "x", r#"{"items": [{"bad": false}, {"bad": true}]}"#).await;
         play.work().await;
@@ -276,7 +276,7 @@ async fn a_callback_that_nobody_is_told_of_is_answered_with_the_token_of_the_run
 sources: { app: { type: event } }
 workflows: { w: { source: app, steps: [{ name: ask, type: callback }] } }
 "#;
-    on_every_store!(text, |play: Play| async move {
+    in_every_way!(text, |play: Play| async move {
         play.send("app", "x", "{}").await;
         let run = play.the_run().await;
         let tidehook::model::run::Phase::Token { token, .. } = &run.state.visits[&1].phase else { panic!("{run:?}") };
@@ -292,7 +292,7 @@ async fn two_workflows_with_the_same_text_are_two() {
     let text = format!(
         "sources: {{ app: {{ type: event }} }}\nserver: {{ allow_private_urls: true }}\nworkflows: {{ one: {steps}, two: {steps} }}\n"
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", "{}").await;
         let mut handlers: Vec<String> =
             play.calls().iter().map(|call| call.header("X-Tidehook-Handler").unwrap().to_owned()).collect();

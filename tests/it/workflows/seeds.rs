@@ -9,10 +9,10 @@ use tidehook::config::layers::Variables;
 use tidehook::engine::callback::Answer;
 use tidehook::model::RunStatus;
 
-use super::play::{Play, STORES, ok, status};
+use super::play::{Play, WAYS, ok, status};
 
 /// Plays one file on every store; its secrets are fictional.
-async fn on_every_store(file: &str, test: impl AsyncFn(Play)) {
+async fn in_every_way(file: &str, test: impl AsyncFn(Play)) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/seed-configs").join(file);
     let Ok(text) = std::fs::read_to_string(&path) else {
         eprintln!("skipped: ../shared is not here");
@@ -25,8 +25,8 @@ async fn on_every_store(file: &str, test: impl AsyncFn(Play)) {
     for (name, value) in &variables {
         text = text.replace(&format!("${{{name}}}"), value);
     }
-    for kind in STORES {
-        if let Some(play) = Play::new(kind, &text).await {
+    for way in WAYS {
+        if let Some(play) = Play::new(way, &text).await {
             test(play).await;
         }
     }
@@ -34,7 +34,7 @@ async fn on_every_store(file: &str, test: impl AsyncFn(Play)) {
 
 #[tokio::test]
 async fn tenant_provision_waits_for_its_callback_and_rolls_back_in_reverse() {
-    on_every_store("02-tenant-provision.yaml", async |play: Play| {
+    in_every_way("02-tenant-provision.yaml", async |play: Play| {
         let payload = r#"{"tenant_id": "t1", "region": "moon"}"#;
         play.script("api.terraform.io/v2/runs", vec![ok(r#"{"run": 1}"#)]);
         play.send("platform", "tenant.create", payload).await;
@@ -74,7 +74,7 @@ async fn tenant_provision_waits_for_its_callback_and_rolls_back_in_reverse() {
 
 #[tokio::test]
 async fn deploy_hands_the_image_of_the_build_to_production_and_to_the_rollback() {
-    on_every_store("03-deploy.templates.yaml", async |play: Play| {
+    in_every_way("03-deploy.templates.yaml", async |play: Play| {
         play.script("ci:3000/build", vec![ok(r#"{"image": "app:42"}"#)]);
         play.script("deployer:3000/deploy", vec![ok(r#"{"deployed": true}"#)]);
         play.script("tester:3000/smoke", vec![ok(r#"{"passed": true}"#)]);
@@ -97,7 +97,7 @@ async fn deploy_hands_the_image_of_the_build_to_production_and_to_the_rollback()
 
 #[tokio::test]
 async fn remediation_chooses_by_severity_waits_and_looks_again() {
-    on_every_store("04-alert-remediation.yaml", async |play: Play| {
+    in_every_way("04-alert-remediation.yaml", async |play: Play| {
         play.send("pagerduty", "incident.triggered", r#"{"severity": "critical"}"#).await;
         assert_eq!(play.called(), ["orchestrator:3000/restart"]);
         play.advance(Duration::from_secs(29)).await;
@@ -113,7 +113,7 @@ async fn remediation_chooses_by_severity_waits_and_looks_again() {
 
 #[tokio::test]
 async fn post_apply_rolls_back_and_tells_although_the_rollback_fails() {
-    on_every_store("05-terraform-post-apply.yaml", async |play: Play| {
+    in_every_way("05-terraform-post-apply.yaml", async |play: Play| {
         play.script("health-service:3000/check", vec![status(404)]);
         play.script("config-service:3000/rollback", vec![status(410)]);
         play.send("terraform", "run:completed", r#"{"run_id": "r"}"#).await;

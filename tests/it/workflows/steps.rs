@@ -6,7 +6,7 @@ use serde_json::json;
 use tidehook::model::{Payload, RunStatus};
 
 use super::play::{Play, Reply, ok, status};
-use crate::on_every_store;
+use crate::in_every_way;
 
 const SOURCE: &str = "sources: { app: { type: event } }\nserver: { allow_private_urls: true }\n";
 
@@ -29,7 +29,7 @@ async fn calls_follow_each_other_and_hand_on_what_they_were_answered() {
       - { name: c, url: http://c/, body: { all: "{{ $.b }}", first: "{{ $$.steps.a.output.n }}" }, result: { x: "{{ $.y }}" } }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("a/", vec![ok(r#"{"n": 1}"#)]).script("b/", vec![ok("[2]")]).script("c/", vec![ok(r#"{"y": 3}"#)]);
         play.send("app", "x", r#"{"id": 7}"#).await;
         let bodies: Vec<_> = play.calls().iter().map(|c| c.json()).collect();
@@ -58,7 +58,7 @@ async fn a_step_is_retried_with_the_same_bytes_and_key_and_its_failure_is_caught
       - { name: sorry, url: http://sorry/ }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("pay/", vec![status(500), status(503), status(502)]);
         play.send("app", "x", r#"{"order": 1}"#).await;
         for _ in 0..3 {
@@ -93,7 +93,7 @@ async fn a_failure_that_nobody_catches_ends_the_run_or_is_passed_over() {
       - { name: b, url: http://b/ }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("bad/", vec![status(400)]);
         play.send("app", "stop", "{}").await;
         let run = play.the_run().await;
@@ -118,7 +118,7 @@ async fn a_choice_goes_where_its_first_true_condition_says() {
       - { name: middle, if: "$.skip != true", url: http://middle/, end: true }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", r#"{"n": 11}"#).await;
         play.send("app", "x", r#"{"n": 6}"#).await;
         play.send("app", "x", r#"{"n": 6, "skip": true}"#).await;
@@ -148,7 +148,7 @@ async fn parallel_calls_join_once_and_fail_together() {
       - { name: undo, url: http://undo/ }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("a/", vec![ok("1")]).script("b/", vec![ok("no json"), status(500)]).script("c/", vec![ok(r#"{"c": 3}"#)]);
         play.send("app", "x", r#"{"id": 1}"#).await;
         assert_eq!(play.calls().last().unwrap().json(), json!({"id": 1, "checks": {"a": 1, "b": null, "c": {"c": 3}}}));
@@ -178,7 +178,7 @@ async fn a_map_keeps_the_order_of_its_items_and_its_bound() {
       - { name: end, url: http://end/ }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("one/", vec![ok("\"a\""), ok("\"b\""), status(500), ok("\"d\"")]);
         play.send("app", "x", r#"{"items": [{"n": 1}, {"n": 2}, {"n": 3}, {"n": 4}]}"#).await;
         let end = play.calls().last().unwrap().json();
@@ -212,7 +212,7 @@ async fn a_wait_takes_its_time_and_an_unusable_timestamp_is_never_now() {
     steps: [{ name: w, type: wait, timestamp_path: "$.at" }, { name: n, url: http://after/ }]
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.send("app", "for", r#"{"k": 1}"#).await;
         play.advance(Duration::from_secs(259_199)).await;
         assert!(play.called().is_empty());
@@ -249,7 +249,7 @@ async fn another_workflow_is_a_step_and_its_failure_is_the_steps() {
     steps: [{ name: a, url: http://a/, retry: { max: 1 } }]
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("a/", vec![ok("\"inner says\""), status(500)]);
         play.send("app", "x", r#"{"id": 1}"#).await;
         assert_eq!(play.calls()[1].json(), json!({"id": 1, "inner": "inner says"}));
@@ -277,7 +277,7 @@ async fn a_run_ends_at_its_deadline_with_all_that_is_open_in_it() {
     steps: [{ name: w, type: wait, seconds: 3600 }, { name: a, url: http://a/ }]
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", "{}").await;
         play.advance(Duration::from_secs(61)).await;
         play.work().await;
@@ -301,7 +301,7 @@ async fn a_circle_ends_at_its_limit() {
     steps: [{ name: a, url: http://a/ }, { name: b, type: wait, seconds: 1, goto: a }]
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", "{}").await;
         for _ in 0..30 {
             play.advance(Duration::from_secs(2)).await;
@@ -322,7 +322,7 @@ async fn what_a_success_is_can_be_said() {
       - { name: odd, url: http://odd/ }
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("a/", vec![status(409), status(200)]);
         play.send("app", "x", "{}").await;
         play.send("app", "x", "{}").await;
@@ -335,7 +335,7 @@ async fn a_call_that_times_out_has_its_class() {
     let text = text(
         "  w: { source: app, steps: [{ name: a, url: http://a/, retry: { max: 1 }, catch: [{ errors: [timeout], goto: b }], end: true }, { name: b, url: http://b/ }] }\n",
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("a/", vec![Reply::TimesOut]);
         play.send("app", "x", "{}").await;
         assert_eq!(play.calls()[1].json()["error_type"], "timeout");
@@ -357,7 +357,7 @@ async fn templates_read_arrays_although_something_was_kept_and_a_map_may_be_larg
     steps: [{ name: m, type: map, items_path: "$.items", steps: [{ name: s, type: set, body: 1 }, { name: t, type: set, body: 2 }] }]
 "#,
     );
-    on_every_store!(&text, |play: Play| async move {
+    in_every_way!(&text, |play: Play| async move {
         play.script("b/", vec![ok(r#"[{"id": 9}]"#)]);
         play.send("app", "x", "{}").await;
         assert_eq!(play.calls()[2].json(), json!({"first": 9}));

@@ -14,6 +14,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::{Value, json};
+use tidehook::model::{AwsIdentity, Clock, ManualClock, Secret};
+use tidehook::wake::sqs::queue::Queue as Client;
 
 /// A message.
 #[derive(Debug, Clone)]
@@ -22,7 +24,8 @@ pub struct Message {
     pub body: String,
     /// The delay that it was sent with.
     pub delay: Duration,
-    pub visible_at: Instant,
+    /// Since the queue's own beginning.
+    visible_at: Duration,
     pub received: u32,
 }
 
@@ -35,6 +38,7 @@ pub struct Queue(Arc<Inner>);
 
 struct Inner {
     address: SocketAddr,
+    time: Time,
     messages: Mutex<Vec<Message>>,
     /// Everything that was ever sent.
     sent: Mutex<Vec<Message>>,
@@ -43,11 +47,47 @@ struct Inner {
     way: Mutex<Option<Way>>,
 }
 
+/// The clock of a queue.
+enum Time {
+    Real(Instant),
+    Manual(ManualClock),
+}
+
+impl Time {
+    fn now(&self) -> Duration {
+        match self {
+            Self::Real(began) => began.elapsed(),
+            Self::Manual(clock) => Duration::from_millis(u64::try_from(clock.now().0).unwrap()),
+        }
+    }
+}
+
 impl Queue {
     pub async fn start() -> Self {
+        Self::start_with(Time::Real(Instant::now())).await
+    }
+
+    /// One whose messages are delayed on a clock that the test moves.
+    pub async fn start_on(clock: ManualClock) -> Self {
+        Self::start_with(Time::Manual(clock)).await
+    }
+
+    /// A client of it, in this process.
+    pub fn client(&self) -> Client {
+        let who =
+            AwsIdentity { region: "eu-west-1".to_owned(), key: "test".to_owned(), secret: Secret::new("test"), session: None };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        // Nobody is asked by TLS.
+        let tls = tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+        Client::new(format!("http://{}/000000000000/tidehook", self.0.address), None, &who, tls).unwrap()
+    }
+
+    async fn start_with(time: Time) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let queue = Self(Arc::new(Inner {
             address: listener.local_addr().unwrap(),
+            time,
             messages: Mutex::default(),
             sent: Mutex::default(),
             refuses: AtomicBool::new(false),
@@ -100,7 +140,7 @@ impl Queue {
     fn take_in(&self, body: String, delay: Duration) -> String {
         let number = self.0.next.fetch_add(1, Ordering::SeqCst);
         let id = format!("m-{number}");
-        let message = Message { id: id.clone(), body, delay, visible_at: Instant::now() + delay, received: 0 };
+        let message = Message { id: id.clone(), body, delay, visible_at: self.0.time.now() + delay, received: 0 };
         self.0.sent.lock().unwrap().push(message.clone());
         let way = self.0.way.lock().unwrap().clone();
         let copies = way.map_or_else(|| vec![Duration::ZERO], |way| way(number));
@@ -111,7 +151,7 @@ impl Queue {
 
     /// Up to ten visible messages, as the event that a worker gets; they are invisible for this long.
     pub fn receive(&self, visibility: Duration) -> Option<(Vec<Message>, Value)> {
-        let now = Instant::now();
+        let now = self.0.time.now();
         let mut messages = self.0.messages.lock().unwrap();
         let mut batch = Vec::new();
         for message in messages.iter_mut().filter(|message| message.visible_at <= now).take(10) {

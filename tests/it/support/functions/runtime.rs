@@ -33,6 +33,7 @@ struct Invocation {
 struct Api {
     next: Arc<Held<mpsc::UnboundedReceiver<Invocation>>>,
     open: Arc<Mutex<HashMap<String, oneshot::Sender<Ended>>>>,
+    not_started: Arc<Mutex<Option<Value>>>,
 }
 
 /// One environment: a process of the real binary.
@@ -40,16 +41,24 @@ pub struct Function {
     child: Mutex<Child>,
     invocations: mpsc::UnboundedSender<Invocation>,
     open: Arc<Mutex<HashMap<String, oneshot::Sender<Ended>>>>,
+    not_started: Arc<Mutex<Option<Value>>>,
     _serving: tokio::task::JoinHandle<()>,
 }
 
 impl Function {
     /// Starts an environment with a handler.
     pub async fn start(handler: &str, variables: &[(String, String)], log: &Path) -> Self {
+        Self::start_program(Command::new(binary()), handler, variables, log).await
+    }
+
+    /// The same with a program that is not the binary.
+    pub async fn start_program(mut command: Command, handler: &str, variables: &[(String, String)], log: &Path) -> Self {
         let (invocations, next) = mpsc::unbounded_channel();
         let open: Arc<Mutex<HashMap<String, oneshot::Sender<Ended>>>> = Arc::default();
-        let api = Api { next: Arc::new(Held::new(next)), open: Arc::clone(&open) };
+        let not_started: Arc<Mutex<Option<Value>>> = Arc::default();
+        let api = Api { next: Arc::new(Held::new(next)), open: Arc::clone(&open), not_started: Arc::clone(&not_started) };
         let routes = Router::new()
+            .route("/2018-06-01/runtime/init/error", post(not_begun))
             .route("/2018-06-01/runtime/invocation/next", get(give))
             .route("/2018-06-01/runtime/invocation/{id}/response", post(answered))
             .route("/2018-06-01/runtime/invocation/{id}/error", post(failed))
@@ -59,7 +68,6 @@ impl Function {
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
-        let mut command = Command::new(binary());
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("AWS_LAMBDA_RUNTIME_API", address.to_string()).env("_HANDLER", handler);
         command.env("AWS_LAMBDA_FUNCTION_NAME", handler).env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256");
@@ -67,7 +75,7 @@ impl Function {
         command.envs(variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let child = Mutex::new(command.spawn().unwrap());
-        Self { child, invocations, open, _serving: serving }
+        Self { child, invocations, open, not_started, _serving: serving }
     }
 
     /// Invokes it, with half a minute to its deadline.
@@ -107,6 +115,11 @@ impl Function {
         self.open.lock().unwrap().clear();
     }
 
+    /// What it told the runtime of why it does not start.
+    pub fn not_started(&self) -> Option<Value> {
+        self.not_started.lock().unwrap().clone()
+    }
+
     /// Waits until it ends by itself.
     pub async fn ended(&self) -> ExitStatus {
         loop {
@@ -141,6 +154,11 @@ async fn give(State(api): State<Api>) -> (HeaderMap, Json<Value>) {
         header("lambda-runtime-trace-id", "Root=1-00000000-000000000000000000000000".to_owned()),
     ]);
     (headers, Json(invocation.event))
+}
+
+async fn not_begun(State(api): State<Api>, body: Bytes) -> StatusCode {
+    *api.not_started.lock().unwrap() = Some(serde_json::from_slice(&body).unwrap());
+    StatusCode::ACCEPTED
 }
 
 async fn answered(State(api): State<Api>, Segment(id): Segment<String>, body: Bytes) -> StatusCode {

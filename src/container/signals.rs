@@ -3,7 +3,7 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The signals that matter to a server.
-pub(crate) struct Signals {
+pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
@@ -11,7 +11,7 @@ pub(crate) struct Signals {
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub enum Asked {
     /// End in good order.
     Stop,
     /// Look at the configuration again.
@@ -20,7 +20,7 @@ pub(crate) enum Asked {
 
 impl Signals {
     /// Listens for signals from now on.
-    pub(crate) fn listen() -> std::io::Result<Self> {
+    pub fn listen() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -29,7 +29,7 @@ impl Signals {
     }
 
     /// The next signal.
-    pub(crate) async fn next(&mut self) -> Asked {
+    pub async fn next(&mut self) -> Asked {
         tokio::select! {
             _ = self.terminate.recv() => Asked::Stop,
             _ = self.interrupt.recv() => Asked::Stop,
@@ -38,7 +38,7 @@ impl Signals {
     }
 
     /// Waits until asked to stop.
-    pub(crate) async fn stop(&mut self) {
+    pub async fn stop(&mut self) {
         while self.next().await != Asked::Stop {}
     }
 }
