@@ -87,6 +87,9 @@ say "The schedule"
 # What nobody was told of can only be found by a tick: the event of this row is made without a hint.
 "$SAM_PYTHON" tests/template/schedule.py "$url" "$receiver" || { tail -n 60 "$work/ministack.log" >&2; exit 1; }
 
+say "The container, from the same binary"
+"$SAM_PYTHON" tests/template/container.py .aws-sam/build/Ingress/bootstrap "$work"
+
 say "The limits of SQS, by a second witness"
 moto_port=$(free_port)
 "$MOTO" -H 127.0.0.1 -p "$moto_port" >"$work/moto.log" 2>&1 &

@@ -71,6 +71,9 @@ for name, role in of("AWS::IAM::Role").items():
 alarms = of("AWS::CloudWatch::Alarm")
 silent = [a for a in alarms.values() if a["MetricName"] == "Invocations"]
 must(silent and silent[0]["TreatMissingData"] == "breaching", "a ticker that is silent is noticed")
+given_up = [a for a in alarms.values() if a["MetricName"] == "DeliveriesGivenUp"]
+filters = [t["MetricName"] for f in of("AWS::Logs::MetricFilter").values() for t in f["MetricTransformations"]]
+must(given_up and filters == ["DeliveriesGivenUp"] * 2, "deliveries that are given up are noticed, from the logs of worker and ticker")
 must(len(alarms) >= 5, "there are alarms for dead letters, old hints, silent and failing ticks, and failing requests")
 if problems:
     sys.exit("template.yaml breaks what must hold:\n" + "\n".join(f"- {problem}" for problem in problems))

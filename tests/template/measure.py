@@ -6,6 +6,7 @@ import http.client
 import http.server
 import json
 import os
+import socket
 import socketserver
 import statistics
 import subprocess
@@ -118,20 +119,29 @@ for _ in range(20):
 print(f"cold ingress, process start to its first question: {milliseconds(started)}")
 print(f"cold ingress, process start to its first answer (202, committed): {milliseconds(cold)}")
 
-runtime = Runtime("ingress", variables)
-warm = []
-for n in range(300):
-    began, at = runtime.invoke(accepted)
-    warm.append(at - began)
-runtime.stop()
-print(f"warm ingress, invocation to answer: {milliseconds(warm[50:])}")
 
-# The container's handler, over the same database, without its commits being shared: one request at a time.
-port = int(subprocess.run([sys.executable, "-c", "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print(s.getsockname()[1])"], capture_output=True, text=True).stdout)
-text = open(config).read().replace("server: {", f"server: {{ port: {port}, bind: 127.0.0.1,")
+def in_a_row(once):
+    """So many times one after the other, the first ones to warm up; seconds of each."""
+    times = []
+    for _ in range(300):
+        began, ended = once()
+        times.append(ended - began)
+    return times[50:]
+
+
+runtime = Runtime("ingress", variables)
+warm = in_a_row(lambda: runtime.invoke(accepted))
+runtime.stop()
+print(f"warm ingress, invocation to answer: {milliseconds(warm)}")
+
+# The container's handler, in the same binary over the same database, without its commits being shared: one request at a time.
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
 own = config + ".container.yaml"
-open(own, "w").write(text)
-container = subprocess.Popen([bootstrap, "start", "--config", own], env={"DATABASE_URL": database, "RUST_LOG": "tidehook=error"})
+with open(config) as file, open(own, "w") as written:
+    written.write(file.read().replace("\nserver:\n", f"\nserver:\n  port: {port}\n  bind: 127.0.0.1\n"))
+container = subprocess.Popen([bootstrap, "start"], env={**variables, "TIDEHOOK_CONFIG": own, "RUST_LOG": "tidehook=error"})
 for _ in range(100):
     try:
         urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz").read()
@@ -139,16 +149,20 @@ for _ in range(100):
     except OSError:
         time.sleep(0.1)
 connection = http.client.HTTPConnection("127.0.0.1", port)
-times = []
-for n in range(300):
+
+
+def ask():
     began = time.perf_counter()
     connection.request("POST", "/events/app/nobody", "{}", bearer)
     connection.getresponse().read()
-    times.append(time.perf_counter() - began)
+    return began, time.perf_counter()
+
+
+contained = in_a_row(ask)
 container.terminate()
 container.wait()
-print(f"container, request to answer: {milliseconds(times[50:])}")
-print(f"warm ingress over the container's handler: {(statistics.median(warm[50:]) - statistics.median(times[50:])) * 1000:.2f} ms at the median")
+print(f"container, request to answer: {milliseconds(contained)}")
+print(f"warm ingress over the container's handler: {(statistics.median(warm) - statistics.median(contained)) * 1000:.2f} ms at the median")
 
 ticker = Runtime("ticker", variables)
 ticks = []
