@@ -2,10 +2,12 @@
 
     measure.py BOOTSTRAP DATABASE_URL CONFIG [GATEWAY RECEIVER]
 """
+import atexit
 import http.client
 import http.server
 import json
 import os
+import re
 import socket
 import socketserver
 import statistics
@@ -140,8 +142,11 @@ with socket.socket() as free:
     port = free.getsockname()[1]
 own = config + ".container.yaml"
 with open(config) as file, open(own, "w") as written:
-    written.write(file.read().replace("\nserver:\n", f"\nserver:\n  port: {port}\n  bind: 127.0.0.1\n"))
+    text, found = re.subn("^server:$", f"server:\n  port: {port}\n  bind: 127.0.0.1", file.read(), flags=re.MULTILINE)
+    assert found == 1, "the configuration has a server in block style"
+    written.write(text)
 container = subprocess.Popen([bootstrap, "start"], env={**variables, "TIDEHOOK_CONFIG": own, "RUST_LOG": "tidehook=error"})
+atexit.register(container.kill)
 for _ in range(100):
     try:
         urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz").read()
