@@ -6,8 +6,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ -n "${AWS_ENDPOINT_URL:-}" ]; then
-  echo "export AWS_ENDPOINT_URL=$AWS_ENDPOINT_URL"
-  exit 0
+  # One that has been stopped since is still in the variables of a shell.
+  if python3 -c 'import sys, urllib.parse, socket; at = urllib.parse.urlparse(sys.argv[1]); socket.create_connection((at.hostname, at.port or 80), 2)' "$AWS_ENDPOINT_URL" 2>/dev/null; then
+    echo "export AWS_ENDPOINT_URL=$AWS_ENDPOINT_URL"
+    exit 0
+  fi
+  echo "Nothing answers at AWS_ENDPOINT_URL=$AWS_ENDPOINT_URL; starting an emulator." >&2
 fi
 . scripts/lambda-tools.sh
 lambda_tools

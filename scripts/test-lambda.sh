@@ -40,7 +40,7 @@ say "The stack"
 export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1
 port=$(free_port)
 export AWS_ENDPOINT_URL="http://127.0.0.1:$port"
-BIND_HOST=127.0.0.1 GATEWAY_PORT=$port "$MINISTACK" >"$work/ministack.log" 2>&1 &
+TMPDIR="$work" BIND_HOST=127.0.0.1 GATEWAY_PORT=$port "$MINISTACK" >"$work/ministack.log" 2>&1 &
 emulator=$!
 until python3 -c "import urllib.request; urllib.request.urlopen('$AWS_ENDPOINT_URL/_ministack/health')" 2>/dev/null; do
   kill -0 "$emulator" 2>/dev/null || { cat "$work/ministack.log" >&2; exit 1; }
@@ -59,16 +59,8 @@ gateway=$(SKIP_BUILD=1 localstack/deploy.sh "DatabaseUrl=$url" "ApiToken=plainly
   { tail -n 40 "$work/deploy.log" >&2; exit 1; }
 name() { sed -n "s/^$1=//p" "$work/deploy.log"; }
 ticker=$(name TickerName)
-invoke() {
-  "$SAM_PYTHON" - "$1" "$2" <<'PYTHON'
-import boto3, os, sys
-answer = boto3.client("lambda", endpoint_url=os.environ["AWS_ENDPOINT_URL"]).invoke(FunctionName=sys.argv[1], Payload=sys.argv[2].encode())
-body = answer["Payload"].read().decode()
-print(body)
-sys.exit(1 if answer.get("FunctionError") else 0)
-PYTHON
-}
-say "Migrating, as a deployment does: $(invoke "$ticker" '{"tidehook":"migrate"}')"
+say "Migrating, as a deployment does"
+cargo run --locked -q -- migrate --lambda tidehook
 
 say "The doctor"
 cargo run --locked -q -- doctor --lambda tidehook
@@ -100,4 +92,14 @@ if [ "${1:-}" = --measure ]; then
   say "Measuring"
   "$SAM_PYTHON" tests/template/measure.py ".aws-sam/build/Ingress/bootstrap" "$url" "$work/tidehook.yaml" "$gateway" "$receiver"
 fi
+say "A configuration that is wrong fails the deployment's last step, with its problems"
+printf 'sources: { app: { typ: event } }\n' >"$work/broken.yaml"
+SKIP_BUILD=1 localstack/deploy.sh "DatabaseUrl=$url" "ApiToken=plainly-fictional" "ConfigPath=$work/broken.yaml" >/dev/null 2>"$work/deploy.log" ||
+  { tail -n 40 "$work/deploy.log" >&2; exit 1; }
+if told=$(cargo run --locked -q -- migrate --lambda tidehook 2>&1); then
+  echo "it passed: $told" >&2
+  exit 1
+fi
+grep -q 'did you mean `type`?' <<<"$told" || { echo "$told" >&2; exit 1; }
+
 say "All of it is as it should be."

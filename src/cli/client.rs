@@ -74,8 +74,12 @@ impl Client {
     async fn here(config: Config, store: Arc<dyn store::Store>, token: Option<String>) -> Result<Self, Failed> {
         // A look must not change a schema that a running server may depend on.
         if let Err(error) = store.totals().await {
-            let hint = if context::is_unmigrated(&error) { "; run `tidehook migrate` first" } else { "" };
-            return Err(anyhow!("{error}{hint}").into());
+            return match store.lacks().await {
+                Ok(0) | Err(_) => Err(error.into()),
+                Ok(lacks) => {
+                    Err(anyhow!("the database's schema lacks {lacks} migration(s); run `tidehook migrate` first").into())
+                }
+            };
         }
         let engine = server::engine(Arc::new(config), store, Arc::new(Local::default()))?;
         Ok(Self { way: Way::Here(router(State::new(engine))), token })

@@ -6,7 +6,7 @@ use super::{Failed, Global, print};
 use crate::config::problem::did_you_mean;
 use crate::config::{Config, Loaded, Request, Workflow};
 pub(crate) use crate::environment::variable;
-use crate::{environment, server, store};
+use crate::{environment, server};
 
 /// Loads the configuration as the command line and the environment say.
 pub(crate) fn load(global: &Global) -> Loaded {
@@ -58,10 +58,4 @@ pub(crate) fn has_database(config: &Config) -> bool {
     let url = server::database_url(config);
     let path = url.expose().trim_start_matches("sqlite:").trim_start_matches("//").split('?').next().unwrap_or("").to_owned();
     path.contains(":memory:") || std::path::Path::new(&path).exists()
-}
-
-/// Whether a store says that its tables are missing.
-pub(crate) fn is_unmigrated(error: &store::Error) -> bool {
-    let text = error.to_string();
-    text.contains("no such table") || text.contains("does not exist")
 }

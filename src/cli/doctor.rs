@@ -36,7 +36,7 @@ pub(super) struct Doctor {
 
 /// What was looked at, and what was found.
 #[derive(Default)]
-struct Report(Vec<Finding>);
+pub(super) struct Report(Vec<Finding>);
 
 struct Finding {
     what: String,
@@ -51,15 +51,15 @@ enum Verdict {
 }
 
 impl Report {
-    fn well(&mut self, what: impl Into<String>) {
+    pub(super) fn well(&mut self, what: impl Into<String>) {
         self.0.push(Finding { what: what.into(), verdict: Verdict::Well });
     }
 
-    fn note(&mut self, what: impl Into<String>, why: impl Into<String>) {
+    pub(super) fn note(&mut self, what: impl Into<String>, why: impl Into<String>) {
         self.0.push(Finding { what: what.into(), verdict: Verdict::Note(why.into()) });
     }
 
-    fn wrong(&mut self, what: impl Into<String>, why: impl Into<String>) {
+    pub(super) fn wrong(&mut self, what: impl Into<String>, why: impl Into<String>) {
         self.0.push(Finding { what: what.into(), verdict: Verdict::Wrong(why.into()) });
     }
 }
@@ -67,12 +67,7 @@ impl Report {
 pub(super) async fn run(doctor: &Doctor, global: &Global) -> Done {
     if let Some(stack) = &doctor.lambda {
         let mut report = Report::default();
-        for (what, why) in super::stack::look(stack)? {
-            match why {
-                None => report.well(what),
-                Some(why) => report.wrong(what, why),
-            }
-        }
+        super::stack::look(stack, &mut report)?;
         return show(&report, global);
     }
     let loaded = context::load(global);
@@ -159,15 +154,17 @@ async fn of_store(store: &dyn Store, report: &mut Report) {
         Ok(weak) => weak.into_iter().for_each(|why| report.wrong("database", why)),
         Err(error) => report.wrong("database", error.to_string()),
     }
+    match store.lacks().await {
+        Ok(0) => report.well("database schema"),
+        Ok(lacks) => return report.wrong("database schema", format!("it lacks {lacks} migration(s); run `tidehook migrate`")),
+        Err(error) => return report.wrong("database schema", error.to_string()),
+    }
     match store.totals().await {
         Ok(totals) if totals.dead > 0 => {
             report.wrong("deliveries", format!("{} are dead: `tidehook jobs list -s dead`", totals.dead))
         }
         Ok(_) => report.well("deliveries: none is dead"),
-        Err(error) if context::is_unmigrated(&error) => {
-            report.wrong("database schema", "it has not been created; run `tidehook migrate`");
-        }
-        Err(error) => report.wrong("database schema", error.to_string()),
+        Err(error) => report.wrong("deliveries", error.to_string()),
     }
 }
 

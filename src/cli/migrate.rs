@@ -1,18 +1,40 @@
 //! `tidehook migrate`: the schema of the database, up to date. Safe to repeat and to run twice at once.
 
+use clap::Args;
 use serde_json::json;
 
-use super::{Done, Global, context, print};
+use super::{Done, Global, context, print, stack};
 use crate::server;
 
-pub(super) async fn run(global: &Global) -> Done {
+/// Bring the database's schema up to date
+#[derive(Debug, Args)]
+pub(super) struct Migrate {
+    /// Have the ticker of a deployed stack of functions do it, asked by the AWS CLI
+    #[arg(long, value_name = "STACK")]
+    lambda: Option<String>,
+}
+
+pub(super) async fn run(migrate: &Migrate, global: &Global) -> Done {
+    if let Some(name) = &migrate.lambda {
+        stack::migrate(name)?;
+        return told(None, global);
+    }
     let config = context::configuration(global, false)?;
     let store = server::open_store_to_migrate(&config).await?;
+    // What has no schema at all cannot be asked; it lacks everything.
+    let lacked = store.lacks().await.ok();
     store.migrate().await?;
-    match global.json {
-        true => print::json(&json!({ "migrated": true })),
-        false => print::note("The database's schema is up to date."),
-    }
     store.close().await;
+    told(lacked, global)
+}
+
+fn told(applied: Option<usize>, global: &Global) -> Done {
+    match (global.json, applied) {
+        (true, applied) => print::json(&json!({ "migrated": true, "applied": applied })),
+        (false, Some(applied @ 1..)) => {
+            print::note(&format!("The database's schema is up to date: {applied} migrations were applied."))
+        }
+        (false, _) => print::note("The database's schema is up to date."),
+    }
     Ok(())
 }

@@ -124,7 +124,7 @@ enum Verb {
     /// Refused requests, counted by source and reason
     Rejections,
     /// Bring the database's schema up to date
-    Migrate,
+    Migrate(migrate::Migrate),
     /// Print the JSON Schema of the configuration, for editors
     Schema(schema::Schema),
     /// Print the completions of a shell
@@ -194,7 +194,7 @@ async fn dispatch(cli: Cli) -> Done {
         Verb::Lanes(verb) => lanes::run(verb, &global).await,
         Verb::Fsck => fsck::run(&global).await,
         Verb::Rejections => rejections::run(&global).await,
-        Verb::Migrate => migrate::run(&global).await,
+        Verb::Migrate(verb) => migrate::run(&verb, &global).await,
         Verb::Schema(verb) => schema::run(&verb),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tidehook", &mut std::io::stdout());

@@ -52,7 +52,7 @@ impl Health {
             }
             _ => {
                 if self.is_down.swap(false, Ordering::Relaxed) {
-                    tracing::info!("The database answers again.");
+                    tracing::info!("The database can be used again.");
                 }
             }
         }
@@ -69,7 +69,7 @@ impl Health {
     /// The store did not answer in time.
     pub fn set_down(&self, why: &str) {
         if !self.is_down.swap(true, Ordering::Relaxed) {
-            tracing::error!(why, "The database does not answer; requests get 503 until it does.");
+            tracing::error!(why, "The database cannot be used; requests get 503 until it can.");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What is in hand: the leases of this process, by lane and tenant, kept alive while work runs; and the
 //! slots of its worker, some of them reserved for jobs that are just being stored.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ struct State {
     reserved: u32,
     /// The slots of the worker that takes jobs straight from their commit; 0 while there is none.
     open: u32,
+    /// The claims whose outcome is on its way to the store, which ends their leases.
+    ending: HashSet<(JobId, i64)>,
     /// The last look found nothing due, so that a new job overtakes nobody.
     caught_up: bool,
     /// When all leases were last extended.
@@ -72,6 +74,7 @@ impl InHand {
             of_lane: BTreeMap::new(),
             reserved: 0,
             open: 0,
+            ending: HashSet::new(),
             caught_up: false,
             extended: Instant::now(),
         };
@@ -95,6 +98,7 @@ impl InHand {
     /// Puts a job down, if it is still in hand under this lease.
     pub fn put_down(&self, lease: Lease) {
         let mut state = self.state();
+        state.ending.remove(&(lease.job, lease.claim));
         if state.leases.get(&lease.job).is_some_and(|(held, _)| *held == lease)
             && let Some((_, lane)) = state.leases.remove(&lease.job)
         {
@@ -105,6 +109,20 @@ impl InHand {
     /// Whether a lease is still in hand.
     pub fn holds(&self, lease: Lease) -> bool {
         self.state().leases.get(&lease.job).is_some_and(|(held, _)| *held == lease)
+    }
+
+    /// What became of a job is about to be stored. From now on that its lease is gone may be our own doing.
+    pub fn ends(&self, lease: Lease) {
+        self.state().ending.insert((lease.job, lease.claim));
+    }
+
+    /// Puts a job down whose lease the store does not know any more; answers whether somebody else must have it.
+    fn is_lost(&self, lease: Lease) -> bool {
+        let lost = self.holds(lease) && !self.state().ending.contains(&(lease.job, lease.claim));
+        if lost {
+            self.put_down(lease);
+        }
+        lost
     }
 
     /// Slots that are taken or reserved.
@@ -254,9 +272,8 @@ impl Engine {
         let answers = self.health().learn(self.store().extend(&leases, self.0.lease).await)?;
         in_hand.state().extended = started;
         for (lease, answer) in leases.iter().zip(answers) {
-            if answer == Err(Error::LeaseLost) && in_hand.holds(*lease) {
+            if answer == Err(Error::LeaseLost) && in_hand.is_lost(*lease) {
                 tracing::warn!(job = %lease.job, "A lease was lost while its delivery was under way; another worker has it.");
-                in_hand.put_down(*lease);
             }
         }
         Ok(())
@@ -329,5 +346,20 @@ mod tests {
         let more: Vec<Reservation> = (0..10).map_while(|_| in_hand.reserve(&a)).collect();
         assert_eq!(more.len(), 5, "one in ten is kept for other lanes");
         assert!(in_hand.reserve(&b).is_some());
+    }
+
+    #[test]
+    fn a_lease_that_ends_with_its_own_record_is_not_lost() {
+        let in_hand = lanes(&[("a", "t")]);
+        let lease = |n: u128| Lease { job: JobId(ulid::Ulid(n)), claim: 1 };
+        for n in [1, 2] {
+            in_hand.state().leases.insert(lease(n).job, (lease(n), LaneId::handler("a")));
+        }
+        *in_hand.state().of_lane.entry(LaneId::handler("a")).or_default() += 2;
+        in_hand.ends(lease(1));
+        assert!(!in_hand.is_lost(lease(1)) && in_hand.holds(lease(1)), "its record says what became of it");
+        assert!(in_hand.is_lost(lease(2)) && !in_hand.holds(lease(2)));
+        in_hand.put_down(lease(1));
+        assert!(in_hand.state().ending.is_empty() && in_hand.state().of_lane.is_empty());
     }
 }

@@ -287,6 +287,7 @@ impl Engine {
             metrics::waited(claimed.now.since(claimed.job.created_at));
         }
         let ran = self.execute(&claimed.job, &event, run, end).await;
+        self.0.in_hand.ends(claimed.job.lease());
         self.record(&claimed, &event, ran).await
     }
 }

@@ -14,12 +14,16 @@ const SKEW_MAX: Duration = Duration::from_secs(2);
 /// A queue shows a message again after this many times the timeout of whoever works on it, at least.
 const VISIBILITY_TIMES: u64 = 6;
 
-/// What was looked at; without a reason why not, it is well.
+/// What was looked at; without a reason why not, it is well. A note is worth knowing and no fault.
 struct Findings(Vec<Value>);
 
 impl Findings {
     fn add(&mut self, what: impl Into<String>, why: Option<String>) {
-        self.0.push(json!({ "what": what.into(), "ok": why.is_none(), "why": why }));
+        self.0.push(json!({ "what": what.into(), "why": why }));
+    }
+
+    fn note(&mut self, what: impl Into<String>, why: impl Into<String>) {
+        self.0.push(json!({ "what": what.into(), "note": why.into() }));
     }
 }
 
@@ -56,14 +60,15 @@ async fn of_connections(function: &Function, findings: &mut Findings) {
         return findings.add(format!("{what}, behind a pooler"), None);
     }
     let taken = workers * u64::from(super::Role::Worker.connections(function.engine.config())) + 1;
-    let why = match seconds("INGRESS_CONCURRENCY") {
-        Some(ingress) if taken + ingress < most => None,
-        Some(ingress) => Some(format!("functions may take {}", taken + ingress)),
-        None => Some(format!(
-            "workers and the ticker may take {taken}, and nothing bounds those of ingress: set IngressReservedConcurrency, or put a pooler before it"
-        )),
-    };
-    findings.add(what, why);
+    match seconds("INGRESS_CONCURRENCY") {
+        Some(ingress) if taken + ingress < most => findings.add(what, None),
+        Some(ingress) => findings.add(what, Some(format!("functions may take {}", taken + ingress))),
+        None if taken >= most => findings.add(what, Some(format!("workers and the ticker alone may take {taken}"))),
+        None => findings.note(
+            what,
+            format!("workers and the ticker may take {taken}, and nothing bounds those of ingress but the account's concurrency: set IngressReservedConcurrency, or put a pooler before it"),
+        ),
+    }
 }
 
 async fn of_database(function: &Function, findings: &mut Findings) {
@@ -76,12 +81,12 @@ async fn of_database(function: &Function, findings: &mut Findings) {
     let skew = SystemClock.now().since(now).max(now.since(began));
     let why = (skew > SKEW_MAX).then(|| format!("the function and the database differ by {} ms", skew.as_millis()));
     findings.add("clocks", why);
-    match store.chores(function.engine.config().worker.retention).await {
-        Ok(_) => findings.add("database schema", None),
-        Err(error) => {
-            findings.add("database schema", Some(format!("{error}; invoke the ticker with {{\"tidehook\":\"migrate\"}}")))
-        }
-    }
+    let why = match store.lacks().await {
+        Ok(0) => None,
+        Ok(lacks) => Some(format!("it lacks {lacks} migration(s); run `tidehook migrate --lambda STACK`")),
+        Err(error) => Some(error.to_string()),
+    };
+    findings.add("database schema", why);
 }
 
 async fn of_queue(function: &Function, worker: Option<u64>, findings: &mut Findings) {

@@ -19,12 +19,13 @@ use serde_json::value::RawValue;
 use tower::ServiceExt;
 
 use super::Function;
+use crate::http::auth;
 use crate::http::client::Peer;
 use crate::http::error::Refusal;
 
 /// What only a process that lives on can answer.
 const NOT_HERE: &str =
-    "a function hears nothing of the others, so nothing can be followed here; ask GET /api/events and GET /api/jobs";
+    "a function hears nothing of the others, so nothing can be followed here; ask GET /api/events, /api/jobs and /api/runs";
 
 /// Answers a request.
 pub(super) async fn invoke(function: &Function, event: LambdaEvent<Box<RawValue>>) -> Result<Box<RawValue>, Error> {
@@ -70,6 +71,9 @@ async fn answer(function: &Function, request: Request) -> Result<Response, Infal
     }
     let request = localized(request);
     if request.uri().path() == "/api/tail" {
+        if let Err(refused) = auth::bearer(request.headers(), function.engine.config().api.auth_token.as_ref()) {
+            return Ok(refused.into_response());
+        }
         return Ok(Refusal::new(StatusCode::NOT_IMPLEMENTED, "not_here", NOT_HERE).into_response());
     }
     let answer = function.routes.clone().oneshot(request).await;

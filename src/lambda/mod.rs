@@ -262,7 +262,8 @@ impl Function {
     /// # Errors
     /// It came to nothing: the payload is none of its role, or the database does not answer a tick.
     pub async fn invoke(&self, event: LambdaEvent<Box<RawValue>>) -> Result<Box<RawValue>, Error> {
-        let span = tracing::info_span!("invocation", request_id = %event.context.request_id);
+        let request_id = event.context.request_id.clone();
+        let span = tracing::info_span!("invocation", request_id);
         let left = time::left(event.context.deadline, self.began, SystemClock.now(), self.budget);
         let answer = tracing::Instrument::instrument(
             async {
@@ -276,6 +277,9 @@ impl Function {
             span,
         )
         .await;
+        if let Err(error) = &answer {
+            tracing::error!(%error, request_id, "The invocation failed.");
+        }
         emf::write(self.role.word());
         answer
     }

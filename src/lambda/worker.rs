@@ -67,7 +67,7 @@ fn read(record: Record) -> Option<(String, Hint)> {
         Ok(hint) => Some((record.id, hint)),
         Err(why) => {
             metrics::hint_refused();
-            tracing::warn!(message = record.id, why, "A message of the queue is no hint; it is dropped.");
+            tracing::warn!(hint = record.id, why, "A message of the queue is no hint; it is dropped.");
             None
         }
     }

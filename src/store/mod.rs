@@ -321,6 +321,8 @@ pub struct Chores {
 pub trait Keep: Send + Sync {
     /// Brings the schema up to date; safe when two processes start at once.
     async fn migrate(&self) -> Result<()>;
+    /// How many migrations the schema lacks; nothing where it is that of this version, or of a later one.
+    async fn lacks(&self) -> Result<usize>;
     /// The database's clock; the cheapest way to see that it answers.
     async fn now(&self) -> Result<Timestamp>;
     /// Adds to the counts of rejected requests.

@@ -12,6 +12,10 @@ use crate::store::{Chores, Keep, Rejection};
 
 #[async_trait]
 impl Keep for Memory {
+    async fn lacks(&self) -> Result<usize> {
+        Ok(0)
+    }
+
     async fn migrate(&self) -> Result<()> {
         Ok(())
     }

@@ -78,6 +78,12 @@ pub trait Dialect: Speaks {
     /// Runs the migrations; safe when two processes start at once.
     async fn migrate(pool: &Pool<Self>) -> Result<(), Error>;
 
+    /// Why no connection can be opened; nothing where one can, or where none is opened while the store runs.
+    async fn why_not(pool: &Pool<Self>) -> Option<String> {
+        let _ = pool;
+        None
+    }
+
     /// Appends the next placeholder and counts it.
     fn placeholder(out: &mut String, next: &mut usize);
 

@@ -78,12 +78,18 @@ impl<D: Dialect> Keep for SqlStore<D> {
             return D::migrate(&self.0.write).await;
         }
         // Migrations lock their session, and behind a pooler there is none: what is up to date may stay as it is.
+        match self.lacks().await? {
+            0 => Ok(()),
+            _ => Err(Error::Corrupt(UNREACHABLE.to_owned())),
+        }
+    }
+
+    async fn lacks(&self) -> Result<usize> {
         let wanted = D::migrator().iter().count();
         let found = self.read(|_, conn| Box::pin(async move { sql::<D>(MIGRATED).first::<CountRow>(conn).await })).await;
         match found {
-            Ok(Some(found)) if usize::try_from(found.n).is_ok_and(|n| n >= wanted) => Ok(()),
-            Ok(_) => Err(Error::Corrupt(UNREACHABLE.to_owned())),
-            Err(Error::Down(why)) if why.contains("_sqlx_migrations") => Err(Error::Corrupt(UNREACHABLE.to_owned())),
+            Ok(found) => Ok(wanted.saturating_sub(found.map_or(0, |found| usize::try_from(found.n).unwrap_or(0)))),
+            Err(Error::Down(why) | Error::Corrupt(why)) if why.contains("_sqlx_migrations") => Ok(wanted),
             Err(error) => Err(error),
         }
     }

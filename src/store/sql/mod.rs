@@ -98,13 +98,36 @@ struct Inner<D: Dialect> {
     next_shard: AtomicI64,
     /// Whatever must live as long as the store: SQLite's lock file.
     _keep: Option<std::fs::File>,
+    /// Held by whoever asks why no connection can be had: of many that wait in vain, one is enough.
+    asking: tokio::sync::Mutex<()>,
 }
 
 impl<D: Dialect> SqlStore<D> {
     fn new(write: Pool<D>, read: Pool<D>, clock: Option<ManualClock>, pooled: bool, keep: Option<std::fs::File>) -> Self {
         // Process ids are no help: in containers they are all the same.
         let first_shard = i64::try_from(SystemIds::default().next().0 % 64).unwrap_or(0) * SHARDS;
-        Self(Arc::new(Inner { write, read, clock, pooled, renew: None, first_shard, next_shard: AtomicI64::new(0), _keep: keep }))
+        Self(Arc::new(Inner {
+            write,
+            read,
+            clock,
+            pooled,
+            renew: None,
+            first_shard,
+            next_shard: AtomicI64::new(0),
+            _keep: keep,
+            asking: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// What an error means to a caller. A pool only says that it was waited for in vain: a connection of its own says why.
+    async fn failed(&self, error: sqlx::Error) -> Error {
+        if matches!(error, sqlx::Error::PoolTimedOut)
+            && let Ok(_asking) = self.0.asking.try_lock()
+            && let Some(why) = D::why_not(&self.0.write).await
+        {
+            return Error::Down(why);
+        }
+        D::error(error)
     }
 
     /// The row of a total that the next transaction adds to. A row is locked until its transaction has ended, so
@@ -151,7 +174,7 @@ impl<D: Dialect> SqlStore<D> {
                     Ok(value) => return Ok(value),
                     Err(error) if D::is_busy(&error) && tries > 0 => {}
                     Err(error) if extent == Extent::Statement && D::is_stale_connection(&error) && tries > 0 => {}
-                    Err(error) => return Err(D::error(error)),
+                    Err(error) => return Err(store.failed(error).await),
                 }
             }
         })
@@ -239,7 +262,10 @@ impl<D: Dialect> SqlStore<D> {
         self.owned(READ_TIME_MAX, async move {
             let mut tries = 0;
             loop {
-                let mut tx = store.open(&store.0.read).await.map_err(D::error)?;
+                let mut tx = match store.open(&store.0.read).await {
+                    Ok(tx) => tx,
+                    Err(error) => return Err(store.failed(error).await),
+                };
                 match verb(store.clone(), tx.conn().map_err(D::error)?).await {
                     // What was read is read, however its transaction ends.
                     Ok(value) => {
@@ -247,7 +273,7 @@ impl<D: Dialect> SqlStore<D> {
                         return Ok(value);
                     }
                     Err(error) if tries < 2 && D::is_stale_connection(&error) => tries += 1,
-                    Err(error) => return Err(D::error(error)),
+                    Err(error) => return Err(store.failed(error).await),
                 }
             }
         })

@@ -24,6 +24,8 @@ impl Speaks for Postgres {}
 
 /// How long a request may wait for a connection: ingress answers 503 within two seconds.
 const ACQUIRE_MAX: Duration = Duration::from_millis(1_500);
+/// Why no connection can be had is asked for this long.
+const WHY_NOT_MAX: Duration = Duration::from_secs(1);
 
 // Without a join: the rows are named by an array, so that every plan goes by the index of due jobs and then by key,
 // whatever the statistics say. What had been leased is asked for the same way.
@@ -198,6 +200,15 @@ impl Dialect for Postgres {
         Self::migrator().run(pool).await.map_err(super::dialect::migration_error::<Self>)
     }
 
+    async fn why_not(pool: &Pool<Self>) -> Option<String> {
+        let options = pool.connect_options();
+        match tokio::time::timeout(WHY_NOT_MAX, sqlx::PgConnection::connect_with(&options)).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("{}:{} does not answer", options.get_host(), options.get_port())),
+        }
+    }
+
     fn placeholder(out: &mut String, next: &mut usize) {
         out.push('$');
         out.push_str(&next.to_string());
@@ -298,10 +309,11 @@ impl Dialect for Postgres {
         let text = error.to_string();
         match code.as_deref().unwrap_or("") {
             "53100" => Error::Full(text),
-            // Connection, resource, operator, system; a read-only replica; a conflict that did not pass;
-            // a schema that is not there yet.
+            // A table or a column that is not there yet. Waiting may help: a deployment migrates.
+            "42P01" | "42703" => Error::Down(format!("{text}: the schema is not that of this version; run `tidehook migrate`")),
+            // Connection, resource, operator, system; a read-only replica; a conflict that did not pass.
             c if ["08", "53", "57", "58", "28", "3D"].iter().any(|class| c.starts_with(class)) => Error::Down(text),
-            "25006" | "40001" | "40P01" | "55P03" | "42P01" => Error::Down(text),
+            "25006" | "40001" | "40P01" | "55P03" => Error::Down(text),
             _ => Error::Corrupt(text),
         }
     }

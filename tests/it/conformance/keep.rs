@@ -6,7 +6,7 @@ use tidehook::store::{Accepted, EventFilter, Page, Rejection};
 
 use super::build::*;
 use super::on_every_store;
-use crate::support::stores::Fresh;
+use crate::support::stores::{self, Fresh, Kind};
 
 on_every_store!(
     pruning_takes_what_has_ended_and_is_old,
@@ -106,4 +106,16 @@ async fn a_version_that_is_gone_back_to_runs_on_a_newer_schema() {
     sqlx::raw_sql(newer).execute(&mut conn).await.unwrap();
     drop(conn);
     crate::support::stores::open(&url, None).await.migrate().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_schema_says_what_it_lacks() {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let dir = tempfile::tempdir().unwrap();
+        let Some(url) = stores::url(kind, &dir).await else { continue };
+        let store = stores::open(&url, None).await;
+        assert!(store.lacks().await.unwrap() > 3, "{kind:?}: there is none");
+        store.migrate().await.unwrap();
+        assert_eq!(store.lacks().await.unwrap(), 0, "{kind:?}");
+    }
 }

@@ -179,6 +179,8 @@ async fn a_database_that_is_away_is_an_answer_and_not_an_end() {
     let batch = json!({ "Records": [{ "messageId": "m-1", "body": "{\"tidehook\":1,\"jobs\":[]}" }, { "messageId": "m-2", "body": "?" }] });
     assert_eq!(worker.invoke(batch).await.unwrap(), json!({ "batchItemFailures": [{ "itemIdentifier": "m-1" }] }));
     assert_eq!(answer(&ingress.invoke(http("GET", "/livez", &[], "")).await.unwrap()).0, 200);
+    let log = std::fs::read_to_string(install.log()).unwrap();
+    assert!(log.contains("Connection refused"), "the log says why:\n{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -211,4 +213,20 @@ async fn what_is_wrong_with_the_set_up_is_said_at_the_start() {
         assert_eq!(told["errorType"], "Tidehook.NotStarted");
         assert!(told["errorMessage"].as_str().unwrap().contains(why), "{told}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_of_an_older_version_is_named_as_such() {
+    let Some(install) = Install::new(TEXT).await else { return };
+    let mut old = PgConnection::connect(&install.url).await.unwrap();
+    let text = "ALTER TABLE jobs DROP COLUMN woken_until; DELETE FROM _sqlx_migrations WHERE version = 4";
+    sqlx::raw_sql(text).execute(&mut old).await.unwrap();
+    let ticker = install.function("ticker").await;
+    let refused = ticker.invoke(json!({})).await.unwrap_err();
+    assert!(refused["errorMessage"].as_str().unwrap().contains("run `tidehook migrate`"), "{refused}");
+    let said = ticker.invoke(json!({ "tidehook": "doctor" })).await.unwrap();
+    let schema = said["checks"].as_array().unwrap().iter().find(|check| check["what"] == "database schema").unwrap();
+    assert!(schema["why"].as_str().unwrap().contains("lacks 1 migration(s)"), "{said}");
+    assert_eq!(ticker.invoke(json!({ "tidehook": "migrate" })).await.unwrap(), json!({ "migrated": true }));
+    assert_eq!(ticker.invoke(json!({})).await.unwrap()["announced"], 0);
 }

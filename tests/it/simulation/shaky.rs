@@ -99,6 +99,9 @@ shaken! { Look:
 
 #[async_trait]
 impl Keep for Shaky {
+    async fn lacks(&self) -> Result<usize> {
+        self.inner.lacks().await
+    }
     async fn migrate(&self) -> Result<()> {
         self.inner.migrate().await
     }
