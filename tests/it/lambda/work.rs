@@ -202,3 +202,29 @@ async fn the_ticker_says_what_does_not_fit() {
     let said = ticker.invoke(json!({ "tidehook": "doctor" })).await.unwrap();
     assert_eq!(said["checks"].as_array().unwrap().iter().filter(|check| check["why"].is_string()).count(), 5, "{said}");
 }
+
+/// `docs/serverless.md` in ten minutes: its variables, the sample configuration, an event for each function.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_recorded_events_do_what_the_guide_says() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let Some(install) = Install::new(&read("config/tidehook.yaml")).await else { return };
+    let guide = read("docs/serverless.md");
+    let told = guide.split("<<'EOF'\n").nth(1).unwrap().split("EOF").next().unwrap();
+    let mut variables = install.variables(false);
+    for (name, value) in told.lines().filter_map(|line| line.split_once('=')) {
+        let value = if name == "GREET_URL" { install.receiver.url("/ok") } else { value.to_owned() };
+        if !variables.iter().any(|(known, _)| known == name) {
+            variables.push((name.to_owned(), value));
+        }
+    }
+    let invoke = async |handler: &str, event: &str| {
+        let function = Function::start(handler, &variables, &install.log()).await;
+        function.invoke(serde_json::from_str(&read(event)).unwrap()).await.unwrap()
+    };
+    let (status, said) = answer(&invoke("ingress", "tests/events/http.json").await);
+    assert_eq!((status, &said["jobs_created"]), (202, &json!(1)), "{said}");
+    assert_eq!(invoke("ticker", "tests/events/schedule.json").await["worked"]["done"], 1);
+    assert_eq!(invoke("worker", "tests/events/sqs.json").await, json!({ "batchItemFailures": [] }));
+    assert_eq!(install.receiver.got().len(), 1);
+}
