@@ -252,7 +252,11 @@ impl Function {
     pub async fn serve(self) -> Result<(), Error> {
         lambda_runtime::run(lambda_runtime::service_fn(move |event: LambdaEvent<Box<RawValue>>| {
             let function = self.clone();
-            async move { function.invoke(event).await.map_err(|error| failure(&error)) }
+            async move {
+                let answer = function.invoke(event).await.map_err(|error| failure(&error));
+                emf::write(function.role.word());
+                answer
+            }
         }))
         .await
     }
@@ -280,7 +284,6 @@ impl Function {
         if let Err(error) = &answer {
             tracing::error!(%error, request_id, "The invocation failed.");
         }
-        emf::write(self.role.word());
         answer
     }
 
