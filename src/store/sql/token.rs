@@ -6,11 +6,9 @@
 use std::borrow::Cow;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use aws_credential_types::Credentials;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign};
-use aws_sigv4::sign::v4;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Pool, Postgres};
 
@@ -23,15 +21,14 @@ const RENEW_AFTER: Duration = Duration::from_secs(600);
 /// Who signs, for which database.
 pub struct Tokens {
     options: PgConnectOptions,
-    region: String,
-    credentials: Credentials,
+    who: AwsIdentity,
     made_at: Mutex<Timestamp>,
 }
 
 impl Tokens {
     /// For a database, as somebody who may connect to it.
     pub fn new(options: PgConnectOptions, who: AwsIdentity) -> Self {
-        Self { options, credentials: who.credentials(), region: who.region, made_at: Mutex::new(Timestamp(0)) }
+        Self { options, who, made_at: Mutex::new(Timestamp(0)) }
     }
 
     /// Gives a pool a new password for its next connections, if the present one grows old.
@@ -42,7 +39,7 @@ impl Tokens {
             return;
         }
         let (host, port, user) = (self.options.get_host(), self.options.get_port(), self.options.get_username());
-        match token(host, port, user, &self.region, &self.credentials, now) {
+        match token(host, port, user, &self.who, now) {
             Ok(token) => {
                 pool.set_connect_options(self.options.clone().password(&token));
                 *made_at = now;
@@ -53,19 +50,14 @@ impl Tokens {
 }
 
 /// The password: a presigned request without its scheme.
-fn token(host: &str, port: u16, user: &str, region: &str, credentials: &Credentials, at: Timestamp) -> Result<String, String> {
+fn token(host: &str, port: u16, user: &str, who: &AwsIdentity, at: Timestamp) -> Result<String, String> {
     let mut settings = SigningSettings::default();
     settings.signature_location = SignatureLocation::QueryParams;
     settings.expires_in = Some(GOOD_FOR);
-    let identity = credentials.clone().into();
-    let time = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(at.0).unwrap_or(0));
-    let parameters = v4::SigningParams::builder().identity(&identity).region(region).name("rds-db").time(time).settings(settings);
-    let parameters = parameters.build().map_err(|error| error.to_string())?.into();
     let mut url = url::Url::parse(&format!("https://{host}:{port}/")).map_err(|error| error.to_string())?;
     url.query_pairs_mut().append_pair("Action", "connect").append_pair("DBUser", user);
     let request = SignableRequest::new("GET", url.as_str(), std::iter::empty(), SignableBody::Bytes(&[]));
-    let (signed, _) =
-        sign(request.map_err(|error| error.to_string())?, &parameters).map_err(|error| error.to_string())?.into_parts();
+    let signed = who.sign("rds-db", at, settings, request.map_err(|error| error.to_string())?)?;
     let (_, pairs): (_, Vec<(&'static str, Cow<'static, str>)>) = signed.into_parts();
     for (name, value) in pairs {
         url.query_pairs_mut().append_pair(name, &value);
@@ -76,14 +68,20 @@ fn token(host: &str, port: u16, user: &str, region: &str, credentials: &Credenti
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Secret;
 
     /// What botocore 1.43 makes of the same at 2026-11-25T16:33:49Z.
     const MADE: &str = "1bca234dd3faa9d98cbed09f8dd8eb472faa58cfb2ac7c3c6a015604e38f2da2";
 
     #[test]
     fn a_password_is_the_one_that_another_signer_makes() {
-        let credentials = Credentials::new("AKIDEXAMPLE", "plainly-fictional", Some("session/token".to_owned()), None, "test");
-        let made = token("db.example.com", 5432, "ada", "eu-west-1", &credentials, Timestamp(1_795_624_429_000)).unwrap();
+        let who = AwsIdentity {
+            region: "eu-west-1".to_owned(),
+            key: "AKIDEXAMPLE".to_owned(),
+            secret: Secret::new("plainly-fictional"),
+            session: Some(Secret::new("session/token")),
+        };
+        let made = token("db.example.com", 5432, "ada", &who, Timestamp(1_795_624_429_000)).unwrap();
         assert!(made.starts_with("db.example.com:5432/?Action=connect&DBUser=ada&"), "{made}");
         assert!(made.contains("X-Amz-Date=20261125T163349Z") && made.contains("X-Amz-Expires=900"), "{made}");
         assert!(

@@ -1,18 +1,15 @@
 //! A queue of SQS, asked in its JSON protocol: an action and a document there, a document or an error back, every request signed.
 //! A whole SDK would weigh more than the engine, and a cold start reads all of it.
 //!
-//! The protocol: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-making-api-requests-json.html>,
-//! the signature: <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv.html>.
+//! The protocol: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-making-api-requests-json.html>.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use aws_credential_types::Credentials;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
-use aws_sigv4::sign::v4;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings};
 use serde_json::Value;
 use url::Url;
 
-use crate::model::{AwsIdentity, Clock, SystemClock};
+use crate::model::{AwsIdentity, Clock, SystemClock, Timestamp};
 
 /// An answer is waited for no longer than this, over all tries: what is announced holds up an answer of ours meanwhile.
 const CALL_MAX: Duration = Duration::from_secs(2);
@@ -26,8 +23,7 @@ pub struct Queue {
     http: reqwest::Client,
     endpoint: Url,
     url: String,
-    region: String,
-    credentials: Credentials,
+    who: AwsIdentity,
 }
 
 /// Why a call came to nothing.
@@ -56,7 +52,7 @@ impl Queue {
             .user_agent(concat!("tidehook/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| format!("the HTTP client of the queue cannot be set up: {error}"))?;
-        Ok(Self { http, endpoint: at, url, region: who.region.clone(), credentials: who.credentials() })
+        Ok(Self { http, endpoint: at, url, who: who.clone() })
     }
 
     /// Its URL, as inputs name it.
@@ -99,7 +95,7 @@ impl Queue {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        for (name, value) in self.signature(&headers, body, SystemClock.now().0).map_err(stays)? {
+        for (name, value) in self.signature(&headers, body, SystemClock.now()).map_err(stays)? {
             request = request.header(name, value);
         }
         let answer = request.send().await.map_err(passes)?;
@@ -116,16 +112,12 @@ impl Queue {
         Err(Failed { why: format!("{status} {kind} {message}").trim_end().to_owned(), passes })
     }
 
-    /// The headers of a signature made at a time, in milliseconds since 1970.
-    fn signature(&self, headers: &[(&str, &str)], body: &str, at: i64) -> Result<Vec<(String, String)>, String> {
-        let identity = self.credentials.clone().into();
-        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(at).unwrap_or(0));
-        let parameters = v4::SigningParams::builder().identity(&identity).region(&self.region).name("sqs").time(time);
-        let parameters = parameters.settings(SigningSettings::default()).build().map_err(|error| error.to_string())?.into();
+    /// The headers of a signature made at a time.
+    fn signature(&self, headers: &[(&str, &str)], body: &str, at: Timestamp) -> Result<Vec<(String, String)>, String> {
         let body = SignableBody::Bytes(body.as_bytes());
         let request = SignableRequest::new("POST", self.endpoint.as_str(), headers.iter().copied(), body);
-        let signed = sign(request.map_err(|error| error.to_string())?, &parameters).map_err(|error| error.to_string())?;
-        let (headers, _) = signed.into_parts().0.into_parts();
+        let request = request.map_err(|error| error.to_string())?;
+        let (headers, _) = self.who.sign("sqs", at, SigningSettings::default(), request)?.into_parts();
         Ok(headers.iter().map(|header| (header.name().to_owned(), header.value().to_owned())).collect())
     }
 }
@@ -155,7 +147,7 @@ mod tests {
         let tls = tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
         let queue = Queue::new(url, None, &who, tls).unwrap();
         let headers = [("content-type", "application/x-amz-json-1.0"), ("x-amz-target", "AmazonSQS.SendMessageBatch")];
-        let made = queue.signature(&headers, "{\"Entries\":[]}", 1_795_624_429_000).unwrap();
+        let made = queue.signature(&headers, "{\"Entries\":[]}", Timestamp(1_795_624_429_000)).unwrap();
         let header = |name: &str| made.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
         assert_eq!(header("x-amz-date"), Some("20261125T163349Z"));
         assert_eq!(header("x-amz-security-token"), Some("session/token"));
