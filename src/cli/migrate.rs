@@ -21,7 +21,7 @@ pub(super) async fn run(migrate: &Migrate, global: &Global) -> Done {
     }
     let config = context::configuration(global, false)?;
     let store = server::open_store_to_migrate(&config).await?;
-    // What has no schema at all cannot be asked; it lacks everything.
+    // A database that cannot be asked says why when it is migrated.
     let lacked = store.lacks().await.ok();
     store.migrate().await?;
     store.close().await;

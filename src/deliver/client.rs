@@ -5,8 +5,8 @@ use std::error::Error as _;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -72,11 +72,17 @@ impl Client {
     }
 }
 
-/// TLS with the roots of the system, or those of Mozilla where the system has none.
+/// TLS with the roots of the system, or those of Mozilla where the system has none. The roots are read once: they are many, and a
+/// function has several clients and little time to start.
 ///
 /// # Errors
 /// The provider cannot be used.
 pub fn tls() -> Result<rustls::ClientConfig, String> {
+    static TLS: LazyLock<Result<rustls::ClientConfig, String>> = LazyLock::new(read_tls);
+    TLS.clone()
+}
+
+fn read_tls() -> Result<rustls::ClientConfig, String> {
     let mut roots = rustls::RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     for error in &native.errors {

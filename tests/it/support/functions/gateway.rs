@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::install::Install;
+use super::install::{Install, request};
 use super::runtime::Function;
 
 /// As long as the messages of a queue stay invisible in `template.yaml`.
@@ -99,8 +99,8 @@ async fn poll(install: Arc<Install>, worker: Function) {
     }
 }
 
-async fn pass(State(ingress): State<Arc<Function>>, request: Request<Body>) -> Response {
-    let (head, body) = request.into_parts();
+async fn pass(State(ingress): State<Arc<Function>>, got: Request<Body>) -> Response {
+    let (head, body) = got.into_parts();
     let plain = |status: StatusCode, message: &str| {
         let body = json!({ "message": message }).to_string();
         Response::builder().status(status).body(Body::from(body)).unwrap()
@@ -108,19 +108,10 @@ async fn pass(State(ingress): State<Arc<Function>>, request: Request<Body>) -> R
     let Ok(body) = axum::body::to_bytes(body, BODY_MAX).await else {
         return plain(StatusCode::PAYLOAD_TOO_LARGE, "Request Too Long");
     };
-    let (path, query) = (head.uri.path().to_owned(), head.uri.query().unwrap_or(""));
-    let event = json!({
-        "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": query, "headers": joined(&head.headers),
-        "requestContext": {
-            "accountId": "000000000000", "apiId": "a", "domainName": "hooks.example.com", "stage": "$default", "requestId": "r",
-            "http": {
-                "method": head.method.as_str(), "path": path, "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "test",
-            },
-            "time": "01/Jan/2026:00:00:00 +0000", "timeEpoch": 1_767_225_600_000_i64, "routeKey": "$default",
-        },
-        "body": STANDARD.encode(&body), "isBase64Encoded": true,
-    });
-    match ingress.invoke_within(event, INGRESS_TIME).await {
+    let target = (head.uri.path(), head.uri.query().unwrap_or(""));
+    let mut event = request(head.method.as_str(), target, joined(&head.headers), "127.0.0.1", &STANDARD.encode(&body));
+    event.insert("isBase64Encoded".to_owned(), json!(true));
+    match ingress.invoke_within(event.into(), INGRESS_TIME).await {
         Ok(answer) => response(&answer),
         Err(why) => {
             eprintln!("ingress failed: {why}");

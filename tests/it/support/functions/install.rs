@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::queue::Queue;
 use super::runtime::Function;
@@ -88,20 +88,32 @@ impl Install {
     }
 }
 
-/// An event of an HTTP API, payload 2.0, or of a function URL.
+/// An event of an HTTP API, payload 2.0, or of a function URL, with a body of text.
 pub fn http(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Value {
-    let headers: serde_json::Map<String, Value> =
+    let headers: Map<String, Value> =
         headers.iter().chain(&[("host", "hooks.example.com")]).map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    json!({
+    Value::Object(request(method, (path, query), headers, "192.0.2.7", body))
+}
+
+/// The same for a path and a query as they are, from an address.
+pub fn request(
+    method: &str,
+    (path, query): (&str, &str),
+    headers: Map<String, Value>,
+    from: &str,
+    body: &str,
+) -> Map<String, Value> {
+    let event = json!({
         "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": query, "headers": headers,
         "requestContext": {
             "accountId": "000000000000", "apiId": "a", "domainName": "hooks.example.com", "stage": "$default", "requestId": "r",
-            "http": { "method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.7", "userAgent": "test" },
+            "http": { "method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": from, "userAgent": "test" },
             "time": "01/Jan/2026:00:00:00 +0000", "timeEpoch": 1_767_225_600_000_i64, "routeKey": "$default",
         },
         "body": body, "isBase64Encoded": false,
-    })
+    });
+    event.as_object().unwrap().clone()
 }
 
 /// Status and body of an answer.
