@@ -8,8 +8,8 @@ use super::client::{Client, encode};
 use super::{Done, Global, context, print};
 use crate::http::api::explain::answer;
 use crate::ingress;
+use crate::model::Body;
 use crate::model::EventId;
-use crate::model::event::Body;
 
 /// Say which handlers an event reaches, and for each other one the first clause that failed
 ///

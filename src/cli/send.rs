@@ -165,24 +165,28 @@ fn show(answer: &Answer, global: &Global) -> Done {
 }
 
 fn dry_run(config: &Config, source: &Source, kind: &str, raw: &Raw, global: &Global) -> Done {
-    let inbound = match source.kind {
+    let events = match source.kind {
         SourceKind::Webhook => {
             let client = std::net::IpAddr::from([127, 0, 0, 1]);
             let open = Source { allowed: crate::decide::cidr::Networks::default(), ..source.clone() };
             match ingress::admit(&open, raw, client, SystemClock.now()) {
-                Ok(Admitted::Event(inbound)) => inbound,
+                Ok(Admitted::Events(events)) => events,
                 Ok(Admitted::Challenge(_)) => return Err(anyhow!("this is a handshake; it is answered and not stored").into()),
                 Err(why) => return Err(anyhow!("the payload is refused: {}", why.word()).into()),
             }
         }
         _ => ingress::call(source, raw, kind).map_err(|why| anyhow!("the payload is refused: {}", why.word()))?,
     };
-    let answer = answer(config, &config.routes(), &inbound);
+    for inbound in &events {
+        let answer = answer(config, &config.routes(), inbound);
+        match global.json {
+            true => print::json(&answer),
+            false => explain::show(&answer),
+        }
+    }
     if global.json {
-        print::json(&answer);
         return Ok(());
     }
-    explain::show(&answer);
     print::line("No jobs created (dry-run).");
     Ok(())
 }

@@ -24,7 +24,7 @@ use crate::deliver::compose::Around;
 use crate::deliver::step::{Calling, compose_step};
 use crate::engine::advance::told;
 use crate::engine::execute::OfStep;
-use crate::model::event::Body;
+use crate::model::Body;
 use crate::model::run::{Change, Note, Phase, RunJob};
 use crate::model::{
     Clock, Event, EventId, Failure, Job, JobId, JobState, Outcome, Payload, Request, Response, Run, RunId, SystemClock, Timestamp,
@@ -96,7 +96,7 @@ fn play(config: &Config, flow: &Arc<Flow>, test: &TestStep, payload: &[u8], answ
         id: RunId(draw.id()),
         event: event.id,
         about: json!({ "source": event.source, "type": event.kind }),
-        input: Payload::of(payload),
+        input: Payload::read(payload.to_vec()),
         parent: None,
         depth: 0,
     };
@@ -106,7 +106,7 @@ fn play(config: &Config, flow: &Arc<Flow>, test: &TestStep, payload: &[u8], answ
     };
     if let Kind::Emit(emit) = &flow.steps[at].kind {
         let view = View::of(&entered.run, *seq, &test.step, &visit.payload);
-        let rendered = emit.body.as_ref().map_or(Ok(None), |body| view.render(body));
+        let rendered = emit.body.as_ref().map(|body| view.render(body)).transpose();
         let job = visit.jobs.first().copied().unwrap_or(JobId(Ulid(0)));
         let (fact, emits) = match rendered {
             Ok(body) => {
@@ -138,7 +138,14 @@ fn play(config: &Config, flow: &Arc<Flow>, test: &TestStep, payload: &[u8], answ
             (Some(request), Outcome::Failed(Failure::Timeout(crate::model::attempt::Phase::Headers)))
         }
         Ok(request) => {
-            let response = Response { status: test.status, body: answer.into(), cut: None, retry_after: None, location: None };
+            let response = Response {
+                status: test.status,
+                body: answer.into(),
+                cut: None,
+                retry_after: None,
+                location: None,
+                content_type: None,
+            };
             (Some(request), Outcome::Answered(response))
         }
         Err(why) => (None, Outcome::Failed(why)),

@@ -109,8 +109,13 @@ static SERVER: [Key; 13] = [
     key("echo", Takes::Bool, "Serve /_echo; follows allow_private_urls"),
 ];
 
-static API: [Key; 2] = [
-    key("auth_token", Takes::Secret, "Bearer token of /events and /api; open when absent"),
+static API: [Key; 3] = [
+    key(
+        "auth_token",
+        Takes::Secret,
+        "Bearer token of /events and /api; when absent, /events is open and /api answers loopback clients only",
+    ),
+    key("open", Takes::Bool, "Without auth_token: /api answers everyone, and not only loopback clients (false)"),
     key("metrics_auth_token", Takes::Secret, "Bearer token of /metrics; open when absent"),
 ];
 
@@ -152,7 +157,7 @@ static COMPAT: [Key; 5] = [
 ];
 
 /// The keys of a source.
-pub static SOURCE: [Key; 19] = [
+pub static SOURCE: [Key; 21] = [
     key("type", Takes::Word(&["webhook", "event", "sns", "cron", "outbound"]), "What kind of source it is"),
     key("verify", Takes::Text, "Signature scheme of the provider; `none` on purpose"),
     key("secret", Takes::Secret, "The provider's signing secret"),
@@ -164,6 +169,8 @@ pub static SOURCE: [Key; 19] = [
     key("allowed_ips", Takes::Texts, "Client addresses or networks that may send"),
     key("path", Takes::Text, "No effect; appears in samples"),
     key("tolerance", Takes::Duration, "Replay window of signatures; 0 is off"),
+    key("max_body_size", Takes::Number(1, 1 << 30), "Largest body of this source in bytes; server.max_body_size when absent"),
+    key("headers", Takes::Texts, "Request headers that are kept with the event and delivered, beside those of the provider"),
     key("dedupe", Takes::Word(&["provider", "off"]), "Whether the provider's id makes repeats harmless (provider)"),
     key("topic_arns", Takes::Texts, "SNS topics that are accepted and confirmed"),
     key("ce_type", Takes::Word(&["unverified", "trusted"]), "Whether ce-type sets the type on a verified source"),

@@ -55,7 +55,12 @@ pub fn load(request: &Request, known: &Known) -> Loaded {
         overlay.exists().then(|| read_text(&overlay, &mut problems)).flatten()
     });
     let texts = [Some(base), overlay];
-    let config = from_texts(texts.into_iter().flatten().collect(), &variables, request.lenient, known, &mut problems);
+    let mut config = from_texts(texts.into_iter().flatten().collect(), &variables, request.lenient, known, &mut problems);
+    // A file of qhook's finds its API as it was: open without a token, with a warning.
+    let is_of_qhook = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("qhook"));
+    if let Some(config) = config.as_mut().filter(|_| is_of_qhook) {
+        config.api.open = true;
+    }
     Loaded { path, config, problems }
 }
 

@@ -256,15 +256,21 @@ pub(super) fn read_allowed(s: &mut Section<'_>, policy: &mut Policy) {
 /// `api`
 #[derive(Debug, Clone, Default)]
 pub struct Api {
-    /// Bearer token of `/events` and `/api`; they are open without.
+    /// Bearer token of `/events` and `/api`. Without it `/events` is open, and `/api` answers clients of this machine only.
     pub auth_token: Option<Secret>,
+    /// Without a token, `/api` answers everyone.
+    pub open: bool,
     /// Bearer token of `/metrics`; it is open without.
     pub metrics_auth_token: Option<Secret>,
 }
 
 impl Api {
     pub(super) fn read(mut s: Section<'_>) -> Self {
-        let api = Self { auth_token: s.secret("auth_token"), metrics_auth_token: s.secret("metrics_auth_token") };
+        let api = Self {
+            auth_token: s.secret("auth_token"),
+            open: s.bool("open").unwrap_or(false),
+            metrics_auth_token: s.secret("metrics_auth_token"),
+        };
         s.finish();
         api
     }

@@ -9,6 +9,7 @@ use super::problem::{Severity, did_you_mean};
 use super::read::Section;
 use crate::decide::cidr::Networks;
 use crate::model::Secret;
+use crate::model::json::Ref;
 
 /// What kind of source it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,10 @@ pub struct Source {
     pub dedupe: bool,
     /// Whether `ce-type` sets the type although the source is verified.
     pub ce_type_trusted: bool,
+    /// The largest body, where it is not the server's.
+    pub body_bytes_max: Option<usize>,
+    /// Headers that are kept with the event and delivered, beside those that the provider names; lower case.
+    pub headers: Vec<String>,
     /// `verify: hmac` and its kin.
     pub signature: SignatureOptions,
 }
@@ -77,7 +82,15 @@ impl std::fmt::Debug for Schema {
 
 impl Schema {
     /// The first violations, a sentence each; empty when the payload is fine.
-    pub fn violations(&self, payload: &serde_json::Value) -> Vec<String> {
+    pub fn violations(&self, payload: Ref<'_>) -> Vec<String> {
+        let made;
+        let payload = match payload {
+            Ref::Value(value) => value,
+            other => {
+                made = other.to_value();
+                &made
+            }
+        };
         self.0.iter_errors(payload).take(5).map(|e| format!("{e} at `{}`", e.instance_path())).collect()
     }
 }
@@ -107,6 +120,8 @@ impl Source {
             allowed: read_networks(name, &mut s),
             tolerance: s.duration("tolerance"),
             dedupe: s.word("dedupe").as_deref() != Some("off"),
+            body_bytes_max: s.number("max_body_size").and_then(|n| usize::try_from(n).ok()),
+            headers: read_header_names(&mut s),
             ce_type_trusted: s.word("ce_type").as_deref() == Some("trusted"),
             signature: SignatureOptions {
                 header: read_header_name(&mut s, "signature_header"),
@@ -218,6 +233,22 @@ fn read_header_name(s: &mut Section<'_>, key: &str) -> Option<String> {
         return None;
     }
     Some(name.to_ascii_lowercase())
+}
+
+fn read_header_names(s: &mut Section<'_>) -> Vec<String> {
+    let mut names = Vec::new();
+    for text in s.texts("headers").unwrap_or_default() {
+        let name = text.value.trim().to_ascii_lowercase();
+        let is_secret = ["authorization", "proxy-authorization", "cookie"].contains(&name.as_str());
+        match http::HeaderName::from_bytes(name.as_bytes()) {
+            Ok(_) if is_secret => {
+                s.error("bad_header", "headers", format!("`{name}` holds a secret of the sender, so it is not kept with events"));
+            }
+            Ok(_) => names.push(name),
+            Err(_) => s.error("bad_header", "headers", format!("`{name}` is no header name")),
+        }
+    }
+    names
 }
 
 fn read_schema(name: &str, s: &mut Section<'_>) -> Option<Schema> {

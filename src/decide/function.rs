@@ -13,6 +13,8 @@ use sha2::Digest;
 
 use super::operand::Scope;
 use crate::model::Timestamp;
+use crate::model::json::doc::number as number_of;
+use crate::model::json::{self, Ref};
 use crate::model::time::parse_duration;
 
 /// No function makes a text or list larger than this.
@@ -47,7 +49,7 @@ pub static FUNCTIONS: &[Function] = &[
     Function {
         name: "parse",
         args: (1, 1),
-        apply: |a, _| on_text(a, |s| serde_json::from_str(s).map_err(|_| "parse: the text is not JSON".into())),
+        apply: |a, _| on_text(a, |s| json::value_of(s).map_err(|why| format!("parse: the text is not JSON: {why}"))),
     },
     Function { name: "string", args: (1, 1), apply: |a, _| Ok(present(a, 0).map(|v| Value::String(text_of(v)))) },
     Function { name: "number", args: (1, 1), apply: number },
@@ -154,9 +156,9 @@ fn number(args: Args<'_>, _: &Scope<'_>) -> Answer {
     match present(args, 0) {
         None => Ok(None),
         Some(Value::Number(n)) => Ok(Some(Value::Number(n.clone()))),
-        Some(Value::String(text)) => match serde_json::from_str::<Number>(text.trim()) {
-            Ok(n) => Ok(Some(Value::Number(n))),
-            Err(_) => Err(format!("number: `{}` is no number", short(text))),
+        Some(Value::String(text)) => match json::value_of(text.trim()) {
+            Ok(Value::Number(n)) => Ok(Some(Value::Number(n))),
+            _ => Err(format!("number: `{}` is no number", short(text))),
         },
         Some(other) => Err(format!("number: cannot turn {} into a number", kind(other))),
     }
@@ -202,7 +204,7 @@ fn length(args: Args<'_>, _: &Scope<'_>) -> Answer {
 fn contains(args: Args<'_>, _: &Scope<'_>) -> Answer {
     Ok(present(args, 0).map(|haystack| {
         Value::Bool(match haystack {
-            Value::Array(items) => items.contains(any(args, 1)),
+            Value::Array(items) => items.iter().any(|item| Ref::Value(item).equals(Ref::Value(any(args, 1)))),
             Value::Object(map) => map.contains_key(&text_of(any(args, 1))),
             other => text_of(other).contains(&text_of(any(args, 1))),
         })
@@ -211,7 +213,7 @@ fn contains(args: Args<'_>, _: &Scope<'_>) -> Answer {
 
 fn unique(args: Args<'_>, _: &Scope<'_>) -> Answer {
     let mut seen = std::collections::HashSet::new();
-    let items = array_arg(args, "unique")?.iter().filter(|v| seen.insert(v.to_string()));
+    let items = array_arg(args, "unique")?.iter().filter(|v| seen.insert(Ref::Value(v).canonical()));
     Ok(Some(Value::Array(items.cloned().collect())))
 }
 
@@ -305,7 +307,7 @@ fn uuid(scope: &Scope<'_>) -> String {
 fn random(args: Args<'_>, scope: &Scope<'_>) -> Answer {
     let bytes = match present(args, 0) {
         Some(seed) => {
-            let fixed = Scope { seed: scope.seed, ..Scope::of(None) };
+            let fixed = Scope { seed: scope.seed, ..Scope::over(&Value::Null) };
             draw(&fixed, &seed.to_string())
         }
         None => draw(scope, "random"),
@@ -343,10 +345,11 @@ fn date_add(args: Args<'_>, _: &Scope<'_>) -> Answer {
 
 fn add(args: Args<'_>, _: &Scope<'_>) -> Answer {
     let (a, b) = (any(args, 0), any(args, 1));
-    if let (Some(x), Some(y)) = (a.as_i64(), b.as_i64())
+    let whole = |value: &Value| value.as_number().and_then(|number| number.to_string().parse::<i128>().ok());
+    if let (Some(x), Some(y)) = (whole(a), whole(b))
         && let Some(sum) = x.checked_add(y)
     {
-        return Ok(Some(Value::from(sum)));
+        return Ok(Some(Value::Number(number_of(&sum.to_string()))));
     }
     match (a.as_f64(), b.as_f64()) {
         (Some(x), Some(y)) => Ok(Number::from_f64(x + y).map(Value::Number)),
@@ -389,7 +392,7 @@ mod tests {
     fn call(text: &str) -> Result<Option<Value>, String> {
         let payload = json!({"name": "Ada", "items": [1, 2, 2, 3], "o": {"a": 1}, "none": null, "at": "2026-01-31T10:00:00Z"});
         let operand = Operand::parse(text, true).unwrap();
-        let scope = Scope { now: Timestamp(1_769_853_600_000), seed: 7, ..Scope::of(Some(&payload)) };
+        let scope = Scope { now: Timestamp(1_769_853_600_000), seed: 7, ..Scope::over(&payload) };
         operand.value(&scope).map(super::super::operand::Got::into_value)
     }
 
@@ -421,6 +424,12 @@ mod tests {
             ("now(\"%Y\")", json!("2026")),
             ("date_add($.at, \"90m\")", json!("2026-01-31T11:30:00.000Z")),
             ("add(1, 2)", json!(3)),
+            ("json(add(100000000000000000001, 1))", json!("100000000000000000002")),
+            ("contains(parse(\"[1.0]\"), 1)", json!(true)),
+            (
+                "json(unique(parse(\"[1, 1.0, 100000000000000000001, 100000000000000000002]\")))",
+                json!("[1,100000000000000000001,100000000000000000002]"),
+            ),
             ("format(\"{} is {}\", $.name, 5)", json!("Ada is 5")),
             ("url_encode(\"a b/ü\")", json!("a%20b%2F%C3%BC")),
         ];

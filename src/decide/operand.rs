@@ -1,11 +1,11 @@
 //! Values in expressions: paths, literals and function calls. Shared by conditions and templates.
 
-use std::borrow::Cow;
 use std::cell::Cell;
 
 use serde_json::Value;
 
 use super::function::{self, Function};
+use crate::model::json::{self, Ref};
 use crate::model::path::{Found, Root};
 use crate::model::{Path, Timestamp};
 
@@ -15,8 +15,8 @@ const CALL_DEPTH_MAX: usize = 8;
 /// What an expression can see. Time and chance come in here, so that a repeat gives the same bytes.
 #[derive(Debug)]
 pub struct Scope<'a> {
-    /// The payload; `None` when it is not JSON.
-    pub payload: Option<&'a Value>,
+    /// The payload, or why it cannot be read: whatever needs it fails then.
+    pub payload: Result<Ref<'a>, &'a str>,
     /// What `$$` stands for.
     pub context: &'a Value,
     /// What `now()` answers.
@@ -29,8 +29,13 @@ pub struct Scope<'a> {
 
 impl<'a> Scope<'a> {
     /// A scope over a payload alone.
-    pub fn of(payload: Option<&'a Value>) -> Self {
+    pub fn of(payload: Result<Ref<'a>, &'a str>) -> Self {
         Self { payload, context: &Value::Null, now: Timestamp(0), seed: 0, drawn: Cell::new(0) }
+    }
+
+    /// A scope over a value alone.
+    pub fn over(payload: &'a Value) -> Self {
+        Self::of(Ok(Ref::Value(payload)))
     }
 }
 
@@ -51,9 +56,28 @@ pub enum Got<'a> {
     /// Nothing there.
     Missing,
     /// One value.
-    One(Cow<'a, Value>),
-    /// The values of a query that selects several.
-    Many(Vec<&'a Value>),
+    One(Item<'a>),
+    /// The values of a query that can select several.
+    Many(Vec<Ref<'a>>),
+}
+
+/// One value, where it lies or made on the way.
+#[derive(Debug, Clone)]
+pub enum Item<'a> {
+    /// Where it lies.
+    Ref(Ref<'a>),
+    /// Made by a function.
+    Made(Value),
+}
+
+impl Item<'_> {
+    /// The value, to look at.
+    pub fn get(&self) -> Ref<'_> {
+        match self {
+            Self::Ref(value) => *value,
+            Self::Made(value) => Ref::Value(value),
+        }
+    }
 }
 
 impl Operand {
@@ -68,19 +92,19 @@ impl Operand {
     /// Its value in a scope.
     ///
     /// # Errors
-    /// A function refused its arguments.
+    /// A function refused its arguments, or the payload cannot be read.
     pub fn value<'a>(&'a self, scope: &Scope<'a>) -> Result<Got<'a>, String> {
         Ok(match self {
-            Self::Literal(value) => Got::One(Cow::Borrowed(value)),
+            Self::Literal(value) => Got::One(Item::Ref(Ref::Value(value))),
             Self::Path(path) => {
                 let root = match path.root() {
-                    Root::Payload => scope.payload,
-                    Root::Context => Some(scope.context),
+                    Root::Payload => scope.payload.map_err(|why| format!("the payload cannot be read: {why}"))?,
+                    Root::Context => Ref::Value(scope.context),
                 };
-                match root.map(|value| path.find(value)) {
-                    Some(Found::One(value)) => Got::One(value),
-                    Some(Found::Many(values)) => Got::Many(values),
-                    Some(Found::Missing) | None => Got::Missing,
+                match path.find(root) {
+                    Found::One(value) => Got::One(Item::Ref(value)),
+                    Found::Many(values) => Got::Many(values),
+                    Found::Missing => Got::Missing,
                 }
             }
             Self::Call(function, args) => {
@@ -89,7 +113,7 @@ impl Operand {
                     values.push(arg.value(scope)?.into_value());
                 }
                 match (function.apply)(&values, scope)? {
-                    Some(value) => Got::One(Cow::Owned(value)),
+                    Some(value) => Got::One(Item::Made(value)),
                     None => Got::Missing,
                 }
             }
@@ -111,8 +135,9 @@ impl Got<'_> {
     pub fn into_value(self) -> Option<Value> {
         match self {
             Self::Missing => None,
-            Self::One(value) => Some(value.into_owned()),
-            Self::Many(values) => Some(Value::Array(values.into_iter().cloned().collect())),
+            Self::One(Item::Ref(value)) => Some(value.to_value()),
+            Self::One(Item::Made(value)) => Some(value),
+            Self::Many(values) => Some(Value::Array(values.into_iter().map(Ref::to_value).collect())),
         }
     }
 }
@@ -156,7 +181,7 @@ fn parse(text: &str, bare_is_path: bool, depth: usize) -> Result<Operand, String
         _ => {}
     }
     let may_be_number = !bare_is_path || text.contains(['.', '-']) || text.bytes().all(|b| b.is_ascii_digit());
-    if may_be_number && let Ok(Value::Number(number)) = serde_json::from_str(text) {
+    if may_be_number && let Ok(Value::Number(number)) = json::value_of(text) {
         return Ok(Operand::Literal(Value::Number(number)));
     }
     if bare_is_path {

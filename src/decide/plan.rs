@@ -6,6 +6,7 @@ use super::filter::{Filter, Refused};
 use super::operand::Scope;
 use super::pattern::Pattern;
 use crate::model::job::NewJob;
+use crate::model::json::Type;
 use crate::model::{Ids, Inbound, JobId, Path, Target};
 
 /// One consumer of events, compiled from the configuration.
@@ -86,7 +87,7 @@ impl Route {
         }
         let filter = self.filter.as_ref()?;
         let context = context(inbound);
-        let scope = Scope { context: &context, ..Scope::of(inbound.body.json()) };
+        let scope = Scope { context: &context, ..Scope::of(inbound.body.view().map_err(|why| why.why.as_str())) };
         if filter.holds(&scope) { None } else { filter.refused_by(&scope).map(Unmatched::Filter) }
     }
 }
@@ -120,10 +121,11 @@ pub fn explain<'a>(routes: &'a Routes, inbound: &Inbound) -> Vec<(&'a Route, Opt
 /// types never suppress each other. Only scalars are keys, and `1` is another key than `"1"`.
 fn consumer_key(route: &Route, inbound: &Inbound) -> Option<(String, String)> {
     let path = route.idempotency_key.as_ref()?;
-    let value = path.one(inbound.body.json()?)?;
-    let key = match value.as_ref() {
-        Value::Null | Value::Array(_) | Value::Object(_) => return None,
-        scalar => scalar.to_string(),
+    let value = path.one(inbound.body.view().ok()?)?;
+    let key = match value.kind() {
+        Type::Null | Type::Array | Type::Object => return None,
+        // A number as it is written: two that differ beyond a double are two keys.
+        Type::Bool(_) | Type::Number | Type::String => value.to_value().to_string(),
     };
     let scope = format!("{}:{}|{}|{}", route.target.kind(), route.target.name(), inbound.source, inbound.kind);
     Some((scope, key))
@@ -132,7 +134,7 @@ fn consumer_key(route: &Route, inbound: &Inbound) -> Option<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::event::Body;
+    use crate::model::Body;
     use crate::model::{ManualClock, SeededIds};
 
     fn inbound(kind: &str, body: &str) -> Inbound {

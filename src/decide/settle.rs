@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::retry::{self, GiveUp, RetryPolicy, Tried, Verdict, read_retry_after};
+use crate::model::json;
 use crate::model::run::Change;
 use crate::model::{Attempt, Ending, Failure, Job, LaneId, Lease, Outcome, Target, Timestamp};
 
@@ -145,7 +146,7 @@ impl<'a> Rules<'a> {
             return body[..body.len().min(KEPT_BYTES_MAX)].to_vec();
         }
         // What cannot be read cannot be redacted either.
-        let Ok(mut json) = serde_json::from_slice::<Value>(body) else { return Vec::new() };
+        let Ok(mut json) = json::value_of(body) else { return Vec::new() };
         self.redact.iter().for_each(|keys| redact(&mut json, keys));
         let mut text = json.to_string().into_bytes();
         text.truncate(KEPT_BYTES_MAX);
@@ -209,8 +210,10 @@ pub fn settle(job: &Job, outcome: &Outcome, rules: Rules<'_>, timing: Timing, ch
             Finish::Dead { error: error.clone() }
         }
     };
-    let is_lane_failure =
-        !matches!(failure, Failure::Compose(_) | Failure::CrashSuspect | Failure::UnknownOutcome(_) | Failure::Expired);
+    let is_lane_failure = !matches!(
+        failure,
+        Failure::Compose(_) | Failure::Template(_) | Failure::CrashSuspect | Failure::UnknownOutcome(_) | Failure::Expired
+    );
     let kept = rules.kept(response.map_or(&[][..], |r| &r.body));
     let error = (rules.log != Log::None).then_some(error);
     let attempt =
@@ -271,7 +274,14 @@ mod tests {
     }
 
     fn answered(status: u16) -> Outcome {
-        Outcome::Answered(Response { status, body: "x".into(), cut: None, retry_after: Some("7".into()), location: None })
+        Outcome::Answered(Response {
+            status,
+            body: "x".into(),
+            cut: None,
+            retry_after: Some("7".into()),
+            location: None,
+            content_type: None,
+        })
     }
 
     fn settled(job: &Job, outcome: &Outcome) -> Commit {
@@ -351,6 +361,7 @@ mod tests {
             cut: None,
             retry_after: None,
             location: Some("http://x/".into()),
+            content_type: None,
         });
         let attempt = settled(&job(0, 0), &outcome).attempt.unwrap();
         assert_eq!(attempt.code.as_deref(), Some("redirect_not_followed"));

@@ -190,7 +190,7 @@ async fn read(mut response: reqwest::Response, cap: usize) -> Response {
         let bytes = value.as_bytes();
         Some(String::from_utf8_lossy(&bytes[..bytes.len().min(HEADER_BYTES_MAX)]).into_owned())
     };
-    let (retry_after, location) = (text("retry-after"), text("location"));
+    let (retry_after, location, content_type) = (text("retry-after"), text("location"), text("content-type"));
     let status = response.status().as_u16();
     let mut body = BytesMut::new();
     let mut cut = None;
@@ -211,7 +211,7 @@ async fn read(mut response: reqwest::Response, cap: usize) -> Response {
             }
         }
     }
-    Response { status, body: Bytes::from(body), cut, retry_after, location }
+    Response { status, body: Bytes::from(body), cut, retry_after, location, content_type }
 }
 
 /// What an error of the client means.

@@ -10,7 +10,7 @@ use super::client::RESPONSE_BYTES_MAX;
 use crate::config::Handler;
 use crate::decide::operand::Scope;
 use crate::decide::signature::signature;
-use crate::model::{AttemptId, Event, Job, Method, Request, Timestamp};
+use crate::model::{AttemptId, Event, Failure, Job, Method, Request, Timestamp};
 
 /// What a delivery's request depends on besides its job, event and handler.
 #[derive(Debug, Clone, Copy)]
@@ -26,8 +26,8 @@ pub struct Around<'a> {
 /// Builds the request of a handler's delivery.
 ///
 /// # Errors
-/// The transform cannot be rendered: a sentence for people.
-pub fn compose(job: &Job, event: &Event, handler: &Handler, around: Around<'_>) -> Result<Request, String> {
+/// The transform cannot be rendered, or the request cannot be built.
+pub fn compose(job: &Job, event: &Event, handler: &Handler, around: Around<'_>) -> Result<Request, Failure> {
     let body = body(job, event, handler)?;
     let mut headers = Headers(Vec::with_capacity(20));
     headers.set("Content-Type", &content_type(event, handler));
@@ -48,7 +48,8 @@ pub fn compose(job: &Job, event: &Event, handler: &Handler, around: Around<'_>) 
     headers.set("X-Tidehook-Event-Type", &event.kind);
     headers.set("X-Tidehook-Source", &event.source);
     headers.set("traceparent", &traceparent(event, job));
-    for (name, value) in event.headers.iter().filter(|(name, _)| name.starts_with("ce-")) {
+    // What the source keeps of a request goes along: it names the event as the provider does.
+    for (name, value) in event.headers.iter().filter(|(name, _)| name != "content-type") {
         headers.set(name, value);
     }
     if let Some(key) = around.signing_key {
@@ -109,31 +110,30 @@ fn sendable(value: &str) -> String {
     out
 }
 
-fn body(job: &Job, event: &Event, handler: &Handler) -> Result<Bytes, String> {
+/// The body: as it came where there is no template, and what the template yields where there is one, whatever came.
+fn body(job: &Job, event: &Event, handler: &Handler) -> Result<Bytes, Failure> {
     if handler.method == Method::Get {
         return Ok(Bytes::new());
     }
-    // A payload that is not JSON passes through untouched: a template has nothing to read in it.
-    let (Some(template), Some(payload)) = (&handler.transform, event.body.json()) else { return Ok(event.body.bytes().clone()) };
+    let Some(template) = &handler.transform else { return Ok(event.body.bytes().clone()) };
+    let payload = event.body.view().map_err(|why| why.why.as_str());
     let context = json!({
         "event": { "id": event.id.to_string(), "source": event.source, "type": event.kind,
                    "created_at": event.created_at.rfc3339() },
         "job": { "id": job.id.to_string(), "handler": handler.name },
     });
     // Time and chance are the event's, so that every attempt sends the same bytes.
-    let scope = Scope { payload: Some(payload), context: &context, now: event.created_at, seed: job.id.0.0, drawn: Cell::new(0) };
-    Ok(Bytes::from(template.render(&scope)?.body))
+    let scope = Scope { payload, context: &context, now: event.created_at, seed: job.id.0.0, drawn: Cell::new(0) };
+    template.render(&scope).map(|rendered| Bytes::from(rendered.body)).map_err(Failure::Template)
 }
 
-/// JSON, unless the body passes through as something else.
+/// The type that came with a body that passes through; JSON where a template makes it, or where nothing was said.
 fn content_type(event: &Event, handler: &Handler) -> String {
-    const JSON: &str = "application/json";
     let stored = event.headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.as_str());
-    match stored {
-        Some(stored) if handler.transform.is_none() && !stored.contains("json") && event.body.json().is_none() => {
-            stored.to_owned()
-        }
-        _ => JSON.to_owned(),
+    match (&handler.transform, stored) {
+        (None, Some(stored)) if !stored.trim().is_empty() => stored.to_owned(),
+        (Some(template), _) if !template.is_json() => "text/plain; charset=utf-8".to_owned(),
+        _ => "application/json".to_owned(),
     }
 }
 

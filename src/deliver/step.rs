@@ -15,7 +15,7 @@ use crate::decide::workflow::Step;
 use crate::decide::workflow::data::View;
 use crate::decide::workflow::flow::{Address, Call, CallKey};
 use crate::model::run::{Phase, Visit};
-use crate::model::{AttemptId, Event, Failure, Job, Method, Payload, Request, Run, Target};
+use crate::model::{AttemptId, Event, Failure, Job, Method, Request, Run, Target};
 
 /// The destination of steps whose hosts the configuration names: the address rules of the server.
 pub const DESTINATION: &str = "steps of workflows";
@@ -183,13 +183,11 @@ fn in_header(text: &str, _: bool) -> Result<String, String> {
 fn body(calling: &Calling<'_>, view: &View<'_>, token: Option<&str>) -> Result<(Bytes, bool), Failure> {
     let Calling { run, visit, call, step, .. } = calling;
     if let Some(template) = &call.body {
-        let rendered = view.render(template).map_err(|why| Failure::Compose(why.message))?;
-        // A payload that is not JSON passes templates by.
-        let sent = rendered.as_ref().unwrap_or(&visit.payload);
-        return Ok((Bytes::from(sent.to_body()), matches!(sent, Payload::Text(_)) && !template.is_json()));
+        let sent = view.render(template).map_err(|why| Failure::Template(why.message))?;
+        return Ok((Bytes::from(sent.to_body()), sent.json().is_none() && !template.is_json()));
     }
     let Some(token) = token else {
-        return Ok((Bytes::from(visit.payload.to_body()), matches!(visit.payload, Payload::Text(_))));
+        return Ok((Bytes::from(visit.payload.to_body()), visit.payload.json().is_none()));
     };
     let mut notice = json!({
         "callback_token": token,

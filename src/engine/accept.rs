@@ -23,6 +23,11 @@ use crate::wake::Wakeup;
 /// enough that a sender gets its answer from a database that has fallen silent.
 const WAIT_MAX: Duration = Duration::from_millis(4_500);
 
+/// A database that answers a question within this time is not away.
+const PROBE_MAX: Duration = Duration::from_millis(1_500);
+/// The view of a larger body is not kept while the event waits for its commit and its deliveries.
+const VIEW_KEPT_MAX: usize = 64 * 1024;
+
 /// What a sender is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
@@ -52,6 +57,13 @@ pub enum NotAccepted {
     /// It cannot be stored, whatever is tried.
     #[error("the event cannot be stored: {0}")]
     Unstorable(String),
+}
+
+/// An event with the work that it causes.
+#[derive(Debug)]
+pub struct Planned {
+    pub(super) inbound: Inbound,
+    pub(super) plan: Plan,
 }
 
 /// An offer with the slots that wait for its jobs.
@@ -124,15 +136,25 @@ impl Engine {
     /// # Errors
     /// Why not; nothing was promised.
     pub async fn accept(&self, inbound: Inbound) -> Result<Receipt, NotAccepted> {
+        self.accept_planned(self.plan(inbound)).await
+    }
+
+    /// Decides what an event causes. All that reads its body; a large one is unread again after it.
+    pub fn plan(&self, inbound: Inbound) -> Planned {
         let plan = plan(&self.0.routes, &inbound, &*self.0.parts.ids);
-        self.accept_planned(inbound, plan).await
+        if let Some(Err(why)) = inbound.body.looked() {
+            self.unreadable(&inbound, why);
+        }
+        let is_large = inbound.body.bytes().len() > VIEW_KEPT_MAX;
+        let body = if is_large { inbound.body.unread() } else { inbound.body };
+        Planned { inbound: Inbound { body, ..inbound }, plan }
     }
 
     /// Accepts an event whose work is decided.
     ///
     /// # Errors
     /// As [`Engine::accept`].
-    pub(super) async fn accept_planned(&self, inbound: Inbound, mut plan: Plan) -> Result<Receipt, NotAccepted> {
+    pub async fn accept_planned(&self, Planned { inbound, mut plan }: Planned) -> Result<Receipt, NotAccepted> {
         let health = self.health();
         if !health.is_up() {
             return Err(NotAccepted::Unavailable);
@@ -161,7 +183,10 @@ impl Engine {
             lease: inner.lease,
         };
         let Ok(answer) = tokio::time::timeout(WAIT_MAX, inner.offers.put(Offered { offer, slots })).await else {
-            health.set_down("no commit in time");
+            // A busy processor is no silent database: that is asked before it is said.
+            if !matches!(tokio::time::timeout(PROBE_MAX, self.probe()).await, Ok(Ok(_))) {
+                health.set_down("no commit in time, and no answer to a question");
+            }
             return Err(NotAccepted::Unavailable);
         };
         let mut waiting = Vec::new();

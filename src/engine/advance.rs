@@ -96,7 +96,7 @@ impl Engine {
     fn start_of(&self, name: &str, job: &Job, event: &Event, now: Timestamp) -> Result<Change, NoChange> {
         let gone = || NoChange::Parked(format!("the configuration has no workflow `{name}`"));
         let workflow = self.config().workflow(name).ok_or_else(gone)?;
-        let input = Payload::of(event.body.bytes());
+        let input = Payload::of(&event.body);
         let birth = Birth { id: RunId::of(job.id), event: event.id, about: about(event), input, parent: None, depth: 0 };
         Ok(start(birth, &Here { flow: &workflow.flow, now, draw: &Drawn(self) }))
     }
@@ -293,7 +293,7 @@ pub fn told(of_step: Option<&OfStep>, (visit, job): (u32, JobId), commit: &Commi
             ..catch::error("response_too_large", "the response is larger than is read")
         },
         (Finish::Done, Outcome::Answered(response)) => {
-            let body = of_step.map_or_else(|| Payload::of(&response.body), |step| step.body(&response.body));
+            let body = of_step.map_or_else(|| Payload::of(&response.as_body()), |step| step.body(response));
             return Some(Fact::Answered { visit, job, status: response.status, body });
         }
         (Finish::Dead { .. } | Finish::Taken { .. }, outcome) => {

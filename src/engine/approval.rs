@@ -8,7 +8,7 @@ use crate::decide::workflow::steps::Kind;
 use crate::decide::workflow::steps::callback::{Approval, hash};
 use crate::decide::workflow::{Fact, Flow, advance};
 use crate::model::run::{Phase, Visit};
-use crate::model::{Payload, Run, RunId, Timestamp};
+use crate::model::{Body, Payload, Run, RunId, Timestamp};
 
 /// What was decided, by whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,26 +37,44 @@ pub struct Asked {
 }
 
 impl Decision {
-    /// Reads a decision: `{"approved", "by", "comment"}`, all of it optional; nothing is a yes.
+    /// Reads a decision: `{"approved", "by", "comment"}`. Only a boolean `approved` decides.
     ///
     /// # Errors
-    /// A sentence: it cannot be read.
-    pub fn read(body: &[u8]) -> Result<Self, String> {
+    /// A sentence: it cannot be read, or says something else.
+    pub fn read(body: &Body) -> Result<Self, String> {
+        Self::fields(body, None)
+    }
+
+    /// Reads what goes with a decision that was made otherwise: `{"by", "comment"}`, or nothing.
+    ///
+    /// # Errors
+    /// As [`Decision::read`].
+    pub fn of(approved: bool, body: &Body) -> Result<Self, String> {
+        Self::fields(body, Some(approved))
+    }
+
+    fn fields(body: &Body, decided: Option<bool>) -> Result<Self, String> {
         let expected = "expected an object: {\"approved\": true, \"by\": \"name\", \"comment\": \"text\"}";
         let fields = match Payload::of(body) {
-            Payload::Json(Value::Null) => serde_json::Map::new(),
             Payload::Json(Value::Object(fields)) => fields,
-            Payload::Json(_) | Payload::Text(_) => return Err(expected.to_owned()),
+            Payload::Json(Value::Null) if decided.is_some() => serde_json::Map::new(),
+            _ => return Err(expected.to_owned()),
         };
+        if let Some(unknown) = fields.keys().find(|key| !["approved", "by", "comment"].contains(&key.as_str())) {
+            let unknown: String = unknown.chars().take(40).collect();
+            return Err(format!("unknown key `{}`; {expected}", unknown.escape_debug()));
+        }
         let text = |name: &str| match fields.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
             Some(_) => Err(format!("`{name}` must be a text; {expected}")),
         };
-        let approved = match fields.get("approved") {
-            None => true,
-            Some(Value::Bool(approved)) => *approved,
-            Some(_) => return Err(format!("`approved` must be true or false; {expected}")),
+        let approved = match (decided, fields.get("approved")) {
+            (Some(decided), None) => decided,
+            (Some(decided), Some(Value::Bool(approved))) if *approved == decided => decided,
+            (None, Some(Value::Bool(approved))) => *approved,
+            (Some(_), Some(_)) => return Err("`approved` says something else than the path".to_owned()),
+            (None, _) => return Err(format!("`approved` must be true or false; {expected}")),
         };
         Ok(Self { approved, by: text("by")?, comment: text("comment")? })
     }
@@ -141,17 +159,46 @@ mod tests {
 
     #[test]
     fn a_decision_is_read_and_told_to_those_who_may() {
-        let read = |text: &str| Decision::read(text.as_bytes());
-        assert!(read("").unwrap().approved);
+        let read = |text: &str| Decision::read(&Body::new(text.as_bytes().to_vec()));
+        assert!(read(r#"{"approved": true}"#).unwrap().approved);
         assert!(!read(r#"{"approved": false, "by": "ada"}"#).unwrap().approved);
-        for bad in ["[]", "yes", r#"{"approved": "no"}"#, r#"{"by": 7}"#] {
-            assert!(read(bad).is_err(), "{bad}");
-        }
         let only = Approval { approvers: vec!["ada".to_owned()] };
-        assert!(read("{}").unwrap().by(&only, Timestamp(0)).is_err());
-        let yes = read(r#"{"by": "ada", "comment": "go"}"#).unwrap().by(&only, Timestamp(0)).unwrap().unwrap();
+        assert!(read(r#"{"approved": true}"#).unwrap().by(&only, Timestamp(0)).is_err());
+        let yes = read(r#"{"approved": true, "by": "ada", "comment": "go"}"#).unwrap().by(&only, Timestamp(0)).unwrap().unwrap();
         assert_eq!(yes.json().unwrap()["by"], "ada");
         let no = read(r#"{"approved": false, "by": "ada", "comment": "not today"}"#).unwrap().by(&only, Timestamp(0)).unwrap();
         assert_eq!(no, Err("rejected by ada: not today".to_owned()));
+    }
+
+    #[test]
+    fn nothing_but_a_boolean_approved_decides() {
+        for text in [
+            "",
+            " ",
+            "null",
+            "{}",
+            "[]",
+            "true",
+            "yes",
+            "\"approve\"",
+            r#"{"decision": "reject"}"#,
+            r#"{"decision": "approve"}"#,
+            r#"{"approve": false}"#,
+            r#"{"approve": true}"#,
+            r#"{"approved": "true"}"#,
+            r#"{"approved": "no"}"#,
+            r#"{"approved": 1}"#,
+            r#"{"approved": 0}"#,
+            r#"{"approved": null}"#,
+            r#"{"approved": []}"#,
+            r#"{"approved": {}}"#,
+            r#"{"approved": true, "decision": "reject"}"#,
+            r#"{"Approved": true}"#,
+            r#"{"approved": true, "by": 7}"#,
+            r#"{"approved": true"#,
+        ] {
+            let read = Decision::read(&Body::new(text.as_bytes().to_vec()));
+            assert!(read.is_err(), "{text}: {read:?}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::operate::NotDone;
 use crate::decide::workflow::steps::callback::hash;
 use crate::decide::workflow::{Fact, Here, advance};
 use crate::model::run::Token;
-use crate::model::{Payload, RunId};
+use crate::model::{Body, Payload, RunId};
 use crate::store::Error;
 
 /// Tokens are 256 bits in base32.
@@ -19,7 +19,7 @@ const TOKEN_CHARS: usize = 52;
 #[derive(Debug, Clone)]
 pub enum Answer {
     /// It is done; the body is the step's response.
-    Done(Vec<u8>),
+    Done(Body),
     /// It failed: a sentence.
     Failed(String),
     /// Whoever works on it still does: a sign of life, which uses nothing up.
@@ -42,16 +42,23 @@ pub enum NotAnswered {
     Unknown,
     /// Another answer was given before.
     Conflict,
+    /// The step waits for a decision, and this is none: a sentence.
+    Unclear(String),
     /// The step waits no longer.
     Gone,
     /// Something else.
     NotDone(NotDone),
 }
 
+/// Whether a text has the form of a token.
+pub fn is_token(text: &str) -> bool {
+    text.len() == TOKEN_CHARS && text.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
 impl Answer {
     fn fingerprint(&self) -> String {
         let (word, bytes) = match self {
-            Self::Done(body) => ("done:", body.as_slice()),
+            Self::Done(body) => ("done:", &body.bytes()[..]),
             Self::Failed(why) => ("failed:", why.as_bytes()),
             Self::Beat => ("beat:", &[][..]),
         };
@@ -65,7 +72,7 @@ impl Engine {
     /// # Errors
     /// Why it is not taken.
     pub async fn answer(&self, token: &str, answer: &Answer) -> Result<Answered, NotAnswered> {
-        if token.len() != TOKEN_CHARS || !token.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        if !is_token(token) {
             return Err(NotAnswered::Unknown);
         }
         let store_failed = |error| NotAnswered::NotDone(NotDone::from(error));
@@ -86,7 +93,7 @@ impl Engine {
             let fact = match (answer, approval_of(&run, &flow, found.visit)) {
                 (Answer::Beat, _) => Fact::Beat { visit: found.visit },
                 (Answer::Done(body), Some(approval)) => {
-                    let decision = Decision::read(body).map_err(|why| NotAnswered::NotDone(NotDone::Refused(why)))?;
+                    let decision = Decision::read(body).map_err(NotAnswered::Unclear)?;
                     said(decision.by(approval, now).map_err(|why| NotAnswered::NotDone(NotDone::Refused(why)))?)
                 }
                 (Answer::Done(body), None) => said(Ok(Payload::of(body))),

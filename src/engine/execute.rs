@@ -16,7 +16,7 @@ use crate::decide::workflow::steps::Kind;
 use crate::decide::workflow::steps::emit::Emit;
 use crate::deliver::compose::{Around, compose};
 use crate::deliver::step::{Calling, compose_step, operation};
-use crate::model::event::Body;
+use crate::model::Body;
 use crate::model::job::Visiting;
 use crate::model::run::{Phase, Visit};
 use crate::model::{Cut, Event, Failure, Inbound, Job, Outcome, Payload, Request, Response, Run, Target, Timestamp};
@@ -59,7 +59,7 @@ impl OfStep {
         let is_notice = matches!(visit.phase, Phase::Call { token: Some(_), .. });
         let outcome = whole(outcome, is_notice, call.reads);
         if let Outcome::Answered(response) = &outcome {
-            let body = Payload::of(&response.body);
+            let body = Payload::of(&response.as_body());
             let answer = json!({ "status": response.status, "body": body.clone().into_value() });
             let view = View::of(run, seq, &step.name, &body).with("response", answer);
             of_step.unmet = !is_notice && call.expect.when.as_ref().is_some_and(|when| !view.holds(when));
@@ -69,10 +69,10 @@ impl OfStep {
     }
 
     /// A response's body, read as the step says.
-    pub fn body(&self, bytes: &[u8]) -> Payload {
+    pub fn body(&self, response: &Response) -> Payload {
         match self.call().map(|call| call.reads) {
-            Some(Reads::Text) => Payload::Text(String::from_utf8_lossy(bytes).into_owned()),
-            _ => Payload::of(bytes),
+            Some(Reads::Text) => Payload::Text(String::from_utf8_lossy(&response.body).into_owned()),
+            _ => Payload::of(&response.as_body()),
         }
     }
 
@@ -127,7 +127,7 @@ fn whole(outcome: Outcome, is_notice: bool, reads: Reads) -> Outcome {
             Outcome::Failed(Failure::Protocol("the response body broke off".to_owned()))
         }
         Outcome::Answered(response)
-            if reads == Reads::Json && (200..300).contains(&response.status) && Payload::of(&response.body).json().is_none() =>
+            if reads == Reads::Json && (200..300).contains(&response.status) && !response.as_body().is_json_or_empty() =>
         {
             Outcome::Failed(Failure::Protocol("the response is not JSON".to_owned()))
         }
@@ -194,7 +194,7 @@ impl Engine {
             qhook_headers: self.config().compat.qhook_headers,
             now: self.clock().now(),
         };
-        self.send(compose(job, event, handler, around).map_err(Failure::Compose), end).await
+        self.send(compose(job, event, handler, around), end).await
     }
 
     async fn send(&self, request: Result<Request, Failure>, end: Option<Instant>) -> Outcome {
@@ -256,16 +256,16 @@ impl Engine {
     /// Publishes an event, under a key of the visit: however often that is done there is one event.
     async fn emit(&self, run: &Run, seq: u32, visit: &Visit, step: &str, emit: &Emit) -> Outcome {
         let rendered = match &emit.body {
-            Some(template) => View::of(run, seq, step, &visit.payload).render(template),
+            Some(template) => View::of(run, seq, step, &visit.payload).render(template).map(Some),
             None => Ok(None),
         };
         let body = match rendered {
             Ok(rendered) => Body::new(rendered.unwrap_or_else(|| visit.payload.clone()).to_body()),
-            Err(why) => return Outcome::Failed(Failure::Compose(why.message)),
+            Err(why) => return Outcome::Failed(Failure::Template(why.message)),
         };
         let schema = self.config().source(&emit.source).and_then(|source| source.schema.as_ref());
         if let Some(schema) = schema {
-            let violations = match body.json() {
+            let violations = match body.structured() {
                 Some(json) => schema.violations(json),
                 None => vec!["the payload is not JSON".to_owned()],
             };
@@ -290,6 +290,7 @@ impl Engine {
                 cut: None,
                 retry_after: None,
                 location: None,
+                content_type: Some("application/json".to_owned()),
             }),
             Err(why @ (NotAccepted::Unavailable | NotAccepted::Full)) => Outcome::Parked(why.to_string()),
             Err(why @ (NotAccepted::Conflict(_) | NotAccepted::Unstorable(_))) => {
@@ -304,9 +305,6 @@ fn app(call: &Call, status: u16, body: &Payload) -> Option<String> {
     if (200..300).contains(&status) && call.expect.when.is_none() {
         return None;
     }
-    match call.error_path.one(body.json()?)?.as_ref() {
-        serde_json::Value::String(name) => Some(name.clone()),
-        serde_json::Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
+    let found = call.error_path.one(body.view().ok()?)?;
+    found.as_str().or_else(|| found.as_number()).map(std::borrow::Cow::into_owned)
 }

@@ -36,7 +36,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
-pub use accept::{NotAccepted, Receipt};
+pub use accept::{NotAccepted, Planned, Receipt};
 pub use tick::Ticked;
 pub use work::{Budget, Worked};
 

@@ -1,12 +1,12 @@
 //! What people do to runs: start one by hand, call one off, take one up again.
 
 use super::Engine;
-use super::accept::{NotAccepted, Receipt};
+use super::accept::{NotAccepted, Planned, Receipt};
 use super::advance::{Drawn, NoChange};
 use crate::decide::plan::Plan;
 use crate::decide::workflow::redrive::{Redrive, redrive};
 use crate::decide::workflow::{Fact, Here, advance};
-use crate::model::event::Body;
+use crate::model::Body;
 use crate::model::job::NewJob;
 use crate::model::run::Change;
 use crate::model::{Inbound, JobId, Payload, Run, RunId, Target, Timestamp};
@@ -73,7 +73,7 @@ impl Engine {
         let id = JobId::next(&*self.0.parts.ids);
         let job = NewJob { id, target: Target::Workflow(workflow.to_owned()), key: None, start: false };
         let plan = Plan { jobs: vec![job], misses: Vec::new() };
-        let receipt = self.accept_planned(inbound, plan).await.map_err(Ok)?;
+        let receipt = self.accept_planned(Planned { inbound, plan }).await.map_err(Ok)?;
         Ok((receipt, RunId::of(id)))
     }
 
@@ -126,7 +126,7 @@ impl Engine {
     /// # Errors
     /// Why not.
     pub async fn redrive_run(&self, id: RunId, wish: &Wish) -> Result<Run, NotDone> {
-        let payload = wish.payload.as_deref().map(Payload::of);
+        let payload = wish.payload.clone().map(Payload::read);
         if !wish.latest {
             let redriven = |run: &Run, here: &Here<'_>| {
                 redrive(run, &Redrive { from: wish.from.as_deref(), payload: payload.clone(), leaves: None }, here)

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Engine;
-use crate::model::Timestamp;
+use crate::model::json::Unreadable;
+use crate::model::{Inbound, Timestamp};
 use crate::observe::feed::Moment;
 use crate::observe::metrics;
 use crate::store::{Rejection, Result};
@@ -24,6 +25,23 @@ pub struct Rejections {
     logged: Mutex<BTreeMap<Key, (Instant, u64)>>,
 }
 
+impl Rejections {
+    /// Whether it is time for a line about this, and how many were left out since the last one.
+    fn logs(&self, key: Key) -> Option<u64> {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let suppressed = match logged.get_mut(&key) {
+            Some((at, suppressed)) if at.elapsed() < LOG_EVERY => {
+                *suppressed += 1;
+                return None;
+            }
+            Some((_, suppressed)) => *suppressed,
+            None => 0,
+        };
+        logged.insert(key, (Instant::now(), 0));
+        Some(suppressed)
+    }
+}
+
 impl Engine {
     /// Counts a refused request. `source` is one of the configured ones, so the table stays small.
     pub fn reject(&self, source: &str, reason: &'static str) {
@@ -31,17 +49,19 @@ impl Engine {
         *self.0.rejections.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default() += 1;
         metrics::rejected(source, reason);
         self.feed().tell(|| Moment::Rejected { source: source.to_owned(), reason });
-        let mut logged = self.0.rejections.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        let suppressed = match logged.get_mut(&key) {
-            Some((at, suppressed)) if at.elapsed() < LOG_EVERY => {
-                *suppressed += 1;
-                return;
-            }
-            Some((_, suppressed)) => *suppressed,
-            None => 0,
-        };
-        logged.insert(key, (Instant::now(), 0));
-        tracing::warn!(source, reason, suppressed, "A request was refused; repeats are counted and told once a minute.");
+        if let Some(suppressed) = self.0.rejections.logs(key) {
+            tracing::warn!(source, reason, suppressed, "A request was refused; repeats are counted and told once a minute.");
+        }
+    }
+
+    /// Tells that something needed to read a body and could not.
+    pub(super) fn unreadable(&self, inbound: &Inbound, why: &Unreadable) {
+        metrics::unreadable(&inbound.source, why.word);
+        let key = (inbound.source.clone(), why.word);
+        if let Some(suppressed) = self.0.rejections.logs(key) {
+            let (source, kind, reason) = (&inbound.source, &inbound.kind, why.word);
+            tracing::warn!(source, kind, reason, suppressed, %why, "A body cannot be read: filters and templates see nothing in it.");
+        }
     }
 
     /// Stores the counts; they are kept when the store does not take them.

@@ -9,12 +9,14 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use serde_json::json;
 
-use super::callback::{answer, read};
+use super::callback::{answer, known, read};
 use super::error::Refusal;
 use super::path::Path;
 use super::router::State;
 use crate::engine::approval::Asked;
 use crate::engine::callback::Answer;
+use crate::model::Body;
+use crate::model::body::Declared;
 
 /// No more of a payload is shown.
 const SHOWN_CHARS_MAX: usize = 20_000;
@@ -25,6 +27,7 @@ pub async fn show(
     Path(token): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
+    known(&token)?;
     let asked = state.engine.asked(&token).await?;
     let wants_json = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|a| a.contains("json"));
     if wants_json {
@@ -42,13 +45,16 @@ pub async fn decide(
     Path(token): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("").to_owned();
-    let bytes = read(&state, request).await?;
-    if !kind.starts_with("application/x-www-form-urlencoded") {
-        return Ok(answer(&state, &token, Answer::Done(bytes)).await?.into_response());
+    known(&token)?;
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let is_form = Declared::of(kind) == Declared::Form;
+    let body = read(&state, request).await?;
+    if !is_form {
+        return Ok(answer(&state, &token, Answer::Done(body)).await?.into_response());
     }
+    let bytes = body.bytes();
     let field = |name: &str| {
-        let found = url::form_urlencoded::parse(&bytes).find(|(n, _)| n == name).map(|(_, value)| value.into_owned());
+        let found = url::form_urlencoded::parse(bytes).find(|(n, _)| n == name).map(|(_, value)| value.into_owned());
         found.filter(|value| !value.trim().is_empty())
     };
     let approved = match field("decision").as_deref() {
@@ -57,7 +63,7 @@ pub async fn decide(
         _ => return Err(Refusal::invalid_field("decision", "expected approve or reject")),
     };
     let decision = json!({ "approved": approved, "by": field("by"), "comment": field("comment") });
-    let Json(_) = answer(&state, &token, Answer::Done(decision.to_string().into_bytes())).await?;
+    let Json(_) = answer(&state, &token, Answer::Done(Body::new(decision.to_string()))).await?;
     let said = if approved { "Approved. You may close this page." } else { "Rejected. You may close this page." };
     Ok(page(&format!("<p>{said}</p>"), StatusCode::OK))
 }
@@ -65,7 +71,7 @@ pub async fn decide(
 fn question(asked: &Asked) -> String {
     let payload = match &asked.payload {
         crate::model::Payload::Json(value) => serde_json::to_string_pretty(value).unwrap_or_else(|_| value.to_string()),
-        crate::model::Payload::Text(text) => text.clone(),
+        other => other.to_body(),
     };
     let payload: String = payload.chars().take(SHOWN_CHARS_MAX).collect();
     let by = match asked.approvers.as_slice() {

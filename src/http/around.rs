@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State as Extract};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -38,18 +38,18 @@ fn limited(
     request: &Request,
     address: std::net::IpAddr,
 ) -> Result<Option<tokio::sync::OwnedSemaphorePermit>, Refusal> {
+    if request.version() == Version::HTTP_11 && request.headers().get_all(header::HOST).iter().count() != 1 {
+        return Err(Refusal::bad_request("a request has one Host header").closing());
+    }
     if UNCOUNTED.contains(&request.uri().path()) {
         return Ok(None);
     }
     if state.per_address.as_ref().is_some_and(|limit| !limit.allows(address)) {
         return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests").after(1));
     }
-    // What brings a body takes its place when the body is there (`hooks::raw`).
-    let path = request.uri().path();
-    if path.starts_with("/webhooks/") || path.starts_with("/events/") {
-        return Ok(None);
-    }
-    state.place(&state.inbound).map(Some)
+    // What brings a body takes its place when the body is there.
+    let has_body = !axum::body::HttpBody::is_end_stream(request.body());
+    if has_body { Ok(None) } else { state.place().map(Some) }
 }
 
 fn with_headers(mut response: Response, request_id: &str) -> Response {

@@ -1,11 +1,34 @@
 //! Who may: bearer tokens, checked before anything is looked up.
 
-use axum::http::{HeaderMap, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
 
+use super::client::Peer;
 use super::error::Refusal;
+use crate::config::server::Api;
 use crate::model::Secret;
 
-/// Checks `Authorization: Bearer …` in constant time. Without a configured token the door is open.
+/// Whether a caller may use the management routes: with the token; without one configured, from this machine itself.
+///
+/// # Errors
+/// One uniform 401, or 403 with the way out.
+pub fn management(parts: &Parts, api: &Api) -> Result<(), Refusal> {
+    if api.auth_token.is_some() || api.open {
+        return bearer(&parts.headers, api.auth_token.as_ref());
+    }
+    // Whoever forwards a request hides where it comes from.
+    const FORWARDING: [&str; 5] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
+    let is_forwarded = FORWARDING.iter().any(|name| parts.headers.contains_key(*name));
+    // A caller inside this process comes through no socket.
+    let is_local = parts.extensions.get::<Peer>().is_none_or(|peer| peer.0.ip().to_canonical().is_loopback());
+    if is_local && !is_forwarded {
+        return Ok(());
+    }
+    let message = "api.auth_token is not set, so this route answers clients of this machine only: set it, or api.open";
+    Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", message))
+}
+
+/// Checks `Authorization: Bearer …` in constant time; the scheme in any case (RFC 9110, section 11.1). Without a configured token the door is open.
 ///
 /// # Errors
 /// One uniform 401, whatever the cause.
@@ -13,8 +36,14 @@ pub fn bearer(headers: &HeaderMap, token: Option<&Secret>) -> Result<(), Refusal
     let Some(token) = token else { return Ok(()) };
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let given = match (values.next(), values.next()) {
-        (Some(one), None) => one.to_str().ok().and_then(|v| v.strip_prefix("Bearer ")),
+        (Some(one), None) => one.to_str().ok().and_then(token_of),
         _ => None,
     };
     if given.is_some_and(|given| token.matches(given)) { Ok(()) } else { Err(Refusal::unauthorized()) }
+}
+
+/// The token of a bearer credential.
+pub fn token_of(credential: &str) -> Option<&str> {
+    let (scheme, token) = credential.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start())
 }

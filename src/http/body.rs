@@ -1,16 +1,201 @@
-//! Reading a request's body: bounded in bytes and in time.
+//! Reading a request's body: bounded in bytes and in time, and in what all bodies together may hold. No place and no memory
+//! is given before it is earned by bytes that came.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
+use super::around::ClientAddress;
 use super::error::Refusal;
+use super::limits::group;
 
 /// A body that takes longer is given up.
 const TIME_MAX: Duration = Duration::from_secs(12);
+/// A body that is refused is read on for this long and this far, so that its sender gets to read why (RFC 9112, section 9.6).
+const LINGER_TIME: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 4 * 1024 * 1024;
+/// So much of a body is read before the rest of it needs a reservation.
+const EARNED: usize = 64 * 1024;
+/// What the beginnings of all bodies may hold together, and those of one client.
+const BEGINNINGS_MAX: usize = 32 * 1024 * 1024;
+const BEGINNINGS_OF_CLIENT: usize = BEGINNINGS_MAX / 2;
+/// What bodies with a reservation may hold together, if the largest body does not need more; one client has a quarter of it.
+const LARGE_MAX: usize = 64 * 1024 * 1024;
+/// Memory is counted in pieces of this size.
+const PIECE: usize = 1024;
+
+/// What all bodies of this process hold, and who holds it.
+pub struct Bodies {
+    beginnings: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+    large_of_client: usize,
+    clients: Arc<Mutex<Clients>>,
+    /// Bodies that are judged off the reactor, few at a time.
+    judging: Arc<Semaphore>,
+}
+
+type Clients = HashMap<IpAddr, Arc<Client>>;
+
+/// What one client may hold.
+struct Client {
+    beginnings: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+}
+
+/// A whole body. What it holds of the budget is given back when this goes.
+pub struct Received {
+    /// The bytes.
+    pub bytes: Bytes,
+    _share: Share,
+}
+
+/// A part of the budget.
+struct Share {
+    address: IpAddr,
+    client: Option<Arc<Client>>,
+    clients: Arc<Mutex<Clients>>,
+    held: Vec<OwnedSemaphorePermit>,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.held.clear();
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        // One is in the map, one is ours: nobody else has a body of this client in hand.
+        if self.client.take().is_some_and(|client| Arc::strong_count(&client) == 2) {
+            clients.remove(&self.address);
+        }
+    }
+}
+
+fn pieces(bytes: usize) -> usize {
+    bytes.div_ceil(PIECE)
+}
+
+impl Bodies {
+    /// Nothing held; no body is larger than `bytes_max`.
+    pub fn new(bytes_max: usize) -> Self {
+        let large = LARGE_MAX.max(bytes_max.saturating_mul(4)).min(Semaphore::MAX_PERMITS);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            beginnings: Arc::new(Semaphore::new(pieces(BEGINNINGS_MAX))),
+            large: Arc::new(Semaphore::new(pieces(large))),
+            large_of_client: pieces(large / 4),
+            clients: Arc::default(),
+            judging: Arc::new(Semaphore::new(processors.clamp(1, 4))),
+        }
+    }
+
+    fn share(&self, address: IpAddr) -> (Share, Arc<Client>) {
+        let address = group(address);
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = clients.entry(address).or_insert_with(|| {
+            let beginnings = Arc::new(Semaphore::new(pieces(BEGINNINGS_OF_CLIENT)));
+            Arc::new(Client { beginnings, large: Arc::new(Semaphore::new(self.large_of_client)) })
+        });
+        let client = Arc::clone(client);
+        let share = Share { address, client: Some(Arc::clone(&client)), clients: Arc::clone(&self.clients), held: Vec::new() };
+        (share, client)
+    }
+
+    /// Reads the whole body of a request.
+    ///
+    /// # Errors
+    /// 413, 415, 400 for a body that breaks off, 408 for one that takes too long, 503 when there is no room for it.
+    pub async fn read(&self, request: Request, bytes_max: usize) -> Result<Received, Refusal> {
+        let address = request.extensions().get::<ClientAddress>().map_or(IpAddr::from([0, 0, 0, 0]), |client| client.0);
+        let (parts, mut body) = request.into_parts();
+        if let Err(refusal) = judge(&parts.headers, bytes_max) {
+            return Err(lingering(body, refusal).await);
+        }
+        let deadline = Instant::now() + TIME_MAX;
+        let declared = declared_length(&parts.headers);
+        let (mut share, client) = self.share(address);
+        let mut bytes = BytesMut::new();
+        let (mut held, mut is_reserved) = (0, false);
+        let late = || Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body took too long").closing();
+        loop {
+            let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
+                Err(_) => return Err(late()),
+                Ok(None) => break,
+                Ok(Some(Err(_))) => return Err(Refusal::bad_request("the body broke off").closing()),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            let Ok(chunk) = frame.into_data() else { continue };
+            if bytes.len() + chunk.len() > bytes_max {
+                drop((client, share, bytes));
+                return Err(lingering(body, Refusal::too_large(bytes_max)).await);
+            }
+            let length = bytes.len() + chunk.len();
+            if !is_reserved && length > EARNED {
+                // It has shown that it sends: the rest is reserved at once, so that no two wait for each other half way.
+                let rest = pieces(declared.unwrap_or(bytes_max).clamp(length, bytes_max));
+                let reserved = tokio::time::timeout_at(deadline, reserve(&self.large, &client.large, rest)).await;
+                share.held.extend(reserved.map_err(|_| busy())?.ok_or_else(busy)?);
+                is_reserved = true;
+            }
+            if !is_reserved && pieces(length) > held {
+                let more = pieces(length) - held;
+                share.held.extend(at_once(&self.beginnings, &client.beginnings, more).ok_or_else(busy)?);
+                held += more;
+            }
+            if bytes.is_empty() {
+                bytes.reserve(declared.unwrap_or(0).min(if is_reserved { bytes_max } else { EARNED }).max(chunk.len()));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Received { bytes: bytes.freeze(), _share: share })
+    }
+
+    /// Does something with a body of this many bytes: what takes long is done off the reactor, few at a time.
+    ///
+    /// # Errors
+    /// 503: it does not get its turn in time; 500: it panicked.
+    pub async fn judging<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        judge: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        if bytes <= EARNED {
+            return Ok(judge());
+        }
+        let turn = tokio::time::timeout(TIME_MAX, Arc::clone(&self.judging).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else { return Err(busy()) };
+        let judged = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            judge()
+        });
+        judged.await.map_err(|_| Refusal::internal())
+    }
+}
+
+fn busy() -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "Too many bodies at once").after(1).closing()
+}
+
+async fn reserve(all: &Arc<Semaphore>, own: &Arc<Semaphore>, pieces: usize) -> Option<[OwnedSemaphorePermit; 2]> {
+    let pieces = u32::try_from(pieces).ok()?;
+    let own = Arc::clone(own).acquire_many_owned(pieces).await.ok()?;
+    Some([own, Arc::clone(all).acquire_many_owned(pieces).await.ok()?])
+}
+
+fn at_once(all: &Arc<Semaphore>, own: &Arc<Semaphore>, pieces: usize) -> Option<[OwnedSemaphorePermit; 2]> {
+    let pieces = u32::try_from(pieces).ok()?;
+    let own = Arc::clone(own).try_acquire_many_owned(pieces).ok()?;
+    Some([own, Arc::clone(all).try_acquire_many_owned(pieces).ok()?])
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok())
+}
 
 /// Refuses by the headers alone what would be refused after reading.
 ///
@@ -30,16 +215,65 @@ pub fn judge(headers: &HeaderMap, bytes_max: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Reads the whole body.
-///
-/// # Errors
-/// 413, 400 for a body that breaks off, 408 for one that takes too long.
-pub async fn read(body: Body, bytes_max: usize) -> Result<Bytes, Refusal> {
-    let reading = Limited::new(body, bytes_max).collect();
-    match tokio::time::timeout(TIME_MAX, reading).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::too_large(bytes_max)),
-        Ok(Err(_)) => Err(Refusal::bad_request("the body broke off").closing()),
-        Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body took too long").closing()),
+/// Reads on for a while and throws away what comes: a connection that is closed while its peer still sends is reset, and
+/// the answer is lost with it.
+pub async fn lingering(mut body: axum::body::Body, refusal: Refusal) -> Refusal {
+    let reading = async {
+        let mut left = LINGER_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER_TIME, reading).await;
+    refusal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use futures::stream;
+
+    fn request(from: [u8; 4], body: Body) -> Request {
+        let mut request = Request::new(body);
+        request.extensions_mut().insert(ClientAddress(IpAddr::from(from)));
+        request
+    }
+
+    /// A body of so many bytes that then goes on for ever without sending any.
+    fn stalled(bytes: usize) -> Body {
+        let sent = stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; bytes]))]);
+        Body::from_stream(futures::StreamExt::chain(sent, stream::pending()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_client_cannot_hold_what_is_there_for_all() {
+        let bodies = Arc::new(Bodies::new(1 << 20));
+        for _ in 0..900 {
+            let (bodies, request) = (Arc::clone(&bodies), request([192, 0, 2, 1], stalled(1 << 19)));
+            tokio::spawn(async move { bodies.read(request, 1 << 20).await.map(|_| ()) });
+        }
+        for _ in 0..2_000 {
+            tokio::task::yield_now().await;
+        }
+        assert!(bodies.large.available_permits() >= pieces(LARGE_MAX) * 3 / 4);
+        let other = bodies.read(request([192, 0, 2, 2], Body::from(vec![b'x'; 1 << 20])), 1 << 20).await;
+        assert_eq!(other.map(|received| received.bytes.len()).unwrap_or(0), 1 << 20);
+        // What was given up is given back.
+        tokio::time::sleep(TIME_MAX * 2).await;
+        assert_eq!(bodies.large.available_permits(), pieces(LARGE_MAX));
+        assert_eq!(bodies.beginnings.available_permits(), pieces(BEGINNINGS_MAX));
+        assert!(bodies.clients.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_read_on_before_it_is_refused() {
+        let bodies = Bodies::new(1000);
+        let refused = bodies.read(request([192, 0, 2, 1], Body::from(vec![b'x'; 100_000])), 1000).await;
+        assert!(refused.is_err_and(|refusal| refusal == Refusal::too_large(1000)));
+        assert!(bodies.clients.lock().unwrap().is_empty());
     }
 }

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State as Extract};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use serde_json::{Value, json};
 
-use super::body;
 use super::error::Refusal;
 use super::path::Path;
 use super::router::State;
-use crate::engine::callback::{Answer, NotAnswered};
+use crate::engine::callback::{Answer, NotAnswered, is_token};
+use crate::model::Body;
+use crate::model::body::Declared;
 
 /// `POST /callback/{token}`: the body is the step's response.
 pub async fn done(
@@ -19,8 +20,9 @@ pub async fn done(
     Path(token): Path<String>,
     request: Request,
 ) -> Result<Json<Value>, Refusal> {
-    let bytes = read(&state, request).await?;
-    answer(&state, &token, Answer::Done(bytes)).await
+    known(&token)?;
+    let body = read(&state, request).await?;
+    answer(&state, &token, Answer::Done(body)).await
 }
 
 /// `POST /callback/{token}/fail`: the step fails with class `callback_failed`. The body may hold a `message`.
@@ -29,23 +31,30 @@ pub async fn failed(
     Path(token): Path<String>,
     request: Request,
 ) -> Result<Json<Value>, Refusal> {
-    let bytes = read(&state, request).await?;
-    let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-    let text = body["message"].as_str().map_or_else(|| String::from_utf8_lossy(&bytes).into_owned(), str::to_owned);
+    known(&token)?;
+    let body = read(&state, request).await?;
+    let text = body.text_at("/message").map(std::borrow::Cow::into_owned);
+    let text = text.unwrap_or_else(|| String::from_utf8_lossy(body.bytes()).into_owned());
     let why = if text.trim().is_empty() { "the caller said that it failed".to_owned() } else { text };
     answer(&state, &token, Answer::Failed(why)).await
 }
 
 /// `POST /callback/{token}/heartbeat`: whoever works on it still does.
 pub async fn heartbeat(Extract(state): Extract<Arc<State>>, Path(token): Path<String>) -> Result<Json<Value>, Refusal> {
+    known(&token)?;
     answer(&state, &token, Answer::Beat).await
 }
 
-pub(super) async fn read(state: &State, request: Request) -> Result<Vec<u8>, Refusal> {
+/// A text that cannot be a token is refused before anything is read.
+pub(super) fn known(token: &str) -> Result<(), Refusal> {
+    if is_token(token) { Ok(()) } else { Err(Refusal::not_found("not found").closing()) }
+}
+
+pub(super) async fn read(state: &State, request: Request) -> Result<Body, Refusal> {
     let bytes_max = state.engine.config().server.body_bytes_max;
-    body::judge(request.headers(), bytes_max)?;
-    let _reading = state.place(&state.reading)?;
-    Ok(body::read(request.into_body(), bytes_max).await?.to_vec())
+    let declared = Declared::of(request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()));
+    let read = state.bodies.read(request, bytes_max).await?;
+    Ok(Body::declared(read.bytes, declared))
 }
 
 pub(super) async fn answer(state: &State, token: &str, answer: Answer) -> Result<Json<Value>, Refusal> {
@@ -59,6 +68,7 @@ pub(super) async fn answer(state: &State, token: &str, answer: Answer) -> Result
             Err(Refusal::new(StatusCode::CONFLICT, "conflict", "this callback was answered before, with another body"))
         }
         Err(NotAnswered::Gone) => Err(Refusal::new(StatusCode::GONE, "gone", "the step waits no longer")),
+        Err(NotAnswered::Unclear(why)) => Err(Refusal::invalid_field("approved", why)),
         Err(NotAnswered::NotDone(error)) => Err(error.into()),
     }
 }

@@ -42,8 +42,8 @@ impl PerAddress {
     }
 }
 
-/// One IPv6 client owns a whole /64.
-fn group(address: IpAddr) -> IpAddr {
+/// Whose address it is: one IPv6 client owns a whole /64.
+pub(super) fn group(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => {

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 
+use super::body::Bodies;
 use super::error::Refusal;
 use super::limits::PerAddress;
 use super::{api, approve, around, callback, echo, health, hooks, metrics};
@@ -29,8 +30,8 @@ pub struct State {
     pub per_address: Option<PerAddress>,
     /// Requests at once.
     pub inbound: Arc<Semaphore>,
-    /// Bodies that are being read at once: ten times as many.
-    pub reading: Arc<Semaphore>,
+    /// What bodies hold.
+    pub bodies: Bodies,
     /// The store was seen to be away since the last look at `/health`.
     pub was_down: AtomicBool,
 }
@@ -39,12 +40,12 @@ impl State {
     /// The state of a door to an engine.
     pub fn new(engine: Engine) -> Arc<Self> {
         let server = &engine.config().server;
-        let at_once = usize::try_from(server.inbound_max).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS / 10);
+        let at_once = usize::try_from(server.inbound_max).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
         Arc::new(Self {
             ids: Arc::new(SystemIds::default()),
             per_address: server.ip_rate_limit.and_then(NonZeroU32::new).map(PerAddress::new),
             inbound: Arc::new(Semaphore::new(at_once)),
-            reading: Arc::new(Semaphore::new(at_once * 10)),
+            bodies: Bodies::new(server.body_bytes_max),
             was_down: AtomicBool::new(false),
             engine,
         })
@@ -54,9 +55,9 @@ impl State {
     ///
     /// # Errors
     /// 503: all are taken.
-    pub fn place(&self, places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refusal> {
+    pub fn place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
         let busy = |_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "Too many requests at once").after(1);
-        Arc::clone(places).try_acquire_owned().map_err(busy)
+        Arc::clone(&self.inbound).try_acquire_owned().map_err(busy)
     }
 }
 

@@ -7,7 +7,7 @@ use super::provider::{Challenge, Kind, Reason, Scheme};
 use super::providers::provider;
 use super::raw::Raw;
 use crate::config::{Source, SourceKind};
-use crate::model::event::Body;
+use crate::model::Body;
 use crate::model::{Inbound, Timestamp};
 
 /// The longest event type; longer ones are cut.
@@ -20,8 +20,8 @@ const CE_HEADERS_MAX: usize = 32;
 /// What a request is.
 #[derive(Debug)]
 pub enum Admitted {
-    /// An event.
-    Event(Inbound),
+    /// An event, or those of a batch.
+    Events(Vec<Inbound>),
     /// A handshake of the provider, to be answered at once.
     Challenge(Challenge),
 }
@@ -35,6 +35,8 @@ pub enum Refusal {
     Signature(Reason),
     /// A source with a schema takes UTF-8 only.
     NotUtf8,
+    /// A batch of CloudEvents that is none.
+    Batch(String),
     /// The payload does not satisfy the schema.
     Schema(Vec<String>),
 }
@@ -46,6 +48,7 @@ impl Refusal {
             Self::Address => "address_not_allowed",
             Self::Signature(reason) => reason.word(),
             Self::NotUtf8 => "not_utf8",
+            Self::Batch(_) => "bad_batch",
             Self::Schema(_) => "schema",
         }
     }
@@ -65,10 +68,16 @@ pub fn admit(source: &Source, request: &Raw, client: IpAddr, now: Timestamp) -> 
             return Ok(Admitted::Challenge(challenge));
         }
     }
-    check_schema(source, &request.body)?;
-    let kind = webhook_kind(source, request);
-    let dedupe_key = source.dedupe.then(|| dedupe_key(source, request)).flatten();
-    Ok(Admitted::Event(inbound(source, request, kind, dedupe_key, None)))
+    let one = |request: &Raw| {
+        check_schema(source, &request.body)?;
+        let kind = webhook_kind(source, request);
+        let dedupe_key = source.dedupe.then(|| dedupe_key(source, request)).flatten();
+        Ok(inbound(source, request, kind, dedupe_key, None))
+    };
+    match cloudevents::batch(request)? {
+        Some(batch) => batch.iter().map(one).collect::<Result<_, _>>().map(Admitted::Events),
+        None => Ok(Admitted::Events(vec![one(request)?])),
+    }
 }
 
 /// Whether a client may send to a source at all, by its address: known before a body is read.
@@ -83,11 +92,21 @@ pub fn admit_address(source: &Source, client: IpAddr) -> Result<(), Refusal> {
 ///
 /// # Errors
 /// The payload does not satisfy the source's schema.
-pub fn call(source: &Source, request: &Raw, kind: &str) -> Result<Inbound, Refusal> {
-    check_schema(source, &request.body)?;
-    let kind = cloudevents::binary_type(request).unwrap_or_else(|| kind.to_owned());
-    let key = request.header("idempotency-key").filter(|k| !k.is_empty()).map(str::to_owned);
-    Ok(inbound(source, request, Kind::plain(kind), None, key))
+pub fn call(source: &Source, request: &Raw, kind: &str) -> Result<Vec<Inbound>, Refusal> {
+    let one = |request: &Raw, key: Option<String>| {
+        check_schema(source, &request.body)?;
+        let kind = cloudevents::event_type(request).unwrap_or_else(|| kind.to_owned());
+        let dedupe_key = source.dedupe.then(|| cloudevents::identity(request)).flatten();
+        Ok(inbound(source, request, Kind::plain(kind), dedupe_key, key))
+    };
+    match cloudevents::batch(request)? {
+        // Each event of a batch has an identity of its own; a key of the request would make one of all.
+        Some(batch) => batch.iter().map(|request| one(request, None)).collect(),
+        None => {
+            let key = request.header("idempotency-key").filter(|k| !k.is_empty()).map(str::to_owned);
+            Ok(vec![one(request, key)?])
+        }
+    }
 }
 
 /// An event as it would come in again: its type, and the other names its provider gives it.
@@ -122,11 +141,12 @@ pub fn again(source: &Source, kind: &str, headers: Vec<(String, String)>, body: 
 /// It does not.
 pub fn check_schema(source: &Source, body: &Body) -> Result<(), Refusal> {
     let Some(schema) = &source.schema else { return Ok(()) };
-    if std::str::from_utf8(body.bytes()).is_err() {
-        return Err(Refusal::NotUtf8);
-    }
-    let Some(payload) = body.json() else { return Err(Refusal::Schema(vec!["the payload is not JSON".to_owned()])) };
-    let violations = schema.violations(payload);
+    let violations = match (body.structured(), body.view()) {
+        (Some(payload), _) => schema.violations(payload),
+        (None, Ok(_)) => vec!["the payload is not JSON".to_owned()],
+        (None, Err(why)) if why.word == "not_utf8" => return Err(Refusal::NotUtf8),
+        (None, Err(why)) => vec![format!("the payload is not JSON: {why}")],
+    };
     if violations.is_empty() { Ok(()) } else { Err(Refusal::Schema(violations)) }
 }
 
@@ -156,8 +176,11 @@ fn with_event_alias(source: &Source, mut kind: Kind) -> Kind {
 /// Only a verified source's own id counts; `webhook-id` is the standard spelling.
 fn dedupe_key(source: &Source, request: &Raw) -> Option<String> {
     match source.verify.as_deref().and_then(provider) {
-        Some(provider) => provider.dedupe_key(request),
-        None => request.header("webhook-id").filter(|id| !id.is_empty()).map(str::to_owned),
+        Some(provider) => provider.dedupe_key(request).or_else(|| cloudevents::identity(request)),
+        None => {
+            let id = request.header("webhook-id").filter(|id| !id.is_empty()).map(str::to_owned);
+            id.or_else(|| cloudevents::identity(request))
+        }
     }
 }
 
@@ -187,7 +210,10 @@ fn kept_headers(source: &Source, request: &Raw) -> Vec<(String, String)> {
         let name = name.as_str();
         let is_ce = name.starts_with("ce-");
         ce += usize::from(is_ce);
-        let wanted = name == "content-type" || (is_ce && ce <= CE_HEADERS_MAX) || extra.contains(&name);
+        let wanted = name == "content-type"
+            || (is_ce && ce <= CE_HEADERS_MAX)
+            || extra.contains(&name)
+            || source.headers.iter().any(|wanted| wanted == name);
         if let (true, Ok(value)) = (wanted, value.to_str())
             && value.len() <= HEADER_BYTES_MAX
         {

@@ -1,9 +1,11 @@
 //! A request as it came, before anything is believed.
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Uri};
 
 use crate::model::Body;
+use crate::model::body::Declared;
 
 /// A request.
 #[derive(Debug, Clone)]
@@ -21,7 +23,8 @@ pub struct Raw {
 impl Raw {
     /// A request with these parts.
     pub fn new(uri: Uri, origin: impl Into<String>, headers: HeaderMap, body: impl Into<Bytes>) -> Self {
-        Self { uri, origin: origin.into(), headers, body: Body::new(body) }
+        let declared = Declared::of(headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()));
+        Self { uri, origin: origin.into(), headers, body: Body::declared(body, declared) }
     }
 
     /// A header's value if it stands there exactly once and is readable text.
@@ -39,13 +42,13 @@ impl Raw {
         self.body.bytes()
     }
 
-    /// A text in the JSON body.
-    pub fn json_text(&self, pointer: &str) -> Option<&str> {
-        self.body.json()?.pointer(pointer)?.as_str().filter(|s| !s.is_empty())
+    /// A text in the body.
+    pub fn json_text(&self, pointer: &str) -> Option<String> {
+        self.body.text_at(pointer).map(std::borrow::Cow::into_owned)
     }
 
-    /// A text in the JSON body, or `otherwise`.
+    /// A text in the body, or `otherwise`.
     pub fn json_text_or(&self, pointer: &str, otherwise: &str) -> String {
-        self.json_text(pointer).unwrap_or(otherwise).to_owned()
+        self.json_text(pointer).unwrap_or_else(|| otherwise.to_owned())
     }
 }

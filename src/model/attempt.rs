@@ -53,8 +53,10 @@ pub enum Failure {
     Status(u16),
     /// An answer with a good status that is not what was expected.
     Expectation(u16),
-    /// The request could not be built: a template or header that cannot be sent.
+    /// The request could not be built: a URL or header that cannot be sent.
     Compose(String),
+    /// A template could not be rendered: a function refused its arguments, or the payload cannot be read.
+    Template(String),
     /// The job was leased during too many unclean deaths of its workers.
     CrashSuspect,
     /// It may be sent only once, and nobody knows what came of that.
@@ -77,6 +79,7 @@ impl Failure {
             Self::Status(_) => "status",
             Self::Expectation(_) => "expectation",
             Self::Compose(_) => "compose",
+            Self::Template(_) => "template",
             Self::CrashSuspect => "crash_suspect",
             Self::UnknownOutcome(_) => "unknown_outcome",
             Self::Expired => "expired",
@@ -98,14 +101,28 @@ impl Failure {
 
     /// Whether another attempt could help at all.
     pub fn is_passing(&self) -> bool {
-        !matches!(self, Self::Blocked(_) | Self::Compose(_) | Self::CrashSuspect | Self::UnknownOutcome(_) | Self::Expired)
+        !matches!(
+            self,
+            Self::Blocked(_)
+                | Self::Compose(_)
+                | Self::Template(_)
+                | Self::CrashSuspect
+                | Self::UnknownOutcome(_)
+                | Self::Expired
+        )
     }
 
     /// Whether the receiver cannot have seen the request.
     pub fn is_unsent(&self) -> bool {
         matches!(
             self,
-            Self::Dns(_) | Self::Connect(_) | Self::Blocked(_) | Self::Tls(_) | Self::Timeout(Phase::Connect) | Self::Compose(_)
+            Self::Dns(_)
+                | Self::Connect(_)
+                | Self::Blocked(_)
+                | Self::Tls(_)
+                | Self::Timeout(Phase::Connect)
+                | Self::Compose(_)
+                | Self::Template(_)
         )
     }
 }
@@ -125,6 +142,7 @@ impl fmt::Display for Failure {
             Self::Expectation(status) => write!(f, "HTTP {status}: the answer is not what `expect` says"),
             Self::UnknownOutcome(why) => write!(f, "sent at most once, and what came of it is not known: {why}"),
             Self::Compose(why) => write!(f, "request could not be built: {why}"),
+            Self::Template(why) => write!(f, "template failed: {why}"),
             Self::CrashSuspect => f.write_str("crash_suspect: too many workers died while they held it"),
             Self::Expired => f.write_str("event TTL expired"),
         }

@@ -1,42 +1,8 @@
-//! What came in: the exact bytes, and what was learnt about them.
+//! What came in, and what was learnt about it.
 
-use std::sync::{Arc, OnceLock};
-
-use bytes::Bytes;
-use serde_json::Value;
-
+use super::body::Body;
 use super::id::EventId;
 use super::time::Timestamp;
-
-/// A body as received. JSON is a view of it, parsed at most once and only when something reads it.
-#[derive(Debug, Clone, Default)]
-pub struct Body(Arc<Inner>);
-
-#[derive(Debug, Default)]
-struct Inner {
-    bytes: Bytes,
-    json: OnceLock<Option<Value>>,
-}
-
-impl Body {
-    /// Wraps the bytes without reading them.
-    pub fn new(bytes: impl Into<Bytes>) -> Self {
-        Self(Arc::new(Inner { bytes: bytes.into(), json: OnceLock::new() }))
-    }
-
-    /// The bytes as they came; cheap to clone.
-    pub fn bytes(&self) -> &Bytes {
-        &self.0.bytes
-    }
-
-    /// The JSON value, or `None` when the bytes are not JSON.
-    ///
-    /// Of duplicate keys the last one counts, here and so everywhere. Nesting over 128 levels and
-    /// numbers beyond the range of a double make a body "not JSON"; it is still delivered as it came.
-    pub fn json(&self) -> Option<&Value> {
-        self.0.json.get_or_init(|| serde_json::from_slice(&self.0.bytes).ok()).as_ref()
-    }
-}
 
 /// A verified request, before it is stored.
 #[derive(Debug, Clone)]

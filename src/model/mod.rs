@@ -4,13 +4,16 @@
 //! - [`time`]: instants, durations as written, clocks
 //! - [`event`]: what came in; [`job`]: what must be done; [`lane`]: where it goes; [`run`]: work in several steps
 //! - [`attempt`]: what a delivery led to; [`request`]: an HTTP exchange as values
+//! - [`body`]: what was received or answered, and the one view of it; [`json`]: JSON as senders write it
 //! - [`path`]: JSON paths; [`secret`]: text that never prints itself
 
 pub mod attempt;
 pub mod aws;
+pub mod body;
 pub mod event;
 pub mod id;
 pub mod job;
+pub mod json;
 pub mod lane;
 pub mod path;
 pub mod request;
@@ -20,7 +23,8 @@ pub mod time;
 
 pub use attempt::{Attempt, Ending, Failure, Outcome, Phase};
 pub use aws::AwsIdentity;
-pub use event::{Body, Event, Inbound};
+pub use body::Body;
+pub use event::{Event, Inbound};
 pub use id::{AttemptId, EventId, Ids, JobId, RunId, SeededIds, SystemIds};
 pub use job::{Job, JobState, Lease, NewJob, Target};
 pub use lane::{Lane, LaneId, LaneSpec};

@@ -2,13 +2,12 @@
 //!
 //! The *dotted* tier (`$.order.id`, `detail-type`, `$.items.0.sku`) is tidehook's own and covers
 //! nearly every use: any character but the dot may be in a key. Text with brackets or `..` is an
-//! RFC 9535 query and goes to a library, behind a guard that bounds length and nesting first.
+//! RFC 9535 query, behind a guard that bounds length and nesting first.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
-use serde_json::Value;
-use serde_json_path::JsonPath;
+use super::json::Ref;
+use super::json::query::Query;
 
 /// The longest query text that is handed to the RFC 9535 parser.
 pub const QUERY_BYTES_MAX: usize = 1024;
@@ -35,7 +34,7 @@ pub enum Root {
 #[derive(Debug, Clone)]
 enum Tier {
     Dotted(Vec<String>),
-    Query(Box<JsonPath>),
+    Query(Box<Query>),
 }
 
 /// What a path found.
@@ -43,10 +42,10 @@ enum Tier {
 pub enum Found<'a> {
     /// Nothing.
     Missing,
-    /// Exactly one value.
-    One(Cow<'a, Value>),
-    /// The values of a query that can select several, in document order.
-    Many(Vec<&'a Value>),
+    /// The value of a path that names one place.
+    One(Ref<'a>),
+    /// The values of a query that can select several, in document order: a list, however many there are.
+    Many(Vec<Ref<'a>>),
 }
 
 impl Path {
@@ -107,67 +106,72 @@ impl Path {
         }
     }
 
-    /// What the path selects in a value.
-    pub fn find<'a>(&self, value: &'a Value) -> Found<'a> {
+    /// Whether it names one place: what it finds is one value or nothing, and never a list of what was found.
+    pub fn is_singular(&self) -> bool {
         match &self.tier {
-            // The bare `$` selects nothing in a payload, as it always did; `$$` is the whole context.
-            Tier::Dotted(keys) if keys.is_empty() => Found::Missing,
-            Tier::Dotted(keys) if keys.len() == 1 && keys[0] == "$" => Found::Missing,
+            Tier::Dotted(_) => true,
+            Tier::Query(query) => query.is_singular(),
+        }
+    }
+
+    /// Whether it is the bare `$`, which selects nothing in a payload, as it always did.
+    pub fn is_bare_root(&self) -> bool {
+        self.root == Root::Payload
+            && matches!(&self.tier, Tier::Dotted(keys) if keys.is_empty() || matches!(keys.as_slice(), [key] if key == "$"))
+    }
+
+    /// What the path selects in a value.
+    pub fn find<'a>(&self, value: Ref<'a>) -> Found<'a> {
+        match &self.tier {
+            Tier::Dotted(keys) if keys.is_empty() || self.is_bare_root() => Found::Missing,
             Tier::Dotted(keys) => match keys.iter().try_fold(value, |at, key| child(at, key)) {
-                Some(found) => Found::One(Cow::Borrowed(found)),
+                Some(found) => Found::One(found),
                 None => Found::Missing,
             },
             Tier::Query(query) => {
-                let mut found = query.query(value).all();
-                match found.len() {
-                    0 => Found::Missing,
-                    1 => Found::One(Cow::Borrowed(found.remove(0))),
-                    _ => Found::Many(found),
+                let mut found = query.select(value);
+                match query.is_singular() {
+                    true => found.pop().map_or(Found::Missing, Found::One),
+                    false => Found::Many(found),
                 }
             }
         }
     }
 
     /// The one value the path selects, if it selects exactly one.
-    pub fn one<'a>(&self, value: &'a Value) -> Option<Cow<'a, Value>> {
+    pub fn one<'a>(&self, value: Ref<'a>) -> Option<Ref<'a>> {
         match self.find(value) {
             Found::One(found) => Some(found),
+            Found::Many(mut found) if found.len() == 1 => found.pop(),
             Found::Missing | Found::Many(_) => None,
         }
     }
 
     /// Every selected value with its normalized path (RFC 9535, section 2.7).
-    pub fn located<'a>(&self, value: &'a Value) -> Vec<(String, &'a Value)> {
+    pub fn located<'a>(&self, value: Ref<'a>) -> Vec<(String, Ref<'a>)> {
         match &self.tier {
             Tier::Dotted(keys) => match keys.iter().try_fold(value, |at, key| child(at, key)) {
                 Some(found) => vec![(keys.iter().fold("$".to_owned(), |path, key| path + "." + key), found)],
                 None => Vec::new(),
             },
-            Tier::Query(query) => {
-                let nodes = query.query_located(value).all();
-                nodes.into_iter().map(|n| (normalized(&n), n.node())).collect()
-            }
+            Tier::Query(query) => query.locate(value),
         }
     }
 }
 
-fn child<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
-    match value {
-        Value::Object(map) => map.get(key),
-        Value::Array(items) => items.get(key.parse::<usize>().ok()?),
-        _ => None,
-    }
+fn child<'a>(value: Ref<'a>, key: &str) -> Option<Ref<'a>> {
+    value.get(key).or_else(|| value.at(key.parse::<usize>().ok()?))
 }
 
 /// Parse time and stack use are bounded here, whatever the library does.
-fn compile_query(text: &str) -> Result<JsonPath, String> {
+fn compile_query(text: &str) -> Result<Query, String> {
     if text.len() > QUERY_BYTES_MAX {
         return Err(format!("a path may be {QUERY_BYTES_MAX} bytes long at most"));
     }
     if nesting(text) > QUERY_DEPTH_MAX {
         return Err(format!("a path may nest brackets and parentheses {QUERY_DEPTH_MAX} deep at most"));
     }
-    JsonPath::parse(text).map_err(|e| format!("`{text}` is no valid path (RFC 9535): {e}"))
+    Query::parse(text).map_err(|e| format!("`{text}` is no valid path (RFC 9535): {e}"))
 }
 
 fn nesting(text: &str) -> usize {
@@ -185,50 +189,13 @@ fn nesting(text: &str) -> usize {
     deepest
 }
 
-fn normalized(node: &serde_json_path::LocatedNode<'_>) -> String {
-    let mut path = String::from("$");
-    for element in node.location().iter() {
-        match (element.as_name(), element.as_index()) {
-            (Some(name), _) => {
-                path.push_str("['");
-                for c in name.chars() {
-                    escape(&mut path, c);
-                }
-                path.push_str("']");
-            }
-            (None, Some(index)) => {
-                // Writing to a string cannot fail.
-                let _ = write!(path, "[{index}]");
-            }
-            (None, None) => {}
-        }
-    }
-    path
-}
-
-fn escape(path: &mut String, c: char) {
-    match c {
-        '\u{8}' => path.push_str("\\b"),
-        '\t' => path.push_str("\\t"),
-        '\n' => path.push_str("\\n"),
-        '\u{c}' => path.push_str("\\f"),
-        '\r' => path.push_str("\\r"),
-        '\'' => path.push_str("\\'"),
-        '\\' => path.push_str("\\\\"),
-        c if c < ' ' => {
-            let _ = write!(path, "\\u{:04x}", u32::from(c));
-        }
-        c => path.push(c),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn find(path: &str, value: &Value) -> Option<Value> {
-        Path::parse(path).unwrap().one(value).map(Cow::into_owned)
+        Path::parse(path).unwrap().one(Ref::Value(value)).map(Ref::to_value)
     }
 
     #[test]
@@ -250,9 +217,27 @@ mod tests {
         for path in ["$.items.0.id", "$.items[0].id", "items[-2].id"] {
             assert_eq!(find(path, &doc), Some(json!(1)), "{path}");
         }
-        assert!(matches!(Path::parse("$.items[*].id").unwrap().find(&doc), Found::Many(v) if v.len() == 2));
-        assert!(matches!(Path::parse("$..id").unwrap().find(&doc), Found::Many(v) if v.len() == 2));
+        assert!(matches!(Path::parse("$.items[*].id").unwrap().find(Ref::Value(&doc)), Found::Many(v) if v.len() == 2));
+        assert!(matches!(Path::parse("$..id").unwrap().find(Ref::Value(&doc)), Found::Many(v) if v.len() == 2));
         assert_eq!(find("$.items[?@.id == 2].id", &doc), Some(json!(2)));
+    }
+
+    #[test]
+    fn a_query_that_can_select_several_finds_a_list_whatever_their_number() {
+        let doc = json!({"hosts": [{"sick": true}, {"sick": false}], "l": [1, 2]});
+        for (path, number) in [("$.hosts[?@.sick == true]", 1), ("$.hosts[?@.sick == 5]", 0), ("$.hosts[*]", 2), ("$.l[0:1]", 1)]
+        {
+            let found = Path::parse(path).unwrap().find(Ref::Value(&doc)).clone();
+            assert!(matches!(found, Found::Many(v) if v.len() == number), "{path}");
+        }
+        assert!(matches!(Path::parse("$.hosts[0].sick").unwrap().find(Ref::Value(&doc)), Found::One(_)));
+    }
+
+    #[test]
+    fn queries_compare_numbers_exactly() {
+        let doc = json!([{"id": 1_152_921_504_606_846_976_u64}, {"id": 1_152_921_504_606_846_977_u64}]);
+        let path = Path::parse("$[?@.id == 1152921504606846977]").unwrap();
+        assert_eq!(path.one(Ref::Value(&doc)).map(Ref::to_value), Some(doc[1].clone()));
     }
 
     #[test]

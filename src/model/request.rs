@@ -7,6 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use url::Url;
 
+use super::body::{Body, Declared};
+
 /// The methods a delivery may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
@@ -103,4 +105,13 @@ pub struct Response {
     pub retry_after: Option<String>,
     /// The `Location` header as sent.
     pub location: Option<String>,
+    /// The `Content-Type` header as sent.
+    pub content_type: Option<String>,
+}
+
+impl Response {
+    /// Its body, as what it is declared to be.
+    pub fn as_body(&self) -> Body {
+        Body::declared(self.body.clone(), Declared::of(self.content_type.as_deref()))
+    }
 }

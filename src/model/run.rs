@@ -5,11 +5,14 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::body::Body;
 use super::id::{EventId, JobId, RunId};
 use super::job::Target;
+use super::json::{DEPTH_MAX, Ref};
 use super::time::Timestamp;
 
 /// Where a run stands.
@@ -70,37 +73,37 @@ impl FromStr for RunStatus {
     }
 }
 
-/// No payload is nested deeper: what is stored wraps it a few levels more, and JSON is read to 128.
-pub const DEPTH_MAX: usize = 64;
-
-fn is_deep(value: &Value, levels: usize) -> bool {
-    match value {
-        Value::Array(items) => levels == 0 || items.iter().any(|item| is_deep(item, levels - 1)),
-        Value::Object(fields) => levels == 0 || fields.values().any(|field| is_deep(field, levels - 1)),
-        _ => false,
-    }
-}
-
-/// What flows from step to step: JSON, or text that is none.
+/// What flows from step to step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Payload {
     /// JSON.
     Json(Value),
-    /// Anything else.
+    /// Text that is none: a string where JSON is asked for.
     Text(String),
+    /// What cannot be read. A template that reads it fails.
+    Unreadable {
+        /// The bytes, as text.
+        text: String,
+        /// What is wrong, and where.
+        why: String,
+    },
 }
 
 impl Payload {
-    /// Reads a body: JSON if it is JSON and no deeper than [`DEPTH_MAX`], an empty one is `null`, text otherwise.
-    pub fn of(bytes: &[u8]) -> Self {
-        if bytes.is_empty() {
-            return Self::Json(Value::Null);
+    /// What a body says: an empty one is `null`, a form is an object of its fields.
+    pub fn of(body: &Body) -> Self {
+        let lossy = || String::from_utf8_lossy(body.bytes()).into_owned();
+        match body.view() {
+            Ok(Ref::Text(text)) => Self::Text(text.to_owned()),
+            Ok(value) => Self::Json(value.to_value()),
+            Err(why) => Self::Unreadable { text: lossy(), why: why.why.clone() },
         }
-        match serde_json::from_slice(bytes) {
-            Ok(value) if !is_deep(&value, DEPTH_MAX) => Self::Json(value),
-            _ => Self::Text(String::from_utf8_lossy(bytes).into_owned()),
-        }
+    }
+
+    /// What bytes say of which nothing is declared.
+    pub fn read(bytes: impl Into<Bytes>) -> Self {
+        Self::of(&Body::new(bytes))
     }
 
     /// Whether it is nested deeper than can be kept.
@@ -108,19 +111,31 @@ impl Payload {
         self.json().is_some_and(|value| is_deep(value, DEPTH_MAX))
     }
 
+    /// The value that expressions see.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub fn view(&self) -> Result<Ref<'_>, &str> {
+        match self {
+            Self::Json(value) => Ok(Ref::Value(value)),
+            Self::Text(text) => Ok(Ref::Text(text)),
+            Self::Unreadable { why, .. } => Err(why),
+        }
+    }
+
     /// The JSON value, if it is one.
     pub fn json(&self) -> Option<&Value> {
         match self {
             Self::Json(value) => Some(value),
-            Self::Text(_) => None,
+            Self::Text(_) | Self::Unreadable { .. } => None,
         }
     }
 
-    /// As a JSON value: text becomes a string.
+    /// As a JSON value: text becomes a string, and so does what cannot be read.
     pub fn into_value(self) -> Value {
         match self {
             Self::Json(value) => value,
-            Self::Text(text) => Value::String(text),
+            Self::Text(text) | Self::Unreadable { text, .. } => Value::String(text),
         }
     }
 
@@ -128,8 +143,17 @@ impl Payload {
     pub fn to_body(&self) -> String {
         match self {
             Self::Json(value) => value.to_string(),
-            Self::Text(text) => text.clone(),
+            Self::Text(text) | Self::Unreadable { text, .. } => text.clone(),
         }
+    }
+}
+
+/// What is nested deeper is not kept.
+fn is_deep(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Array(items) => levels == 0 || items.iter().any(|item| is_deep(item, levels - 1)),
+        Value::Object(fields) => levels == 0 || fields.values().any(|field| is_deep(field, levels - 1)),
+        _ => false,
     }
 }
 

@@ -133,6 +133,11 @@ pub fn rejected(source: &str, reason: &'static str) {
     }
 }
 
+/// Something needed to read a body and could not.
+pub fn unreadable(source: &str, reason: &'static str) {
+    counter!("tidehook_bodies_unreadable_total", "source" => source.to_owned(), "reason" => reason).increment(1);
+}
+
 /// A handler did not get an event of its source.
 pub fn near_miss(handler: &str, clause: &'static str) {
     counter!("tidehook_near_misses_total", "handler" => handler.to_owned(), "clause" => clause).increment(1);

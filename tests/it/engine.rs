@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tidehook::deliver::Deliver;
 use tidehook::engine::{Budget, Chance, Engine, Parts, Worked};
-use tidehook::model::event::Body;
+use tidehook::model::Body;
 use tidehook::model::{Failure, Inbound, JobState, Outcome, Phase, Request, Response, SeededIds};
 use tidehook::observe::feed::Feed;
 use tidehook::store::{JobFilter, Page};
@@ -40,7 +40,7 @@ impl Deliver for Scripted {
 }
 
 fn status(status: u16) -> Outcome {
-    Outcome::Answered(Response { status, body: Bytes::new(), cut: None, retry_after: None, location: None })
+    Outcome::Answered(Response { status, body: Bytes::new(), cut: None, retry_after: None, location: None, content_type: None })
 }
 
 struct Bench {

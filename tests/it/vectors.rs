@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use tidehook::config::source::SignatureOptions;
 use tidehook::ingress::{Raw, Reason, Scheme, provider};
+use tidehook::model::json::Ref;
 use tidehook::model::{Path, Secret, Timestamp};
 
 use crate::support::shared;
@@ -32,8 +33,8 @@ fn the_rfc_9535_compliance_suite_passes_through_the_path_type() {
             wrong.push(format!("{name}: `{selector}` does not compile: {}", path.unwrap_err()));
             continue;
         };
-        let located = path.located(&test["document"]);
-        let values = Value::Array(located.iter().map(|(_, v)| (*v).clone()).collect());
+        let located = path.located(Ref::Value(&test["document"]));
+        let values = Value::Array(located.iter().map(|(_, v)| v.to_value()).collect());
         let paths = Value::Array(located.iter().map(|(p, _)| p.clone().into()).collect());
         let one_of = |one: &str, several: &str, got: &Value| match (&test[one], &test[several]) {
             (Value::Null, Value::Null) => true,

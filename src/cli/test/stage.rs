@@ -17,7 +17,7 @@ use crate::config::problem::did_you_mean;
 use crate::config::{Config, Request as Load, load};
 use crate::deliver::Deliver;
 use crate::engine::{Budget, Chance, Engine, Parts, callback};
-use crate::model::event::Body;
+use crate::model::Body;
 use crate::model::time::parse_duration;
 use crate::model::{
     Clock, Failure, Inbound, ManualClock, Outcome, Payload, Phase, Request, Response, RunStatus, SeededIds, Timestamp,
@@ -55,7 +55,7 @@ impl Waiting {
     }
 
     fn body(&self) -> Value {
-        Payload::of(&self.request.body).into_value()
+        Payload::read(self.request.body.clone()).into_value()
     }
 
     /// In what it is not as expected.
@@ -104,7 +104,7 @@ fn outcome(answer: &Answer) -> Outcome {
         return Outcome::Failed(Failure::Timeout(Phase::Headers));
     }
     let body = Bytes::from(answer.bytes());
-    Outcome::Answered(Response { status: answer.status, body, cut: None, retry_after: None, location: None })
+    Outcome::Answered(Response { status: answer.status, body, cut: None, retry_after: None, location: None, content_type: None })
 }
 
 /// A scenario on stage.
@@ -272,7 +272,7 @@ impl Stage {
             let answer = match &said.fail {
                 Some(why) => callback::Answer::Failed(why.clone()),
                 None if said.heartbeat => callback::Answer::Beat,
-                None => callback::Answer::Done(said.body.to_string().into_bytes()),
+                None => callback::Answer::Done(Body::new(said.body.to_string())),
             };
             self.engine.answer(&token, &answer).await.map_err(|why| format!("the callback is not taken: {why:?}"))?;
         }

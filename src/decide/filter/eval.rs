@@ -2,11 +2,11 @@
 
 use std::cmp::Ordering;
 
-use serde_json::{Number, Value};
+use serde_json::Value;
 
 use super::{Clause, Expr, Literal, Order, Refused, Right, Test};
-use crate::decide::function::text_of;
-use crate::decide::operand::{Got, Scope};
+use crate::decide::operand::{Got, Item, Scope};
+use crate::model::json::{Ref, Type, decimal};
 
 pub(super) fn holds(expr: &Expr, scope: &Scope<'_>) -> bool {
     match expr {
@@ -38,48 +38,65 @@ pub(super) fn refused_by(expr: &Expr, scope: &Scope<'_>) -> Option<Refused> {
     }
 }
 
+/// No more of a value that was seen is kept.
+const SEEN_ENTRIES_MAX: usize = 100;
+
 fn seen(clause: &Clause, scope: &Scope<'_>) -> Option<Value> {
-    clause.left.value(scope).ok().and_then(Got::into_value)
+    let got = clause.left.value(scope).ok()?;
+    if let Got::One(Item::Ref(value)) = &got
+        && value.length().is_some_and(|length| length > SEEN_ENTRIES_MAX)
+        && value.as_str().is_none()
+    {
+        return Some(Value::String(format!("a value with {} entries", value.length().unwrap_or(0))));
+    }
+    got.into_value()
 }
 
-/// A function that refuses its arguments makes its operand missing, never the whole filter an error.
+/// A function that refuses its arguments makes its operand missing, and so does a payload that cannot be read: never the
+/// whole filter an error.
 fn clause_holds(clause: &Clause, scope: &Scope<'_>) -> bool {
     let left = clause.left.value(scope).unwrap_or(Got::Missing);
     match &clause.test {
-        Test::Exists => !matches!(left, Got::Missing),
-        Test::Truthy => any(&left, truthy),
+        Test::Exists => match &left {
+            Got::Missing => false,
+            Got::One(_) => true,
+            Got::Many(values) => !values.is_empty(),
+        },
+        Test::Truthy => any(&left, |value| truthy(value)),
         Test::Equal(right) => equal(&left, right, scope),
         Test::Unequal(right) => !equal(&left, right, scope),
         Test::Order(order, right) => any(&left, |value| ordered(value, *order, right, scope)),
         Test::Contains(right) => with_text(right, scope, |text| any(&left, |value| contains(value, text))),
-        Test::StartsWith(right) => {
-            with_text(right, scope, |text| any(&left, |v| v.as_str().is_some_and(|s| s.starts_with(text))))
-        }
-        Test::EndsWith(right) => with_text(right, scope, |text| any(&left, |v| v.as_str().is_some_and(|s| s.ends_with(text)))),
-        Test::Matches(Some(regex)) => any(&left, |v| v.as_str().is_some_and(|s| regex.is_match(s))),
+        Test::StartsWith(right) => with_text(right, scope, |text| any(&left, |v| text_is(v, |s| s.starts_with(text)))),
+        Test::EndsWith(right) => with_text(right, scope, |text| any(&left, |v| text_is(v, |s| s.ends_with(text)))),
+        Test::Matches(Some(regex)) => any(&left, |v| text_is(v, |s| regex.is_match(s))),
         Test::Matches(None) => false,
         Test::In(items) => any(&left, |value| {
-            matches!(value, Value::String(_) | Value::Number(_)) && items.iter().any(|item| equals_literal(value, item))
+            matches!(value.kind(), Type::String | Type::Number) && items.iter().any(|item| equals_literal(value, item))
         }),
     }
 }
 
+fn text_is(value: Ref<'_>, test: impl Fn(&str) -> bool) -> bool {
+    value.as_str().is_some_and(|text| test(&text))
+}
+
 /// A path with several values is true if any of them satisfies.
-fn any(got: &Got<'_>, mut test: impl FnMut(&Value) -> bool) -> bool {
+fn any(got: &Got<'_>, mut test: impl FnMut(Ref<'_>) -> bool) -> bool {
     match got {
         Got::Missing => false,
-        Got::One(value) => test(value),
-        Got::Many(values) => values.iter().any(|v| test(v)),
+        Got::One(value) => test(value.get()),
+        Got::Many(values) => values.iter().any(|v| test(*v)),
     }
 }
 
-fn truthy(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(yes) => *yes,
-        Value::String(text) => !text.is_empty(),
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::Array(_) | Value::Object(_) => true,
+fn truthy(value: Ref<'_>) -> bool {
+    match value.kind() {
+        Type::Null => false,
+        Type::Bool(yes) => yes,
+        Type::String => text_is(value, |text| !text.is_empty()),
+        Type::Number => value.as_number().is_some_and(|number| !decimal::is_zero(&number)),
+        Type::Array | Type::Object => true,
     }
 }
 
@@ -87,75 +104,65 @@ fn equal(left: &Got<'_>, right: &Right, scope: &Scope<'_>) -> bool {
     match right {
         Right::Literal(literal) if literal.is_null() => match left {
             Got::Missing => true,
-            other => any(other, Value::is_null),
+            other => any(other, |value| value.is_null()),
         },
         Right::Literal(literal) => any(left, |value| equals_literal(value, literal)),
         Right::Value(operand) => {
             let right = operand.value(scope).unwrap_or(Got::Missing);
             match (left, &right) {
                 (Got::Missing, Got::Missing) => true,
-                (Got::Missing, other) | (other, Got::Missing) => any(other, Value::is_null),
+                (Got::Missing, other) | (other, Got::Missing) => any(other, |value| value.is_null()),
                 _ => any(left, |a| any(&right, |b| equal_values(a, b))),
             }
         }
     }
 }
 
-fn equals_literal(value: &Value, literal: &Literal) -> bool {
-    match value {
-        Value::String(text) => *text == literal.text,
-        Value::Bool(yes) => literal.text == if *yes { "true" } else { "false" },
-        Value::Number(number) => {
-            number.to_string() == literal.text
-                || literal.number.as_ref().is_some_and(|n| compare(number, n) == Some(Ordering::Equal))
-        }
-        Value::Null | Value::Array(_) | Value::Object(_) => false,
+fn equals_literal(value: Ref<'_>, literal: &Literal) -> bool {
+    match value.kind() {
+        Type::String => text_is(value, |text| text == literal.text),
+        Type::Bool(yes) => literal.text == if yes { "true" } else { "false" },
+        Type::Number => value.as_number().is_some_and(|number| {
+            number == literal.text || literal.number.as_ref().is_some_and(|n| decimal::compare(&number, n) == Ordering::Equal)
+        }),
+        Type::Null | Type::Array | Type::Object => false,
     }
 }
 
-fn equal_values(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Null, Value::Null) => true,
-        (Value::Number(x), Value::Number(y)) => compare(x, y) == Some(Ordering::Equal),
-        (Value::Null | Value::Array(_) | Value::Object(_), _) | (_, Value::Null | Value::Array(_) | Value::Object(_)) => false,
-        _ => text_of(a) == text_of(b),
+fn equal_values(a: Ref<'_>, b: Ref<'_>) -> bool {
+    match (a.kind(), b.kind()) {
+        (Type::Null, Type::Null) => true,
+        (Type::Number, Type::Number) => a.compared_to(b) == Some(Ordering::Equal),
+        (Type::Null | Type::Array | Type::Object, _) | (_, Type::Null | Type::Array | Type::Object) => false,
+        _ => a.plain_text() == b.plain_text(),
     }
 }
 
-fn ordered(value: &Value, order: Order, right: &Right, scope: &Scope<'_>) -> bool {
-    let Value::Number(number) = value else { return false };
-    let against = |other: &Number| {
+fn ordered(value: Ref<'_>, order: Order, right: &Right, scope: &Scope<'_>) -> bool {
+    let Some(number) = value.as_number() else { return false };
+    let against = |other: &str| {
         matches!(
-            (compare(number, other), order),
-            (Some(Ordering::Less), Order::Less | Order::LessOrEqual)
-                | (Some(Ordering::Greater), Order::Greater | Order::GreaterOrEqual)
-                | (Some(Ordering::Equal), Order::LessOrEqual | Order::GreaterOrEqual)
+            (decimal::compare(&number, other), order),
+            (Ordering::Less, Order::Less | Order::LessOrEqual)
+                | (Ordering::Greater, Order::Greater | Order::GreaterOrEqual)
+                | (Ordering::Equal, Order::LessOrEqual | Order::GreaterOrEqual)
         )
     };
     match right {
-        Right::Literal(literal) => literal.number.as_ref().is_some_and(against),
+        Right::Literal(literal) => literal.number.as_deref().is_some_and(against),
         Right::Value(operand) => {
             let right = operand.value(scope).unwrap_or(Got::Missing);
-            any(&right, |v| matches!(v, Value::Number(n) if against(n)))
+            any(&right, |v| v.as_number().is_some_and(|n| against(&n)))
         }
     }
 }
 
-/// Whole numbers are compared exactly, others as doubles.
-fn compare(a: &Number, b: &Number) -> Option<Ordering> {
-    let whole = |n: &Number| n.as_i64().map(i128::from).or_else(|| n.as_u64().map(i128::from));
-    match (whole(a), whole(b)) {
-        (Some(x), Some(y)) => Some(x.cmp(&y)),
-        _ => a.as_f64()?.partial_cmp(&b.as_f64()?),
-    }
-}
-
-fn contains(value: &Value, text: &str) -> bool {
-    match value {
-        Value::String(haystack) => haystack.contains(text),
-        Value::Array(items) => items.iter().any(|item| match item {
-            Value::String(s) => s == text,
-            Value::Number(n) => equals_literal(&Value::Number(n.clone()), &Literal::new(text, true)),
+fn contains(value: Ref<'_>, text: &str) -> bool {
+    match value.kind() {
+        Type::String => text_is(value, |haystack| haystack.contains(text)),
+        Type::Array => value.items().into_iter().any(|item| match item.kind() {
+            Type::String => text_is(item, |s| s == text),
+            Type::Number => equals_literal(item, &Literal::new(text, true)),
             _ => false,
         }),
         _ => false,
@@ -167,7 +174,7 @@ fn with_text(right: &Right, scope: &Scope<'_>, test: impl Fn(&str) -> bool) -> b
         Right::Literal(literal) => test(&literal.text),
         Right::Value(operand) => {
             let right = operand.value(scope).unwrap_or(Got::Missing);
-            any(&right, |v| test(&text_of(v)))
+            any(&right, |v| test(&v.plain_text()))
         }
     }
 }

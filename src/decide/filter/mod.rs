@@ -103,15 +103,15 @@ enum Right {
 struct Literal {
     text: String,
     bare: bool,
-    number: Option<serde_json::Number>,
+    number: Option<String>,
 }
 
 impl Literal {
     fn new(text: &str, bare: bool) -> Self {
-        let number = serde_json::from_str(text).ok().or_else(|| {
-            // `+5` and `05` are numbers to qhook's parser of floats.
-            text.parse::<f64>().ok().and_then(serde_json::Number::from_f64)
-        });
+        // `+5` and `05` are numbers to qhook's parser of floats; words that it takes for numbers are none here.
+        let is_number =
+            text.parse::<f64>().is_ok() && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'));
+        let number = is_number.then(|| text.to_owned());
         Self { text: text.to_owned(), bare, number }
     }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::*;
 
 fn render(template: &str, payload: &Value) -> String {
-    Template::text(template).unwrap().render(&Scope::of(Some(payload))).unwrap().body
+    Template::text(template).unwrap().render(&Scope::over(payload)).unwrap().body
 }
 
 #[test]
@@ -44,13 +44,13 @@ fn a_value_cannot_break_out_of_its_string() {
 fn the_mapping_form_keeps_types() {
     let mapping = json!({"id": "{{$.id}}", "text": "no {{$.id}}", "fixed": 5, "list": ["{{$.o}}"]});
     let payload = json!({"id": 7, "o": {"a": 1}});
-    let body = Template::mapping(&mapping).unwrap().render(&Scope::of(Some(&payload))).unwrap().body;
+    let body = Template::mapping(&mapping).unwrap().render(&Scope::over(&payload)).unwrap().body;
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), json!({"id": 7, "text": "no 7", "fixed": 5, "list": [{"a": 1}]}));
 }
 
 #[test]
 fn what_is_missing_is_reported() {
-    let rendered = Template::text("{\"a\": {{$.x}}}").unwrap().render(&Scope::of(Some(&json!({})))).unwrap();
+    let rendered = Template::text("{\"a\": {{$.x}}}").unwrap().render(&Scope::over(&json!({}))).unwrap();
     assert_eq!(rendered.missing, ["$.x"]);
 }
 
@@ -74,7 +74,7 @@ proptest! {
     fn no_text_panics(text in "[{}$.a-z|\"()\\[\\] é]{0,40}") {
         if let Ok(template) = Template::text(&text) {
             let payload = json!({"a": 1});
-            let rendered = template.render(&Scope::of(Some(&payload)));
+            let rendered = template.render(&Scope::over(&payload));
             if let (true, Ok(rendered)) = (template.is_json(), rendered) {
                 prop_assert!(serde_json::from_str::<Value>(&rendered.body).is_ok(), "{} -> {}", text, rendered.body);
             }

@@ -9,6 +9,7 @@ use super::flow::{Flow, ResultPath, Step};
 use crate::decide::filter::Filter;
 use crate::decide::operand::Scope;
 use crate::decide::template::Template;
+use crate::model::json::Ref;
 use crate::model::path::Root;
 use crate::model::run::{Close, Phase, Run, RunError, RunState, Visit};
 use crate::model::{Path, Payload, Timestamp};
@@ -25,7 +26,7 @@ pub struct View<'a> {
     /// `$$`, made when something reads it.
     context: OnceCell<Value>,
     /// The payload with what was kept of earlier results in place of what is missing.
-    filled: OnceCell<Option<Value>>,
+    filled: OnceCell<Value>,
 }
 
 impl<'a> View<'a> {
@@ -58,17 +59,16 @@ impl<'a> View<'a> {
 
     /// Whether a condition holds. Conditions see the payload as it is.
     pub fn holds(&self, condition: &Filter) -> bool {
-        condition.holds(&self.scope(self.payload.json(), &condition.paths()))
+        condition.holds(&self.scope(self.payload.view(), &condition.paths()))
     }
 
-    /// Renders a template. A payload that is not JSON passes templates by, as in qhook.
+    /// Renders a template: what it yields is its own, whatever the payload is.
     ///
     /// # Errors
-    /// The step's error.
-    pub fn render(&self, template: &Template) -> Result<Option<Payload>, RunError> {
-        let Some(payload) = self.filled() else { return Ok(None) };
-        let rendered = template.render(&self.scope(Some(payload), &template.paths())).map_err(|why| error("template", why))?;
-        Ok(Some(Payload::of(rendered.body.as_bytes())))
+    /// The step's error: a function refused its arguments, or the template reads a payload that cannot be read.
+    pub fn render(&self, template: &Template) -> Result<Payload, RunError> {
+        let rendered = template.render(&self.scope(self.filled(), &template.paths())).map_err(|why| error("template", why))?;
+        Ok(Payload::read(rendered.body.into_bytes()))
     }
 
     /// Renders the text of a URL or a header. Unlike elsewhere, what has no value is a failure.
@@ -83,7 +83,7 @@ impl<'a> View<'a> {
         template.render_plain(&self.scope(self.filled(), &template.paths()), fit)
     }
 
-    fn scope<'s>(&'s self, payload: Option<&'s Value>, paths: &[&Path]) -> Scope<'s> {
+    fn scope<'s>(&'s self, payload: Result<Ref<'s>, &'s str>, paths: &[&Path]) -> Scope<'s> {
         let reads_context = paths.iter().any(|path| path.root() == Root::Context);
         let context = if reads_context { self.context.get_or_init(|| self.context()) } else { &Value::Null };
         // The same for every visit of one operation.
@@ -96,12 +96,11 @@ impl<'a> View<'a> {
         self.run.state.visits.get(&self.seq)
     }
 
-    fn filled(&self) -> Option<&Value> {
-        let payload = self.payload.json()?;
-        if !self.uses_kept || self.run.state.kept.is_empty() {
-            return Some(payload);
-        }
-        self.filled.get_or_init(|| Some(with_kept(payload, &self.run.state.kept))).as_ref()
+    fn filled(&self) -> Result<Ref<'_>, &str> {
+        let Some(payload) = self.payload.json().filter(|_| self.uses_kept && !self.run.state.kept.is_empty()) else {
+            return self.payload.view();
+        };
+        Ok(Ref::Value(self.filled.get_or_init(|| with_kept(payload, &self.run.state.kept))))
     }
 
     fn context(&self) -> Value {
@@ -171,24 +170,29 @@ fn with_kept(payload: &Value, kept: &Map<String, Value>) -> Value {
     Value::Object(fields)
 }
 
-/// The payload after a response.
-pub fn merge(payload: Payload, result: Payload, path: &ResultPath) -> Payload {
-    match path {
+/// The payload after a response. Text is a string in it.
+///
+/// # Errors
+/// The payload is no object, so that nothing can be set in it: losing either of the two would be silent.
+pub fn merge(payload: Payload, result: Payload, path: &ResultPath) -> Result<Payload, RunError> {
+    Ok(match path {
         ResultPath::Replace => result,
         ResultPath::Discard => payload,
         ResultPath::Set(keys) => {
-            // Text has no place in JSON: it becomes null, as in qhook.
-            let value = result.json().cloned().unwrap_or(Value::Null);
             let mut root = match payload {
                 Payload::Json(Value::Object(fields)) => Value::Object(fields),
-                // JSON that is no object has no place for it, as in qhook.
-                Payload::Json(other) => return Payload::Json(other),
-                Payload::Text(_) => Value::Object(Map::new()),
+                // An empty body, or a text: there is nothing in it that could be lost.
+                Payload::Json(Value::Null) | Payload::Text(_) | Payload::Unreadable { .. } => Value::Object(Map::new()),
+                Payload::Json(other) => {
+                    let what = if other.is_array() { "a list" } else { "no object" };
+                    let message = format!("the payload is {what}, so `result_path: $.{}` cannot be set in it", keys.join("."));
+                    return Err(error("template", message));
+                }
             };
-            set(&mut root, keys, value);
+            set(&mut root, keys, result.into_value());
             Payload::Json(root)
         }
-    }
+    })
 }
 
 fn set(at: &mut Value, keys: &[String], value: Value) {
@@ -207,7 +211,9 @@ fn set(at: &mut Value, keys: &[String], value: Value) {
 /// The payload that a failed step hands on.
 pub fn with_error(flow: &Flow, payload: Payload, failure: &RunError, path: Option<&ResultPath>) -> Payload {
     if let Some(path) = path {
-        return merge(payload, Payload::Json(described(failure)), path);
+        let described = Payload::Json(described(failure));
+        // A failure is told whatever it is told over: where it has no place in the payload, it is the payload.
+        return merge(payload, described.clone(), path).unwrap_or(described);
     }
     if flow.bare_errors {
         return Payload::Json(json!({ "error": failure.message, "failed_step": failure.step, "job_id": failure.job }));
@@ -234,7 +240,10 @@ pub fn going_on(flow: &Flow, payload: Payload, failure: &RunError, step: &Step) 
     let answer = json!({ "error": failure.message, "failed_step": step.name });
     match &step.result_path {
         ResultPath::Discard => payload,
-        ResultPath::Set(_) => merge(payload, Payload::Json(answer), &step.result_path),
+        ResultPath::Set(_) => {
+            let answer = Payload::Json(answer);
+            merge(payload, answer.clone(), &step.result_path).unwrap_or(answer)
+        }
         ResultPath::Replace => with_error(flow, payload, failure, None),
     }
 }

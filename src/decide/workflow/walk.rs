@@ -10,7 +10,8 @@ use super::data::{View, going_on, merge, with_error};
 use super::flow::{Flow, Next, ResultPath, Step};
 use super::machine::{Here, note};
 use super::steps::{Entered, Heard};
-use crate::model::run::{Armed, Change, Close, DEPTH_MAX, Done, Phase, RunError, Slot, Stopped, Visit};
+use crate::model::json::DEPTH_MAX;
+use crate::model::run::{Armed, Change, Close, Done, Phase, RunError, Slot, Stopped, Visit};
 use crate::model::{Payload, Run, Timestamp};
 
 /// The name of a container's visit and a place in its result.
@@ -139,8 +140,7 @@ impl<'a> Walk<'a> {
         if step.when.as_ref().is_some_and(|when| !view.holds(when)) {
             return Ok(Entered::Skipped);
         }
-        if let Some(input) = &step.input
-            && let Some(narrowed) = view.render(input)?
+        if let Some(narrowed) = step.input.as_ref().map(|input| view.render(input)).transpose()?
             && let Some(visit) = self.visit(seq)
         {
             visit.before = Some(std::mem::replace(&mut visit.payload, narrowed));
@@ -200,10 +200,10 @@ impl<'a> Walk<'a> {
             if needs_response { json!({ "status": status, "body": result.clone().into_value() }) } else { Value::Null };
         let view = |payload| View::of(&self.change.run, seq, &step.name, payload).with("response", response.clone());
         let selected = match &step.result {
-            Some(template) => view(&result).without_kept().render(template)?.unwrap_or(result),
+            Some(template) => view(&result).without_kept().render(template)?,
             None => result,
         };
-        let payload = merge(visit.payload.clone(), selected.clone(), &step.result_path);
+        let payload = merge(visit.payload.clone(), selected.clone(), &step.result_path)?;
         let kept = match (&step.result_path, payload.json()) {
             (ResultPath::Set(keys), Some(root)) if visit.within.is_none() => {
                 keys.first().and_then(|key| Some((key.clone(), root.get(key)?.clone())))
@@ -216,8 +216,7 @@ impl<'a> Walk<'a> {
         let payload = match &step.output {
             Some(template) => {
                 let view = View::of(&self.change.run, seq, &step.name, &payload).with("response", response.clone());
-                let rendered = view.render(template)?;
-                rendered.unwrap_or(payload)
+                view.render(template)?
             }
             None => payload,
         };
@@ -227,7 +226,7 @@ impl<'a> Walk<'a> {
         let assigned = match &step.assign {
             Some(template) => {
                 let view = View::of(&self.change.run, seq, &step.name, &payload).with("response", response.clone());
-                view.render(template)?.map(Payload::into_value)
+                Some(view.render(template)?.into_value())
             }
             None => None,
         };
@@ -299,7 +298,7 @@ impl<'a> Walk<'a> {
     /// The run has come to the end of its steps.
     fn complete(&mut self, payload: Payload) {
         let rendered = match &self.flow().output {
-            Some(template) => View::of(&self.change.run, 0, "output", &payload).render(template),
+            Some(template) => View::of(&self.change.run, 0, "output", &payload).render(template).map(Some),
             None => Ok(None),
         };
         match rendered {

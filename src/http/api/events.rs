@@ -47,9 +47,10 @@ pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Js
     let event = found.remove(&id).ok_or_else(missing)?;
     let jobs = jobs_of(&engine, id).await?;
     let runs = super::runs::of_event(&engine, id).await?;
-    let payload = match event.body.json() {
-        Some(value) => value.clone(),
-        None => String::from_utf8_lossy(event.body.bytes()).into_owned().into(),
+    let unreadable = event.body.view().err().map(|why| why.why.clone());
+    let payload = match event.body.view() {
+        Ok(value) if event.body.is_json() => value.to_value(),
+        _ => String::from_utf8_lossy(event.body.bytes()).into_owned().into(),
     };
     let headers: serde_json::Map<String, Value> = event.headers.iter().map(|(n, v)| (n.clone(), v.clone().into())).collect();
     let job = |job: &Job| {
@@ -58,7 +59,7 @@ pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Js
                 "last_error": error_of(job) })
     };
     Ok(Json(json!({
-        "id": event.id.to_string(), "source": event.source, "event_type": event.kind, "payload": payload,
+        "id": event.id.to_string(), "source": event.source, "event_type": event.kind, "payload": payload, "unreadable": unreadable,
         "headers": headers, "unique_key": event.unique_key, "created_at": event.created_at.to_string(),
         "jobs": jobs.iter().map(job).collect::<Vec<_>>(), "workflow_runs": runs.iter().map(super::runs::summary).collect::<Vec<_>>(),
     })))

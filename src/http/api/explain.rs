@@ -1,20 +1,22 @@
 //! `/api/explain`: why does an event reach a handler, and why not the others?
 
+use std::sync::Arc;
+
 use axum::Json;
-use axum::extract::Request;
+use axum::extract::{Request, State as Extract};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Allowed;
+use super::{Allowed, State};
 use crate::config::{Config, Source};
 use crate::decide::plan::{Routes, explain as decide};
 use crate::decide::workflow::data::check_params;
 use crate::engine::Engine;
 use crate::engine::near::NearMiss;
-use crate::http::body;
 use crate::http::error::Refusal;
 use crate::ingress::{self, Refusal as Admission};
-use crate::model::event::Body;
+use crate::model::Body;
+use crate::model::json;
 use crate::model::{EventId, Inbound, Payload, Target};
 
 /// What a question looks like.
@@ -31,9 +33,13 @@ pub struct Question {
 }
 
 /// `POST /api/explain` with `{"event_id"}`, or `{"source", "event_type", "payload"}`.
-pub async fn explain(Allowed(engine): Allowed, request: Request) -> Result<Json<Value>, Refusal> {
-    let bytes = body::read(request.into_body(), engine.config().server.body_bytes_max).await?;
-    let question: Value = serde_json::from_slice(&bytes).map_err(|e| Refusal::invalid_field("body", e.to_string()))?;
+pub async fn explain(
+    Extract(state): Extract<Arc<State>>,
+    Allowed(engine): Allowed,
+    request: Request,
+) -> Result<Json<Value>, Refusal> {
+    let received = state.bodies.read(request, engine.config().server.body_bytes_max).await?;
+    let question = json::value_of(&received.bytes).map_err(|why| Refusal::invalid_field("body", why.to_string()))?;
     if !question.is_object() {
         return Err(Refusal::invalid_field("body", EXPECTED));
     }
@@ -63,13 +69,13 @@ pub fn answer(config: &Config, routes: &Routes, inbound: &Inbound) -> Value {
         })
         .collect();
     json!({ "source": inbound.source, "event_type": inbound.kind, "aliases": inbound.aliases, "refused": refused,
-            "is_json": inbound.body.json().is_some(), "handlers": handlers })
+            "is_json": inbound.body.is_json(), "unreadable": inbound.body.view().err().map(|why| why.why.clone()), "handlers": handlers })
 }
 
 /// Why a workflow that starts fails before its first step.
 fn fails(config: &Config, target: &Target, inbound: &Inbound) -> Option<String> {
     let Target::Workflow(name) = target else { return None };
-    check_params(&config.workflow(name)?.flow, &Payload::of(inbound.body.bytes())).err()
+    check_params(&config.workflow(name)?.flow, &Payload::of(&inbound.body)).err()
 }
 
 async fn stored(engine: &Engine, id: &str) -> Result<Inbound, Refusal> {

@@ -26,7 +26,7 @@ impl FromRequestParts<Arc<State>> for Allowed {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Refusal> {
-        auth::bearer(&parts.headers, state.engine.config().api.auth_token.as_ref())?;
+        auth::management(parts, &state.engine.config().api)?;
         Ok(Self(state.engine.clone()))
     }
 }

@@ -12,11 +12,10 @@ use super::{Allowed, State};
 use crate::engine::Engine;
 use crate::engine::approval::Decision;
 use crate::engine::operate::Wish;
-use crate::http::body;
 use crate::http::error::Refusal;
 use crate::http::path::Path;
 use crate::model::run::{Entry, Phase, Visit};
-use crate::model::{EventId, Run, RunId};
+use crate::model::{Body, EventId, Run, RunId};
 use crate::store::{Page, RunFilter};
 
 /// So many runs of one event are shown.
@@ -183,17 +182,14 @@ async fn decide(
     approved: bool,
     request: Request,
 ) -> Result<Json<Value>, Refusal> {
-    let bytes = read_body(state, request).await?;
-    let decision = Decision::read(&bytes).map_err(|why| Refusal::invalid_field("body", why))?;
-    let decision = Decision { approved, ..decision };
+    let body = Body::new(read_body(state, request).await?);
+    let decision = Decision::of(approved, &body).map_err(|why| Refusal::invalid_field("body", why))?;
     Ok(Json(summary(&engine.decide_step(read_id(id)?, step, &decision).await?)))
 }
 
 async fn read_body(state: &State, request: Request) -> Result<Vec<u8>, Refusal> {
     let bytes_max = state.engine.config().server.body_bytes_max;
-    body::judge(request.headers(), bytes_max)?;
-    let _reading = state.place(&state.reading)?;
-    Ok(body::read(request.into_body(), bytes_max).await?.to_vec())
+    Ok(state.bodies.read(request, bytes_max).await?.bytes.to_vec())
 }
 
 /// `POST /api/workflows/{name}/runs`: starts a run with the body as its payload.

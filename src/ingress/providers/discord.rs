@@ -2,7 +2,7 @@
 //! body, 300 s. The secret is the application's public key in hexadecimal. Verified pings are answered.
 //! Source: Discord's documentation, "Webhook events" and "Interactions", preparing for requests.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::config::CheckSecret;
 use crate::ingress::check;
@@ -47,14 +47,14 @@ impl Provider for Discord {
     }
 
     fn dedupe_key(&self, request: &Raw) -> Option<String> {
-        request.json_text("/id").map(str::to_owned)
+        request.json_text("/id")
     }
 
     fn challenge(&self, request: &Raw) -> Option<Challenge> {
-        let body = request.body.json()?;
-        match body.get("type").and_then(Value::as_i64) {
-            Some(0) => Some(Challenge { status: 204, body: None }),
-            Some(1) if body.get("event").is_none() => {
+        let body = request.body.structured()?;
+        match body.get("type")?.as_number()?.as_ref() {
+            "0" => Some(Challenge { status: 204, body: None }),
+            "1" if body.get("event").is_none() => {
                 Some(Challenge { status: 200, body: Some(("application/json", json!({ "type": 1 }).to_string())) })
             }
             _ => None,

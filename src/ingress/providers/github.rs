@@ -33,13 +33,13 @@ impl Provider for GitHub {
 
     /// The event's name is in a header that is not signed; GitHub defines it so.
     fn kind(&self, request: &Raw) -> Kind {
-        let action = request.json_text("/action").map(str::to_owned);
+        let action = request.json_text("/action");
         match (request.header("x-github-event").filter(|e| !e.is_empty()), action) {
             (Some(event), Some(action)) => Kind { name: format!("{event}.{action}"), aliases: vec![event.to_owned(), action] },
             (Some(event), None) => Kind::plain(event),
             (None, Some(action)) => Kind::plain(action),
             (None, None) => {
-                let is_ping = request.body.json().is_some_and(|b| b.get("zen").is_some() && b.get("hook_id").is_some());
+                let is_ping = request.body.structured().is_some_and(|b| b.get("zen").is_some() && b.get("hook_id").is_some());
                 Kind::plain(if is_ping { "ping" } else { "push" })
             }
         }

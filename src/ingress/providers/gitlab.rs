@@ -55,15 +55,13 @@ impl Provider for GitLab {
         let header = request.header("x-gitlab-event").filter(|h| !h.is_empty()).map(str::to_owned);
         let Some(kind) = request.json_text("/object_kind") else {
             return match request.json_text("/event_name") {
-                Some(name) => Kind { name: name.to_owned(), aliases: header.into_iter().collect() },
+                Some(name) => Kind { name, aliases: header.into_iter().collect() },
                 None => Kind::plain(header.unwrap_or_else(|| "event".to_owned())),
             };
         };
         match request.json_text("/object_attributes/action") {
-            Some(action) => {
-                Kind { name: format!("{kind}.{action}"), aliases: std::iter::once(kind.to_owned()).chain(header).collect() }
-            }
-            None => Kind { name: kind.to_owned(), aliases: header.into_iter().collect() },
+            Some(action) => Kind { name: format!("{kind}.{action}"), aliases: std::iter::once(kind).chain(header).collect() },
+            None => Kind { name: kind, aliases: header.into_iter().collect() },
         }
     }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::ingress::check::{self, Algorithm};
 use crate::ingress::provider::{Kind, Provider, Reason, Sample, Scheme};
 use crate::ingress::raw::Raw;
+use crate::model::json::Ref;
 
 pub struct Linear;
 
@@ -25,7 +26,8 @@ impl Provider for Linear {
             return Err(Reason::Wrong);
         }
         // Genuine, so its timestamp may be read.
-        match request.body.json().and_then(|b| b.get("webhookTimestamp")).and_then(serde_json::Value::as_i64) {
+        let time = request.body.structured().and_then(|body| body.get("webhookTimestamp")).and_then(Ref::as_number);
+        match time.and_then(|ms| ms.parse::<i64>().ok()) {
             Some(ms) => check::fresh(ms.div_euclid(1000), scheme, WINDOW),
             None => Ok(()),
         }
@@ -38,9 +40,7 @@ impl Provider for Linear {
 
     fn kind(&self, request: &Raw) -> Kind {
         match (request.json_text("/type"), request.json_text("/action")) {
-            (Some(kind), Some(action)) => {
-                Kind { name: format!("{kind}.{action}"), aliases: vec![kind.to_owned(), action.to_owned()] }
-            }
+            (Some(kind), Some(action)) => Kind { name: format!("{kind}.{action}"), aliases: vec![kind, action] },
             (Some(one), None) | (None, Some(one)) => Kind::plain(one),
             (None, None) => Kind::plain("event"),
         }

@@ -44,7 +44,7 @@ impl Provider for Paddle {
     }
 
     fn dedupe_key(&self, request: &Raw) -> Option<String> {
-        request.json_text("/event_id").map(str::to_owned)
+        request.json_text("/event_id")
     }
 
     fn sample(&self, kind: &str, id: &str) -> Sample {

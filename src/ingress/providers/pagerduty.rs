@@ -39,7 +39,7 @@ impl Provider for PagerDuty {
     }
 
     fn dedupe_key(&self, request: &Raw) -> Option<String> {
-        request.json_text("/event/id").map(str::to_owned)
+        request.json_text("/event/id")
     }
 
     fn sample(&self, kind: &str, id: &str) -> Sample {

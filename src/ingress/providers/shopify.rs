@@ -30,7 +30,7 @@ impl Provider for Shopify {
     }
 
     fn kind(&self, request: &Raw) -> Kind {
-        let in_body = request.json_text("/topic").map(str::to_owned);
+        let in_body = request.json_text("/topic");
         match request.header("x-shopify-topic").filter(|t| !t.is_empty()) {
             Some(topic) => Kind { name: topic.to_owned(), aliases: in_body.into_iter().collect() },
             None => Kind::plain(in_body.unwrap_or_else(|| "unknown".to_owned())),

@@ -39,7 +39,7 @@ impl Provider for Slack {
     }
 
     fn kind(&self, request: &Raw) -> Kind {
-        match request.json_text("/type") {
+        match request.json_text("/type").as_deref() {
             Some("event_callback") => Kind::plain(request.json_text_or("/event/type", "event")),
             Some(kind) => Kind::plain(kind),
             None => Kind::plain("event"),
@@ -47,15 +47,15 @@ impl Provider for Slack {
     }
 
     fn dedupe_key(&self, request: &Raw) -> Option<String> {
-        request.json_text("/event_id").map(str::to_owned)
+        request.json_text("/event_id")
     }
 
     fn challenge(&self, request: &Raw) -> Option<Challenge> {
-        if request.json_text("/type") != Some("url_verification") {
+        if request.json_text("/type").as_deref() != Some("url_verification") {
             return None;
         }
         let challenge = request.json_text("/challenge")?;
-        Some(Challenge { status: 200, body: Some(("text/plain; charset=utf-8", challenge.to_owned())) })
+        Some(Challenge { status: 200, body: Some(("text/plain; charset=utf-8", challenge)) })
     }
 
     fn sample(&self, kind: &str, id: &str) -> Sample {

@@ -47,7 +47,7 @@ impl Provider for Stripe {
     }
 
     fn dedupe_key(&self, request: &Raw) -> Option<String> {
-        request.json_text("/id").map(str::to_owned)
+        request.json_text("/id")
     }
 
     fn sample(&self, kind: &str, id: &str) -> Sample {

@@ -5,7 +5,9 @@ use std::time::Duration;
 use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 
 use super::timestamp;
-use crate::model::event::Body;
+use crate::model::Body;
+use crate::model::body::Declared;
+use crate::model::json::stored;
 use crate::model::lane::{Breaker, Bucket};
 use crate::model::run::{Entry, Token};
 use crate::model::{Attempt, Ending, Event, Job, Lane, LaneId, Run, Target};
@@ -108,12 +110,15 @@ impl TryFrom<EventRow> for Event {
     type Error = Error;
 
     fn try_from(row: EventRow) -> Result<Self> {
+        let headers: Vec<(String, String)> = serde_json::from_str(&row.headers).map_err(|_| corrupt("headers", &row.id))?;
+        let declared = headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.as_str());
+        let body = Body::declared(row.body, Declared::of(declared));
         Ok(Self {
             id: row.id.parse().map_err(|_| corrupt("event id", &row.id))?,
-            headers: serde_json::from_str(&row.headers).map_err(|_| corrupt("headers", &row.id))?,
+            headers,
             source: row.source,
             kind: row.kind,
-            body: Body::new(row.body),
+            body,
             unique_key: row.unique_key,
             created_at: timestamp(row.created_at),
         })
@@ -213,7 +218,7 @@ impl TryFrom<RunRow> for Run {
         let unreadable = |why: serde_json::Error| Error::Corrupt(format!("the state of run {} cannot be read: {why}", row.id));
         Ok(Self {
             id: run(&row.id)?,
-            state: serde_json::from_str(&row.state).map_err(unreadable)?,
+            state: stored(&row.state).map_err(unreadable)?,
             workflow: row.workflow,
             definition: row.definition,
             event: row.event_id.parse().map_err(|_| corrupt("event id", &row.event_id))?,
@@ -237,7 +242,7 @@ impl TryFrom<EntryRow> for Entry {
             kind: row.kind,
             step: row.step,
             visit: row.visit.map(u32_of),
-            data: serde_json::from_str(&row.data).map_err(|_| corrupt("history", &row.data))?,
+            data: stored(&row.data).map_err(|_| corrupt("history", &row.data))?,
         })
     }
 }

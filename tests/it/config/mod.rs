@@ -303,7 +303,7 @@ fn explain_says_for_every_seed_configuration_why_an_event_does_not_match() {
             kind: kind.into(),
             aliases: Vec::new(),
             headers: Vec::new(),
-            body: tidehook::model::event::Body::new("{}"),
+            body: tidehook::model::Body::new("{}"),
             dedupe_key: None,
             idempotency_key: None,
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidehook::decide::fair::Slots;
 use tidehook::decide::plan::Plan;
 use tidehook::decide::settle::{Commit, Finish, LaneFact};
-use tidehook::model::event::Body;
+use tidehook::model::Body;
 use tidehook::model::job::NewJob;
 use tidehook::model::{Attempt, Ending, EventId, Inbound, Job, JobId, LaneId, LaneSpec, SystemIds, Target, Timestamp};
 use tidehook::store::{Accepted, Ask, Claimed, Offer, Store};

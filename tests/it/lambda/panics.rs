@@ -50,7 +50,14 @@ impl Deliver for Receivers {
         if request.body.as_ref() == b"\"panic\"" {
             self.0.panic();
         }
-        Outcome::Answered(Response { status: 200, body: Bytes::new(), cut: None, retry_after: None, location: None })
+        Outcome::Answered(Response {
+            status: 200,
+            body: Bytes::new(),
+            cut: None,
+            retry_after: None,
+            location: None,
+            content_type: None,
+        })
     }
 }
 

@@ -30,7 +30,7 @@ use tidehook::config::Config;
 use tidehook::deliver::Deliver;
 use tidehook::engine::callback::Answer;
 use tidehook::engine::{Budget, Chance, Engine, Parts};
-use tidehook::model::event::Body;
+use tidehook::model::Body;
 use tidehook::model::run::Entry;
 use tidehook::model::{Failure, Inbound, JobState, ManualClock, Outcome, Phase, Request, Response, RunStatus, SeededIds};
 use tidehook::observe::feed::Feed;
@@ -110,7 +110,14 @@ impl Deliver for Receivers {
         self.tokens.lock().unwrap().extend(header("X-Tidehook-Callback-Token"));
         let roll = if *self.calm.lock().unwrap() { 9 } else { self.dice.lock().unwrap().random_range(0..10) };
         let answered = |status| {
-            Outcome::Answered(Response { status, body: Bytes::from("{}"), cut: None, retry_after: None, location: None })
+            Outcome::Answered(Response {
+                status,
+                body: Bytes::from("{}"),
+                cut: None,
+                retry_after: None,
+                location: None,
+                content_type: None,
+            })
         };
         match roll {
             0 => answered(500),
@@ -199,7 +206,7 @@ impl World {
     async fn answer_callbacks(&self, at: usize) {
         let tokens: Vec<String> = std::mem::take(&mut *self.receivers.tokens.lock().unwrap());
         for token in tokens {
-            let answer = Answer::Done(b"{}".to_vec());
+            let answer = Answer::Done(Body::new(b"{}".to_vec()));
             // What fails for the store is said again later; anything else is an answer.
             if let Err(tidehook::engine::callback::NotAnswered::NotDone(_)) = self.engines[at].answer(&token, &answer).await {
                 self.receivers.tokens.lock().unwrap().push(token);

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tidehook::engine::approval::Decision;
 use tidehook::engine::callback::{Answer, NotAnswered};
 use tidehook::engine::operate::{NotDone, Wish};
+use tidehook::model::Body;
 use tidehook::model::{JobState, Payload, Run, RunStatus};
 use tidehook::store::{JobFilter, Page};
 
@@ -337,7 +338,7 @@ async fn a_decision_is_taken_from_whoever_may_by_token_or_by_name() {
         let token = play.token();
         let asked = play.engine.asked(&token).await.unwrap();
         assert_eq!((asked.workflow.as_str(), asked.step.as_str(), asked.approvers.len()), ("w", "ask", 2));
-        let answer = |text: &str| Answer::Done(text.as_bytes().to_vec());
+        let answer = |text: &str| Answer::Done(Body::new(text.as_bytes().to_vec()));
         let stranger = play.engine.answer(&token, &answer(r#"{"by": "mallory"}"#)).await;
         assert!(matches!(stranger, Err(NotAnswered::NotDone(NotDone::Refused(_)))), "{stranger:?}");
         play.engine.answer(&token, &answer(r#"{"by": "ada", "comment": "go"}"#)).await.unwrap();
@@ -394,7 +395,7 @@ async fn a_heartbeat_that_nobody_asked_for_is_welcome_while_the_step_waits() {
         play.send("app", "x", "{}").await;
         let token = play.token();
         assert!(!play.engine.answer(&token, &Answer::Beat).await.unwrap().duplicate);
-        play.engine.answer(&token, &Answer::Done(b"1".to_vec())).await.unwrap();
+        play.engine.answer(&token, &Answer::Done(Body::new(b"1".to_vec()))).await.unwrap();
         assert!(matches!(play.engine.answer(&token, &Answer::Beat).await, Err(NotAnswered::Gone)));
     });
 }
@@ -454,7 +455,7 @@ async fn a_redriven_callback_tells_its_new_token_under_a_new_key() {
         let calls = play.calls();
         assert_ne!(calls[0].header("X-Tidehook-Callback-Token"), calls[1].header("X-Tidehook-Callback-Token"));
         assert_ne!(calls[0].header("Idempotency-Key"), calls[1].header("Idempotency-Key"), "other bytes are another operation");
-        play.engine.answer(&play.token(), &Answer::Done(b"{}".to_vec())).await.unwrap();
+        play.engine.answer(&play.token(), &Answer::Done(Body::new(b"{}".to_vec()))).await.unwrap();
         play.work().await;
         assert_eq!(play.the_run().await.status, RunStatus::Completed);
     });
@@ -503,7 +504,7 @@ async fn a_run_that_is_late_says_where_it_stood() {
     );
     in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", "{}").await;
-        play.engine.answer(&play.token(), &Answer::Done(b"{}".to_vec())).await.unwrap();
+        play.engine.answer(&play.token(), &Answer::Done(Body::new(b"{}".to_vec()))).await.unwrap();
         play.advance(Duration::from_secs(61)).await;
         let error = play.the_run().await.error.unwrap();
         assert_eq!((error.class.as_str(), error.step.as_deref()), ("workflow_timeout", Some("rest")));

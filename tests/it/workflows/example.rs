@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tidehook::engine::callback::Answer;
+use tidehook::model::Body;
 use tidehook::model::RunStatus;
 
 use super::play::{Play, ok, status};
@@ -18,7 +19,7 @@ async fn an_order_is_charged_packed_confirmed_and_sent() {
         play.script("billing.example.com/charge", vec![ok(r#"{"id": "pay-1"}"#)]);
         play.script("stock.example.com/reserve", vec![ok("\"r\"")]);
         play.send("shop", "order.placed", ORDER).await;
-        play.engine.answer(&play.token(), &Answer::Done(br#"{"express": true}"#.to_vec())).await.unwrap();
+        play.engine.answer(&play.token(), &Answer::Done(Body::new(br#"{"express": true}"#.to_vec()))).await.unwrap();
         play.work().await;
         let last = play.calls().last().unwrap().clone();
         assert_eq!((last.to.as_str(), &last.json()["payment"]["id"]), ("courier.example.com/pickup", &json!("pay-1")));

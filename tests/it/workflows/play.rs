@@ -10,7 +10,7 @@ use serde_json::Value;
 use tidehook::config::Config;
 use tidehook::deliver::Deliver;
 use tidehook::engine::{Budget, Chance, Engine, Parts};
-use tidehook::model::event::Body;
+use tidehook::model::Body;
 use tidehook::model::run::Entry;
 use tidehook::model::{Failure, Inbound, Outcome, Phase, Request, Response, Run, RunId, SeededIds};
 use tidehook::observe::feed::Feed;
@@ -77,9 +77,14 @@ impl Deliver for Receivers {
             None => None,
         };
         match reply.unwrap_or_else(|| ok("{}")) {
-            Reply::Status(status, body) => {
-                Outcome::Answered(Response { status, body: Bytes::from(body), cut: None, retry_after: None, location: None })
-            }
+            Reply::Status(status, body) => Outcome::Answered(Response {
+                status,
+                body: Bytes::from(body),
+                cut: None,
+                retry_after: None,
+                location: None,
+                content_type: None,
+            }),
             Reply::TimesOut => Outcome::Failed(Failure::Timeout(Phase::Headers)),
         }
     }

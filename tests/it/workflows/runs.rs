@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tidehook::engine::callback::{Answer, NotAnswered};
 use tidehook::engine::operate::Wish;
+use tidehook::model::Body;
 use tidehook::model::RunStatus;
 
 use super::play::{Play, ok, status};
@@ -28,7 +29,7 @@ workflows:
 "#;
 
 fn done(body: &str) -> Answer {
-    Answer::Done(body.as_bytes().to_vec())
+    Answer::Done(Body::new(body.as_bytes().to_vec()))
 }
 
 #[tokio::test]

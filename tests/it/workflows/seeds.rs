@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use tidehook::config::layers::Variables;
 use tidehook::engine::callback::Answer;
+use tidehook::model::Body;
 use tidehook::model::RunStatus;
 
 use super::play::{Play, WAYS, ok, status};
@@ -40,7 +41,7 @@ async fn tenant_provision_waits_for_its_callback_and_rolls_back_in_reverse() {
         play.send("platform", "tenant.create", payload).await;
         assert_eq!(play.called(), ["api.terraform.io/v2/runs", "api.terraform.io/v2/notification-configs"]);
         assert_eq!(play.calls()[0].header("Authorization"), Some("Bearer fictional"));
-        play.engine.answer(&play.token(), &Answer::Done(br#"{"ready": true}"#.to_vec())).await.unwrap();
+        play.engine.answer(&play.token(), &Answer::Done(Body::new(br#"{"ready": true}"#.to_vec()))).await.unwrap();
         play.work().await;
         assert_eq!(play.called().last().map(String::as_str), Some("platform:3000/tenant/activate"));
         assert_eq!(play.the_run().await.status, RunStatus::Completed);
@@ -50,7 +51,7 @@ async fn tenant_provision_waits_for_its_callback_and_rolls_back_in_reverse() {
         play.script("integration:3000/setup", vec![status(422)]);
         play.script("db-service:3000/tenant/delete", vec![status(500)]);
         play.send("platform", "tenant.create", payload).await;
-        play.engine.answer(&play.token(), &Answer::Done(br#"{"ready": true}"#.to_vec())).await.unwrap();
+        play.engine.answer(&play.token(), &Answer::Done(Body::new(br#"{"ready": true}"#.to_vec()))).await.unwrap();
         play.work().await;
         for _ in 0..40 {
             play.advance(Duration::from_secs(10)).await;

@@ -7,6 +7,8 @@ use super::super::flow::Step;
 use super::super::walk::Walk;
 use super::{Entered, Heard, fill, places};
 use crate::decide::template::Template;
+use crate::model::json::Ref;
+use crate::model::path::Found;
 use crate::model::run::{Phase, RunError, Slot};
 use crate::model::{Path, Payload};
 
@@ -43,9 +45,17 @@ impl Map {
     pub(super) fn enter(&self, walk: &mut Walk<'_>, seq: u32, step: &Step) -> Result<Entered, RunError> {
         let Some(visit) = walk.change.run.state.visits.get(&seq).cloned() else { return Ok(Entered::Skipped) };
         let found = match &self.items {
-            Items::Path(path) => visit.payload.json().and_then(|payload| path.one(payload)).map(|found| found.into_owned()),
+            Items::Path(path) => {
+                let payload =
+                    visit.payload.view().map_err(|why| error("template", format!("the payload cannot be read: {why}")))?;
+                match path.find(payload) {
+                    Found::Missing => None,
+                    Found::One(found) => Some(found.to_value()),
+                    Found::Many(found) => Some(Value::Array(found.into_iter().map(Ref::to_value).collect())),
+                }
+            }
             Items::Template(template) => match walk.view(seq, step) {
-                Some(view) => view.render(template)?.map(Payload::into_value),
+                Some(view) => Some(view.render(template)?.into_value()),
                 None => None,
             },
         };
@@ -91,7 +101,7 @@ impl Map {
         let items_count = u64::try_from(results.len()).unwrap_or(u64::MAX);
         let share = u32::try_from(items_count * u64::from(self.tolerated_percent) / 100).unwrap_or(u32::MAX);
         let value = match result {
-            Ok(payload) => payload.json().cloned().unwrap_or(Value::Null),
+            Ok(payload) => payload.into_value(),
             Err(why) if self.collects || *failed < self.tolerated.max(share) => {
                 *failed += 1;
                 json!({ "error": why.message, "error_type": why.class, "status": why.status })

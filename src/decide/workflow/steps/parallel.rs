@@ -45,8 +45,7 @@ impl Parallel {
         let gone = || error("unknown_step", "the container's places are gone");
         let visit = walk.visit(container).ok_or_else(gone)?;
         let Phase::Inside { results, open, .. } = &mut visit.phase else { return Err(gone()) };
-        // What is not JSON is null under its key, as in qhook.
-        let value = result?.json().cloned().unwrap_or(Value::Null);
+        let value = result?.into_value();
         fill(results, open, place, value);
         if *open > 0 {
             return Ok(Heard::Waits);

@@ -20,7 +20,6 @@ impl Set {
             let payload = walk.visit(seq).map(|visit| visit.payload.clone());
             return Ok(payload.map_or(Entered::Skipped, Entered::Done));
         };
-        let value = view.render(body)?;
-        Ok(value.map_or(Entered::Skipped, Entered::Done))
+        Ok(Entered::Done(view.render(body)?))
     }
 }

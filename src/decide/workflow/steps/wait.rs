@@ -8,6 +8,7 @@ use super::super::catch::error;
 use super::super::flow::Step;
 use super::super::walk::Walk;
 use super::Entered;
+use crate::model::json::Ref;
 use crate::model::run::{Due, Phase, RunError};
 use crate::model::{Path, Timestamp};
 
@@ -29,8 +30,8 @@ impl Wait {
             Self::For(time) => Due::After(*time),
             Self::Until(path) => {
                 let visit = walk.change.run.state.visits.get(&seq);
-                let found = visit.and_then(|v| v.payload.json()).and_then(|payload| path.one(payload));
-                Due::At(instant(found.as_deref(), step, path)?)
+                let found = visit.and_then(|v| v.payload.view().ok()).and_then(|payload| path.one(payload));
+                Due::At(instant(found.map(Ref::to_value).as_ref(), step, path)?)
             }
         };
         walk.wake_at(seq, due);

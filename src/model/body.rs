@@ -1,0 +1,227 @@
+//! The bytes of a body, the type that its sender declared, and the one view of them that everything reads: provider types
+//! and keys, schemas, filters, templates, answers of steps and callbacks.
+
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use super::json::{self, Doc, Ref, Unreadable};
+
+/// A form with more fields is not read.
+pub const FORM_FIELDS_MAX: usize = 10_000;
+
+/// A body as received. Cheap to clone; it is read at most once, and only when something asks for its view.
+#[derive(Debug, Clone, Default)]
+pub struct Body(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    bytes: Bytes,
+    declared: Declared,
+    view: OnceLock<View>,
+}
+
+/// What a sender says its body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Declared {
+    /// Nothing, or something that says nothing of its structure.
+    #[default]
+    Unknown,
+    /// JSON: `application/json` and all types that end in `+json`.
+    Json,
+    /// `application/x-www-form-urlencoded`
+    Form,
+    /// `text/…`
+    Text,
+}
+
+impl Declared {
+    /// What a `Content-Type` header declares.
+    pub fn of(content_type: Option<&str>) -> Self {
+        let essence = content_type.unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+        match essence.as_str() {
+            "application/x-www-form-urlencoded" => Self::Form,
+            "application/json" | "text/json" | "application/csp-report" => Self::Json,
+            other if other.ends_with("+json") || other.starts_with("application/cloudevents") => Self::Json,
+            other if other.starts_with("text/") => Self::Text,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// What a body says.
+#[derive(Debug)]
+enum View {
+    /// JSON, over the bytes.
+    Doc(Doc),
+    /// A form: an object of its fields, or what its one JSON field holds.
+    Form(Value),
+    /// Text that is not JSON: a string where JSON is asked for.
+    Text(String),
+    /// Nothing at all: `null` where JSON is asked for.
+    Empty,
+    /// Neither.
+    Unreadable(Unreadable),
+}
+
+impl Body {
+    /// Wraps bytes of which nothing is declared.
+    pub fn new(bytes: impl Into<Bytes>) -> Self {
+        Self::declared(bytes, Declared::Unknown)
+    }
+
+    /// Wraps bytes that are declared to be something.
+    pub fn declared(bytes: impl Into<Bytes>, declared: Declared) -> Self {
+        Self(Arc::new(Inner { bytes: bytes.into(), declared, view: OnceLock::new() }))
+    }
+
+    /// The bytes as they came; cheap to clone.
+    pub fn bytes(&self) -> &Bytes {
+        &self.0.bytes
+    }
+
+    /// The same body, not read yet: gives the memory of the view back.
+    #[must_use]
+    pub fn unread(&self) -> Self {
+        Self::declared(self.0.bytes.clone(), self.0.declared)
+    }
+
+    /// The value that it stands for.
+    ///
+    /// # Errors
+    /// It cannot be read: why, and where.
+    pub fn view(&self) -> Result<Ref<'_>, &Unreadable> {
+        static NULL: Value = Value::Null;
+        match self.0.view.get_or_init(|| read(&self.0.bytes, self.0.declared)) {
+            View::Doc(doc) => Ok(Ref::Node(doc.root())),
+            View::Form(value) => Ok(Ref::Value(value)),
+            View::Text(text) => Ok(Ref::Text(text)),
+            View::Empty => Ok(Ref::Value(&NULL)),
+            View::Unreadable(why) => Err(why),
+        }
+    }
+
+    /// The view, if something has asked for it.
+    pub fn looked(&self) -> Option<Result<Ref<'_>, &Unreadable>> {
+        self.0.view.get().map(|_| self.view())
+    }
+
+    /// The value, where it is not mere text or nothing.
+    pub fn structured(&self) -> Option<Ref<'_>> {
+        let view = self.view().ok()?;
+        match self.0.view.get() {
+            Some(View::Doc(_) | View::Form(_)) => Some(view),
+            _ => None,
+        }
+    }
+
+    /// Whether the bytes themselves are JSON, so that they can be sent as such.
+    pub fn is_json(&self) -> bool {
+        let _ = self.view();
+        matches!(self.0.view.get(), Some(View::Doc(_)))
+    }
+
+    /// Whether it is JSON or nothing at all.
+    pub fn is_json_or_empty(&self) -> bool {
+        self.is_json() || matches!(self.0.view.get(), Some(View::Empty))
+    }
+
+    /// A text inside it, by a JSON pointer (RFC 6901); an empty one counts as none.
+    pub fn text_at(&self, pointer: &str) -> Option<Cow<'_, str>> {
+        self.view().ok()?.pointer(pointer)?.as_str().filter(|text| !text.is_empty())
+    }
+}
+
+fn read(bytes: &Bytes, declared: Declared) -> View {
+    if declared == Declared::Form {
+        return form(bytes).map_or_else(View::Unreadable, View::Form);
+    }
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return View::Empty;
+    }
+    let why = match json::parse(bytes.clone()) {
+        Ok(doc) => return View::Doc(doc),
+        Err(why) => why,
+    };
+    // What was meant to be JSON is not taken for a text when it is broken.
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    let is_meant = match declared {
+        Declared::Json => true,
+        Declared::Text | Declared::Form => false,
+        Declared::Unknown => matches!(first, Some(b'{' | b'[')),
+    };
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !is_meant => View::Text(text.to_owned()),
+        _ => View::Unreadable(why),
+    }
+}
+
+/// A form as an object: repeated fields are lists. A form whose only field is `payload`, as GitHub and Slack send it, stands
+/// for the JSON in that field.
+fn form(bytes: &[u8]) -> Result<Value, Unreadable> {
+    let mut fields: Map<String, Value> = Map::new();
+    for (count, (name, value)) in url::form_urlencoded::parse(bytes).enumerate() {
+        if count == FORM_FIELDS_MAX {
+            let why = format!("the form has more than {FORM_FIELDS_MAX} fields");
+            return Err(Unreadable { word: "too_many_fields", why });
+        }
+        let value = Value::String(value.into_owned());
+        match fields.get_mut(name.as_ref()) {
+            None => {
+                fields.insert(name.into_owned(), value);
+            }
+            Some(Value::Array(values)) => values.push(value),
+            Some(first) => *first = Value::Array(vec![first.take(), value]),
+        }
+    }
+    let payload = fields.get("payload").and_then(Value::as_str).and_then(|text| json::value_of(text).ok());
+    match payload {
+        Some(payload @ Value::Object(_)) if fields.len() == 1 => Ok(payload),
+        Some(payload @ Value::Object(_)) => {
+            fields.insert("payload".to_owned(), payload);
+            Ok(Value::Object(fields))
+        }
+        _ => Ok(Value::Object(fields)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn view(declared: &str, bytes: &'static [u8]) -> Result<Value, &'static str> {
+        let body = Body::declared(bytes, Declared::of(Some(declared)));
+        body.view().map(Ref::to_value).map_err(|why| why.word)
+    }
+
+    #[test]
+    fn a_body_is_what_it_says_and_what_it_can_be_read_as() {
+        for (declared, bytes, expected) in [
+            ("application/json", &br#"{"a":1}"#[..], Ok(json!({"a": 1}))),
+            ("application/cloudevents+json; charset=utf-8", b"[1]", Ok(json!([1]))),
+            ("text/plain", br#"{"a":1}"#, Ok(json!({"a": 1}))),
+            ("text/plain", b"hello", Ok(json!("hello"))),
+            ("", b"hello", Ok(json!("hello"))),
+            ("", b"42", Ok(json!(42))),
+            ("", b" ", Ok(Value::Null)),
+            ("", b"{\"a\":", Err("not_json")),
+            ("application/json", b"hello", Err("not_json")),
+            ("text/plain", b"{a}", Ok(json!("{a}"))),
+            ("application/octet-stream", b"\xff\x00", Err("not_utf8")),
+            ("application/x-www-form-urlencoded", b"a=1&b=x+y&a=2", Ok(json!({"a": ["1", "2"], "b": "x y"}))),
+            ("application/x-www-form-urlencoded", b"payload=%7B%22action%22%3A%22opened%22%7D", Ok(json!({"action": "opened"}))),
+            ("application/x-www-form-urlencoded", b"payload=%7B%7D&x=1", Ok(json!({"payload": {}, "x": "1"}))),
+        ] {
+            assert_eq!(view(declared, bytes), expected, "{declared} {}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn a_form_has_a_bound() {
+        let body = Body::declared("a=1&".repeat(100_000), Declared::Form);
+        assert_eq!(body.view().unwrap_err().word, "too_many_fields");
+    }
+}

@@ -1,0 +1,212 @@
+//! A parsed text: its bytes, and eight bytes for each value in it. A tree of values would take up to forty times the
+//! text; this takes four times at most, and is made in one pass.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde_json::{Map, Number, Value};
+
+/// Texts are shorter than this: a cell keeps lengths in 29 bits.
+pub(super) const LENGTH_MAX: usize = 1 << 29;
+
+/// What a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Null,
+    True,
+    False,
+    Number,
+    /// A string without escapes.
+    Plain,
+    /// A string with escapes.
+    Escaped,
+    Array,
+    Object,
+}
+
+const KINDS: [Kind; 8] =
+    [Kind::Null, Kind::True, Kind::False, Kind::Number, Kind::Plain, Kind::Escaped, Kind::Array, Kind::Object];
+
+/// One value. A scalar: where its text begins and how long it is. A container: how many entries it has, and how many cells
+/// they take, which follow; an entry of an object is a key and a value.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cell {
+    first: u32,
+    second: u32,
+}
+
+impl Cell {
+    pub(super) fn new(kind: Kind, first: usize, second: usize) -> Self {
+        // The length of the text bounds all three.
+        let narrow = |n: usize| u32::try_from(n.min(LENGTH_MAX - 1)).unwrap_or(0);
+        Self { first: narrow(first), second: narrow(second) | ((kind as u32) << 29) }
+    }
+
+    pub(super) fn kind(self) -> Kind {
+        KINDS[(self.second >> 29) as usize]
+    }
+
+    fn first(self) -> usize {
+        self.first as usize
+    }
+
+    fn second(self) -> usize {
+        (self.second & ((1 << 29) - 1)) as usize
+    }
+
+    /// One more entry of a container, which takes this many cells by now.
+    pub(super) fn count_one(&mut self, inside: usize) {
+        *self = Self::new(self.kind(), self.first() + 1, inside);
+    }
+}
+
+/// A parsed JSON text.
+#[derive(Debug, Clone)]
+pub struct Doc {
+    text: Bytes,
+    cells: Vec<Cell>,
+}
+
+impl Doc {
+    pub(super) fn new(text: Bytes, cells: Vec<Cell>) -> Self {
+        Self { text, cells }
+    }
+
+    /// The whole value.
+    pub fn root(&self) -> Node<'_> {
+        Node { doc: self, at: 0 }
+    }
+
+    /// How many bytes it holds beside its text.
+    pub fn bytes(&self) -> usize {
+        self.cells.len() * size_of::<Cell>()
+    }
+}
+
+/// A value inside a parsed text.
+#[derive(Debug, Clone, Copy)]
+pub struct Node<'a> {
+    doc: &'a Doc,
+    at: usize,
+}
+
+impl<'a> Node<'a> {
+    fn cell(self) -> Cell {
+        self.doc.cells.get(self.at).copied().unwrap_or(Cell::new(Kind::Null, 0, 0))
+    }
+
+    pub(super) fn kind(self) -> Kind {
+        self.cell().kind()
+    }
+
+    /// The cell after this value.
+    fn end(self) -> usize {
+        let cell = self.cell();
+        match cell.kind() {
+            Kind::Array | Kind::Object => self.at + 1 + cell.second(),
+            _ => self.at + 1,
+        }
+    }
+
+    /// The text of a number, or of a string as it stands between its quotes.
+    pub(super) fn raw(self) -> &'a str {
+        let cell = self.cell();
+        let bytes = self.doc.text.get(cell.first()..cell.first() + cell.second()).unwrap_or(&[]);
+        // The text was checked when it was parsed.
+        std::str::from_utf8(bytes).unwrap_or("")
+    }
+
+    /// A string's text.
+    pub(super) fn text(self) -> Cow<'a, str> {
+        match self.kind() {
+            Kind::Escaped => Cow::Owned(unescaped(self.raw())),
+            _ => Cow::Borrowed(self.raw()),
+        }
+    }
+
+    /// How many entries a container has.
+    pub(super) fn len(self) -> usize {
+        self.cell().first()
+    }
+
+    /// The values of a list.
+    pub(super) fn items(self) -> impl Iterator<Item = Node<'a>> {
+        let mut next = Node { doc: self.doc, at: self.at + 1 };
+        (0..self.len()).map(move |_| {
+            let this = next;
+            next.at = this.end();
+            this
+        })
+    }
+
+    /// The entries of an object as written, repeated keys included.
+    pub(super) fn entries(self) -> impl Iterator<Item = (Node<'a>, Node<'a>)> {
+        let mut next = Node { doc: self.doc, at: self.at + 1 };
+        (0..self.len()).map(move |_| {
+            let (key, value) = (next, Node { doc: next.doc, at: next.at + 1 });
+            next.at = value.end();
+            (key, value)
+        })
+    }
+
+    /// As a value of its own.
+    pub fn to_value(self) -> Value {
+        match self.kind() {
+            Kind::Null => Value::Null,
+            Kind::True => Value::Bool(true),
+            Kind::False => Value::Bool(false),
+            Kind::Number => Value::Number(number(self.raw())),
+            Kind::Plain | Kind::Escaped => Value::String(self.text().into_owned()),
+            Kind::Array => Value::Array(self.items().map(Node::to_value).collect()),
+            Kind::Object => {
+                let mut map = Map::new();
+                for (key, value) in self.entries() {
+                    map.insert(key.text().into_owned(), value.to_value());
+                }
+                Value::Object(map)
+            }
+        }
+    }
+}
+
+/// A number with its text as it was written.
+pub fn number(text: &str) -> Number {
+    // What is called here has been found to be a number.
+    text.parse().unwrap_or_else(|_| Number::from(0))
+}
+
+fn unescaped(raw: &str) -> String {
+    let mut out = String::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        let escape = rest.as_bytes().get(at + 1).copied().unwrap_or(b'\\');
+        rest = rest.get(at + 2..).unwrap_or("");
+        out.push(match escape {
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => code_point(&mut rest),
+            other => char::from(other),
+        });
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The character of a `\u` whose digits are next; of a pair, both halves are taken. A half without its other is U+FFFD.
+fn code_point(rest: &mut &str) -> char {
+    let unit = |text: &str| text.get(..4).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+    let first = unit(rest).unwrap_or(0xfffd);
+    *rest = rest.get(4..).unwrap_or("");
+    if (0xd800..0xdc00).contains(&first)
+        && let Some(low) = rest.strip_prefix("\\u").and_then(unit)
+        && (0xdc00..0xe000).contains(&low)
+    {
+        *rest = rest.get(6..).unwrap_or("");
+        return char::from_u32(0x10000 + ((first - 0xd800) << 10) + (low - 0xdc00)).unwrap_or('\u{fffd}');
+    }
+    char::from_u32(first).unwrap_or('\u{fffd}')
+}

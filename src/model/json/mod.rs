@@ -1,0 +1,351 @@
+//! JSON as senders write it: read tolerantly, kept exactly.
+//!
+//! - `parse`: text into a [`Doc`], without recursion; [`doc`]: a parsed text, which borrows from its bytes
+//! - [`decimal`]: numbers by value, at any precision
+//! - [`query`]: RFC 9535 paths over any of them; `query_parse`: their text
+
+pub mod decimal;
+pub mod doc;
+mod parse;
+pub mod query;
+mod query_parse;
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+pub use doc::{Doc, Node};
+pub use parse::parse;
+
+use doc::Kind;
+
+/// Nesting beyond this makes a text unreadable.
+pub const DEPTH_MAX: usize = 512;
+
+/// Why a body cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// A stable word, for counting.
+    pub word: &'static str,
+    /// What is wrong and where, for people.
+    pub why: String,
+}
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+/// A JSON value where it lies: in a tree, in a parsed text, or a text that stands for itself.
+#[derive(Debug, Clone, Copy)]
+pub enum Ref<'a> {
+    /// In a tree.
+    Value(&'a Value),
+    /// In a parsed text.
+    Node(Node<'a>),
+    /// A string.
+    Text(&'a str),
+}
+
+/// What a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    /// `null`
+    Null,
+    /// `true`, `false`
+    Bool(bool),
+    /// A number.
+    Number,
+    /// A string.
+    String,
+    /// A list.
+    Array,
+    /// An object.
+    Object,
+}
+
+impl<'a> Ref<'a> {
+    /// What it is.
+    pub fn kind(self) -> Type {
+        match self {
+            Self::Text(_) | Self::Value(Value::String(_)) => Type::String,
+            Self::Value(Value::Null) => Type::Null,
+            Self::Value(Value::Bool(yes)) => Type::Bool(*yes),
+            Self::Value(Value::Number(_)) => Type::Number,
+            Self::Value(Value::Array(_)) => Type::Array,
+            Self::Value(Value::Object(_)) => Type::Object,
+            Self::Node(node) => match node.kind() {
+                Kind::Null => Type::Null,
+                Kind::True => Type::Bool(true),
+                Kind::False => Type::Bool(false),
+                Kind::Number => Type::Number,
+                Kind::Plain | Kind::Escaped => Type::String,
+                Kind::Array => Type::Array,
+                Kind::Object => Type::Object,
+            },
+        }
+    }
+
+    /// Whether it is `null`.
+    pub fn is_null(self) -> bool {
+        self.kind() == Type::Null
+    }
+
+    /// A string's text.
+    pub fn as_str(self) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Text(text) => Some(Cow::Borrowed(text)),
+            Self::Value(Value::String(text)) => Some(Cow::Borrowed(text)),
+            Self::Node(node) if self.kind() == Type::String => Some(node.text()),
+            _ => None,
+        }
+    }
+
+    /// A number as it is written.
+    pub fn as_number(self) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Value(Value::Number(number)) => Some(Cow::Owned(number.to_string())),
+            Self::Node(node) if self.kind() == Type::Number => Some(Cow::Borrowed(node.raw())),
+            _ => None,
+        }
+    }
+
+    /// How many characters, items or entries it has; `None` for what has no length.
+    pub fn length(self) -> Option<usize> {
+        match self.kind() {
+            Type::String => self.as_str().map(|text| text.chars().count()),
+            Type::Array => Some(match self {
+                Self::Value(value) => value.as_array().map_or(0, Vec::len),
+                Self::Node(node) => node.len(),
+                Self::Text(_) => 0,
+            }),
+            Type::Object => Some(self.entries().len()),
+            Type::Null | Type::Bool(_) | Type::Number => None,
+        }
+    }
+
+    /// A field of an object. Of repeated keys the last one counts, here and so everywhere.
+    pub fn get(self, key: &str) -> Option<Ref<'a>> {
+        match self {
+            Self::Value(value) => value.as_object()?.get(key).map(Ref::Value),
+            Self::Node(node) if self.kind() == Type::Object => {
+                node.entries().filter(|(name, _)| name.text() == key).last().map(|(_, value)| Ref::Node(value))
+            }
+            _ => None,
+        }
+    }
+
+    /// An item of a list.
+    pub fn at(self, index: usize) -> Option<Ref<'a>> {
+        match self {
+            Self::Value(value) => value.as_array()?.get(index).map(Ref::Value),
+            Self::Node(node) if self.kind() == Type::Array => node.items().nth(index).map(Ref::Node),
+            _ => None,
+        }
+    }
+
+    /// The items of a list; nothing for anything else.
+    pub fn items(self) -> Vec<Ref<'a>> {
+        match self {
+            Self::Value(Value::Array(items)) => items.iter().map(Ref::Value).collect(),
+            Self::Node(node) if self.kind() == Type::Array => node.items().map(Ref::Node).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The entries of an object in the order of their keys' first appearance; nothing for anything else.
+    pub fn entries(self) -> Vec<(Cow<'a, str>, Ref<'a>)> {
+        match self {
+            Self::Value(Value::Object(map)) => {
+                map.iter().map(|(key, value)| (Cow::Borrowed(key.as_str()), Ref::Value(value))).collect()
+            }
+            Self::Node(node) if self.kind() == Type::Object => {
+                let mut entries: Vec<(Cow<'a, str>, Ref<'a>)> = Vec::with_capacity(node.len());
+                let mut places = std::collections::HashMap::with_capacity(node.len());
+                for (key, value) in node.entries() {
+                    match places.entry(key.text()) {
+                        std::collections::hash_map::Entry::Occupied(place) => {
+                            let place: &usize = place.get();
+                            entries[*place].1 = Ref::Node(value);
+                        }
+                        std::collections::hash_map::Entry::Vacant(place) => {
+                            entries.push((place.key().clone(), Ref::Node(value)));
+                            place.insert(entries.len() - 1);
+                        }
+                    }
+                }
+                entries
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The value a JSON pointer (RFC 6901) without escapes names.
+    pub fn pointer(self, pointer: &str) -> Option<Ref<'a>> {
+        pointer.split('/').skip(1).try_fold(self, |at, key| match at.kind() {
+            Type::Array => at.at(key.parse().ok()?),
+            _ => at.get(key),
+        })
+    }
+
+    /// As a value of its own.
+    pub fn to_value(self) -> Value {
+        match self {
+            Self::Value(value) => value.clone(),
+            Self::Node(node) => node.to_value(),
+            Self::Text(text) => Value::String(text.to_owned()),
+        }
+    }
+
+    /// A scalar as plain text, anything else as JSON.
+    pub fn plain_text(self) -> Cow<'a, str> {
+        self.as_str().or_else(|| self.as_number()).unwrap_or_else(|| Cow::Owned(self.to_value().to_string()))
+    }
+
+    /// A text that two values share if they are the same, numbers by value and objects whatever the order of their keys.
+    pub fn canonical(self) -> String {
+        match self.kind() {
+            Type::Number => self.as_number().map_or_else(String::new, |text| decimal::canonical(&text)),
+            Type::Array => {
+                let items: Vec<String> = self.items().into_iter().map(Ref::canonical).collect();
+                format!("[{}]", items.join(","))
+            }
+            Type::Object => {
+                let entries = self.entries().into_iter();
+                let mut entries: Vec<String> =
+                    entries.map(|(key, value)| format!("{}:{}", Value::String(key.into_owned()), value.canonical())).collect();
+                entries.sort_unstable();
+                format!("{{{}}}", entries.join(","))
+            }
+            Type::Null | Type::Bool(_) | Type::String => self.to_value().to_string(),
+        }
+    }
+
+    /// Whether two values are the same: numbers by value, objects whatever the order of their keys.
+    pub fn equals(self, other: Ref<'_>) -> bool {
+        match (self.kind(), other.kind()) {
+            (Type::Number, Type::Number) => self.compared_to(other) == Some(Ordering::Equal),
+            (Type::String, Type::String) => self.as_str() == other.as_str(),
+            (Type::Array, Type::Array) => {
+                let (ours, theirs) = (self.items(), other.items());
+                ours.len() == theirs.len() && ours.into_iter().zip(theirs).all(|(a, b)| a.equals(b))
+            }
+            (Type::Object, Type::Object) => {
+                let (ours, theirs) = (self.entries(), other.entries());
+                ours.len() == theirs.len() && {
+                    let theirs: std::collections::HashMap<_, _> = theirs.into_iter().collect();
+                    ours.into_iter().all(|(key, value)| theirs.get(&key).is_some_and(|other| value.equals(*other)))
+                }
+            }
+            (a, b) => a == b,
+        }
+    }
+
+    /// The order of two numbers, by value at any precision; `None` unless both are numbers.
+    pub fn compared_to(self, other: Ref<'_>) -> Option<Ordering> {
+        Some(decimal::compare(&self.as_number()?, &other.as_number()?))
+    }
+}
+
+/// Reads a text that must be JSON as a value of its own: as tolerantly as a body.
+///
+/// # Errors
+/// As [`parse`].
+pub fn value_of(text: impl AsRef<[u8]>) -> Result<Value, Unreadable> {
+    parse(Bytes::copy_from_slice(text.as_ref())).map(|doc| doc.root().to_value())
+}
+
+/// Reads stored JSON of our own: as deep as what flows through workflows, and a few levels more.
+///
+/// # Errors
+/// It is not what was expected.
+pub fn stored<'a, T: serde::Deserialize<'a>>(text: &'a str) -> serde_json::Result<T> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    reader.disable_recursion_limit();
+    let value = T::deserialize(&mut reader)?;
+    reader.end().map(|()| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn read(text: &str) -> Result<Value, Unreadable> {
+        value_of(text)
+    }
+
+    #[test]
+    fn what_is_unambiguous_is_read() {
+        assert_eq!(read("\u{feff} {\"a\": 1}").unwrap(), json!({"a": 1}));
+        assert_eq!(
+            read(r#"["cut \ud83d", "\ude00x", "\ud83d\ude00", "\ud83d\u0041"]"#).unwrap(),
+            json!(["cut \u{fffd}", "\u{fffd}x", "\u{1f600}", "\u{fffd}A"])
+        );
+        assert_eq!(read("12345678901234567890123").unwrap().to_string(), "12345678901234567890123");
+        assert_eq!(read("[1e999,-0.0,1E400]").unwrap().to_string(), "[1e+999,-0.0,1e+400]");
+        assert_eq!(read(r#"{"a":1,"b":2,"a":3}"#).unwrap(), json!({"a": 3, "b": 2}));
+        let digits = "9".repeat(1_000_000);
+        assert_eq!(read(&digits).unwrap().to_string(), digits);
+    }
+
+    #[test]
+    fn what_is_no_json_says_where_it_stops_being_it() {
+        for (text, word, place) in [
+            ("", "not_json", "line 1, column 1"),
+            ("{\"a\": 1", "not_json", "column 8"),
+            ("{\"a\": 1}\n x", "not_json", "line 2, column 2"),
+            ("[1,]", "not_json", "column 4"),
+            ("{\"a\" 1}", "not_json", "column 6"),
+            ("[01]", "not_json", "column 3"),
+            ("NaN", "not_json", "column 1"),
+            ("\"\\x\"", "not_json", "column 2"),
+            ("\"\u{1}\"", "not_json", "column 2"),
+        ] {
+            let wrong = read(text).unwrap_err();
+            assert_eq!(wrong.word, word, "{text}");
+            assert!(wrong.why.contains(place), "{text}: {wrong}");
+        }
+        assert_eq!(value_of([b'"', 0xff, b'"']).unwrap_err().word, "not_utf8");
+        assert_eq!(value_of([0xff, 0xfe, b'1', 0]).unwrap_err().word, "not_utf8");
+    }
+
+    #[test]
+    fn nesting_has_a_bound_and_costs_no_stack() {
+        let nested = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(read(&nested(DEPTH_MAX)).is_ok());
+        assert_eq!(read(&nested(DEPTH_MAX + 1)).unwrap_err().word, "too_deep");
+        assert_eq!(read(&"[".repeat(1_000_000)).unwrap_err().word, "too_deep");
+        let text = format!("{{\"a\":{}}}", nested(DEPTH_MAX - 1));
+        assert_eq!(stored::<Value>(&text).unwrap(), read(&text).unwrap());
+    }
+
+    #[test]
+    fn a_parsed_text_takes_four_times_its_bytes_at_most() {
+        for text in
+            ["[0,0,0,0,0,0,0,0,0,0,0,0]", "[[],[],[],[],[],[],[]]", "[{\"a\":0},{\"a\":0},{\"a\":0}]", "[\"\",\"\",\"\",\"\"]"]
+        {
+            let doc = parse(Bytes::from_static(text.as_bytes())).unwrap();
+            assert!(doc.bytes() <= 4 * text.len() + 8, "{text}: {}", doc.bytes());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_reads_what_serde_json_reads(text in "[\\[\\]{}\",:0-9a-u\\\\ .eE+-]{0,24}") {
+            if let Ok(theirs) = serde_json::from_str::<Value>(&text) {
+                prop_assert_eq!(read(&text).ok(), Some(theirs));
+            }
+        }
+
+        #[test]
+        fn every_text_survives_a_round_trip(text in "\\PC{0,20}", number: i64) {
+            let value = json!({ text.clone(): [text, number, null, true] });
+            prop_assert_eq!(read(&value.to_string()).unwrap(), value);
+        }
+    }
+}
