@@ -20,8 +20,8 @@ use crate::decide::address::Author;
 use crate::decide::workflow::steps::Kind;
 pub use crate::deliver::client::tls;
 use crate::deliver::{Client, resolve, step};
-use crate::engine::{Budget, Chance, Engine, Parts, Worked};
-use crate::http::client::Peer;
+use crate::engine::{Budget, Chance, Engine, Parts};
+use crate::http::client::{OverSocket, Peer};
 use crate::http::{State, router};
 use crate::model::{AwsIdentity, Secret, SystemClock, SystemIds};
 use crate::observe::feed::Feed;
@@ -33,12 +33,6 @@ use crate::wake::{Wake, local::Local, postgres};
 pub const DEFAULT_DATABASE: &str = "sqlite:tidehook.db?mode=rwc";
 /// A database that is away at start is waited for this long.
 const START_WAIT_MAX: Duration = Duration::from_secs(60);
-/// Due work is looked for at least this often.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// After so long without work, due work is looked for less often: what comes in here or is due again here wakes the
-/// worker, so only what other processes leave behind waits for a look.
-const QUIET_AFTER: Duration = Duration::from_secs(10);
-const QUIET_LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Housekeeping.
 const TICK_EVERY: Duration = Duration::from_secs(5);
 /// A store that is away is asked this often whether it is back.
@@ -178,7 +172,10 @@ impl Server {
         get_ready(&engine).await?;
         stop_if_dropped.disarm();
         let budget = Budget::endless(config.worker.concurrency);
-        let working = tokio::spawn(work(engine.clone(), budget));
+        let working = tokio::spawn({
+            let engine = engine.clone();
+            async move { engine.work_until_drained(budget).await }
+        });
         let keeping = tokio::spawn(keep(engine.clone()));
         Ok(Self { engine, address, serving, stop_serving, working, keeping })
     }
@@ -245,31 +242,6 @@ async fn get_ready(engine: &Engine) -> Result<(), StartError> {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// The worker loop.
-async fn work(engine: Engine, budget: Budget) {
-    engine.open_worker(budget.parallel);
-    let mut worked_at = Instant::now();
-    while !engine.is_draining() {
-        match engine.work(budget).await {
-            Ok(worked) if worked != Worked::default() => worked_at = Instant::now(),
-            Ok(_) => {}
-            Err(_) => {
-                // The store is away: the probe loop learns when it is back.
-                tokio::time::sleep(PROBE_EVERY).await;
-                continue;
-            }
-        }
-        let look_every = if worked_at.elapsed() > QUIET_AFTER { QUIET_LOOK_EVERY } else { LOOK_EVERY };
-        if engine.is_draining() {
-            break;
-        }
-        tokio::select! {
-            () = engine.woken(look_every) => {}
-            () = engine.draining() => {}
         }
     }
 }
@@ -351,6 +323,7 @@ fn connection(
 ) -> impl Future<Output = ()> + Send + 'static {
     let service = routes.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(OverSocket);
         request
     });
     let connection = hyper::server::conn::http1::Builder::new()

@@ -77,7 +77,8 @@ fn summary(loaded: &Loaded, config: &Config) {
         print::line(&format!("  queue     {}: {}", queue.name, queue.source));
     }
     if config.api.auth_token.is_none() {
-        print::note("warning: api.auth_token is not set: /events and /api are open to everyone who can reach them");
+        let api = if config.api.open { "/events and /api are" } else { "/events is" };
+        print::note(&format!("warning: api.auth_token is not set: {api} open to everyone who can reach this server"));
     }
     let cannot = config.cannot_run();
     if !cannot.is_empty() {

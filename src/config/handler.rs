@@ -13,6 +13,7 @@ use crate::decide::filter::Filter;
 use crate::decide::pattern::Pattern;
 use crate::decide::retry::RetryPolicy;
 use crate::decide::template::{BadTemplate, Template};
+use crate::model::lane::BreakerRules;
 use crate::model::{Method, Path};
 
 /// A handler.
@@ -42,6 +43,8 @@ pub struct Handler {
     pub timeout: Duration,
     /// Deliveries per second.
     pub rate_limit: Option<u32>,
+    /// When its circuit breaker opens and closes.
+    pub breaker: BreakerRules,
     /// Which private addresses it may reach.
     pub policy: Policy,
 }
@@ -73,9 +76,10 @@ impl Handler {
             read_retry(&mut s, "retry", &around.delivery.retry),
             read_timeout(&mut s).unwrap_or(around.delivery.timeout),
             s.number32("rate_limit").filter(|n| *n > 0),
+            read_breaker(&mut s),
         );
         s.finish();
-        let (events, filter, idempotency_key, method, transform, retry, timeout, rate_limit) = handler;
+        let (events, filter, idempotency_key, method, transform, retry, timeout, rate_limit, breaker) = handler;
         Some(Self {
             name: name.to_owned(),
             source: source?,
@@ -89,9 +93,28 @@ impl Handler {
             retry,
             timeout,
             rate_limit,
+            breaker,
             policy,
         })
     }
+}
+
+fn read_breaker(s: &mut Section<'_>) -> BreakerRules {
+    let defaults = BreakerRules::default();
+    let Some(mut section) = s.optional_section("breaker") else { return defaults };
+    let ms = |time: Option<Duration>| time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    let open_for_ms = ms(section.duration("open_for")).filter(|ms| *ms > 0).unwrap_or(defaults.open_for_ms);
+    let rules = BreakerRules {
+        failures: section.number32("failures").unwrap_or(defaults.failures),
+        open_for_ms,
+        max_open_ms: ms(section.duration("max_open")).unwrap_or(open_for_ms),
+        probes: section.number32("probes").unwrap_or(defaults.probes),
+    };
+    if rules.max_open_ms < rules.open_for_ms {
+        section.error("bad_breaker", "max_open", "`max_open` is the upper bound of `open_for` and cannot be less".to_owned());
+    }
+    section.finish();
+    rules
 }
 
 /// The source a consumer listens to, which must exist.

@@ -182,7 +182,7 @@ pub static SOURCE: [Key; 21] = [
 ];
 
 /// The keys of a handler.
-pub static HANDLER: [Key; 13] = [
+pub static HANDLER: [Key; 14] = [
     key("source", Takes::Text, "The source it listens to"),
     key("events", Takes::Texts, "Event type patterns; empty is all"),
     key("url", Takes::Url, "Where events are delivered"),
@@ -192,10 +192,18 @@ pub static HANDLER: [Key; 13] = [
     key("timeout", Takes::Duration, "Total deadline of one delivery"),
     key("idempotency_key", Takes::Text, "Path of a key under which this handler wants an event once"),
     key("rate_limit", Takes::Number(0, ANY), "Deliveries per second over all processes; 0 is unlimited"),
+    key("breaker", Takes::Section(&BREAKER), "When its circuit breaker opens and closes"),
     key("filter", Takes::Text, "Condition on the payload"),
     key("transform", Takes::Template, "Template of the body"),
     key("headers", Takes::TextMap, "Headers; they replace built-in ones of the same name"),
     key("allowed_private_hosts", Takes::Texts, "Networks or hosts this handler may reach although private"),
+];
+
+static BREAKER: [Key; 4] = [
+    key("failures", Takes::Number(1, 1_000_000), "Consecutive failures that open it (5)"),
+    key("open_for", Takes::Duration, "How long it stays open (60s)"),
+    key("max_open", Takes::Duration, "Each failed probe doubles that time, up to this (open_for)"),
+    key("probes", Takes::Number(1, 1000), "Probes that must succeed, one after the other, to close it (1)"),
 ];
 
 /// The keys of a queue.

@@ -202,11 +202,14 @@ impl Config {
 
     /// What the lanes' rows must say.
     pub fn lanes(&self) -> Vec<LaneSpec> {
-        let handler =
-            |h: &Handler| LaneSpec { id: Target::Handler(h.name.clone()).lane(), tenant: h.source.clone(), rate: h.rate_limit };
+        let handler = |h: &Handler| LaneSpec {
+            rate: h.rate_limit,
+            breaker: h.breaker,
+            ..LaneSpec::new(Target::Handler(h.name.clone()).lane(), h.source.clone())
+        };
         let mut lanes: Vec<LaneSpec> = self.handlers.iter().map(handler).collect();
         if !self.workflows.is_empty() {
-            lanes.push(LaneSpec { id: LaneId::timers(), tenant: "timers".to_owned(), rate: None });
+            lanes.push(LaneSpec::new(LaneId::timers(), "timers"));
         }
         lanes.extend(self.workflows.iter().flat_map(Workflow::lanes));
         lanes

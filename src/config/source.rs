@@ -206,6 +206,11 @@ fn check_secrets(name: &str, s: &mut Section<'_>, scheme: &str, secrets: &[Secre
         }
         return;
     }
+    if secrets.iter().any(|secret| secret.expose().trim() != secret.expose()) {
+        let message = format!("source '{name}': a secret begins or ends with white space, which is part of it");
+        let help = "a file read with `$(cat FILE)` or `echo` ends in a line break: take that off, unless the sender has it too";
+        s.problem(Severity::Warning, "secret_whitespace", "secret", message, Some(help.into()));
+    }
     let Some(check) = known.providers.get(scheme) else { return };
     for (at, secret) in secrets.iter().enumerate() {
         if let Err(why) = check(secret.expose()) {

@@ -1,27 +1,29 @@
 //! The circuit breaker of a lane: state + outcome + now → state.
 //!
-//! Five consecutive failures open it for a minute. After that one probe at a time is let through:
-//! success closes it, failure opens it for another minute. A breaker that closes lets the lane's
-//! backlog out under a ramp of 1, 2, 4, … leases, so that a receiver that just came back is not flooded.
+//! Consecutive failures open it for a while. After that one probe at a time is let through: successes close it, a failure
+//! opens it again, for longer. A breaker that closes lets the lane's backlog out at 1, 2, 4, … deliveries a second, so that a
+//! receiver that just came back is not flooded; and so does an answer that asks for less (429, `Retry-After`), which is no
+//! failure of the receiver.
 
 use std::time::Duration;
 
+use crate::decide::settle::LaneFact;
 use crate::model::Timestamp;
-use crate::model::lane::Breaker;
+use crate::model::lane::{Breaker, BreakerRules};
 
-/// Consecutive failures that open the breaker.
-pub const FAILURES_TO_OPEN: u32 = 5;
-/// How long it stays open.
-pub const OPEN_FOR: Duration = Duration::from_secs(60);
-/// The ramp ends when it would allow more leases than this.
+/// The ramp ends when it would allow more than this a second.
 pub const RAMP_MAX: u32 = 64;
+/// Where the ramp begins after an answer that asked for less.
+const RAMP_AFTER_LIMIT: u32 = 4;
+/// No receiver holds its lane for longer.
+const LEFT_ALONE_MAX: Duration = Duration::from_secs(3600);
 
 /// What the breaker allows at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allows {
     /// As many as there are.
     All,
-    /// At most this many leases at once.
+    /// At most this many now.
     AtMost(u32),
     /// One claim, to probe.
     Probe,
@@ -31,36 +33,72 @@ pub enum Allows {
 
 /// What may be claimed from a lane with this breaker.
 pub fn allows(breaker: &Breaker, now: Timestamp) -> Allows {
-    match (breaker.open_until, breaker.probe_until) {
+    match (breaker.open_until, breaker.not_before) {
         (Some(until), _) if now < until => Allows::NothingBefore(until),
-        (Some(_), Some(probe)) if now < probe => Allows::NothingBefore(probe),
+        (_, Some(at)) if now < at => Allows::NothingBefore(at),
         (Some(_), _) => Allows::Probe,
         (None, _) if breaker.ramp > 0 => Allows::AtMost(breaker.ramp),
         (None, _) => Allows::All,
     }
 }
 
-/// The breaker after one more outcome.
-pub fn after(breaker: &Breaker, succeeded: bool, now: Timestamp) -> Breaker {
-    match (breaker.open_until, succeeded) {
-        (Some(_), true) => Breaker { ramp: 1, ..Breaker::default() },
-        // A result that was under way when the breaker opened does not prolong it.
-        (Some(until), false) if now < until => *breaker,
-        (Some(_), false) => opened(breaker.failures.saturating_add(1), now),
-        (None, true) if breaker.ramp > 0 => {
-            let ramp = breaker.ramp.saturating_mul(2);
-            Breaker { ramp: if ramp > RAMP_MAX { 0 } else { ramp }, ..Breaker::default() }
+/// The breaker after its lane has given so many jobs under a lease of this length.
+pub fn served(breaker: &Breaker, given: u32, lease: Duration, now: Timestamp) -> Breaker {
+    match allows(breaker, now) {
+        _ if given == 0 => *breaker,
+        Allows::Probe => Breaker { not_before: Some(now.plus(lease)), ..*breaker },
+        Allows::AtMost(rate) => {
+            let ramp = rate.saturating_mul(2);
+            let pause = Duration::from_millis(u64::from(given) * 1_000 / u64::from(rate.max(1)));
+            match ramp > RAMP_MAX {
+                true => Breaker { ramp: 0, not_before: None, ..*breaker },
+                false => Breaker { ramp, not_before: Some(now.plus(pause)), ..*breaker },
+            }
         }
-        (None, true) => Breaker::default(),
-        (None, false) => {
+        Allows::All | Allows::NothingBefore(_) => *breaker,
+    }
+}
+
+/// The breaker after one more outcome.
+pub fn after(breaker: &Breaker, rules: &BreakerRules, fact: LaneFact, now: Timestamp) -> Breaker {
+    match (breaker.open_until, fact) {
+        (Some(until), LaneFact::Succeeded) => {
+            let probed = breaker.ramp.saturating_add(1);
+            match probed >= rules.probes.max(1) {
+                true => Breaker { ramp: 1, ..Breaker::default() },
+                // The next probe may follow at once.
+                false => Breaker { ramp: probed, not_before: None, open_until: Some(until.min(now)), ..*breaker },
+            }
+        }
+        // A result that was under way when the breaker opened does not prolong it.
+        (Some(until), LaneFact::Failed) if now < until => *breaker,
+        (Some(_), LaneFact::Failed) => opened(breaker.failures.saturating_add(1), rules, now),
+        // It answers: what it asks for is kept, and it is no failure.
+        (Some(_), LaneFact::Limited(wait)) => Breaker { not_before: left_alone(breaker, wait, now), ..*breaker },
+        (None, LaneFact::Succeeded) => Breaker { failures: 0, ..*breaker },
+        (None, LaneFact::Failed) => {
             let failures = breaker.failures.saturating_add(1);
-            if failures >= FAILURES_TO_OPEN { opened(failures, now) } else { Breaker { failures, ..*breaker } }
+            match failures >= rules.failures.max(1) {
+                true => opened(failures, rules, now),
+                false => Breaker { failures, ..*breaker },
+            }
+        }
+        (None, LaneFact::Limited(wait)) => {
+            let ramp = if breaker.ramp == 0 { RAMP_AFTER_LIMIT } else { (breaker.ramp / 4).max(1) };
+            Breaker { ramp, not_before: left_alone(breaker, wait, now), ..*breaker }
         }
     }
 }
 
-fn opened(failures: u32, now: Timestamp) -> Breaker {
-    Breaker { failures, open_until: Some(now.plus(OPEN_FOR)), probe_until: None, ramp: 0 }
+fn left_alone(breaker: &Breaker, wait: Duration, now: Timestamp) -> Option<Timestamp> {
+    let until = now.plus(wait.min(LEFT_ALONE_MAX));
+    Some(breaker.not_before.map_or(until, |before| before.max(until)))
+}
+
+fn opened(failures: u32, rules: &BreakerRules, now: Timestamp) -> Breaker {
+    let again = failures.saturating_sub(rules.failures.max(1)).min(32);
+    let open_ms = rules.open_for_ms.saturating_mul(1 << again).min(rules.max_open_ms.max(rules.open_for_ms));
+    Breaker { failures, open_until: Some(now.plus(Duration::from_millis(open_ms))), not_before: None, ramp: 0 }
 }
 
 #[cfg(test)]
@@ -68,9 +106,11 @@ mod tests {
     use super::*;
 
     const T0: Timestamp = Timestamp(1_000_000);
+    const OPEN_FOR: Duration = Duration::from_secs(60);
+    const RULES: BreakerRules = BreakerRules { failures: 5, open_for_ms: 60_000, max_open_ms: 60_000, probes: 1 };
 
     fn failed(times: u32) -> Breaker {
-        (0..times).fold(Breaker::default(), |b, _| after(&b, false, T0))
+        (0..times).fold(Breaker::default(), |b, _| after(&b, &RULES, LaneFact::Failed, T0))
     }
 
     #[test]
@@ -82,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_success_resets_the_count() {
-        assert!(after(&failed(4), true, T0).is_clean());
+        assert!(after(&failed(4), &RULES, LaneFact::Succeeded, T0).is_clean());
     }
 
     #[test]
@@ -90,26 +130,59 @@ mod tests {
         let later = T0.plus(OPEN_FOR);
         let open = failed(5);
         assert_eq!(allows(&open, later), Allows::Probe);
-        let probing = Breaker { probe_until: Some(later.plus(Duration::from_secs(9))), ..open };
+        let probing = served(&open, 1, Duration::from_secs(9), later);
         assert!(matches!(allows(&probing, later), Allows::NothingBefore(_)));
         assert_eq!(allows(&probing, later.plus(Duration::from_secs(9))), Allows::Probe);
     }
 
     #[test]
-    fn a_failed_probe_opens_it_again_and_a_good_one_closes_it_under_a_ramp() {
-        let later = T0.plus(OPEN_FOR);
-        assert_eq!(after(&failed(5), false, later).open_until, Some(later.plus(OPEN_FOR)));
-        let mut closed = after(&failed(5), true, later);
-        assert_eq!(allows(&closed, later), Allows::AtMost(1));
-        for expected in [2, 4, 8, 16, 32, 64] {
-            closed = after(&closed, true, later);
-            assert_eq!(allows(&closed, later), Allows::AtMost(expected));
+    fn a_failed_probe_opens_it_again_and_a_good_one_closes_it_under_a_ramp_that_is_a_rate() {
+        let mut now = T0.plus(OPEN_FOR);
+        assert_eq!(after(&failed(5), &RULES, LaneFact::Failed, now).open_until, Some(now.plus(OPEN_FOR)));
+        let mut breaker = after(&failed(5), &RULES, LaneFact::Succeeded, now);
+        for expected in [1, 2, 4, 8, 16, 32] {
+            assert_eq!(allows(&breaker, now), Allows::AtMost(expected));
+            breaker = served(&breaker, expected, OPEN_FOR, now);
+            assert!(matches!(allows(&breaker, now.plus(Duration::from_millis(999))), Allows::NothingBefore(_)));
+            now = now.plus(Duration::from_secs(1));
         }
-        assert!(after(&closed, true, later).is_clean());
+        assert_eq!(allows(&breaker, now), Allows::AtMost(64));
+        assert!(served(&breaker, 64, OPEN_FOR, now).is_clean());
+    }
+
+    #[test]
+    fn a_receiver_that_asks_for_less_is_left_alone_that_long_and_never_trips() {
+        let limited = (0..30).fold(Breaker::default(), |b, _| after(&b, &RULES, LaneFact::Limited(Duration::from_secs(4)), T0));
+        assert_eq!((limited.open_until, limited.failures), (None, 0));
+        let later = T0.plus(Duration::from_secs(4));
+        assert_eq!(allows(&limited, T0), Allows::NothingBefore(later));
+        assert_eq!(allows(&limited, later), Allows::AtMost(1));
+        let endless = after(&Breaker::default(), &RULES, LaneFact::Limited(Duration::MAX), T0);
+        assert_eq!(endless.not_before, Some(T0.plus(LEFT_ALONE_MAX)));
+    }
+
+    #[test]
+    fn each_failed_probe_opens_it_for_twice_as_long_up_to_a_bound_and_several_probes_may_be_asked_for() {
+        let rules = BreakerRules { failures: 2, open_for_ms: 1_000, max_open_ms: 3_000, probes: 2 };
+        let mut breaker = Breaker::default();
+        let mut now = T0;
+        for _ in 0..2 {
+            breaker = after(&breaker, &rules, LaneFact::Failed, now);
+        }
+        for open_ms in [1_000, 2_000, 3_000, 3_000] {
+            assert_eq!(breaker.open_until, Some(now.plus(Duration::from_millis(open_ms))));
+            now = now.plus(Duration::from_millis(open_ms));
+            breaker = after(&breaker, &rules, LaneFact::Failed, now);
+        }
+        now = now.plus(Duration::from_secs(3));
+        breaker = after(&breaker, &rules, LaneFact::Succeeded, now);
+        assert_eq!(allows(&breaker, now), Allows::Probe);
+        breaker = after(&breaker, &rules, LaneFact::Succeeded, now);
+        assert_eq!(allows(&breaker, now), Allows::AtMost(1));
     }
 
     #[test]
     fn late_failures_do_not_prolong_an_open_breaker() {
-        assert_eq!(after(&failed(5), false, T0.plus(Duration::from_secs(30))), failed(5));
+        assert_eq!(after(&failed(5), &RULES, LaneFact::Failed, T0.plus(Duration::from_secs(30))), failed(5));
     }
 }

@@ -75,6 +75,7 @@ mod tests {
             tenant: tenant.into(),
             paused: false,
             breaker: crate::model::lane::Breaker::default(),
+            rules: crate::model::lane::BreakerRules::default(),
             bucket: None,
             turn: Timestamp(0),
         }

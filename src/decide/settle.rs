@@ -71,6 +71,8 @@ pub enum LaneFact {
     Succeeded,
     /// It does not.
     Failed,
+    /// It works and asks for less: nothing for this long.
+    Limited(Duration),
 }
 
 /// What an exchange took, and when it ended.
@@ -199,6 +201,7 @@ pub fn settle(job: &Job, outcome: &Outcome, rules: Rules<'_>, timing: Timing, ch
         true => Verdict::GiveUp(GiveUp::Permanent),
         false => retry::after(rules.retry, tried, &failure, retry_after, chance),
     };
+    let lane_fact = lane_fact(&failure, &verdict, retry_after);
     let finish = match verdict {
         Verdict::RetryIn(after) => Finish::Retry { after, error: error.clone() },
         Verdict::GiveUp(why) => {
@@ -210,15 +213,27 @@ pub fn settle(job: &Job, outcome: &Outcome, rules: Rules<'_>, timing: Timing, ch
             Finish::Dead { error: error.clone() }
         }
     };
-    let is_lane_failure = !matches!(
-        failure,
-        Failure::Compose(_) | Failure::Template(_) | Failure::CrashSuspect | Failure::UnknownOutcome(_) | Failure::Expired
-    );
     let kept = rules.kept(response.map_or(&[][..], |r| &r.body));
     let error = (rules.log != Log::None).then_some(error);
     let attempt =
         failure.is_exchange().then(|| attempt(job, Ending::Failed, timing, failure.status(), kept, error, Some(failure.code())));
-    commit(finish, attempt, is_lane_failure.then_some(LaneFact::Failed))
+    commit(finish, attempt, lane_fact)
+}
+
+/// What a failure says of the destination. An answer that the policy calls final is a verdict on the event, 429 is one on the
+/// pace, and what never reached the destination says nothing of it.
+fn lane_fact(failure: &Failure, verdict: &Verdict, retry_after: Option<Duration>) -> Option<LaneFact> {
+    /// The pause after a 429 that does not say how long.
+    const PAUSE: Duration = Duration::from_secs(1);
+    match failure {
+        Failure::Status(429) => Some(LaneFact::Limited(retry_after.unwrap_or(PAUSE))),
+        Failure::Status(503) if retry_after.is_some_and(|wait| !wait.is_zero()) => retry_after.map(LaneFact::Limited),
+        Failure::Compose(_) | Failure::Template(_) | Failure::CrashSuspect | Failure::UnknownOutcome(_) | Failure::Expired => {
+            None
+        }
+        _ if failure.status().is_some() && matches!(verdict, Verdict::GiveUp(GiveUp::NotListed | GiveUp::Permanent)) => None,
+        _ => Some(LaneFact::Failed),
+    }
 }
 
 /// Whether a job must be given up before it is tried: its workers keep dying while they hold it.

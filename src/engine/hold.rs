@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Engine;
@@ -30,8 +30,6 @@ pub struct InHand {
     tenants: HashMap<LaneId, String>,
     hand_over: mpsc::UnboundedSender<Handed>,
     handed: tokio::sync::Mutex<mpsc::UnboundedReceiver<Handed>>,
-    /// Something was handed over while the worker may have been asleep.
-    arrived: Notify,
 }
 
 #[derive(Debug)]
@@ -40,6 +38,9 @@ struct State {
     /// Leases and reservations, by lane.
     of_lane: BTreeMap<LaneId, u32>,
     reserved: u32,
+    /// Slots that a look under way may fill. It counts what each lane holds before it knows what it gets, so that until it has
+    /// ended each lane counts as if it got all of them.
+    looking: u32,
     /// The slots of the worker that takes jobs straight from their commit; 0 while there is none.
     open: u32,
     /// The claims whose outcome is on its way to the store, which ends their leases.
@@ -52,7 +53,7 @@ struct State {
 
 impl State {
     fn held(&self) -> u32 {
-        u32::try_from(self.leases.len()).unwrap_or(u32::MAX).saturating_add(self.reserved)
+        u32::try_from(self.leases.len()).unwrap_or(u32::MAX).saturating_add(self.reserved).saturating_add(self.looking)
     }
 
     fn let_go(&mut self, lane: &LaneId) {
@@ -73,12 +74,13 @@ impl InHand {
             leases: HashMap::new(),
             of_lane: BTreeMap::new(),
             reserved: 0,
+            looking: 0,
             open: 0,
             ending: HashSet::new(),
             caught_up: false,
             extended: Instant::now(),
         };
-        Self { state: Mutex::new(state), tenants, hand_over, handed: tokio::sync::Mutex::new(handed), arrived: Notify::new() }
+        Self { state: Mutex::new(state), tenants, hand_over, handed: tokio::sync::Mutex::new(handed) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -140,16 +142,20 @@ impl InHand {
         self.state().open = parallel;
     }
 
-    /// A look for due work begins: how many of a worker's slots it may fill. Until it has ended nothing is reserved, because
-    /// it counts what each lane holds before it knows what it gets: both together could give a lane all the slots.
-    pub fn begin_look(&self, parallel: u32) -> u32 {
-        self.state().caught_up = false;
-        self.free(parallel)
+    /// A look for due work begins: how many of a worker's slots it may fill, at most `most`. While nobody waits it leaves
+    /// half of the free ones to jobs that are just being stored.
+    pub fn begin_look(&self, parallel: u32, most: u32) -> u32 {
+        let mut state = self.state();
+        let free = parallel.saturating_sub(state.held());
+        let share = if state.caught_up && state.open > 0 { free.div_ceil(2) } else { free };
+        state.looking = share.min(most);
+        state.looking
     }
 
     /// A look has ended, and what it found is in hand.
     pub fn end_look(&self, caught_up: bool) {
-        self.state().caught_up = caught_up;
+        let mut state = self.state();
+        (state.looking, state.caught_up) = (0, caught_up);
     }
 
     /// The slots of a worker, `free` of which are free.
@@ -196,9 +202,9 @@ impl InHand {
         let (lane_max, tenant_max) = self.limits(parallel);
         let tenant = self.tenants.get(lane)?;
         let mut state = self.state();
-        let of_lane = state.of_lane.get(lane).copied().unwrap_or(0);
+        let of_lane = state.of_lane.get(lane).copied().unwrap_or(0) + state.looking;
         let siblings = state.of_lane.iter().filter(|(other, _)| self.tenants.get(other) == Some(tenant));
-        let of_tenant: u32 = siblings.map(|(_, jobs)| jobs).sum();
+        let of_tenant: u32 = siblings.map(|(_, jobs)| jobs).sum::<u32>() + state.looking;
         if !state.caught_up || state.held() >= parallel || of_lane >= lane_max || of_tenant >= tenant_max {
             return None;
         }
@@ -213,12 +219,6 @@ impl InHand {
         self.take(&claimed.job);
         // The receiver lives as long as this does.
         let _ = self.hand_over.send(Handed { claimed, event, run: None });
-        self.arrived.notify_one();
-    }
-
-    /// Waits until something is handed over.
-    pub async fn arrived(&self) {
-        self.arrived.notified().await;
     }
 
     /// Where the worker finds what is handed over. One worker at a time.
@@ -335,13 +335,17 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_reserved_while_a_look_counts_what_lanes_hold() {
+    fn a_look_and_reservations_share_the_slots_and_keep_one_from_every_lane() {
         let in_hand = lanes(&[("a", "t"), ("b", "t")]);
         in_hand.open(10);
         let (a, b) = (LaneId::handler("a"), LaneId::handler("b"));
         let held: Vec<Reservation> = (0..4).map_while(|_| in_hand.reserve(&a)).collect();
-        assert_eq!((held.len(), in_hand.begin_look(10)), (4, 6), "what was reserved before counts");
-        assert!(in_hand.reserve(&a).is_none() && in_hand.reserve(&b).is_none());
+        assert_eq!((held.len(), in_hand.begin_look(10, 100)), (4, 3), "half of what is free");
+        let meanwhile: Vec<Reservation> = (0..10).map_while(|_| in_hand.reserve(&a)).collect();
+        assert_eq!(meanwhile.len(), 2, "four held, three that the look may bring, two more: one in ten is kept for others");
+        let other = in_hand.reserve(&b);
+        assert!(other.is_some() && in_hand.reserve(&b).is_none(), "and no more than there are");
+        drop((meanwhile, other));
         in_hand.end_look(true);
         let more: Vec<Reservation> = (0..10).map_while(|_| in_hand.reserve(&a)).collect();
         assert_eq!(more.len(), 5, "one in ten is kept for other lanes");

@@ -4,7 +4,7 @@
 //!
 //! - [`accept`]: an inbound event, planned and committed
 //! - [`batch`]: callers hand in one item, a slice is committed, each gets its own answer
-//! - [`work`]: claim, execute, record, within a budget; [`execute`], [`record`]: its steps
+//! - [`work`]: claim, execute, record, within a budget; `worker`: what it does next; [`execute`], [`record`]: its steps
 //! - [`advance`]: what an outcome means for a run; [`flows`]: definitions, compiled;
 //!   [`callback`]: an answer from outside; [`operate`]: what people do to runs; [`fsck`]: their invariants
 //! - [`hold`]: the leases in hand meanwhile; [`tick`]: housekeeping
@@ -26,6 +26,7 @@ pub mod record;
 pub mod reject;
 pub mod tick;
 pub mod work;
+mod worker;
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
@@ -224,10 +225,7 @@ impl Engine {
 
     /// Waits until there may be work, or for `at_most`.
     pub async fn woken(&self, at_most: Duration) {
-        tokio::select! {
-            () = self.0.parts.wake.woken(at_most) => {}
-            () = self.0.in_hand.arrived() => {}
-        }
+        self.0.parts.wake.woken(at_most).await;
     }
 
     /// Tells workers that there is due work, after an operator changed something.

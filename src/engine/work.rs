@@ -2,28 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::MutexGuard;
-use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::Instrument;
 
 use super::Engine;
 use super::hold::Handed;
+use super::worker::{Stays, Worker};
 use crate::decide::settle::Finish;
 use crate::model::{Event, EventId, JobId, Lease, Run, RunId};
 use crate::observe::metrics;
 use crate::store::{Ask, Claimed, Result};
 
-/// While something runs, due work is looked for at least this often.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Free slots gather this long before they are filled, so that one claim fills several.
-const GATHER: Duration = Duration::from_millis(2);
 /// A store that went away is asked again after this.
-const STORE_AGAIN: Duration = Duration::from_millis(500);
+pub(super) const STORE_AGAIN: Duration = Duration::from_millis(500);
 
 /// How much may be done.
 #[derive(Debug, Clone, Copy)]
@@ -80,23 +72,8 @@ impl Drop for Held<'_> {
     }
 }
 
-/// The next job that is handed over; never, for a worker that takes none.
-async fn next(handed: &mut Option<MutexGuard<'_, UnboundedReceiver<Handed>>>) -> Option<Handed> {
-    match handed {
-        Some(handed) => handed.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
 impl Worked {
-    fn count(&mut self, ended: Option<Finish>) {
+    pub(super) fn count(&mut self, ended: Option<Finish>) {
         match ended {
             Some(Finish::Done | Finish::Taken { .. }) => self.done += 1,
             Some(Finish::Retry { .. }) => self.retried += 1,
@@ -122,110 +99,18 @@ impl Engine {
     /// # Errors
     /// As [`Engine::work`].
     pub async fn work_on(&self, hint: &[JobId], budget: Budget) -> Result<Worked> {
-        let mut extending: JoinSet<()> = JoinSet::new();
-        let worked = self.work_within(hint.to_vec(), budget, &mut extending).await;
-        // Nothing goes on after the answer: a process may be frozen then.
-        while extending.join_next().await.is_some() {}
-        worked
+        Worker::new(self, budget, hint.to_vec(), Stays::WhileThereIsWork).run().await
     }
 
-    async fn work_within(&self, mut hint: Vec<JobId>, budget: Budget, extending: &mut JoinSet<()>) -> Result<Worked> {
-        let mut worked = Worked::default();
-        let mut running: JoinSet<Option<Finish>> = JoinSet::new();
-        let mut taken: u64 = 0;
-        let mut look = true;
-        // A lane gave less than it has, because it ramps up or is full: each end of a job may free a place.
-        let mut held_back = false;
-        let mut handed = self.0.in_hand.handed();
-        // A store that went away is asked again while deliveries are under way: none of them may hold up the rest.
-        let mut not_before: Option<Instant> = None;
-        let mut heartbeat = tokio::time::interval(self.heartbeat());
-        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            let in_time = budget.until.is_none_or(|until| Instant::now() < until);
-            while let Some(Ok(taken)) = handed.as_mut().map(|handed| handed.try_recv()) {
-                let engine = self.clone();
-                running.spawn(async move { engine.work_one(taken, budget.end).await }.in_current_span());
-            }
-            // A task that has ended keeps its memory until it is joined, and while every look finds work nothing below does that.
-            while let Some(ended) = running.try_join_next() {
-                worked.count(self.joined(ended));
-                look = look || held_back;
-            }
-            let free = self.0.in_hand.free(budget.parallel);
-            let free = free.min(u32::try_from(budget.jobs.saturating_sub(taken)).unwrap_or(u32::MAX));
-            let may_claim = in_time && not_before.is_none() && !self.is_draining();
-            if look && may_claim && free > 0 {
-                let free = free.min(self.0.in_hand.begin_look(budget.parallel));
-                if free == 0 {
-                    continue;
-                }
-                match self.claim(budget.parallel, free, &hint).await {
-                    // None of the named jobs is to be had (any more): whatever is due is next.
-                    Ok(claimed) if claimed.is_empty() && !hint.is_empty() => {
-                        hint.clear();
-                        self.0.in_hand.end_look(false);
-                        continue;
-                    }
-                    Ok(claimed) => {
-                        look = !claimed.is_empty();
-                        hint.retain(|id| claimed.iter().all(|taken| taken.claimed.job.id != *id));
-                        self.0.in_hand.end_look(!look);
-                        let ramps = claimed.iter().any(|taken| !taken.claimed.lane_clean) || (claimed.is_empty() && held_back);
-                        held_back = ramps || self.is_any_lane_full(budget.parallel);
-                        taken += u64::try_from(claimed.len()).unwrap_or(u64::MAX);
-                        for taken in claimed {
-                            let engine = self.clone();
-                            running.spawn(async move { engine.work_one(taken, budget.end).await }.in_current_span());
-                        }
-                        continue;
-                    }
-                    Err(error) if running.is_empty() && worked == Worked::default() => return Err(error),
-                    Err(_) => not_before = Some(Instant::now() + STORE_AGAIN),
-                }
-            }
-            // What has just ended may have stored work that is due at once: a run goes on.
-            if self.0.follows.swap(false, Ordering::AcqRel) {
-                look = true;
-                continue;
-            }
-            if running.is_empty() {
-                worked.more = look && (!in_time || may_claim && free == 0);
-                return Ok(worked);
-            }
-            tokio::select! {
-                Some(ended) = running.join_next() => {
-                    worked.count(self.joined(ended));
-                    look = look || held_back;
-                    if look && running.len() * 4 > budget.parallel as usize * 3 {
-                        tokio::time::sleep(GATHER).await;
-                    }
-                }
-                Some(taken) = next(&mut handed) => {
-                    let engine = self.clone();
-                    running.spawn(async move { engine.work_one(taken, budget.end).await }.in_current_span());
-                }
-                () = self.0.parts.wake.woken(LOOK_EVERY), if may_claim && free > 0 => look = true,
-                () = until(not_before), if not_before.is_some() => (not_before, look) = (None, true),
-                _ = heartbeat.tick() => {
-                    let engine = self.clone();
-                    // In a task of its own: a store that is slow to answer must not hold up what ends meanwhile.
-                    extending.spawn(async move { drop(engine.extend_leases().await) });
-                    while extending.try_join_next().is_some() {}
-                }
-            }
-        }
-    }
-
-    fn joined(&self, ended: std::result::Result<Option<Finish>, tokio::task::JoinError>) -> Option<Finish> {
-        ended.unwrap_or_else(|died| {
-            tracing::error!(%died, "A delivery's task died; its lease runs out and another worker takes over.");
-            None
-        })
+    /// Works jobs off as they come, until the engine drains: a store that is away is waited for.
+    pub async fn work_until_drained(&self, budget: Budget) {
+        self.open_worker(budget.parallel);
+        // A worker that stays has no error of its own: it asks again.
+        let _ = Worker::new(self, budget, Vec::new(), Stays::UntilDrained).run().await;
     }
 
     /// Takes due jobs with their events. Nothing is taken that cannot start now.
-    async fn claim(&self, parallel: u32, free: u32, hint: &[JobId]) -> Result<Vec<Handed>> {
+    pub(super) async fn claim(&self, parallel: u32, free: u32, hint: &[JobId]) -> Result<Vec<Handed>> {
         self.refresh_leases().await?;
         let slots = self.0.in_hand.slots(parallel, free.min(self.config().worker.batch));
         let ask = Ask { skip: self.lanes_to_skip(&slots), slots, lease: self.0.lease, of: hint.to_vec() };
@@ -280,7 +165,7 @@ impl Engine {
     }
 
     /// One job from its claim to its record; what became of it, or `None` when the lease was lost.
-    async fn work_one(&self, Handed { claimed, event, run }: Handed, end: Option<Instant>) -> Option<Finish> {
+    pub(super) async fn work_one(&self, Handed { claimed, event, run }: Handed, end: Option<Instant>) -> Option<Finish> {
         // However this ends, a panic included: what is no longer worked on is no longer extended.
         let _held = Held { engine: self, lease: claimed.job.lease() };
         if claimed.job.attempt == 0 {

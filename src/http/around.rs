@@ -7,7 +7,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::client::{self, Peer};
+use super::client::{self, OverSocket, Peer};
 use super::error::Refusal;
 use super::router::State;
 use crate::model::EventId;
@@ -38,7 +38,9 @@ fn limited(
     request: &Request,
     address: std::net::IpAddr,
 ) -> Result<Option<tokio::sync::OwnedSemaphorePermit>, Refusal> {
-    if request.version() == Version::HTTP_11 && request.headers().get_all(header::HOST).iter().count() != 1 {
+    // RFC 9112, section 3.2.
+    let is_wire = request.extensions().get::<OverSocket>().is_some() && request.version() == Version::HTTP_11;
+    if is_wire && request.headers().get_all(header::HOST).iter().count() != 1 {
         return Err(Refusal::bad_request("a request has one Host header").closing());
     }
     if UNCOUNTED.contains(&request.uri().path()) {

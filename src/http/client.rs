@@ -10,6 +10,10 @@ use crate::config::server::ProxyTrust;
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
+/// The request came over a socket, as its client wrote it: put in by whoever accepts connections.
+#[derive(Debug, Clone, Copy)]
+pub struct OverSocket;
+
 /// The client's address: the right-most one that no trusted proxy added. What the client itself wrote
 /// further left is never used.
 pub fn address(peer: IpAddr, headers: &HeaderMap, trust: &ProxyTrust) -> IpAddr {

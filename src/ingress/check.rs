@@ -17,6 +17,8 @@ use crate::model::{Secret, Timestamp};
 
 /// No list of signatures is read further.
 pub const SIGNATURES_MAX: usize = 32;
+/// So many signatures by public keys are checked, each against the whole message: enough for a rotation.
+pub const PUBLIC_KEY_SIGNATURES_MAX: usize = 2;
 /// The replay window of schemes that name none.
 pub const TOLERANCE: Duration = Duration::from_secs(300);
 
@@ -48,7 +50,32 @@ pub fn keyed_hash(algorithm: Algorithm, key: &[u8], parts: &[&[u8]]) -> Vec<u8> 
 
 /// Whether any secret gives this signature for these parts.
 pub fn any_matches(secrets: &[Secret], algorithm: Algorithm, parts: &[&[u8]], signature: &[u8]) -> bool {
-    secrets.iter().any(|secret| same(&keyed_hash(algorithm, secret.expose().as_bytes(), parts), signature))
+    any_of_matches(secrets, algorithm, parts, &[signature.to_vec()])
+}
+
+/// Whether any secret gives any of these signatures: one hash for each secret, however many signatures a sender offers.
+pub fn any_of_matches(secrets: &[Secret], algorithm: Algorithm, parts: &[&[u8]], signatures: &[Vec<u8>]) -> bool {
+    secrets.iter().any(|secret| {
+        let ours = keyed_hash(algorithm, secret.expose().as_bytes(), parts);
+        signatures.iter().any(|signature| same(&ours, signature))
+    })
+}
+
+/// The readable ones of offered signatures, at most [`SIGNATURES_MAX`].
+///
+/// # Errors
+/// `none` when there is none at all, `Malformed` when none is readable.
+pub fn offered<'a>(
+    texts: impl Iterator<Item = &'a str>,
+    read: impl Fn(&str) -> Result<Vec<u8>, Reason>,
+    none: Reason,
+) -> Result<Vec<Vec<u8>>, Reason> {
+    let mut texts = texts.take(SIGNATURES_MAX).peekable();
+    if texts.peek().is_none() {
+        return Err(none);
+    }
+    let read: Vec<Vec<u8>> = texts.filter_map(|text| read(text).ok()).collect();
+    if read.is_empty() { Err(Reason::Malformed) } else { Ok(read) }
 }
 
 /// Equality in constant time; never true of nothing.

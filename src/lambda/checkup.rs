@@ -43,7 +43,10 @@ pub(super) async fn look(function: &Function) -> Value {
     }
     of_connections(function, &mut findings).await;
     let open = function.engine.config().api.auth_token.is_none();
-    findings.add("api.auth_token", open.then(|| "not set: /events and /api are open to everyone who can reach them".to_owned()));
+    findings.add(
+        "api.auth_token",
+        open.then(|| "not set: /events is open to everyone who can reach it, and /api answers nobody".to_owned()),
+    );
     json!({ "checks": findings.0 })
 }
 

@@ -192,7 +192,7 @@ impl Function {
     /// The configuration or the environment is wrong.
     pub async fn start(role: Role) -> Result<Self, Error> {
         let loaded = environment::load(Request::default());
-        let Some(config) = loaded.config else {
+        let Some(mut config) = loaded.config else {
             return Err(format!(
                 "the configuration has errors; `tidehook validate` finds them before a deployment:\n{}",
                 loaded.problems.render(false)
@@ -210,8 +210,10 @@ impl Function {
             let why = "functions share no disk, so they cannot share a SQLite file: set `database.url` to a Postgres server";
             return Err(why.into());
         }
+        // Every caller of a function comes from outside: without a token nobody may use the management routes.
+        config.api.open = false;
         if config.api.auth_token.is_none() {
-            tracing::warn!("api.auth_token is not set: /events and /api are open to everyone who can reach them.");
+            tracing::warn!("api.auth_token is not set: /events is open to everyone who can reach it, and /api answers nobody.");
         }
         server::count(&config);
         let config = Arc::new(config);

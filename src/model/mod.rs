@@ -5,7 +5,7 @@
 //! - [`event`]: what came in; [`job`]: what must be done; [`lane`]: where it goes; [`run`]: work in several steps
 //! - [`attempt`]: what a delivery led to; [`request`]: an HTTP exchange as values
 //! - [`body`]: what was received or answered, and the one view of it; [`json`]: JSON as senders write it
-//! - [`path`]: JSON paths; [`secret`]: text that never prints itself
+//! - [`payload`]: what flows from step to step; [`path`]: JSON paths; [`secret`]: text that never prints itself
 
 pub mod attempt;
 pub mod aws;
@@ -16,6 +16,7 @@ pub mod job;
 pub mod json;
 pub mod lane;
 pub mod path;
+pub mod payload;
 pub mod request;
 pub mod run;
 pub mod secret;
@@ -29,7 +30,8 @@ pub use id::{AttemptId, EventId, Ids, JobId, RunId, SeededIds, SystemIds};
 pub use job::{Job, JobState, Lease, NewJob, Target};
 pub use lane::{Lane, LaneId, LaneSpec};
 pub use path::Path;
+pub use payload::Payload;
 pub use request::{Cut, Method, Request, Response};
-pub use run::{Payload, Run, RunError, RunState, RunStatus};
+pub use run::{Run, RunError, RunState, RunStatus};
 pub use secret::Secret;
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};

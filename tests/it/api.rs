@@ -61,7 +61,7 @@ async fn refusals_have_one_shape_and_the_right_status() {
         ("/events/nobody/order.created", vec![], "{}", 401, "unauthorized"),
         ("/events/app/order.created", vec![("authorization", "Basic plainly-fictional")], "{}", 401, "unauthorized"),
         ("/events/app/order.created", vec![("authorization", "Bearer plainly-fictional ")], "{}", 202, ""),
-        ("/events/app/order.created", vec![("authorization", "bearer plainly-fictional")], "{}", 401, "unauthorized"),
+        ("/events/app/order.created", vec![("authorization", "bearer plainly-fictional")], "{}", 202, ""),
         ("/events/app/order.created", vec![TOKEN], long.as_str(), 413, "payload_too_large"),
         ("/events/nobody/order.created", vec![TOKEN], "{}", 404, "not_found"),
         ("/events/open/order.created", vec![TOKEN], "{}", 404, "not_found"),

@@ -65,9 +65,8 @@ impl Workflow {
     /// The lanes of its start and its steps.
     pub fn lanes(&self) -> Vec<LaneSpec> {
         let tenant = || format!("workflow:{}", self.name);
-        let start = LaneSpec { id: Target::Workflow(self.name.clone()).lane(), tenant: tenant(), rate: None };
-        let steps =
-            self.flow.places().into_iter().map(|place| LaneSpec { id: LaneId::step(&place), tenant: tenant(), rate: None });
+        let start = LaneSpec::new(Target::Workflow(self.name.clone()).lane(), tenant());
+        let steps = self.flow.places().into_iter().map(|place| LaneSpec::new(LaneId::step(&place), tenant()));
         std::iter::once(start).chain(steps).collect()
     }
 

@@ -7,7 +7,7 @@ use axum::extract::{RawQuery, State as Extract};
 
 use serde_json::{Value, json};
 
-use super::jobs::{error_of, max_attempts, status_of, summary, url_of};
+use super::jobs::{add_waits, error_of, max_attempts, status_of, summary, url_of};
 use super::page::{Query, and_one, has_more};
 use super::{Allowed, State};
 use crate::engine::Engine;
@@ -58,10 +58,12 @@ pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Js
                 "status": status_of(job), "attempt": job.attempt, "max_attempts": max_attempts(&engine, job),
                 "last_error": error_of(job) })
     };
+    let mut shown: Vec<Value> = jobs.iter().map(job).collect();
+    add_waits(&engine, &jobs, &mut shown).await?;
     Ok(Json(json!({
         "id": event.id.to_string(), "source": event.source, "event_type": event.kind, "payload": payload, "unreadable": unreadable,
         "headers": headers, "unique_key": event.unique_key, "created_at": event.created_at.to_string(),
-        "jobs": jobs.iter().map(job).collect::<Vec<_>>(), "workflow_runs": runs.iter().map(super::runs::summary).collect::<Vec<_>>(),
+        "jobs": shown, "workflow_runs": runs.iter().map(super::runs::summary).collect::<Vec<_>>(),
     })))
 }
 

@@ -1,5 +1,7 @@
 //! `/api/jobs`: deliveries, in the words of these routes.
 
+use std::collections::HashMap;
+
 use axum::Json;
 use axum::extract::RawQuery;
 use axum::http::StatusCode;
@@ -10,7 +12,7 @@ use super::page::{Query, and_one, has_more};
 use crate::engine::Engine;
 use crate::http::error::Refusal;
 use crate::http::path::Path;
-use crate::model::{Attempt, Job, JobId, JobState, Target};
+use crate::model::{Attempt, Job, JobId, JobState, Lane, LaneId, Target};
 use crate::store::{JobFilter, Retry};
 
 /// The word of these routes for where a job stands.
@@ -88,7 +90,30 @@ pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Valu
     };
     let mut jobs = engine.store().jobs(&filter, and_one(page)).await?;
     let has_more = has_more(&mut jobs, page);
-    Ok(Json(json!({ "jobs": jobs.iter().map(|j| summary(&engine, j)).collect::<Vec<_>>(), "has_more": has_more })))
+    let mut shown: Vec<Value> = jobs.iter().map(|j| summary(&engine, j)).collect();
+    add_waits(&engine, &jobs, &mut shown).await?;
+    Ok(Json(json!({ "jobs": shown, "has_more": has_more })))
+}
+
+/// Why each open job waits, as far as its lane is the cause: `waits` beside what is shown of it.
+pub async fn add_waits(engine: &Engine, jobs: &[Job], shown: &mut [Value]) -> Result<(), Refusal> {
+    if jobs.iter().all(|job| job.state != JobState::Pending) {
+        return Ok(());
+    }
+    let now = engine.store().now().await?;
+    let lanes: HashMap<LaneId, Lane> = engine.store().lanes().await?.into_iter().map(|lane| (lane.id.clone(), lane)).collect();
+    for (job, shown) in jobs.iter().zip(shown).filter(|(job, _)| job.state == JobState::Pending) {
+        let lane = lanes.get(&job.target.lane());
+        let is_gone = matches!(job.target, Target::Handler(_)) && engine.handler(job.target.name()).is_none();
+        let why = match lane.and_then(|lane| lane.waits(now)) {
+            _ if is_gone => Some("the configuration has no such handler".to_owned()),
+            Some(waits) => Some(waits.to_string()),
+            None if job.due_at > now => Some(format!("it is due at {}", job.due_at)),
+            None => None,
+        };
+        shown["waits"] = json!(why);
+    }
+    Ok(())
 }
 
 async fn find(engine: &Engine, id: &str) -> Result<Job, Refusal> {
@@ -104,6 +129,7 @@ pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>, query: RawQu
     let job = find(&engine, &id).await?;
     let mut shown = summary(&engine, &job);
     shown["url"] = json!(url_of(&engine, &job));
+    add_waits(&engine, std::slice::from_ref(&job), std::slice::from_mut(&mut shown)).await?;
     if with_attempts {
         let attempts = engine.store().attempts(job.id).await?;
         shown["attempts"] = attempts.iter().map(attempt).collect();

@@ -7,6 +7,7 @@ use super::Allowed;
 use crate::engine::Engine;
 use crate::http::error::Refusal;
 use crate::http::path::Path;
+use crate::model::lane::Waits;
 use crate::model::{Lane, LaneId};
 
 /// `GET /api/lanes`
@@ -15,13 +16,16 @@ pub async fn list(Allowed(engine): Allowed) -> Result<Json<Value>, Refusal> {
     let lanes = engine.store().lanes().await?;
     let lane = |lane: &Lane| {
         let open_until = lane.breaker.open_until.filter(|until| *until > now);
-        let state = match () {
-            () if lane.paused => "paused",
-            () if open_until.is_some() => "tripped",
-            () => "open",
+        let waits = lane.waits(now);
+        let state = match waits {
+            Some(Waits::Paused) => "paused",
+            Some(Waits::Tripped(_) | Waits::Probing) => "tripped",
+            _ => "open",
         };
         json!({ "id": lane.id.to_string(), "state": state, "failures": lane.breaker.failures,
-                "tripped_until": open_until.map(|t| t.to_string()), "rate_limit": lane.bucket.map(|b| b.rate) })
+                "tripped_until": open_until.map(|t| t.to_string()), "rate_limit": lane.bucket.map(|b| b.rate),
+                "not_before": lane.breaker.not_before.filter(|at| *at > now).map(|t| t.to_string()),
+                "waits": waits.map(|waits| waits.word()), "why": waits.map(|waits| waits.to_string()) })
     };
     Ok(Json(json!({ "lanes": lanes.iter().map(lane).collect::<Vec<_>>() })))
 }

@@ -14,7 +14,9 @@ impl Provider for Bearer {
     }
 
     fn verify(&self, request: &Raw, scheme: &Scheme<'_>) -> Result<(), Reason> {
-        let token = check::header(request, "authorization")?.strip_prefix("Bearer ").ok_or(Reason::Malformed)?;
+        let token = check::header(request, "authorization")?;
+        let token = token.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let (_, token) = token.ok_or(Reason::Malformed)?;
         match scheme.secrets.iter().any(|s| s.matches(token)) {
             true => Ok(()),
             false => Err(Reason::Wrong),

@@ -8,6 +8,7 @@ use crate::config::CheckSecret;
 use crate::ingress::check;
 use crate::ingress::provider::{Challenge, Kind, Provider, Reason, Sample, Scheme};
 use crate::ingress::raw::Raw;
+use crate::model::json::Ref;
 
 pub struct Discord;
 
@@ -23,10 +24,12 @@ impl Provider for Discord {
         let signature = check::unhex(check::header(request, HEADER)?)?;
         let time = check::header(request, TIME)?;
         let at = check::seconds(time)?;
+        check::fresh(at, scheme, check::TOLERANCE)?;
         let message = [time.as_bytes(), request.bytes()].concat();
         let matches = |key: Vec<u8>| check::ed25519_matches(&key, &message, &signature);
-        match scheme.secrets.iter().filter_map(|s| hex::decode(s.expose()).ok()).any(matches) {
-            true => check::fresh(at, scheme, check::TOLERANCE),
+        let keys = scheme.secrets.iter().filter_map(|s| hex::decode(s.expose()).ok());
+        match keys.take(check::PUBLIC_KEY_SIGNATURES_MAX).any(matches) {
+            true => Ok(()),
             false => Err(Reason::Wrong),
         }
     }
@@ -43,7 +46,20 @@ impl Provider for Discord {
     }
 
     fn kind(&self, request: &Raw) -> Kind {
-        Kind::plain(request.json_text_or("/event/type", "interaction"))
+        if let Some(event) = request.json_text("/event/type") {
+            return Kind::plain(event);
+        }
+        // Interactions carry a number: Discord's documentation, "Receiving and responding", interaction type.
+        let number = request.body.structured().and_then(|body| body.get("type")).and_then(Ref::as_number);
+        let name = match number.as_deref() {
+            Some("1") => "ping",
+            Some("2") => "application_command",
+            Some("3") => "message_component",
+            Some("4") => "application_command_autocomplete",
+            Some("5") => "modal_submit",
+            _ => return Kind::plain("interaction"),
+        };
+        Kind { name: name.to_owned(), aliases: vec!["interaction".to_owned()] }
     }
 
     fn dedupe_key(&self, request: &Raw) -> Option<String> {

@@ -59,20 +59,22 @@ impl Provider for GitLab {
                 None => Kind::plain(header.unwrap_or_else(|| "event".to_owned())),
             };
         };
-        match request.json_text("/object_attributes/action") {
+        // Most events say it in their attributes; releases, milestones and some others at the top.
+        match request.json_text("/object_attributes/action").or_else(|| request.json_text("/action")) {
             Some(action) => Kind { name: format!("{kind}.{action}"), aliases: std::iter::once(kind).chain(header).collect() },
             None => Kind { name: kind, aliases: header.into_iter().collect() },
         }
     }
 
     fn dedupe_key(&self, request: &Raw) -> Option<String> {
-        ["webhook-id", "idempotency-key", "x-gitlab-event-uuid"]
+        // `X-Gitlab-Event-UUID` is shared by the events of recursive webhooks: two of them are no repeat.
+        ["webhook-id", "idempotency-key"]
             .into_iter()
             .find_map(|name| request.header(name).filter(|v| !v.is_empty()).map(str::to_owned))
     }
 
     fn kept_headers(&self) -> &'static [&'static str] {
-        &["x-gitlab-event", "x-gitlab-event-uuid", "webhook-id"]
+        &["x-gitlab-event", "x-gitlab-event-uuid", "x-gitlab-webhook-uuid", "x-gitlab-instance", "webhook-id"]
     }
 
     fn secret_check(&self) -> CheckSecret {
@@ -82,6 +84,6 @@ impl Provider for GitLab {
     fn sample(&self, kind: &str, id: &str) -> Sample {
         let (kind, action) = kind.split_once('.').map_or((kind, None), |(k, a)| (k, Some(a)));
         let body = json!({ "object_kind": kind, "project": { "path_with_namespace": "fictional/harbour" }, "object_attributes": { "iid": 7, "action": action } });
-        Sample::json(&body).with("x-gitlab-event", "Sample Hook").with("x-gitlab-event-uuid", id)
+        Sample::json(&body).with("x-gitlab-event", "Sample Hook").with("idempotency-key", id)
     }
 }

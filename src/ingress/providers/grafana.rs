@@ -27,8 +27,9 @@ impl Provider for Grafana {
         };
         let time = check::header(request, name)?;
         let at = check::seconds(time)?;
+        check::fresh(at, scheme, check::TOLERANCE)?;
         match check::any_matches(scheme.secrets, Algorithm::Sha256, &[time.as_bytes(), b":", request.bytes()], &signature) {
-            true => check::fresh(at, scheme, check::TOLERANCE),
+            true => Ok(()),
             false => Err(Reason::Wrong),
         }
     }

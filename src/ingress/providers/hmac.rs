@@ -31,13 +31,17 @@ impl Provider for CustomHmac {
 
     fn verify(&self, request: &Raw, scheme: &Scheme<'_>) -> Result<(), Reason> {
         let text = check::header(request, header(scheme))?;
-        let text = match &scheme.options.prefix {
-            Some(prefix) => text.strip_prefix(prefix.as_str()).ok_or(Reason::Malformed)?,
+        let read = if is_base64(scheme) { check::unbase64 } else { check::unhex };
+        let offered = match &scheme.options.prefix {
+            // Some senders offer several in one header: `v1=…,v2=…`.
+            Some(prefix) => {
+                let offered = text.split(',').filter_map(|item| item.trim().strip_prefix(prefix.as_str()));
+                check::offered(offered, read, Reason::Malformed)?
+            }
             // A bare signature, or the prefix many senders copy from GitHub.
-            None => text.strip_prefix("sha256=").unwrap_or(text),
+            None => vec![read(text.strip_prefix("sha256=").unwrap_or(text))?],
         };
-        let signature = if is_base64(scheme) { check::unbase64(text)? } else { check::unhex(text)? };
-        match check::any_matches(scheme.secrets, algorithm(scheme), &[request.bytes()], &signature) {
+        match check::any_of_matches(scheme.secrets, algorithm(scheme), &[request.bytes()], &offered) {
             true => Ok(()),
             false => Err(Reason::Wrong),
         }

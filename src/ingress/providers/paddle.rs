@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::ingress::check::{self, Algorithm, SIGNATURES_MAX};
+use crate::ingress::check::{self, Algorithm};
 use crate::ingress::provider::{Kind, Provider, Reason, Sample, Scheme};
 use crate::ingress::raw::Raw;
 
@@ -21,15 +21,13 @@ impl Provider for Paddle {
         let mut times = check::items(header, ';').filter(|(k, _)| *k == "ts").map(|(_, v)| v);
         let (Some(time), None) = (times.next(), times.next()) else { return Err(Reason::Malformed) };
         let at = check::seconds(time)?;
-        let mut any = false;
-        for (_, signature) in check::items(header, ';').filter(|(k, _)| *k == "h1").take(SIGNATURES_MAX) {
-            any = true;
-            let Ok(signature) = check::unhex(signature) else { continue };
-            if check::any_matches(scheme.secrets, Algorithm::Sha256, &[time.as_bytes(), b":", request.bytes()], &signature) {
-                return check::fresh(at, scheme, check::TOLERANCE);
-            }
+        check::fresh(at, scheme, check::TOLERANCE)?;
+        let offered = check::items(header, ';').filter(|(k, _)| *k == "h1").map(|(_, v)| v);
+        let offered = check::offered(offered, check::unhex, Reason::Malformed)?;
+        match check::any_of_matches(scheme.secrets, Algorithm::Sha256, &[time.as_bytes(), b":", request.bytes()], &offered) {
+            true => Ok(()),
+            false => Err(Reason::Wrong),
         }
-        Err(if any { Reason::Wrong } else { Reason::Malformed })
     }
 
     fn sign(&self, request: &mut Raw, scheme: &Scheme<'_>) {

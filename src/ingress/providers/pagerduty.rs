@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::ingress::check::{self, Algorithm, SIGNATURES_MAX};
+use crate::ingress::check::{self, Algorithm};
 use crate::ingress::provider::{Kind, Provider, Reason, Sample, Scheme};
 use crate::ingress::raw::Raw;
 
@@ -18,15 +18,12 @@ impl Provider for PagerDuty {
 
     fn verify(&self, request: &Raw, scheme: &Scheme<'_>) -> Result<(), Reason> {
         let header = check::header(request, HEADER)?;
-        let mut any = false;
-        for (_, signature) in check::items(header, ',').filter(|(k, _)| *k == "v1").take(SIGNATURES_MAX) {
-            any = true;
-            let Ok(signature) = check::unhex(signature) else { continue };
-            if check::any_matches(scheme.secrets, Algorithm::Sha256, &[request.bytes()], &signature) {
-                return Ok(());
-            }
+        let offered = check::items(header, ',').filter(|(k, _)| *k == "v1").map(|(_, v)| v);
+        let offered = check::offered(offered, check::unhex, Reason::Malformed)?;
+        match check::any_of_matches(scheme.secrets, Algorithm::Sha256, &[request.bytes()], &offered) {
+            true => Ok(()),
+            false => Err(Reason::Wrong),
         }
-        Err(if any { Reason::Wrong } else { Reason::Malformed })
     }
 
     fn sign(&self, request: &mut Raw, scheme: &Scheme<'_>) {

@@ -17,7 +17,12 @@ impl Provider for Shopify {
     }
 
     fn verify(&self, request: &Raw, scheme: &Scheme<'_>) -> Result<(), Reason> {
-        let signature = check::unbase64(check::header(request, HEADER)?)?;
+        let header = match check::header(request, HEADER) {
+            // The shorter spelling of newer API versions.
+            Err(Reason::Missing) => check::header(request, "shopify-hmac-sha256")?,
+            found => found?,
+        };
+        let signature = check::unbase64(header)?;
         match check::any_matches(scheme.secrets, Algorithm::Sha256, &[request.bytes()], &signature) {
             true => Ok(()),
             false => Err(Reason::Wrong),
@@ -31,18 +36,33 @@ impl Provider for Shopify {
 
     fn kind(&self, request: &Raw) -> Kind {
         let in_body = request.json_text("/topic");
-        match request.header("x-shopify-topic").filter(|t| !t.is_empty()) {
+        let topic = request.header("x-shopify-topic").or_else(|| request.header("shopify-topic"));
+        match topic.filter(|t| !t.is_empty()) {
             Some(topic) => Kind { name: topic.to_owned(), aliases: in_body.into_iter().collect() },
             None => Kind::plain(in_body.unwrap_or_else(|| "unknown".to_owned())),
         }
     }
 
     fn dedupe_key(&self, request: &Raw) -> Option<String> {
-        request.header("x-shopify-webhook-id").filter(|d| !d.is_empty()).map(str::to_owned)
+        request
+            .header("x-shopify-webhook-id")
+            .or_else(|| request.header("shopify-webhook-id"))
+            .filter(|d| !d.is_empty())
+            .map(str::to_owned)
     }
 
     fn kept_headers(&self) -> &'static [&'static str] {
-        &["x-shopify-topic", "x-shopify-webhook-id", "x-shopify-shop-domain"]
+        &[
+            "x-shopify-topic",
+            "x-shopify-webhook-id",
+            "x-shopify-shop-domain",
+            "x-shopify-event-id",
+            "x-shopify-api-version",
+            "shopify-topic",
+            "shopify-webhook-id",
+            "shopify-shop-domain",
+            "shopify-event-id",
+        ]
     }
 
     fn sample(&self, kind: &str, id: &str) -> Sample {

@@ -23,9 +23,10 @@ impl Provider for Slack {
         let time = check::header(request, TIME)?;
         let signature = check::unhex(header.strip_prefix("v0=").ok_or(Reason::Malformed)?)?;
         let at = check::seconds(time)?;
+        check::fresh(at, scheme, check::TOLERANCE)?;
         match check::any_matches(scheme.secrets, Algorithm::Sha256, &[b"v0:", time.as_bytes(), b":", request.bytes()], &signature)
         {
-            true => check::fresh(at, scheme, check::TOLERANCE),
+            true => Ok(()),
             false => Err(Reason::Wrong),
         }
     }
@@ -42,7 +43,11 @@ impl Provider for Slack {
         match request.json_text("/type").as_deref() {
             Some("event_callback") => Kind::plain(request.json_text_or("/event/type", "event")),
             Some(kind) => Kind::plain(kind),
-            None => Kind::plain("event"),
+            // A slash command comes as a form with the command in it.
+            None => match request.json_text("/command") {
+                Some(command) => Kind { name: "slash_command".to_owned(), aliases: vec![command] },
+                None => Kind::plain("event"),
+            },
         }
     }
 

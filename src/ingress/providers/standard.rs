@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::config::CheckSecret;
 use crate::decide::signature::{key, signature};
-use crate::ingress::check::{self, Algorithm, SIGNATURES_MAX};
+use crate::ingress::check::{self, Algorithm, PUBLIC_KEY_SIGNATURES_MAX, SIGNATURES_MAX};
 use crate::ingress::provider::{Kind, Provider, Reason, Sample, Scheme};
 use crate::ingress::raw::Raw;
 
@@ -38,9 +38,19 @@ fn key_of(secret: &str) -> Result<Key, String> {
     key(secret).map(Key::Shared)
 }
 
+/// The keys that a secret may stand for. Without a prefix that is the text itself, and what it decodes to: the official libraries
+/// take bare base64 for a key.
+fn keys_of(secret: &str) -> Vec<Key> {
+    let secret = secret.trim();
+    let secret = secret.strip_prefix("v1,").unwrap_or(secret);
+    let has_prefix = ["whsec_", "whpk_", "whsk_"].iter().any(|prefix| secret.starts_with(prefix));
+    let decoded = STANDARD.decode(secret).ok().filter(|key| !has_prefix && !key.is_empty()).map(Key::Shared);
+    key_of(secret).ok().into_iter().chain(decoded).collect()
+}
+
 /// A check of the secret's form.
 pub(super) fn check_secret(secret: &str) -> Result<(), String> {
-    match key_of(secret)? {
+    match key_of(secret.trim().strip_prefix("v1,").unwrap_or(secret.trim()))? {
         Key::Private(_) => Err("a private key (whsk_…) only signs; give the public key (whpk_…) to verify".to_owned()),
         Key::Shared(_) | Key::Public(_) => Ok(()),
     }
@@ -63,23 +73,33 @@ pub(super) fn verify(request: &Raw, scheme: &Scheme<'_>) -> Result<(), Reason> {
         return Err(Reason::Malformed);
     }
     let at = check::seconds(time)?;
-    let keys: Vec<Key> = scheme.secrets.iter().filter_map(|s| key_of(s.expose()).ok()).collect();
+    check::fresh(at, scheme, check::TOLERANCE)?;
+    let keys: Vec<Key> = scheme.secrets.iter().flat_map(|s| keys_of(s.expose())).collect();
     let message = [id.as_bytes(), b".", time.as_bytes(), b".", request.bytes()];
-    let mut any = false;
-    for candidate in signatures.split(' ').filter(|s| !s.is_empty()).take(SIGNATURES_MAX) {
-        let Some((version, text)) = candidate.split_once(',') else { continue };
-        let Ok(bytes) = check::unbase64(text) else { continue };
-        any = true;
-        let matches = |key: &Key| match (version, key) {
-            ("v1", Key::Shared(key)) => check::same(&check::keyed_hash(Algorithm::Sha256, key, &message), &bytes),
-            ("v1a", Key::Public(key)) => check::ed25519_matches(key, &message.concat(), &bytes),
-            _ => false,
-        };
-        if keys.iter().any(matches) {
-            return check::fresh(at, scheme, check::TOLERANCE);
-        }
+    let candidates = signatures.split(' ').filter_map(|candidate| candidate.split_once(',')).take(SIGNATURES_MAX);
+    let of_version = |wanted: &str| -> Vec<Vec<u8>> {
+        candidates.clone().filter(|(version, _)| *version == wanted).filter_map(|(_, text)| check::unbase64(text).ok()).collect()
+    };
+    let (shared, mut public) = (of_version("v1"), of_version("v1a"));
+    if shared.is_empty() && public.is_empty() {
+        return Err(Reason::Malformed);
     }
-    Err(if any { Reason::Wrong } else { Reason::Malformed })
+    // One hash for each key, however many signatures are offered; and few of those that cost more.
+    public.truncate(PUBLIC_KEY_SIGNATURES_MAX);
+    let matches = |key: &Key| match key {
+        Key::Shared(_) if shared.is_empty() => false,
+        Key::Shared(key) => {
+            let ours = check::keyed_hash(Algorithm::Sha256, key, &message);
+            shared.iter().any(|signature| check::same(&ours, signature))
+        }
+        Key::Public(_) if public.is_empty() => false,
+        Key::Public(key) => {
+            let message = message.concat();
+            public.iter().any(|signature| check::ed25519_matches(key, &message, signature))
+        }
+        Key::Private(_) => false,
+    };
+    if keys.iter().any(matches) { Ok(()) } else { Err(Reason::Wrong) }
 }
 
 /// Signs with the first secret; the id is taken from the request if it has one.

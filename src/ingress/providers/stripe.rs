@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::ingress::check::{self, Algorithm, SIGNATURES_MAX};
+use crate::ingress::check::{self, Algorithm};
 use crate::ingress::provider::{Kind, Provider, Reason, Sample, Scheme};
 use crate::ingress::raw::Raw;
 
@@ -22,17 +22,15 @@ impl Provider for Stripe {
         // Two timestamps would leave open which one was signed.
         let (Some(time), None) = (times.next(), times.next()) else { return Err(Reason::Malformed) };
         let at = check::seconds(time)?;
-        let mut any = false;
+        check::fresh(at, scheme, check::TOLERANCE)?;
         // Other schemes (`v0`) are test signatures and prove nothing.
-        for (_, signature) in check::items(header, ',').filter(|(k, _)| *k == "v1").take(SIGNATURES_MAX) {
-            any = true;
-            let Ok(signature) = check::unhex(signature) else { continue };
-            // The whole secret is the key, its `whsec_` included.
-            if check::any_matches(scheme.secrets, Algorithm::Sha256, &[time.as_bytes(), b".", request.bytes()], &signature) {
-                return check::fresh(at, scheme, check::TOLERANCE);
-            }
+        let offered = check::items(header, ',').filter(|(k, _)| *k == "v1").map(|(_, v)| v);
+        let offered = check::offered(offered, check::unhex, Reason::Missing)?;
+        // The whole secret is the key, its `whsec_` included.
+        match check::any_of_matches(scheme.secrets, Algorithm::Sha256, &[time.as_bytes(), b".", request.bytes()], &offered) {
+            true => Ok(()),
+            false => Err(Reason::Wrong),
         }
-        Err(if any { Reason::Wrong } else { Reason::Missing })
     }
 
     fn sign(&self, request: &mut Raw, scheme: &Scheme<'_>) {

@@ -30,7 +30,9 @@ impl Provider for Terraform {
     }
 
     fn kind(&self, request: &Raw) -> Kind {
-        Kind::plain(request.json_text_or("/notifications/0/trigger", "event"))
+        // Version 1 of the payload has a list of notifications, version 2 (assessments and others) names its trigger itself.
+        let trigger = request.json_text("/notifications/0/trigger").or_else(|| request.json_text("/trigger"));
+        Kind::plain(trigger.unwrap_or_else(|| "event".to_owned()))
     }
 
     /// A notification has no id of its own; run, trigger and instant together name it.

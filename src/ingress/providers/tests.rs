@@ -292,8 +292,26 @@ fn types_and_their_other_names_follow_the_table() {
         ("linear", &[], r#"{"type":"Issue","action":"create"}"#, "Issue.create Issue create"),
         ("paddle", &[], r#"{"event_type":"transaction.completed"}"#, "transaction.completed"),
         ("slack", &[], r#"{"type":"event_callback","event":{"type":"message"}}"#, "message"),
-        ("discord", &[], r#"{"type":2}"#, "interaction"),
+        ("discord", &[], r#"{"type":9}"#, "interaction"),
         ("twilio", &[], "Body=x", "event"),
+        ("twilio", &[("content-type", "application/x-www-form-urlencoded")], "MessageStatus=delivered&To=x", "message.delivered"),
+        ("twilio", &[("content-type", "application/x-www-form-urlencoded")], "CallStatus=completed", "call.completed"),
+        ("terraform", &[], r#"{"payload_version":2,"trigger":"assessment:drifted"}"#, "assessment:drifted"),
+        ("gitlab", &[], r#"{"object_kind":"release","action":"create"}"#, "release.create release"),
+        ("discord", &[], r#"{"type":2,"data":{}}"#, "application_command interaction"),
+        ("slack", &[("content-type", "application/x-www-form-urlencoded")], "command=%2Ftide&text=now", "slash_command /tide"),
+        (
+            "slack",
+            &[("content-type", "application/x-www-form-urlencoded")],
+            "payload=%7B%22type%22%3A%22block_actions%22%7D",
+            "block_actions",
+        ),
+        (
+            "github",
+            &[("x-github-event", "issues"), ("content-type", "application/x-www-form-urlencoded")],
+            "payload=%7B%22action%22%3A%22opened%22%7D",
+            "issues.opened issues opened",
+        ),
         ("hmac", &[], r#"{"type":"x"}"#, "event"),
     ] {
         assert_eq!(kind(provider, headers, body), expected, "{provider}");

@@ -86,8 +86,12 @@ impl Provider for Twilio {
         check::set(request, HEADER, &check::base64(&signature));
     }
 
-    fn kind(&self, _: &Raw) -> Kind {
-        Kind::plain("event")
+    /// Callbacks of messages and calls name their status in the form; a message that came in has a body and no such status.
+    fn kind(&self, request: &Raw) -> Kind {
+        let status = |name: &str, field: &str| request.json_text(field).map(|status| format!("{name}.{status}"));
+        let named = status("message", "/MessageStatus").or_else(|| status("call", "/CallStatus"));
+        let named = named.or_else(|| status("message", "/SmsStatus"));
+        Kind::plain(named.unwrap_or_else(|| "event".to_owned()))
     }
 
     fn dedupe_key(&self, request: &Raw) -> Option<String> {

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::decide::breaker::{self, Allows};
 use crate::decide::rate;
-use crate::decide::settle::{Commit, Finish, LaneFact};
+use crate::decide::settle::{Commit, Finish};
 use crate::model::lane::{Breaker, Bucket};
 use crate::model::run::{Entry, Gate, Token};
 use crate::model::time::Clock;
@@ -178,16 +178,12 @@ impl World {
         due.filter(|(_, id)| ask.of.is_empty() || ask.of.contains(id)).collect()
     }
 
-    fn allowed(&self, lane: &Lane, most: u32, now: Timestamp) -> u32 {
+    fn allowed(lane: &Lane, most: u32, now: Timestamp) -> u32 {
         let most = match breaker::allows(&lane.breaker, now) {
             Allows::NothingBefore(_) => 0,
             Allows::Probe => most.min(1),
             Allows::All => most,
-            Allows::AtMost(limit) => {
-                let held = |r: &&Row| r.job.state == JobState::Leased && r.job.due_at > now && r.job.target.lane() == lane.id;
-                let live = u32::try_from(self.jobs.values().filter(held).count()).unwrap_or(u32::MAX);
-                most.min(limit.saturating_sub(live))
-            }
+            Allows::AtMost(limit) => most.min(limit),
         };
         match &lane.bucket {
             None => most,
@@ -215,7 +211,7 @@ impl World {
         let mut sharing = ask.slots.among(picked.len());
         let mut claimed = Vec::new();
         for mut lane in picked {
-            let want = self.allowed(&lane, sharing.most(&lane), now);
+            let want = Self::allowed(&lane, sharing.most(&lane), now);
             sharing.took(&lane, want);
             let lane_clean = lane.breaker.is_clean();
             let mut taken = 0;
@@ -225,9 +221,7 @@ impl World {
             }
             lane.turn = now;
             lane.bucket = lane.bucket.map(|b| rate::spent(&rate::refilled(&b, now), taken));
-            if taken > 0 && breaker::allows(&lane.breaker, now) == Allows::Probe {
-                lane.breaker.probe_until = Some(now.plus(ask.lease));
-            }
+            lane.breaker = breaker::served(&lane.breaker, taken, ask.lease, now);
             self.lanes.insert(lane.id.clone(), lane);
         }
         claimed
@@ -299,7 +293,7 @@ impl World {
             }
         }
         if let (Some(fact), Some(lane)) = (commit.lane_fact, self.lanes.get_mut(&commit.lane)) {
-            lane.breaker = breaker::after(&lane.breaker, fact == LaneFact::Succeeded, now);
+            lane.breaker = breaker::after(&lane.breaker, &lane.rules, fact, now);
         }
         if let Some(change) = commit.change.as_deref() {
             self.apply(change, now);
@@ -414,6 +408,7 @@ impl Lanes for Memory {
             match world.lanes.get_mut(&spec.id) {
                 Some(lane) => {
                     lane.tenant.clone_from(&spec.tenant);
+                    lane.rules = spec.breaker;
                     lane.bucket = match (lane.bucket, spec.rate) {
                         (Some(bucket), Some(rate)) => Some(Bucket { rate, ..bucket }),
                         _ => fresh(),
@@ -425,6 +420,7 @@ impl Lanes for Memory {
                         tenant: spec.tenant.clone(),
                         paused: false,
                         breaker: Breaker::default(),
+                        rules: spec.breaker,
                         bucket: fresh(),
                         turn: Timestamp(0),
                     };

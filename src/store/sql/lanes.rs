@@ -13,13 +13,14 @@ use crate::store::Lanes;
 use crate::store::error::Result;
 
 // A changed rate starts with a full second's worth; an unchanged one keeps its tokens.
-const TUNE: &str = "INSERT INTO lanes (id, tenant, paused, failures, ramp, rate, tokens, refilled_at, turn)
-    SELECT r.id, r.tenant, 0, 0, 0, r.rate, COALESCE(r.rate, 0), {now}, 0
-    FROM {rows: id text, tenant text, rate int} AS r WHERE true
-    ON CONFLICT (id) DO UPDATE SET tenant = excluded.tenant, rate = excluded.rate
-    WHERE lanes.tenant <> excluded.tenant OR COALESCE(lanes.rate, -1) <> COALESCE(excluded.rate, -1)";
+const TUNE: &str = "INSERT INTO lanes (id, tenant, paused, failures, ramp, rate, tokens, refilled_at, turn, rules)
+    SELECT r.id, r.tenant, 0, 0, 0, r.rate, COALESCE(r.rate, 0), {now}, 0, r.rules
+    FROM {rows: id text, tenant text, rate int, rules text} AS r WHERE true
+    ON CONFLICT (id) DO UPDATE SET tenant = excluded.tenant, rate = excluded.rate, rules = excluded.rules
+    WHERE lanes.tenant <> excluded.tenant OR COALESCE(lanes.rate, -1) <> COALESCE(excluded.rate, -1)
+    OR COALESCE(lanes.rules, '') <> COALESCE(excluded.rules, '')";
 const LANES: &str =
-    "SELECT id, tenant, paused, failures, open_until, probe_until, ramp, rate, tokens, refilled_at, turn, {now} AS now
+    "SELECT id, tenant, paused, failures, open_until, probe_until, ramp, rate, tokens, refilled_at, turn, rules, {now} AS now
     FROM lanes ORDER BY id";
 const PAUSE: &str = "UPDATE lanes SET paused = 1 WHERE id = ?";
 // A breaker that is open lets its probe through at once.
@@ -44,7 +45,8 @@ impl<D: Dialect> Lanes for SqlStore<D> {
             let rows = Rows::default()
                 .text(specs.iter().map(|s| s.id.0.clone()))
                 .text(specs.iter().map(|s| s.tenant.clone()))
-                .maybe_int(specs.iter().map(|s| s.rate.map(i64::from)));
+                .maybe_int(specs.iter().map(|s| s.rate.map(i64::from)))
+                .text(specs.iter().map(|s| serde_json::to_string(&s.breaker).unwrap_or_default()));
             sql::<D>(TUNE).bind(store.clock()).rows(rows)
         })
         .await

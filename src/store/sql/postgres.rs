@@ -178,6 +178,7 @@ impl Dialect for Postgres {
             (2, "runs", include_str!("../../../migrations/postgres/0002_runs.sql")),
             (3, "endings", include_str!("../../../migrations/postgres/0003_endings.sql")),
             (4, "announced", include_str!("../../../migrations/postgres/0004_announced.sql")),
+            (5, "breakers", include_str!("../../../migrations/postgres/0005_breakers.sql")),
         ])
     }
 

@@ -54,7 +54,7 @@ rows! {
     /// A lane.
     LaneRow {
         id: String, tenant: String, paused: i64, failures: i64, open_until: Option<i64>, probe_until: Option<i64>, ramp: i64,
-        rate: Option<i64>, tokens: f64, refilled_at: i64, turn: i64, now: i64,
+        rate: Option<i64>, tokens: f64, refilled_at: i64, turn: i64, rules: Option<String>, now: i64,
     }
     /// A key and who has it.
     KeyRow { scope: String, word: String, event_id: String, fingerprint: Option<String>, expires_at: i64, now: i64 }
@@ -196,9 +196,11 @@ impl From<LaneRow> for Lane {
             breaker: Breaker {
                 failures: u32_of(row.failures),
                 open_until: row.open_until.map(timestamp),
-                probe_until: row.probe_until.map(timestamp),
+                not_before: row.probe_until.map(timestamp),
                 ramp: u32_of(row.ramp),
             },
+            // A lane that was written before there were rules has those of the defaults.
+            rules: row.rules.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
             bucket,
             turn: timestamp(row.turn),
         }

@@ -117,6 +117,7 @@ impl Dialect for Sqlite {
             (2, "runs", include_str!("../../../migrations/sqlite/0002_runs.sql")),
             (3, "endings", include_str!("../../../migrations/sqlite/0003_endings.sql")),
             (4, "announced", include_str!("../../../migrations/sqlite/0004_announced.sql")),
+            (5, "breakers", include_str!("../../../migrations/sqlite/0005_breakers.sql")),
         ])
     }
 

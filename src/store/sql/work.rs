@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::dialect::Dialect;
 use super::intake::count;
 use super::outcomes::{attempt_rows, ids, interrupted_rows, jobs, lease_rows, record_rows};
-use super::rows::{CountRow, DueRow, IdRow, LaneRow};
+use super::rows::{DueRow, IdRow, LaneRow};
 use super::statement::{Rows, sql};
 use super::{Extent, SqlStore, each, runs, timestamp};
 use crate::decide::breaker::{self, Allows};
@@ -25,7 +25,7 @@ use crate::store::{Ask, Claimed, Each, Retry, Work};
 /// The columns of a lane, the clock beside them.
 macro_rules! lane_columns {
     () => {
-        "id, tenant, paused, failures, open_until, probe_until, ramp, rate, tokens, refilled_at, turn, {now} AS now"
+        "id, tenant, paused, failures, open_until, probe_until, ramp, rate, tokens, refilled_at, turn, rules, {now} AS now"
     };
 }
 
@@ -48,8 +48,6 @@ const UPDATE_LANES: &str = "UPDATE lanes SET failures = r.failures, open_until =
     ramp = r.ramp, tokens = r.millitokens / 1000.0, refilled_at = r.refilled_at, turn = r.turn
     FROM {rows: lane text, failures int, open_until int, probe_until int, ramp int, millitokens int, refilled_at int, turn int} AS r
     WHERE {only lanes.id} AND lanes.id = r.lane";
-const COUNT_LEASES: &str = "SELECT COUNT(*) AS n FROM jobs
-    WHERE lane = ? AND finished_at IS NULL AND state = 'leased' AND due_at > {now}";
 const INSERT_ATTEMPTS: &str = "INSERT INTO attempts (job_id, claim, number, ending, code, status, error, duration_ms, response, at)
     SELECT r.job_id, r.claim, r.number, r.ending, r.code, r.status, r.error, r.duration_ms, r.response, {now}
     FROM {rows: job_id text, claim int, number int, ending text, code text, status int, error text, duration_ms int, response bytes} AS r
@@ -86,7 +84,6 @@ pub(super) const ALL: &[&str] = &[
     PICK_LANES_OF,
     LOCK_LANES,
     UPDATE_LANES,
-    COUNT_LEASES,
     INSERT_ATTEMPTS,
     RECORDED,
     EXTEND,
@@ -360,7 +357,7 @@ async fn claim<D: Dialect>(
     let mut sharing = ask.slots.among(lanes.len());
     let mut wants = Vec::with_capacity(lanes.len());
     for locked in &lanes {
-        let want = allowed::<D>(conn, clock, locked, i64::from(sharing.most(&locked.lane))).await?;
+        let want = allowed(locked, i64::from(sharing.most(&locked.lane)));
         sharing.took(&locked.lane, u32::try_from(want).unwrap_or(0));
         if want > 0 {
             wants.push((locked.lane.id.0.clone(), want));
@@ -385,24 +382,21 @@ async fn claim<D: Dialect>(
 }
 
 /// How many jobs a lane may give at the moment, at most `most`.
-async fn allowed<D: Dialect>(conn: &mut D::Connection, clock: Option<i64>, locked: &Locked, most: i64) -> sqlx::Result<i64> {
+fn allowed(locked: &Locked, most: i64) -> i64 {
     let Locked { lane, now } = locked;
     if lane.paused || most <= 0 {
-        return Ok(0);
+        return 0;
     }
     let most = match breaker::allows(&lane.breaker, *now) {
         Allows::NothingBefore(_) => 0,
         Allows::Probe => 1,
         Allows::All => most,
-        Allows::AtMost(limit) => {
-            let live: Option<CountRow> = sql::<D>(COUNT_LEASES).bind(lane.id.0.clone()).bind(clock).first(conn).await?;
-            most.min(i64::from(limit) - live.map_or(0, |r| r.n)).max(0)
-        }
+        Allows::AtMost(limit) => most.min(i64::from(limit)),
     };
-    Ok(match &lane.bucket {
+    match &lane.bucket {
         None => most,
         Some(bucket) => most.min(i64::from(rate::available(&rate::refilled(bucket, *now)))),
-    })
+    }
 }
 
 /// A lane after it was served.
@@ -411,9 +405,7 @@ fn served(locked: &Locked, taken: u32, lease: Duration) -> Lane {
     let mut lane = lane.clone();
     lane.turn = *now;
     lane.bucket = lane.bucket.map(|bucket| rate::spent(&rate::refilled(&bucket, *now), taken));
-    if taken > 0 && breaker::allows(&lane.breaker, *now) == Allows::Probe {
-        lane.breaker.probe_until = Some(now.plus(lease));
-    }
+    lane.breaker = breaker::served(&lane.breaker, taken, lease, *now);
     lane
 }
 
@@ -429,7 +421,7 @@ async fn update_lanes<D: Dialect>(conn: &mut D::Connection, lanes: &[Lane]) -> s
         .text(lanes.iter().map(|l| l.id.0.clone()))
         .int(breaker(|b| i64::from(b.failures)))
         .maybe_int(lanes.iter().map(|l| l.breaker.open_until.map(|t| t.0)))
-        .maybe_int(lanes.iter().map(|l| l.breaker.probe_until.map(|t| t.0)))
+        .maybe_int(lanes.iter().map(|l| l.breaker.not_before.map(|t| t.0)))
         .int(breaker(|b| i64::from(b.ramp)))
         .int(lanes.iter().map(|l| bucket(l, millitokens)))
         .int(lanes.iter().map(|l| bucket(l, |b| b.refilled_at.0)))
@@ -510,10 +502,10 @@ async fn record_rest<D: Dialect>(
         BTreeMap::from([("finished", ended(|f| matches!(f, Finish::Done | Finish::Taken { .. })) + dead), ("dead", dead)]);
     count::<D>(conn, store.shard(), &mut counts).await?;
 
-    let mut facts: BTreeMap<String, Vec<bool>> = BTreeMap::new();
+    let mut facts: BTreeMap<String, Vec<LaneFact>> = BTreeMap::new();
     for commit in commits.iter().filter(|c| holds(c)) {
         if let Some(fact) = commit.lane_fact {
-            facts.entry(commit.lane.0.clone()).or_default().push(fact == LaneFact::Succeeded);
+            facts.entry(commit.lane.0.clone()).or_default().push(fact);
         }
     }
     if !facts.is_empty() {
@@ -525,10 +517,10 @@ async fn record_rest<D: Dialect>(
 }
 
 /// A lane after its breaker learnt what happened, in the order it happened.
-fn told(locked: Locked, facts: &BTreeMap<String, Vec<bool>>) -> Lane {
+fn told(locked: Locked, facts: &BTreeMap<String, Vec<LaneFact>>) -> Lane {
     let mut lane = locked.lane;
-    for succeeded in facts.get(&lane.id.0).into_iter().flatten() {
-        lane.breaker = breaker::after(&lane.breaker, *succeeded, locked.now);
+    for fact in facts.get(&lane.id.0).into_iter().flatten() {
+        lane.breaker = breaker::after(&lane.breaker, &lane.rules, *fact, locked.now);
     }
     lane
 }

@@ -40,7 +40,7 @@ pub fn offer_of(body: &str, handlers: &[&str]) -> Offer {
 }
 
 pub fn spec(name: &str) -> LaneSpec {
-    LaneSpec { id: LaneId::handler(name), tenant: "shop".into(), rate: None }
+    LaneSpec::new(LaneId::handler(name), "shop")
 }
 
 pub fn ask(jobs: u32) -> Ask {

@@ -1,10 +1,12 @@
 use std::time::Duration;
 
-use tidehook::decide::breaker::OPEN_FOR;
 use tidehook::decide::fair::Slots;
-use tidehook::decide::settle::Finish;
+use tidehook::decide::settle::{Finish, LaneFact};
+use tidehook::model::lane::BreakerRules;
 use tidehook::model::{LaneId, LaneSpec};
 use tidehook::store::Ask;
+
+const OPEN_FOR: Duration = Duration::from_secs(60);
 
 use super::build::*;
 use super::on_every_store;
@@ -23,6 +25,8 @@ on_every_store!(
     a_lane_that_is_resumed_probes_at_once_although_its_breaker_is_open,
     a_half_open_breaker_lets_one_probe_through,
     a_breaker_that_closes_lets_the_backlog_out_under_a_ramp,
+    a_receiver_that_asks_for_less_is_left_alone_and_does_not_trip,
+    a_lane_has_the_breaker_that_is_configured,
     a_throttled_lane_gives_its_rate_each_second,
     tuning_a_lane_again_keeps_what_is_known_of_it,
 );
@@ -147,15 +151,50 @@ async fn a_breaker_that_closes_lets_the_backlog_out_under_a_ramp(f: Fresh) {
     let probe = claim_one(&*f.store).await;
     f.store.record(&[commit(&probe.job, Finish::Done)]).await.unwrap();
     let mut sizes = Vec::new();
-    let mut under_way: Vec<tidehook::store::Claimed> = Vec::new();
     for _ in 0..4 {
-        under_way.extend(f.store.claim(&ask(20)).await.unwrap());
-        assert!(f.store.claim(&ask(20)).await.unwrap().is_empty(), "the ramp counts what is under way");
-        sizes.push(under_way.len());
-        let first = under_way.remove(0);
-        f.store.record(&[commit(&first.job, Finish::Done)]).await.unwrap();
+        let given = f.store.claim(&ask(20)).await.unwrap();
+        // However fast it answers, it gets no more in this second.
+        for claimed in &given {
+            f.store.record(&[commit(&claimed.job, Finish::Done)]).await.unwrap();
+        }
+        assert!(f.store.claim(&ask(20)).await.unwrap().is_empty(), "the ramp is a rate");
+        sizes.push(given.len());
+        f.clock.advance(Duration::from_secs(1));
     }
     assert_eq!(sizes, [1, 2, 4, 8]);
+}
+
+async fn a_receiver_that_asks_for_less_is_left_alone_and_does_not_trip(f: Fresh) {
+    seed(&*f.store, &["a"], 30).await;
+    let claimed = f.store.claim(&ask(9)).await.unwrap();
+    let limited: Vec<_> = claimed
+        .iter()
+        .map(|c| tidehook::decide::settle::Commit {
+            lane_fact: Some(LaneFact::Limited(Duration::from_secs(4))),
+            ..commit(&c.job, retry_in(0))
+        })
+        .collect();
+    f.store.record(&limited).await.unwrap();
+    let lane = f.store.lanes().await.unwrap().remove(0);
+    assert_eq!((lane.breaker.failures, lane.breaker.open_until), (0, None));
+    f.clock.advance(Duration::from_millis(3_999));
+    assert!(f.store.claim(&ask(9)).await.unwrap().is_empty());
+    f.clock.advance(Duration::from_millis(1));
+    assert_eq!(f.store.claim(&ask(9)).await.unwrap().len(), 1, "then it goes on slowly");
+}
+
+async fn a_lane_has_the_breaker_that_is_configured(f: Fresh) {
+    seed(&*f.store, &["a"], 10).await;
+    let rules = BreakerRules { failures: 2, open_for_ms: 1_000, max_open_ms: 4_000, probes: 1 };
+    f.store.tune(&[LaneSpec { breaker: rules, ..spec("a") }]).await.unwrap();
+    fail(&f, 2).await;
+    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
+    f.clock.advance(Duration::from_secs(1));
+    fail(&f, 1).await;
+    f.clock.advance(Duration::from_secs(1));
+    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty(), "twice as long after a failed probe");
+    f.clock.advance(Duration::from_secs(1));
+    claim_one(&*f.store).await;
 }
 
 async fn a_throttled_lane_gives_its_rate_each_second(f: Fresh) {

@@ -64,7 +64,8 @@ async fn a_retry_comes_on_the_second() {
 async fn a_workflow_runs_with_waits_and_callbacks() {
     let text = TEXT.replace(
         "handlers:\n  h: { source: app, url: \"http://{receiver}/ok\" }\n",
-        r#"workflows:
+        r#"api: { auth_token: plainly-fictional }
+workflows:
   w:
     source: app
     steps:
@@ -80,13 +81,14 @@ async fn a_workflow_runs_with_waits_and_callbacks() {
     );
     let Some(install) = Install::new(&text).await else { return };
     let (ingress, worker) = (install.function("ingress").await, install.function("worker").await);
-    ingress.invoke(http("POST", "/events/app/go", &[], "{\"n\": [1, 2, 3]}")).await.unwrap();
+    let bearer = [("authorization", "Bearer plainly-fictional")];
+    ingress.invoke(http("POST", "/events/app/go", &bearer, "{\"n\": [1, 2, 3]}")).await.unwrap();
     let token = || install.receiver.got().iter().find_map(|got| got.header("X-Tidehook-Callback-Token").map(str::to_owned));
     install.poll(&worker, || token().is_some()).await;
     let path = format!("/callback/{}", token().unwrap());
     assert_eq!(answer(&ingress.invoke(http("POST", &path, &[], "{}")).await.unwrap()).0, 200);
     install.drain(&worker).await;
-    let (_, runs) = answer(&ingress.invoke(http("GET", "/api/runs?status=completed", &[], "")).await.unwrap());
+    let (_, runs) = answer(&ingress.invoke(http("GET", "/api/runs?status=completed", &bearer, "")).await.unwrap());
     assert_eq!(runs["runs"].as_array().unwrap().len(), 1, "{runs}");
     assert_eq!(install.receiver.got().len(), 6);
 }

@@ -339,9 +339,9 @@ async fn a_decision_is_taken_from_whoever_may_by_token_or_by_name() {
         let asked = play.engine.asked(&token).await.unwrap();
         assert_eq!((asked.workflow.as_str(), asked.step.as_str(), asked.approvers.len()), ("w", "ask", 2));
         let answer = |text: &str| Answer::Done(Body::new(text.as_bytes().to_vec()));
-        let stranger = play.engine.answer(&token, &answer(r#"{"by": "mallory"}"#)).await;
+        let stranger = play.engine.answer(&token, &answer(r#"{"approved": true, "by": "mallory"}"#)).await;
         assert!(matches!(stranger, Err(NotAnswered::NotDone(NotDone::Refused(_)))), "{stranger:?}");
-        play.engine.answer(&token, &answer(r#"{"by": "ada", "comment": "go"}"#)).await.unwrap();
+        play.engine.answer(&token, &answer(r#"{"approved": true, "by": "ada", "comment": "go"}"#)).await.unwrap();
         play.work().await;
         let decided = play.calls()[1].json();
         assert_eq!(
