@@ -264,6 +264,9 @@ async fn keep(engine: Engine) {
                 if let Err(error) = engine.health().learn(engine.tick(nothing).await) {
                     tracing::debug!(%error, "Housekeeping waits for the next tick.");
                 }
+                if let Err(error) = engine.health().learn(engine.watch_lanes().await) {
+                    tracing::debug!(%error, "Lanes are looked at with the next tick.");
+                }
             }
             () = tokio::time::sleep(PROBE_EVERY) => {}
         }

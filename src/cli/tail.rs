@@ -59,6 +59,10 @@ fn sentence(moment: &Value) -> String {
             format!("accepted{again}  {}  {} from {} to {to}", text("event"), text("type"), text("source"))
         }
         Some("rejected") => format!("rejected  a request to {}: {}", text("source"), text("reason")),
+        Some("lane") => {
+            let why = if moment["why"].is_null() { String::new() } else { format!(": {}", text("why")) };
+            format!("lane {}  {}{why}", text("state"), text("lane"))
+        }
         Some("run") => {
             let why = if moment["error"].is_null() { String::new() } else { format!(": {}", text("error")) };
             format!("{}  {}  run {} of {}{why}", text("status"), text("event"), text("run"), text("workflow"))

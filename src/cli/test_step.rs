@@ -184,6 +184,7 @@ fn job_of(job: &RunJob, event: &Event, now: Timestamp) -> Job {
         state: JobState::Leased,
         attempt: 0,
         lost: 0,
+        deaths: 0,
         claim: 1,
         due_at: now,
         created_at: now,

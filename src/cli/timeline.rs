@@ -46,6 +46,10 @@ impl Timeline {
                 }
             }
             Moment::Rejected { source, reason } => self.line(bad, "rejected", &format!("a request to {source}: {reason}")),
+            Moment::Lane { lane, state, why, .. } => {
+                let why = why.as_ref().map_or(String::new(), |why| format!(": {why}"));
+                self.line(if why.is_empty() { good } else { bad }, "lane", &format!("{lane} is {state}{why}"));
+            }
             Moment::Run { workflow, run, status, error, .. } => {
                 let why = error.as_ref().map_or(String::new(), |error| format!(": {}", print::one_line(error)));
                 let style = if error.is_none() { good } else { bad };

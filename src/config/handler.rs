@@ -64,8 +64,19 @@ impl Handler {
         if !s.has("url") {
             s.error("missing_key", "", format!("{who} has no url"));
         }
+        if s.text("url").is_some_and(|url| url.contains("{{")) {
+            let message = format!("{who} has a placeholder in its url, where none is read");
+            let help = "a handler's URL is fixed; a workflow's step renders its own: `steps: [{ url: \"https://x.example.com/{{ $.id }}\" }]`";
+            s.problem(Severity::Error, "bad_template", "url", message, Some(help.into()));
+        }
         let url = urls::call(&mut s, "url", &who, &policy);
         let headers = urls::headers(&mut s, &who);
+        if let Some((name, _)) = headers.iter().find(|(_, value)| value.contains("{{")) {
+            let message = format!("{who} has a placeholder in its header `{name}`, where none is read");
+            let help = "a handler's headers are fixed; a workflow's step renders its own";
+            // A variable may bring such a text as data.
+            s.problem(Severity::Warning, "no_effect", "headers", message, Some(help.into()));
+        }
         let sends_json = headers.iter().all(|(n, v)| !n.eq_ignore_ascii_case("content-type") || v.contains("json"));
         let handler = (
             read_patterns(&mut s, around.compat),
@@ -78,6 +89,10 @@ impl Handler {
             s.number32("rate_limit").filter(|n| *n > 0),
             read_breaker(&mut s),
         );
+        if handler.3 == Method::Get && s.has("transform") {
+            let message = format!("{who} sends GET, which has no body, so its `transform` has no effect");
+            s.warn("no_effect", "transform", message);
+        }
         s.finish();
         let (events, filter, idempotency_key, method, transform, retry, timeout, rate_limit, breaker) = handler;
         Some(Self {
@@ -177,7 +192,17 @@ fn note_old_readings(s: &mut Section<'_>, key: &str, text: &str, compat: &Compat
 /// A path.
 pub(super) fn read_path(s: &mut Section<'_>, key: &str) -> Option<Path> {
     let text = s.text(key)?;
+    if text.contains("{{") {
+        s.error("bad_path", key, format!("`{text}` is a template, and `{key}` takes a path: write it without braces"));
+        return None;
+    }
     match Path::parse(&text) {
+        // The items of a map are a list anyway.
+        Ok(path) if !path.is_singular() && key != "items_path" => {
+            let message = format!("`{text}` can select several values, and `{key}` takes one");
+            s.problem(Severity::Error, "bad_path", key, message, Some("name one place: `$.order.id`, `$.items[0].id`".into()));
+            None
+        }
         Ok(path) => Some(path),
         Err(why) => {
             s.error("bad_path", key, why);

@@ -160,18 +160,58 @@ fn put(node: &mut Node, at: &Node) {
     }
 }
 
-/// Reads a `.env` file: `KEY=VALUE` per line, blank lines and `#` lines skipped, quotes stripped.
-pub fn dotenv(text: &str) -> Variables {
-    let line = |line: &str| {
+/// Reads a `.env` file: `NAME=value` per line, `export` before it or not, quotes as in a shell, comments after ` #`. A value without
+/// quotes is taken as it stands, and no value is expanded: a secret may hold a `$`.
+///
+/// # Errors
+/// The line that cannot be read, and why.
+pub fn dotenv(text: &str) -> Result<Variables, String> {
+    let mut variables = Variables::new();
+    for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
         let line = line.trim();
-        if line.starts_with('#') {
-            return None;
+        if line.is_empty() || line.starts_with('#') {
+            continue;
         }
-        let (key, value) = line.split_once('=')?;
-        let value = value.trim();
-        let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value);
-        let value = value.strip_prefix('\'').and_then(|v| v.strip_suffix('\'')).unwrap_or(value);
-        Some((key.trim().to_owned(), value.to_owned())).filter(|(k, _)| !k.is_empty())
-    };
-    text.lines().filter_map(line).collect()
+        let wrong = |why: &str| format!("line {}: {why}", at + 1);
+        let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
+        let (name, value) = line.split_once('=').ok_or_else(|| wrong("there is no `=`"))?;
+        let (name, value) = (name.trim(), value.trim());
+        if name.is_empty() {
+            return Err(wrong("there is no name before the `=`"));
+        }
+        let value = match value.chars().next() {
+            Some('"') => value.replace('$', "\\$"),
+            Some('\'') => value.to_owned(),
+            _ => {
+                let end = value.find(" #").or_else(|| value.starts_with('#').then_some(0)).unwrap_or(value.len());
+                variables.insert(name.to_owned(), value[..end].trim_end().to_owned());
+                continue;
+            }
+        };
+        let line = format!("{name}={value}");
+        match dotenvy::from_read_iter(line.as_bytes()).next() {
+            Some(Ok((name, value))) => variables.insert(name, value),
+            _ => return Err(wrong("the quotes of the value cannot be read")),
+        };
+    }
+    Ok(variables)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dotenv_file_is_read_as_people_write_it() {
+        let text = "\u{feff}A=1\nexport B=two\nC=\"three\" # note\nD='fo$ur'\nE=\"p$word\"\nF=a b#c # note\n\n# no\nG=x\\y\nH=\n";
+        let read = dotenv(text).unwrap();
+        let expected =
+            [("A", "1"), ("B", "two"), ("C", "three"), ("D", "fo$ur"), ("E", "p$word"), ("F", "a b#c"), ("G", "x\\y"), ("H", "")];
+        assert_eq!(read.len(), expected.len());
+        for (name, value) in expected {
+            assert_eq!(read.get(name).map(String::as_str), Some(value), "{name}");
+        }
+        assert_eq!(dotenv("A=1\nnonsense").unwrap_err(), "line 2: there is no `=`");
+        assert!(dotenv("A=\"open").unwrap_err().starts_with("line 1"));
+    }
 }

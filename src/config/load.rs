@@ -41,7 +41,7 @@ pub fn load(request: &Request, known: &Known) -> Loaded {
     let Some(base) = read_text(&path, &mut problems) else { return Loaded { path, config: None, problems } };
     let mut variables = request.variables.clone();
     let overlay = request.env.as_deref().and_then(|env| {
-        let of_file = env_file(&path, env);
+        let of_file = env_file(&path, env, &mut problems);
         let overlay = overlay_path(&path, env);
         if of_file.is_none() && !overlay.exists() {
             let message =
@@ -166,11 +166,30 @@ fn overlay_path(base: &Path, env: &str) -> PathBuf {
 }
 
 /// `.env.NAME` of the working directory, else beside the file; it may be absent.
-fn env_file(base: &Path, env: &str) -> Option<Variables> {
+fn env_file(base: &Path, env: &str, problems: &mut Problems) -> Option<Variables> {
     let name = format!(".env.{env}");
     let beside = base.with_file_name(&name);
-    let text = std::fs::read_to_string(&name).or_else(|_| std::fs::read_to_string(beside));
-    text.ok().map(|t| layers::dotenv(&t))
+    let found = [PathBuf::from(name), beside].into_iter().find_map(|path| Some((std::fs::read(&path).ok()?, path)));
+    let (bytes, path) = found?;
+    let shown = path.display();
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let help = "save the file as UTF-8";
+            problems.push(unreadable(format!("{shown}, line {line}: it is not UTF-8 text"), Some(help)));
+            return None;
+        }
+    };
+    match layers::dotenv(&text) {
+        Ok(variables) => Some(variables),
+        Err(why) => {
+            let help = "a line is `NAME=value`, `NAME=\"value\"` or `export NAME=value`; text after ` #` is a comment";
+            problems.push(unreadable(format!("{shown}: {why}"), Some(help)));
+            None
+        }
+    }
 }
 
 fn read_text(path: &Path, problems: &mut Problems) -> Option<Text> {

@@ -14,6 +14,8 @@ pub struct Slots {
     pub lane_max: u32,
     /// The most the lanes of one tenant may hold together.
     pub tenant_max: u32,
+    /// So many free ones are kept for lanes that hold nothing: receivers that hang must not stop those that answer.
+    pub quiet: u32,
     /// Those that are held: lane, tenant, how many.
     pub held: Vec<(LaneId, String, u32)>,
 }
@@ -21,7 +23,7 @@ pub struct Slots {
 impl Slots {
     /// Slots without limits per lane and tenant.
     pub fn free(free: u32) -> Self {
-        Self { free, lane_max: u32::MAX, tenant_max: u32::MAX, held: Vec::new() }
+        Self { free, lane_max: u32::MAX, tenant_max: u32::MAX, quiet: 0, held: Vec::new() }
     }
 
     /// Begins to share the free slots among this many lanes with due work.
@@ -53,7 +55,9 @@ impl Sharing<'_> {
         let room = |most: u32, held: Option<&u32>| most.saturating_sub(held.copied().unwrap_or(0));
         let lane_room = room(self.slots.lane_max, self.of_lane.get(&lane.id));
         let tenant_room = room(self.slots.tenant_max, self.of_tenant.get(&lane.tenant));
-        self.left.min(self.share).min(lane_room).min(tenant_room)
+        let is_quiet = self.of_lane.get(&lane.id).is_none_or(|held| *held == 0);
+        let open = self.left.saturating_sub(self.slots.quiet).max(u32::from(is_quiet && self.left > 0));
+        open.min(self.share).min(lane_room).min(tenant_room)
     }
 
     /// Remembers what a lane got.
@@ -83,7 +87,7 @@ mod tests {
 
     #[test]
     fn no_tenant_gets_the_last_slot() {
-        let slots = Slots { free: 5, lane_max: 4, tenant_max: 4, held: Vec::new() };
+        let slots = Slots { free: 5, lane_max: 4, tenant_max: 4, quiet: 0, held: Vec::new() };
         let lanes: Vec<Lane> = (0..10).map(|n| lane(&n.to_string(), "a")).collect();
         let mut sharing = slots.among(lanes.len());
         let mut given = 0;
@@ -97,8 +101,24 @@ mod tests {
     }
 
     #[test]
+    fn the_last_free_slots_are_for_lanes_that_hold_nothing() {
+        let slots = Slots {
+            free: 3,
+            lane_max: 9,
+            tenant_max: 9,
+            quiet: 3,
+            held: vec![(LaneId::handler("hangs"), "a".into(), 5), (LaneId::handler("too"), "a".into(), 2)],
+        };
+        let mut sharing = slots.among(4);
+        assert_eq!(sharing.most(&lane("hangs", "a")), 0);
+        assert_eq!(sharing.most(&lane("fast", "a")), 1);
+        sharing.took(&lane("fast", "a"), 1);
+        assert_eq!((sharing.most(&lane("fast", "a")), sharing.most(&lane("other", "a"))), (0, 1));
+    }
+
+    #[test]
     fn what_is_held_already_counts() {
-        let slots = Slots { free: 6, lane_max: 3, tenant_max: 8, held: vec![(LaneId::handler("x"), "a".into(), 2)] };
+        let slots = Slots { free: 6, lane_max: 3, tenant_max: 8, quiet: 0, held: vec![(LaneId::handler("x"), "a".into(), 2)] };
         assert_eq!(slots.among(1).most(&lane("x", "a")), 1);
         assert_eq!(slots.among(2).most(&lane("y", "a")), 3);
     }

@@ -239,8 +239,8 @@ fn lane_fact(failure: &Failure, verdict: &Verdict, retry_after: Option<Duration>
 /// Whether a job must be given up before it is tried: its workers keep dying while they hold it.
 pub fn is_crash_suspect(job: &Job) -> bool {
     match job.target {
-        Target::Handler(_) => job.lost >= DEATHS_MAX,
-        Target::Workflow(_) | Target::Step(_) | Target::Timer(_) => job.lost >= RUN_DEATHS_MAX,
+        Target::Handler(_) => job.deaths >= DEATHS_MAX,
+        Target::Workflow(_) | Target::Step(_) | Target::Timer(_) => job.deaths >= RUN_DEATHS_MAX,
     }
 }
 
@@ -280,6 +280,7 @@ mod tests {
             state: JobState::Leased,
             attempt,
             lost,
+            deaths: lost,
             claim: 1,
             due_at: Timestamp(0),
             created_at: Timestamp(0),

@@ -226,9 +226,7 @@ fn failure(error: reqwest::Error) -> Failure {
         if let Some(none) = cause.downcast_ref::<NoAddress>() {
             return Failure::Dns(none.0.clone());
         }
-        // TLS errors travel inside I/O errors, which show what they hold only on request.
-        let held = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        is_tls = is_tls || cause.is::<rustls::Error>() || held.is_some_and(|e| e.is::<rustls::Error>());
+        is_tls = is_tls || holds_tls(cause);
         deepest = cause.to_string();
         source = cause.source();
     }
@@ -238,6 +236,16 @@ fn failure(error: reqwest::Error) -> Failure {
         () if error.is_builder() => Failure::Compose(deepest),
         () => Failure::Protocol(deepest),
     }
+}
+
+/// Whether an error is one of TLS. These travel inside I/O errors, which show what they hold only on request, and those inside
+/// boxes of the connector.
+fn holds_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    if error.is::<rustls::Error>() {
+        return true;
+    }
+    let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    held.is_some_and(|held| holds_tls(held))
 }
 
 tokio::task_local! {

@@ -44,6 +44,9 @@ pub struct Receipt {
 /// Why an event was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAccepted {
+    /// The store is not ready yet.
+    #[error("tidehook is starting")]
+    Starting,
     /// The store does not answer. Whether the event was committed is not known: sent again under the same key
     /// it is the same event.
     #[error("the database does not answer")]
@@ -122,6 +125,7 @@ fn started_job(new: &NewJob, offer: &Offer, at: Timestamp) -> Job {
         state: JobState::Leased,
         attempt: 0,
         lost: 0,
+        deaths: 0,
         claim: 1,
         due_at: at.plus(offer.lease),
         created_at: at,
@@ -156,6 +160,9 @@ impl Engine {
     /// As [`Engine::accept`].
     pub async fn accept_planned(&self, Planned { inbound, mut plan }: Planned) -> Result<Receipt, NotAccepted> {
         let health = self.health();
+        if !health.is_prepared() {
+            return Err(NotAccepted::Starting);
+        }
         if !health.is_up() {
             return Err(NotAccepted::Unavailable);
         }
@@ -182,12 +189,23 @@ impl Engine {
             event_ttl: delivery.event_ttl,
             lease: inner.lease,
         };
-        let Ok(answer) = tokio::time::timeout(WAIT_MAX, inner.offers.put(Offered { offer, slots })).await else {
-            // A busy processor is no silent database: that is asked before it is said.
-            if !matches!(tokio::time::timeout(PROBE_MAX, self.probe()).await, Ok(Ok(_))) {
-                health.set_down("no commit in time, and no answer to a question");
+        let committed = inner.offers.put(Offered { offer, slots });
+        tokio::pin!(committed);
+        let answer = match tokio::time::timeout(WAIT_MAX - PROBE_MAX, &mut committed).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                // A busy processor is no silent database: that is asked before it is said.
+                let (answer, probed) =
+                    tokio::join!(tokio::time::timeout(PROBE_MAX, &mut committed), tokio::time::timeout(PROBE_MAX, self.probe()));
+                match (answer, probed) {
+                    (Ok(answer), _) => answer,
+                    (Err(_), Ok(Ok(_))) => return Err(NotAccepted::Unavailable),
+                    (Err(_), _) => {
+                        health.set_down("no commit in time, and no answer to a question");
+                        return Err(NotAccepted::Unavailable);
+                    }
+                }
             }
-            return Err(NotAccepted::Unavailable);
         };
         let mut waiting = Vec::new();
         let receipt = match health.learn(answer) {

@@ -139,6 +139,14 @@ impl Engine {
     /// Runs a job once; a call ends before `end`.
     pub(super) async fn execute(&self, job: &Job, event: &Event, run: Option<Arc<Run>>, end: Option<Instant>) -> Ran {
         let started = Instant::now();
+        // Where workers have gone away before, the mark that a send begins tells what kills them from what never reached them.
+        let sends = matches!(job.target, Target::Handler(_) | Target::Step(_));
+        if sends && job.lost > 0 && !is_crash_suspect(job) {
+            match self.health().learn(self.store().begin_send(job.lease()).await) {
+                Ok(true) => {}
+                Ok(false) | Err(_) => return Ran { run, ..Ran::postponed(self.clock().now()) },
+            }
+        }
         let before = match self.failures_before(job, run.as_deref()).await {
             Ok(before) => before,
             // Nothing was sent yet: the lease goes back.
@@ -292,7 +300,7 @@ impl Engine {
                 location: None,
                 content_type: Some("application/json".to_owned()),
             }),
-            Err(why @ (NotAccepted::Unavailable | NotAccepted::Full)) => Outcome::Parked(why.to_string()),
+            Err(why @ (NotAccepted::Starting | NotAccepted::Unavailable | NotAccepted::Full)) => Outcome::Parked(why.to_string()),
             Err(why @ (NotAccepted::Conflict(_) | NotAccepted::Unstorable(_))) => {
                 Outcome::Failed(Failure::Compose(why.to_string()))
             }

@@ -165,7 +165,12 @@ impl InHand {
         let held = self.state().of_lane.clone();
         let (lane_max, tenant_max) = self.limits(parallel);
         let held = held.into_iter().map(|(lane, jobs)| (lane.clone(), self.tenant(&lane), jobs)).collect();
-        Slots { free, lane_max, tenant_max, held }
+        Slots { free, lane_max, tenant_max, quiet: self.quiet(parallel), held }
+    }
+
+    /// A quarter of a worker's slots is kept for lanes that hold nothing, where there are several lanes.
+    fn quiet(&self, parallel: u32) -> u32 {
+        if self.tenants.len() > 1 { parallel / 4 } else { 0 }
     }
 
     fn limits(&self, parallel: u32) -> (u32, u32) {
@@ -189,7 +194,10 @@ impl InHand {
         }
         let is_full = |lane: &&LaneId| slots.held.iter().any(|(held, _, jobs)| held == *lane && *jobs >= slots.lane_max);
         let full_tenant = |tenant: &str| of_tenant.get(tenant).is_some_and(|jobs| *jobs >= slots.tenant_max);
-        let full = self.tenants.iter().filter(|(lane, tenant)| is_full(lane) || full_tenant(tenant));
+        // The last free slots are for lanes that hold nothing.
+        let is_last = slots.free <= slots.quiet;
+        let is_busy = |lane: &&LaneId| is_last && slots.held.iter().any(|(held, _, jobs)| held == *lane && *jobs > 0);
+        let full = self.tenants.iter().filter(|(lane, tenant)| is_full(lane) || is_busy(lane) || full_tenant(tenant));
         full.map(|(lane, _)| lane.clone()).collect()
     }
 
@@ -205,7 +213,9 @@ impl InHand {
         let of_lane = state.of_lane.get(lane).copied().unwrap_or(0) + state.looking;
         let siblings = state.of_lane.iter().filter(|(other, _)| self.tenants.get(other) == Some(tenant));
         let of_tenant: u32 = siblings.map(|(_, jobs)| jobs).sum::<u32>() + state.looking;
-        if !state.caught_up || state.held() >= parallel || of_lane >= lane_max || of_tenant >= tenant_max {
+        let free = parallel.saturating_sub(state.held());
+        let is_kept = state.of_lane.contains_key(lane) && free <= self.quiet(parallel);
+        if !state.caught_up || free == 0 || is_kept || of_lane >= lane_max || of_tenant >= tenant_max {
             return None;
         }
         state.reserved += 1;

@@ -8,6 +8,7 @@
 //! - [`advance`]: what an outcome means for a run; [`flows`]: definitions, compiled;
 //!   [`callback`]: an answer from outside; [`operate`]: what people do to runs; [`fsck`]: their invariants
 //! - [`hold`]: the leases in hand meanwhile; [`tick`]: housekeeping
+//! - [`watch`]: what lanes wait for, told when it changes
 //! - [`health`]: whether the store answers; [`reject`]: refused requests, counted; [`near`]: near misses
 
 pub mod accept;
@@ -25,6 +26,7 @@ pub mod operate;
 pub mod record;
 pub mod reject;
 pub mod tick;
+pub mod watch;
 pub mod work;
 mod worker;
 
@@ -122,6 +124,7 @@ struct Inner {
     near: near::NearMisses,
     flows: flows::Flows,
     housekeeping: tick::Housekeeping,
+    watched: watch::Watched,
     /// No further job is taken.
     draining: CancellationToken,
     /// What is under way is handed back.
@@ -153,6 +156,7 @@ impl Engine {
             near: near::NearMisses::default(),
             flows: flows::Flows::of(&config),
             housekeeping: tick::Housekeeping::default(),
+            watched: watch::Watched::default(),
             draining: CancellationToken::new(),
             aborting: CancellationToken::new(),
             parts,
@@ -165,6 +169,8 @@ impl Engine {
     /// Those of the store.
     pub async fn prepare(&self, only_process: bool) -> crate::store::Result<()> {
         let store = self.store();
+        // Ids carry an instant, and lists are in the order of ids: it is the database's, which all processes share.
+        self.0.parts.ids.follow(store.now().await?, self.clock().now());
         store.tune(&self.config().lanes()).await?;
         self.define().await?;
         if only_process {

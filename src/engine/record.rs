@@ -137,10 +137,23 @@ impl Engine {
                     again = (again * 2).min(AGAIN_MAX);
                 }
                 Err(error) => {
-                    tracing::error!(job = %commit.lease.job, %error, "An outcome cannot be recorded.");
-                    return Committed::LeaseLost;
+                    tracing::error!(job = %commit.lease.job, %error, "An outcome cannot be recorded; its job is given up.");
+                    return self.give_up(commit, &error).await;
                 }
             }
+        }
+    }
+
+    /// Ends a job whose outcome the store refuses for good, visibly: tried again, it would be refused again.
+    async fn give_up(&self, commit: &Commit, why: &Error) -> Committed {
+        let error = format!("what came of it cannot be stored: {why}");
+        let bare = Commit { finish: Finish::Dead { error }, attempt: None, lane_fact: None, change: None, ..commit.clone() };
+        match self.health().learn(self.0.commits.put(bare).await) {
+            Ok(()) => {
+                metrics::dead(commit.lane.0.split_once(':').map_or("", |(_, name)| name));
+                Committed::Yes
+            }
+            Err(_) => Committed::LeaseLost,
         }
     }
 

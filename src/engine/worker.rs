@@ -96,6 +96,7 @@ pub(super) struct Worker<'a> {
     /// Nothing is looked for before then.
     not_before: Option<Instant>,
     worked_at: Instant,
+    looked_at: Instant,
 }
 
 impl<'a> Worker<'a> {
@@ -115,6 +116,7 @@ impl<'a> Worker<'a> {
             held_back: false,
             not_before: None,
             worked_at: Instant::now(),
+            looked_at: Instant::now(),
         }
     }
 
@@ -177,6 +179,8 @@ impl<'a> Worker<'a> {
     async fn wait(&mut self, heartbeat: &mut Interval) -> Result<()> {
         let is_quiet = self.worked_at.elapsed() > QUIET_AFTER && self.running.is_empty();
         let look_every = if is_quiet { QUIET_LOOK_EVERY } else { LOOK_EVERY };
+        // Counted from the last look: whatever else happens meanwhile does not put the next one off.
+        let look_in = (self.looked_at + look_every).saturating_duration_since(Instant::now());
         let may_be_woken = !self.look && self.looking.is_empty();
         let not_before = self.not_before;
         tokio::select! {
@@ -188,7 +192,7 @@ impl<'a> Worker<'a> {
             }
             Some(found) = self.looking.join_next() => self.found(found)?,
             Some(handed) = next(&mut self.handed) => self.start(handed),
-            () = self.engine.0.parts.wake.woken(look_every), if may_be_woken => self.look = true,
+            () = self.engine.0.parts.wake.woken(look_in), if may_be_woken => self.look = true,
             () = until(not_before), if not_before.is_some() => {}
             () = self.engine.draining(), if self.stays == Stays::UntilDrained && !self.engine.is_draining() => {}
             _ = heartbeat.tick() => {
@@ -217,6 +221,8 @@ impl<'a> Worker<'a> {
     }
 
     fn begin_look(&mut self) {
+        // What becomes due from now on may come too late for this look, and asks for another one.
+        self.look = false;
         let left = u32::try_from(self.budget.jobs.saturating_sub(self.claimed)).unwrap_or(u32::MAX);
         let free = self.engine.0.in_hand.begin_look(self.budget.parallel, left.min(self.engine.config().worker.batch));
         let (engine, parallel, hint) = (self.engine.clone(), self.budget.parallel, self.hint.clone());
@@ -225,17 +231,20 @@ impl<'a> Worker<'a> {
 
     /// A look has ended.
     fn found(&mut self, found: std::result::Result<Result<Vec<Handed>>, JoinError>) -> Result<()> {
+        self.looked_at = Instant::now();
         let found = found.unwrap_or_else(|died| Err(crate::store::Error::Down(format!("a look for due work died: {died}"))));
         match found {
             // None of the named jobs is to be had (any more): whatever is due is next.
             Ok(found) if found.is_empty() && !self.hint.is_empty() => {
                 self.hint.clear();
+                self.look = true;
                 self.engine.0.in_hand.end_look(false);
             }
             Ok(found) => {
-                self.look = !found.is_empty();
+                let is_behind = !found.is_empty();
+                self.look |= is_behind;
                 self.hint.retain(|id| found.iter().all(|taken| taken.claimed.job.id != *id));
-                self.engine.0.in_hand.end_look(!self.look);
+                self.engine.0.in_hand.end_look(!is_behind);
                 let ramps = found.iter().any(|taken| !taken.claimed.lane_clean) || (found.is_empty() && self.held_back);
                 self.held_back = ramps || self.engine.is_any_lane_full(self.budget.parallel);
                 self.claimed += u64::try_from(found.len()).unwrap_or(u64::MAX);

@@ -113,6 +113,10 @@ impl IntoResponse for Refusal {
 impl From<NotAccepted> for Refusal {
     fn from(why: NotAccepted) -> Self {
         match why {
+            NotAccepted::Starting => {
+                let message = "tidehook is starting: the database is not ready yet; /readyz says when it is";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", message).soon()
+            }
             NotAccepted::Unavailable => Self::unavailable(),
             NotAccepted::Full => Self::full(),
             NotAccepted::Conflict(event) => Self::new(

@@ -6,11 +6,13 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use ulid::{Generator, Ulid};
 
-use super::time::{Clock, Timestamp};
+use super::time::{Clock, SystemClock, Timestamp};
 
 /// Text that is no id of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -104,20 +106,40 @@ impl AttemptId {
 pub trait Ids: Send + Sync {
     /// A fresh id, larger than every one this generator gave before.
     fn next(&self) -> Ulid;
+
+    /// Learns the database's clock, as it was read when this machine's said `here`: the instants in ids are the database's
+    /// from now on, so that a machine whose clock is off does not put its ids out of order.
+    fn follow(&self, database: Timestamp, here: Timestamp) {
+        let _ = (database, here);
+    }
 }
 
 /// Ids from the wall clock and the operating system's randomness.
 #[derive(Debug, Default)]
-pub struct SystemIds(Mutex<Generator>);
+pub struct SystemIds {
+    generator: Mutex<Generator>,
+    /// How far the database's clock is ahead of this machine's, in milliseconds.
+    ahead_ms: AtomicI64,
+}
+
+/// Less than this between two clocks is left alone: reading one over a network takes as long.
+const SKEW_MIN_MS: i64 = 1_000;
 
 impl Ids for SystemIds {
     fn next(&self) -> Ulid {
+        let now = SystemClock.now().0.saturating_add(self.ahead_ms.load(Ordering::Relaxed)).max(0);
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(now.unsigned_abs());
         // A poisoned lock still holds a usable generator: it is one number.
-        let mut generator = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match generator.generate() {
+        let mut generator = self.generator.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match generator.generate_from_datetime(at) {
             Ok(id) => id,
             Err(overflow) => overflow.commit_overflow_random(),
         }
+    }
+
+    fn follow(&self, database: Timestamp, here: Timestamp) {
+        let ahead = database.0.saturating_sub(here.0);
+        self.ahead_ms.store(if ahead.abs() < SKEW_MIN_MS { 0 } else { ahead }, Ordering::Relaxed);
     }
 }
 
@@ -153,6 +175,15 @@ mod tests {
         assert_eq!(format!("evt_{id}").parse::<EventId>().unwrap(), id);
         assert!("evt_short".parse::<EventId>().is_err());
         assert!("é".repeat(13).parse::<EventId>().is_err());
+    }
+
+    #[test]
+    fn a_machine_whose_clock_is_off_gives_ids_of_the_databases_time() {
+        let ids = SystemIds::default();
+        let here = SystemClock.now();
+        ids.follow(here.minus(Duration::from_secs(400 * 86_400)), here);
+        let far = SystemIds::default().next().timestamp_ms() - ids.next().timestamp_ms();
+        assert!((399 * 86_400_000..401 * 86_400_000).contains(&far), "{far}");
     }
 
     #[test]

@@ -185,6 +185,8 @@ pub struct Job {
     pub attempt: u32,
     /// How many of these were interrupted: their worker went away before an answer was recorded.
     pub lost: u32,
+    /// How many workers died of those that had marked the beginning of a send.
+    pub deaths: u32,
     /// How often it was claimed: the fencing token of the present lease.
     pub claim: i64,
     /// When it is due, or when its lease ends.

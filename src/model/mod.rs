@@ -5,6 +5,7 @@
 //! - [`event`]: what came in; [`job`]: what must be done; [`lane`]: where it goes; [`run`]: work in several steps
 //! - [`attempt`]: what a delivery led to; [`request`]: an HTTP exchange as values
 //! - [`body`]: what was received or answered, and the one view of it; [`json`]: JSON as senders write it
+//! - [`key`]: texts from outside as keys
 //! - [`payload`]: what flows from step to step; [`path`]: JSON paths; [`secret`]: text that never prints itself
 
 pub mod attempt;
@@ -14,6 +15,7 @@ pub mod event;
 pub mod id;
 pub mod job;
 pub mod json;
+pub mod key;
 pub mod lane;
 pub mod path;
 pub mod payload;

@@ -50,6 +50,17 @@ pub enum Moment {
         /// Why it failed, or was paused.
         error: Option<String>,
     },
+    /// A lane waits for something else than before, or for nothing any more.
+    Lane {
+        /// The lane.
+        lane: String,
+        /// The handler, if it is one's.
+        handler: Option<String>,
+        /// A stable word: `open`, `paused`, `tripped`, `probing`, `retry_after`, `ramp`, `rate`.
+        state: &'static str,
+        /// For people.
+        why: Option<String>,
+    },
     /// A delivery was tried, and what came of it is committed.
     Tried {
         /// The event.
@@ -86,6 +97,9 @@ impl Moment {
                 "moment": "run", "run": run.to_string(), "event": event.to_string(), "workflow": workflow, "status": status,
                 "error": error,
             }),
+            Self::Lane { lane, handler, state, why } => {
+                json!({ "moment": "lane", "lane": lane, "handler": handler, "state": state, "why": why })
+            }
             Self::Tried { event, source, job, handler, attempt, status, error, took, next } => json!({
                 "moment": "tried", "event": event.to_string(), "source": source, "job": job.to_string(), "handler": handler,
                 "attempt": attempt,
@@ -116,10 +130,12 @@ impl Wanted {
             Moment::Accepted { source, .. } | Moment::Rejected { source, .. } => (Some(source), None),
             Moment::Tried { source, next, .. } => (Some(source), Some(next.word())),
             Moment::Run { status, .. } => (None, Some(*status)),
+            Moment::Lane { .. } => (None, None),
         };
         let of_handler = |wanted: &String| match moment {
             Moment::Accepted { handlers, .. } => handlers.contains(wanted),
             Moment::Rejected { .. } => false,
+            Moment::Lane { handler, .. } => handler.as_ref() == Some(wanted),
             Moment::Run { workflow, .. } => workflow == wanted,
             Moment::Tried { handler, .. } => {
                 handler.strip_prefix(wanted.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

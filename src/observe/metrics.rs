@@ -20,13 +20,14 @@ const SECONDS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 const ITEMS: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 150.0, 200.0];
 
 /// Every metric with its kind and meaning: `c`ounter, `h`istogram, `g`auge (read when asked, most from the store).
-pub const METRICS: [(&str, char, &str); 29] = [
+pub const METRICS: [(&str, char, &str); 30] = [
     ("events_received_total", 'c', "Events that were accepted, duplicates included"),
     ("events_by_source_total", 'c', "The same by source"),
     ("events_duplicated_total", 'c', "Events that had been accepted before"),
     ("jobs_created_total", 'c', "Deliveries that were created"),
     ("requests_rejected_total", 'c', "Refused requests, by source and reason"),
     ("verification_failures_total", 'c', "Requests with a missing, malformed, wrong or stale signature, by source"),
+    ("bodies_unreadable_total", 'c', "Bodies that something needed to read and could not, by source and reason"),
     ("near_misses_total", 'c', "Events a handler of their source did not get, by handler and the kind of clause that said no"),
     ("deliveries_total", 'c', "Attempts, by result"),
     ("deliveries_by_handler_total", 'c', "Attempts, by handler and result"),

@@ -113,6 +113,9 @@ pub trait Work: Send + Sync {
     async fn claim(&self, ask: &Ask) -> Result<Vec<Claimed>>;
     /// Moves the end of leases ahead. `LeaseLost` for one that someone else has.
     async fn extend(&self, leases: &[Lease], by: Duration) -> Each<()>;
+    /// Marks that a send is about to begin under a lease; false when someone else has the job. Asked for only where workers have
+    /// gone away before: it tells those that were killed by what they sent from those that never sent it.
+    async fn begin_send(&self, lease: Lease) -> Result<bool>;
     /// Records outcomes: attempt, job and lane change together, or nothing does.
     async fn record(&self, commits: &[Commit]) -> Each<()>;
     /// Makes every lease end now. Only for a store that no other process can use.

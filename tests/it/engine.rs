@@ -174,8 +174,38 @@ async fn a_receiver_that_comes_back_is_not_flooded() {
     // One probe first: a worker with a budget of one claim sees one job only.
     let probe = bench.engine.work(Budget { jobs: 1, ..EVERYTHING }).await.unwrap();
     assert_eq!((probe.done, bench.sent().iter().sum::<usize>()), (1, before + 1));
-    bench.work().await;
-    assert!(bench.states().await.iter().all(|(state, _)| *state == JobState::Done));
+    // Then 1, 2, 4, … in each second, however fast it answers.
+    let mut seconds = Vec::new();
+    while bench.states().await.iter().any(|(state, _)| *state != JobState::Done) {
+        seconds.push(bench.work().await.done);
+        bench.fresh.clock.advance(Duration::from_secs(1));
+    }
+    assert_eq!(seconds[..4], [1, 2, 4, 8]);
+}
+
+#[tokio::test]
+async fn a_claim_that_never_reached_a_sender_costs_nothing() {
+    let handlers = "  h: { source: app, url: https://h.example.com }\n";
+    for kind in [Kind::Memory, Kind::Sqlite] {
+        let bench = bench(kind, handlers, Box::new(|_, _| status(200))).await;
+        bench.accept("one").await;
+        for _ in 0..8 {
+            // The answer to the claim is lost, so nobody works on the job.
+            assert_eq!(bench.engine.store().claim(&ask()).await.unwrap().len(), 1);
+            bench.fresh.clock.advance(Duration::from_secs(6));
+        }
+        assert_eq!(bench.work().await.done, 1, "{kind:?}");
+        assert_eq!(bench.sent(), [1], "{kind:?}");
+    }
+}
+
+fn ask() -> tidehook::store::Ask {
+    tidehook::store::Ask {
+        slots: tidehook::decide::fair::Slots::free(1),
+        lease: Duration::from_secs(5),
+        skip: Vec::new(),
+        of: Vec::new(),
+    }
 }
 
 #[tokio::test]
@@ -184,14 +214,9 @@ async fn a_job_that_kills_its_workers_is_given_up_untried() {
     let bench = bench(Kind::Sqlite, handlers, Box::new(|_, _| status(200))).await;
     bench.accept("poison").await;
     for _ in 0..3 {
-        // A worker that claims and dies.
-        let ask = tidehook::store::Ask {
-            slots: tidehook::decide::fair::Slots::free(1),
-            lease: Duration::from_secs(5),
-            skip: Vec::new(),
-            of: Vec::new(),
-        };
-        assert_eq!(bench.engine.store().claim(&ask).await.unwrap().len(), 1);
+        // A worker that claims, begins to send and dies.
+        let claimed = bench.engine.store().claim(&ask()).await.unwrap();
+        assert!(bench.engine.store().begin_send(claimed[0].job.lease()).await.unwrap());
         bench.fresh.clock.advance(Duration::from_secs(6));
     }
     assert_eq!(bench.work().await.dead, 1);

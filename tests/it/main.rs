@@ -12,6 +12,7 @@ mod engine;
 mod faults;
 mod floors;
 mod lambda;
+mod outsiders;
 mod parity;
 mod people;
 mod simulation;

@@ -79,8 +79,8 @@ impl Reading<'_> {
             }
             "emit" => self.emit(s, call)?,
             "fail" => Kind::Fail(Fail {
+                message: fixed_text(s, "message").unwrap_or_else(|| format!("step '{}' fails on purpose", self.name)),
                 error: s.text("error").unwrap_or_else(|| "failed".to_owned()),
-                message: s.text("message").unwrap_or_else(|| format!("step '{}' fails on purpose", self.name)),
             }),
             _ => {
                 if !s.has("url") {
@@ -106,7 +106,7 @@ impl Reading<'_> {
 
     fn emit(&self, s: &mut Section<'_>, call: Wished) -> Option<Kind> {
         let who = self.who();
-        let event = s.required_text("event");
+        let event = fixed_text(s, "event").or_else(|| s.required_text("event"));
         let source = s.required_text("source")?;
         let sources = self.of.around.sources;
         match sources.get(&source) {
@@ -247,4 +247,14 @@ impl Reading<'_> {
         }
         seconds.or(path).map(Kind::Wait)
     }
+}
+
+/// A text in which no placeholder is read: one that stands there is refused, because it would be sent as it is written.
+fn fixed_text(s: &mut Section<'_>, key: &str) -> Option<String> {
+    let text = s.text(key)?;
+    if text.contains("{{") {
+        let help = "write the text out, or put the value into the payload";
+        s.problem(Severity::Error, "bad_template", key, format!("`{key}` takes no placeholders"), Some(help.into()));
+    }
+    Some(text)
 }

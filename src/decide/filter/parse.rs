@@ -132,6 +132,7 @@ impl<'a> Parser<'a> {
             let left = operand(left_text, start)?;
             return Ok(self.done(start, left, Test::Truthy));
         };
+        check_left(left_text, op, start)?;
         let left = operand(left_text, start)?;
         self.at += op_len;
         let test = match op {
@@ -140,7 +141,17 @@ impl<'a> Parser<'a> {
             Op::In => Test::In(self.list()?),
             Op::Equal => Test::Equal(self.right(in_group)?),
             Op::Unequal => Test::Unequal(self.right(in_group)?),
-            Op::Order(order) => Test::Order(order, self.right(in_group)?),
+            Op::Order(order) => {
+                let at = self.at;
+                let right = self.right(in_group)?;
+                if let Right::Literal(literal) = &right
+                    && literal.number.is_none()
+                {
+                    let help = "order is defined for numbers: write a number, a path, or turn the text into one before";
+                    return Err(bad(at, &format!("`{}` is no number", literal.text), Some(help)));
+                }
+                Test::Order(order, right)
+            }
             Op::Contains => Test::Contains(self.right(in_group)?),
             Op::StartsWith => Test::StartsWith(self.right(in_group)?),
             Op::EndsWith => Test::EndsWith(self.right(in_group)?),
@@ -210,6 +221,9 @@ impl<'a> Parser<'a> {
             && text.split_once('(').is_some_and(|(name, _)| crate::decide::function::find(name.trim()).is_ok());
         if text.starts_with("$.") || text.starts_with("$[") || text.starts_with("$$") || is_call {
             return operand(text, start).map(Right::Value);
+        }
+        if [" and $", " or $", " && ", " || "].iter().any(|word| text.contains(word)) {
+            return Err(bad(start, "`and` and `or` are plain words here", Some("combine conditions with `&&` and `||`")));
         }
         Ok(Right::Literal(Literal::new(text, true)))
     }
@@ -340,10 +354,37 @@ fn operand(text: &str, at: usize) -> Result<Operand, BadFilter> {
     Operand::parse(text, true).map_err(|why| bad(at, &why, None))
 }
 
+/// What stands left of an operator and was probably meant as something else.
+fn check_left(text: &str, op: Op, at: usize) -> Result<(), BadFilter> {
+    if text.contains("{{") {
+        return Err(bad(at, "a condition takes paths as they are", Some("write `$.a`, without braces")));
+    }
+    if op == Op::Exists
+        && let Some(path) = text.strip_suffix(" not")
+    {
+        return Err(bad(at, "`not` stands before what it negates", Some(&format!("write `not {} exists`", path.trim()))));
+    }
+    Ok(())
+}
+
 /// A bare path that was probably meant as something else.
 fn check_bare(text: &str, at: usize) -> Result<(), BadFilter> {
     if text.contains(" = ") {
         return Err(bad(at, "`=` is no operator", Some("write `==` to compare")));
+    }
+    if text.contains("{{") {
+        return Err(bad(at, "a condition takes paths as they are", Some("write `$.a`, without braces")));
+    }
+    if let Some((path, rest)) = text.split_once(" is ") {
+        let operator = if rest.trim_start().starts_with("not") { "!=" } else { "==" };
+        return Err(bad(at, "`is` is no operator", Some(&format!("write `{} {operator} null`", path.trim()))));
+    }
+    if text.starts_with('$') && text.contains(" in ") {
+        return Err(bad(
+            at,
+            "`in` takes a list of literals",
+            Some("write `$.a in [x, y]`; whether a list of the payload holds a value is `$.list contains x`"),
+        ));
     }
     if text.contains(" and $") || text.contains(" or $") {
         return Err(bad(at, "`and` and `or` are plain words here", Some("combine conditions with `&&` and `||`")));

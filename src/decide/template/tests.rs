@@ -56,7 +56,17 @@ fn what_is_missing_is_reported() {
 
 #[test]
 fn mistakes_are_found_when_the_template_is_read() {
-    for text in ["{{ }}", "{{ $.a | uper }}", "{{ $.a | default( }}", "{{ $.items[ }}", "{{ join($.a) }}"] {
+    for text in [
+        "{{ $ }}",
+        "{{ $.a * 2 }}",
+        "{{ $.a + $.b }}",
+        "{{ $.a == 1 ? 'y' : 'n' }}",
+        "{{ }}",
+        "{{ $.a | uper }}",
+        "{{ $.a | default( }}",
+        "{{ $.items[ }}",
+        "{{ join($.a) }}",
+    ] {
         assert!(Template::text(text).is_err(), "{text}");
     }
     assert!(!Template::text("{\"a\": {{$.x}").unwrap().is_json());

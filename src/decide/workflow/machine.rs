@@ -8,6 +8,7 @@ use super::data::{View, check_params};
 use super::gate::Turn;
 use super::walk::Walk;
 use super::{Fact, Flow};
+use crate::model::key::safe;
 use crate::model::run::{Change, Close, Note, Phase, RunError, RunState};
 use crate::model::{EventId, Payload, Run, RunId, RunStatus, Timestamp};
 
@@ -126,7 +127,7 @@ fn gate_of(walk: &Walk<'_>) -> Result<Option<String>, RunError> {
     let Some(key) = &concurrency.key else { return Ok(Some(flow.name.clone())) };
     let view = View::of(run, 0, "concurrency", &run.state.input);
     let key = view.render_plain(key, |text, _| Ok(text.to_owned())).map_err(|why| error("template", why))?;
-    Ok(Some(format!("{}/{key}", flow.name)))
+    Ok(Some(format!("{}/{}", flow.name, safe(&key))))
 }
 
 impl Walk<'_> {

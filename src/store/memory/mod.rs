@@ -13,7 +13,6 @@ mod keep;
 mod runs;
 
 use super::error::{Error, Result};
-use super::sql::short_key;
 use super::{
     Accepted, Ask, Claimed, Definition, Each, EventFilter, Intake, JobFilter, Lanes, Look, Offer, Page, Rejection, Retry, Totals,
     Work,
@@ -21,6 +20,7 @@ use super::{
 use crate::decide::breaker::{self, Allows};
 use crate::decide::rate;
 use crate::decide::settle::{Commit, Finish};
+use crate::model::key::safe;
 use crate::model::lane::{Breaker, Bucket};
 use crate::model::run::{Entry, Gate, Token};
 use crate::model::time::Clock;
@@ -57,6 +57,8 @@ struct Row {
     expires_at: Option<Timestamp>,
     /// No claim sees it.
     held: bool,
+    /// The claim under which a send was about to begin.
+    begun: Option<i64>,
     /// Until when it counts as told of.
     woken_until: Option<Timestamp>,
 }
@@ -95,8 +97,8 @@ impl World {
             return Accepted::New { event: event.id, jobs: jobs.collect(), started: Vec::new(), at: now };
         }
         let about = format!("{}|{}", inbound.source, inbound.kind);
-        let call = inbound.idempotency_key.as_ref().map(|k| (format!("call:{about}"), short_key(k)));
-        let provider = inbound.dedupe_key.as_ref().map(|k| (format!("provider:{about}"), short_key(k)));
+        let call = inbound.idempotency_key.as_ref().map(|k| (format!("call:{about}"), safe(k)));
+        let provider = inbound.dedupe_key.as_ref().map(|k| (format!("provider:{about}"), safe(k)));
         if let Some(held) = call.as_ref().and_then(|k| self.holder(k, now)) {
             let same = held.body.as_deref() == Some(&inbound.body.bytes()[..]);
             return if same { Accepted::Duplicate(held.event) } else { Accepted::Conflict(held.event) };
@@ -104,7 +106,7 @@ impl World {
         if let Some(held) = provider.as_ref().and_then(|k| self.holder(k, now)) {
             return Accepted::Duplicate(held.event);
         }
-        let key_of = |key: &(String, String)| (short_key(&key.0), short_key(&key.1));
+        let key_of = |key: &(String, String)| (safe(&key.0), safe(&key.1));
         let seen: Vec<Option<EventId>> =
             offer.plan.jobs.iter().map(|j| j.key.as_ref().and_then(|k| self.holder(&key_of(k), now)).map(|k| k.event)).collect();
         if let Some(first) = seen.iter().flatten().next()
@@ -151,6 +153,7 @@ impl World {
                 state: if starts { JobState::Leased } else { JobState::Pending },
                 attempt: 0,
                 lost: 0,
+                deaths: 0,
                 claim: i64::from(starts),
                 due_at: if starts { now.plus(offer.lease) } else { now },
                 created_at: now,
@@ -160,7 +163,7 @@ impl World {
             ids.push(new.id);
             self.jobs.insert(
                 new.id,
-                Row { job, expires_at: offer.event_ttl.map(|ttl| now.plus(ttl)), held: false, woken_until: None },
+                Row { job, expires_at: offer.event_ttl.map(|ttl| now.plus(ttl)), held: false, begun: None, woken_until: None },
             );
         }
         Accepted::New { event: offer.id, jobs: ids, started, at: now }
@@ -233,6 +236,7 @@ impl World {
         if job.state == JobState::Leased {
             job.attempt += 1;
             job.lost += 1;
+            job.deaths += u32::from(row.begun == Some(job.claim));
             let attempt = Attempt {
                 number: job.attempt,
                 claim: job.claim,
@@ -342,6 +346,12 @@ impl Work for Memory {
         Ok(leases.iter().map(extend).collect())
     }
 
+    async fn begin_send(&self, lease: Lease) -> Result<bool> {
+        let mut world = self.world();
+        let row = world.held(&lease);
+        Ok(row.map(|row| row.begun = Some(lease.claim)).is_some())
+    }
+
     async fn record(&self, commits: &[Commit]) -> Each<()> {
         let now = self.clock.now();
         let mut world = self.world();
@@ -369,7 +379,15 @@ impl Work for Memory {
         let mut revived = 0;
         for row in world.jobs.values_mut().filter(|r| wanted(&r.job)) {
             row.expires_at = None;
-            row.job = Job { state: JobState::Pending, attempt: 0, lost: 0, due_at: now, finished_at: None, ..row.job.clone() };
+            row.job = Job {
+                state: JobState::Pending,
+                attempt: 0,
+                lost: 0,
+                deaths: 0,
+                due_at: now,
+                finished_at: None,
+                ..row.job.clone()
+            };
             revived += 1;
         }
         Ok(revived)

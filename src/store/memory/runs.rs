@@ -35,13 +35,14 @@ impl World {
                 state: JobState::Pending,
                 attempt: 0,
                 lost: 0,
+                deaths: 0,
                 claim: 0,
                 due_at,
                 created_at: now,
                 finished_at: None,
                 last_error: None,
             };
-            self.jobs.insert(new.id, Row { job, expires_at: None, held: new.held, woken_until: None });
+            self.jobs.insert(new.id, Row { job, expires_at: None, held: new.held, begun: None, woken_until: None });
         }
         for moot in &change.moot {
             if let Some(row) = self.jobs.get_mut(moot).filter(|row| row.job.finished_at.is_none()) {

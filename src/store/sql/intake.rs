@@ -9,6 +9,7 @@ use super::dialect::Dialect;
 use super::rows::{KeyRow, MadeRow, StartedRow, StoredRow};
 use super::statement::{Rows, Sql, sql};
 use super::{Extent, SqlStore, each};
+use crate::model::key::safe;
 use crate::model::time::millis;
 use crate::model::{EventId, JobId, Timestamp};
 use crate::store::{Accepted, Each, Intake, Offer};
@@ -55,9 +56,6 @@ pub(super) const COUNT: &str = "INSERT INTO counters (name, shard, value) VALUES
     ON CONFLICT (name, shard) DO UPDATE SET value = counters.value + excluded.value";
 
 pub(super) const ALL: &[&str] = &[INSERT_KEYS, READ_KEYS, DELETE_KEYS, INSERT_EVENTS, INSERT_JOBS, COUNT];
-
-/// Keys longer than this are stored as their hash.
-const KEY_BYTES_MAX: usize = 200;
 
 /// A key that an offer wants to hold.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -245,11 +243,11 @@ fn event_wants(offer: &Offer) -> Vec<Want> {
     if let Some(key) = &inbound.idempotency_key {
         let fingerprint = Some(hex::encode(Sha256::digest(inbound.body.bytes())));
         let scope = format!("call:{}|{}", inbound.source, inbound.kind);
-        wants.push(Want { scope: short(&scope), word: short(key), event: offer.id, fingerprint, ttl_ms });
+        wants.push(Want { scope: safe(&scope), word: safe(key), event: offer.id, fingerprint, ttl_ms });
     }
     if let Some(key) = &inbound.dedupe_key {
         let scope = format!("provider:{}|{}", inbound.source, inbound.kind);
-        wants.push(Want { scope: short(&scope), word: short(key), event: offer.id, fingerprint: None, ttl_ms });
+        wants.push(Want { scope: safe(&scope), word: safe(key), event: offer.id, fingerprint: None, ttl_ms });
     }
     wants
 }
@@ -257,16 +255,8 @@ fn event_wants(offer: &Offer) -> Vec<Want> {
 fn consumer_wants(offer: &Offer) -> Vec<Option<Want>> {
     let ttl_ms = millis(offer.key_ttl);
     let want =
-        |scope: &str, word: &str| Want { scope: short(scope), word: short(word), event: offer.id, fingerprint: None, ttl_ms };
+        |scope: &str, word: &str| Want { scope: safe(scope), word: safe(word), event: offer.id, fingerprint: None, ttl_ms };
     offer.plan.jobs.iter().map(|job| job.key.as_ref().map(|(scope, key)| want(scope, key))).collect()
-}
-
-/// Long texts are stored as their hash, so that an index entry stays small.
-pub(crate) fn short(text: &str) -> String {
-    if text.len() <= KEY_BYTES_MAX && !text.contains('\0') {
-        return text.to_owned();
-    }
-    format!("sha256:{}", hex::encode(Sha256::digest(text.as_bytes())))
 }
 
 fn want_rows(wants: &[Want]) -> Rows {
@@ -303,7 +293,7 @@ async fn insert<D: Dialect>(
     let unique = stored.iter().map(|(at, _)| {
         let inbound = &offers[*at].inbound;
         let consumer = keys[*at].iter().flatten().next().map(|w| w.word.clone());
-        inbound.dedupe_key.clone().or_else(|| inbound.idempotency_key.clone()).map(|k| short(&k)).or(consumer)
+        inbound.dedupe_key.clone().or_else(|| inbound.idempotency_key.clone()).map(|k| safe(&k)).or(consumer)
     });
     let events = Rows::default()
         .text(each().map(|o| o.id.to_string()))

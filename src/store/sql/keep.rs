@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::SqlStore;
 use super::dialect::Dialect;
-use super::intake::{count, delete_keys, short};
+use super::intake::{count, delete_keys};
 use super::rows::{CountRow, IdRow, KeyRow, NameRow, NowRow};
 use super::statement::{Rows, sql};
+use crate::model::key::safe;
 use crate::model::run::Gate;
 use crate::model::time::millis;
 use crate::model::{EventId, Timestamp};
@@ -74,12 +75,11 @@ pub(super) const ALL: &[&str] = &[
 #[async_trait]
 impl<D: Dialect> Keep for SqlStore<D> {
     async fn migrate(&self) -> Result<()> {
-        if !self.0.pooled {
-            return D::migrate(&self.0.write).await;
-        }
-        // Migrations lock their session, and behind a pooler there is none: what is up to date may stay as it is.
+        // What is up to date may stay as it is: that needs no right to change it.
         match self.lacks().await? {
             0 => Ok(()),
+            _ if !self.0.pooled => D::migrate(&self.0.write).await,
+            // Migrations lock their session, and behind a pooler there is none.
             _ => Err(Error::Corrupt(UNREACHABLE.to_owned())),
         }
     }
@@ -109,7 +109,7 @@ impl<D: Dialect> Keep for SqlStore<D> {
         rejections.sort_by(|a, b| (&a.source, &a.reason).cmp(&(&b.source, &b.reason)));
         self.run(move |store| {
             let rows = Rows::default()
-                .text(rejections.iter().map(|r| short(&r.source)))
+                .text(rejections.iter().map(|r| safe(&r.source)))
                 .text(rejections.iter().map(|r| r.reason.clone()))
                 .int(rejections.iter().map(|r| i64::try_from(r.count).unwrap_or(i64::MAX)));
             sql::<D>(REJECT).bind(store.clock()).bind(store.clock()).rows(rows)

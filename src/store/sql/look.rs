@@ -17,7 +17,7 @@ const EVENTS: &str = "SELECT id, source, kind, headers, SUBSTR(body, 1, 0) AS bo
 pub(super) const EVENTS_BY_ID: &str = "SELECT id, source, kind, headers, body, unique_key, created_at
     FROM events WHERE id {any}";
 const JOBS: &str =
-    "SELECT id, event_id, target_kind, target_name, state, attempt, lost, claim, due_at, created_at, finished_at, last_error
+    "SELECT id, event_id, target_kind, target_name, state, attempt, lost, deaths, claim, due_at, created_at, finished_at, last_error
     FROM jobs WHERE 1 = 1";
 const STATES: &str = " AND state {any}";
 const ATTEMPTS: &str = "SELECT number, claim, ending, code, status, error, duration_ms, response, at

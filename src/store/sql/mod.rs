@@ -23,7 +23,6 @@ mod token;
 pub mod tx;
 mod work;
 
-pub(crate) use intake::short as short_key;
 pub use keep::statements;
 
 use std::future::Future;

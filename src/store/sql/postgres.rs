@@ -41,9 +41,10 @@ macro_rules! take {
         ) AS j
     )
     UPDATE jobs SET state = 'leased', claim = claim + 1, due_at = {now} + ?,
-        attempt = attempt + CAST(state = 'leased' AS INTEGER), lost = lost + CAST(state = 'leased' AS INTEGER)
+        attempt = attempt + CAST(state = 'leased' AS INTEGER), lost = lost + CAST(state = 'leased' AS INTEGER),
+        deaths = deaths + CAST(state = 'leased' AND COALESCE(begun, 0) = claim AS INTEGER)
     WHERE id = ANY(ARRAY(SELECT due.id FROM due))
-    RETURNING id, event_id, target_kind, target_name, lane, attempt, lost, claim, due_at, created_at, {now} AS now,
+    RETURNING id, event_id, target_kind, target_name, lane, attempt, lost, deaths, begun, claim, due_at, created_at, {now} AS now,
         CASE WHEN id = ANY(ARRAY(SELECT due.id FROM due WHERE due.state = 'leased')) THEN 'leased' ELSE 'pending' END AS was"
         )
     };
@@ -183,22 +184,23 @@ impl Dialect for Postgres {
     }
 
     async fn migrate(pool: &Pool<Self>) -> Result<()> {
-        // A pool only says that it waited in vain; a connection of its own says why.
-        sqlx::PgConnection::connect_with(&pool.connect_options())
-            .await
-            .map_err(Self::error)?
-            .close()
-            .await
-            .map_err(Self::error)?;
-        let mut conn = pool.acquire().await.map_err(Self::error)?;
+        // A connection of its own says why there is none.
+        let mut conn = sqlx::PgConnection::connect_with(&pool.connect_options()).await.map_err(Self::error)?;
         super::dialect::refuse_foreign::<Self>(
             &mut conn,
             "SELECT table_name::text AS name FROM information_schema.tables WHERE table_schema = current_schema()",
         )
         .await?;
         // sqlx takes an advisory lock, so two processes that start at once wait for each other.
-        drop(conn);
-        Self::migrator().run(pool).await.map_err(super::dialect::migration_error::<Self>)
+        conn.close().await.map_err(Self::error)?;
+        // The lock is the session's: on a connection that is closed after it no failure can leave it behind.
+        let own = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(ACQUIRE_MAX)
+            .connect_lazy_with((*pool.connect_options()).clone());
+        let migrated = Self::migrator().run(&own).await.map_err(super::dialect::migration_error::<Self>);
+        own.close().await;
+        migrated
     }
 
     async fn why_not(pool: &Pool<Self>) -> Option<String> {

@@ -39,12 +39,12 @@ rows! {
     /// A job.
     JobRow {
         id: String, event_id: String, target_kind: String, target_name: String, state: String, attempt: i64, lost: i64,
-        claim: i64, due_at: i64, created_at: i64, finished_at: Option<i64>, last_error: Option<String>,
+        deaths: i64, claim: i64, due_at: i64, created_at: i64, finished_at: Option<i64>, last_error: Option<String>,
     }
     /// A job just claimed: with the state it was in before and the database's clock.
     DueRow {
         id: String, event_id: String, target_kind: String, target_name: String, lane: String, attempt: i64, lost: i64,
-        claim: i64, due_at: i64, created_at: i64, was: String, now: i64,
+        deaths: i64, begun: Option<i64>, claim: i64, due_at: i64, created_at: i64, was: String, now: i64,
     }
     /// An attempt.
     AttemptRow {
@@ -136,6 +136,7 @@ impl TryFrom<JobRow> for Job {
             state: row.state.parse().map_err(|_| corrupt("job state", &row.state))?,
             attempt: u32_of(row.attempt),
             lost: u32_of(row.lost),
+            deaths: u32_of(row.deaths),
             claim: row.claim,
             due_at: timestamp(row.due_at),
             created_at: timestamp(row.created_at),
@@ -157,6 +158,7 @@ impl TryFrom<DueRow> for Job {
             state: "leased".to_owned(),
             attempt: row.attempt,
             lost: row.lost,
+            deaths: row.deaths,
             claim: row.claim,
             due_at: row.due_at,
             created_at: row.created_at,

@@ -24,13 +24,14 @@ crate::runs!(Sqlite);
 impl Speaks for Sqlite {}
 
 const DUE: &str =
-    "SELECT id, event_id, target_kind, target_name, lane, attempt, lost, claim, due_at, created_at, state AS was, {now} AS now
+    "SELECT id, event_id, target_kind, target_name, lane, attempt, lost, deaths, begun, claim, due_at, created_at, state AS was, {now} AS now
     FROM jobs WHERE lane = ? AND finished_at IS NULL AND due_at <= {now} ORDER BY due_at LIMIT ?";
 const DUE_OF: &str =
-    "SELECT id, event_id, target_kind, target_name, lane, attempt, lost, claim, due_at, created_at, state AS was, {now} AS now
+    "SELECT id, event_id, target_kind, target_name, lane, attempt, lost, deaths, begun, claim, due_at, created_at, state AS was, {now} AS now
     FROM jobs WHERE id {any} AND lane = ? AND finished_at IS NULL AND due_at <= {now} ORDER BY due_at LIMIT ?";
-const LEASE: &str = "UPDATE jobs SET state = 'leased', claim = claim + 1, due_at = r.until, attempt = r.sent, lost = r.gone
-    FROM {rows: job text, until int, sent int, gone int} AS r WHERE jobs.id = r.job";
+const LEASE: &str =
+    "UPDATE jobs SET state = 'leased', claim = claim + 1, due_at = r.until, attempt = r.sent, lost = r.gone, deaths = r.died
+    FROM {rows: job text, until int, sent int, gone int, died int} AS r WHERE jobs.id = r.job";
 
 /// Opens a SQLite store, and refuses a file that another process has open.
 ///
@@ -52,6 +53,9 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
     let file = options.get_filename().to_path_buf();
     let in_memory = file.as_os_str().is_empty() || url.contains(":memory:") || url.contains("mode=memory");
     let lock = if in_memory { None } else { Some(lock(&file)?) };
+    if !in_memory {
+        make_private(&file)?;
+    }
     let pool = |connections: u32| {
         SqlitePoolOptions::new()
             .max_connections(connections)
@@ -67,6 +71,17 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
         false => pool(address.connections.clamp(1, 4)).connect_lazy_with(options),
     };
     Ok(Arc::new(SqlStore::new(write, read, address.clock, false, lock)))
+}
+
+/// What is stored is nobody else's business: the file is made readable for its owner alone before anything is in it. SQLite gives
+/// the files beside it the same mode. A file that is there already keeps the mode that somebody gave it.
+fn make_private(file: &std::path::Path) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(Error::Corrupt(format!("{} cannot be made: {error}", file.display()))),
+    }
 }
 
 /// A file that cannot be written to stays so: waiting would not help.
@@ -184,6 +199,7 @@ impl Dialect for Sqlite {
         }
         for row in &mut taken {
             let gone = i64::from(row.was == "leased");
+            row.deaths += i64::from(row.was == "leased" && row.begun == Some(row.claim));
             row.claim += 1;
             row.attempt += gone;
             row.lost += gone;
@@ -193,7 +209,8 @@ impl Dialect for Sqlite {
             .text(taken.iter().map(|r| r.id.clone()))
             .int(taken.iter().map(|r| r.due_at))
             .int(taken.iter().map(|r| r.attempt))
-            .int(taken.iter().map(|r| r.lost));
+            .int(taken.iter().map(|r| r.lost))
+            .int(taken.iter().map(|r| r.deaths));
         sql::<Self>(LEASE).rows(rows).run(conn).await?;
         Ok(taken)
     }

@@ -74,6 +74,27 @@ impl Rows {
     }
 }
 
+impl Rows {
+    fn storable(mut self) -> Self {
+        for column in &mut self.0 {
+            if let Column::Text(values) = column {
+                values
+                    .iter_mut()
+                    .flatten()
+                    .filter(|text| text.contains('\0'))
+                    .for_each(|text| *text = storable(std::mem::take(text)));
+            }
+        }
+        self
+    }
+}
+
+/// A text as every database takes it: one of them has no NUL in texts, so none is stored anywhere. Keys, which must stay
+/// distinct, are made safe before (`model::key`).
+pub fn storable(text: String) -> String {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
+}
+
 /// A statement being put together.
 pub struct Sql<D: Dialect> {
     text: Cow<'static, str>,
@@ -101,6 +122,7 @@ impl<D: Dialect> Sql<D> {
 
     /// Binds the next `{rows: …}`.
     pub fn rows(mut self, rows: Rows) -> Self {
+        let rows = rows.storable();
         if let Ok(args) = &mut self.args
             && let Err(error) = D::bind_rows(args, rows)
         {
@@ -112,7 +134,7 @@ impl<D: Dialect> Sql<D> {
     /// Binds the next `{any}`.
     pub fn list<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
         if let Ok(args) = &mut self.args
-            && let Err(error) = D::bind_list(args, words.into_iter().map(Into::into).collect())
+            && let Err(error) = D::bind_list(args, words.into_iter().map(|word| storable(word.into())).collect())
         {
             self.args = Err(error);
         }

@@ -67,11 +67,13 @@ const RECORD: &str = "UPDATE jobs SET state = r.next, attempt = r.sent, due_at =
     WHERE {only jobs.id} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id";
 const RECLAIM: &str = "UPDATE jobs SET due_at = {now} WHERE state = 'leased' AND finished_at IS NULL AND due_at > {now}";
 const RETRY_ONE: &str =
-    "UPDATE jobs SET state = 'pending', attempt = 0, lost = 0, due_at = {now}, finished_at = NULL, expires_at = NULL
+    "UPDATE jobs SET state = 'pending', attempt = 0, lost = 0, deaths = 0, due_at = {now}, finished_at = NULL, expires_at = NULL
     WHERE id = ? AND state = ? RETURNING id";
 const RETRY_ALL: &str =
-    "UPDATE jobs SET state = 'pending', attempt = 0, lost = 0, due_at = {now}, finished_at = NULL, expires_at = NULL
+    "UPDATE jobs SET state = 'pending', attempt = 0, lost = 0, deaths = 0, due_at = {now}, finished_at = NULL, expires_at = NULL
     WHERE state = ?";
+const BEGIN_SEND: &str = "UPDATE jobs SET begun = claim FROM {rows: job text, token int} AS r
+    WHERE {only jobs.id} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id";
 const CANCEL: &str = "UPDATE jobs SET state = 'cancelled', claim = claim + 1, finished_at = {now}
     WHERE id = ? AND finished_at IS NULL RETURNING id";
 pub(super) const EXPIRED: &str = "SELECT id FROM jobs WHERE finished_at IS NULL AND expires_at <= {now} AND state = 'pending'
@@ -91,6 +93,7 @@ pub(super) const ALL: &[&str] = &[
     RECLAIM,
     RETRY_ONE,
     RETRY_ALL,
+    BEGIN_SEND,
     CANCEL,
     EXPIRED,
     EXPIRE,
@@ -178,6 +181,16 @@ impl<D: Dialect> Work for SqlStore<D> {
             }
         })
         .await
+    }
+
+    async fn begin_send(&self, lease: Lease) -> Result<bool> {
+        let marked = self
+            .write(move |_, conn| {
+                let begin = sql::<D>(BEGIN_SEND).rows(lease_rows(&[lease])).only(jobs(&[lease]));
+                Box::pin(async move { begin.all::<IdRow>(conn).await })
+            })
+            .await?;
+        Ok(!marked.is_empty())
     }
 
     async fn record(&self, commits: &[Commit]) -> Each<()> {

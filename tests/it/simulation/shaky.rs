@@ -61,6 +61,7 @@ shaken! { Intake: fn accept(offers: &[Offer]) -> Each<Accepted>; }
 shaken! { Work:
     fn claim(ask: &Ask) -> Result<Vec<Claimed>>;
     fn extend(leases: &[Lease], by: Duration) -> Each<()>;
+    fn begin_send(lease: Lease) -> Result<bool>;
     fn record(commits: &[Commit]) -> Each<()>;
     fn reclaim() -> Result<u64>;
     fn retry(which: &Retry) -> Result<u64>;

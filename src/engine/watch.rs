@@ -1,0 +1,48 @@
+//! Lanes, watched: what they wait for is told when it changes, whichever process changed it.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use super::Engine;
+use crate::model::LaneId;
+use crate::model::lane::Waits;
+use crate::observe::feed::Moment;
+use crate::store::Result;
+
+/// What each lane waited for when it was last looked at: a stable word, nothing for those that are open.
+#[derive(Debug, Default)]
+pub struct Watched(Mutex<HashMap<LaneId, &'static str>>);
+
+impl Engine {
+    /// Looks at the lanes and tells what has changed since the last look.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn watch_lanes(&self) -> Result<()> {
+        let (lanes, now) = (self.store().lanes().await?, self.store().now().await?);
+        // A used-up rate is the ordinary life of a lane that has one.
+        let waits = lanes.iter().filter_map(|lane| Some((lane, lane.waits(now)?)));
+        let waits: HashMap<LaneId, Waits> =
+            waits.filter(|(_, waits)| !matches!(waits, Waits::Rate(_))).map(|(lane, waits)| (lane.id.clone(), waits)).collect();
+        let before = {
+            let mut watched = self.0.watched.0.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *watched, waits.iter().map(|(lane, waits)| (lane.clone(), waits.word())).collect())
+        };
+        for (lane, waits) in &waits {
+            if before.get(lane) != Some(&waits.word()) {
+                tracing::warn!(%lane, state = waits.word(), why = %waits, "A lane holds its deliveries back.");
+                self.tell_lane(lane, waits.word(), Some(waits.to_string()));
+            }
+        }
+        for lane in before.keys().filter(|lane| !waits.contains_key(*lane)) {
+            tracing::info!(%lane, "A lane is open again.");
+            self.tell_lane(lane, "open", None);
+        }
+        Ok(())
+    }
+
+    fn tell_lane(&self, lane: &LaneId, state: &'static str, why: Option<String>) {
+        let handler = lane.0.strip_prefix("handler:").map(str::to_owned);
+        self.feed().tell(|| Moment::Lane { lane: lane.to_string(), handler, state, why });
+    }
+}

@@ -1,0 +1,28 @@
+//! Texts from outside as keys: the one place that makes them safe to store, to index and to compare.
+
+use sha2::{Digest, Sha256};
+
+/// Keys longer than this are kept as their hash, so that an index entry stays small.
+pub const KEY_BYTES_MAX: usize = 200;
+
+/// A text from outside as a key: itself, or its hash where it is long or holds what a database refuses in a text.
+pub fn safe(text: &str) -> String {
+    match text.len() <= KEY_BYTES_MAX && !text.contains('\0') {
+        true => text.to_owned(),
+        false => format!("sha256:{}", hex::encode(Sha256::digest(text.as_bytes()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_texts_are_keys_of_their_own() {
+        let long = "k".repeat(KEY_BYTES_MAX + 1);
+        let texts = ["a", "a\0", "a\0b", &long, &format!("{long}k"), "a\u{fffd}"];
+        let keys: std::collections::BTreeSet<String> = texts.iter().map(|text| safe(text)).collect();
+        assert_eq!(keys.len(), texts.len());
+        assert!(keys.iter().all(|key| key.len() <= KEY_BYTES_MAX && !key.contains('\0')));
+    }
+}
