@@ -145,6 +145,7 @@ fn play(config: &Config, flow: &Arc<Flow>, test: &TestStep, payload: &[u8], answ
                 retry_after: None,
                 location: None,
                 content_type: None,
+                resent: false,
             };
             (Some(request), Outcome::Answered(response))
         }

@@ -64,11 +64,6 @@ impl Handler {
         if !s.has("url") {
             s.error("missing_key", "", format!("{who} has no url"));
         }
-        if s.text("url").is_some_and(|url| url.contains("{{")) {
-            let message = format!("{who} has a placeholder in its url, where none is read");
-            let help = "a handler's URL is fixed; a workflow's step renders its own: `steps: [{ url: \"https://x.example.com/{{ $.id }}\" }]`";
-            s.problem(Severity::Error, "bad_template", "url", message, Some(help.into()));
-        }
         let url = urls::call(&mut s, "url", &who, &policy);
         let headers = urls::headers(&mut s, &who);
         if let Some((name, _)) = headers.iter().find(|(_, value)| value.contains("{{")) {

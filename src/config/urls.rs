@@ -40,6 +40,12 @@ pub(super) fn address(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy
 /// Reads a URL that will be called. `who` names the caller in messages, as `handler 'billing'`.
 pub(super) fn call(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy) -> Option<Url> {
     let text = s.text(key)?;
+    if text.contains("{{") {
+        let message = format!("{who} has a placeholder in its URL, where none is read");
+        let help = "this URL is fixed; a workflow's step renders its own";
+        s.problem(Severity::Error, "bad_template", key, message, Some(help.into()));
+        return None;
+    }
     judge(s, key, who, policy, (&text, &text))
 }
 

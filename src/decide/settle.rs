@@ -9,6 +9,8 @@ use crate::model::json;
 use crate::model::run::Change;
 use crate::model::{Attempt, Ending, Failure, Job, LaneId, Lease, Outcome, Target, Timestamp};
 
+/// On record with an answer to a request that went out twice.
+const RESENT: &str = "sent again at once: the receiver had closed the kept connection before it answered anything";
 /// A parked job is looked at again after this.
 const PARKED_FOR: Duration = Duration::from_secs(30);
 /// No more of a response is kept with its attempt.
@@ -181,7 +183,11 @@ pub fn settle(job: &Job, outcome: &Outcome, rules: Rules<'_>, timing: Timing, ch
         Outcome::Elapsed => return commit(Finish::Done, None, None),
         Outcome::Parked(why) => return commit(Finish::Retry { after: PARKED_FOR, error: why.clone() }, None, None),
         Outcome::Answered(response) if rules.accept(response.status) && !rules.unmet => {
-            let error = response.cut.map(|cut| cut.to_string());
+            let resent = response.resent.then(|| RESENT.to_owned());
+            let error = match (response.cut.map(|cut| cut.to_string()), resent) {
+                (Some(cut), Some(resent)) => Some(format!("{cut}; {resent}")),
+                (cut, resent) => cut.or(resent),
+            };
             let kept = rules.kept(&response.body);
             let attempt = attempt(job, Ending::Delivered, timing, Some(response.status), kept, error, None);
             return commit(Finish::Done, Some(attempt), Some(LaneFact::Succeeded));
@@ -297,6 +303,7 @@ mod tests {
             retry_after: Some("7".into()),
             location: None,
             content_type: None,
+            resent: false,
         })
     }
 
@@ -378,6 +385,7 @@ mod tests {
             retry_after: None,
             location: Some("http://x/".into()),
             content_type: None,
+            resent: false,
         });
         let attempt = settled(&job(0, 0), &outcome).attempt.unwrap();
         assert_eq!(attempt.code.as_deref(), Some("redirect_not_followed"));

@@ -5,7 +5,7 @@ use std::error::Error as _;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -42,6 +42,8 @@ struct Rules {
     policy: Arc<Policy>,
     author: Author,
     http: reqwest::Client,
+    /// The same without kept connections.
+    fresh: reqwest::Client,
 }
 
 impl Client {
@@ -108,21 +110,26 @@ impl Rules {
         let policy = Arc::new(policy);
         let guarded = Guarded { resolver: resolver.clone(), policy: Arc::clone(&policy), author };
         let watched = Arc::clone(&policy);
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .referer(false)
-            .dns_resolver(guarded)
-            .connector_layer(tower::layer::layer_fn(move |inner| Watch { inner, policy: Arc::clone(&watched) }))
-            .http1_max_headers(HEADERS_MAX)
-            .pool_idle_timeout(IDLE_MAX)
-            .tcp_nodelay(true)
-            .user_agent(concat!("tidehook/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|e| format!("the HTTP client cannot be set up: {e}"))?;
-        Ok(Self { policy, author, http })
+        let builder = |kept: usize| {
+            let (guarded, watched, tls) = (guarded.clone(), Arc::clone(&watched), tls.clone());
+            reqwest::Client::builder()
+                .pool_max_idle_per_host(kept)
+                .tls_backend_preconfigured(tls)
+                .redirect(reqwest::redirect::Policy::none())
+                .retry(reqwest::retry::never())
+                .no_proxy()
+                .referer(false)
+                .dns_resolver(guarded)
+                .connector_layer(tower::layer::layer_fn(move |inner| Watch { inner, policy: Arc::clone(&watched) }))
+                .http1_max_headers(HEADERS_MAX)
+                .pool_idle_timeout(IDLE_MAX)
+                .tcp_nodelay(true)
+                .user_agent(concat!("tidehook/", env!("CARGO_PKG_VERSION")))
+                .build()
+                .map_err(|e| format!("the HTTP client cannot be set up: {e}"))
+        };
+        let (http, fresh) = (builder(usize::MAX)?, builder(0)?);
+        Ok(Self { policy, author, http, fresh })
     }
 
     /// A resolver is not asked about literal addresses, so they are judged here.
@@ -152,13 +159,18 @@ impl Rules {
             headers.insert(name, http::HeaderValue::from_str(value).map_err(|_| unfit())?);
         }
         let cap = request.response_bytes_max;
-        let mut builder = self.http.request(method, request.url).headers(headers);
-        if request.method != Method::Get {
-            builder = builder.body(request.body);
-        }
-        let response = builder.send().await.map_err(failure)?;
+        let build = |client: &reqwest::Client| {
+            let builder = client.request(method.clone(), request.url.clone()).headers(headers.clone());
+            if request.method == Method::Get { builder } else { builder.body(request.body.clone()) }
+        };
+        let (sent, resent) = match build(&self.http).send().await {
+            // A kept connection that its receiver closed between two requests says nothing of this one.
+            Err(error) if !request.once && !has_connected() && died_unanswered(&error) => (build(&self.fresh).send().await, true),
+            sent => (sent, false),
+        };
+        let response = sent.map_err(failure)?;
         set_phase(Phase::Body);
-        Ok(read(response, cap).await)
+        Ok(Response { resent, ..read(response, cap).await })
     }
 }
 
@@ -173,7 +185,7 @@ impl Deliver for Client {
         }
         let phase = Arc::new(AtomicU8::new(PHASES_HEADERS));
         let deadline = request.timeout;
-        let exchange = PHASE.scope(Arc::clone(&phase), rules.exchange(request));
+        let exchange = CONNECTED.scope(Arc::default(), PHASE.scope(Arc::clone(&phase), rules.exchange(request)));
         match tokio::time::timeout(deadline, exchange).await {
             Ok(Ok(response)) => Outcome::Answered(response),
             Ok(Err(failure)) => Outcome::Failed(failure),
@@ -211,7 +223,7 @@ async fn read(mut response: reqwest::Response, cap: usize) -> Response {
             }
         }
     }
-    Response { status, body: Bytes::from(body), cut, retry_after, location, content_type }
+    Response { status, body: Bytes::from(body), cut, retry_after, location, content_type, resent: false }
 }
 
 /// What an error of the client means.
@@ -248,7 +260,32 @@ fn holds_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     held.is_some_and(|held| holds_tls(held))
 }
 
+/// Whether a connection ended before it brought the head of an answer.
+fn died_unanswered(error: &reqwest::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let is_closed =
+            cause.downcast_ref::<hyper::Error>().is_some_and(|e| e.is_incomplete_message() || e.is_closed() || e.is_canceled());
+        let is_reset = cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|e| matches!(e.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof));
+        if is_closed || is_reset {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
+}
+
+/// Whether this exchange has made a connection of its own.
+fn has_connected() -> bool {
+    CONNECTED.try_with(|cell| cell.load(Ordering::Relaxed)).unwrap_or(true)
+}
+
 tokio::task_local! {
+    /// Whether this task's exchange has made a connection.
+    static CONNECTED: Arc<AtomicBool>;
     /// Which part of the exchange this task is in, for the failure of a deadline.
     static PHASE: Arc<AtomicU8>;
 }
@@ -299,6 +336,7 @@ where
 
     fn call(&mut self, request: R) -> Self::Future {
         set_phase(Phase::Connect);
+        let _ = CONNECTED.try_with(|cell| cell.store(true, Ordering::Relaxed));
         let connecting = self.inner.call(request);
         let policy = Arc::clone(&self.policy);
         Box::pin(async move {

@@ -67,6 +67,7 @@ pub fn compose(job: &Job, event: &Event, handler: &Handler, around: Around<'_>) 
         headers: headers.0,
         body,
         timeout: handler.timeout,
+        once: false,
         response_bytes_max: RESPONSE_BYTES_MAX,
         destination: handler.name.clone(),
     })

@@ -120,6 +120,7 @@ pub fn compose_step(calling: &Calling<'_>, around: Around<'_>) -> Result<Request
         headers: headers.into_list(),
         body,
         timeout: call.timeout,
+        once: call.once,
         response_bytes_max: STEP_RESPONSE_BYTES_MAX,
         destination: destination.to_owned(),
     })

@@ -299,6 +299,7 @@ impl Engine {
                 retry_after: None,
                 location: None,
                 content_type: Some("application/json".to_owned()),
+                resent: false,
             }),
             Err(why @ (NotAccepted::Starting | NotAccepted::Unavailable | NotAccepted::Full)) => Outcome::Parked(why.to_string()),
             Err(why @ (NotAccepted::Conflict(_) | NotAccepted::Unstorable(_))) => {

@@ -68,6 +68,8 @@ pub struct Request {
     pub body: Bytes,
     /// Total deadline: name look-up, connection, TLS, headers and body together.
     pub timeout: Duration,
+    /// It is never sent twice by itself, not even on a connection that its receiver had closed before.
+    pub once: bool,
     /// No more of the response's body is read.
     pub response_bytes_max: usize,
     /// Who sends, which decides what addresses may be reached and which connections are shared.
@@ -107,6 +109,8 @@ pub struct Response {
     pub location: Option<String>,
     /// The `Content-Type` header as sent.
     pub content_type: Option<String>,
+    /// The request was sent again at once: the receiver had closed the kept connection that it was sent on first.
+    pub resent: bool,
 }
 
 impl Response {

@@ -234,6 +234,7 @@ async fn private_addresses_are_refused_at_the_moment_of_connecting() {
         for url in ["/ok".to_owned(), "http://localhost:1/".into(), "http://0x7f.1:1/".into(), "http://[::1]:1/".into()] {
             let url = if url == "/ok" { world.receiver.url("/canary") } else { url };
             let request = Request {
+                once: false,
                 response_bytes_max: 1024,
                 url: url.parse().unwrap(),
                 method: Method::Post,

@@ -40,7 +40,15 @@ impl Deliver for Scripted {
 }
 
 fn status(status: u16) -> Outcome {
-    Outcome::Answered(Response { status, body: Bytes::new(), cut: None, retry_after: None, location: None, content_type: None })
+    Outcome::Answered(Response {
+        status,
+        body: Bytes::new(),
+        cut: None,
+        retry_after: None,
+        location: None,
+        content_type: None,
+        resent: false,
+    })
 }
 
 struct Bench {

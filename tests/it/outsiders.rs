@@ -4,9 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tidehook::decide::address::Author;
 use tidehook::decide::plan::explain;
+use tidehook::deliver::{Client, Deliver};
 use tidehook::ingress::{self, Admitted, Raw, Scheme, provider};
-use tidehook::model::{Body, Inbound, Timestamp};
+use tidehook::model::{Body, Inbound, Method, Outcome, Request, Timestamp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -218,6 +220,53 @@ async fn without_a_token_the_management_routes_answer_this_machine_only() {
     let open = World::container(&(file("handlers: {}\n") + "api: { open: true }\n")).await;
     let forwarded = open.http.get(open.url("/api/events")).header("x-forwarded-for", "203.0.113.9");
     assert_eq!(open.send(forwarded).await.status, 200);
+}
+
+/// A receiver that answers the first request of a connection and closes it at the second, without a word.
+async fn closes_at_the_second() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = [0; 4096];
+                if stream.read(&mut head).await.unwrap_or(0) > 0 {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+                    let _ = stream.read(&mut head).await;
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_died_unanswered_costs_no_attempt_and_is_on_record() {
+    let address = closes_at_the_second().await;
+    let resolver = tidehook::deliver::resolve::system().unwrap();
+    let policy = tidehook::decide::address::Policy { allow_private: true, ..Default::default() };
+    let client = Client::new([("d".to_owned(), policy, Author::Operator)], &resolver).unwrap();
+    let send = async |once| {
+        let request = Request {
+            url: format!("http://{address}/").parse().unwrap(),
+            method: Method::Post,
+            headers: Vec::new(),
+            body: bytes::Bytes::from_static(b"{}"),
+            timeout: Duration::from_secs(5),
+            once,
+            response_bytes_max: 1024,
+            destination: "d".into(),
+        };
+        client.send(request).await
+    };
+    let resent = async |once| match send(once).await {
+        Outcome::Answered(response) => Some(response.resent),
+        _ => None,
+    };
+    assert_eq!(resent(false).await, Some(false));
+    assert_eq!(resent(false).await, Some(true));
+    assert_eq!(resent(false).await, Some(false), "the fresh connection was not kept");
+    assert_eq!(resent(true).await, None, "what is sent at most once is not sent again");
 }
 
 #[test]

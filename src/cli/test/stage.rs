@@ -104,7 +104,15 @@ fn outcome(answer: &Answer) -> Outcome {
         return Outcome::Failed(Failure::Timeout(Phase::Headers));
     }
     let body = Bytes::from(answer.bytes());
-    Outcome::Answered(Response { status: answer.status, body, cut: None, retry_after: None, location: None, content_type: None })
+    Outcome::Answered(Response {
+        status: answer.status,
+        body,
+        cut: None,
+        retry_after: None,
+        location: None,
+        content_type: None,
+        resent: false,
+    })
 }
 
 /// A scenario on stage.

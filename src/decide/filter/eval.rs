@@ -62,7 +62,7 @@ fn clause_holds(clause: &Clause, scope: &Scope<'_>) -> bool {
             Got::One(_) => true,
             Got::Many(values) => !values.is_empty(),
         },
-        Test::Truthy => any(&left, |value| truthy(value)),
+        Test::Truthy => any(&left, truthy),
         Test::Equal(right) => equal(&left, right, scope),
         Test::Unequal(right) => !equal(&left, right, scope),
         Test::Order(order, right) => any(&left, |value| ordered(value, *order, right, scope)),

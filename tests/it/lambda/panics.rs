@@ -57,6 +57,7 @@ impl Deliver for Receivers {
             retry_after: None,
             location: None,
             content_type: None,
+            resent: false,
         })
     }
 }

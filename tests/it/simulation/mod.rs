@@ -117,6 +117,7 @@ impl Deliver for Receivers {
                 retry_after: None,
                 location: None,
                 content_type: None,
+                resent: false,
             })
         };
         match roll {

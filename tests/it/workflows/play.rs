@@ -84,6 +84,7 @@ impl Deliver for Receivers {
                 retry_after: None,
                 location: None,
                 content_type: None,
+                resent: false,
             }),
             Reply::TimesOut => Outcome::Failed(Failure::Timeout(Phase::Headers)),
         }
