@@ -195,7 +195,7 @@ impl InHand {
         let is_full = |lane: &&LaneId| slots.held.iter().any(|(held, _, jobs)| held == *lane && *jobs >= slots.lane_max);
         let full_tenant = |tenant: &str| of_tenant.get(tenant).is_some_and(|jobs| *jobs >= slots.tenant_max);
         // The last free slots are for lanes that hold nothing.
-        let is_last = slots.free <= slots.quiet;
+        let is_last = slots.quiet > 0 && slots.free <= slots.quiet;
         let is_busy = |lane: &&LaneId| is_last && slots.held.iter().any(|(held, _, jobs)| held == *lane && *jobs > 0);
         let full = self.tenants.iter().filter(|(lane, tenant)| is_full(lane) || is_busy(lane) || full_tenant(tenant));
         full.map(|(lane, _)| lane.clone()).collect()
@@ -263,7 +263,7 @@ impl Engine {
     /// Whether a lane or a tenant holds as many slots as it may.
     pub(super) fn is_any_lane_full(&self, parallel: u32) -> bool {
         let in_hand = &self.0.in_hand;
-        !in_hand.full_lanes(&in_hand.slots(parallel, 0)).is_empty()
+        !in_hand.full_lanes(&in_hand.slots(parallel, in_hand.free(parallel))).is_empty()
     }
 
     /// How often leases are extended.
@@ -352,14 +352,24 @@ mod tests {
         let held: Vec<Reservation> = (0..4).map_while(|_| in_hand.reserve(&a)).collect();
         assert_eq!((held.len(), in_hand.begin_look(10, 100)), (4, 3), "half of what is free");
         let meanwhile: Vec<Reservation> = (0..10).map_while(|_| in_hand.reserve(&a)).collect();
-        assert_eq!(meanwhile.len(), 2, "four held, three that the look may bring, two more: one in ten is kept for others");
+        assert_eq!(meanwhile.len(), 1, "four held, three that the look may bring, one more: the last quarter is for idle lanes");
         let other = in_hand.reserve(&b);
         assert!(other.is_some() && in_hand.reserve(&b).is_none(), "and no more than there are");
         drop((meanwhile, other));
         in_hand.end_look(true);
         let more: Vec<Reservation> = (0..10).map_while(|_| in_hand.reserve(&a)).collect();
-        assert_eq!(more.len(), 5, "one in ten is kept for other lanes");
+        assert_eq!(more.len(), 4, "the last quarter is for lanes that hold nothing");
         assert!(in_hand.reserve(&b).is_some());
+    }
+
+    #[test]
+    fn a_lane_at_work_is_not_full_while_there_is_room() {
+        for list in [&[("a", "t")][..], &[("a", "t"), ("b", "u")][..]] {
+            let in_hand = lanes(list);
+            in_hand.open(8);
+            let _held = in_hand.reserve(&LaneId::handler("a"));
+            assert!(in_hand.full_lanes(&in_hand.slots(8, in_hand.free(8))).is_empty(), "{list:?}");
+        }
     }
 
     #[test]

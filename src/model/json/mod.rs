@@ -253,7 +253,7 @@ impl<'a> Ref<'a> {
 /// Reads a text that must be JSON as a value of its own: as tolerantly as a body.
 ///
 /// # Errors
-/// As [`parse`].
+/// As [`parse()`].
 pub fn value_of(text: impl AsRef<[u8]>) -> Result<Value, Unreadable> {
     parse(Bytes::copy_from_slice(text.as_ref())).map(|doc| doc.root().to_value())
 }
