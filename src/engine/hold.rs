@@ -253,19 +253,6 @@ impl Drop for Reservation {
 }
 
 impl Engine {
-    /// The lanes a claim leaves out: full ones, and those whose handler this process does not know.
-    pub(super) fn lanes_to_skip(&self, slots: &Slots) -> Vec<LaneId> {
-        let mut lanes = self.0.in_hand.full_lanes(slots);
-        lanes.extend(self.0.housekeeping.orphans());
-        lanes
-    }
-
-    /// Whether a lane or a tenant holds as many slots as it may.
-    pub(super) fn is_any_lane_full(&self, parallel: u32) -> bool {
-        let in_hand = &self.0.in_hand;
-        !in_hand.full_lanes(&in_hand.slots(parallel, in_hand.free(parallel))).is_empty()
-    }
-
     /// How often leases are extended.
     pub(crate) fn heartbeat(&self) -> Duration {
         self.0.lease / 3

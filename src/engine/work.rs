@@ -57,6 +57,14 @@ pub struct Worked {
     pub more: bool,
 }
 
+/// What a look has found.
+pub(super) struct Found {
+    /// Jobs under lease, with what they need.
+    pub(super) jobs: Vec<Handed>,
+    /// Some lane could give nothing when it was asked: it, or its tenant, held as much as it may.
+    pub(super) limited: bool,
+}
+
 /// What claimed jobs need: their events, and the runs of steps.
 type Needs = (BTreeMap<EventId, Arc<Event>>, BTreeMap<RunId, Arc<Run>>);
 
@@ -110,13 +118,16 @@ impl Engine {
     }
 
     /// Takes due jobs with their events. Nothing is taken that cannot start now.
-    pub(super) async fn claim(&self, parallel: u32, free: u32, hint: &[JobId]) -> Result<Vec<Handed>> {
+    pub(super) async fn claim(&self, parallel: u32, free: u32, hint: &[JobId]) -> Result<Found> {
         self.refresh_leases().await?;
         let slots = self.0.in_hand.slots(parallel, free.min(self.config().worker.batch));
-        let ask = Ask { skip: self.lanes_to_skip(&slots), slots, lease: self.0.lease, of: hint.to_vec() };
+        let full = self.0.in_hand.full_lanes(&slots);
+        let limited = !full.is_empty();
+        let skip = full.into_iter().chain(self.0.housekeeping.orphans()).collect();
+        let ask = Ask { skip, slots, lease: self.0.lease, of: hint.to_vec() };
         let claimed = self.health().learn(self.store().claim(&ask).await)?;
         if claimed.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Found { jobs: Vec::new(), limited });
         }
         for claimed in &claimed {
             self.0.in_hand.take(&claimed.job);
@@ -135,7 +146,7 @@ impl Engine {
                 }
             }
         }
-        Ok(ready)
+        Ok(Found { jobs: ready, limited })
     }
 
     /// The events of claimed jobs, and the runs of steps. A store that goes away in between is waited for, because jobs that were

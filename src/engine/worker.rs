@@ -12,7 +12,7 @@ use tracing::Instrument;
 
 use super::Engine;
 use super::hold::Handed;
-use super::work::{Budget, STORE_AGAIN, Worked};
+use super::work::{Budget, Found, STORE_AGAIN, Worked};
 use crate::decide::settle::Finish;
 use crate::model::JobId;
 use crate::store::Result;
@@ -86,7 +86,7 @@ pub(super) struct Worker<'a> {
     handed: Option<MutexGuard<'a, UnboundedReceiver<Handed>>>,
     running: JoinSet<Option<Finish>>,
     /// At most one look.
-    looking: JoinSet<Result<Vec<Handed>>>,
+    looking: JoinSet<Result<Found>>,
     extending: JoinSet<()>,
     worked: Worked,
     claimed: u64,
@@ -230,23 +230,23 @@ impl<'a> Worker<'a> {
     }
 
     /// A look has ended.
-    fn found(&mut self, found: std::result::Result<Result<Vec<Handed>>, JoinError>) -> Result<()> {
+    fn found(&mut self, found: std::result::Result<Result<Found>, JoinError>) -> Result<()> {
         self.looked_at = Instant::now();
         let found = found.unwrap_or_else(|died| Err(crate::store::Error::Down(format!("a look for due work died: {died}"))));
         match found {
             // None of the named jobs is to be had (any more): whatever is due is next.
-            Ok(found) if found.is_empty() && !self.hint.is_empty() => {
+            Ok(found) if found.jobs.is_empty() && !self.hint.is_empty() => {
                 self.hint.clear();
                 self.look = true;
                 self.engine.0.in_hand.end_look(false);
             }
-            Ok(found) => {
+            Ok(Found { jobs: found, limited }) => {
                 let is_behind = !found.is_empty();
                 self.look |= is_behind;
                 self.hint.retain(|id| found.iter().all(|taken| taken.claimed.job.id != *id));
                 self.engine.0.in_hand.end_look(!is_behind);
                 let ramps = found.iter().any(|taken| !taken.claimed.lane_clean) || (found.is_empty() && self.held_back);
-                self.held_back = ramps || self.engine.is_any_lane_full(self.budget.parallel);
+                self.held_back = ramps || limited;
                 self.claimed += u64::try_from(found.len()).unwrap_or(u64::MAX);
                 found.into_iter().for_each(|handed| self.start(handed));
             }

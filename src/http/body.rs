@@ -25,10 +25,10 @@ const LINGER_BYTES: usize = 4 * 1024 * 1024;
 /// So much of a body is read before the rest of it needs a reservation.
 const EARNED: usize = 64 * 1024;
 /// What the beginnings of all bodies may hold together, and those of one client.
-const BEGINNINGS_MAX: usize = 32 * 1024 * 1024;
+const BEGINNINGS_MAX: usize = 16 * 1024 * 1024;
 const BEGINNINGS_OF_CLIENT: usize = BEGINNINGS_MAX / 2;
 /// What bodies with a reservation may hold together, if the largest body does not need more; one client has a quarter of it.
-const LARGE_MAX: usize = 64 * 1024 * 1024;
+const LARGE_MAX: usize = 32 * 1024 * 1024;
 /// Memory is counted in pieces of this size.
 const PIECE: usize = 1024;
 
@@ -141,14 +141,17 @@ impl Bodies {
                 let reserved = tokio::time::timeout_at(deadline, reserve(&self.large, &client.large, rest)).await;
                 share.held.extend(reserved.map_err(|_| busy())?.ok_or_else(busy)?);
                 is_reserved = true;
+                // All of it at once: growing step by step would copy it, and leave as much behind.
+                let whole = declared.unwrap_or(length).clamp(length, bytes_max);
+                bytes.reserve(whole - bytes.len());
             }
             if !is_reserved && pieces(length) > held {
                 let more = pieces(length) - held;
                 share.held.extend(at_once(&self.beginnings, &client.beginnings, more).ok_or_else(busy)?);
                 held += more;
             }
-            if bytes.is_empty() {
-                bytes.reserve(declared.unwrap_or(0).min(if is_reserved { bytes_max } else { EARNED }).max(chunk.len()));
+            if bytes.is_empty() && !is_reserved {
+                bytes.reserve(declared.unwrap_or(0).min(EARNED).max(chunk.len()));
             }
             bytes.extend_from_slice(&chunk);
         }
