@@ -168,9 +168,9 @@ impl InHand {
         Slots { free, lane_max, tenant_max, quiet: self.quiet(parallel), held }
     }
 
-    /// A quarter of a worker's slots is kept for lanes that hold nothing, where there are several lanes.
+    /// An eighth of a worker's slots is kept for lanes that hold nothing, where there are several lanes.
     fn quiet(&self, parallel: u32) -> u32 {
-        if self.tenants.len() > 1 { parallel / 4 } else { 0 }
+        if self.tenants.len() > 1 { parallel / 8 } else { 0 }
     }
 
     fn limits(&self, parallel: u32) -> (u32, u32) {
@@ -339,13 +339,13 @@ mod tests {
         let held: Vec<Reservation> = (0..4).map_while(|_| in_hand.reserve(&a)).collect();
         assert_eq!((held.len(), in_hand.begin_look(10, 100)), (4, 3), "half of what is free");
         let meanwhile: Vec<Reservation> = (0..10).map_while(|_| in_hand.reserve(&a)).collect();
-        assert_eq!(meanwhile.len(), 1, "four held, three that the look may bring, one more: the last quarter is for idle lanes");
+        assert_eq!(meanwhile.len(), 2, "four held, three that the look may bring, two more: the last one is for idle lanes");
         let other = in_hand.reserve(&b);
         assert!(other.is_some() && in_hand.reserve(&b).is_none(), "and no more than there are");
         drop((meanwhile, other));
         in_hand.end_look(true);
         let more: Vec<Reservation> = (0..10).map_while(|_| in_hand.reserve(&a)).collect();
-        assert_eq!(more.len(), 4, "the last quarter is for lanes that hold nothing");
+        assert_eq!(more.len(), 5, "the last one is for lanes that hold nothing");
         assert!(in_hand.reserve(&b).is_some());
     }
 
