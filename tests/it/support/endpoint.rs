@@ -138,7 +138,11 @@ async fn serve(mut stream: TcpStream, log: Arc<Log>) {
         if path.starts_with("/held/") {
             let (answer, answered) = oneshot::channel();
             log.held.lock().unwrap().push(Held { got, answer });
-            let Ok((status, body)) = answered.await else { return };
+            let Ok((status, body)) = answered.await else {
+                // Something was answered, though no HTTP: a connection that dies without a byte may be tried once more.
+                let _ = stream.write_all(b"no answer\r\n\r\n").await;
+                return;
+            };
             if stream.write_all(&plain(status, "", &body)).await.is_err() {
                 return;
             }
