@@ -137,18 +137,7 @@ fn play(config: &Config, flow: &Arc<Flow>, test: &TestStep, payload: &[u8], answ
         Ok(request) if test.times_out => {
             (Some(request), Outcome::Failed(Failure::Timeout(crate::model::attempt::Phase::Headers)))
         }
-        Ok(request) => {
-            let response = Response {
-                status: test.status,
-                body: answer.into(),
-                cut: None,
-                retry_after: None,
-                location: None,
-                content_type: None,
-                resent: false,
-            };
-            (Some(request), Outcome::Answered(response))
-        }
+        Ok(request) => (Some(request), Outcome::Answered(Response::of(test.status, answer))),
         Err(why) => (None, Outcome::Failed(why)),
     };
     let fact = heard(flow, &entered.run, (*seq, &job), sent, now);

@@ -296,15 +296,7 @@ mod tests {
     }
 
     fn answered(status: u16) -> Outcome {
-        Outcome::Answered(Response {
-            status,
-            body: "x".into(),
-            cut: None,
-            retry_after: Some("7".into()),
-            location: None,
-            content_type: None,
-            resent: false,
-        })
+        Outcome::Answered(Response { retry_after: Some("7".into()), ..Response::of(status, "x") })
     }
 
     fn settled(job: &Job, outcome: &Outcome) -> Commit {
@@ -378,15 +370,7 @@ mod tests {
 
     #[test]
     fn a_redirect_is_a_failure_that_names_its_target() {
-        let outcome = Outcome::Answered(Response {
-            status: 302,
-            body: "".into(),
-            cut: None,
-            retry_after: None,
-            location: Some("http://x/".into()),
-            content_type: None,
-            resent: false,
-        });
+        let outcome = Outcome::Answered(Response { location: Some("http://x/".into()), ..Response::of(302, "") });
         let attempt = settled(&job(0, 0), &outcome).attempt.unwrap();
         assert_eq!(attempt.code.as_deref(), Some("redirect_not_followed"));
         assert!(attempt.error.unwrap().contains("http://x/"));

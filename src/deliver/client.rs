@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use hickory_resolver::TokioResolver;
 use hyper_util::client::legacy::connect::{Connection, HttpInfo};
 use tower::Service;
@@ -223,7 +223,7 @@ async fn read(mut response: reqwest::Response, cap: usize) -> Response {
             }
         }
     }
-    Response { status, body: Bytes::from(body), cut, retry_after, location, content_type, resent: false }
+    Response { cut, retry_after, location, content_type, ..Response::of(status, body) }
 }
 
 /// What an error of the client means.
@@ -250,8 +250,7 @@ fn failure(error: reqwest::Error) -> Failure {
     }
 }
 
-/// Whether an error is one of TLS. These travel inside I/O errors, which show what they hold only on request, and those inside
-/// boxes of the connector.
+/// Whether an error is one of TLS. These travel inside I/O errors, which show what they hold only on request.
 fn holds_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     if error.is::<rustls::Error>() {
         return true;

@@ -293,13 +293,8 @@ impl Engine {
         };
         match self.accept(inbound).await {
             Ok(receipt) => Outcome::Answered(Response {
-                status: 202,
-                body: json!({ "event_id": receipt.event.to_string() }).to_string().into(),
-                cut: None,
-                retry_after: None,
-                location: None,
                 content_type: Some("application/json".to_owned()),
-                resent: false,
+                ..Response::of(202, json!({ "event_id": receipt.event.to_string() }).to_string())
             }),
             Err(why @ (NotAccepted::Starting | NotAccepted::Unavailable | NotAccepted::Full)) => Outcome::Parked(why.to_string()),
             Err(why @ (NotAccepted::Conflict(_) | NotAccepted::Unstorable(_))) => {

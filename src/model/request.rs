@@ -114,6 +114,12 @@ pub struct Response {
 }
 
 impl Response {
+    /// A whole answer that says nothing but this.
+    pub fn of(status: u16, body: impl Into<Bytes>) -> Self {
+        let body = body.into();
+        Self { status, body, cut: None, retry_after: None, location: None, content_type: None, resent: false }
+    }
+
     /// Its body, as what it is declared to be.
     pub fn as_body(&self) -> Body {
         Body::declared(self.body.clone(), Declared::of(self.content_type.as_deref()))

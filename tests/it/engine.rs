@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use tidehook::deliver::Deliver;
 use tidehook::engine::{Budget, Chance, Engine, Parts, Worked};
 use tidehook::model::Body;
@@ -40,15 +39,7 @@ impl Deliver for Scripted {
 }
 
 fn status(status: u16) -> Outcome {
-    Outcome::Answered(Response {
-        status,
-        body: Bytes::new(),
-        cut: None,
-        retry_after: None,
-        location: None,
-        content_type: None,
-        resent: false,
-    })
+    Outcome::Answered(Response::of(status, ""))
 }
 
 struct Bench {

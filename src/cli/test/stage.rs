@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -103,16 +102,7 @@ fn outcome(answer: &Answer) -> Outcome {
     if answer.timeout {
         return Outcome::Failed(Failure::Timeout(Phase::Headers));
     }
-    let body = Bytes::from(answer.bytes());
-    Outcome::Answered(Response {
-        status: answer.status,
-        body,
-        cut: None,
-        retry_after: None,
-        location: None,
-        content_type: None,
-        resent: false,
-    })
+    Outcome::Answered(Response::of(answer.status, answer.bytes()))
 }
 
 /// A scenario on stage.

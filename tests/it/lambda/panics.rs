@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use serde_json::json;
 use tidehook::deliver::Deliver;
 use tidehook::engine::{Chance, Engine, Parts};
@@ -50,15 +49,7 @@ impl Deliver for Receivers {
         if request.body.as_ref() == b"\"panic\"" {
             self.0.panic();
         }
-        Outcome::Answered(Response {
-            status: 200,
-            body: Bytes::new(),
-            cut: None,
-            retry_after: None,
-            location: None,
-            content_type: None,
-            resent: false,
-        })
+        Outcome::Answered(Response::of(200, ""))
     }
 }
 

@@ -22,7 +22,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
@@ -109,17 +108,7 @@ impl Deliver for Receivers {
         self.calls.lock().unwrap().push((operation, header("X-Tidehook-Job-ID").unwrap()));
         self.tokens.lock().unwrap().extend(header("X-Tidehook-Callback-Token"));
         let roll = if *self.calm.lock().unwrap() { 9 } else { self.dice.lock().unwrap().random_range(0..10) };
-        let answered = |status| {
-            Outcome::Answered(Response {
-                status,
-                body: Bytes::from("{}"),
-                cut: None,
-                retry_after: None,
-                location: None,
-                content_type: None,
-                resent: false,
-            })
-        };
+        let answered = |status| Outcome::Answered(Response::of(status, "{}"));
         match roll {
             0 => answered(500),
             1 => Outcome::Failed(Failure::Timeout(Phase::Headers)),

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use serde_json::Value;
 use tidehook::config::Config;
 use tidehook::deliver::Deliver;
@@ -77,15 +76,7 @@ impl Deliver for Receivers {
             None => None,
         };
         match reply.unwrap_or_else(|| ok("{}")) {
-            Reply::Status(status, body) => Outcome::Answered(Response {
-                status,
-                body: Bytes::from(body),
-                cut: None,
-                retry_after: None,
-                location: None,
-                content_type: None,
-                resent: false,
-            }),
+            Reply::Status(status, body) => Outcome::Answered(Response::of(status, body)),
             Reply::TimesOut => Outcome::Failed(Failure::Timeout(Phase::Headers)),
         }
     }
