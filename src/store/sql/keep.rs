@@ -8,6 +8,7 @@ use super::SqlStore;
 use super::dialect::Dialect;
 use super::intake::{count, delete_keys};
 use super::rows::{CountRow, IdRow, KeyRow, NameRow, NowRow};
+use super::runs::encoded;
 use super::statement::{Rows, sql};
 use crate::model::key::safe;
 use crate::model::run::Gate;
@@ -127,7 +128,8 @@ impl<D: Dialect> Keep for SqlStore<D> {
             .read(move |store, conn| {
                 let clock = store.clock();
                 Box::pin(async move {
-                    let chores = sql::<D>(CHORES).bind(clock).bind(clock).bind(millis(age)).bind(empty_gate()?).bind(clock);
+                    let chores =
+                        sql::<D>(CHORES).bind(clock).bind(clock).bind(millis(age)).bind(encoded(&Gate::default())?).bind(clock);
                     chores.bind(millis(age)).bind(clock).all::<NameRow>(conn).await
                 })
             })
@@ -176,11 +178,6 @@ impl<D: Dialect> Keep for SqlStore<D> {
     }
 }
 
-/// A gate that nobody is at, as it is stored.
-fn empty_gate() -> sqlx::Result<String> {
-    serde_json::to_string(&Gate::default()).map_err(|e| sqlx::Error::Encode(Box::new(e)))
-}
-
 async fn prune<D: Dialect>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
@@ -193,7 +190,7 @@ async fn prune<D: Dialect>(
     let old: Vec<IdRow> = sql::<D>(OLD_EVENTS).bind(from).bind(i64::from(most)).bind(clock).bind(millis(age)).all(conn).await?;
     let Some(last) = old.last() else {
         // Nobody has used these for as long as anything is kept.
-        sql::<D>(OLD_GATES).bind(empty_gate()?).bind(clock).bind(millis(age)).run(conn).await?;
+        sql::<D>(OLD_GATES).bind(encoded(&Gate::default())?).bind(clock).bind(millis(age)).run(conn).await?;
         return Ok((0, None));
     };
     let last = last.id.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))?;

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::SqlStore;
 use super::dialect::Dialect;
 use super::rows::{LaneRow, StoredRow};
+use super::runs::encoded;
 use super::statement::{Rows, sql};
 use crate::model::{Lane, LaneId, LaneSpec, Timestamp};
 use crate::store::Lanes;
@@ -41,13 +42,13 @@ impl<D: Dialect> Lanes for SqlStore<D> {
         }
         let mut specs = specs.to_vec();
         specs.sort_by(|a, b| a.id.cmp(&b.id));
-        self.run(move |store| {
+        self.write(move |store, conn| {
+            let rules = specs.iter().map(|s| encoded(&s.breaker)).collect::<sqlx::Result<Vec<_>>>();
             let rows = Rows::default()
                 .text(specs.iter().map(|s| s.id.0.clone()))
                 .text(specs.iter().map(|s| s.tenant.clone()))
-                .maybe_int(specs.iter().map(|s| s.rate.map(i64::from)))
-                .text(specs.iter().map(|s| serde_json::to_string(&s.breaker).unwrap_or_default()));
-            sql::<D>(TUNE).bind(store.clock()).rows(rows)
+                .maybe_int(specs.iter().map(|s| s.rate.map(i64::from)));
+            Box::pin(async move { sql::<D>(TUNE).bind(store.clock()).rows(rows.text(rules?)).run(conn).await })
         })
         .await
         .map(|_| ())

@@ -8,7 +8,7 @@ use super::timestamp;
 use crate::model::Body;
 use crate::model::body::Declared;
 use crate::model::json::stored;
-use crate::model::lane::{Breaker, Bucket};
+use crate::model::lane::{Breaker, BreakerRules, Bucket};
 use crate::model::run::{Entry, Token};
 use crate::model::{Attempt, Ending, Event, Job, Lane, LaneId, Run, Target};
 use crate::store::Rejection;
@@ -191,8 +191,8 @@ impl From<LaneRow> for Lane {
     fn from(row: LaneRow) -> Self {
         let bucket =
             row.rate.map(|rate| Bucket { rate: u32_of(rate), tokens: row.tokens, refilled_at: timestamp(row.refilled_at) });
+        let id = LaneId(row.id);
         Self {
-            id: LaneId(row.id),
             tenant: row.tenant,
             paused: row.paused != 0,
             breaker: Breaker {
@@ -202,11 +202,22 @@ impl From<LaneRow> for Lane {
                 ramp: u32_of(row.ramp),
             },
             // A lane that was written before there were rules has those of the defaults.
-            rules: row.rules.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
+            rules: row.rules.map(|text| rules(&id, &text)).unwrap_or_default(),
             bucket,
             turn: timestamp(row.turn),
+            id,
         }
     }
+}
+
+/// What a process wrote at its start. A lane whose rules cannot be read works on with those of the defaults: a failure here
+/// would hold up all lanes.
+fn rules(lane: &LaneId, text: &str) -> BreakerRules {
+    stored(text).unwrap_or_else(|why| {
+        let lane = &lane.0;
+        tracing::warn!(lane, %why, "The stored breaker rules of a lane cannot be read, so it has the defaults; a start writes them anew.");
+        BreakerRules::default()
+    })
 }
 
 impl TryFrom<RunRow> for Run {

@@ -11,6 +11,7 @@ use super::intake::count;
 use super::rows::{DefinitionRow, EntryRow, GateRow, IdRow, RunRow, TokenRow, VersionRow};
 use super::statement::{Rows, sql};
 use super::{SqlStore, each};
+use crate::model::json::stored;
 use crate::model::run::{Change, Due, Entry, Gate, GateChange, Note, RunJob, Token};
 use crate::model::time::millis;
 use crate::model::{EventId, JobId, Run, RunId};
@@ -166,7 +167,7 @@ impl<D: Dialect> Runs for SqlStore<D> {
             .await?;
         let Some(row) = row else { return Ok((0, Gate::default())) };
         let unreadable = |why: serde_json::Error| Error::Corrupt(format!("the gate {} cannot be read: {why}", row.id));
-        Ok((row.version, serde_json::from_str(&row.state).map_err(unreadable)?))
+        Ok((row.version, stored(&row.state).map_err(unreadable)?))
     }
 
     async fn token(&self, hash: &str) -> Result<Option<Token>> {
@@ -326,7 +327,8 @@ pub(super) async fn apply<D: Dialect>(
     count::<D>(conn, store.shard(), &mut counts).await
 }
 
-fn encoded<T: serde::Serialize>(value: &T) -> sqlx::Result<String> {
+/// A value of our own, as it is stored.
+pub(super) fn encoded<T: serde::Serialize>(value: &T) -> sqlx::Result<String> {
     // NUL cannot be stored in a text of Postgres; inside JSON it stands escaped, so it never occurs here.
     serde_json::to_string(value).map_err(|e| sqlx::Error::Encode(Box::new(e)))
 }
