@@ -25,6 +25,7 @@ pub mod urls;
 pub mod workflow;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub use alert::Alerts;
 pub use handler::Handler;
@@ -57,7 +58,7 @@ pub struct Config {
     /// Readings of older files.
     pub compat: Compat,
     /// Where events come from.
-    pub sources: Vec<Source>,
+    pub sources: Vec<Arc<Source>>,
     /// Who gets them.
     pub handlers: Vec<Handler>,
     /// Multi-step work.
@@ -110,7 +111,7 @@ pub fn read(root: &Node, known: &Known, problems: &mut Problems) -> Option<Confi
     let delivery = Delivery::read(top.section("delivery"));
     let worker = Worker::read(top.section("worker"));
     let policy = server.policy.clone();
-    let sources = top.each("sources", |name, section| Source::read(name, section, known));
+    let sources = top.each("sources", |name, section| Source::read(name, section, known).map(Arc::new));
     let names = names(&sources);
     let around = Around { sources: &names, policy: &policy, delivery: &delivery, compat: &compat };
     let handlers = top.each("handlers", |name, section| Handler::read(name, section, &around));
@@ -174,7 +175,7 @@ pub struct Around<'a> {
     pub compat: &'a Compat,
 }
 
-fn names(sources: &[Source]) -> BTreeMap<String, SourceKind> {
+fn names(sources: &[Arc<Source>]) -> BTreeMap<String, SourceKind> {
     sources.iter().map(|s| (s.name.clone(), s.kind)).collect()
 }
 
@@ -268,7 +269,7 @@ impl Config {
     }
 
     /// A source by name.
-    pub fn source(&self, name: &str) -> Option<&Source> {
+    pub fn source(&self, name: &str) -> Option<&Arc<Source>> {
         self.sources.iter().find(|s| s.name == name)
     }
 

@@ -1,5 +1,7 @@
 //! What people do to runs: start one by hand, call one off, take one up again.
 
+use bytes::Bytes;
+
 use super::Engine;
 use super::accept::{NotAccepted, Planned, Receipt};
 use super::advance::{Drawn, NoChange};
@@ -18,7 +20,7 @@ pub struct Wish {
     /// From this step instead of the one where it stopped.
     pub from: Option<String>,
     /// With this payload instead of the one that the step had.
-    pub payload: Option<Vec<u8>>,
+    pub payload: Option<Bytes>,
     /// On the definition of the configuration instead of its own.
     pub latest: bool,
 }
@@ -57,7 +59,7 @@ impl Engine {
     ///
     /// # Errors
     /// Why not: no such workflow, or the event cannot be accepted.
-    pub async fn start_run(&self, workflow: &str, payload: Vec<u8>) -> Result<(Receipt, RunId), Result<NotAccepted, NotDone>> {
+    pub async fn start_run(&self, workflow: &str, payload: Bytes) -> Result<(Receipt, RunId), Result<NotAccepted, NotDone>> {
         if self.config().workflow(workflow).is_none() {
             return Err(Err(NotDone::Missing));
         }

@@ -46,8 +46,7 @@ pub async fn decide(
     request: Request,
 ) -> Result<Response, Refusal> {
     known(&token)?;
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let is_form = Declared::of(kind) == Declared::Form;
+    let is_form = Declared::of_headers(request.headers()) == Declared::Form;
     let body = read(&state, request).await?;
     if !is_form {
         return Ok(answer(&state, &token, Answer::Done(body)).await?.into_response());

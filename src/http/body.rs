@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::Request;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -50,9 +51,11 @@ struct Client {
     large: Arc<Semaphore>,
 }
 
-/// A whole body. What it holds of the budget is given back when this goes.
+/// A whole request. What its body holds of the budget is given back when this goes.
 pub struct Received {
-    /// The bytes.
+    /// Everything but the body.
+    pub head: Parts,
+    /// The bytes of the body.
     pub bytes: Bytes,
     _share: Share,
 }
@@ -112,12 +115,12 @@ impl Bodies {
     /// 413, 415, 400 for a body that breaks off, 408 for one that takes too long, 503 when there is no room for it.
     pub async fn read(&self, request: Request, bytes_max: usize) -> Result<Received, Refusal> {
         let address = request.extensions().get::<ClientAddress>().map_or(IpAddr::from([0, 0, 0, 0]), |client| client.0);
-        let (parts, mut body) = request.into_parts();
-        if let Err(refusal) = judge(&parts.headers, bytes_max) {
+        let (head, mut body) = request.into_parts();
+        if let Err(refusal) = judge(&head.headers, bytes_max) {
             return Err(lingering(body, refusal).await);
         }
         let deadline = Instant::now() + TIME_MAX;
-        let declared = declared_length(&parts.headers);
+        let declared = declared_length(&head.headers);
         let (mut share, client) = self.share(address);
         let mut bytes = BytesMut::new();
         let (mut held, mut is_reserved) = (0, false);
@@ -155,7 +158,7 @@ impl Bodies {
             }
             bytes.extend_from_slice(&chunk);
         }
-        Ok(Received { bytes: bytes.freeze(), _share: share })
+        Ok(Received { head, bytes: bytes.freeze(), _share: share })
     }
 
     /// Does something with a body of this many bytes: what takes long is done off the reactor, few at a time.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State as Extract};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
+use super::body::Received;
 use super::error::Refusal;
 use super::path::Path;
 use super::router::State;
@@ -51,10 +52,8 @@ pub(super) fn known(token: &str) -> Result<(), Refusal> {
 }
 
 pub(super) async fn read(state: &State, request: Request) -> Result<Body, Refusal> {
-    let bytes_max = state.engine.config().server.body_bytes_max;
-    let declared = Declared::of(request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()));
-    let read = state.bodies.read(request, bytes_max).await?;
-    Ok(Body::declared(read.bytes, declared))
+    let Received { head, bytes, .. } = state.read(request).await?;
+    Ok(Body::declared(bytes, Declared::of_headers(&head.headers)))
 }
 
 pub(super) async fn answer(state: &State, token: &str, answer: Answer) -> Result<Json<Value>, Refusal> {

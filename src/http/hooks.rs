@@ -18,6 +18,7 @@ use super::{auth, client};
 use crate::config::{Source, SourceKind};
 use crate::engine::{Planned, Receipt};
 use crate::ingress::{self, Admitted, Challenge, Raw};
+use crate::model::Timestamp;
 
 /// The source of `POST /events/{type}`.
 const APP: &str = "app";
@@ -28,24 +29,32 @@ pub async fn webhook(
     Path(name): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let config = Arc::clone(state.engine.config());
-    let source = config.source(&name).filter(|s| s.kind == SourceKind::Webhook);
-    let Some(source) = source.cloned() else { return Err(Refusal::not_found("Unknown source").closing()) };
+    let source = state.engine.config().source(&name).filter(|s| s.kind == SourceKind::Webhook).cloned();
+    let Some(source) = source else { return Err(Refusal::not_found("Unknown source").closing()) };
     let client = client_of(&request);
     ingress::admit_address(&source, client).map_err(|why| refused(&state, &source, why))?;
-    let (raw, _held) = raw(&state, request, source.body_bytes_max.unwrap_or(config.server.body_bytes_max)).await?;
-    let (source, engine, now) = (Arc::new(source), state.engine.clone(), state.engine.clock().now());
-    let judged = Arc::clone(&source);
+    take(&state, source, request, StatusCode::OK, move |source, raw, now| ingress::admit(source, raw, client, now)).await
+}
+
+/// Reads a request, judges it, off the reactor if it is large, and accepts what it brings or answers its challenge.
+async fn take(
+    state: &State,
+    source: Arc<Source>,
+    request: Request,
+    status: StatusCode,
+    judge: impl FnOnce(&Source, &Raw, Timestamp) -> Result<Admitted, ingress::Refusal> + Send + 'static,
+) -> Result<Response, Refusal> {
+    let (raw, _held) = raw(state, &source, request).await?;
+    let (judged, engine, now) = (Arc::clone(&source), state.engine.clone(), state.engine.clock().now());
     let admitted = state.bodies.judging(raw.bytes().len(), move || {
-        let admitted = ingress::admit(&judged, &raw, client, now)?;
-        Ok(match admitted {
+        Ok(match judge(&judged, &raw, now)? {
             Admitted::Events(events) => Ok(events.into_iter().map(|inbound| engine.plan(inbound)).collect::<Vec<_>>()),
             Admitted::Challenge(challenge) => Err(challenge),
         })
     });
-    match admitted.await?.map_err(|why| refused(&state, &source, why))? {
+    match admitted.await?.map_err(|why| refused(state, &source, why))? {
         Err(challenge) => Ok(answer(challenge)),
-        Ok(planned) => accept_all(&state, StatusCode::OK, planned).await,
+        Ok(planned) => accept_all(state, status, planned).await,
     }
 }
 
@@ -79,23 +88,17 @@ pub async fn event_of_app(
 }
 
 async fn call(state: &State, name: &str, kind: &str, request: Request) -> Result<Response, Refusal> {
-    let config = Arc::clone(state.engine.config());
+    let config = state.engine.config();
     auth::bearer(request.headers(), config.api.auth_token.as_ref())?;
     let source = config.source(name).filter(|s| matches!(s.kind, SourceKind::Event | SourceKind::Outbound));
-    let source = source.ok_or_else(|| Refusal::not_found("Unknown event source"))?;
-    ingress::admit_address(source, client_of(&request)).map_err(|why| refused(state, source, why))?;
+    let source = source.cloned().ok_or_else(|| Refusal::not_found("Unknown event source"))?;
+    ingress::admit_address(&source, client_of(&request)).map_err(|why| refused(state, &source, why))?;
     if kind.trim().is_empty() || kind.chars().count() > ingress::admit::KIND_CHARS_MAX || kind.chars().any(char::is_control) {
         return Err(Refusal::invalid_field("type", "the event type must be readable text of at most 255 characters"));
     }
-    let source = Arc::new(source.clone());
-    let (raw, _held) = raw(state, request, source.body_bytes_max.unwrap_or(config.server.body_bytes_max)).await?;
-    let (judged, engine, kind) = (Arc::clone(&source), state.engine.clone(), kind.to_owned());
-    let planned = state.bodies.judging(raw.bytes().len(), move || {
-        let events = ingress::call(&judged, &raw, &kind)?;
-        Ok(events.into_iter().map(|inbound| engine.plan(inbound)).collect::<Vec<_>>())
-    });
-    let planned = planned.await?.map_err(|why| refused(state, &source, why))?;
-    accept_all(state, StatusCode::ACCEPTED, planned).await
+    let kind = kind.to_owned();
+    let judge = move |source: &Source, raw: &Raw, _now| ingress::call(source, raw, &kind).map(Admitted::Events);
+    take(state, source, request, StatusCode::ACCEPTED, judge).await
 }
 
 /// Who sends, behind trusted proxies; an address that nobody has where that is not known.
@@ -105,14 +108,14 @@ fn client_of(request: &Request) -> std::net::IpAddr {
 
 /// The whole request, with one of the places for requests at once. The place is taken when the body is there,
 /// so that those who dribble theirs keep nobody out.
-async fn raw(state: &State, request: Request, bytes_max: usize) -> Result<(Raw, (Received, OwnedSemaphorePermit)), Refusal> {
-    let config = state.engine.config();
-    let (uri, headers) = (request.uri().clone(), request.headers().clone());
-    let origin = match &config.server.public_url {
+async fn raw(state: &State, source: &Source, request: Request) -> Result<(Raw, (Received, OwnedSemaphorePermit)), Refusal> {
+    let server = &state.engine.config().server;
+    let mut received = state.bodies.read(request, source.body_bytes_max.unwrap_or(server.body_bytes_max)).await?;
+    let (uri, headers) = (std::mem::take(&mut received.head.uri), std::mem::take(&mut received.head.headers));
+    let origin = match &server.public_url {
         Some(url) => url.as_str().trim_end_matches('/').to_owned(),
-        None => client::origin(&headers, &config.server.trust),
+        None => client::origin(&headers, &server.trust),
     };
-    let received = state.bodies.read(request, bytes_max).await?;
     let raw = Raw::new(uri, origin, headers, received.bytes.clone());
     Ok((raw, (received, state.place()?)))
 }

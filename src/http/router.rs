@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::http::{Method, StatusCode};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
@@ -13,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 
-use super::body::Bodies;
+use super::body::{Bodies, Received};
 use super::error::Refusal;
 use super::limits::PerAddress;
 use super::{api, approve, around, callback, echo, health, hooks, metrics};
@@ -49,6 +50,14 @@ impl State {
             was_down: AtomicBool::new(false),
             engine,
         })
+    }
+
+    /// A whole request, as large as the configuration allows where its route says nothing else.
+    ///
+    /// # Errors
+    /// Those of [`Bodies::read`].
+    pub async fn read(&self, request: Request) -> Result<Received, Refusal> {
+        self.bodies.read(request, self.engine.config().server.body_bytes_max).await
     }
 
     /// One of the places for requests at once.

@@ -1,7 +1,6 @@
 //! A request as it came, before anything is believed.
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Uri};
 
 use crate::model::Body;
@@ -23,7 +22,7 @@ pub struct Raw {
 impl Raw {
     /// A request with these parts.
     pub fn new(uri: Uri, origin: impl Into<String>, headers: HeaderMap, body: impl Into<Bytes>) -> Self {
-        let declared = Declared::of(headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()));
+        let declared = Declared::of_headers(&headers);
         Self { uri, origin: origin.into(), headers, body: Body::declared(body, declared) }
     }
 

@@ -38,6 +38,11 @@ pub enum Declared {
 }
 
 impl Declared {
+    /// What the headers of a request declare.
+    pub fn of_headers(headers: &http::HeaderMap) -> Self {
+        Self::of(headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok()))
+    }
+
     /// What a `Content-Type` header declares.
     pub fn of(content_type: Option<&str>) -> Self {
         let essence = content_type.unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();

@@ -38,7 +38,7 @@ pub async fn explain(
     Allowed(engine): Allowed,
     request: Request,
 ) -> Result<Json<Value>, Refusal> {
-    let received = state.bodies.read(request, engine.config().server.body_bytes_max).await?;
+    let received = state.read(request).await?;
     let question = json::value_of(&received.bytes).map_err(|why| Refusal::invalid_field("body", why.to_string()))?;
     if !question.is_object() {
         return Err(Refusal::invalid_field("body", EXPECTED));
@@ -94,7 +94,7 @@ fn asked(engine: &Engine, question: Question) -> Result<Inbound, Refusal> {
 }
 
 fn find<'a>(engine: &'a Engine, name: &str) -> Result<&'a Source, Refusal> {
-    engine.config().source(name).ok_or_else(|| Refusal::not_found("source not found"))
+    engine.config().source(name).map(AsRef::as_ref).ok_or_else(|| Refusal::not_found("source not found"))
 }
 
 /// `GET /api/near-misses`: events that a handler of their source did not get, since this process started.

@@ -150,7 +150,7 @@ pub async fn redrive(
 ) -> Result<Json<Value>, Refusal> {
     let query = Query::read(query, &["from", "latest"])?;
     let latest = query.parsed("latest", "true or false", |text| text.parse::<bool>().ok())?.unwrap_or(false);
-    let bytes = read_body(&state, request).await?;
+    let bytes = state.read(request).await?.bytes;
     let wish = Wish { from: query.text("from").map(str::to_owned), payload: (!bytes.is_empty()).then_some(bytes), latest };
     Ok(Json(summary(&engine.redrive_run(read_id(&id)?, &wish).await?)))
 }
@@ -182,14 +182,9 @@ async fn decide(
     approved: bool,
     request: Request,
 ) -> Result<Json<Value>, Refusal> {
-    let body = Body::new(read_body(state, request).await?);
+    let body = Body::new(state.read(request).await?.bytes);
     let decision = Decision::of(approved, &body).map_err(|why| Refusal::invalid_field("body", why))?;
     Ok(Json(summary(&engine.decide_step(read_id(id)?, step, &decision).await?)))
-}
-
-async fn read_body(state: &State, request: Request) -> Result<Vec<u8>, Refusal> {
-    let bytes_max = state.engine.config().server.body_bytes_max;
-    Ok(state.bodies.read(request, bytes_max).await?.bytes.to_vec())
 }
 
 /// `POST /api/workflows/{name}/runs`: starts a run with the body as its payload.
@@ -199,7 +194,7 @@ pub async fn start(
     Path(name): Path<String>,
     request: Request,
 ) -> Result<(StatusCode, Json<Value>), Refusal> {
-    let bytes = read_body(&state, request).await?;
+    let bytes = state.read(request).await?.bytes;
     let started = engine.start_run(&name, bytes).await;
     let (receipt, run) = started.map_err(|why| match why {
         Ok(not_accepted) => Refusal::from(not_accepted),

@@ -280,7 +280,7 @@ async fn a_redrive_goes_on_from_a_step_with_a_payload() {
         let calls = play.calls();
         assert_eq!(calls[3].json(), calls[1].json(), "with the payload that it had");
         assert_ne!(calls[3].header("Idempotency-Key"), calls[1].header("Idempotency-Key"), "it is another operation");
-        let with = Wish { payload: Some(br#"{"mended": true}"#.to_vec()), ..Wish::default() };
+        let with = Wish { payload: Some(r#"{"mended": true}"#.into()), ..Wish::default() };
         play.engine.redrive_run(id, &with).await.unwrap();
         play.work().await;
         assert_eq!(play.calls()[5].json(), json!({ "mended": true }));
@@ -473,7 +473,7 @@ async fn a_redrive_does_not_jump_ahead_of_what_was_done_without_a_payload() {
         let ship = Wish { from: Some("ship".to_owned()), ..Wish::default() };
         let refused = play.engine.redrive_run(id, &ship).await.unwrap_err();
         assert!(matches!(&refused, NotDone::Refused(why) if why.contains("'ship' was never entered")), "{refused:?}");
-        play.engine.redrive_run(id, &Wish { payload: Some(b"{}".to_vec()), ..ship }).await.unwrap();
+        play.engine.redrive_run(id, &Wish { payload: Some("{}".into()), ..ship }).await.unwrap();
         play.work().await;
         assert_eq!(play.called(), ["build/", "test/", "ship/"]);
     });
