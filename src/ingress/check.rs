@@ -174,7 +174,54 @@ pub fn ed25519_sign(seed: &[u8], message: &[u8]) -> Option<Vec<u8>> {
     Some(pair.sign(message).as_ref().to_vec())
 }
 
-/// A header of `name=value` items: the values of each name, in order.
-pub fn items(text: &str, separator: char) -> impl Iterator<Item = (&str, &str)> {
-    text.split(separator).filter_map(|item| item.trim().split_once('=')).map(|(k, v)| (k.trim(), v.trim()))
+/// A header of `name=value` items: the values of one name, in order.
+pub fn values<'a>(text: &'a str, separator: char, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let items = text.split(separator).filter_map(|item| item.trim().split_once('='));
+    items.filter(move |(k, _)| k.trim() == name).map(|(_, v)| v.trim())
+}
+
+/// A signature that signs its time as well, both in one header: `t=…,v1=…`, HMAC-SHA256 in hexadecimal over time and body.
+/// The whole secret is the key; any of several signatures may match.
+pub struct Timed {
+    /// The header.
+    pub header: &'static str,
+    /// What stands between its items.
+    pub separator: char,
+    /// The item with the time, in seconds since 1970.
+    pub time: &'static str,
+    /// The items with signatures.
+    pub signature: &'static str,
+    /// What stands between time and body where they are signed.
+    pub joint: &'static str,
+    /// What it is if no signature is there.
+    pub none: Reason,
+}
+
+impl Timed {
+    /// Whether the signature is right and fresh.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn verify(&self, request: &Raw, scheme: &Scheme<'_>) -> Result<(), Reason> {
+        let header = header(request, self.header)?;
+        let mut times = values(header, self.separator, self.time);
+        // Two timestamps would leave open which one was signed.
+        let (Some(time), None) = (times.next(), times.next()) else { return Err(Reason::Malformed) };
+        fresh(seconds(time)?, scheme, TOLERANCE)?;
+        let offered = offered(values(header, self.separator, self.signature), unhex, self.none)?;
+        let parts = [time.as_bytes(), self.joint.as_bytes(), request.bytes()];
+        match any_of_matches(scheme.secrets, Algorithm::Sha256, &parts, &offered) {
+            true => Ok(()),
+            false => Err(Reason::Wrong),
+        }
+    }
+
+    /// Signs as the provider does.
+    pub fn sign(&self, request: &mut Raw, scheme: &Scheme<'_>) {
+        let time = now_seconds(scheme.now);
+        let parts = [time.as_bytes(), self.joint.as_bytes(), request.bytes()];
+        let signature = hex::encode(keyed_hash(Algorithm::Sha256, signing_key(scheme), &parts));
+        let value = format!("{}={time}{}{}={signature}", self.time, self.separator, self.signature);
+        set(request, self.header, &value);
+    }
 }

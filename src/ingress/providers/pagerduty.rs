@@ -18,7 +18,7 @@ impl Provider for PagerDuty {
 
     fn verify(&self, request: &Raw, scheme: &Scheme<'_>) -> Result<(), Reason> {
         let header = check::header(request, HEADER)?;
-        let offered = check::items(header, ',').filter(|(k, _)| *k == "v1").map(|(_, v)| v);
+        let offered = check::values(header, ',', "v1");
         let offered = check::offered(offered, check::unhex, Reason::Malformed)?;
         match check::any_of_matches(scheme.secrets, Algorithm::Sha256, &[request.bytes()], &offered) {
             true => Ok(()),
