@@ -2,6 +2,7 @@
 
 use super::{BadFilter, Clause, Expr, LIST_MAX, Literal, NESTING_MAX, Order, Right, TEXT_BYTES_MAX, Test};
 use crate::decide::operand::{Operand, split_top};
+use crate::model::Path;
 use regex_lite::{Regex, RegexBuilder};
 
 /// Compiled programs of `matches` may take this much memory.
@@ -407,7 +408,12 @@ pub(super) fn parse_qhook(text: &str) -> Result<Expr, BadFilter> {
         return Ok(Expr::Not(text.to_owned(), Box::new(parse_qhook(inner)?)));
     }
     let clause = |left: &str, test| {
-        let left = operand(left.trim(), 0)?;
+        let left = left.trim();
+        // Whatever stands on the left is its path, other operators included.
+        let left = match left.starts_with('$') {
+            true => Path::parse(left).map(Operand::Path).map_err(|why| bad(0, &why, None))?,
+            false => operand(left, 0)?,
+        };
         Ok(Expr::Clause(Clause { text: text.to_owned(), left, test }))
     };
     let literal = |right: &str| Right::Literal(Literal::new(right.trim().trim_matches('"'), false));
