@@ -10,7 +10,7 @@ use super::client::RESPONSE_BYTES_MAX;
 use crate::config::Handler;
 use crate::decide::operand::Scope;
 use crate::decide::signature::signature;
-use crate::model::{AttemptId, Event, Failure, Job, Method, Request, Timestamp};
+use crate::model::{AttemptId, Event, Failure, Job, Method, Request, Timestamp, event};
 
 /// What a delivery's request depends on besides its job, event and handler.
 #[derive(Debug, Clone, Copy)]
@@ -130,8 +130,7 @@ fn body(job: &Job, event: &Event, handler: &Handler) -> Result<Bytes, Failure> {
 
 /// The type that came with a body that passes through; JSON where a template makes it, or where nothing was said.
 fn content_type(event: &Event, handler: &Handler) -> String {
-    let stored = event.headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.as_str());
-    match (&handler.transform, stored) {
+    match (&handler.transform, event::content_type(&event.headers)) {
         (None, Some(stored)) if !stored.trim().is_empty() => stored.to_owned(),
         (Some(template), _) if !template.is_json() => "text/plain; charset=utf-8".to_owned(),
         _ => "application/json".to_owned(),

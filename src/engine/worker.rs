@@ -161,16 +161,20 @@ impl<'a> Worker<'a> {
         self.look |= self.engine.0.follows.swap(false, Ordering::AcqRel);
     }
 
+    /// So many jobs may still be claimed.
+    fn left(&self) -> u32 {
+        u32::try_from(self.budget.jobs.saturating_sub(self.claimed)).unwrap_or(u32::MAX)
+    }
+
     fn state(&mut self) -> State {
         self.not_before = self.not_before.filter(|at| *at > Instant::now());
-        let left = u32::try_from(self.budget.jobs.saturating_sub(self.claimed)).unwrap_or(u32::MAX);
         let is_draining = self.engine.is_draining();
         State {
             look: self.look,
             is_looking: !self.looking.is_empty(),
             may_look: self.not_before.is_none() && !is_draining,
             in_time: self.budget.until.is_none_or(|until| Instant::now() < until),
-            free: self.engine.0.in_hand.free(self.budget.parallel).min(left),
+            free: self.engine.0.in_hand.free(self.budget.parallel).min(self.left()),
             running: self.running.len(),
             stays: self.stays == Stays::UntilDrained && !is_draining,
         }
@@ -223,8 +227,7 @@ impl<'a> Worker<'a> {
     fn begin_look(&mut self) {
         // What becomes due from now on may come too late for this look, and asks for another one.
         self.look = false;
-        let left = u32::try_from(self.budget.jobs.saturating_sub(self.claimed)).unwrap_or(u32::MAX);
-        let free = self.engine.0.in_hand.begin_look(self.budget.parallel, left.min(self.engine.config().worker.batch));
+        let free = self.engine.0.in_hand.begin_look(self.budget.parallel, self.left().min(self.engine.config().worker.batch));
         let (engine, parallel, hint) = (self.engine.clone(), self.budget.parallel, self.hint.clone());
         self.looking.spawn(async move { engine.claim(parallel, free, &hint).await }.in_current_span());
     }

@@ -23,6 +23,11 @@ pub struct Inbound {
     pub idempotency_key: Option<String>,
 }
 
+/// The type of the body among the kept headers of an event.
+pub fn content_type(headers: &[(String, String)]) -> Option<&str> {
+    headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.as_str())
+}
+
 /// An accepted event.
 #[derive(Debug, Clone)]
 pub struct Event {

@@ -44,10 +44,10 @@ const SEEN_ENTRIES_MAX: usize = 100;
 fn seen(clause: &Clause, scope: &Scope<'_>) -> Option<Value> {
     let got = clause.left.value(scope).ok()?;
     if let Got::One(Item::Ref(value)) = &got
-        && value.length().is_some_and(|length| length > SEEN_ENTRIES_MAX)
+        && let Some(length) = value.length().filter(|length| *length > SEEN_ENTRIES_MAX)
         && value.as_str().is_none()
     {
-        return Some(Value::String(format!("a value with {} entries", value.length().unwrap_or(0))));
+        return Some(Value::String(format!("a value with {length} entries")));
     }
     got.into_value()
 }

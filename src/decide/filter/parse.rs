@@ -223,9 +223,7 @@ impl<'a> Parser<'a> {
         if text.starts_with("$.") || text.starts_with("$[") || text.starts_with("$$") || is_call {
             return operand(text, start).map(Right::Value);
         }
-        if [" and $", " or $", " && ", " || "].iter().any(|word| text.contains(word)) {
-            return Err(bad(start, "`and` and `or` are plain words here", Some("combine conditions with `&&` and `||`")));
-        }
+        check_words(text, start)?;
         Ok(Right::Literal(Literal::new(text, true)))
     }
 
@@ -357,9 +355,7 @@ fn operand(text: &str, at: usize) -> Result<Operand, BadFilter> {
 
 /// What stands left of an operator and was probably meant as something else.
 fn check_left(text: &str, op: Op, at: usize) -> Result<(), BadFilter> {
-    if text.contains("{{") {
-        return Err(bad(at, "a condition takes paths as they are", Some("write `$.a`, without braces")));
-    }
+    check_braces(text, at)?;
     if op == Op::Exists
         && let Some(path) = text.strip_suffix(" not")
     {
@@ -373,9 +369,7 @@ fn check_bare(text: &str, at: usize) -> Result<(), BadFilter> {
     if text.contains(" = ") {
         return Err(bad(at, "`=` is no operator", Some("write `==` to compare")));
     }
-    if text.contains("{{") {
-        return Err(bad(at, "a condition takes paths as they are", Some("write `$.a`, without braces")));
-    }
+    check_braces(text, at)?;
     if let Some((path, rest)) = text.split_once(" is ") {
         let operator = if rest.trim_start().starts_with("not") { "!=" } else { "==" };
         return Err(bad(at, "`is` is no operator", Some(&format!("write `{} {operator} null`", path.trim()))));
@@ -387,6 +381,19 @@ fn check_bare(text: &str, at: usize) -> Result<(), BadFilter> {
             Some("write `$.a in [x, y]`; whether a list of the payload holds a value is `$.list contains x`"),
         ));
     }
+    check_words(text, at)
+}
+
+/// Braces belong to templates.
+fn check_braces(text: &str, at: usize) -> Result<(), BadFilter> {
+    if text.contains("{{") {
+        return Err(bad(at, "a condition takes paths as they are", Some("write `$.a`, without braces")));
+    }
+    Ok(())
+}
+
+/// Words that another language would join conditions with.
+fn check_words(text: &str, at: usize) -> Result<(), BadFilter> {
     if text.contains(" and $") || text.contains(" or $") {
         return Err(bad(at, "`and` and `or` are plain words here", Some("combine conditions with `&&` and `||`")));
     }

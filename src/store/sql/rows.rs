@@ -7,6 +7,7 @@ use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 use super::timestamp;
 use crate::model::Body;
 use crate::model::body::Declared;
+use crate::model::event::content_type;
 use crate::model::json::stored;
 use crate::model::lane::{Breaker, BreakerRules, Bucket};
 use crate::model::run::{Entry, Token};
@@ -111,8 +112,7 @@ impl TryFrom<EventRow> for Event {
 
     fn try_from(row: EventRow) -> Result<Self> {
         let headers: Vec<(String, String)> = serde_json::from_str(&row.headers).map_err(|_| corrupt("headers", &row.id))?;
-        let declared = headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.as_str());
-        let body = Body::declared(row.body, Declared::of(declared));
+        let body = Body::declared(row.body, Declared::of(content_type(&headers)));
         Ok(Self {
             id: row.id.parse().map_err(|_| corrupt("event id", &row.id))?,
             headers,
