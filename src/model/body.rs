@@ -172,6 +172,10 @@ fn form(bytes: &[u8]) -> Result<Value, Unreadable> {
             let why = format!("the form has more than {FORM_FIELDS_MAX} fields");
             return Err(Unreadable { word: "too_many_fields", why });
         }
+        if name.starts_with(json::RESERVED) {
+            let why = format!("fields that begin with `{}` are reserved", json::RESERVED);
+            return Err(Unreadable { word: Unreadable::RESERVED_KEY, why });
+        }
         let value = Value::String(value.into_owned());
         match fields.get_mut(name.as_ref()) {
             None => {
@@ -222,6 +226,12 @@ mod tests {
         ] {
             assert_eq!(view(declared, bytes), expected, "{declared} {}", String::from_utf8_lossy(bytes));
         }
+    }
+
+    #[test]
+    fn a_form_has_no_reserved_field() {
+        let body = Body::declared("%24serde_json::private::Number=17", Declared::Form);
+        assert_eq!(body.view().unwrap_err().word, "reserved_key");
     }
 
     #[test]

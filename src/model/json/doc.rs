@@ -175,7 +175,7 @@ pub fn number(text: &str) -> Number {
     text.parse().unwrap_or_else(|_| Number::from(0))
 }
 
-fn unescaped(raw: &str) -> String {
+pub(super) fn unescaped(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len());
     let mut rest = raw;
     while let Some(at) = rest.find('\\') {

@@ -24,6 +24,10 @@ use doc::Kind;
 /// Nesting beyond this makes a text unreadable.
 pub const DEPTH_MAX: usize = 512;
 
+/// How `serde_json` marks its own numbers and raw texts inside serialized values: an object with such a key would be taken for
+/// one of these when a stored run is read again, so no body may have one.
+pub const RESERVED: &str = "$serde_json::private::";
+
 /// Why a body cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
@@ -31,6 +35,11 @@ pub struct Unreadable {
     pub word: &'static str,
     /// What is wrong and where, for people.
     pub why: String,
+}
+
+impl Unreadable {
+    /// A key begins with what is reserved.
+    pub(in crate::model) const RESERVED_KEY: &'static str = "reserved_key";
 }
 
 impl std::fmt::Display for Unreadable {
@@ -312,6 +321,17 @@ mod tests {
         }
         assert_eq!(value_of([b'"', 0xff, b'"']).unwrap_err().word, "not_utf8");
         assert_eq!(value_of([0xff, 0xfe, b'1', 0]).unwrap_err().word, "not_utf8");
+    }
+
+    #[test]
+    fn keys_that_a_stored_value_cannot_have_are_refused_however_they_are_written() {
+        for key in ["$serde_json::private::Number", "$serde_json::private::RawValue", r"\u0024serde_json::private::x"] {
+            for text in [format!("{{\"{key}\": \"1\"}}"), format!("{{\"a\": [1, {{\"b\": 1, \"{key}\": 1}}]}}")] {
+                assert_eq!(read(&text).unwrap_err().word, "reserved_key", "{text}");
+            }
+            assert!(read(&format!("[\"{key}\"]")).is_ok(), "a value may be anything");
+        }
+        assert!(read(r#"{"$serde_json": 1, "\u0024": 2}"#).is_ok());
     }
 
     #[test]

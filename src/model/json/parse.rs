@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::doc::{Cell, Doc, Kind, LENGTH_MAX};
-use super::{DEPTH_MAX, Unreadable};
+use super::doc::{Cell, Doc, Kind, LENGTH_MAX, unescaped};
+use super::{DEPTH_MAX, RESERVED, Unreadable};
 
 /// Reads a JSON text (RFC 8259), tolerant where the bytes leave no doubt: a byte order mark is skipped, a lone
 /// surrogate stands for U+FFFD, a number may have any size, and nesting goes down to [`DEPTH_MAX`].
@@ -123,13 +123,27 @@ impl Parser<'_> {
         if self.peek() != Some(b'"') {
             return self.wrong("a key in double quotes is expected");
         }
+        let start = self.at + 1;
         self.string()?;
+        self.check_key(&self.text[start..self.at - 1])?;
         self.blanks();
         if self.peek() != Some(b':') {
             return self.wrong("a colon is expected after a key");
         }
         self.at += 1;
         Ok(())
+    }
+
+    /// Refuses a key, as it stands between its quotes, that no stored value can have.
+    fn check_key(&self, raw: &[u8]) -> Result<(), Unreadable> {
+        let is_reserved = match raw.contains(&b'\\') {
+            true => unescaped(&String::from_utf8_lossy(raw)).starts_with(RESERVED),
+            false => raw.starts_with(RESERVED.as_bytes()),
+        };
+        match is_reserved {
+            true => Err(self.fault(Unreadable::RESERVED_KEY, &format!("keys that begin with `{RESERVED}` are reserved"))),
+            false => Ok(()),
+        }
     }
 
     /// Goes on after a value: to the next one, or out of the containers that end here. Whether the document has ended.

@@ -56,6 +56,35 @@ async fn placeholders_stand_in_urls_queries_and_headers() {
 }
 
 #[tokio::test]
+async fn a_payload_with_a_key_of_the_stores_own_numbers_does_no_harm() {
+    let text = text("    steps: [{ name: a, url: \"http://a/\" }]\n");
+    in_every_way!(&text, |play: Play| async move {
+        let hostile = [
+            r#"{"k": {"$serde_json::private::Number": "hello"}}"#,
+            r#"{"$serde_json::private::Number": "17"}"#,
+            r#"{"k": [{"$serde_json::private::RawValue": "{"}]}"#,
+            r#"{"k": {"\u0024serde_json::private::Number": "17"}}"#,
+        ];
+        for body in hostile {
+            play.send("app", "x", body).await;
+        }
+        // An answer of a step is stored as well.
+        play.script("a/", hostile.map(ok).into());
+        play.send("app", "x", r#"{"n": 1}"#).await;
+        let runs = play.runs().await;
+        assert_eq!(runs.len(), hostile.len() + 1);
+        for (run, body) in runs.iter().zip(hostile) {
+            assert!(run.finished_at.is_some(), "{body}");
+            let Payload::Unreadable { text, why } = &run.state.input else { panic!("{body}: {:?}", run.state.input) };
+            assert_eq!(text, body, "it is kept as it came");
+            assert!(why.contains("$serde_json::private::"), "{why}");
+        }
+        assert_eq!(runs[hostile.len()].state.input.clone().into_value(), json!({ "n": 1 }));
+        assert!(runs[hostile.len()].finished_at.is_some());
+    });
+}
+
+#[tokio::test]
 async fn a_whole_url_from_the_payload_is_judged_when_it_is_called() {
     let text = text("    steps: [{ name: a, url: \"{{ $.url }}\" }]\n").replace("allow_private_urls: true, ", "");
     in_every_way!(&text, |play: Play| async move {
