@@ -44,6 +44,8 @@ struct State {
     is_looking: bool,
     /// Looking is allowed: the store answers, and nothing drains.
     may_look: bool,
+    /// Free slots gather, so that one look fills several.
+    gathers: bool,
     /// The budget's time is not over.
     in_time: bool,
     /// Free slots, within what the budget leaves.
@@ -67,7 +69,9 @@ enum Action {
 
 fn next_action(state: &State) -> Action {
     let may_look = state.may_look && state.in_time;
-    if state.look && may_look && state.free > 0 && !state.is_looking {
+    // Where nothing is under way any more, no further slot will become free.
+    let gathers = state.gathers && state.running > 0;
+    if state.look && !gathers && may_look && state.free > 0 && !state.is_looking {
         return Action::Look;
     }
     if state.running == 0 && !state.is_looking && !state.stays {
@@ -93,8 +97,10 @@ pub(super) struct Worker<'a> {
     look: bool,
     /// A lane gave less than it has, because it ramps up or is full: each end of a job may free a place.
     held_back: bool,
-    /// Nothing is looked for before then.
+    /// Nothing is looked for before then, because the store did not answer.
     not_before: Option<Instant>,
+    /// Free slots gather until then.
+    gathers_until: Option<Instant>,
     worked_at: Instant,
     looked_at: Instant,
 }
@@ -115,6 +121,7 @@ impl<'a> Worker<'a> {
             look: true,
             held_back: false,
             not_before: None,
+            gathers_until: None,
             worked_at: Instant::now(),
             looked_at: Instant::now(),
         }
@@ -167,13 +174,16 @@ impl<'a> Worker<'a> {
     }
 
     fn state(&mut self) -> State {
-        self.not_before = self.not_before.filter(|at| *at > Instant::now());
+        let now = Instant::now();
+        self.not_before = self.not_before.filter(|at| *at > now);
+        self.gathers_until = self.gathers_until.filter(|at| *at > now);
         let is_draining = self.engine.is_draining();
         State {
             look: self.look,
             is_looking: !self.looking.is_empty(),
             may_look: self.not_before.is_none() && !is_draining,
-            in_time: self.budget.until.is_none_or(|until| Instant::now() < until),
+            gathers: self.gathers_until.is_some(),
+            in_time: self.budget.until.is_none_or(|until| now < until),
             free: self.engine.0.in_hand.free(self.budget.parallel).min(self.left()),
             running: self.running.len(),
             stays: self.stays == Stays::UntilDrained && !is_draining,
@@ -186,12 +196,12 @@ impl<'a> Worker<'a> {
         // Counted from the last look: whatever else happens meanwhile does not put the next one off.
         let look_in = (self.looked_at + look_every).saturating_duration_since(Instant::now());
         let may_be_woken = !self.look && self.looking.is_empty();
-        let not_before = self.not_before;
+        let not_before = self.not_before.max(self.gathers_until);
         tokio::select! {
             Some(ended) = self.running.join_next() => {
                 self.ended(ended);
-                if self.look && self.running.len() * 4 > self.budget.parallel as usize * 3 && self.not_before.is_none() {
-                    self.not_before = Some(Instant::now() + GATHER);
+                if self.look && self.running.len() * 4 > self.budget.parallel as usize * 3 && self.gathers_until.is_none() {
+                    self.gathers_until = Some(Instant::now() + GATHER);
                 }
             }
             Some(found) = self.looking.join_next() => self.found(found)?,
@@ -286,8 +296,16 @@ async fn until(at: Option<Instant>) {
 mod tests {
     use super::*;
 
-    const IDLE: State =
-        State { look: false, is_looking: false, may_look: true, in_time: true, free: 4, running: 0, stays: false };
+    const IDLE: State = State {
+        look: false,
+        is_looking: false,
+        may_look: true,
+        gathers: false,
+        in_time: true,
+        free: 4,
+        running: 0,
+        stays: false,
+    };
 
     #[test]
     fn a_worker_looks_where_there_may_be_work_and_room_for_it() {
@@ -297,6 +315,13 @@ mod tests {
         assert_eq!(next_action(&State { is_looking: true, ..wants }), Action::Wait, "one look at a time");
         assert_eq!(next_action(&State { free: 0, running: 4, ..wants }), Action::Wait);
         assert_eq!(next_action(&State { may_look: false, running: 1, ..wants }), Action::Wait);
+    }
+
+    #[test]
+    fn slots_gather_only_while_others_may_become_free() {
+        let gathers = State { look: true, gathers: true, ..IDLE };
+        assert_eq!(next_action(&State { running: 3, ..gathers }), Action::Wait);
+        assert_eq!(next_action(&gathers), Action::Look, "a worker does not end with due work that it knows of");
     }
 
     #[test]
