@@ -2,7 +2,7 @@
 
 use crate::config::layers::Variables;
 use crate::config::{self, Known, Loaded, Request};
-use crate::model::{AwsIdentity, Secret};
+use crate::model::AwsIdentity;
 use crate::{ingress, secrets};
 
 /// A variable under its own name, else under qhook's.
@@ -27,24 +27,27 @@ fn variables() -> Variables {
     std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect()
 }
 
-/// Who this process is to AWS. Of the many ways that the SDK knows to find out, a function has one: its environment.
-///
-/// # Errors
-/// It does not say.
-pub fn aws() -> Result<AwsIdentity, String> {
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let needed = |name: &str| variable(name).ok_or_else(|| format!("the environment has no {name}"));
-    let region = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
-    Ok(AwsIdentity {
-        region: region.ok_or("the environment has no AWS_REGION")?,
-        key: needed("AWS_ACCESS_KEY_ID")?,
-        secret: Secret::new(needed("AWS_SECRET_ACCESS_KEY")?),
-        session: variable("AWS_SESSION_TOKEN").map(Secret::new),
-    })
+/// What every client of AWS in this process is made of, found out once.
+#[cfg(feature = "lambda")]
+pub async fn aws() -> &'static aws_config::SdkConfig {
+    static SDK: tokio::sync::OnceCell<aws_config::SdkConfig> = tokio::sync::OnceCell::const_new();
+    SDK.get_or_init(crate::aws::sdk).await
 }
 
-/// Where a service of AWS is, if not where it always is: under the names that AWS's own tools read, `AWS_ENDPOINT_URL_SQS` first.
-pub fn endpoint(service: &str) -> Option<String> {
-    let names = [format!("AWS_ENDPOINT_URL_{service}"), "AWS_ENDPOINT_URL".to_owned()];
-    names.iter().find_map(|name| std::env::var(name).ok().filter(|url| !url.is_empty()))
+/// Who this process is to AWS.
+///
+/// # Errors
+/// The environment does not say, or this build is without AWS.
+#[cfg(feature = "lambda")]
+pub async fn identity() -> Result<AwsIdentity, String> {
+    crate::aws::identity(aws().await)
+}
+
+/// Who this process is to AWS.
+///
+/// # Errors
+/// Always: this build is without AWS.
+#[cfg(not(feature = "lambda"))]
+pub async fn identity() -> Result<AwsIdentity, String> {
+    Err("this build is without AWS (feature `lambda`)".to_owned())
 }

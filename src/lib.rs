@@ -4,10 +4,12 @@
 //!
 //! - [`server`], [`container`], [`lambda`], [`http`], `cli`: how people and clouds reach it; [`environment`]: what a process is told
 //! - [`engine`]: accept · work · tick · operate; the only room that holds everything
-//! - [`store`], [`deliver`], [`ingress`], [`wake`], [`secrets`]: the outside world; these rooms do not see each other
+//! - [`store`], [`deliver`], [`ingress`], [`wake`], [`secrets`], `aws`: the outside world; these rooms do not see each other
 //! - [`config`] → [`decide`] → [`model`]: no I/O, no clock, no chance
 //! - [`observe`] stands beside the stairs: what happens, told as it happens
 
+#[cfg(feature = "lambda")]
+pub mod aws;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;

@@ -2,14 +2,21 @@
 //! the container and the functions.
 //!
 //! - `file:/run/secrets/x`: a file, its last line break left out
-//! - `ssm:/path`: a parameter; `secretsmanager:name#key`: a secret, or a key of one that is JSON. Both are asked of the AWS
-//!   Parameters and Secrets extension beside the process, which has the permissions of the function and a cache:
-//!   <https://docs.aws.amazon.com/secretsmanager/latest/userguide/retrieving-secrets_lambda.html>
+//! - `ssm:/path`: a parameter; `secretsmanager:name#key`: a secret, or a key of one that is JSON. A function asks the AWS
+//!   Parameters and Secrets extension beside it, which has its permissions and a cache:
+//!   <https://docs.aws.amazon.com/secretsmanager/latest/userguide/retrieving-secrets_lambda.html>. Elsewhere AWS itself is asked, as
+//!   whoever the process is to it, where the environment names a region. At a keyboard without one there is nobody to ask.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use serde_json::Value;
+#[cfg(feature = "lambda")]
+use serde_json::json;
+
+#[cfg(feature = "lambda")]
+use crate::aws::parameters::{self, Failed, Service};
 
 /// Where the extension listens unless `PARAMETERS_SECRETS_EXTENSION_HTTP_PORT` says otherwise.
 const PORT: u16 = 2773;
@@ -18,6 +25,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// It is not ready from the first moment on: it is asked so often, with this in between.
 const TRIES: u32 = 20;
 const AGAIN: Duration = Duration::from_millis(100);
+/// Secrets that are asked for at once.
+const AT_ONCE: usize = 8;
 
 /// What references stand for: nothing, where there is nobody to ask and no file; or a sentence why there is no answer.
 pub type Found = BTreeMap<String, Result<Option<String>, String>>;
@@ -62,27 +71,95 @@ async fn ask_all(references: &[&String]) -> Found {
     let _ = rustls::crypto::ring::default_provider().install_default();
     #[expect(clippy::disallowed_methods, reason = "asks the extension beside this process, and nobody else")]
     let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_MAX).build();
-    let mut found = Found::new();
-    for name in references {
-        let value = match &http {
-            Ok(http) => ask_one(http, name).await,
+    let http = &http;
+    let aws = &Aws::default();
+    let asked = references.iter().map(|name| async move {
+        let value = match http {
+            Ok(http) => look_up(http, aws, name).await,
             Err(why) => Err(why.to_string()),
         };
-        found.insert((*name).clone(), value);
-    }
-    found
+        ((*name).clone(), value)
+    });
+    futures::stream::iter(asked).buffer_unordered(AT_ONCE).collect().await
 }
 
-async fn ask_one(http: &reqwest::Client, reference: &str) -> Result<Option<String>, String> {
-    let port = std::env::var("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT").ok().and_then(|text| text.parse().ok()).unwrap_or(PORT);
-    let encode = |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
-    let (path, key) = match reference.split_once(':') {
-        Some(("ssm", name)) => (format!("systemsmanager/parameters/get?name={}&withDecryption=true", encode(name)), None),
-        Some(("secretsmanager", name)) => {
-            let (name, key) = name.split_once('#').map_or((name, None), |(name, key)| (name, Some(key)));
-            (format!("secretsmanager/get?secretId={}", encode(name)), key)
+async fn look_up(http: &reqwest::Client, aws: &Aws, reference: &str) -> Result<Option<String>, String> {
+    let place = Place::of(reference)?;
+    let answer = match ask_extension(http, &place).await? {
+        Some(answer) => Some(answer),
+        None => aws.ask(&place).await?,
+    };
+    answer.map(|answer| value_of(&answer, place.key)).transpose()
+}
+
+/// Where a secret lies.
+struct Place<'a> {
+    /// A parameter of Systems Manager; else a secret of Secrets Manager.
+    is_parameter: bool,
+    name: &'a str,
+    key: Option<&'a str>,
+}
+
+impl<'a> Place<'a> {
+    fn of(reference: &'a str) -> Result<Self, String> {
+        match reference.split_once(':') {
+            Some(("ssm", name)) => Ok(Self { is_parameter: true, name, key: None }),
+            Some(("secretsmanager", name)) => {
+                let (name, key) = name.split_once('#').map_or((name, None), |(name, key)| (name, Some(key)));
+                Ok(Self { is_parameter: false, name, key })
+            }
+            _ => Err("there is no such kind of reference; there are ssm, secretsmanager and file".to_owned()),
         }
-        _ => return Err("there is no such kind of reference; there are ssm, secretsmanager and file".to_owned()),
+    }
+}
+
+/// AWS itself, asked by processes that are no functions.
+#[cfg(feature = "lambda")]
+#[derive(Default)]
+struct Aws(tokio::sync::OnceCell<aws_config::SdkConfig>);
+
+#[cfg(feature = "lambda")]
+impl Aws {
+    async fn ask(&self, place: &Place<'_>) -> Result<Option<Value>, String> {
+        let names_region = |name: &&str| std::env::var_os(name).is_some_and(|region| !region.is_empty());
+        if !["AWS_REGION", "AWS_DEFAULT_REGION"].iter().any(names_region) {
+            return Ok(None);
+        }
+        let sdk = self.0.get_or_init(crate::aws::sdk).await;
+        let (service, action, input) = match place.is_parameter {
+            true => (Service::Ssm, "GetParameter", json!({ "Name": place.name, "WithDecryption": true })),
+            false => (Service::SecretsManager, "GetSecretValue", json!({ "SecretId": place.name })),
+        };
+        match parameters::ask(sdk, service, action, &input).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(Failed::Nobody(why)) => {
+                tracing::debug!(why, "AWS is not asked for a secret.");
+                Ok(None)
+            }
+            Err(Failed::Refused(why)) => Err(why),
+        }
+    }
+}
+
+/// Nobody: this build is without AWS.
+#[cfg(not(feature = "lambda"))]
+#[derive(Default)]
+struct Aws;
+
+#[cfg(not(feature = "lambda"))]
+impl Aws {
+    async fn ask(&self, _: &Place<'_>) -> Result<Option<Value>, String> {
+        Ok(None)
+    }
+}
+
+/// Asks the extension; nothing, where none runs.
+async fn ask_extension(http: &reqwest::Client, place: &Place<'_>) -> Result<Option<Value>, String> {
+    let port = std::env::var("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT").ok().and_then(|text| text.parse().ok()).unwrap_or(PORT);
+    let name = percent_encoding::utf8_percent_encode(place.name, percent_encoding::NON_ALPHANUMERIC);
+    let path = match place.is_parameter {
+        true => format!("systemsmanager/parameters/get?name={name}&withDecryption=true"),
+        false => format!("secretsmanager/get?secretId={name}"),
     };
     let token = std::env::var("AWS_SESSION_TOKEN").unwrap_or_default();
     let url = format!("http://127.0.0.1:{port}/{path}");
@@ -91,9 +168,8 @@ async fn ask_one(http: &reqwest::Client, reference: &str) -> Result<Option<Strin
         let answer = http.get(&url).header("X-Aws-Parameters-Secrets-Token", &token).send().await;
         match answer {
             Ok(answer) if answer.status().is_success() => {
-                let answer =
-                    answer.json::<Value>().await.map_err(|why| format!("the extension's answer cannot be read: {why}"))?;
-                return value_of(&answer, key).map(Some);
+                let answer = answer.json::<Value>().await;
+                return answer.map(Some).map_err(|why| format!("the extension's answer cannot be read: {why}"));
             }
             Ok(answer) => {
                 let status = answer.status();
@@ -115,7 +191,7 @@ async fn ask_one(http: &reqwest::Client, reference: &str) -> Result<Option<Strin
 /// The text in an answer; of JSON, the key's.
 fn value_of(answer: &Value, key: Option<&str>) -> Result<String, String> {
     let text = answer["Parameter"]["Value"].as_str().or_else(|| answer["SecretString"].as_str());
-    let text = text.ok_or("the extension's answer has no text")?;
+    let text = text.ok_or("the answer of AWS has no text: a binary secret cannot be used")?;
     let Some(key) = key else { return Ok(text.to_owned()) };
     let secret: Value = serde_json::from_str(text).map_err(|_| format!("the secret is not JSON, so it has no key `{key}`"))?;
     match &secret[key] {

@@ -76,16 +76,19 @@ pub fn database_url(config: &Config) -> Secret {
 /// Those of the store.
 pub async fn open_store(config: &Config) -> store::Result<Arc<dyn Store>> {
     let address = Address::new(database_url(config), config.database.max_connections);
-    store::connect(Address { pooler: config.database.pooler, iam: iam(config)?, ..address }).await
+    store::connect(Address { pooler: config.database.pooler, iam: iam(config).await?, ..address }).await
 }
 
 /// Who signs the passwords of the database, where the configuration says that somebody does.
 ///
 /// # Errors
-/// The environment does not say who.
-pub fn iam(config: &Config) -> store::Result<Option<AwsIdentity>> {
+/// The environment does not say who, or this build is without AWS.
+pub async fn iam(config: &Config) -> store::Result<Option<AwsIdentity>> {
+    if !config.database.iam {
+        return Ok(None);
+    }
     let wrong = |why| store::Error::Corrupt(format!("database.auth is iam, but {why}"));
-    config.database.iam.then(crate::environment::aws).transpose().map_err(wrong)
+    crate::environment::identity().await.map(Some).map_err(wrong)
 }
 
 /// Opens the store by the way that migrations take: past a pooler, where `TIDEHOOK_MIGRATE_URL` says how.
@@ -94,7 +97,7 @@ pub fn iam(config: &Config) -> store::Result<Option<AwsIdentity>> {
 /// Those of the store.
 pub async fn open_store_to_migrate(config: &Config) -> store::Result<Arc<dyn Store>> {
     match crate::environment::variable("MIGRATE_URL") {
-        Some(url) => store::connect(Address { iam: iam(config)?, ..Address::new(Secret::new(url), 1) }).await,
+        Some(url) => store::connect(Address { iam: iam(config).await?, ..Address::new(Secret::new(url), 1) }).await,
         None => open_store(config).await,
     }
 }

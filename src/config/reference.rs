@@ -17,8 +17,8 @@ spelling of each variable is read too.
 `${VAR}` and `${VAR:-default}` stand inside scalars and are replaced once: what a variable holds is data, neither YAML nor expanded again.
 `$${` is a literal `${`. A variable that is not set is an error for a secret, a token or a URL, and a warning elsewhere.
 
-`${file:/run/secrets/x}`, `${ssm:/path}` and `${secretsmanager:name#key}` are secrets by reference: the text of a file, and what the AWS
-Parameters and Secrets extension beside the process answers (`docs/serverless.md`). A default serves where there is none:
+`${file:/run/secrets/x}`, `${ssm:/path}` and `${secretsmanager:name#key}` are secrets by reference: the text of a file, and what AWS
+answers, directly or through the extension beside a function (`docs/serverless.md`). A default serves where there is nobody to ask:
 `${ssm:/path:-made-up}`.
 
 Durations are whole numbers with a unit: `250ms`, `30s`, `5m`, `2h`, `7d`; without a unit they are seconds. Unknown keys are errors;

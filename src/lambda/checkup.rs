@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::{Value, json};
 
 use super::{Function, time};
 use crate::environment::variable;
 use crate::model::{Clock, SystemClock};
 use crate::wake::sqs::Hint;
+use crate::wake::sqs::queue::sentence;
 
 /// Clocks may differ by this much.
 const SKEW_MAX: Duration = Duration::from_secs(2);
@@ -96,11 +98,12 @@ async fn of_queue(function: &Function, worker: Option<u64>, findings: &mut Findi
     let Some(queue) = &function.queue else {
         return findings.add("queue: none, so ticks work off what is due", None);
     };
-    let input = json!({ "QueueUrl": queue.url(), "AttributeNames": ["VisibilityTimeout", "RedrivePolicy"] });
-    match queue.call("GetQueueAttributes", &input).await {
+    let (client, url) = (queue.client(), queue.url());
+    let names = [QueueAttributeName::VisibilityTimeout, QueueAttributeName::RedrivePolicy];
+    match client.get_queue_attributes().queue_url(url).set_attribute_names(Some(names.to_vec())).send().await {
         Ok(answer) => {
-            let attribute = |name: &str| answer["Attributes"][name].as_str();
-            let visibility = attribute("VisibilityTimeout").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+            let attribute = |name: &QueueAttributeName| answer.attributes().and_then(|all| all.get(name));
+            let visibility = attribute(&names[0]).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
             let short = worker.filter(|worker| visibility < VISIBILITY_TIMES * worker);
             let why = short.map(|worker| {
                 format!(
@@ -109,14 +112,14 @@ async fn of_queue(function: &Function, worker: Option<u64>, findings: &mut Findi
                 )
             });
             findings.add(format!("queue: visibility {visibility} s"), why);
-            let none = attribute("RedrivePolicy").is_none();
+            let none = attribute(&names[1]).is_none();
             findings
                 .add("queue: dead letters", none.then(|| "it has no queue for messages that fail again and again".to_owned()));
         }
-        Err(why) => findings.add("queue: attributes", Some(why)),
+        Err(error) => findings.add("queue: attributes", Some(sentence(&error))),
     }
-    let sent = queue.call("SendMessage", &json!({ "QueueUrl": queue.url(), "MessageBody": Hint::default().write() })).await;
-    findings.add("queue: a hint can be sent", sent.err());
+    let sent = client.send_message().queue_url(url).message_body(Hint::default().write()).send().await;
+    findings.add("queue: a hint can be sent", sent.err().map(|error| sentence(&error)));
 }
 
 fn seconds(name: &str) -> Option<u64> {

@@ -221,16 +221,13 @@ impl Function {
         let connections = role.connections(&config);
         let address = Address {
             pooler: config.database.pooler,
-            iam: server::iam(&config)?,
+            iam: server::iam(&config).await?,
             tests_idle: true,
             ..Address::new(url, connections)
         };
         let store = store::connect(address).await?;
         let queue = match variable("QUEUE_URL") {
-            Some(url) => {
-                let endpoint = environment::endpoint("SQS");
-                Some(Queue::new(url, endpoint.as_deref(), &environment::aws()?, server::tls()?)?)
-            }
+            Some(url) => Some(Queue::new(url, environment::aws().await)),
             None => None,
         };
         let horizon = tick_every()? + LOOK_FURTHER;

@@ -1,52 +1,34 @@
 //! Who a process is to AWS.
 
 #[cfg(feature = "lambda")]
-use std::time::{Duration, SystemTime};
+use aws_credential_types::provider::{SharedCredentialsProvider, error::CredentialsError};
 
+/// What a process needs that AWS shall know: said wherever there are no credentials.
 #[cfg(feature = "lambda")]
-use aws_credential_types::Credentials;
-#[cfg(feature = "lambda")]
-use aws_sigv4::http_request::{SignableRequest, SigningInstructions, SigningSettings, sign};
-#[cfg(feature = "lambda")]
-use aws_sigv4::sign::v4;
+pub const AWS_HELP: &str =
+    "give this process a role (Lambda, ECS, EKS, EC2), or set AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
 
-use super::Secret;
+/// A region, and where credentials come from. Those of a role grow old: whoever needs some asks each time.
 #[cfg(feature = "lambda")]
-use super::Timestamp;
-
-/// Region and credentials, as Lambda puts them into the environment of a function.
 #[derive(Debug, Clone)]
 pub struct AwsIdentity {
-    /// The region.
+    /// The region that requests are signed for.
     pub region: String,
-    /// The id of the access key.
-    pub key: String,
-    /// The access key itself.
-    pub secret: Secret,
-    /// The session it belongs to, if it is a passing one.
-    pub session: Option<Secret>,
+    /// Answers credentials that are good now.
+    pub credentials: SharedCredentialsProvider,
 }
 
+/// Nobody: this build is without AWS.
+#[cfg(not(feature = "lambda"))]
+#[derive(Debug, Clone)]
+pub enum AwsIdentity {}
+
+/// Why there are no credentials, and what to do. The words of the chain that looks for them name no remedy.
 #[cfg(feature = "lambda")]
-impl AwsIdentity {
-    /// Signs a request to a service as made at a time, in its headers or in its query as the settings say.
-    ///
-    /// The signature: <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv.html>.
-    ///
-    /// # Errors
-    /// The request is none that can be signed.
-    pub fn sign(
-        &self,
-        service: &str,
-        at: Timestamp,
-        settings: SigningSettings,
-        request: SignableRequest<'_>,
-    ) -> Result<SigningInstructions, String> {
-        let session = self.session.as_ref().map(|session| session.expose().to_owned());
-        let identity = Credentials::new(self.key.clone(), self.secret.expose(), session, None, "environment").into();
-        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(at.0).unwrap_or(0));
-        let parameters = v4::SigningParams::builder().identity(&identity).region(&self.region).name(service).time(time);
-        let parameters = parameters.settings(settings).build().map_err(|error| error.to_string())?.into();
-        Ok(sign(request, &parameters).map_err(|error| error.to_string())?.into_parts().0)
+pub fn no_credentials(why: &CredentialsError) -> String {
+    if let CredentialsError::CredentialsNotLoaded(_) = why {
+        return format!("no credentials of AWS were found; {AWS_HELP}");
     }
+    let causes = std::iter::successors(std::error::Error::source(why), |cause| cause.source());
+    causes.fold(format!("credentials of AWS cannot be had: {why}"), |text, cause| format!("{text}: {cause}"))
 }

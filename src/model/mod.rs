@@ -26,6 +26,8 @@ pub mod time;
 
 pub use attempt::{Attempt, Ending, Failure, Outcome, Phase};
 pub use aws::AwsIdentity;
+#[cfg(feature = "lambda")]
+pub use aws::{AWS_HELP, no_credentials};
 pub use body::Body;
 pub use event::{Event, Inbound};
 pub use id::{AttemptId, EventId, Ids, JobId, RunId, SeededIds, SystemIds};

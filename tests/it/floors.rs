@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Which rooms a room may import, besides itself. What is not listed is not allowed.
-const MAY_IMPORT: [(&str, &[&str]); 18] = [
+const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("model", &[]),
     ("decide", &["model"]),
     ("config", &["decide", "model"]),
@@ -16,8 +16,9 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("engine", &["store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
     ("http", &["engine", "store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
     ("server", &["environment", "http", "engine", "store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
-    ("secrets", &["config", "decide", "model"]),
-    ("environment", &["secrets", "ingress", "config", "decide", "model"]),
+    ("aws", &["model"]),
+    ("secrets", &["aws", "config", "decide", "model"]),
+    ("environment", &["aws", "secrets", "ingress", "config", "decide", "model"]),
     ("container", &["environment", "server", "observe", "config", "model"]),
     ("lambda", &["environment", "server", "http", "engine", "store", "wake", "observe", "config", "decide", "model"]),
     (

@@ -68,8 +68,8 @@ enum Extent {
     Statement,
 }
 
-/// Gives a pool what its next connections need.
-pub(super) type Renew<D> = Box<dyn Fn(&Pool<D>) + Send + Sync>;
+/// Gives a pool what its next connections need; or says, in a sentence, why it cannot.
+pub(super) type Renew<D> = Box<dyn Fn(Pool<D>) -> BoxFuture<'static, std::result::Result<(), String>> + Send + Sync>;
 
 /// A store over one dialect. Cheap to clone.
 pub struct SqlStore<D: Dialect>(Arc<Inner<D>>);
@@ -237,7 +237,7 @@ impl<D: Dialect> SqlStore<D> {
     ) -> Result<T> {
         let keeps = !self.0.pooled;
         if let Some(renew) = &self.0.renew {
-            renew(&self.0.write);
+            renew(self.0.write.clone()).await.map_err(Error::Down)?;
         }
         let task = tokio::spawn(KEEPS_STATEMENTS.scope(keeps, async move {
             match tokio::time::timeout(time_max, work).await {

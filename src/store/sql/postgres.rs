@@ -143,8 +143,11 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
 #[cfg(feature = "lambda")]
 #[expect(clippy::unnecessary_wraps, reason = "a build without the feature has none")]
 fn with_iam(store: SqlStore<Postgres>, options: PgConnectOptions, who: AwsIdentity) -> Result<SqlStore<Postgres>> {
-    let tokens = super::token::Tokens::new(options, who);
-    Ok(store.renewing(Box::new(move |pool| tokens.renew(pool))))
+    let tokens = Arc::new(super::token::Tokens::new(options, who));
+    Ok(store.renewing(Box::new(move |pool| {
+        let tokens = Arc::clone(&tokens);
+        Box::pin(async move { tokens.renew(&pool).await })
+    })))
 }
 
 #[cfg(not(feature = "lambda"))]

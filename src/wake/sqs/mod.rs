@@ -12,9 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use futures::StreamExt;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Wake, Wakeup, local::Local};
 use crate::model::JobId;
@@ -91,18 +92,23 @@ impl Sqs {
 
     async fn send_batch(&self, messages: Vec<(Duration, Hint)>) {
         let count = messages.len();
-        let entry = |(at, (after, hint)): (usize, (Duration, Hint))| json!({ "Id": at.to_string(), "MessageBody": hint.write(), "DelaySeconds": after.as_secs() });
-        let entries: Vec<Value> = messages.into_iter().enumerate().map(entry).collect();
-        match self.queue.call("SendMessageBatch", &json!({ "QueueUrl": self.queue.url(), "Entries": entries })).await {
+        let entries = messages.into_iter().enumerate().map(|(at, (after, hint))| {
+            let seconds = i32::try_from(after.as_secs()).unwrap_or(i32::MAX);
+            SendMessageBatchRequestEntry::builder().id(at.to_string()).message_body(hint.write()).delay_seconds(seconds).build()
+        });
+        let entries = match entries.collect::<Result<Vec<_>, _>>() {
+            Ok(entries) => entries,
+            Err(why) => return failed(count, &why.to_string()),
+        };
+        let request = self.queue.client().send_message_batch().queue_url(self.queue.url()).set_entries(Some(entries));
+        match request.send().await {
             Ok(answer) => {
-                let of = |which: &str| answer[which].as_array().map_or(&[][..], Vec::as_slice);
-                metrics::hints_sent(of("Successful").len());
-                let refused = of("Failed");
-                if let Some(first) = refused.first() {
-                    failed(refused.len(), first["Message"].as_str().or(first["Code"].as_str()).unwrap_or("no reason is given"));
+                metrics::hints_sent(answer.successful().len());
+                if let Some(first) = answer.failed().first() {
+                    failed(answer.failed().len(), first.message().unwrap_or(first.code()));
                 }
             }
-            Err(why) => failed(count, &why),
+            Err(error) => failed(count, &queue::sentence(&error)),
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use aws_sdk_sqs::types::QueueAttributeName;
 use tidehook::model::JobId;
-use tidehook::wake::sqs::queue::Queue;
+use tidehook::wake::sqs::queue::{Queue, sentence};
 use tidehook::wake::sqs::{Hint, Sqs};
 use tidehook::wake::{Wake, Wakeup};
 use ulid::Ulid;
@@ -15,21 +15,15 @@ async fn what_is_sent_is_within_the_limits_of_the_queue() {
     if std::env::var_os("TIDEHOOK_TEST_SQS").is_none() {
         return;
     }
-    let endpoint = tidehook::environment::endpoint("SQS").expect("the script names the emulator");
-    let who = tidehook::environment::aws().unwrap();
-    let queue = |url: &str| Queue::new(url.to_owned(), Some(&endpoint), &who, tidehook::server::tls().unwrap()).unwrap();
-    let made = queue(&endpoint).call("CreateQueue", &json!({ "QueueName": "limits" })).await.unwrap();
-    let queue = queue(made["QueueUrl"].as_str().unwrap());
-    let of_queue = |more: Value| {
-        let mut input = json!({ "QueueUrl": queue.url() });
-        input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        input
-    };
+    let sdk = tidehook::environment::aws().await;
+    let client = aws_sdk_sqs::Client::new(sdk);
+    let made = client.create_queue().queue_name("limits").send().await.unwrap();
+    let queue = Queue::new(made.queue_url().unwrap().to_owned(), sdk);
     // The witness does refuse what is beyond them.
-    let refused = queue.call("SendMessage", &of_queue(json!({ "MessageBody": "x", "DelaySeconds": 901 }))).await.unwrap_err();
-    assert!(refused.contains("InvalidParameterValue"), "{refused}");
-    let nowhere = json!({ "QueueUrl": queue.url().replace("limits", "nowhere"), "MessageBody": "x" });
-    let refused = queue.call("SendMessage", &nowhere).await.unwrap_err();
+    let send = |url: &str| queue.client().send_message().queue_url(url).message_body("x");
+    let refused = send(queue.url()).delay_seconds(901).send().await.unwrap_err();
+    assert!(sentence(&refused).contains("InvalidParameterValue"), "{refused:?}");
+    let refused = sentence(&send(&queue.url().replace("limits", "nowhere")).send().await.unwrap_err());
     assert!(refused.contains("NonExistentQueue") || refused.contains("QueueDoesNotExist"), "{refused}");
     let wake = Sqs::new(queue.clone(), Duration::from_secs(180));
     let job = |n: u128| JobId(Ulid(n));
@@ -38,14 +32,15 @@ async fn what_is_sent_is_within_the_limits_of_the_queue() {
     wake.wake(&[Wakeup::of(job(900), Duration::from_secs(900)), Wakeup::of(job(901), Duration::from_millis(900_001))]).await;
     let mut seen = BTreeSet::new();
     while seen.len() < 137 {
-        let got = queue.call("ReceiveMessage", &of_queue(json!({ "MaxNumberOfMessages": 10 }))).await.unwrap();
-        for message in got["Messages"].as_array().into_iter().flatten() {
-            seen.extend(Hint::read(message["Body"].as_str().unwrap()).unwrap().jobs);
-            queue.call("DeleteMessage", &of_queue(json!({ "ReceiptHandle": message["ReceiptHandle"] }))).await.unwrap();
+        let got = client.receive_message().queue_url(queue.url()).max_number_of_messages(10).send().await.unwrap();
+        for message in got.messages() {
+            seen.extend(Hint::read(message.body().unwrap()).unwrap().jobs);
+            let handle = message.receipt_handle().unwrap();
+            client.delete_message().queue_url(queue.url()).receipt_handle(handle).send().await.unwrap();
         }
     }
     assert_eq!(seen, (0..137).map(job).collect());
-    let name = "ApproximateNumberOfMessagesDelayed";
-    let about = queue.call("GetQueueAttributes", &of_queue(json!({ "AttributeNames": [name] }))).await.unwrap();
-    assert_eq!(about["Attributes"][name], "1", "what is further away than a queue can delay is left to the ticks");
+    let name = QueueAttributeName::ApproximateNumberOfMessagesDelayed;
+    let about = client.get_queue_attributes().queue_url(queue.url()).attribute_names(name.clone()).send().await.unwrap();
+    assert_eq!(about.attributes().unwrap()[&name], "1", "what is further away than a queue can delay is left to the ticks");
 }

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -14,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::{Value, json};
-use tidehook::model::{AwsIdentity, Clock, ManualClock, Secret};
+use tidehook::model::{Clock, ManualClock};
 use tidehook::wake::sqs::queue::Queue as Client;
 
 /// A message.
@@ -74,13 +76,15 @@ impl Queue {
 
     /// A client of it, in this process.
     pub fn client(&self) -> Client {
-        let who =
-            AwsIdentity { region: "eu-west-1".to_owned(), key: "test".to_owned(), secret: Secret::new("test"), session: None };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        // Nobody is asked by TLS.
-        let tls = tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
-        Client::new(format!("http://{}/000000000000/tidehook", self.0.address), None, &who, tls).unwrap()
+        let address = self.0.address;
+        let sdk = aws_config::SdkConfig::builder()
+            .behavior_version(aws_config::BehaviorVersion::latest())
+            .region(aws_config::Region::from_static("eu-west-1"))
+            .endpoint_url(format!("http://{address}"))
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::new("test", "test", None, None, "test")))
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .build();
+        Client::new(format!("http://{address}/000000000000/tidehook"), &sdk)
     }
 
     async fn start_with(time: Time) -> Self {
