@@ -110,6 +110,11 @@ fn security(config: &Config, report: &mut Report) {
             false => report.wrong("server.allow_private_urls", why),
         }
     }
+    match config.server.trust.weakness() {
+        None => {}
+        Some(why) if config.server.bind.is_loopback() => report.note("server.trust_proxy", why),
+        Some(why) => report.wrong("server.trust_proxy", why),
+    }
     let cannot = config.cannot_run();
     if !cannot.is_empty() {
         report.wrong("what this version runs", format!("it refuses to start with {}", cannot.join(", ")));

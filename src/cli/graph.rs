@@ -8,7 +8,7 @@ use clap::Args;
 use super::client::{Client, encode};
 use super::{Done, Global, context, print};
 use crate::decide::workflow::Flow;
-use crate::decide::workflow::flow::{Address, Step};
+use crate::decide::workflow::flow::Step;
 use crate::decide::workflow::graph::{Cause, Edge, Place, edges};
 
 /// Draw a workflow, rollback edges included; with a run, the path it took
@@ -51,13 +51,7 @@ fn entered(run: &serde_json::Value) -> BTreeSet<String> {
 
 fn what(step: &Step) -> String {
     match step.kind.call() {
-        Some(call) => {
-            let url = match &call.url {
-                Address::Fixed(url) => url.to_string(),
-                Address::Template { text, .. } => text.with_filler("{…}").unwrap_or_default(),
-            };
-            format!("{} {} {url}", step.kind.word(), call.method)
-        }
+        Some(call) => format!("{} {} {}", step.kind.word(), call.method, call.shown_url),
         None => match step.kind.inner() {
             [] => step.kind.word().to_owned(),
             inner => {

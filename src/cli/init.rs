@@ -60,6 +60,7 @@ pub(super) fn run(init: &Init, global: &Global) -> Done {
     }
     let named = if path == Path::new("tidehook.yaml") { String::new() } else { format!(" --config {}", path.display()) };
     print::note(&format!("Start with: tidehook start --env local{named}"));
+    print::note("Other verbs take `--env local` too; `export TIDEHOOK_ENV=local` says it for all of them.");
     Ok(())
 }
 

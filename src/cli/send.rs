@@ -165,17 +165,18 @@ fn show(answer: &Answer, global: &Global) -> Done {
 }
 
 fn dry_run(config: &Config, source: &Source, kind: &str, raw: &Raw, global: &Global) -> Done {
-    let events = match source.kind {
+    let admitted = match source.kind {
         SourceKind::Webhook => {
             let client = std::net::IpAddr::from([127, 0, 0, 1]);
             let open = Source { allowed: crate::decide::cidr::Networks::default(), ..source.clone() };
-            match ingress::admit(&open, raw, client, SystemClock.now()) {
-                Ok(Admitted::Events(events)) => events,
-                Ok(Admitted::Challenge(_)) => return Err(anyhow!("this is a handshake; it is answered and not stored").into()),
-                Err(why) => return Err(anyhow!("the payload is refused: {}", why.word()).into()),
-            }
+            ingress::admit(&open, raw, client, SystemClock.now())
         }
-        _ => ingress::call(source, raw, kind).map_err(|why| anyhow!("the payload is refused: {}", why.word()))?,
+        _ => ingress::call(source, raw, kind),
+    };
+    let events = match admitted.map_err(|why| anyhow!("the payload is refused: {}", why.word()))? {
+        Admitted::Event(event) => vec![*event],
+        Admitted::Batch(events) => events,
+        Admitted::Challenge(_) => return Err(anyhow!("this is a handshake; it is answered and not stored").into()),
     };
     for inbound in &events {
         let answer = answer(config, &config.routes(), inbound);

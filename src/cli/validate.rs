@@ -67,7 +67,7 @@ fn summary(loaded: &Loaded, config: &Config) {
         let filter = handler.filter.as_ref().map_or(String::new(), |f| format!(" if {}", f.text()));
         print::line(&format!(
             "  handler   {}: {} {events}{filter} → {} {}",
-            handler.name, handler.source, handler.method, handler.url
+            handler.name, handler.source, handler.method, handler.shown_url
         ));
     }
     for workflow in &config.workflows {

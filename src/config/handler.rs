@@ -31,6 +31,8 @@ pub struct Handler {
     pub idempotency_key: Option<Path>,
     /// Where to.
     pub url: Url,
+    /// The URL for people: without what came from a variable or looks like a token.
+    pub shown_url: String,
     /// How.
     pub method: Method,
     /// Headers; they replace built-in ones.
@@ -65,6 +67,7 @@ impl Handler {
             s.error("missing_key", "", format!("{who} has no url"));
         }
         let url = urls::call(&mut s, "url", &who, &policy);
+        let shown_url = urls::shown(&mut s, "url");
         let headers = urls::headers(&mut s, &who);
         if let Some((name, _)) = headers.iter().find(|(_, value)| value.contains("{{")) {
             let message = format!("{who} has a placeholder in its header `{name}`, where none is read");
@@ -97,6 +100,7 @@ impl Handler {
             filter,
             idempotency_key,
             url: url?,
+            shown_url,
             method,
             headers,
             transform,

@@ -104,7 +104,11 @@ static SERVER: [Key; 13] = [
     key("allowed_private_hosts", Takes::Texts, "Host names, globs or networks that may be reached although private"),
     key("denied_ports", Takes::Texts, "Ports that deliveries may not reach"),
     key("trust_proxy", Takes::Bool, "Take the client address from X-Forwarded-For"),
-    key("trusted_proxies", Takes::Texts, "How many proxy hops to trust (1), or their networks"),
+    key(
+        "trusted_proxies",
+        Takes::Texts,
+        "The networks of the proxies whose X-Forwarded-For counts; or how many hops stand in front, if nobody can get past them (1)",
+    ),
     key("skip_endpoint_verification", Takes::Bool, "Outbound endpoints start active without a challenge (later)"),
     key("echo", Takes::Bool, "Serve /_echo; follows allow_private_urls"),
 ];
@@ -171,7 +175,11 @@ pub static SOURCE: [Key; 21] = [
     key("tolerance", Takes::Duration, "Replay window of signatures; 0 is off"),
     key("max_body_size", Takes::Number(1, 1 << 30), "Largest body of this source in bytes; server.max_body_size when absent"),
     key("headers", Takes::Texts, "Request headers that are kept with the event and delivered, beside those of the provider"),
-    key("dedupe", Takes::Word(&["provider", "off"]), "Whether the provider's id makes repeats harmless (provider)"),
+    key(
+        "dedupe",
+        Takes::Word(&["provider", "event", "off"]),
+        "Which id makes repeats harmless: the provider's of the delivery (provider), of the event (shopify), or none",
+    ),
     key("topic_arns", Takes::Texts, "SNS topics that are accepted and confirmed"),
     key("ce_type", Takes::Word(&["unverified", "trusted"]), "Whether ce-type sets the type on a verified source"),
     key("signature_header", Takes::Text, "verify: hmac: the header (X-Webhook-Signature)"),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::mask::STARS;
 use super::problem::{Problem, Problems, Severity};
 use super::tree::{self, Node, Scalar, Value};
 
@@ -65,9 +66,12 @@ pub fn expand(node: &mut Node, variables: &Variables, failed: &Variables, proble
 
 fn expand_scalar(scalar: &mut Scalar, variables: &Variables, failed: &Variables) -> Result<(), (&'static str, String)> {
     let mut out = String::with_capacity(scalar.text.len());
+    let (mut shown, mut holds_value) = (String::new(), false);
     for (is_variable, piece) in tree::pieces(&scalar.text) {
         if !is_variable {
-            out.push_str(&piece.replace("$${", "${"));
+            let text = piece.replace("$${", "${");
+            out.push_str(&text);
+            shown.push_str(&text);
             continue;
         }
         let (name, default) = named(&piece);
@@ -83,12 +87,20 @@ fn expand_scalar(scalar: &mut Scalar, variables: &Variables, failed: &Variables)
         }
         let value = variables.get(name).map(String::as_str).filter(|v| !v.is_empty());
         match (value, default) {
-            (Some(value), _) => out.push_str(value),
-            (None, Some(default)) => out.push_str(default),
+            (Some(value), _) => {
+                out.push_str(value);
+                shown.push_str(STARS);
+                holds_value = true;
+            }
+            (None, Some(default)) => {
+                out.push_str(default);
+                shown.push_str(default);
+            }
             (None, None) => scalar.unset.push(name.to_owned()),
         }
     }
     scalar.text = out;
+    scalar.shown = holds_value.then_some(shown);
     Ok(())
 }
 
@@ -105,7 +117,7 @@ fn named(piece: &str) -> (&str, Option<&str>) {
 pub fn nobody(name: &str) -> String {
     match name.strip_prefix("file:") {
         Some(path) => format!("there is no file {path}"),
-        None => "no AWS Parameters and Secrets extension runs here; outside of Lambda give it a default, `${…:-text}`".to_owned(),
+        None => "neither the AWS Parameters and Secrets extension nor credentials of AWS are here; give it a default, `${…:-text}`, or set AWS_REGION and give this process a role".to_owned(),
     }
 }
 

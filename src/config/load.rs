@@ -61,7 +61,30 @@ pub fn load(request: &Request, known: &Known) -> Loaded {
     if let Some(config) = config.as_mut().filter(|_| is_of_qhook) {
         config.api.open = true;
     }
+    if request.env.is_none() && config.is_none() {
+        hint_at_overlays(&path, &mut problems);
+    }
     Loaded { path, config, problems }
+}
+
+/// Whoever forgets the environment is told so, where one lies beside the file, instead of being sent to edit it.
+fn hint_at_overlays(path: &Path, problems: &mut Problems) {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = |entry: std::io::Result<std::fs::DirEntry>| entry.ok()?.file_name().into_string().ok();
+    let extension = path.extension().map_or("yaml".into(), |extension| extension.to_string_lossy());
+    let end = format!(".{extension}");
+    let of_overlay = |name: String| Some(name.strip_prefix(&format!("{stem}."))?.strip_suffix(&end)?.to_owned());
+    let mut envs: Vec<String> = std::fs::read_dir(folder).into_iter().flatten().filter_map(name).filter_map(of_overlay).collect();
+    envs.sort();
+    let Some(first) = envs.first() else { return };
+    let hint = format!("with `--env {first}` or TIDEHOOK_ENV={first} the file {stem}.{first}{end} is laid over this one");
+    for problem in problems.list.iter_mut().filter(|problem| problem.code == "private_url") {
+        problem.help = Some(match problem.help.take() {
+            Some(help) => format!("{hint}; {help}"),
+            None => hint.clone(),
+        });
+    }
 }
 
 /// Reads texts that were already fetched; each later one is an overlay.
@@ -139,7 +162,7 @@ fn with_references(root: &Node, variables: &Variables, known: &Known) -> (Variab
 /// `--lenient` is `compat.unknown_keys: warn`.
 fn set_lenient(root: &mut Node) {
     let place = root.place;
-    let scalar = tree::Scalar { text: "warn".into(), plain: true, unset: Vec::new() };
+    let scalar = tree::Scalar { text: "warn".into(), plain: true, ..tree::Scalar::default() };
     let key = |text: &str| tree::Key { text: text.into(), place };
     let over =
         Node { value: tree::Value::Map(vec![(key("unknown_keys"), Node { value: tree::Value::Scalar(scalar), place })]), place };

@@ -63,9 +63,103 @@ fn starred(value: &str) -> String {
     out
 }
 
+/// What stands in place of a secret.
+pub const STARS: &str = "***";
+/// A run of letters and digits of this length that reads like no word is taken for a token.
+const TOKEN_LEAST: usize = 16;
+/// Parameters whose values are secrets however short they are.
+const SECRET_PARAMETERS: [&str; 9] =
+    ["token", "key", "secret", "sig", "signature", "password", "access_token", "api_key", "apikey"];
+
+/// A URL for people: its host, and of the rest what neither came from a variable nor looks like a token. URLs of chat systems and the like
+/// are secrets themselves. `shown` is the text with stars where variables stand.
+pub fn masked_url(text: &str, shown: &str) -> String {
+    let authority = |text: &str| {
+        let (scheme, rest) = text.split_once("://")?;
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        Some((scheme.len() + 3 + end, rest[..end].to_owned()))
+    };
+    let (head, tail) = match (authority(shown), authority(text)) {
+        (Some((end, host)), _) if !host.contains(STARS) && !shown[..end].starts_with(STARS) => shown.split_at(end),
+        // A variable names the host, and perhaps all of it.
+        (_, Some((end, _))) if end == text.len() => (text, ""),
+        (_, Some((end, _))) => (&text[..end], "/***"),
+        _ => (STARS, ""),
+    };
+    let (path, query) = tail.split_once('?').map_or((tail, None), |(path, query)| (path, Some(query)));
+    let path: Vec<&str> = path.split('/').map(|part| if looks_like_token(part) { STARS } else { part }).collect();
+    let query = query.map(|query| {
+        let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+            Some((name, value)) if is_secret(name) || looks_like_token(value) => format!("{name}={STARS}"),
+            _ => pair.to_owned(),
+        });
+        format!("?{}", pairs.collect::<Vec<_>>().join("&"))
+    });
+    format!("{head}{}{}", path.join("/"), query.unwrap_or_default())
+}
+
+fn is_secret(parameter: &str) -> bool {
+    SECRET_PARAMETERS.contains(&parameter.to_ascii_lowercase().as_str())
+}
+
+/// Whether a part of a URL holds a long run of letters and digits that mixes them, or that mixes cases as no word does; or is a UUID.
+fn looks_like_token(part: &str) -> bool {
+    let is_uuid = part.len() == 36
+        && part.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        });
+    is_uuid
+        || part.split(|c: char| !c.is_ascii_alphanumeric()).filter(|run| run.len() >= TOKEN_LEAST).any(|run| {
+            let count = |which: fn(&u8) -> bool| run.bytes().filter(which).count();
+            let (digits, upper, lower) =
+                (count(u8::is_ascii_digit), count(u8::is_ascii_uppercase), count(u8::is_ascii_lowercase));
+            (digits >= 2 && upper + lower >= 2) || (upper >= 4 && lower >= 4)
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_for_people_has_its_host_and_no_secret() {
+        for (text, shown, masked) in [
+            ("https://a.example.com/orders", "https://a.example.com/orders", "https://a.example.com/orders"),
+            (
+                "https://a.example.com:8443/x/tok?y=1",
+                "https://a.example.com:8443/x/***?y=1",
+                "https://a.example.com:8443/x/***?y=1",
+            ),
+            ("https://chat.example.com/hook/s3cr3t", "***", "https://chat.example.com/***"),
+            ("https://chat.example.com", "***", "https://chat.example.com"),
+            ("https://chat.example.com/a/b", "https://***/a/b", "https://chat.example.com/***"),
+            (
+                "https://chat.example.com/services/T01/B02/madeUpMadeUpMadeUp9x7",
+                "https://chat.example.com/services/T01/B02/madeUpMadeUpMadeUp9x7",
+                "https://chat.example.com/services/T01/B02/***",
+            ),
+            (
+                "https://a.example.com/h/00000000-1111-2222-3333-444444444444",
+                "https://a.example.com/h/00000000-1111-2222-3333-444444444444",
+                "https://a.example.com/h/***",
+            ),
+            (
+                "https://a.example.com/x?token=abc&page=2",
+                "https://a.example.com/x?token=abc&page=2",
+                "https://a.example.com/x?token=***&page=2",
+            ),
+            (
+                "https://a.example.com/order-notifications-v2/internationalization",
+                "https://a.example.com/order-notifications-v2/internationalization",
+                "https://a.example.com/order-notifications-v2/internationalization",
+            ),
+            ("https://{{ $.host }}/x", "https://{{ $.host }}/x", "https://{{ $.host }}/x"),
+            ("nonsense", "***", "***"),
+        ] {
+            assert_eq!(masked_url(text, shown), masked, "{text}");
+        }
+    }
 
     #[test]
     fn secrets_are_starred_and_columns_stay() {

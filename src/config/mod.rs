@@ -263,6 +263,7 @@ impl Config {
         for workflow in &mut self.workflows {
             let written = &written[&workflow.name];
             workflow.warn_of_stored_variables(written, problems);
+            workflow.warn_of_literal_secrets(written, problems);
             workflow.set_definition(written);
         }
         self.variables = Hidden(variables.clone());

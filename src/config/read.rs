@@ -190,6 +190,14 @@ impl<'a> Section<'a> {
         self.placed_text(key).map(|t| t.value)
     }
 
+    /// A text for people: stars where a variable's value stands in it.
+    pub fn shown_text(&self, key: &str) -> Option<String> {
+        match &self.entry(key)?.value {
+            Value::Scalar(scalar) => Some(scalar.shown.clone().unwrap_or_else(|| scalar.text.clone())),
+            _ => None,
+        }
+    }
+
     /// A text with its place.
     pub fn placed_text(&mut self, key: &str) -> Option<Placed<String>> {
         let scalar = self.scalar(key, "a text")?;

@@ -136,6 +136,16 @@ pub enum ProxyTrust {
     Networks(Networks),
 }
 
+impl ProxyTrust {
+    /// A sentence, where anybody can claim to be anybody: headers count whoever sends them.
+    pub fn weakness(&self) -> Option<&'static str> {
+        matches!(self, Self::Hops(_)).then_some(
+            "whoever reaches this port without the proxy can name any client address in X-Forwarded-For, past allowed_ips and \
+             ip_rate_limit; list the proxies' networks in server.trusted_proxies",
+        )
+    }
+}
+
 /// `server`
 #[derive(Debug, Clone)]
 pub struct Server {

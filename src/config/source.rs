@@ -43,8 +43,8 @@ pub struct Source {
     pub allowed: Networks,
     /// Replay window; `None` is the scheme's own, zero is off.
     pub tolerance: Option<Duration>,
-    /// Whether the provider's id makes repeats harmless.
-    pub dedupe: bool,
+    /// Which id makes repeats harmless.
+    pub dedupe: Dedupe,
     /// Whether `ce-type` sets the type although the source is verified.
     pub ce_type_trusted: bool,
     /// The largest body, where it is not the server's.
@@ -53,6 +53,17 @@ pub struct Source {
     pub headers: Vec<String>,
     /// `verify: hmac` and its kin.
     pub signature: SignatureOptions,
+}
+
+/// Which id makes repeats of an event harmless.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dedupe {
+    /// The provider's id of the delivery, else the identity of a CloudEvent.
+    Provider,
+    /// The provider's id of what has happened, where it sends one beside that of the delivery.
+    Event,
+    /// None: whatever comes is an event of its own.
+    Off,
 }
 
 /// How a configurable scheme signs.
@@ -95,6 +106,19 @@ impl Schema {
     }
 }
 
+fn read_dedupe(name: &str, s: &mut Section<'_>, verify: Option<&str>) -> Dedupe {
+    match s.word("dedupe").as_deref() {
+        Some("off") => Dedupe::Off,
+        Some("event") if verify != Some("shopify") => {
+            let message = format!("source '{name}': only shopify tells deliveries and events apart (`dedupe: event`)");
+            s.error("unknown_word", "dedupe", message);
+            Dedupe::Provider
+        }
+        Some("event") => Dedupe::Event,
+        _ => Dedupe::Provider,
+    }
+}
+
 impl Source {
     pub(super) fn read(name: &str, mut s: Section<'_>, known: &Known) -> Option<Self> {
         let kind = read_kind(name, &mut s);
@@ -114,12 +138,12 @@ impl Source {
         let source = Self {
             name: name.to_owned(),
             kind: kind.unwrap_or(SourceKind::Event),
-            verify,
             secrets,
             schema: read_schema(name, &mut s),
             allowed: read_networks(name, &mut s),
             tolerance: s.duration("tolerance"),
-            dedupe: s.word("dedupe").as_deref() != Some("off"),
+            dedupe: read_dedupe(name, &mut s, verify.as_deref()),
+            verify,
             body_bytes_max: s.number("max_body_size").and_then(|n| usize::try_from(n).ok()),
             headers: read_header_names(&mut s),
             ce_type_trusted: s.word("ce_type").as_deref() == Some("trusted"),

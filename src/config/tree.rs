@@ -48,6 +48,8 @@ pub enum Value {
 pub struct Scalar {
     /// The text, variables replaced once [`super::layers::expand`] has run.
     pub text: String,
+    /// The same for people, where a variable's value stands in it: stars in place of the value, which may be a secret.
+    pub shown: Option<String>,
     /// It stood without quotes.
     pub plain: bool,
     /// Variables in it that are not set.
@@ -249,7 +251,7 @@ impl<'a> Builder<'a> {
                 let plain = style == ScalarStyle::Plain;
                 let value = match plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL") {
                     true => Value::Null,
-                    false => Value::Scalar(Scalar { text: text.into_owned(), plain, unset: Vec::new() }),
+                    false => Value::Scalar(Scalar { text: text.into_owned(), plain, ..Scalar::default() }),
                 };
                 (anchor, value)
             }

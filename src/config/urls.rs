@@ -2,6 +2,7 @@
 
 use url::Url;
 
+use super::mask::masked_url;
 use super::problem::Severity;
 use super::read::Section;
 use crate::decide::address::{Policy, UrlRefusal};
@@ -11,28 +12,34 @@ use crate::decide::workflow::flow::Address;
 /// What stands in for a placeholder when a URL is judged before it is known.
 const FILLER: &str = "tidehook-placeholder";
 
+/// A URL that stands under a key, for people: without what is secret in it.
+pub(super) fn shown(s: &mut Section<'_>, key: &str) -> String {
+    let shown = s.shown_text(key).unwrap_or_default();
+    s.text(key).map_or(String::new(), |text| masked_url(&text, &shown))
+}
+
 /// Reads a URL that may hold placeholders. What stands there already is judged now, the rest when the call is made.
 pub(super) fn address(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy) -> Option<Address> {
-    let written = s.text(key)?;
+    let (written, shown) = (s.text(key)?, shown(s, key));
     if !written.contains("{{") {
         return call(s, key, who, policy).map(Address::Fixed);
     }
     let text = match Template::text(&written) {
         Ok(text) => text,
         Err(bad) => {
-            s.error("bad_template", key, format!("{who} URL '{written}' is no template: {}", bad.message));
+            s.error("bad_template", key, format!("{who} URL '{shown}' is no template: {}", bad.message));
             return None;
         }
     };
     if text.is_fixed() {
-        s.error("bad_template", key, format!("{who} URL '{written}' has a `{{{{` that is never closed"));
+        s.error("bad_template", key, format!("{who} URL '{shown}' has a `{{{{` that is never closed"));
         return None;
     }
     let filled = text.with_filler(FILLER).unwrap_or_default();
     if filled.starts_with(FILLER) {
         return Some(Address::Template { text, is_foreign: true });
     }
-    let url = judge(s, key, who, policy, (&filled, &written))?;
+    let url = judge(s, key, who, policy, (&filled, &shown))?;
     let is_foreign = url.host_str().is_none_or(|host| host.contains(FILLER));
     Some(Address::Template { text, is_foreign })
 }
@@ -46,24 +53,25 @@ pub(super) fn call(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy) -
         s.problem(Severity::Error, "bad_template", key, message, Some(help.into()));
         return None;
     }
-    judge(s, key, who, policy, (&text, &text))
+    let shown = shown(s, key);
+    judge(s, key, who, policy, (&text, &shown))
 }
 
-/// Judges a URL; messages show it as it is written.
-fn judge(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy, (text, written): (&str, &str)) -> Option<Url> {
+/// Judges a URL; messages show it as people may see it.
+fn judge(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy, (text, shown): (&str, &str)) -> Option<Url> {
     if text.trim().is_empty() {
         s.error("bad_url", key, format!("{who} URL is empty"));
         return None;
     }
     let lower = text.trim_start().to_ascii_lowercase();
     if text.starts_with(char::is_whitespace) || !(lower.starts_with("http://") || lower.starts_with("https://")) {
-        s.error("bad_url", key, format!("{who} URL must start with http:// or https://, got '{written}'"));
+        s.error("bad_url", key, format!("{who} URL must start with http:// or https://, got '{shown}'"));
         return None;
     }
     let url = match Url::parse(text) {
         Ok(url) => url,
         Err(why) => {
-            s.error("bad_url", key, format!("{who} URL '{written}' cannot be read: {why}"));
+            s.error("bad_url", key, format!("{who} URL '{shown}' cannot be read: {why}"));
             return None;
         }
     };
@@ -71,7 +79,7 @@ fn judge(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy, (text, writ
         Ok(()) => Some(url),
         Err(UrlRefusal::Private) => {
             let message = format!(
-                "{who} URL '{written}' points to a private/loopback address. Set server.allow_private_urls: true to allow this (dev only)"
+                "{who} URL '{shown}' points to a private/loopback address. Set server.allow_private_urls: true to allow this (dev only)"
             );
             let help = "or list the host or network in server.allowed_private_hosts";
             s.problem(Severity::Error, "private_url", key, message, Some(help.into()));
@@ -84,7 +92,7 @@ fn judge(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy, (text, writ
             None
         }
         Err(why @ (UrlRefusal::Scheme | UrlRefusal::Port)) => {
-            s.error("bad_url", key, format!("{who} URL '{written}' cannot be called: {why}"));
+            s.error("bad_url", key, format!("{who} URL '{shown}' cannot be called: {why}"));
             None
         }
     }

@@ -68,6 +68,9 @@ fn warn(config: &Config) {
     if config.server.policy.allow_private {
         tracing::warn!("server.allow_private_urls is set: deliveries may reach private and loopback addresses.");
     }
+    if let Some(why) = config.server.trust.weakness() {
+        tracing::warn!("server.trust_proxy is set without networks: {why}.");
+    }
 }
 
 /// Open connections need file descriptors; the soft limit of many systems is far below the hard one.

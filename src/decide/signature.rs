@@ -2,9 +2,16 @@
 //! Source: the Standard Webhooks specification 1.0, "Signature scheme".
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+
+/// Base64 with or without its padding: the official libraries read secrets of both kinds.
+pub const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// The key bytes of a shared secret: decoded after `whsec_`, else the text itself.
 ///
@@ -13,7 +20,7 @@ use sha2::Sha256;
 pub fn key(secret: &str) -> Result<Vec<u8>, String> {
     match secret.strip_prefix("whsec_") {
         None => Ok(secret.as_bytes().to_vec()),
-        Some(rest) => match STANDARD.decode(rest) {
+        Some(rest) => match LENIENT.decode(rest) {
             Ok(key) if !key.is_empty() => Ok(key),
             _ => Err("a secret that starts with whsec_ must go on in base64".to_owned()),
         },
@@ -40,6 +47,7 @@ mod tests {
         let signature = signature(&key, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", br#"{"test": 2432232314}"#);
         assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
         assert!(super::key("whsec_!").is_err());
+        assert_eq!(super::key("whsec_YWI=").unwrap(), super::key("whsec_YWI").unwrap());
         assert_eq!(super::key("plain").unwrap(), b"plain");
     }
 }

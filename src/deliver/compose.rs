@@ -30,7 +30,9 @@ pub struct Around<'a> {
 pub fn compose(job: &Job, event: &Event, handler: &Handler, around: Around<'_>) -> Result<Request, Failure> {
     let body = body(job, event, handler)?;
     let mut headers = Headers(Vec::with_capacity(20));
-    headers.set("Content-Type", &content_type(event, handler));
+    if let Some(content_type) = content_type(event, handler) {
+        headers.set("Content-Type", &content_type);
+    }
     let facts = [
         ("Job-ID", job.id.to_string()),
         ("Event-ID", event.id.to_string()),
@@ -48,8 +50,10 @@ pub fn compose(job: &Job, event: &Event, handler: &Handler, around: Around<'_>) 
     headers.set("X-Tidehook-Event-Type", &event.kind);
     headers.set("X-Tidehook-Source", &event.source);
     headers.set("traceparent", &traceparent(event, job));
-    // What the source keeps of a request goes along: it names the event as the provider does.
-    for (name, value) in event.headers.iter().filter(|(name, _)| name != "content-type") {
+    // What the source keeps of a request goes along: it names the event as the provider does. A message that is signed here has our
+    // id: verifiers would look for another one under the older names first.
+    let is_foreign_id = |name: &str| around.signing_key.is_some() && name.starts_with("svix-");
+    for (name, value) in event.headers.iter().filter(|(name, _)| name != "content-type" && !is_foreign_id(name)) {
         headers.set(name, value);
     }
     if let Some(key) = around.signing_key {
@@ -128,12 +132,15 @@ fn body(job: &Job, event: &Event, handler: &Handler) -> Result<Bytes, Failure> {
     template.render(&scope).map(|rendered| Bytes::from(rendered.body)).map_err(Failure::Template)
 }
 
-/// The type that came with a body that passes through; JSON where a template makes it, or where nothing was said.
-fn content_type(event: &Event, handler: &Handler) -> String {
-    match (&handler.transform, event::content_type(&event.headers)) {
-        (None, Some(stored)) if !stored.trim().is_empty() => stored.to_owned(),
-        (Some(template), _) if !template.is_json() => "text/plain; charset=utf-8".to_owned(),
-        _ => "application/json".to_owned(),
+/// The type that came with a body that passes through; JSON where a template makes it, or where nothing was said of a body that is
+/// there. Nothing has no type.
+fn content_type(event: &Event, handler: &Handler) -> Option<String> {
+    let stored = event::content_type(&event.headers).filter(|stored| !stored.trim().is_empty());
+    match (&handler.transform, stored) {
+        (None, Some(stored)) => Some(stored.to_owned()),
+        (None, None) if event.body.bytes().is_empty() => None,
+        (Some(template), _) if !template.is_json() => Some("text/plain; charset=utf-8".to_owned()),
+        _ => Some("application/json".to_owned()),
     }
 }
 

@@ -48,25 +48,32 @@ async fn take(
     let (judged, engine, now) = (Arc::clone(&source), state.engine.clone(), state.engine.clock().now());
     let admitted = state.bodies.judging(raw.bytes().len(), move || {
         Ok(match judge(&judged, &raw, now)? {
-            Admitted::Events(events) => Ok(events.into_iter().map(|inbound| engine.plan(inbound)).collect::<Vec<_>>()),
-            Admitted::Challenge(challenge) => Err(challenge),
+            Admitted::Event(event) => Brought::Event(Box::new(engine.plan(*event))),
+            Admitted::Batch(events) => Brought::Batch(events.into_iter().map(|event| engine.plan(event)).collect()),
+            Admitted::Challenge(challenge) => Brought::Challenge(challenge),
         })
     });
     match admitted.await?.map_err(|why| refused(state, &source, why))? {
-        Err(challenge) => Ok(answer(challenge)),
-        Ok(planned) => accept_all(state, status, planned).await,
+        Brought::Challenge(challenge) => Ok(answer(challenge)),
+        Brought::Event(planned) => {
+            let receipt = state.engine.accept_planned(*planned).await?;
+            Ok((status, Json(shown(receipt))).into_response())
+        }
+        // The events of a batch are answered together. When one of them cannot be accepted the whole batch is refused; sent again,
+        // those that were accepted are duplicates.
+        Brought::Batch(planned) => {
+            let accepted = planned.into_iter().map(|planned| state.engine.accept_planned(planned));
+            let receipts = futures::future::try_join_all(accepted).await?;
+            Ok((status, Json(json!({ "events": receipts.into_iter().map(shown).collect::<Vec<_>>() }))).into_response())
+        }
     }
 }
 
-/// Accepts what one request brought: an event, or the events of a batch, which are answered together. When one of these cannot be
-/// accepted the whole batch is refused; sent again, those that were accepted are duplicates.
-async fn accept_all(state: &State, status: StatusCode, planned: Vec<Planned>) -> Result<Response, Refusal> {
-    let is_batch = planned.len() != 1;
-    let receipts = futures::future::try_join_all(planned.into_iter().map(|planned| state.engine.accept_planned(planned))).await?;
-    match (is_batch, receipts.first()) {
-        (false, Some(receipt)) => Ok((status, Json(shown(*receipt))).into_response()),
-        _ => Ok((status, Json(json!({ "events": receipts.into_iter().map(shown).collect::<Vec<_>>() }))).into_response()),
-    }
+/// What one request brought.
+enum Brought {
+    Event(Box<Planned>),
+    Batch(Vec<Planned>),
+    Challenge(Challenge),
 }
 
 /// `POST /events/{source}/{type}`: an application's event; 202 after it is committed.
@@ -97,7 +104,7 @@ async fn call(state: &State, name: &str, kind: &str, request: Request) -> Result
         return Err(Refusal::invalid_field("type", "the event type must be readable text of at most 255 characters"));
     }
     let kind = kind.to_owned();
-    let judge = move |source: &Source, raw: &Raw, _now| ingress::call(source, raw, &kind).map(Admitted::Events);
+    let judge = move |source: &Source, raw: &Raw, _now| ingress::call(source, raw, &kind);
     take(state, source, request, StatusCode::ACCEPTED, judge).await
 }
 

@@ -6,6 +6,7 @@ use super::cloudevents;
 use super::provider::{Challenge, Kind, Reason, Scheme};
 use super::providers::provider;
 use super::raw::Raw;
+use crate::config::source::Dedupe;
 use crate::config::{Source, SourceKind};
 use crate::model::Body;
 use crate::model::{Inbound, Timestamp};
@@ -20,8 +21,10 @@ const CE_HEADERS_MAX: usize = 32;
 /// What a request is.
 #[derive(Debug)]
 pub enum Admitted {
-    /// An event, or those of a batch.
-    Events(Vec<Inbound>),
+    /// An event.
+    Event(Box<Inbound>),
+    /// The events of a batch, which may be none.
+    Batch(Vec<Inbound>),
     /// A handshake of the provider, to be answered at once.
     Challenge(Challenge),
 }
@@ -68,15 +71,19 @@ pub fn admit(source: &Source, request: &Raw, client: IpAddr, now: Timestamp) -> 
             return Ok(Admitted::Challenge(challenge));
         }
     }
-    let one = |request: &Raw| {
+    let one = |request: &Raw, identity: fn(&Source, &Raw) -> Option<String>| {
         check_schema(source, &request.body)?;
         let kind = webhook_kind(source, request);
-        let dedupe_key = source.dedupe.then(|| dedupe_key(source, request)).flatten();
+        let dedupe_key = if source.dedupe == Dedupe::Off { None } else { identity(source, request) };
         Ok(inbound(source, request, kind, dedupe_key, None))
     };
     match cloudevents::batch(request)? {
-        Some(batch) => batch.iter().map(one).collect::<Result<_, _>>().map(Admitted::Events),
-        None => Ok(Admitted::Events(vec![one(request)?])),
+        // The message has an id, and so has each event in it: only the latter tells them apart.
+        Some(batch) => {
+            let events = batch.iter().map(|request| one(request, |_, request| cloudevents::identity(request)));
+            events.collect::<Result<_, _>>().map(Admitted::Batch)
+        }
+        None => Ok(Admitted::Event(Box::new(one(request, dedupe_key)?))),
     }
 }
 
@@ -92,19 +99,19 @@ pub fn admit_address(source: &Source, client: IpAddr) -> Result<(), Refusal> {
 ///
 /// # Errors
 /// The payload does not satisfy the source's schema.
-pub fn call(source: &Source, request: &Raw, kind: &str) -> Result<Vec<Inbound>, Refusal> {
+pub fn call(source: &Source, request: &Raw, kind: &str) -> Result<Admitted, Refusal> {
     let one = |request: &Raw, key: Option<String>| {
         check_schema(source, &request.body)?;
         let kind = cloudevents::event_type(request).unwrap_or_else(|| kind.to_owned());
-        let dedupe_key = source.dedupe.then(|| cloudevents::identity(request)).flatten();
+        let dedupe_key = if source.dedupe == Dedupe::Off { None } else { cloudevents::identity(request) };
         Ok(inbound(source, request, Kind::plain(kind), dedupe_key, key))
     };
     match cloudevents::batch(request)? {
         // Each event of a batch has an identity of its own; a key of the request would make one of all.
-        Some(batch) => batch.iter().map(|request| one(request, None)).collect(),
+        Some(batch) => batch.iter().map(|request| one(request, None)).collect::<Result<_, _>>().map(Admitted::Batch),
         None => {
             let key = request.header("idempotency-key").filter(|k| !k.is_empty()).map(str::to_owned);
-            Ok(vec![one(request, key)?])
+            Ok(Admitted::Event(Box::new(one(request, key)?)))
         }
     }
 }
@@ -176,7 +183,13 @@ fn with_event_alias(source: &Source, mut kind: Kind) -> Kind {
 /// Only a verified source's own id counts; `webhook-id` is the standard spelling.
 fn dedupe_key(source: &Source, request: &Raw) -> Option<String> {
     match source.verify.as_deref().and_then(provider) {
-        Some(provider) => provider.dedupe_key(request).or_else(|| cloudevents::identity(request)),
+        Some(provider) => {
+            let own = match source.dedupe {
+                Dedupe::Event => provider.event_key(request),
+                Dedupe::Provider | Dedupe::Off => None,
+            };
+            own.or_else(|| provider.dedupe_key(request)).or_else(|| cloudevents::identity(request))
+        }
         None => {
             let id = request.header("webhook-id").filter(|id| !id.is_empty()).map(str::to_owned);
             id.or_else(|| cloudevents::identity(request))

@@ -1,16 +1,45 @@
 //! CloudEvents 1.0 over HTTP: types and identities from `ce-*` headers in binary mode, from the body in structured mode, and
 //! batches. Source: the CloudEvents specification 1.0, and its HTTP protocol binding and JSON format.
 
+use std::borrow::Cow;
+
 use super::admit::Refusal;
 use super::raw::Raw;
 use crate::model::body::{Body, Declared};
+use crate::model::json::{Ref, Type};
 
 /// No batch has more events.
 pub const BATCH_MAX: usize = 1_000;
 
 /// The type in the `ce-type` header (binary mode).
 pub fn binary_type(request: &Raw) -> Option<String> {
-    request.header("ce-type").filter(|t| !t.trim().is_empty()).map(|t| t.trim().to_owned())
+    let kind = decoded(request.header("ce-type")?);
+    Some(kind.trim()).filter(|kind| !kind.is_empty()).map(str::to_owned)
+}
+
+/// What the value of a `ce-*` header stands for: without quotes, and without percent-encoding, in which senders write whatever a
+/// header cannot hold (HTTP binding, 3.1.3.2).
+fn decoded(value: &str) -> Cow<'_, str> {
+    let value = value.trim();
+    let unquoted = match value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(inner) if inner.contains('\\') => Cow::Owned(unescaped(inner)),
+        Some(inner) => Cow::Borrowed(inner),
+        None => Cow::Borrowed(value),
+    };
+    match percent_encoding::percent_decode_str(&unquoted).decode_utf8_lossy() {
+        Cow::Borrowed(_) => unquoted,
+        Cow::Owned(decoded) => Cow::Owned(decoded),
+    }
+}
+
+/// The content of a quoted string: what follows a backslash stands for itself.
+fn unescaped(text: &str) -> String {
+    let mut chars = text.chars();
+    std::iter::from_fn(|| match chars.next()? {
+        '\\' => chars.next(),
+        other => Some(other),
+    })
+    .collect()
 }
 
 /// The type in the body, when its content type says that it is a CloudEvent (structured mode).
@@ -27,28 +56,40 @@ pub fn event_type(request: &Raw) -> Option<String> {
 pub fn identity(request: &Raw) -> Option<String> {
     let (source, id) = match is_structured(request) {
         true => (request.json_text("/source")?, request.json_text("/id")?),
-        false => (request.header("ce-source")?.to_owned(), request.header("ce-id").filter(|id| !id.is_empty())?.to_owned()),
+        false => (decoded(request.header("ce-source")?).into_owned(), decoded(request.header("ce-id")?).into_owned()),
     };
+    if id.is_empty() {
+        return None;
+    }
     Some(format!("{}:{source} {id}", source.len()))
 }
 
-/// The events of a batch, each as a request in structured mode; `None` where the request is no batch.
+/// Attributes that every CloudEvent has.
+const REQUIRED: [&str; 4] = ["specversion", "id", "source", "type"];
+
+/// The events of a batch, each as a request in structured mode; `None` where the request is no batch. A batch may have no events.
 ///
 /// # Errors
-/// The content type says that it is one, and it is not.
+/// The content type says that it is one, and it is not, or one of its members is no CloudEvent.
 pub fn batch(request: &Raw) -> Result<Option<Vec<Raw>>, Refusal> {
     if essence(request).as_deref() != Some("application/cloudevents-batch+json") {
         return Ok(None);
     }
     let view = request.body.view().map_err(|why| Refusal::Batch(why.to_string()))?;
-    if view.kind() != crate::model::json::Type::Array {
+    if view.kind() != Type::Array {
         return Err(Refusal::Batch("a batch of CloudEvents is a list".to_owned()));
     }
     let items = view.items();
-    if items.is_empty() || items.len() > BATCH_MAX {
-        return Err(Refusal::Batch(format!("a batch has 1 to {BATCH_MAX} events, this one has {}", items.len())));
+    if items.len() > BATCH_MAX {
+        return Err(Refusal::Batch(format!("a batch has at most {BATCH_MAX} events, this one has {}", items.len())));
     }
-    let one = |item: crate::model::json::Ref<'_>| {
+    for (at, item) in items.iter().enumerate() {
+        let has = |name: &&str| item.get(name).and_then(Ref::as_str).is_some_and(|text| !text.is_empty());
+        if let Some(lacks) = REQUIRED.iter().find(|name| !has(name)) {
+            return Err(Refusal::Batch(format!("member {at} of the batch is no CloudEvent: it has no text `{lacks}`")));
+        }
+    }
+    let one = |item: Ref<'_>| {
         let mut headers = request.headers.clone();
         headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/cloudevents+json"));
         let body = Body::declared(item.to_value().to_string(), Declared::Json);

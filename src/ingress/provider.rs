@@ -94,6 +94,11 @@ pub trait Provider: Sync {
         None
     }
 
+    /// The provider's id of what has happened, where that is another one than that of the delivery (`dedupe: event`).
+    fn event_key(&self, _request: &Raw) -> Option<String> {
+        None
+    }
+
     /// Headers that are kept with the event.
     fn kept_headers(&self) -> &'static [&'static str] {
         &[]

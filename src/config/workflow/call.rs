@@ -23,6 +23,7 @@ const POLLS_MAX: u32 = 60;
 /// A call that may lack its URL.
 pub(super) struct Wished {
     pub(super) url: Option<Address>,
+    shown_url: String,
     pub(super) query: Vec<(String, Template)>,
     pub(super) method: Method,
     pub(super) headers: Vec<(String, Template)>,
@@ -43,10 +44,12 @@ pub(super) struct Wished {
 impl Wished {
     /// The call, if it has a URL.
     pub(super) fn call(self) -> Option<Call> {
-        let Self { query, method, headers, body, timeout, retry, expect, poll, key, once, log, redact, reads, .. } = self;
+        let Self { shown_url, query, method, headers, body, timeout, retry, expect, poll, key, once, log, redact, reads, .. } =
+            self;
         let error_path = self.error_path?;
         Some(Call {
             url: self.url?,
+            shown_url,
             query,
             method,
             headers,
@@ -67,6 +70,7 @@ impl Wished {
     /// Reads the keys of a call that a section has. `timeout` is not one of them for a step whose own it is.
     pub(super) fn read(s: &mut Section<'_>, who: &str, around: &Around<'_>, retry: &[RetryPolicy], owns_timeout: bool) -> Self {
         let url = urls::address(s, "url", who, around.policy);
+        let shown_url = urls::shown(s, "url");
         let headers = urls::headers(s, who);
         let sends_json = headers.iter().all(|(n, v)| !n.eq_ignore_ascii_case("content-type") || v.contains("json"));
         let headers = urls::templates(s, "headers", headers);
@@ -75,6 +79,7 @@ impl Wished {
         let timeout = if owns_timeout { read_timeout(s) } else { None };
         Self {
             url,
+            shown_url,
             query,
             method: read_method(s, who),
             headers,

@@ -158,6 +158,36 @@ impl Workflow {
         }
     }
 
+    /// Warns of credentials that stand in headers as such: what is written is stored with the runs that are pinned to it.
+    pub(super) fn warn_of_literal_secrets(&self, written: &Value, problems: &mut Problems) {
+        let mut open = vec![(None, written)];
+        while let Some((step, value)) = open.pop() {
+            match value {
+                Value::Array(items) => open.extend(items.iter().map(|item| (step, item))),
+                Value::Object(fields) => {
+                    let step = fields.get("name").and_then(Value::as_str).or(step);
+                    open.extend(fields.iter().filter(|(key, _)| *key != "body").map(|(_, value)| (step, value)));
+                    let headers = fields.get("headers").and_then(Value::as_object).into_iter().flatten();
+                    for (name, _) in headers.filter(|(name, value)| is_credential(name) && is_literal(value)) {
+                        let place = step.map_or(String::new(), |step| format!(" step '{step}'"));
+                        problems.push(Problem {
+                            severity: Severity::Warning,
+                            code: "literal_secret",
+                            place: Some(self.place),
+                            key: format!("workflows.{}", self.name),
+                            message: format!(
+                                "workflow '{}'{place}: the header `{name}` holds a credential as it is, and a definition is stored with its runs",
+                                self.name
+                            ),
+                            help: Some("put it into a variable, `${NAME}`: only its name is stored".to_owned()),
+                        });
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Says what was written, before variables were replaced.
     pub(super) fn set_definition(&mut self, written: &Value) {
         self.definition = written.to_string();
@@ -193,6 +223,18 @@ fn read_retention(mut s: Section<'_>) -> Retention {
 }
 
 /// Whether a `${VAR}` stands somewhere in a written value.
+/// Whether a header's name says that its value is a secret.
+fn is_credential(header: &str) -> bool {
+    let name = header.to_ascii_lowercase();
+    matches!(name.as_str(), "authorization" | "proxy-authorization" | "cookie")
+        || ["token", "secret", "api-key", "apikey", "password"].iter().any(|end| name.ends_with(end))
+}
+
+/// Whether a text is neither empty nor made of a variable or a placeholder.
+fn is_literal(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| !text.is_empty() && !tree::holds_variable(text) && !text.contains("{{"))
+}
+
 fn holds_variable(written: &Value) -> bool {
     match written {
         Value::String(text) => tree::holds_variable(text),

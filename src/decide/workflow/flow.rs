@@ -166,6 +166,8 @@ impl ResultPath {
 pub struct Call {
     /// Where to.
     pub url: Address,
+    /// The same for people: without what came from a variable or looks like a token.
+    pub shown_url: String,
     /// What is added to its query.
     pub query: Vec<(String, Template)>,
     /// How.

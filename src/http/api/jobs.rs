@@ -61,9 +61,9 @@ pub fn max_attempts(engine: &Engine, job: &Job) -> Option<u32> {
     engine.handler(job.target.name()).map(|h| h.retry.iter().map(|retry| retry.max.max(1) - 1).sum::<u32>() + 1)
 }
 
-/// Where the job goes, as configured now.
+/// Where the job goes, as configured now; secrets in it are starred.
 pub fn url_of(engine: &Engine, job: &Job) -> Option<String> {
-    engine.handler(job.target.name()).map(|h| h.url.to_string())
+    engine.handler(job.target.name()).map(|h| h.shown_url.clone())
 }
 
 /// A job as lists show it.

@@ -51,6 +51,12 @@ impl Provider for Shopify {
             .map(str::to_owned)
     }
 
+    /// One act of a merchant may cause several deliveries of one topic, each with an id of its own, and this one in common.
+    fn event_key(&self, request: &Raw) -> Option<String> {
+        let id = request.header("x-shopify-event-id").or_else(|| request.header("shopify-event-id"));
+        id.filter(|id| !id.is_empty()).map(str::to_owned)
+    }
+
     fn kept_headers(&self) -> &'static [&'static str] {
         &[
             "x-shopify-topic",

@@ -3,11 +3,10 @@
 //! Source: the Standard Webhooks specification 1.0.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use crate::config::CheckSecret;
-use crate::decide::signature::{key, signature};
+use crate::decide::signature::{LENIENT, key, signature};
 use crate::ingress::check::{self, Algorithm, PUBLIC_KEY_SIGNATURES_MAX, SIGNATURES_MAX};
 use crate::ingress::provider::{Kind, Provider, Reason, Sample, Scheme};
 use crate::ingress::raw::Raw;
@@ -22,7 +21,7 @@ enum Key {
 }
 
 fn key_of(secret: &str) -> Result<Key, String> {
-    let decode = |rest: &str| STANDARD.decode(rest).ok().filter(|k| k.len() == 32);
+    let decode = |rest: &str| LENIENT.decode(rest).ok().filter(|k| k.len() == 32);
     if let Some(rest) = secret.strip_prefix("whpk_") {
         return decode(rest)
             .map(Key::Public)
@@ -30,7 +29,7 @@ fn key_of(secret: &str) -> Result<Key, String> {
     }
     if let Some(rest) = secret.strip_prefix("whsk_") {
         // Some tools keep seed and public key in one text; the seed comes first.
-        let seed = STANDARD.decode(rest).ok().filter(|k| k.len() == 32 || k.len() == 64).map(|k| k[..32].to_vec());
+        let seed = LENIENT.decode(rest).ok().filter(|k| k.len() == 32 || k.len() == 64).map(|k| k[..32].to_vec());
         return seed
             .map(Key::Private)
             .ok_or_else(|| "a private key that starts with whsk_ must go on in base64 of 32 bytes".to_owned());
@@ -44,7 +43,7 @@ fn keys_of(secret: &str) -> Vec<Key> {
     let secret = secret.trim();
     let secret = secret.strip_prefix("v1,").unwrap_or(secret);
     let has_prefix = ["whsec_", "whpk_", "whsk_"].iter().any(|prefix| secret.starts_with(prefix));
-    let decoded = STANDARD.decode(secret).ok().filter(|key| !has_prefix && !key.is_empty()).map(Key::Shared);
+    let decoded = LENIENT.decode(secret).ok().filter(|key| !has_prefix && !key.is_empty()).map(Key::Shared);
     key_of(secret).ok().into_iter().chain(decoded).collect()
 }
 

@@ -1,4 +1,4 @@
-//! Twilio: `X-Twilio-Signature`, HMAC-SHA1 in base64. Form posts sign the full URL and every parameter,
+//! Twilio: `X-Twilio-Signature`, HMAC-SHA1 in base64, or HMAC-SHA256 where `X-Twilio-Webhooks-Signature-Settings` says so. Form posts sign the full URL and every parameter,
 //! sorted, names and values without separators. JSON posts sign the URL alone, whose `bodySHA256`
 //! must be the hexadecimal SHA-256 of the body.
 //! Source: Twilio's documentation, "Webhooks security".
@@ -16,7 +16,21 @@ pub struct Twilio;
 
 const HEADER: &str = "x-twilio-signature";
 
-/// The URL as Twilio may have called it: as it is, with the standard port, and without.
+/// Which key and algorithm a webhook was signed with: `key=…,algorithm=HMAC_SHA256`.
+const SETTINGS: &str = "x-twilio-webhooks-signature-settings";
+
+/// The algorithm that a request names. Both are keyed with the same secret, so it does not matter who names it.
+fn algorithm(request: &Raw) -> Result<Algorithm, Reason> {
+    let settings = request.header(SETTINGS).unwrap_or("");
+    let named = settings.split(',').filter_map(|pair| pair.split_once('=')).find(|(name, _)| name.trim() == "algorithm");
+    match named.map(|(_, algorithm)| algorithm.trim()) {
+        None | Some("HMAC_SHA1") => Ok(Algorithm::Sha1),
+        Some("HMAC_SHA256") => Ok(Algorithm::Sha256),
+        Some(_) => Err(Reason::Malformed),
+    }
+}
+
+/// The URL as Twilio may have signed it: as it is, with its port, and without. Its own libraries try the same.
 fn urls(request: &Raw) -> Vec<String> {
     let target = request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let mut urls = vec![format!("{}{target}", request.origin)];
@@ -25,7 +39,7 @@ fn urls(request: &Raw) -> Vec<String> {
         let standard = if scheme == "https" { 443 } else { 80 };
         let port = origin.port_or_known_default().unwrap_or(standard);
         for with_port in [format!("{scheme}://{host}:{port}{target}"), format!("{scheme}://{host}{target}")] {
-            if port == standard && !urls.contains(&with_port) {
+            if !urls.contains(&with_port) {
                 urls.push(with_port);
             }
         }
@@ -54,6 +68,7 @@ impl Provider for Twilio {
 
     fn verify(&self, request: &Raw, scheme: &Scheme<'_>) -> Result<(), Reason> {
         let signature = check::unbase64(check::header(request, HEADER)?)?;
+        let algorithm = algorithm(request)?;
         let parameters = match body_hash(request) {
             Some(expected) => {
                 let ours = Sha256::digest(request.bytes());
@@ -64,9 +79,8 @@ impl Provider for Twilio {
             }
             None => form_text(request),
         };
-        let matches = |url: &String| {
-            check::any_matches(scheme.secrets, Algorithm::Sha1, &[url.as_bytes(), parameters.as_bytes()], &signature)
-        };
+        let matches =
+            |url: &String| check::any_matches(scheme.secrets, algorithm, &[url.as_bytes(), parameters.as_bytes()], &signature);
         if urls(request).iter().any(matches) { Ok(()) } else { Err(Reason::Wrong) }
     }
 
@@ -82,7 +96,8 @@ impl Provider for Twilio {
         }
         let parameters = if body_hash(request).is_some() { String::new() } else { form_text(request) };
         let url = urls(request).into_iter().next().unwrap_or_default();
-        let signature = check::keyed_hash(Algorithm::Sha1, check::signing_key(scheme), &[url.as_bytes(), parameters.as_bytes()]);
+        let algorithm = algorithm(request).unwrap_or(Algorithm::Sha1);
+        let signature = check::keyed_hash(algorithm, check::signing_key(scheme), &[url.as_bytes(), parameters.as_bytes()]);
         check::set(request, HEADER, &check::base64(&signature));
     }
 

@@ -18,6 +18,7 @@ use crate::store::error::{Error, Result};
 use crate::store::{Chores, Keep, Rejection};
 
 const MIGRATED: &str = "SELECT COUNT(*) AS n FROM _sqlx_migrations WHERE success";
+const NEWEST: &str = "SELECT COALESCE(MAX(version), 0) AS n FROM _sqlx_migrations WHERE success";
 const UNREACHABLE: &str = "the schema is not up to date, and migrations do not go through a pooler: run `tidehook migrate` with \
     TIDEHOOK_MIGRATE_URL set to the database's own address";
 const NOW: &str = "SELECT {now} AS now";
@@ -87,12 +88,8 @@ impl<D: Dialect> Keep for SqlStore<D> {
 
     async fn lacks(&self) -> Result<usize> {
         let wanted = D::migrator().iter().count();
-        let found = self.read(|_, conn| Box::pin(async move { sql::<D>(MIGRATED).first::<CountRow>(conn).await })).await;
-        match found {
-            Ok(found) => Ok(wanted.saturating_sub(found.map_or(0, |found| usize::try_from(found.n).unwrap_or(0)))),
-            Err(Error::Down(why) | Error::Corrupt(why)) if why.contains("_sqlx_migrations") => Ok(wanted),
-            Err(error) => Err(error),
-        }
+        let found = self.of_migrations(MIGRATED).await?;
+        Ok(wanted.saturating_sub(usize::try_from(found).unwrap_or(0)))
     }
 
     async fn now(&self) -> Result<Timestamp> {
@@ -169,12 +166,34 @@ impl<D: Dialect> Keep for SqlStore<D> {
     }
 
     async fn weaknesses(&self) -> Result<Vec<String>> {
-        self.read(|_, conn| Box::pin(async move { D::weaknesses(conn).await })).await
+        let mut weaknesses = self.read(|_, conn| Box::pin(async move { D::weaknesses(conn).await })).await?;
+        let known = D::migrator().iter().map(|migration| migration.version).max().unwrap_or(0);
+        let found = self.of_migrations(NEWEST).await?;
+        if found > known {
+            weaknesses.push(format!(
+                "the database has schema version {found}, and this tidehook ({}) knows {known}: a newer one has migrated it. What a \
+                 migration adds harms nobody, but run the newer version for good",
+                env!("CARGO_PKG_VERSION")
+            ));
+        }
+        Ok(weaknesses)
     }
 
     async fn close(&self) {
         self.0.write.close().await;
         self.0.read.close().await;
+    }
+}
+
+impl<D: Dialect> SqlStore<D> {
+    /// A number of the table of migrations; 0 where there is no such table yet.
+    async fn of_migrations(&self, statement: &'static str) -> Result<i64> {
+        let found = self.read(move |_, conn| Box::pin(async move { sql::<D>(statement).first::<CountRow>(conn).await })).await;
+        match found {
+            Ok(found) => Ok(found.map_or(0, |found| found.n)),
+            Err(Error::Down(why) | Error::Corrupt(why)) if why.contains("_sqlx_migrations") => Ok(0),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What outsiders found, one sentence for each kind: odd bodies, hostile receivers and strangers who hold on.
 
+mod settings;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -34,7 +36,8 @@ fn signed(source: &str, body: &str) -> (tidehook::config::Config, Raw) {
 
 fn admitted(config: &tidehook::config::Config, raw: &Raw) -> Vec<Inbound> {
     match ingress::admit(&config.sources[0], raw, IpAddr::from([127, 0, 0, 1]), NOW).unwrap() {
-        Admitted::Events(events) => events,
+        Admitted::Event(event) => vec![*event],
+        Admitted::Batch(events) => events,
         Admitted::Challenge(_) => panic!("a handshake"),
     }
 }

@@ -1,0 +1,133 @@
+//! Settings that people get wrong, and what is shown of a configuration: said where it is met, and without its secrets.
+
+use std::process::Command;
+
+use sqlx::{Connection, PgConnection, SqliteConnection};
+use tidehook::config::{Loaded, Request, load};
+use tidehook::ingress;
+
+use crate::support::process::{Home, binary};
+use crate::support::stores::{self, Kind};
+use crate::support::world::World;
+
+fn loaded(text: &str, variables: &[(&str, &str)]) -> Loaded {
+    let home = Home::new(text);
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    load(&Request { path: Some(home.path()), variables, ..Request::default() }, &ingress::known())
+}
+
+fn run(home: &Home, arguments: &[&str]) -> (bool, String) {
+    let mut command = Command::new(binary());
+    command.args(arguments).arg("--config").arg(home.path()).env("HOOK_URL", "http://127.0.0.1:9/services/of-a-chat");
+    let output = command.output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.success(), said)
+}
+
+#[tokio::test]
+async fn a_url_that_is_a_secret_is_shown_nowhere() {
+    let secret = "madeUpMadeUpMadeUp9x7";
+    let text = format!(
+        "server: {{ allow_private_urls: true }}\nsources: {{ app: {{ type: event }} }}\nhandlers:\n  h: {{ source: app, url: \"http://{{receiver}}/ok/{secret}\", retry: {{ max: 0 }} }}\n"
+    );
+    let world = World::start(&text).await;
+    let answer = world.post("/events/app/x", &[("content-type", "application/json")], "{}".to_owned()).await;
+    let id = answer.event();
+    let jobs = world.until_jobs(&id, "completed").await;
+    let job = jobs[0]["id"].as_str().unwrap();
+    for path in [format!("/api/events/{id}"), format!("/api/jobs/{job}"), "/api/jobs".to_owned(), "/api/events".to_owned()] {
+        let shown = world.get(&path).await.json().to_string();
+        assert!(!shown.contains(secret), "{path}: {shown}");
+    }
+    assert!(world.get(&format!("/api/events/{id}")).await.json().to_string().contains("/ok/***"));
+}
+
+#[test]
+fn what_a_variable_holds_is_starred_wherever_a_url_is_shown() {
+    let text = "server: { allow_private_urls: true }\nsources: { app: { type: event } }
+handlers: { h: { source: app, url: \"${HOOK_URL}\" } }
+workflows: { w: { source: app, steps: [{ name: a, url: \"${HOOK_URL}/a\" }] } }\n";
+    let home = Home::new(text);
+    for verb in [&["validate"][..], &["graph", "w"]] {
+        let (is_well, said) = run(&home, verb);
+        assert!(is_well && said.contains("http://127.0.0.1:9/***") && !said.contains("of-a-chat"), "{verb:?}: {said}");
+    }
+    // And in what is wrong about one.
+    home.write(&text.replace("allow_private_urls: true", "port: 8888"));
+    let (is_well, said) = run(&home, &["validate"]);
+    assert!(!is_well && said.contains("private_url") && !said.contains("of-a-chat"), "{said}");
+}
+
+#[test]
+fn a_credential_that_a_definition_would_store_is_warned_of() {
+    let text = |headers: &str| {
+        format!(
+            "sources: {{ app: {{ type: event }} }}\nworkflows: {{ w: {{ source: app, steps: [{{ name: a, url: https://example.com/, headers: {{ {headers} }} }}] }} }}\n"
+        )
+    };
+    let codes = |headers: &str| {
+        let loaded = loaded(&text(headers), &[("KEY", "made-up")]);
+        loaded.problems.list.iter().map(|problem| problem.code).collect::<Vec<_>>()
+    };
+    assert_eq!(codes("Authorization: Bearer made-up"), ["literal_secret"]);
+    assert_eq!(codes("X-Api-Key: made-up"), ["literal_secret"]);
+    for fine in
+        ["Authorization: \"Bearer ${KEY}\"", "X-Api-Key: \"{{ $.key }}\"", "Idempotency-Key: made-up", "Accept: text/plain"]
+    {
+        assert!(codes(fine).is_empty(), "{fine}: {:?}", codes(fine));
+    }
+}
+
+#[test]
+fn whoever_forgets_the_environment_is_told_of_it() {
+    let home = Home::new("sources: { app: { type: event } }\nhandlers: { h: { source: app, url: http://127.0.0.1:9/ } }\n");
+    let overlay = home.dir.path().join("tidehook.local.yaml");
+    let (_, said) = run(&home, &["validate"]);
+    assert!(said.contains("private_url") && !said.contains("--env local"), "{said}");
+    std::fs::write(&overlay, "server: { allow_private_urls: true }\n").unwrap();
+    let (is_well, said) = run(&home, &["validate"]);
+    assert!(
+        !is_well && said.contains("with `--env local` or TIDEHOOK_ENV=local the file tidehook.local.yaml is laid over"),
+        "{said}"
+    );
+    assert!(run(&home, &["validate", "--env", "local"]).0);
+}
+
+#[test]
+fn a_proxy_that_anybody_may_claim_to_be_is_a_finding() {
+    let text = "server: { bind: 0.0.0.0, trust_proxy: true, trusted_proxies: LIST }\ndatabase: { url: \"sqlite:{dir}/t.db\" }\nsources: { app: { type: event } }\n";
+    let home = Home::new(&text.replace(", trusted_proxies: LIST", ""));
+    assert!(run(&home, &["doctor"]).1.contains("server.trusted_proxies"));
+    home.write(&text.replace("LIST", "[10.0.0.0/8]"));
+    assert!(!run(&home, &["doctor"]).1.contains("server.trusted_proxies"));
+}
+
+#[tokio::test]
+async fn a_schema_of_a_newer_version_is_named_with_both_versions() {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let dir = tempfile::tempdir().unwrap();
+        let Some(url) = stores::url(kind, &dir).await else { continue };
+        let store = stores::open(&url, None).await;
+        store.migrate().await.unwrap();
+        assert!(store.weaknesses().await.unwrap().iter().all(|why| !why.contains("schema version")), "{kind:?}");
+        store.close().await;
+        let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (99, 'later', true, 'x', 0)";
+        match kind {
+            Kind::Sqlite => {
+                let mut conn = SqliteConnection::connect(&url).await.unwrap();
+                sqlx::raw_sql(newer).execute(&mut conn).await.unwrap();
+                conn.close().await.unwrap();
+            }
+            _ => {
+                let mut conn = PgConnection::connect(&url).await.unwrap();
+                sqlx::raw_sql(newer).execute(&mut conn).await.unwrap();
+                conn.close().await.unwrap();
+            }
+        }
+        let store = stores::open(&url, None).await;
+        let weaknesses = store.weaknesses().await.unwrap().join("\n");
+        assert!(weaknesses.contains("schema version 99") && weaknesses.contains("knows 5"), "{kind:?}: {weaknesses}");
+        assert_eq!(store.lacks().await.unwrap(), 0);
+        store.close().await;
+    }
+}
