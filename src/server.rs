@@ -8,7 +8,7 @@ use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -45,6 +45,8 @@ const HEAD_BYTES_MAX: usize = 128 * 1024;
 const HEADERS_MAX: usize = 100;
 /// Open connections; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 20_000;
+/// Connections that wait to be accepted; the system may hold fewer (`net.core.somaxconn`).
+const BACKLOG: u32 = 4096;
 /// After the deliveries, open requests get this long to end.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
@@ -146,7 +148,7 @@ impl Server {
             return Err(StartError::CannotRun(cannot));
         }
         let at = SocketAddr::new(config.server.bind, config.server.port);
-        let listener = TcpListener::bind(at).await.map_err(|e| StartError::Listen(at, e))?;
+        let listener = listen(at).map_err(|e| StartError::Listen(at, e))?;
         Self::start_on(listener, config).await
     }
 
@@ -223,6 +225,14 @@ impl Server {
         }
         let _ = tokio::time::timeout(GOODBYE_MAX, self.engine.store().close()).await;
     }
+}
+
+/// Listens with a queue that takes a burst of new connections while one loop accepts them.
+fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(at)?;
+    socket.listen(BACKLOG)
 }
 
 /// Migrates and prepares the store; one that is away is waited for.

@@ -67,7 +67,7 @@ impl Handler {
             s.error("missing_key", "", format!("{who} has no url"));
         }
         let url = urls::call(&mut s, "url", &who, &policy);
-        let shown_url = urls::shown(&mut s, "url");
+        let shown_url = urls::shown(&s, "url");
         let headers = urls::headers(&mut s, &who);
         if let Some((name, _)) = headers.iter().find(|(_, value)| value.contains("{{")) {
             let message = format!("{who} has a placeholder in its header `{name}`, where none is read");

@@ -191,6 +191,11 @@ pub fn dotenv(text: &str) -> Result<Variables, String> {
         if name.is_empty() {
             return Err(wrong("there is no name before the `=`"));
         }
+        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            || name.starts_with(|c: char| c.is_ascii_digit())
+        {
+            return Err(wrong("what stands before the `=` is no name of a variable: letters, digits and `_`"));
+        }
         let value = match value.chars().next() {
             Some('"') => value.replace('$', "\\$"),
             Some('\'') => value.to_owned(),

@@ -41,9 +41,11 @@ pub fn load(request: &Request, known: &Known) -> Loaded {
     let Some(base) = read_text(&path, &mut problems) else { return Loaded { path, config: None, problems } };
     let mut variables = request.variables.clone();
     let overlay = request.env.as_deref().and_then(|env| {
+        let before = problems.list.len();
         let of_file = env_file(&path, env, &mut problems);
         let overlay = overlay_path(&path, env);
-        if of_file.is_none() && !overlay.exists() {
+        // A file that cannot be read is there, and has its own message.
+        if of_file.is_none() && problems.list.len() == before && !overlay.exists() {
             let message =
                 format!("there is neither {} nor .env.{env}: the environment `{env}` changes nothing", overlay.display());
             let problem = unreadable(message, Some("check the name, or write one of them"));

@@ -190,10 +190,10 @@ impl<'a> Section<'a> {
         self.placed_text(key).map(|t| t.value)
     }
 
-    /// A text for people: stars where a variable's value stands in it.
-    pub fn shown_text(&self, key: &str) -> Option<String> {
+    /// A text, and the same for people: stars where a variable's value stands in it. What is wrong with it is told where it is read.
+    pub fn shown_text(&self, key: &str) -> Option<(&str, &str)> {
         match &self.entry(key)?.value {
-            Value::Scalar(scalar) => Some(scalar.shown.clone().unwrap_or_else(|| scalar.text.clone())),
+            Value::Scalar(scalar) => Some((&scalar.text, scalar.shown.as_ref().unwrap_or(&scalar.text))),
             _ => None,
         }
     }

@@ -13,9 +13,8 @@ use crate::decide::workflow::flow::Address;
 const FILLER: &str = "tidehook-placeholder";
 
 /// A URL that stands under a key, for people: without what is secret in it.
-pub(super) fn shown(s: &mut Section<'_>, key: &str) -> String {
-    let shown = s.shown_text(key).unwrap_or_default();
-    s.text(key).map_or(String::new(), |text| masked_url(&text, &shown))
+pub(super) fn shown(s: &Section<'_>, key: &str) -> String {
+    s.shown_text(key).map_or(String::new(), |(text, shown)| masked_url(text, shown))
 }
 
 /// Reads a URL that may hold placeholders. What stands there already is judged now, the rest when the call is made.

@@ -115,7 +115,7 @@ pub fn class_of(code: &str, status: Option<u16>) -> &'static str {
         ("tls", None) => "tls",
         ("blocked_address", None) => "ssrf_blocked",
         ("protocol", None) => "invalid_response",
-        ("compose", None) => "template",
+        ("compose" | "template", None) => "template",
         ("crash_suspect", None) => "interrupted",
         ("unknown_outcome", None) => "unknown_outcome",
         (_, None) => "network",

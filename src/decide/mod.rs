@@ -16,6 +16,7 @@ pub mod cidr;
 pub mod errors;
 pub mod fair;
 pub mod filter;
+pub mod foreign;
 pub mod function;
 pub mod operand;
 pub mod pattern;

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use serde_json::Value;
 
+use super::foreign::check_path;
 use super::function::{self, Function};
 use crate::model::json::{self, Ref};
 use crate::model::path::{Found, Root};
@@ -159,7 +160,7 @@ fn parse(text: &str, bare_is_path: bool, depth: usize) -> Result<Operand, String
         return Ok(Operand::Literal(Value::String(inner.to_owned())));
     }
     if text.starts_with('$') {
-        refuse_operators(text)?;
+        check_path(text)?;
         return Path::parse(text).map(Operand::Path);
     }
     if let Some((name, rest)) = text.split_once('(')
@@ -186,32 +187,10 @@ fn parse(text: &str, bare_is_path: bool, depth: usize) -> Result<Operand, String
         return Ok(Operand::Literal(Value::Number(number)));
     }
     if bare_is_path {
+        check_path(text)?;
         return Path::parse(text).map(Operand::Path);
     }
     Err(format!("`{text}` is neither a path (`$.…`), a number nor a quoted string"))
-}
-
-/// What looks like an operator would be taken for part of a key, and never be found: it is refused with what to write instead.
-fn refuse_operators(text: &str) -> Result<(), String> {
-    // Inside brackets the grammar is that of RFC 9535.
-    let plain = text.split('[').next().unwrap_or(text);
-    const ARITHMETIC: [&str; 5] = [" * ", " / ", " % ", " + ", " - "];
-    if let Some(operator) = ARITHMETIC.iter().find(|operator| plain.contains(**operator)) {
-        let operator = operator.trim();
-        return Err(format!(
-            "`{operator}` is no operator here: `add(a, b)` adds, and nothing else is computed; compute it before"
-        ));
-    }
-    const COMPARISONS: [&str; 5] = [" == ", " != ", " >= ", " <= ", " ? "];
-    if COMPARISONS.iter().any(|operator| plain.contains(operator)) {
-        return Err("comparisons stand in conditions (`filter`, `when`, `choice`), not in values".to_owned());
-    }
-    if text == "$" || text == "$." {
-        return Err(
-            "`$` alone selects nothing: name a field (`$.order`), or leave the template out to pass the body on".to_owned()
-        );
-    }
-    Ok(())
 }
 
 /// Checks the number of arguments.

@@ -60,6 +60,11 @@ impl Decision {
             Payload::Json(Value::Null) if decided.is_some() => serde_json::Map::new(),
             _ => return Err(expected.to_owned()),
         };
+        // Of repeated keys the last one counts, and another reader's first one might say the opposite.
+        if let Some(repeated) = body.structured().and_then(|payload| payload.repeated_key()) {
+            let repeated: String = repeated.chars().take(40).collect();
+            return Err(format!("the key `{}` stands there twice", repeated.escape_debug()));
+        }
         if let Some(unknown) = fields.keys().find(|key| !["approved", "by", "comment"].contains(&key.as_str())) {
             let unknown: String = unknown.chars().take(40).collect();
             return Err(format!("unknown key `{}`; {expected}", unknown.escape_debug()));

@@ -201,6 +201,34 @@ impl InHand {
         full.map(|(lane, _)| lane.clone()).collect()
     }
 
+    /// Why a job of a lane is not taken by this process's worker although it is due: a sentence; `None` where there is room, or where
+    /// no worker runs here.
+    pub fn crowded(&self, lane: &LaneId) -> Option<String> {
+        let parallel = self.state().open;
+        if parallel == 0 {
+            return None;
+        }
+        let (lane_max, tenant_max) = self.limits(parallel);
+        let tenant = self.tenant(lane);
+        let state = self.state();
+        let of_lane = state.of_lane.get(lane).copied().unwrap_or(0);
+        let of_tenant: u32 = state.of_lane.iter().filter(|(other, _)| self.tenant(other) == tenant).map(|(_, jobs)| jobs).sum();
+        if of_lane >= lane_max {
+            return Some(format!("{of_lane} of its lane are under way, which is its share of the worker's {parallel} slots"));
+        }
+        if of_tenant >= tenant_max {
+            return Some(format!("{of_tenant} of its source are under way, which is its share of the worker's {parallel} slots"));
+        }
+        let free = parallel.saturating_sub(state.held());
+        match free {
+            0 => Some(format!("all {parallel} slots of the worker are taken")),
+            free if of_lane > 0 && free <= self.quiet(parallel) => {
+                Some(format!("{of_lane} of its lane are under way, and the last free slots are for lanes that have none"))
+            }
+            _ => None,
+        }
+    }
+
     /// Reserves a slot for a job that is about to be stored; `None` when it has to wait for its turn.
     pub fn reserve(self: &Arc<Self>, lane: &LaneId) -> Option<Reservation> {
         let parallel = self.state().open;

@@ -47,7 +47,7 @@ use crate::config::{Config, Handler};
 use crate::decide::plan::Routes;
 use crate::decide::settle::Commit;
 use crate::deliver::Deliver;
-use crate::model::{Clock, Ids};
+use crate::model::{Clock, Ids, LaneId};
 use crate::observe::feed::Feed;
 use crate::store::{Accepted, Store};
 use crate::wake::{Wake, Wakeup};
@@ -132,6 +132,11 @@ struct Inner {
 }
 
 impl Engine {
+    /// Why a due job of a lane is not taken by this process's worker at the moment; `None` where nothing of the worker holds it back.
+    pub fn crowded(&self, lane: &LaneId) -> Option<String> {
+        self.0.in_hand.crowded(lane)
+    }
+
     /// Builds an engine. It starts the tasks that commit; nothing is worked on before [`Engine::work`].
     pub fn new(parts: Parts) -> Self {
         let config = Arc::clone(&parts.config);

@@ -51,11 +51,17 @@ pub async fn decide(
     if !is_form {
         return Ok(answer(&state, &token, Answer::Done(body)).await?.into_response());
     }
-    let bytes = body.bytes();
-    let field = |name: &str| {
-        let found = url::form_urlencoded::parse(bytes).find(|(n, _)| n == name).map(|(_, value)| value.into_owned());
-        found.filter(|value| !value.trim().is_empty())
-    };
+    let mut fields = std::collections::BTreeMap::new();
+    for (name, value) in url::form_urlencoded::parse(body.bytes()) {
+        let shown = name.chars().take(40).collect::<String>().escape_debug().to_string();
+        if !["decision", "by", "comment"].contains(&name.as_ref()) {
+            return Err(Refusal::invalid_field("form", format!("unknown field `{shown}`; expected decision, by, comment")));
+        }
+        if fields.insert(name.into_owned(), value.into_owned()).is_some() {
+            return Err(Refusal::invalid_field("form", format!("the field `{shown}` stands there twice")));
+        }
+    }
+    let field = |name: &str| fields.get(name).filter(|value| !value.trim().is_empty()).cloned();
     let approved = match field("decision").as_deref() {
         Some("approve") => true,
         Some("reject") => false,

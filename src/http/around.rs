@@ -43,6 +43,12 @@ fn limited(
     if is_wire && request.headers().get_all(header::HOST).iter().count() != 1 {
         return Err(Refusal::bad_request("a request has one Host header").closing());
     }
+    let is_host = |value: &http::HeaderValue| {
+        value.is_empty() || http::uri::Authority::try_from(value.as_bytes()).is_ok_and(|host| !host.as_str().contains(['@', ',']))
+    };
+    if !request.headers().get_all(header::HOST).iter().all(is_host) {
+        return Err(Refusal::bad_request("the Host header names no host").closing());
+    }
     if UNCOUNTED.contains(&request.uri().path()) {
         return Ok(None);
     }

@@ -224,7 +224,8 @@ pub trait Runs: Send + Sync {
     /// A token by its hash.
     async fn token(&self, hash: &str) -> Result<Option<Token>>;
     /// Changes runs without a job that causes it: an answer from outside, a person. `MovedOn` when the run is not
-    /// what it was. Changes with a cause are part of [`Work::record`].
+    /// what it was. A change that is new names an id that nobody has used; one that is used is an error, and nothing changes.
+    /// Changes with a cause are part of [`Work::record`].
     async fn change(&self, changes: &[Change]) -> Each<()>;
 }
 

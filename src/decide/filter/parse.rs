@@ -1,6 +1,7 @@
 //! Text into clauses.
 
 use super::{BadFilter, Clause, Expr, LIST_MAX, Literal, NESTING_MAX, Order, Right, TEXT_BYTES_MAX, Test};
+use crate::decide::foreign::check_text;
 use crate::decide::operand::{Operand, split_top};
 use crate::model::Path;
 use regex_lite::{Regex, RegexBuilder};
@@ -223,7 +224,7 @@ impl<'a> Parser<'a> {
         if text.starts_with("$.") || text.starts_with("$[") || text.starts_with("$$") || is_call {
             return operand(text, start).map(Right::Value);
         }
-        check_words(text, start)?;
+        check_text(text).map_err(|why| bad(start, &why, None))?;
         Ok(Right::Literal(Literal::new(text, true)))
     }
 
@@ -381,21 +382,13 @@ fn check_bare(text: &str, at: usize) -> Result<(), BadFilter> {
             Some("write `$.a in [x, y]`; whether a list of the payload holds a value is `$.list contains x`"),
         ));
     }
-    check_words(text, at)
+    Ok(())
 }
 
 /// Braces belong to templates.
 fn check_braces(text: &str, at: usize) -> Result<(), BadFilter> {
     if text.contains("{{") {
         return Err(bad(at, "a condition takes paths as they are", Some("write `$.a`, without braces")));
-    }
-    Ok(())
-}
-
-/// Words that another language would join conditions with.
-fn check_words(text: &str, at: usize) -> Result<(), BadFilter> {
-    if text.contains(" and $") || text.contains(" or $") {
-        return Err(bad(at, "`and` and `or` are plain words here", Some("combine conditions with `&&` and `||`")));
     }
     Ok(())
 }
@@ -417,10 +410,7 @@ pub(super) fn parse_qhook(text: &str) -> Result<Expr, BadFilter> {
     let clause = |left: &str, test| {
         let left = left.trim();
         // Whatever stands on the left is its path, other operators included.
-        let left = match left.starts_with('$') {
-            true => Path::parse(left).map(Operand::Path).map_err(|why| bad(0, &why, None))?,
-            false => operand(left, 0)?,
-        };
+        let left = Path::parse(left).map(Operand::Path).map_err(|why| bad(0, &why, None))?;
         Ok(Expr::Clause(Clause { text: text.to_owned(), left, test }))
     };
     let literal = |right: &str| Right::Literal(Literal::new(right.trim().trim_matches('"'), false));

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{BadTemplate, Form, Node, Place, Segment, Slot, Template};
+use crate::decide::foreign::check_template;
 use crate::decide::function;
 use crate::decide::operand::{self, Operand, split_top};
 
@@ -71,6 +72,7 @@ enum Piece<'a> {
 }
 
 fn pieces(text: &str) -> Result<Vec<Piece<'_>>, BadTemplate> {
+    check_template(text).map_err(|message| BadTemplate { at: 0, message })?;
     let mut pieces = Vec::new();
     let mut rest = text;
     while let Some(open) = rest.find("{{") {

@@ -181,10 +181,16 @@ pub fn merge(payload: Payload, result: Payload, path: &ResultPath) -> Result<Pay
         ResultPath::Set(keys) => {
             let mut root = match payload {
                 Payload::Json(Value::Object(fields)) => Value::Object(fields),
-                // An empty body, or a text: there is nothing in it that could be lost.
-                Payload::Json(Value::Null) | Payload::Text(_) | Payload::Unreadable { .. } => Value::Object(Map::new()),
-                Payload::Json(other) => {
-                    let what = if other.is_array() { "a list" } else { "no object" };
+                // There is nothing in it that could be lost.
+                Payload::Json(Value::Null) => Value::Object(Map::new()),
+                Payload::Text(text) if text.trim().is_empty() => Value::Object(Map::new()),
+                other => {
+                    let what = match &other {
+                        Payload::Text(_) => "a text",
+                        Payload::Unreadable { .. } => "not readable",
+                        Payload::Json(Value::Array(_)) => "a list",
+                        Payload::Json(_) => "no object",
+                    };
                     let message = format!("the payload is {what}, so `result_path: $.{}` cannot be set in it", keys.join("."));
                     return Err(error("template", message));
                 }

@@ -109,7 +109,7 @@ pub async fn add_waits(engine: &Engine, jobs: &[Job], shown: &mut [Value]) -> Re
             _ if is_gone => Some("the configuration has no such handler".to_owned()),
             Some(waits) => Some(waits.to_string()),
             None if job.due_at > now => Some(format!("it is due at {}", job.due_at)),
-            None => None,
+            None => engine.crowded(&job.target.lane()),
         };
         shown["waits"] = json!(why);
     }

@@ -192,6 +192,17 @@ impl<'a> Ref<'a> {
         }
     }
 
+    /// The first key of an object that stands in it more than once.
+    pub fn repeated_key(self) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Node(node) if self.kind() == Type::Object => {
+                let mut seen = std::collections::HashSet::with_capacity(node.len());
+                node.entries().map(|(key, _)| key.text()).find(|key| !seen.insert(key.clone()))
+            }
+            _ => None,
+        }
+    }
+
     /// The value a JSON pointer (RFC 6901) without escapes names.
     pub fn pointer(self, pointer: &str) -> Option<Ref<'a>> {
         pointer.split('/').skip(1).try_fold(self, |at, key| match at.kind() {

@@ -45,7 +45,7 @@ pub(super) fn record_rows(commits: &[Commit]) -> Rows {
     };
     let ended = |finish: &Finish| matches!(finish, Finish::Done | Finish::Taken { .. } | Finish::Dead { .. }).then_some(0);
     let error = |finish: &Finish| match finish {
-        Finish::Retry { error, .. } | Finish::Dead { error } | Finish::Taken { error } => Some(storable(error)),
+        Finish::Retry { error, .. } | Finish::Dead { error } | Finish::Taken { error } => Some(error.clone()),
         Finish::Done | Finish::Released => None,
     };
     Rows::default()
@@ -68,12 +68,7 @@ pub(super) fn attempt_rows(commits: &[(&Commit, bool)]) -> Rows {
         .text(attempts.iter().map(|(_, a, held)| ending(a.ending, *held).word()))
         .maybe_text(attempts.iter().map(|(_, a, _)| a.code.clone()))
         .maybe_int(attempts.iter().map(|(_, a, _)| a.status.map(i64::from)))
-        .maybe_text(attempts.iter().map(|(_, a, _)| a.error.as_deref().map(storable)))
+        .maybe_text(attempts.iter().map(|(_, a, _)| a.error.clone()))
         .int(attempts.iter().map(|(_, a, _)| millis(a.duration)))
         .bytes(attempts.iter().map(|(_, a, _)| a.response.clone()))
-}
-
-/// Foreign text in a form every database takes.
-fn storable(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
 }

@@ -234,7 +234,8 @@ pub(super) async fn lock<D: Dialect>(
     let mut is_current = |c: &&Change| {
         let is_known = c.is_new || versions.get(&c.run.id).is_some_and(|version| *version == c.run.version);
         let is_at_gate = |gate: &GateChange| gates.get(&gate.id) == Some(&gate.version) && passed.insert(gate.id.clone());
-        seen.insert(c.run.id) && is_known && c.gate.as_ref().is_none_or(is_at_gate)
+        // One that is not made is in nobody's way.
+        is_known && !seen.contains(&c.run.id) && c.gate.as_ref().is_none_or(is_at_gate) && seen.insert(c.run.id)
     };
     Ok(Standing { current: changes.iter().map(&mut is_current).collect(), noted })
 }

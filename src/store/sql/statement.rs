@@ -91,9 +91,32 @@ impl Rows {
 
 /// A text as every database takes it: one of them has no NUL in texts, so none is stored anywhere. Keys, which must stay
 /// distinct, are made safe before (`model::key`).
-pub fn storable(text: String) -> String {
+fn storable(text: String) -> String {
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
+
+/// A value of a statement, in a form that every database takes.
+pub trait Bound: Sized {
+    /// That form.
+    fn storable(self) -> Self {
+        self
+    }
+}
+
+impl Bound for String {
+    fn storable(self) -> Self {
+        storable(self)
+    }
+}
+
+impl Bound for Option<String> {
+    fn storable(self) -> Self {
+        self.map(storable)
+    }
+}
+
+impl Bound for i64 {}
+impl Bound for Option<i64> {}
 
 /// A statement being put together.
 pub struct Sql<D: Dialect> {
@@ -108,12 +131,12 @@ pub fn sql<D: Dialect>(text: &'static str) -> Sql<D> {
 
 impl<D: Dialect> Sql<D> {
     /// Binds the next value.
-    pub fn bind<T>(mut self, value: T) -> Self
+    pub fn bind<T: Bound>(mut self, value: T) -> Self
     where
         D: Binds<T>,
     {
         if let Ok(args) = &mut self.args
-            && let Err(error) = D::bind(args, value)
+            && let Err(error) = D::bind(args, value.storable())
         {
             self.args = Err(error);
         }
@@ -147,7 +170,7 @@ impl<D: Dialect> Sql<D> {
     }
 
     /// Adds static text and one value if there is one.
-    pub fn and<T>(mut self, text: &'static str, value: Option<T>) -> Self
+    pub fn and<T: Bound>(mut self, text: &'static str, value: Option<T>) -> Self
     where
         D: Binds<T>,
     {

@@ -178,7 +178,7 @@ mod tests {
     async fn without_credentials_there_is_a_sentence_and_the_present_password_serves_on() {
         let (never, _, pool) = tokens(Duration::ZERO, 0);
         let why = never.renew(&pool).await.unwrap_err();
-        assert!(why.contains("nobody is here") && why.contains("give this process a role"), "{why}");
+        assert!(why.contains("no credentials of AWS were found") && why.contains("give this process a role"), "{why}");
         let (once, asked, pool) = tokens(Duration::from_secs(3600), 1);
         once.renew(&pool).await.unwrap();
         once.due_at.store(0, Ordering::SeqCst);

@@ -7,7 +7,9 @@ mod keep;
 mod lanes;
 mod look;
 mod plans;
+mod runs;
 mod statements;
+mod texts;
 mod work;
 
 /// Makes a test per store of each named function.

@@ -111,6 +111,7 @@ async fn a_schema_of_a_newer_version_is_named_with_both_versions() {
         store.migrate().await.unwrap();
         assert!(store.weaknesses().await.unwrap().iter().all(|why| !why.contains("schema version")), "{kind:?}");
         store.close().await;
+        drop(store);
         let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (99, 'later', true, 'x', 0)";
         match kind {
             Kind::Sqlite => {

@@ -1,0 +1,342 @@
+//! Expressions of other languages. Keys of a payload may hold nearly every character, so whatever is no operator here would be taken for
+//! part of a key, never be found, and be false for ever. What was probably meant as something else is refused, with what to write.
+
+/// Words that are operators elsewhere, and what to write here.
+const WORDS: [(&[&str], &str); 11] = [
+    (&["and", "or", "xor"], "combine conditions with `&&` and `||`"),
+    (&["not"], "write `not` or `!` before the whole comparison: `not $.a in [x, y]`"),
+    (&["is", "equals", "eq"], "write `==`"),
+    (&["ne", "neq", "isnt"], "write `!=`"),
+    (&["gt", "greater", "above", "after"], "write `>`"),
+    (&["ge", "gte"], "write `>=`"),
+    (&["lt", "less", "below", "before"], "write `<`"),
+    (&["le", "lte"], "write `<=`"),
+    (
+        &["in", "includes", "has", "like", "ilike", "between", "match", "regex", "startswith", "endswith", "exist", "empty"],
+        "the operators are `in [x, y]`, `contains`, `starts_with`, `ends_with`, `matches`, `exists`",
+    ),
+    (
+        &["if", "else", "then", "unless", "when", "where", "for", "end", "endif"],
+        "values have no conditions: `default(x)` stands in for what is missing, and `choice` takes ways",
+    ),
+    (&["null", "nil", "none", "undefined", "true", "false"], "compare with `== null`, `== true`"),
+];
+/// Characters that nobody's keys have and that stand for something elsewhere.
+const SIGNS: &str = "=<>!&|?(){}\",;*^~`\\";
+
+/// Why a path is probably no path, and what to write.
+///
+/// # Errors
+/// The sentence.
+pub fn check_path(text: &str) -> Result<(), String> {
+    if text == "$" || text == "$." {
+        let why = "`$` alone selects nothing: name a field (`$.order`), or leave the template out to pass the body on";
+        return Err(why.to_owned());
+    }
+    // Inside brackets the grammar is that of RFC 9535, which is read for itself.
+    let plain = text.split('[').next().unwrap_or(text);
+    check_start(text, plain)?;
+    check_computation(plain)?;
+    if let Some(sign) = plain.chars().find(|c| SIGNS.contains(*c)) {
+        return Err(sign_of(sign, text));
+    }
+    if plain.len() == text.len() && plain.ends_with('.') {
+        return Err(format!("`{text}` ends with a dot: a key is missing after it"));
+    }
+    check_words(plain)
+}
+
+fn check_start(text: &str, plain: &str) -> Result<(), String> {
+    let after = plain.trim_start_matches('$');
+    let dollars = plain.len() - after.len();
+    if dollars > 0 && !after.is_empty() && !after.starts_with('.') && dollars == 1 {
+        return Err(format!("`{text}` lacks its dot: write `$.{}`", after.trim_start()));
+    }
+    if dollars == 0 {
+        if let Some(rest) = text.strip_prefix("@.").or_else(|| text.strip_prefix('.')) {
+            return Err(format!("a path starts with `$.`: write `$.{rest}`"));
+        }
+        if text.starts_with(['#', '/']) {
+            return Err(format!(
+                "`{text}` is a block of another template language; here `{{{{ … }}}}` holds a value: a path, a function"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// `$.a * 2`, `$.a+$.b`: keys such as `+1` and `detail-type` stay keys.
+fn check_computation(plain: &str) -> Result<(), String> {
+    let is_number = |text: &str| text.trim_start().starts_with(|c: char| c.is_ascii_digit());
+    let computed = plain.char_indices().find(|(at, c)| {
+        let (before, after) = (&plain[..*at], &plain[at + c.len_utf8()..]);
+        let is_spaced = before.ends_with(' ') && after.starts_with(' ');
+        let is_between = before.ends_with(|c: char| c.is_alphanumeric() || c == ' ')
+            && (is_number(after) || after.trim_start().starts_with('$'));
+        match c {
+            '*' | '/' | '%' | '+' => is_spaced || is_between,
+            '-' => is_spaced,
+            _ => false,
+        }
+    });
+    match computed {
+        None => Ok(()),
+        Some((_, operator)) => {
+            Err(format!("`{operator}` is no operator here: `add(a, b)` adds, and nothing else is computed; compute it before"))
+        }
+    }
+}
+
+fn sign_of(sign: char, text: &str) -> String {
+    let help = match sign {
+        '=' | '<' | '>' | '!' => {
+            "comparisons stand in conditions (`filter`, `when`, `choice`) and are `==`, `!=`, `>`, `>=`, `<`, `<=`"
+        }
+        '&' | '|' => "`&&` and `||` combine conditions; in a template one `|` leads to a function",
+        '?' => "`default(x)` stands in for what is missing; there is no `? :`",
+        '(' | ')' => "a function is `name(argument)`, with both its parentheses and known by name",
+        '{' | '}' => "a placeholder is `{{ $.a }}`, with two braces on each side, and conditions take paths without braces",
+        '"' => "a text is in quotes from its start to its end",
+        '*' => "all items of a list are `$.items[*]`",
+        _ => "a path is `$.order.id`",
+    };
+    format!("`{sign}` in `{text}` is no part of a path: {help}; a key that holds it is written `$['a{sign}b']`")
+}
+
+fn check_words(plain: &str) -> Result<(), String> {
+    let words = || plain.split(|c: char| c.is_whitespace() || c == '.').filter(|word| !word.is_empty());
+    if !plain.contains(char::is_whitespace) {
+        return Ok(());
+    }
+    for word in words().skip(usize::from(plain.starts_with('$'))) {
+        let lower = word.trim_start_matches(['#', '/', '$']).to_ascii_lowercase().replace('_', "");
+        if let Some((_, help)) = WORDS.iter().find(|(words, _)| words.contains(&lower.as_str())) {
+            return Err(format!(
+                "`{word}` in `{plain}` is read as part of a key: {help}; a key with blanks is written `$['a b']`"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Why an unquoted text on the right of a comparison is probably none, and what to write.
+///
+/// # Errors
+/// The sentence.
+pub fn check_text(text: &str) -> Result<(), String> {
+    if text.starts_with('=') {
+        return Err("`===` and `!==` are `==` and `!=` here".to_owned());
+    }
+    if text.contains(" and $") || text.contains(" or $") {
+        return Err("`and` and `or` are plain words here; combine conditions with `&&` and `||`".to_owned());
+    }
+    if let Some(operator) = [" == ", " != ", " >= ", " <= ", " > ", " < "].iter().find(|operator| text.contains(**operator)) {
+        let operator = operator.trim();
+        return Err(format!("`{operator}` stands in a text: combine conditions with `&&` and `||`, or put the text into quotes"));
+    }
+    if text.contains("($") {
+        return Err(format!("`{text}` calls no function that is known here, or lacks a parenthesis; put a text into quotes"));
+    }
+    if let Some(quote) = text.chars().next().filter(|c| matches!(c, '"' | '\''))
+        && let Some(close) = text[1..].find(quote)
+        && text[close + 2..].starts_with(char::is_whitespace)
+    {
+        return Err("something follows the closing quote: combine conditions with `&&` and `||`".to_owned());
+    }
+    Ok(())
+}
+
+/// Why a template is probably meant otherwise, and what to write.
+///
+/// # Errors
+/// The sentence.
+pub fn check_template(text: &str) -> Result<(), String> {
+    let trimmed = text.trim();
+    let is_triple = |text: &str| text.starts_with("{{{") && text.ends_with("}}}") && text.matches("{{").count() == 1;
+    if is_triple(trimmed) {
+        return Err("three braces are another language's: write `{{ $.a }}`, which never escapes anything it need not".to_owned());
+    }
+    let Some(open) = text.rfind("{{") else { return Ok(()) };
+    let inside = &text[open + 2..];
+    if !inside.contains("}}") && inside.trim_start().starts_with('$') {
+        return Err("a `{{` is never closed: write `{{ $.a }}`".to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::decide::filter::Filter;
+    use crate::decide::template::Template;
+
+    #[test]
+    fn conditions_of_other_languages_are_refused_with_what_to_write() {
+        for text in [
+            "$.a === 1",
+            "$.a !== 1",
+            "$.a <> 1",
+            "$.a => 1",
+            "$.a =~ x",
+            "$.a = 1",
+            "$.a := 1",
+            "$.a == 1 and $.b == 2",
+            "$.a == 1 AND b == 2",
+            "$.a == 1 or b == 2",
+            "$.a and $.b",
+            "$.a or b",
+            "$.a is null",
+            "$.a is not null",
+            "$.a eq 1",
+            "$.a ne 1",
+            "$.a gt 5",
+            "$.a ge 5",
+            "$.a lt 5",
+            "$.a lte 5",
+            "$.a not in [x]",
+            "$.a in (x, y)",
+            "$.a in x, y",
+            "$.a in $.l",
+            "$.a like %x%",
+            "$.a between 1 and 2",
+            "$.a startsWith x",
+            "$.a endsWith x",
+            "$.a includes x",
+            "$.a not exists",
+            "$.a exists not",
+            "$.a is defined",
+            "$.a isEmpty() == true",
+            "$.a.length() > 1",
+            "$.a.includes(x)",
+            "length($.a > 1",
+            "length $.a) > 1",
+            "lenght($.a) > 1",
+            "$.a == foo($.b)",
+            "$.a == length($.b",
+            "$.a ? $.b : $.c",
+            "$.a ?? $.b",
+            "$.a % 2 == 1",
+            "$.a * 2 > 1",
+            "$.a+$.b > 1",
+            "$.a + 1 > 1",
+            "$.a - 1 > 1",
+            "{{ $.a }} == 1",
+            "{{ $.a }}",
+            "$.a == 'x' or 'y'",
+            "$.a == \"x\" and b",
+            "$a == 1",
+            ".a == 1",
+            "@.a == 1",
+            "$ .a == 1",
+            "$.a. == 1",
+            "$.a.* == x",
+            "$.items.*.id == x",
+            "$.a & $.b",
+            "$.a | $.b",
+            "$.a || ",
+            "$.a, $.b",
+            "$.a; $.b",
+            "`$.a` == 1",
+            "$.a == true == false",
+            "a > b > c",
+            "\\$.a == 1",
+            "$.a ~ x",
+            "$.a ^ 2 == 1",
+        ] {
+            assert!(Filter::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn values_of_other_languages_are_refused_with_what_to_write() {
+        for text in [
+            "{{ $ }}",
+            "{{ $.a * 2 }}",
+            "{{ $.a + $.b }}",
+            "{{ $.a+1 }}",
+            "{{ $.a == 1 ? 'y' : 'n' }}",
+            "{{ $.a > 1 }}",
+            "{{ $.a ? 'x' : 'y' }}",
+            "{{ $.a ?? 'x' }}",
+            "{{ $.a || 'x' }}",
+            "{{ $.a && $.b }}",
+            "{{ not $.a }}",
+            "{{ !$.a }}",
+            "{{ #if $.a }}",
+            "{{#if a}}",
+            "{{/if}}",
+            "{{ if .a }}",
+            "{{ .a }}",
+            "{{ @.a }}",
+            "{{ $a }}",
+            "{{> part}}",
+            "{{{ $.a }}}",
+            "{{ $.a",
+            "{{ $.a }",
+            "{{ $.a | upcase }}",
+            "{{ $.a.toUpperCase() }}",
+            "{{ length($.a }}",
+            "{{ $.a or 'x' }}",
+            "{{ $.a if $.b else $.c }}",
+            "{{ $.a; }}",
+            "{{ \"x }}",
+            "{{ }}",
+            "{{ $.a, $.b }}",
+            "{{ $.a = 1 }}",
+            "{{ $.a is null }}",
+            "{{ {a: 1} }}",
+            "{{ `x` }}",
+            "{{ $.a | default 'x' }}",
+            "{{ $.items.*.id }}",
+        ] {
+            assert!(Template::text(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_keys_and_texts_may_hold_stays() {
+        for text in [
+            "$.a b == 1",
+            "$.reactions.+1 > 0",
+            "$.detail-type == x",
+            "$.@timestamp exists",
+            "$.it's == 1",
+            "$.team/owner == x",
+            "$.a:b == 1",
+            "$.title == salt and pepper (fresh)",
+            "$.title contains [bug]",
+            "$.a == '90s",
+            "$.path matches /api/",
+            "$.a == a/b",
+            "$.a == 1 + 1",
+            "$['a=b'] == 1",
+            "$['x and y'] == 1",
+            "$.a == \"x > y\"",
+            "$.a == it is so",
+            "$.x != null",
+            "$.a == x=1",
+            "$$.attempt > 1",
+            "$.order.is == 1",
+            "$.and == 1",
+            "not $.a in [x]",
+            "$.a == ($.b)",
+            "$.a contains $5",
+        ] {
+            let read = Filter::parse(text);
+            // A text with a path in parentheses is taken for a call.
+            assert!(read.is_ok() || text == "$.a == ($.b)", "{text}: {read:?}");
+        }
+        for text in [
+            "{{ $.a b }}",
+            "{{ a }}",
+            "{{ detail-type }}",
+            "{\"a\":{{{$.k}}: 1}",
+            "{{",
+            "a {{ b",
+            "{{ $.a | default('x or y') }}",
+            "{{ $['a+b'] }}",
+        ] {
+            let read = Template::text(text);
+            assert!(read.is_ok(), "{text}: {read:?}");
+        }
+    }
+}
