@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Real signers and verifiers from outside: providers' own libraries sign requests that tidehook must accept,
-# and a Standard Webhooks library verifies what tidehook sends. Installs them under target/peers.
+# Real payloads, signers and verifiers from outside: providers' own libraries sign requests that tidehook must accept, and
+# libraries of Standard Webhooks verify what tidehook sends. Installs them under target/peers. Ends with 1 on any mismatch.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 target=${CARGO_TARGET_DIR:-target}
@@ -28,10 +28,13 @@ need npm nodejs npm
   python3 -m venv "$peers/venv"
 }
 stamp=$peers/installed
-if ! cmp -s tests/peers/requirements.txt "$stamp"; then
+wanted() { cat tests/peers/requirements.txt tests/peers/package.json; }
+if ! wanted | cmp -s - "$stamp"; then
+  rm -f "$stamp"
   "$peers/venv/bin/pip" install --quiet --disable-pip-version-check -r tests/peers/requirements.txt
-  npm install --silent --no-audit --no-fund --no-package-lock --prefix "$peers" "@octokit/webhooks-methods@6.0.0" >/dev/null
-  cp tests/peers/requirements.txt "$stamp"
+  cp tests/peers/package.json "$peers/package.json"
+  npm install --silent --no-audit --no-fund --no-package-lock --prefix "$peers" >/dev/null
+  wanted >"$stamp"
 fi
 cargo build --locked --quiet
 PEERS=$peers "$peers/venv/bin/python" tests/peers/peers.py "$target/debug/tidehook"
