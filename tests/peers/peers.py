@@ -8,11 +8,13 @@ import time
 
 import peer_github
 import peer_standard
+import peer_stripe
+import peer_twilio
 from checks import Peer
 from harness import Tidehook
 from node import Node
 
-PEERS = [peer_github, peer_standard]
+PEERS = [peer_github, peer_standard, peer_stripe, peer_twilio]
 
 
 def configured():
