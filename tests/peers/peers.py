@@ -6,7 +6,9 @@ import os
 import sys
 import time
 
+import peer_discord
 import peer_github
+import peer_slack
 import peer_standard
 import peer_stripe
 import peer_twilio
@@ -14,7 +16,7 @@ from checks import Peer
 from harness import Tidehook
 from node import Node
 
-PEERS = [peer_github, peer_standard, peer_stripe, peer_twilio]
+PEERS = [peer_github, peer_standard, peer_stripe, peer_twilio, peer_slack, peer_discord]
 
 
 def configured():
