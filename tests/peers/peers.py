@@ -6,7 +6,7 @@ import os
 import sys
 import time
 
-import differences
+import settled
 import peer_cloudevents
 import peer_discord
 import peer_github
@@ -18,7 +18,7 @@ from checks import Peer
 from harness import Tidehook
 from node import Node
 
-PEERS = [peer_github, peer_standard, peer_stripe, peer_twilio, peer_slack, peer_discord, peer_cloudevents, differences]
+PEERS = [peer_github, peer_standard, peer_stripe, peer_twilio, peer_slack, peer_discord, peer_cloudevents, settled]
 
 
 def configured():

@@ -1,5 +1,4 @@
-"""What the engine and an outsider's library did not agree on when it was written down. Each case asks for what the library
-does, so it is a mismatch until the engine does the same; then it prints `ok` and can move to the file of its peer."""
+"""Where the engine and an outsider's library once disagreed, and the library was right. Each case asks for what the library does."""
 
 import json
 import urllib.parse
@@ -17,8 +16,8 @@ FORM = "application/x-www-form-urlencoded"
 
 
 def run(tidehook, node):
-    for case in DIFFERENCES:
-        peer = Peer(f"difference, {case.__name__}", tidehook)
+    for case in SETTLED:
+        peer = Peer(f"settled, {case.__name__}", tidehook)
         case(peer, node)
         peer.end()
 
@@ -140,7 +139,7 @@ def twilio_without_port(peer, node):
     peer.accept(requests)
 
 
-DIFFERENCES = [
+SETTLED = [
     batch_signed_once,
     svix_in_and_out,
     type_in_percent_encoding,
