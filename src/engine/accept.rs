@@ -75,6 +75,11 @@ pub struct Offered {
     slots: Vec<Reservation>,
 }
 
+/// The bytes that an offer brings to a slice.
+pub(super) fn bytes(offered: &Offered) -> usize {
+    offered.offer.inbound.body.bytes().len()
+}
+
 /// Commits offers, and hands over what was started by the commit. Runs in the batch's own task, so that a
 /// caller that hangs up leaves no leased job behind.
 pub(super) fn committer(

@@ -116,7 +116,7 @@ impl Engine {
         if run.status.is_closed() {
             return Ok(None);
         }
-        let flow = self.flow(&run.definition).await?;
+        let flow = self.flow_of(run).await?;
         let Some(fact) = self.fact(run, visiting, job, ran, commit).await? else { return Ok(None) };
         Ok(advance(run, &fact, &Here { flow: &flow, now, draw: &Drawn(self) }))
     }
@@ -145,6 +145,7 @@ impl Engine {
     /// What a word to a run as a whole changes: its deadline, its turn under its concurrency key, or that nobody wants it
     /// any more.
     async fn word_to_run(&self, run: &Run, job: &Job, now: Timestamp) -> Result<Option<Change>, NoChange> {
+        run.readable().map_err(NoChange::Parked)?;
         // The end of a run needs no definition.
         let flow = self.flow_to_end(run).await?;
         let drawn = Drawn(self);
@@ -168,12 +169,14 @@ impl Engine {
             let phase = parent.state.visits.get(&visit).map(|visit| &visit.phase);
             matches!(phase, Some(Phase::Child { run: child, .. }) if *child == run.id)
         };
-        let is_wanted = parent.is_some_and(|parent| !parent.status.is_closed() && waits(&parent));
+        let is_wanted =
+            parent.is_some_and(|parent| !parent.status.is_closed() && (parent.unreadable.is_some() || waits(&parent)));
         Ok(if is_wanted { None } else { advance(run, &Fact::Cancelled, &here()) })
     }
 
     async fn child_fact(&self, child: RunId, visit: u32) -> Result<Option<Fact>, NoChange> {
         let Some(child) = self.store().run(child).await? else { return Ok(None) };
+        child.readable().map_err(NoChange::Parked)?;
         let cancelled = || catch::error("cancelled", "the called run was called off");
         let result = match child.status {
             RunStatus::Completed => Ok(child.state.output.unwrap_or(Payload::Json(serde_json::Value::Null))),
@@ -189,7 +192,7 @@ impl Engine {
         while let Some((Start { run, visit, workflow, input }, depth)) = asked.pop() {
             let Some(workflow) = self.config().workflow(&workflow) else {
                 let error = catch::error("workflow_failed", format!("the configuration has no workflow `{workflow}`"));
-                let flow = self.flow(&change.run.definition).await?;
+                let flow = self.flow_of(&change.run).await?;
                 change = self.also(change, &Fact::ChildEnded { visit, result: Err(error) }, &flow, now);
                 asked.extend(change.starts.drain(..).map(|start| (start, depth)));
                 continue;

@@ -125,9 +125,10 @@ impl Engine {
     pub async fn asked(&self, token: &str) -> Result<Asked, NotDone> {
         let found = self.health().learn(self.store().token(&hash(token)).await)?.ok_or(NotDone::Missing)?;
         let run = self.store().run(found.run).await?.ok_or(NotDone::Missing)?;
+        run.readable().map_err(NotDone::Refused)?;
         let over = || NotDone::Refused("this was decided, or is not asked any more".to_owned());
         let visit = run.state.visits.get(&found.visit).filter(|visit| waits(visit)).ok_or_else(over)?;
-        let flow = self.flow(&run.definition).await.map_err(super::advance::NoChange::from)?;
+        let flow = self.flow_of(&run).await.map_err(super::advance::NoChange::from)?;
         let approval = approval_of(&run, &flow, found.visit).ok_or(NotDone::Missing)?;
         Ok(Asked {
             run: run.id,

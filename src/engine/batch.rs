@@ -13,6 +13,8 @@ use crate::store::{Each, Error, Result};
 
 /// A slice is no longer than this.
 const ITEMS_MAX: usize = 200;
+/// Nor does it begin another item when its items have this many bytes: a statement holds all of them once more.
+const BYTES_MAX: usize = 2 << 20;
 /// So many items may wait; further callers wait to hand in.
 const WAITING_MAX: usize = 10_000;
 
@@ -26,8 +28,8 @@ pub struct Batch<I, T>(mpsc::Sender<Item<I, T>>);
 
 impl<I: Send + 'static, T: Send + 'static> Batch<I, T> {
     /// Starts the tasks that commit slices, `writers` of them side by side. They end when this is dropped.
-    /// `verb` names them in metrics.
-    pub fn start<F, Fut>(writers: usize, verb: &'static str, commit: F) -> Self
+    /// `verb` names them in metrics; `weight` says how many bytes an item has.
+    pub fn start<F, Fut>(writers: usize, verb: &'static str, weight: fn(&I) -> usize, commit: F) -> Self
     where
         F: Fn(Vec<I>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Each<T>> + Send + 'static,
@@ -35,7 +37,7 @@ impl<I: Send + 'static, T: Send + 'static> Batch<I, T> {
         let (hand_in, waiting) = mpsc::channel(WAITING_MAX);
         let (waiting, commit) = (Arc::new(Mutex::new(waiting)), Arc::new(commit));
         for _ in 0..writers.max(1) {
-            tokio::spawn(write(Arc::clone(&waiting), verb, Arc::clone(&commit)));
+            tokio::spawn(write(Arc::clone(&waiting), verb, weight, Arc::clone(&commit)));
         }
         Self(hand_in)
     }
@@ -52,15 +54,33 @@ impl<I: Send + 'static, T: Send + 'static> Batch<I, T> {
     }
 }
 
-async fn write<I, T, F, Fut>(waiting: Arc<Mutex<mpsc::Receiver<Item<I, T>>>>, verb: &'static str, commit: Arc<F>)
-where
+/// What waits already, up to the bounds of a slice, and at least one item; nothing at the end.
+async fn gathered<I, T>(waiting: &Mutex<mpsc::Receiver<Item<I, T>>>, weight: fn(&I) -> usize) -> Vec<Item<I, T>> {
+    // One writer gathers while the others commit.
+    let mut waiting = waiting.lock().await;
+    let mut slice = Vec::new();
+    let mut bytes = 0;
+    let mut next = waiting.recv().await;
+    while let Some(item) = next {
+        bytes += weight(&item.item);
+        slice.push(item);
+        next = if slice.len() < ITEMS_MAX && bytes < BYTES_MAX { waiting.try_recv().ok() } else { None };
+    }
+    slice
+}
+
+async fn write<I, T, F, Fut>(
+    waiting: Arc<Mutex<mpsc::Receiver<Item<I, T>>>>,
+    verb: &'static str,
+    weight: fn(&I) -> usize,
+    commit: Arc<F>,
+) where
     F: Fn(Vec<I>) -> Fut,
     Fut: Future<Output = Each<T>>,
 {
     loop {
-        let mut slice = Vec::new();
-        // One writer gathers while the others commit.
-        if waiting.lock().await.recv_many(&mut slice, ITEMS_MAX).await == 0 {
+        let slice = gathered(&waiting, weight).await;
+        if slice.is_empty() {
             return;
         }
         metrics::committed(verb, slice.len());
@@ -91,14 +111,19 @@ mod tests {
     async fn what_gathers_during_a_commit_is_one_slice() {
         let (sizes, gate) = (Arc::new(StdMutex::new(Vec::new())), Arc::new(Semaphore::new(0)));
         let (seen, opens) = (Arc::clone(&sizes), Arc::clone(&gate));
-        let batch = Arc::new(Batch::start(1, "test", move |items: Vec<u32>| {
-            seen.lock().unwrap().push(items.len());
-            let opens = Arc::clone(&opens);
-            async move {
-                opens.acquire().await.unwrap().forget();
-                Ok(items.into_iter().map(|n| if n == 3 { Err(Error::LeaseLost) } else { Ok(n * 2) }).collect())
-            }
-        }));
+        let batch = Arc::new(Batch::start(
+            1,
+            "test",
+            |_| 0,
+            move |items: Vec<u32>| {
+                seen.lock().unwrap().push(items.len());
+                let opens = Arc::clone(&opens);
+                async move {
+                    opens.acquire().await.unwrap().forget();
+                    Ok(items.into_iter().map(|n| if n == 3 { Err(Error::LeaseLost) } else { Ok(n * 2) }).collect())
+                }
+            },
+        ));
         let put = |n| {
             let batch = Arc::clone(&batch);
             tokio::spawn(async move { batch.put(n).await })
@@ -122,5 +147,29 @@ mod tests {
             assert_eq!(answer.await.unwrap(), expected);
         }
         assert_eq!(*sizes.lock().unwrap(), [1, 6]);
+    }
+
+    #[tokio::test]
+    async fn large_items_share_no_slice_beyond_its_bytes() {
+        let (hand_in, waiting) = mpsc::channel(10);
+        let answers: Vec<_> = [1_500_000, 1_000_000, 10, 10, 3_000_000, 1]
+            .into_iter()
+            .map(|bytes: usize| {
+                let (answer, answered) = oneshot::channel::<Result<()>>();
+                hand_in.try_send(Item { item: bytes, answer }).unwrap();
+                answered
+            })
+            .collect();
+        drop(hand_in);
+        let waiting = Mutex::new(waiting);
+        let mut sizes = Vec::new();
+        loop {
+            let slice = gathered(&waiting, |bytes| *bytes).await;
+            if slice.is_empty() {
+                break;
+            }
+            sizes.push(slice.len());
+        }
+        assert_eq!((sizes, answers.len()), (vec![2, 3, 1], 6));
     }
 }

@@ -87,7 +87,7 @@ impl Engine {
                 None => {}
             }
             let Some(run) = self.store().run(found.run).await.map_err(store_failed)? else { return Err(NotAnswered::Unknown) };
-            let flow = self.flow(&run.definition).await.map_err(|e| NotAnswered::NotDone(NoChange::from(e).into()))?;
+            let flow = self.flow_of(&run).await.map_err(|e| NotAnswered::NotDone(NoChange::from(e).into()))?;
             let now = self.store().now().await.map_err(store_failed)?;
             let said = |said| Fact::CalledBack { visit: found.visit, answer: said };
             let fact = match (answer, approval_of(&run, &flow, found.visit)) {

@@ -177,7 +177,7 @@ impl Engine {
             (Target::Handler(name), _) => self.handler(name).is_some_and(|handler| handler.retry.len() > 1),
             (Target::Step(visiting), Some(run)) => {
                 let at = run.state.visits.get(&visiting.visit).map(|visit| visit.at.clone());
-                let flow = self.flow(&run.definition).await.ok();
+                let flow = self.flow_of(run).await.ok();
                 let (Some(at), Some(flow)) = (at, flow) else { return false };
                 OfStep::of(&flow, &at, None).retry().len() > 1
             }
@@ -227,10 +227,13 @@ impl Engine {
         (run, end): (Option<&Arc<Run>>, Option<Instant>),
     ) -> (Outcome, Option<OfStep>) {
         let Some(run) = run.filter(|run| !run.status.is_closed()) else { return (Outcome::Elapsed, None) };
+        if let Err(why) = run.readable() {
+            return (Outcome::Parked(why), None);
+        }
         let Some(visit) = run.state.visits.get(&visiting.visit).filter(|visit| visit.jobs.contains(&job.id)) else {
             return (Outcome::Elapsed, None);
         };
-        let flow = match self.flow(&run.definition).await {
+        let flow = match self.flow_of(run).await {
             Ok(flow) => flow,
             Err(NoFlow::Store(error)) => return (Outcome::Parked(error.to_string()), None),
             Err(NoFlow::Unusable(why)) => {

@@ -60,11 +60,20 @@ impl Engine {
         }
     }
 
+    /// The definition by which a run goes on.
+    ///
+    /// # Errors
+    /// Why it cannot be had, or why the run cannot go on.
+    pub(super) async fn flow_of(&self, run: &Run) -> Result<Arc<Flow>, NoFlow> {
+        run.readable().map_err(NoFlow::Unusable)?;
+        self.flow(&run.definition).await
+    }
+
     /// A definition by its hash.
     ///
     /// # Errors
     /// Why it cannot be had.
-    pub(super) async fn flow(&self, hash: &str) -> Result<Arc<Flow>, NoFlow> {
+    async fn flow(&self, hash: &str) -> Result<Arc<Flow>, NoFlow> {
         if let Some(flow) = self.0.flows.get(hash) {
             return Ok(flow);
         }

@@ -43,6 +43,9 @@ impl Engine {
     }
 
     async fn check_run(&self, run: &Run) -> Result<Vec<String>> {
+        if let Some(why) = &run.unreadable {
+            return Ok(vec![why.clone()]);
+        }
         let mut run = run.clone();
         loop {
             let found = faults(&run, &self.open_jobs(&run).await?);

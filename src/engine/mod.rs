@@ -143,8 +143,8 @@ impl Engine {
         let writers = parts.store.writers();
         let in_hand = Arc::new(InHand::new(config.lanes().into_iter().map(|lane| (lane.id, lane.tenant)).collect()));
         let recording = Arc::clone(&parts.store);
-        let offers = Batch::start(writers, "accept", accept::committer(&parts, &in_hand));
-        let commits = Batch::start(writers, "record", move |commits: Vec<Commit>| {
+        let offers = Batch::start(writers, "accept", accept::bytes, accept::committer(&parts, &in_hand));
+        let commits = Batch::start(writers, "record", record::bytes, move |commits: Vec<Commit>| {
             let store = Arc::clone(&recording);
             async move { store.record(&commits).await }
         });

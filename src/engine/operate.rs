@@ -136,7 +136,7 @@ impl Engine {
             return self.operate(id, false, redriven).await;
         }
         let run = self.store().run(id).await?.ok_or(NotDone::Missing)?;
-        let old = self.flow(&run.definition).await.map_err(NoChange::from)?;
+        let old = self.flow_of(&run).await.map_err(NoChange::from)?;
         let gone = || NotDone::Refused(format!("the configuration has no workflow `{}`", run.workflow));
         let new = self.config().workflow(&run.workflow).map(|workflow| workflow.flow.clone()).ok_or_else(gone)?;
         let redriven = |run: &Run, here: &Here<'_>| {
@@ -154,7 +154,7 @@ impl Engine {
     ) -> Result<Run, NotDone> {
         loop {
             let run = self.store().run(id).await?.ok_or(NotDone::Missing)?;
-            let flow = if ends { self.flow_to_end(&run).await } else { self.flow(&run.definition).await };
+            let flow = if ends { self.flow_to_end(&run).await } else { self.flow_of(&run).await };
             let flow = flow.map_err(|e| NotDone::from(NoChange::from(e)))?;
             let now = self.store().now().await?;
             let change = decide(&run, &Here { flow: &flow, now, draw: &Drawn(self) }).map_err(NotDone::Refused)?;

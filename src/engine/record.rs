@@ -27,6 +27,11 @@ enum Committed {
     MovedOn,
 }
 
+/// The bytes that a commit brings to a slice: what is kept of a response.
+pub(super) fn bytes(commit: &Commit) -> usize {
+    commit.attempt.as_ref().map_or(0, |attempt| attempt.response.len())
+}
+
 impl Engine {
     /// Settles an outcome and commits it; what became of the job, or `None` when the lease was lost.
     pub(super) async fn record(&self, claimed: &Claimed, event: &Event, ran: Ran) -> Option<Finish> {

@@ -24,6 +24,13 @@ pub enum Payload {
     },
 }
 
+impl Default for Payload {
+    /// Nothing.
+    fn default() -> Self {
+        Self::Json(Value::Null)
+    }
+}
+
 impl Payload {
     /// What a body says: an empty one is `null`, a form is an object of its fields.
     pub fn of(body: &Body) -> Self {

@@ -120,10 +120,26 @@ pub struct Run {
     pub finished_at: Option<Timestamp>,
     /// Everything else, as the machine sees it.
     pub state: RunState,
+    /// Why what is stored of it cannot be read, if it cannot. Its state is empty then: it does not go on, and nothing but its end is
+    /// written, until it can.
+    pub unreadable: Option<String>,
+}
+
+impl Run {
+    /// Whether the run can be read, and so can go on.
+    ///
+    /// # Errors
+    /// A sentence: why not.
+    pub fn readable(&self) -> Result<(), String> {
+        match &self.unreadable {
+            None => Ok(()),
+            Some(why) => Err(format!("run {} cannot go on: {why}", self.id)),
+        }
+    }
 }
 
 /// What the machine remembers of a run. Stored as JSON.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
     /// What it started with.
     pub input: Payload,

@@ -107,7 +107,7 @@ def run(tidehook, node):
     python, javascript = [], []
     for mode in ("binary", "structured"):
         made = [by_python(mode, number, f"pypi-{mode}") for number in range(COUNT)]
-        # Those without data and content type are among the differences.
+        # Those without data and content type are among the cases that were settled.
         python += [one for one in made if "content-type" in one.headers]
         javascript += by_node(node, mode, range(COUNT), f"npm-{mode}")
     events(tidehook, "cloudevents of PyPI", python, read_by_python)

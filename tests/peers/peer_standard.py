@@ -122,7 +122,7 @@ def outbound(tidehook, node):
             texts.append((arrival, arrival.body.decode()))
         except UnicodeDecodeError:
             pass
-    # What came in from Svix and goes out again is among the differences.
+    # What came in from Svix and goes out again is among the cases that were settled.
     without_svix = [(arrival, text) for arrival, text in texts if arrival.key not in of_svix]
     for name, webhook, options in (
         ("standardwebhooks of PyPI, deliveries", standardwebhooks.webhooks.Webhook, {"json_parse": False}),

@@ -26,12 +26,17 @@ const VISITS_MAX: usize = 50;
 
 /// A run as lists show it.
 pub fn summary(run: &Run) -> Value {
-    json!({
+    let mut shown = json!({
         "id": run.id.to_string(), "workflow": run.workflow, "status": run.status.word(), "event_id": run.event.to_string(),
         "current_step": current(run), "error": run.error, "parent": run.parent.map(|(id, _)| id.to_string()),
         "redrives": run.state.redrives, "created_at": run.created_at.to_string(),
         "completed_at": run.finished_at.map(|at| at.to_string()),
-    })
+    });
+    // Only where something is wrong with it.
+    if let Some(why) = &run.unreadable {
+        shown["unreadable"] = json!(why);
+    }
+    shown
 }
 
 /// The step that is open, or the one at which it failed.

@@ -20,7 +20,8 @@ impl Announce for Memory {
         for row in world.jobs.values().filter(|row| row.job.finished_at.is_none() && !row.held) {
             let Some(lane) = world.lanes.get(&row.job.target.lane()).filter(|lane| !lane.paused) else { continue };
             let is_leased = row.job.state == JobState::Leased && row.job.due_at > now;
-            let at = lane.breaker.open_until.map_or(row.job.due_at, |open| open.max(row.job.due_at));
+            let holds = [lane.breaker.open_until, lane.breaker.not_before];
+            let at = holds.into_iter().flatten().fold(row.job.due_at, |at, hold| at.max(hold));
             let is_told = row.woken_until.is_some_and(|until| until > now && until >= at);
             let is_just_due = at <= now && at.plus(OVERDUE) > now;
             if !is_leased && !is_told && !is_just_due && at <= now.plus(horizon) {

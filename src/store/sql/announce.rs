@@ -1,6 +1,6 @@
 //! Telling of work: what a tick finds that nobody was told of, and remembers that it is told now.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,7 +20,7 @@ use crate::store::{Announce, Announced, OVERDUE};
 macro_rules! untold {
     ($of_each_lane:expr) => {
         concat!(
-            "SELECT due.id, CASE WHEN due.at > {now} THEN due.at - {now} ELSE 0 END AS at FROM (SELECT place.id, CASE WHEN l.open_until > place.due_at THEN l.open_until ELSE place.due_at END AS at FROM lanes l ",
+            "SELECT due.id, CASE WHEN due.at > {now} THEN due.at - {now} ELSE 0 END AS at FROM (SELECT place.id, CASE WHEN l.open_until > place.due_at AND l.open_until >= COALESCE(l.probe_until, 0) THEN l.open_until WHEN l.probe_until > place.due_at THEN l.probe_until ELSE place.due_at END AS at FROM lanes l ",
             $of_each_lane,
             " WHERE l.paused = 0) AS due
     WHERE due.at <= {now} + ? AND (due.at > {now} OR due.at <= {now} - ?) ORDER BY due.at, due.id LIMIT ?"
@@ -32,7 +32,8 @@ macro_rules! untold {
 macro_rules! of_lane {
     () => {
         "j.finished_at IS NULL AND j.due_at <= {now} + ? AND (j.state = 'pending' OR j.due_at <= {now})
-        AND (j.woken_until IS NULL OR j.woken_until <= {now} OR j.woken_until < j.due_at OR j.woken_until < l.open_until)"
+        AND (j.woken_until IS NULL OR j.woken_until <= {now} OR j.woken_until < j.due_at OR j.woken_until < l.open_until
+            OR j.woken_until < l.probe_until)"
     };
 }
 
@@ -72,7 +73,8 @@ impl<D: Dialect> Announce for SqlStore<D> {
         if found.is_empty() {
             return Ok(Vec::new());
         }
-        let after: HashMap<String, i64> = found.into_iter().map(|row| (row.id, row.at)).collect();
+        // In the order of their ids: ticks that tell of the same jobs at once must not wait for each other in a circle.
+        let after: BTreeMap<String, i64> = found.into_iter().map(|row| (row.id, row.at)).collect();
         let wanted = after.clone();
         let told = self
             .write(move |store, conn| {

@@ -229,11 +229,22 @@ impl TryFrom<RunRow> for Run {
             (Some(id), Some(visit)) => Some((run(id)?, u32_of(visit))),
             _ => None,
         };
-        let error = row.error.map(|text| serde_json::from_str(&text).map_err(|_| corrupt("run error", &text))).transpose()?;
-        let unreadable = |why: serde_json::Error| Error::Corrupt(format!("the state of run {} cannot be read: {why}", row.id));
+        // What cannot be read of one run concerns no other.
+        let error = row.error.map(|text| serde_json::from_str(&text).map_err(|why| format!("its error cannot be read: {why}")));
+        let state = stored(&row.state).map_err(|why| format!("its state cannot be read: {why}"));
+        let unreadable = state.as_ref().err().cloned().or_else(|| error.as_ref().and_then(|error| error.as_ref().err().cloned()));
+        if let Some(why) = &unreadable {
+            tracing::error!(
+                run = row.id,
+                why,
+                "A run cannot be read, and so it cannot go on. Mend its row, or end it: `tidehook runs kill`."
+            );
+        }
+        let error = error.and_then(std::result::Result::ok);
         Ok(Self {
             id: run(&row.id)?,
-            state: stored(&row.state).map_err(unreadable)?,
+            state: state.unwrap_or_default(),
+            unreadable,
             workflow: row.workflow,
             definition: row.definition,
             event: row.event_id.parse().map_err(|_| corrupt("event id", &row.event_id))?,

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidehook::decide::settle::Finish;
+use tidehook::decide::settle::{Commit, Finish, LaneFact};
 use tidehook::model::{Clock, JobId, LaneId};
 use tidehook::store::{Ask, Chores, Error, JobFilter, OVERDUE, Page};
 
@@ -16,6 +16,7 @@ on_every_store!(
     a_job_that_is_due_again_is_told_of_again,
     what_is_worked_on_or_paused_is_not_told_of,
     a_lane_whose_breaker_is_open_is_told_of_for_when_it_opens,
+    a_lane_that_was_asked_to_wait_is_told_of_for_when_that_ends,
     one_lane_hides_no_other_from_a_tick,
     two_ticks_tell_of_nothing_twice,
     a_claim_of_named_jobs_takes_no_others,
@@ -92,6 +93,16 @@ async fn a_lane_whose_breaker_is_open_is_told_of_for_when_it_opens(f: Fresh) {
     let told = told(&f, Duration::from_secs(3600)).await;
     assert_eq!(told.len(), 6);
     assert!(told.iter().all(|(_, after)| *after == open.since(f.clock.now())), "{told:?}");
+}
+
+async fn a_lane_that_was_asked_to_wait_is_told_of_for_when_that_ends(f: Fresh) {
+    seed(&*f.store, &["a"], 3).await;
+    let job = claim_one(&*f.store).await.job;
+    let limited = Commit { lane_fact: Some(LaneFact::Limited(Duration::from_secs(40))), ..commit(&job, retry_in(40)) };
+    f.store.record(&[limited]).await.unwrap();
+    let told = told(&f, MINUTE).await;
+    assert_eq!(told.len(), 3);
+    assert!(told.iter().all(|(_, after)| *after == Duration::from_secs(40)), "{told:?}");
 }
 
 async fn one_lane_hides_no_other_from_a_tick(f: Fresh) {

@@ -47,6 +47,7 @@ pub fn run_of(event: EventId, workflow: &str) -> Run {
         created_at: Timestamp(0),
         finished_at: None,
         state: state(&json!({ "id": 7 })),
+        unreadable: None,
     }
 }
 

@@ -4,6 +4,7 @@ mod crashes;
 mod database;
 mod shutdown;
 mod storm;
+mod unreadable;
 mod zombies;
 
 use serde_json::Value;

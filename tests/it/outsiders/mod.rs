@@ -1,6 +1,7 @@
 //! What outsiders found, one sentence for each kind: odd bodies, hostile receivers and strangers who hold on.
 
 mod people;
+mod providers;
 mod receivers;
 mod settings;
 
