@@ -117,7 +117,7 @@ pub fn class_of(code: &str, status: Option<u16>) -> &'static str {
         ("protocol", None) => "invalid_response",
         ("compose" | "template", None) => "template",
         ("crash_suspect", None) => "interrupted",
-        ("unknown_outcome", None) => "unknown_outcome",
+        ("unknown_outcome" | "interrupted", None) => "unknown_outcome",
         (_, None) => "network",
     }
 }

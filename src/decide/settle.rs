@@ -199,6 +199,9 @@ pub fn settle(job: &Job, outcome: &Outcome, rules: Rules<'_>, timing: Timing, ch
         Outcome::Answered(response) => (Failure::Status(response.status), Some(response)),
         Outcome::Failed(failure) => (failure.clone(), None),
     };
+    if let Failure::Interrupted(why) = &failure {
+        return interrupted(job, why, rules.once, timing);
+    }
     let retry_after = response.and_then(|r| r.retry_after.as_deref()).and_then(|h| read_retry_after(h, timing.now));
     let counted = job.counted() + u32::from(failure.is_exchange());
     let mut error = failure.to_string();
@@ -226,6 +229,27 @@ pub fn settle(job: &Job, outcome: &Outcome, rules: Rules<'_>, timing: Timing, ch
     commit(finish, attempt, lane_fact)
 }
 
+/// A call that was cut off although it had begun: an attempt on record, which costs nothing of the policy's. It is made again at once by
+/// the next worker, unless it may be sent only once: then nobody knows what came of it.
+fn interrupted(job: &Job, why: &str, once: bool, timing: Timing) -> Commit {
+    let failure = match once {
+        true => Failure::UnknownOutcome(why.to_owned()),
+        false => Failure::Interrupted(why.to_owned()),
+    };
+    let error = failure.to_string();
+    let attempt = attempt(job, Ending::Interrupted, timing, None, Vec::new(), Some(error.clone()), Some("interrupted"));
+    let finish = if once { Finish::Dead { error } } else { Finish::Retry { after: Duration::ZERO, error } };
+    Commit {
+        lease: job.lease(),
+        lane: job.target.lane(),
+        finish,
+        sent: job.attempt + 1,
+        attempt: Some(attempt),
+        lane_fact: None,
+        change: None,
+    }
+}
+
 /// What a failure says of the destination. An answer that the policy calls final is a verdict on the event, 429 is one on the
 /// pace, and what never reached the destination says nothing of it.
 fn lane_fact(failure: &Failure, verdict: &Verdict, retry_after: Option<Duration>) -> Option<LaneFact> {
@@ -234,9 +258,12 @@ fn lane_fact(failure: &Failure, verdict: &Verdict, retry_after: Option<Duration>
     match failure {
         Failure::Status(429) => Some(LaneFact::Limited(retry_after.unwrap_or(PAUSE))),
         Failure::Status(503) if retry_after.is_some_and(|wait| !wait.is_zero()) => retry_after.map(LaneFact::Limited),
-        Failure::Compose(_) | Failure::Template(_) | Failure::CrashSuspect | Failure::UnknownOutcome(_) | Failure::Expired => {
-            None
-        }
+        Failure::Compose(_)
+        | Failure::Template(_)
+        | Failure::CrashSuspect
+        | Failure::Interrupted(_)
+        | Failure::UnknownOutcome(_)
+        | Failure::Expired => None,
         _ if failure.status().is_some() && matches!(verdict, Verdict::GiveUp(GiveUp::NotListed | GiveUp::Permanent)) => None,
         _ => Some(LaneFact::Failed),
     }

@@ -5,7 +5,7 @@ use std::error::Error as _;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,6 +20,7 @@ use url::Host;
 use super::Deliver;
 use super::resolve::{Blocked, Guarded, NoAddress};
 use crate::decide::address::{Author, Policy};
+use crate::model::request::Progress;
 use crate::model::{Cut, Failure, Method, Outcome, Phase, Request, Response};
 
 /// No more of a response body is read.
@@ -183,13 +184,12 @@ impl Deliver for Client {
         if let Err(refused) = rules.judge_literal(&request) {
             return Outcome::Failed(refused);
         }
-        let phase = Arc::new(AtomicU8::new(PHASES_HEADERS));
-        let deadline = request.timeout;
-        let exchange = CONNECTED.scope(Arc::default(), PHASE.scope(Arc::clone(&phase), rules.exchange(request)));
+        let (progress, deadline) = (request.progress.clone(), request.timeout);
+        let exchange = CONNECTED.scope(Arc::default(), PROGRESS.scope(progress.clone(), rules.exchange(request)));
         match tokio::time::timeout(deadline, exchange).await {
             Ok(Ok(response)) => Outcome::Answered(response),
             Ok(Err(failure)) => Outcome::Failed(failure),
-            Err(_) => Outcome::Failed(Failure::Timeout(phase_of(phase.load(Ordering::Relaxed)))),
+            Err(_) => Outcome::Failed(Failure::Timeout(progress.phase())),
         }
     }
 }
@@ -285,30 +285,13 @@ fn has_connected() -> bool {
 tokio::task_local! {
     /// Whether this task's exchange has made a connection.
     static CONNECTED: Arc<AtomicBool>;
-    /// Which part of the exchange this task is in, for the failure of a deadline.
-    static PHASE: Arc<AtomicU8>;
-}
-
-const PHASES_CONNECT: u8 = 0;
-const PHASES_HEADERS: u8 = 1;
-const PHASES_BODY: u8 = 2;
-
-fn phase_of(mark: u8) -> Phase {
-    match mark {
-        PHASES_CONNECT => Phase::Connect,
-        PHASES_BODY => Phase::Body,
-        _ => Phase::Headers,
-    }
+    /// How far this task's exchange has come.
+    static PROGRESS: Progress;
 }
 
 fn set_phase(phase: Phase) {
-    let mark = match phase {
-        Phase::Connect => PHASES_CONNECT,
-        Phase::Headers => PHASES_HEADERS,
-        Phase::Body => PHASES_BODY,
-    };
     // A connection that was made for someone else finishes outside of any exchange.
-    let _ = PHASE.try_with(|cell| cell.store(mark, Ordering::Relaxed));
+    let _ = PROGRESS.try_with(|progress| progress.set(phase));
 }
 
 /// Watches connections being made: marks the phase, and looks at the peer before anything is written to it.

@@ -10,6 +10,7 @@ use super::client::RESPONSE_BYTES_MAX;
 use crate::config::Handler;
 use crate::decide::operand::Scope;
 use crate::decide::signature::signature;
+use crate::model::request::Progress;
 use crate::model::{AttemptId, Event, Failure, Job, Method, Request, Timestamp, event};
 
 /// What a delivery's request depends on besides its job, event and handler.
@@ -74,6 +75,7 @@ pub fn compose(job: &Job, event: &Event, handler: &Handler, around: Around<'_>) 
         once: false,
         response_bytes_max: RESPONSE_BYTES_MAX,
         destination: handler.name.clone(),
+        progress: Progress::default(),
     })
 }
 

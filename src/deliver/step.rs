@@ -14,6 +14,7 @@ use crate::decide::signature::signature;
 use crate::decide::workflow::Step;
 use crate::decide::workflow::data::View;
 use crate::decide::workflow::flow::{Address, Call, CallKey};
+use crate::model::request::Progress;
 use crate::model::run::{Phase, Visit};
 use crate::model::{AttemptId, Event, Failure, Job, Method, Request, Run, Target};
 
@@ -123,6 +124,7 @@ pub fn compose_step(calling: &Calling<'_>, around: Around<'_>) -> Result<Request
         once: call.once,
         response_bytes_max: STEP_RESPONSE_BYTES_MAX,
         destination: destination.to_owned(),
+        progress: Progress::default(),
     })
 }
 

@@ -305,6 +305,8 @@ pub fn told(of_step: Option<&OfStep>, (visit, job): (u32, JobId), commit: &Commi
                     Some("expectation") => Failure::Expectation(response.status),
                     _ => Failure::Status(response.status),
                 },
+                // What goes on is told to nobody: this was a call that may be made only once.
+                Outcome::Failed(Failure::Interrupted(why)) => Failure::UnknownOutcome(why.clone()),
                 Outcome::Failed(failure) => failure.clone(),
                 Outcome::Postponed | Outcome::Elapsed | Outcome::Parked(_) => return None,
             };

@@ -19,7 +19,9 @@ use crate::deliver::step::{Calling, compose_step, operation};
 use crate::model::Body;
 use crate::model::job::Visiting;
 use crate::model::run::{Phase, Visit};
-use crate::model::{Cut, Event, Failure, Inbound, Job, Outcome, Payload, Request, Response, Run, Target, Timestamp};
+use crate::model::{
+    Cut, Event, Failure, Inbound, Job, Outcome, Payload, Phase as Part, Request, Response, Run, Target, Timestamp,
+};
 
 /// What came of an execution, and how long it took.
 pub struct Ran {
@@ -208,11 +210,27 @@ impl Engine {
     async fn send(&self, request: Result<Request, Failure>, end: Option<Instant>) -> Outcome {
         match request {
             Ok(mut request) => {
-                if let Some(end) = end {
-                    request.timeout = request.timeout.min(end.saturating_duration_since(Instant::now()));
+                let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+                let is_cut_short = left.is_some_and(|left| left < request.timeout);
+                request.timeout = left.map_or(request.timeout, |left| left.min(request.timeout));
+                let progress = request.progress.clone();
+                // Nothing is begun by a worker that stops.
+                if self.0.aborting.is_cancelled() {
+                    return Outcome::Postponed;
                 }
                 let sent = self.0.parts.deliver.send(request);
-                self.0.aborting.run_until_cancelled(sent).await.unwrap_or(Outcome::Postponed)
+                let stopped = |why: &str| match progress.phase() {
+                    Part::Connect => Outcome::Postponed,
+                    Part::Headers | Part::Body => Outcome::Failed(Failure::Interrupted(why.to_owned())),
+                };
+                match self.0.aborting.run_until_cancelled(sent).await {
+                    None => stopped("its worker was stopped before the answer was there"),
+                    // Not the receiver's own time was up, but that of the invocation.
+                    Some(Outcome::Failed(Failure::Timeout(_))) if is_cut_short => {
+                        stopped("the time of the function was up before the answer was there")
+                    }
+                    Some(outcome) => outcome,
+                }
             }
             Err(why) => Outcome::Failed(why),
         }

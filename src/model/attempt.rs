@@ -59,6 +59,8 @@ pub enum Failure {
     Template(String),
     /// The job was leased during too many unclean deaths of its workers.
     CrashSuspect,
+    /// Its worker was stopped after the request had begun to go out: the receiver may have it.
+    Interrupted(String),
     /// It may be sent only once, and nobody knows what came of that.
     UnknownOutcome(String),
     /// The event's time to live ran out before it could be delivered.
@@ -81,6 +83,7 @@ impl Failure {
             Self::Compose(_) => "compose",
             Self::Template(_) => "template",
             Self::CrashSuspect => "crash_suspect",
+            Self::Interrupted(_) => "interrupted",
             Self::UnknownOutcome(_) => "unknown_outcome",
             Self::Expired => "expired",
         }
@@ -143,6 +146,7 @@ impl fmt::Display for Failure {
             Self::UnknownOutcome(why) => write!(f, "sent at most once, and what came of it is not known: {why}"),
             Self::Compose(why) => write!(f, "request could not be built: {why}"),
             Self::Template(why) => write!(f, "template failed: {why}"),
+            Self::Interrupted(why) => write!(f, "interrupted: {why}"),
             Self::CrashSuspect => f.write_str("crash_suspect: too many workers died while they held it"),
             Self::Expired => f.write_str("event TTL expired"),
         }

@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use url::Url;
 
+use super::attempt::Phase;
 use super::body::{Body, Declared};
 
 /// The methods a delivery may use.
@@ -74,6 +77,39 @@ pub struct Request {
     pub response_bytes_max: usize,
     /// Who sends, which decides what addresses may be reached and which connections are shared.
     pub destination: String,
+    /// How far it has come.
+    pub progress: Progress,
+}
+
+/// How far an exchange has come: written by whoever makes it, read by whoever stops waiting for it. Cheap to clone.
+///
+/// One that has told nothing counts as sent: a kept connection takes a request at once.
+#[derive(Debug, Clone, Default)]
+pub struct Progress(Arc<AtomicU8>);
+
+impl Progress {
+    const HEADERS: u8 = 0;
+    const CONNECT: u8 = 1;
+    const BODY: u8 = 2;
+
+    /// It is in this part now.
+    pub fn set(&self, phase: Phase) {
+        let mark = match phase {
+            Phase::Connect => Self::CONNECT,
+            Phase::Headers => Self::HEADERS,
+            Phase::Body => Self::BODY,
+        };
+        self.0.store(mark, Ordering::Relaxed);
+    }
+
+    /// The part it is in.
+    pub fn phase(&self) -> Phase {
+        match self.0.load(Ordering::Relaxed) {
+            Self::CONNECT => Phase::Connect,
+            Self::BODY => Phase::Body,
+            _ => Phase::Headers,
+        }
+    }
 }
 
 /// Why a body is not whole. Its status had arrived by then, and counts.

@@ -242,6 +242,7 @@ async fn private_addresses_are_refused_at_the_moment_of_connecting() {
                 body: bytes::Bytes::new(),
                 timeout: Duration::from_secs(5),
                 destination: "d".into(),
+                progress: Default::default(),
             };
             let outcome = client.send(request).await;
             assert!(matches!(outcome, Outcome::Failed(Failure::Blocked(_))), "{url}: {outcome:?}");

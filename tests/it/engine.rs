@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tidehook::deliver::Deliver;
 use tidehook::engine::{Budget, Chance, Engine, Parts, Worked};
 use tidehook::model::Body;
-use tidehook::model::{Failure, Inbound, JobState, Outcome, Phase, Request, Response, SeededIds};
+use tidehook::model::{Ending, Failure, Inbound, JobState, Outcome, Phase, Request, Response, SeededIds};
 use tidehook::observe::feed::Feed;
 use tidehook::store::{JobFilter, Page};
 use tidehook::wake::local::Local;
@@ -247,7 +247,7 @@ async fn an_orphaned_lane_keeps_its_jobs_parked() {
 }
 
 #[tokio::test]
-async fn an_aborted_engine_hands_back_what_is_under_way() {
+async fn an_aborted_engine_puts_what_was_under_way_on_record_as_interrupted() {
     struct Never;
     #[async_trait]
     impl Deliver for Never {
@@ -275,8 +275,14 @@ async fn an_aborted_engine_hands_back_what_is_under_way() {
         tokio::task::yield_now().await;
     }
     engine.abort();
-    // A claim that was on its way may take it once more, and hands it back again.
-    assert!(working.await.unwrap().released >= 1);
-    assert_eq!(first.states().await, [(JobState::Pending, 0)]);
-    assert_eq!(first.work().await.done, 1, "due at once, attempt number unchanged");
+    // A claim that was on its way may take it once more, and hands it back: nothing is begun by a worker that stops.
+    let worked = working.await.unwrap();
+    assert_eq!(worked.retried, 1);
+    assert_eq!(first.states().await, [(JobState::Pending, 1)], "the attempt has its number");
+    assert_eq!(first.work().await.done, 1, "due at once");
+    let job = first.engine.store().jobs(&JobFilter::default(), Page { limit: 1, newest_first: false }).await.unwrap().remove(0);
+    let attempts = first.engine.store().attempts(job.id).await.unwrap();
+    let shown: Vec<_> = attempts.iter().map(|a| (a.number, a.ending, a.code.as_deref())).collect();
+    assert_eq!(shown, [(1, Ending::Interrupted, Some("interrupted")), (2, Ending::Delivered, None)]);
+    assert_eq!((job.attempt, job.lost, job.deaths), (2, 1, 0));
 }

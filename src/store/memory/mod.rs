@@ -282,6 +282,7 @@ impl World {
         let Some(row) = self.held(&commit.lease) else { return Err(Error::LeaseLost) };
         let job = &mut row.job;
         job.attempt = commit.sent;
+        job.lost += u32::from(commit.attempt.as_ref().is_some_and(|attempt| attempt.ending == Ending::Interrupted));
         job.due_at = now;
         match &commit.finish {
             Finish::Done => (job.state, job.finished_at) = (JobState::Done, Some(now)),

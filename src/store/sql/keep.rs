@@ -156,7 +156,7 @@ impl<D: Dialect> Keep for SqlStore<D> {
     }
 
     fn connections(&self) -> Option<(u32, u32)> {
-        let idle = u32::try_from(self.0.write.num_idle()).unwrap_or(u32::MAX);
+        let idle = u32::try_from(self.0.write.num_idle() + self.0.at_hand.count()).unwrap_or(u32::MAX);
         Some((self.0.write.size(), idle))
     }
 
@@ -180,6 +180,7 @@ impl<D: Dialect> Keep for SqlStore<D> {
     }
 
     async fn close(&self) {
+        self.0.at_hand.close();
         self.0.write.close().await;
         self.0.read.close().await;
     }

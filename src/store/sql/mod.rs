@@ -37,7 +37,7 @@ use super::error::{Error, Result};
 use crate::model::time::Clock;
 use crate::model::{Ids, ManualClock, SystemIds, Timestamp};
 use dialect::Dialect;
-use tx::Tx;
+use tx::{AtHand, Tx};
 
 /// A verb that takes longer is taken for a database that does not answer.
 const VERB_TIME_MAX: Duration = Duration::from_secs(10);
@@ -85,6 +85,8 @@ struct Inner<D: Dialect> {
     write: Pool<D>,
     /// For statements that only read.
     read: Pool<D>,
+    /// Connections of theirs that need not go back to them at once.
+    at_hand: Arc<AtHand<D>>,
     /// Tests put a clock here; otherwise the database's own is used.
     clock: Option<ManualClock>,
     /// A pooler stands before the server: whatever is done is done in a transaction, and no statement is kept.
@@ -102,12 +104,19 @@ struct Inner<D: Dialect> {
 }
 
 impl<D: Dialect> SqlStore<D> {
-    fn new(write: Pool<D>, read: Pool<D>, clock: Option<ManualClock>, pooled: bool, keep: Option<std::fs::File>) -> Self {
+    /// `at_hand`: so many connections may be kept at hand; none where the two pools are not the same.
+    fn new(
+        (write, read, at_hand): (Pool<D>, Pool<D>, usize),
+        clock: Option<ManualClock>,
+        pooled: bool,
+        keep: Option<std::fs::File>,
+    ) -> Self {
         // Process ids are no help: in containers they are all the same.
         let first_shard = i64::try_from(SystemIds::default().next().0 % 64).unwrap_or(0) * SHARDS;
         Self(Arc::new(Inner {
             write,
             read,
+            at_hand: Arc::new(AtHand::new(at_hand)),
             clock,
             pooled,
             renew: None,
@@ -195,7 +204,7 @@ impl<D: Dialect> SqlStore<D> {
     where
         F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>>,
     {
-        let mut tx = Tx::begin(&self.0.write, self.begin()).await?;
+        let mut tx = Tx::begin(&self.0.write, &self.0.at_hand, self.begin()).await?;
         match verb(self.clone(), tx.conn()?).await {
             Ok(value) => tx.commit().await.map(|()| value),
             Err(error) => {
@@ -224,8 +233,8 @@ impl<D: Dialect> SqlStore<D> {
     /// and running are several messages: behind one even these are transactions.
     async fn open(&self, pool: &Pool<D>) -> sqlx::Result<Tx<D>> {
         match self.0.pooled {
-            true => Tx::begin(pool, self.begin()).await,
-            false => Tx::plain(pool).await,
+            true => Tx::begin(pool, &self.0.at_hand, self.begin()).await,
+            false => Tx::plain(pool, &self.0.at_hand).await,
         }
     }
 

@@ -33,6 +33,11 @@ pub(super) fn ids(commits: &[Commit]) -> impl Iterator<Item = String> {
     commits.iter().map(|c| c.lease.job.to_string())
 }
 
+/// 1 for a commit that puts an interrupted attempt on record: those count for no policy.
+fn lost(commit: &Commit) -> i64 {
+    i64::from(commit.attempt.as_ref().is_some_and(|attempt| attempt.ending == Ending::Interrupted))
+}
+
 pub(super) fn record_rows(commits: &[Commit]) -> Rows {
     let state = |finish: &Finish| match finish {
         Finish::Done | Finish::Taken { .. } => JobState::Done,
@@ -54,6 +59,7 @@ pub(super) fn record_rows(commits: &[Commit]) -> Rows {
         .text(commits.iter().map(|c| state(&c.finish).word()))
         .int(commits.iter().map(|c| i64::from(c.sent)))
         .int(commits.iter().map(|c| after(&c.finish)))
+        .int(commits.iter().map(lost))
         .maybe_int(commits.iter().map(|c| ended(&c.finish)))
         .maybe_text(commits.iter().map(|c| error(&c.finish)))
 }

@@ -24,6 +24,8 @@ impl Speaks for Postgres {}
 
 /// How long a request may wait for a connection: ingress answers 503 within two seconds.
 const ACQUIRE_MAX: Duration = Duration::from_millis(1_500);
+/// The most connections that are kept at hand.
+const AT_HAND_MAX: usize = 4;
 /// Why no connection can be had is asked for this long.
 const WHY_NOT_MAX: Duration = Duration::from_secs(1);
 
@@ -68,10 +70,10 @@ const STORE: &str = concat!(
 
 // `dead` before `finished`, as everywhere: two statements must not wait for each other's totals in a circle.
 const RECORD: &str = "WITH r AS MATERIALIZED (
-        SELECT * FROM {rows: job text, token int, next text, sent int, after int, ended int, error text} AS r
+        SELECT * FROM {rows: job text, token int, next text, sent int, after int, lost int, ended int, error text} AS r
     ), held AS (
-        UPDATE jobs SET state = r.next, attempt = r.sent, due_at = {now} + r.after, finished_at = {now} + r.ended,
-            last_error = COALESCE(r.error, jobs.last_error)
+        UPDATE jobs SET state = r.next, attempt = r.sent, lost = jobs.lost + r.lost, due_at = {now} + r.after,
+            finished_at = {now} + r.ended, last_error = COALESCE(r.error, jobs.last_error)
         FROM r WHERE {only jobs.id} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id
     ), a AS (
         INSERT INTO attempts (job_id, claim, number, ending, code, status, error, duration_ms, response, at)
@@ -132,7 +134,9 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
         .acquire_timeout(ACQUIRE_MAX)
         .test_before_acquire(address.tests_idle)
         .connect_lazy_with(options);
-    let store = SqlStore::new(pool.clone(), pool, address.clock, address.pooler, None);
+    // An idle connection that must be asked before it is used is better off in the pool, which does so.
+    let at_hand = if address.tests_idle { 0 } else { usize::try_from(address.connections / 4).unwrap_or(0).min(AT_HAND_MAX) };
+    let store = SqlStore::new((pool.clone(), pool, at_hand), address.clock, address.pooler, None);
     match address.iam {
         None => Ok(Arc::new(store)),
         Some(who) => Ok(Arc::new(with_iam(store, authenticated, who)?)),

@@ -70,7 +70,7 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
         true => write.clone(),
         false => pool(address.connections.clamp(1, 4)).connect_lazy_with(options),
     };
-    Ok(Arc::new(SqlStore::new(write, read, address.clock, false, lock)))
+    Ok(Arc::new(SqlStore::new((write, read, 0), address.clock, false, lock)))
 }
 
 /// What is stored is nobody else's business: the file is made readable for its owner alone before anything is in it. SQLite gives

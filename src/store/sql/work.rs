@@ -61,9 +61,9 @@ const RECORDED: &str = "SELECT jobs.id FROM {rows: job text, token int} AS r JOI
 pub(super) const EXTEND: &str = "UPDATE jobs SET due_at = {now} + ? FROM {rows: job text, token int} AS r
     WHERE {only jobs.id} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id";
 // `after` moves the due time, `ended` is 0 for a job that ends here and null for one that goes on.
-const RECORD: &str = "UPDATE jobs SET state = r.next, attempt = r.sent, due_at = {now} + r.after, finished_at = {now} + r.ended,
-    last_error = COALESCE(r.error, jobs.last_error)
-    FROM {rows: job text, token int, next text, sent int, after int, ended int, error text} AS r
+const RECORD: &str = "UPDATE jobs SET state = r.next, attempt = r.sent, lost = jobs.lost + r.lost, due_at = {now} + r.after,
+    finished_at = {now} + r.ended, last_error = COALESCE(r.error, jobs.last_error)
+    FROM {rows: job text, token int, next text, sent int, after int, lost int, ended int, error text} AS r
     WHERE {only jobs.id} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id";
 const RECLAIM: &str = "UPDATE jobs SET due_at = {now} WHERE state = 'leased' AND finished_at IS NULL AND due_at > {now}";
 const RETRY_ONE: &str =

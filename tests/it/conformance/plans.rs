@@ -71,7 +71,7 @@ async fn hot_statements_use_an_index_at_a_million_kept_rows() {
 
     const JOB: &str = "ARRAY['00000000000000000001234567']";
     let record: Vec<&str> = [
-        [JOB, "ARRAY[1]", "ARRAY['done']", "ARRAY[1]", "ARRAY[0]", "ARRAY[0]", "ARRAY[NULL::text]"].as_slice(),
+        [JOB, "ARRAY[1]", "ARRAY['done']", "ARRAY[1]", "ARRAY[0]", "ARRAY[0]", "ARRAY[0]", "ARRAY[NULL::text]"].as_slice(),
         &["NULL", "NULL", JOB, "NULL"],
         &[JOB, "ARRAY[1]", "ARRAY[1]", "ARRAY['delivered']", "ARRAY[NULL::text]", "ARRAY[200]", "ARRAY[NULL::text]", "ARRAY[1]"],
         &["ARRAY[''::bytea]", "0"],

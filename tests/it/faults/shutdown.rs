@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::{SQLITE, config, get, post};
 use crate::support::endpoint::Endpoint;
 use crate::support::process::Home;
 use crate::support::world::client;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_hands_hanging_deliveries_back_without_an_attempt() {
+async fn a_shutdown_puts_hanging_deliveries_on_record_as_interrupted_attempts() {
     let receiver = Endpoint::start().await;
     let more = "worker: { drain_timeout_secs: 2, max_concurrency: 30 }\n";
     let home = Home::new(&config(SQLITE, &receiver, "/hang", more));
@@ -39,14 +41,83 @@ async fn a_shutdown_hands_hanging_deliveries_back_without_an_attempt() {
     assert!(took <= Duration::from_secs(2 + 2), "grace + 2 s: {took:?}");
     assert!(draining.await.unwrap().contains("shutting down"));
     assert_eq!(receiver.got().len(), 20);
-    // The next process finds them as they were before the first attempt.
+    // The next process makes the second attempt of each: the first one may have arrived.
     home.write(&config(SQLITE, &receiver, "/ok", ""));
     let second = home.start().await;
     let got = receiver.until_count(40).await;
-    assert!(got[20..].iter().all(|g| g.header("x-tidehook-attempt") == Some("1")));
+    assert!(got[20..].iter().all(|g| g.header("x-tidehook-attempt") == Some("2")));
     let jobs = get(&home, "/api/jobs?limit=100").await;
     assert_eq!(jobs["jobs"].as_array().unwrap().len(), 20);
+    let job = jobs["jobs"][0]["id"].as_str().unwrap();
+    let attempts = get(&home, &format!("/api/jobs/{job}/attempts")).await;
+    assert_eq!(
+        (&attempts["attempts"][0]["code"], &attempts["attempts"][0]["attempt"]),
+        (&json!("interrupted"), &json!(1)),
+        "{attempts}"
+    );
     second.stop().await;
+}
+
+/// A step that may be called only once, and one that is called when nobody knows what came of it.
+fn once(path: &str) -> String {
+    format!(
+        "workflows:
+  w:
+    source: app
+    events: [run]
+    steps:
+      - {{ name: a, url: \"http://RECEIVER{path}\", delivery: at_most_once, catch: [{{ errors: [unknown_outcome], goto: caught }}] }}
+      - {{ name: b, url: \"http://RECEIVER/ok/b\", end: true }}
+      - {{ name: caught, url: \"http://RECEIVER/ok/caught\" }}
+"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_be_sent_only_once_is_not_sent_again_by_any_stop() {
+    // A drain that is over, and a second signal.
+    for (more, signals) in [("worker: { drain_timeout_secs: 1 }\n", 1), ("", 2)] {
+        let receiver = Endpoint::start().await;
+        let address = receiver.address.to_string();
+        let file = |path: &str| config(SQLITE, &receiver, "/ok", &format!("{more}{}", once(path).replace("RECEIVER", &address)));
+        let home = Home::new(&file("/hang"));
+        let server = home.start().await;
+        assert_eq!(post(&home, "/events/app/run").await.unwrap().0, 202);
+        let called = |path: &str| receiver.got().iter().filter(|got| got.path == path).count();
+        let until = async |path: &str| {
+            let waiting = async {
+                while called(path) == 0 {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::time::timeout(crate::support::endpoint::PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{path}"));
+        };
+        until("/hang").await;
+        if signals == 2 {
+            server.signal(rustix::process::Signal::TERM);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let (status, took) = server.stop().await;
+        assert!(status.success() && took < Duration::from_secs(10), "{status} after {took:?}");
+        let second = home.start().await;
+        until("/ok/caught").await;
+        assert_eq!((called("/hang"), called("/ok/b")), (1, 0));
+        let runs = get(&home, "/api/runs").await;
+        let run = get(&home, &format!("/api/runs/{}", runs["runs"][0]["id"].as_str().unwrap())).await;
+        assert!(run["history"].to_string().contains("unknown_outcome"), "{run}");
+        let jobs = get(&home, "/api/jobs?limit=100").await;
+        let job = jobs["jobs"].as_array().unwrap().iter().find(|job| job["handler"] == "w/a").unwrap()["id"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let attempts = get(&home, &format!("/api/jobs/{job}/attempts")).await;
+        assert_eq!(
+            (attempts["attempts"].as_array().unwrap().len(), &attempts["attempts"][0]["code"]),
+            (1, &json!("interrupted")),
+            "{attempts}"
+        );
+        second.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

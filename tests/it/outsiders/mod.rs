@@ -262,6 +262,7 @@ async fn a_kept_connection_that_died_unanswered_costs_no_attempt_and_is_on_recor
             once,
             response_bytes_max: 1024,
             destination: "d".into(),
+            progress: Default::default(),
         };
         client.send(request).await
     };
