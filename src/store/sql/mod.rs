@@ -26,10 +26,12 @@ mod work;
 pub use keep::statements;
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use sqlx::Pool;
 
@@ -166,7 +168,7 @@ impl<D: Dialect> SqlStore<D> {
         F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>> + Send + Sync + 'static,
     {
         let store = self.clone();
-        self.owned(VERB_TIME_MAX, async move {
+        let work = async move {
             let mut tries = match extent {
                 Extent::Transaction => BUSY_TRIES,
                 // Every pooled connection may have died meanwhile.
@@ -185,8 +187,11 @@ impl<D: Dialect> SqlStore<D> {
                     Err(error) => return Err(store.failed(error).await),
                 }
             }
-        })
-        .await
+        };
+        match extent {
+            Extent::Transaction => self.owned(VERB_TIME_MAX, work).await,
+            Extent::Statement => self.here(VERB_TIME_MAX, work).await,
+        }
     }
 
     /// A statement that is its own transaction, and one round trip.
@@ -238,25 +243,46 @@ impl<D: Dialect> SqlStore<D> {
         }
     }
 
-    /// A task that goes on when its caller hangs up, and that ends when the database does not answer.
+    /// Work that ends when the database does not answer, with what its connections need.
+    async fn bounded<T: Send + 'static>(
+        &self,
+        time_max: Duration,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<BoxFuture<'static, Result<T>>> {
+        let keeps = !self.0.pooled;
+        if let Some(renew) = &self.0.renew {
+            renew(self.0.write.clone()).await.map_err(Error::Down)?;
+        }
+        Ok(Box::pin(KEEPS_STATEMENTS.scope(keeps, async move {
+            match tokio::time::timeout(time_max, work).await {
+                Ok(done) => done,
+                Err(_) => Err(Error::Down(format!("no answer within {} s", time_max.as_secs()))),
+            }
+        })))
+    }
+
+    /// Bounded work in a task of its own, which goes on when its caller hangs up.
     async fn owned<T: Send + 'static>(
         &self,
         time_max: Duration,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let keeps = !self.0.pooled;
-        if let Some(renew) = &self.0.renew {
-            renew(self.0.write.clone()).await.map_err(Error::Down)?;
-        }
-        let task = tokio::spawn(KEEPS_STATEMENTS.scope(keeps, async move {
-            match tokio::time::timeout(time_max, work).await {
-                Ok(done) => done,
-                Err(_) => Err(Error::Down(format!("no answer within {} s", time_max.as_secs()))),
-            }
-        }));
-        match task.await {
+        match tokio::spawn(self.bounded(time_max, work).await?).await {
             Ok(done) => done,
             Err(died) => Err(Error::Corrupt(format!("a store verb panicked: {died}"))),
+        }
+    }
+
+    /// Bounded work in the task of its caller: for a single statement, which is whole or nothing by itself. A caller that hangs up
+    /// closes the connection, and the database ends what was begun on it.
+    async fn here<T: Send + 'static>(
+        &self,
+        time_max: Duration,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        match AssertUnwindSafe(self.bounded(time_max, work).await?).catch_unwind().await {
+            Ok(done) => done,
+            Err(_) => Err(Error::Corrupt("a store verb panicked".to_owned())),
         }
     }
 
