@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Budget, Engine, Worked};
-use crate::model::{EventId, LaneId};
+use crate::model::{EventId, Failure, LaneId};
+use crate::observe::feed::{Moment, Next};
 use crate::observe::metrics;
 use crate::store::Result;
 use crate::wake::Wakeup;
@@ -68,10 +69,7 @@ impl Engine {
         let store = self.store();
         let announced = self.announce().await?;
         let chores = store.chores(self.config().worker.retention).await?;
-        let expired = if chores.expire { repeat(|| store.expire(PER_TRANSACTION)).await? } else { 0 };
-        if expired > 0 {
-            tracing::warn!(expired, "Deliveries are given up because their event's time to live has passed.");
-        }
+        let expired = if chores.expire { repeat(|| self.expire()).await? } else { 0 };
         let pruned = if chores.prune { self.prune().await? } else { 0 };
         let forgotten = if chores.forget { repeat(|| store.forget_keys(PER_TRANSACTION)).await? } else { 0 };
         if self.0.housekeeping.is_orphan_time() {
@@ -79,6 +77,26 @@ impl Engine {
         }
         let worked = if budget.jobs > 0 { self.work(budget).await? } else { Worked::default() };
         Ok(Ticked { announced, expired, pruned, forgotten, worked })
+    }
+
+    /// Gives up what nobody wants any more because its time has passed, and tells of each.
+    async fn expire(&self) -> Result<u64> {
+        let expired = self.store().expire(PER_TRANSACTION).await?;
+        if expired.is_empty() {
+            return Ok(0);
+        }
+        let ids: Vec<EventId> = expired.iter().map(|job| job.event).collect();
+        let events = self.store().events_by_id(&ids).await?;
+        for job in &expired {
+            let (event, handler) = (job.event, job.target.name().to_owned());
+            metrics::dead(&handler);
+            tracing::warn!(job = %job.id, %event, handler, code = "expired", "A delivery is given up: its event's time to live has passed.");
+            let source = events.get(&event).map_or(String::new(), |event| event.source.clone());
+            let (id, attempt, error) = (job.id, job.attempt, Some(Failure::Expired.to_string()));
+            let (status, took, next) = (None, Duration::ZERO, Next::Dead);
+            self.feed().tell(|| Moment::Tried { event, source, job: id, handler, attempt, status, error, took, next });
+        }
+        Ok(u64::try_from(expired.len()).unwrap_or(u64::MAX))
     }
 
     /// Removes what is kept no longer. One pass over old events at a time, in small steps.

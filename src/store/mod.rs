@@ -124,8 +124,8 @@ pub trait Work: Send + Sync {
     async fn retry(&self, which: &Retry) -> Result<u64>;
     /// Calls an open job off. False when it has ended already or does not exist.
     async fn cancel(&self, job: JobId) -> Result<bool>;
-    /// Open jobs whose time to live has passed become dead; answers how many.
-    async fn expire(&self, most: u32) -> Result<u64>;
+    /// Open jobs whose time to live has passed become dead; answers them.
+    async fn expire(&self, most: u32) -> Result<Vec<Job>>;
 }
 
 /// After this, work that is due counts as untold, whoever was told of it: hints get lost.

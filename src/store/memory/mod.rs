@@ -402,16 +402,16 @@ impl Work for Memory {
         Ok(true)
     }
 
-    async fn expire(&self, most: u32) -> Result<u64> {
+    async fn expire(&self, most: u32) -> Result<Vec<Job>> {
         let now = self.clock.now();
         let mut world = self.world();
         let over = |r: &&mut Row| r.job.state == JobState::Pending && r.expires_at.is_some_and(|at| at <= now);
-        let mut expired = 0;
+        let mut expired = Vec::new();
         for row in world.jobs.values_mut().filter(over).take(usize::try_from(most).unwrap_or(usize::MAX)) {
             let last_error = Some("event TTL expired".to_owned());
             row.job =
                 Job { state: JobState::Dead, claim: row.job.claim + 1, finished_at: Some(now), last_error, ..row.job.clone() };
-            expired += 1;
+            expired.push(row.job.clone());
         }
         Ok(expired)
     }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::dialect::Dialect;
 use super::intake::count;
 use super::outcomes::{attempt_rows, ids, interrupted_rows, jobs, lease_rows, record_rows};
-use super::rows::{DueRow, IdRow, LaneRow};
+use super::rows::{DueRow, IdRow, JobRow, LaneRow};
 use super::statement::{Rows, sql};
 use super::{Extent, SqlStore, each, runs, timestamp};
 use crate::decide::breaker::{self, Allows};
@@ -79,7 +79,8 @@ const CANCEL: &str = "UPDATE jobs SET state = 'cancelled', claim = claim + 1, fi
 pub(super) const EXPIRED: &str = "SELECT id FROM jobs WHERE finished_at IS NULL AND expires_at <= {now} AND state = 'pending'
     ORDER BY expires_at LIMIT ?";
 const EXPIRE: &str = "UPDATE jobs SET state = 'dead', claim = claim + 1, finished_at = {now}, last_error = 'event TTL expired'
-    WHERE id {any} AND finished_at IS NULL AND expires_at <= {now} AND state = 'pending' RETURNING id";
+    WHERE id {any} AND finished_at IS NULL AND expires_at <= {now} AND state = 'pending'
+    RETURNING id, event_id, target_kind, target_name, state, attempt, lost, deaths, claim, due_at, created_at, finished_at, last_error";
 
 pub(super) const ALL: &[&str] = &[
     PICK_LANES,
@@ -242,10 +243,10 @@ impl<D: Dialect> Work for SqlStore<D> {
     }
 
     async fn cancel(&self, job: JobId) -> Result<bool> {
-        self.ending("finished", move |store| sql::<D>(CANCEL).bind(store.clock()).bind(job.to_string())).await.map(|n| n > 0)
+        self.ending(move |store| sql::<D>(CANCEL).bind(store.clock()).bind(job.to_string())).await.map(|n| n > 0)
     }
 
-    async fn expire(&self, most: u32) -> Result<u64> {
+    async fn expire(&self, most: u32) -> Result<Vec<Job>> {
         // A look first: there is rarely anything, and a look costs no transaction.
         let found = self
             .read(move |store, conn| {
@@ -255,9 +256,20 @@ impl<D: Dialect> Work for SqlStore<D> {
             .await?;
         let found: Vec<String> = found.into_iter().map(|row| row.id).collect();
         if found.is_empty() {
-            return Ok(0);
+            return Ok(Vec::new());
         }
-        self.ending("expired", move |store| sql::<D>(EXPIRE).bind(store.clock()).list(&found).bind(store.clock())).await
+        let rows: Vec<JobRow> = self
+            .write(move |store, conn| {
+                let expire = sql::<D>(EXPIRE).bind(store.clock()).list(&found).bind(store.clock());
+                Box::pin(async move {
+                    let rows: Vec<JobRow> = expire.all(conn).await?;
+                    let by = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+                    count::<D>(conn, store.shard(), &mut BTreeMap::from([("finished", by), ("dead", by)])).await?;
+                    Ok(rows)
+                })
+            })
+            .await?;
+        rows.into_iter().map(Job::try_from).collect()
     }
 }
 
@@ -287,32 +299,19 @@ impl<D: Dialect> SqlStore<D> {
     }
 
     /// A statement that ends jobs and answers their ids; the totals follow.
-    async fn ending(
-        &self,
-        how: &'static str,
-        build: impl Fn(&Self) -> super::statement::Sql<D> + Send + Sync + 'static,
-    ) -> Result<u64> {
+    async fn ending(&self, build: impl Fn(&Self) -> super::statement::Sql<D> + Send + Sync + 'static) -> Result<u64> {
         self.write(move |store, conn| {
             let statement = build(&store);
-            Box::pin(async move { end_jobs::<D>(conn, store.shard(), how, statement).await })
+            Box::pin(async move { end_jobs::<D>(conn, store.shard(), statement).await })
         })
         .await
     }
 }
 
-async fn end_jobs<D: Dialect>(
-    conn: &mut D::Connection,
-    shard: i64,
-    how: &'static str,
-    statement: super::statement::Sql<D>,
-) -> sqlx::Result<u64> {
+async fn end_jobs<D: Dialect>(conn: &mut D::Connection, shard: i64, statement: super::statement::Sql<D>) -> sqlx::Result<u64> {
     let ended = statement.all::<IdRow>(conn).await?.len();
     let by = i64::try_from(ended).unwrap_or(i64::MAX);
-    let mut counts = BTreeMap::from([("finished", by)]);
-    if how == "expired" {
-        counts.insert("dead", by);
-    }
-    count::<D>(conn, shard, &mut counts).await?;
+    count::<D>(conn, shard, &mut BTreeMap::from([("finished", by)])).await?;
     Ok(u64::try_from(ended).unwrap_or(u64::MAX))
 }
 

@@ -66,7 +66,7 @@ shaken! { Work:
     fn reclaim() -> Result<u64>;
     fn retry(which: &Retry) -> Result<u64>;
     fn cancel(job: JobId) -> Result<bool>;
-    fn expire(most: u32) -> Result<u64>;
+    fn expire(most: u32) -> Result<Vec<Job>>;
 }
 shaken! { Announce:
     fn announce(horizon: Duration, most: u32) -> Result<Vec<Announced>>;
