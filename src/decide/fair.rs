@@ -56,8 +56,9 @@ impl Sharing<'_> {
         let lane_room = room(self.slots.lane_max, self.of_lane.get(&lane.id));
         let tenant_room = room(self.slots.tenant_max, self.of_tenant.get(&lane.tenant));
         let is_quiet = self.of_lane.get(&lane.id).is_none_or(|held| *held == 0);
-        let open = self.left.saturating_sub(self.slots.quiet).max(u32::from(is_quiet && self.left > 0));
-        open.min(self.share).min(lane_room).min(tenant_room)
+        // Of the worker's slots and of the tenant's alike: where one tenant has receivers that hang, its others answer all the same.
+        let open = |room: u32| room.saturating_sub(self.slots.quiet).max(u32::from(is_quiet && room > 0));
+        open(self.left).min(open(tenant_room)).min(self.share).min(lane_room)
     }
 
     /// Remembers what a lane got.
@@ -96,7 +97,7 @@ mod tests {
             sharing.took(lane, most);
             given += most;
         }
-        assert_eq!(given, 4);
+        assert_eq!(given, 4, "ten lanes that hold nothing, each its first");
         assert_eq!(sharing.most(&lane("x", "b")), 1);
     }
 
@@ -114,6 +115,15 @@ mod tests {
         assert_eq!(sharing.most(&lane("fast", "a")), 1);
         sharing.took(&lane("fast", "a"), 1);
         assert_eq!((sharing.most(&lane("fast", "a")), sharing.most(&lane("other", "a"))), (0, 1));
+    }
+
+    #[test]
+    fn the_last_slots_of_a_tenant_are_for_its_lanes_that_hold_nothing() {
+        let held = vec![(LaneId::handler("hangs"), "a".into(), 8)];
+        let slots = Slots { free: 2, lane_max: 9, tenant_max: 9, quiet: 1, held };
+        let sharing = slots.among(2);
+        assert_eq!((sharing.most(&lane("hangs", "a")), sharing.most(&lane("fast", "a"))), (0, 1));
+        assert_eq!(sharing.most(&lane("x", "b")), 1);
     }
 
     #[test]

@@ -168,9 +168,10 @@ impl InHand {
         Slots { free, lane_max, tenant_max, quiet: self.quiet(parallel), held }
     }
 
-    /// An eighth of a worker's slots is kept for lanes that hold nothing, where there are several lanes.
+    /// An eighth of a worker's slots, at least one, and as many of those that a tenant may hold, are kept for lanes that hold nothing,
+    /// where there are several lanes.
     fn quiet(&self, parallel: u32) -> u32 {
-        if self.tenants.len() > 1 { parallel / 8 } else { 0 }
+        if self.tenants.len() > 1 && parallel >= 4 { (parallel / 8).max(1) } else { 0 }
     }
 
     fn limits(&self, parallel: u32) -> (u32, u32) {
@@ -196,8 +197,14 @@ impl InHand {
         let full_tenant = |tenant: &str| of_tenant.get(tenant).is_some_and(|jobs| *jobs >= slots.tenant_max);
         // The last free slots are for lanes that hold nothing.
         let is_last = slots.quiet > 0 && slots.free <= slots.quiet;
-        let is_busy = |lane: &&LaneId| is_last && slots.held.iter().any(|(held, _, jobs)| held == *lane && *jobs > 0);
-        let full = self.tenants.iter().filter(|(lane, tenant)| is_full(lane) || is_busy(lane) || full_tenant(tenant));
+        let last_of_tenant = |tenant: &str| {
+            let jobs = of_tenant.get(tenant).copied().unwrap_or(0);
+            slots.quiet > 0 && jobs.saturating_add(slots.quiet) >= slots.tenant_max
+        };
+        let is_busy = |lane: &&LaneId| slots.held.iter().any(|(held, _, jobs)| held == *lane && *jobs > 0);
+        let full = self.tenants.iter().filter(|(lane, tenant)| {
+            is_full(lane) || full_tenant(tenant) || (is_last || last_of_tenant(tenant)) && is_busy(lane)
+        });
         full.map(|(lane, _)| lane.clone()).collect()
     }
 
@@ -219,10 +226,10 @@ impl InHand {
         if of_tenant >= tenant_max {
             return Some(format!("{of_tenant} of its source are under way, which is its share of the worker's {parallel} slots"));
         }
-        let free = parallel.saturating_sub(state.held());
+        let (free, quiet) = (parallel.saturating_sub(state.held()), self.quiet(parallel));
         match free {
             0 => Some(format!("all {parallel} slots of the worker are taken")),
-            free if of_lane > 0 && free <= self.quiet(parallel) => {
+            free if of_lane > 0 && (free <= quiet || quiet > 0 && of_tenant + quiet >= tenant_max) => {
                 Some(format!("{of_lane} of its lane are under way, and the last free slots are for lanes that have none"))
             }
             _ => None,
@@ -242,7 +249,8 @@ impl InHand {
         let siblings = state.of_lane.iter().filter(|(other, _)| self.tenants.get(other) == Some(tenant));
         let of_tenant: u32 = siblings.map(|(_, jobs)| jobs).sum::<u32>() + state.looking;
         let free = parallel.saturating_sub(state.held());
-        let is_kept = state.of_lane.contains_key(lane) && free <= self.quiet(parallel);
+        let quiet = self.quiet(parallel);
+        let is_kept = state.of_lane.contains_key(lane) && (free <= quiet || quiet > 0 && of_tenant + quiet >= tenant_max);
         if !state.caught_up || free == 0 || is_kept || of_lane >= lane_max || of_tenant >= tenant_max {
             return None;
         }
@@ -340,8 +348,10 @@ mod tests {
         while let Some(one) = in_hand.reserve(&LaneId::handler("a")) {
             held.push(one);
         }
-        assert_eq!(held.len(), 4, "one slot in five stays out of a lane's reach");
-        assert!(in_hand.reserve(&LaneId::handler("b")).is_none(), "and out of its tenant's");
+        assert_eq!(held.len(), 3, "one slot in five is for other tenants, and one for the other lanes of its own");
+        held.extend(in_hand.reserve(&LaneId::handler("b")));
+        assert_eq!(held.len(), 4);
+        assert!(in_hand.reserve(&LaneId::handler("b")).is_none(), "and no more for its tenant");
         held.extend(in_hand.reserve(&LaneId::handler("c")));
         assert_eq!((held.len(), in_hand.free(5)), (5, 0));
         held.clear();
