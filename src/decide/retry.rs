@@ -92,6 +92,9 @@ pub enum GiveUp {
     Permanent,
 }
 
+/// A receiver that asks for some time gets this at least.
+const WISH_LEAST: Duration = Duration::from_secs(1);
+
 /// What follows a failed exchange. The first policy that lists the failure decides, and each counts its own failures.
 ///
 /// `retry_after` is what the receiver asked for, already read by [`read_retry_after`]. `chance` is a random number in
@@ -133,7 +136,9 @@ pub fn after_class(
         return Verdict::GiveUp(GiveUp::Exhausted);
     }
     let wish = retry_after.filter(|_| policy.heeds_receiver);
-    let delay = wish.unwrap_or_else(|| policy.delay(count, chance));
+    // What the receiver asks for is the least: 0 seconds, or a date that has passed, would use every attempt up at once.
+    let scheduled = policy.delay(count, chance);
+    let delay = wish.map_or(scheduled, |wish| wish.max(scheduled).max(WISH_LEAST));
     if policy.deadline.is_some_and(|deadline| tried.age.saturating_add(delay) > deadline) {
         return Verdict::GiveUp(GiveUp::TooLate);
     }

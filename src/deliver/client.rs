@@ -202,7 +202,8 @@ async fn read(mut response: reqwest::Response, cap: usize) -> Response {
         let bytes = value.as_bytes();
         Some(String::from_utf8_lossy(&bytes[..bytes.len().min(HEADER_BYTES_MAX)]).into_owned())
     };
-    let (retry_after, location, content_type) = (text("retry-after"), text("location"), text("content-type"));
+    let (retry_after, content_type) = (text("retry-after"), text("content-type"));
+    let location = text("location").map(|target| shown_target(&target));
     let status = response.status().as_u16();
     let mut body = BytesMut::new();
     let mut cut = None;
@@ -224,6 +225,14 @@ async fn read(mut response: reqwest::Response, cap: usize) -> Response {
         }
     }
     Response { cut, retry_after, location, content_type, ..Response::of(status, body) }
+}
+
+/// Where a redirect leads, for people: its host alone. The rest is often that of the URL that was called, and that may be a secret.
+fn shown_target(target: &str) -> String {
+    match url::Url::parse(target) {
+        Ok(url) if url.has_host() => format!("{}/…", url.origin().ascii_serialization()),
+        _ => "another path of the same host".to_owned(),
+    }
 }
 
 /// What an error of the client means.

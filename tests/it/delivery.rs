@@ -163,7 +163,9 @@ async fn redirects_are_never_followed() {
     for code in [301, 302, 303, 307, 308] {
         let (_world, job, attempts) = outcome(&format!("/redir/{code}/{}", canary.address.port()), "", "dead").await;
         assert_eq!(attempts[0]["code"], "redirect_not_followed");
-        assert!(job["last_error"].as_str().unwrap().contains(&format!("{}/canary", canary.address)), "{job}");
+        // Where it points, without a path that may be a secret.
+        let error = job["last_error"].as_str().unwrap();
+        assert!(error.contains(&format!("http://{}/…", canary.address)) && !error.contains("canary"), "{job}");
     }
     assert!(canary.got().is_empty());
 }
@@ -171,12 +173,14 @@ async fn redirects_are_never_followed() {
 #[tokio::test]
 async fn retry_after_is_honoured_within_reason() {
     for (value, expected_s) in [
-        ("7", 7),
-        ("0", 0),
+        // The later of the schedule, 100 s in these tests, and of what is asked for.
+        ("7", 100),
+        ("0", 100),
+        ("300", 300),
         ("99999999999999999999", 86_400),
-        ("Thu%2C%2001%20Jan%201970%2000%3A00%3A00%20GMT", 0),
+        ("Thu%2C%2001%20Jan%201970%2000%3A00%3A00%20GMT", 100),
         ("Thu%2C%2001%20Jan%202099%2000%3A00%3A00%20GMT", 86_400),
-        // What is no wish leaves the schedule: 100 s in these tests.
+        // What is no wish leaves the schedule.
         ("inf", 100),
         ("1e300", 100),
         ("-1", 100),
@@ -187,10 +191,6 @@ async fn retry_after_is_honoured_within_reason() {
         );
         let world = World::start(&with_handlers(&handler)).await;
         let event = world.post("/events/app/x", &[], "{}").await.event();
-        if expected_s == 0 {
-            world.until_jobs(&event, "dead").await;
-            continue;
-        }
         let jobs = world.until_jobs(&event, "retryable").await;
         let attempts = world.attempts(&jobs[0]).await;
         let at = |v: &Value| Timestamp::parse(v.as_str().unwrap()).unwrap();
