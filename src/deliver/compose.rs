@@ -11,7 +11,7 @@ use crate::config::Handler;
 use crate::decide::operand::Scope;
 use crate::decide::signature::signature;
 use crate::model::request::Progress;
-use crate::model::{AttemptId, Event, Failure, Job, Method, Request, Timestamp, event};
+use crate::model::{AttemptId, Event, Failure, Job, Method, Request, Timestamp, event, trace};
 
 /// What a delivery's request depends on besides its job, event and handler.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +54,7 @@ pub fn compose(job: &Job, event: &Event, handler: &Handler, around: Around<'_>) 
     // What the source keeps of a request goes along: it names the event as the provider does. A message that is signed here has our
     // id: verifiers would look for another one under the older names first.
     let is_foreign_id = |name: &str| around.signing_key.is_some() && name.starts_with("svix-");
-    for (name, value) in event.headers.iter().filter(|(name, _)| name != "content-type" && !is_foreign_id(name)) {
+    for (name, value) in event.headers.iter().filter(|(name, _)| !is_foreign_id(name) && !OWN.contains(&name.as_str())) {
         headers.set(name, value);
     }
     if let Some(key) = around.signing_key {
@@ -78,6 +78,9 @@ pub fn compose(job: &Job, event: &Event, handler: &Handler, around: Around<'_>) 
         progress: Progress::default(),
     })
 }
+
+/// What is kept of a request and said anew of each delivery.
+const OWN: [&str; 2] = ["content-type", trace::TRACEPARENT];
 
 /// Headers without repeats: a later one replaces an earlier one of the same name.
 #[derive(Default)]
@@ -152,9 +155,13 @@ fn delivery_id(event: &Event, handler: &str) -> String {
     hex::encode(&hash[..16])
 }
 
-/// W3C Trace Context: one trace per event, one span per attempt.
+/// W3C Trace Context: one trace per event, its sender's where that named one; one span per attempt.
 pub(super) fn traceparent(event: &Event, job: &Job) -> String {
-    let trace = event.id.0.0.max(1);
+    let came = event.headers.iter().find(|(name, _)| name == trace::TRACEPARENT);
+    let (trace, flags) = match came.and_then(|(_, value)| trace::parse(value)) {
+        Some((trace, flags)) => (trace.to_owned(), flags),
+        None => (format!("{:032x}", event.id.0.0.max(1)), "01"),
+    };
     let span = Sha256::digest(format!("{}:{}", job.id, job.claim));
-    format!("00-{trace:032x}-{}-01", hex::encode(&span[..8]))
+    format!("00-{trace}-{}-{flags}", hex::encode(&span[..8]))
 }

@@ -16,7 +16,7 @@ use crate::decide::workflow::data::View;
 use crate::decide::workflow::flow::{Address, Call, CallKey};
 use crate::model::request::Progress;
 use crate::model::run::{Phase, Visit};
-use crate::model::{AttemptId, Event, Failure, Job, Method, Request, Run, Target};
+use crate::model::{AttemptId, Event, Failure, Job, Method, Request, Run, Target, trace};
 
 /// The destination of steps whose hosts the configuration names: the address rules of the server.
 pub const DESTINATION: &str = "steps of workflows";
@@ -99,6 +99,9 @@ pub fn compose_step(calling: &Calling<'_>, around: Around<'_>) -> Result<Request
         }
     }
     headers.set("traceparent", &traceparent(event, job));
+    if let Some((_, id)) = event.headers.iter().find(|(name, _)| name == trace::REQUEST_ID) {
+        headers.set("X-Request-Id", id);
+    }
     if let Some(token) = token {
         headers.set("X-Tidehook-Callback-Token", token);
         if around.qhook_headers {

@@ -21,15 +21,24 @@ pub struct ClientAddress(pub std::net::IpAddr);
 
 /// Limits, then the request, then the headers every answer carries.
 pub async fn around(Extract(state): Extract<Arc<State>>, mut request: Request, next: Next) -> Response {
-    let request_id = EventId::next(&*state.ids).to_string();
+    let own =
+        request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).filter(|id| crate::model::trace::is_request_id(id));
+    let request_id = own.map_or_else(|| EventId::next(&*state.ids).to_string(), str::to_owned);
     let peer = request.extensions().get::<Peer>().map_or(std::net::IpAddr::from([0, 0, 0, 0]), |p| p.0.ip());
     let address = client::address(peer, request.headers(), &state.engine.config().server.trust);
     request.extensions_mut().insert(ClientAddress(address));
+    let rest = super::body::Rest::of(&mut request);
     let response = match limited(&state, &request, address) {
         Err(refusal) => refusal.into_response(),
         // Held until the answer is on its way.
         Ok(_permit) => next.run(request).await,
     };
+    // A sender that is still sending would lose the answer with its connection.
+    if let Some(rest) = rest
+        && !response.status().is_success()
+    {
+        rest.linger().await;
+    }
     with_headers(response, &request_id)
 }
 
@@ -40,11 +49,13 @@ fn limited(
 ) -> Result<Option<tokio::sync::OwnedSemaphorePermit>, Refusal> {
     // RFC 9112, section 3.2.
     let is_wire = request.extensions().get::<OverSocket>().is_some() && request.version() == Version::HTTP_11;
-    if is_wire && request.headers().get_all(header::HOST).iter().count() != 1 {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    if is_wire && hosts != 1 || hosts > 1 {
         return Err(Refusal::bad_request("a request has one Host header").closing());
     }
-    let is_host = |value: &http::HeaderValue| {
-        value.is_empty() || http::uri::Authority::try_from(value.as_bytes()).is_ok_and(|host| !host.as_str().contains(['@', ',']))
+    let is_host = |value: &HeaderValue| {
+        let host = http::uri::Authority::try_from(value.as_bytes());
+        host.is_ok_and(|host| !host.host().is_empty() && !host.as_str().contains(['@', ',']))
     };
     if !request.headers().get_all(header::HOST).iter().all(is_host) {
         return Err(Refusal::bad_request("the Host header names no host").closing());

@@ -21,8 +21,9 @@ use super::limits::group;
 /// A body that takes longer is given up.
 const TIME_MAX: Duration = Duration::from_secs(12);
 /// A body that is refused is read on for this long and this far, so that its sender gets to read why (RFC 9112, section 9.6).
-const LINGER_TIME: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 4 * 1024 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(5);
+const LINGER_SILENCE: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 64 * 1024 * 1024;
 /// So much of a body is read before the rest of it needs a reservation.
 const EARNED: usize = 64 * 1024;
 /// What the beginnings of all bodies may hold together, and those of one client.
@@ -116,9 +117,7 @@ impl Bodies {
     pub async fn read(&self, request: Request, bytes_max: usize) -> Result<Received, Refusal> {
         let address = request.extensions().get::<ClientAddress>().map_or(IpAddr::from([0, 0, 0, 0]), |client| client.0);
         let (head, mut body) = request.into_parts();
-        if let Err(refusal) = judge(&head.headers, bytes_max) {
-            return Err(lingering(body, refusal).await);
-        }
+        judge(&head.headers, bytes_max)?;
         let deadline = Instant::now() + TIME_MAX;
         let declared = declared_length(&head.headers);
         let (mut share, client) = self.share(address);
@@ -134,8 +133,7 @@ impl Bodies {
             };
             let Ok(chunk) = frame.into_data() else { continue };
             if bytes.len() + chunk.len() > bytes_max {
-                drop((client, share, bytes));
-                return Err(lingering(body, Refusal::too_large(bytes_max)).await);
+                return Err(Refusal::too_large(bytes_max));
             }
             let length = bytes.len() + chunk.len();
             if !is_reserved && length > EARNED {
@@ -221,20 +219,63 @@ pub fn judge(headers: &HeaderMap, bytes_max: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Reads on for a while and throws away what comes: a connection that is closed while its peer still sends is reset, and
-/// the answer is lost with it.
-pub async fn lingering(mut body: axum::body::Body, refusal: Refusal) -> Refusal {
-    let reading = async {
-        let mut left = LINGER_BYTES;
-        while let Some(Ok(frame)) = body.frame().await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-            if left == 0 {
-                break;
-            }
+/// A body that is read here and there: what a handler leaves of it can be read on.
+pub struct Rest(Arc<Mutex<axum::body::Body>>);
+
+impl Rest {
+    /// Puts a handle in place of a request's body; nothing where it has none, or where its sender waits to be asked for it.
+    pub fn of(request: &mut Request) -> Option<Self> {
+        if axum::body::HttpBody::is_end_stream(request.body()) || request.headers().contains_key(header::EXPECT) {
+            return None;
         }
-    };
-    let _ = tokio::time::timeout(LINGER_TIME, reading).await;
-    refusal
+        let shared = Arc::new(Mutex::new(std::mem::take(request.body_mut())));
+        *request.body_mut() = axum::body::Body::new(Handle(Arc::clone(&shared)));
+        Some(Self(shared))
+    }
+
+    /// Reads what is left, bounded, so that a sender who is still sending gets the answer and no reset.
+    pub async fn linger(self) {
+        let body = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        if !axum::body::HttpBody::is_end_stream(&body) {
+            read_on(body).await;
+        }
+    }
+}
+
+struct Handle(Arc<Mutex<axum::body::Body>>);
+
+impl axum::body::HttpBody for Handle {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+        let mut body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::pin::Pin::new(&mut *body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        axum::body::HttpBody::is_end_stream(&*self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        axum::body::HttpBody::size_hint(&*self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Reads on for a while and throws away what comes: a connection that is closed while its peer still sends is reset, and
+/// the answer is lost with it. A peer that falls silent waits for the answer.
+async fn read_on(mut body: axum::body::Body) {
+    let end = Instant::now() + LINGER_TIME;
+    let mut left = LINGER_BYTES;
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout_at(end.min(Instant::now() + LINGER_SILENCE), body.frame()).await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        if left == 0 {
+            break;
+        }
+    }
 }
 
 #[cfg(test)]

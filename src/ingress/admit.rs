@@ -8,7 +8,7 @@ use super::providers::provider;
 use super::raw::Raw;
 use crate::config::source::Dedupe;
 use crate::config::{Source, SourceKind};
-use crate::model::Body;
+use crate::model::{Body, trace};
 use crate::model::{Inbound, Timestamp};
 
 /// The longest event type; longer ones are cut.
@@ -110,7 +110,9 @@ pub fn call(source: &Source, request: &Raw, kind: &str) -> Result<Admitted, Refu
         // Each event of a batch has an identity of its own; a key of the request would make one of all.
         Some(batch) => batch.iter().map(|request| one(request, None)).collect::<Result<_, _>>().map(Admitted::Batch),
         None => {
-            let key = request.header("idempotency-key").filter(|k| !k.is_empty()).map(str::to_owned);
+            // A key is a key whatever bytes it has.
+            let key = request.headers.get("idempotency-key").map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned());
+            let key = key.filter(|key| !key.is_empty());
             Ok(Admitted::Event(Box::new(one(request, key)?)))
         }
     }
@@ -227,7 +229,8 @@ fn kept_headers(source: &Source, request: &Raw) -> Vec<(String, String)> {
             || (is_ce && ce <= CE_HEADERS_MAX)
             || extra.contains(&name)
             || source.headers.iter().any(|wanted| wanted == name);
-        if let (true, Ok(value)) = (wanted, value.to_str())
+        if let Ok(value) = value.to_str()
+            && (wanted || trace::is_kept(name, value))
             && value.len() <= HEADER_BYTES_MAX
         {
             kept.push((name.to_owned(), value.to_owned()));

@@ -23,6 +23,7 @@ pub mod request;
 pub mod run;
 pub mod secret;
 pub mod time;
+pub mod trace;
 
 pub use attempt::{Attempt, Ending, Failure, Outcome, Phase};
 pub use aws::AwsIdentity;
