@@ -10,6 +10,7 @@ use super::server::{Compat, read_allowed, read_retry, read_timeout};
 use super::{Around, urls};
 use crate::decide::address::Policy;
 use crate::decide::filter::Filter;
+use crate::decide::foreign::{check_path, check_place};
 use crate::decide::pattern::Pattern;
 use crate::decide::retry::RetryPolicy;
 use crate::decide::template::{BadTemplate, Template};
@@ -69,11 +70,12 @@ impl Handler {
         let url = urls::call(&mut s, "url", &who, &policy);
         let shown_url = urls::shown(&s, "url");
         let headers = urls::headers(&mut s, &who);
-        if let Some((name, _)) = headers.iter().find(|(_, value)| value.contains("{{")) {
+        // What a variable brings is data, and may look like anything.
+        let written = s.shown_texts("headers");
+        if let Some((name, _)) = written.iter().find(|(_, value)| value.contains("{{")) {
             let message = format!("{who} has a placeholder in its header `{name}`, where none is read");
             let help = "a handler's headers are fixed; a workflow's step renders its own";
-            // A variable may bring such a text as data.
-            s.problem(Severity::Warning, "no_effect", "headers", message, Some(help.into()));
+            s.problem(Severity::Error, "bad_template", "headers", message, Some(help.into()));
         }
         let sends_json = headers.iter().all(|(n, v)| !n.eq_ignore_ascii_case("content-type") || v.contains("json"));
         let handler = (
@@ -193,6 +195,10 @@ pub(super) fn read_path(s: &mut Section<'_>, key: &str) -> Option<Path> {
     let text = s.text(key)?;
     if text.contains("{{") {
         s.error("bad_path", key, format!("`{text}` is a template, and `{key}` takes a path: write it without braces"));
+        return None;
+    }
+    if let Err(why) = check_path(text.trim()).and_then(|()| check_place(text.trim())) {
+        s.error("bad_path", key, why);
         return None;
     }
     match Path::parse(&text) {

@@ -198,6 +198,16 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The texts of a map by their names, with stars where a variable's value stands.
+    pub fn shown_texts(&self, key: &str) -> Vec<(String, String)> {
+        let Some(Value::Map(entries)) = self.entry(key).map(|node| &node.value) else { return Vec::new() };
+        let text = |node: &Node| match &node.value {
+            Value::Scalar(scalar) => Some(scalar.shown.as_ref().unwrap_or(&scalar.text).clone()),
+            _ => None,
+        };
+        entries.iter().filter_map(|(name, node)| Some((name.text.clone(), text(node)?))).collect()
+    }
+
     /// A text with its place.
     pub fn placed_text(&mut self, key: &str) -> Option<Placed<String>> {
         let scalar = self.scalar(key, "a text")?;

@@ -200,7 +200,31 @@ pub fn call(function: &'static Function, args: Vec<Operand>) -> Result<Operand, 
         let expected = if least == most { format!("{least}") } else { format!("{least} to {most}") };
         return Err(format!("`{}` takes {expected} argument(s), not {}", function.name, args.len()));
     }
+    check_constants(function.name, &args)?;
     Ok(Operand::Call(function, args))
+}
+
+/// Constant arguments that another language's function of the same name would take.
+fn check_constants(function: &str, args: &[Operand]) -> Result<(), String> {
+    let text = |at: usize| match args.get(at) {
+        Some(Operand::Literal(Value::String(text))) => Some(text.as_str()),
+        _ => None,
+    };
+    match (function, text(0)) {
+        ("now", Some(pattern)) if !pattern.contains('%') => {
+            Err(format!("`now(\"{pattern}\")` yields that very text: patterns are strftime's, like \"%Y-%m-%d\""))
+        }
+        ("format", Some(pattern)) => {
+            let (places, values) = (pattern.matches("{}").count(), args.len() - 1);
+            match places == values {
+                true => Ok(()),
+                false => {
+                    Err(format!("`format` fills each `{{}}` in turn: \"{pattern}\" has {places} of them for {values} value(s)"))
+                }
+            }
+        }
+        _ => Ok(()),
+    }
 }
 
 fn is_word(text: &str) -> bool {

@@ -7,6 +7,7 @@ use super::super::read::Section;
 use super::super::server::{read_retry, read_timeout};
 use super::super::{Around, urls};
 use crate::decide::errors::ErrorName;
+use crate::decide::foreign::check_path;
 use crate::decide::retry::RetryPolicy;
 use crate::decide::settle::Log;
 use crate::decide::template::Template;
@@ -165,6 +166,10 @@ fn read_key(s: &mut Section<'_>) -> CallKey {
 fn read_redact(s: &mut Section<'_>) -> Vec<Vec<String>> {
     let mut places = Vec::new();
     for text in s.texts("redact").unwrap_or_default() {
+        if let Err(why) = check_path(text.value.trim()) {
+            s.error("bad_path", "redact", why);
+            continue;
+        }
         let keys = Path::parse(&text.value).ok().and_then(|path| path.keys().map(<[String]>::to_vec));
         match keys.filter(|keys| !keys.is_empty()) {
             Some(keys) => places.push(keys),

@@ -55,9 +55,7 @@ impl Reading<'_> {
             "approval" => Kind::Callback(Callback {
                 timeout: s.duration("timeout").unwrap_or(ANSWER_TIMEOUT),
                 heartbeat: None,
-                approval: Some(Approval {
-                    approvers: s.texts("approvers").unwrap_or_default().into_iter().map(|name| name.value).collect(),
-                }),
+                approval: Some(Approval { approvers: read_approvers(s) }),
                 notify: self.notify(s),
             }),
             "workflow" => {
@@ -201,7 +199,7 @@ impl Reading<'_> {
             // Filled in when the jumps are resolved.
             steps: Vec::new(),
             concurrency: s.number32("max_concurrency").and_then(|n| usize::try_from(n).ok()),
-            tolerated: s.number32("tolerated_failures").unwrap_or(0),
+            tolerated: read_tolerated(s),
             tolerated_percent: s.number32("tolerated_failure_percent").unwrap_or(0),
             collects: s.word("on_item_failure").is_some_and(|w| w == "collect"),
         }))
@@ -257,4 +255,24 @@ fn fixed_text(s: &mut Section<'_>, key: &str) -> Option<String> {
         s.problem(Severity::Error, "bad_template", key, format!("`{key}` takes no placeholders"), Some(help.into()));
     }
     Some(text)
+}
+
+/// Names of people: nothing is filled in.
+fn read_approvers(s: &mut Section<'_>) -> Vec<String> {
+    let names: Vec<String> = s.texts("approvers").unwrap_or_default().into_iter().map(|name| name.value).collect();
+    if let Some(name) = names.iter().find(|name| name.contains("{{")) {
+        s.error("bad_template", "approvers", format!("`{name}` is a placeholder, and `approvers` takes names as they are"));
+    }
+    names
+}
+
+/// How many failed items a map bears. A map that collects failures bears all of them, so that a bound beside it would have no effect.
+fn read_tolerated(s: &mut Section<'_>) -> u32 {
+    let is_bounded = s.has("tolerated_failures") || s.has("tolerated_failure_percent");
+    if is_bounded && s.text("on_item_failure").is_some_and(|word| word == "collect") {
+        let help = "with `collect` every failure becomes an item of the result and none fails the step: leave one of the two out";
+        let message = "`on_item_failure: collect` and a bound of tolerated failures exclude each other";
+        s.problem(Severity::Error, "twice", "on_item_failure", message, Some(help.into()));
+    }
+    s.number32("tolerated_failures").unwrap_or(0)
 }

@@ -79,6 +79,11 @@ impl Workflow {
             true => None,
             false => read_source(&mut s, &format!("workflow '{name}'"), around),
         };
+        if callable && source.is_some() {
+            let message = format!("workflow '{name}' is `callable: true` and also starts on events of its source");
+            let help = "leave `source` and `events` out if it should only be called, or `callable` if it should also listen";
+            s.problem(Severity::Warning, "called_and_listening", "callable", message, Some(help.into()));
+        }
         let timeout = s.duration("timeout");
         let params = s.items("params", |_, p| read_param(name, p));
         let events = read_patterns(&mut s, around.compat);
@@ -207,6 +212,10 @@ fn read_concurrency(mut s: Section<'_>) -> Option<Concurrency> {
     let key = match s.text("key").map(|text| Template::text(&text)) {
         Some(Err(bad)) => {
             s.error("bad_template", "key", format!("the concurrency key is no template: {}", bad.message));
+            None
+        }
+        Some(Ok(key)) if key.is_fixed() && s.text("key").is_some_and(|text| text.contains("$.")) => {
+            s.error("bad_template", "key", "the concurrency key is a template: write it like `{{ $.repo }}`");
             None
         }
         Some(Ok(key)) => Some(key),

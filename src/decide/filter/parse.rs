@@ -132,6 +132,12 @@ impl<'a> Parser<'a> {
         let Some((op, op_len)) = op else {
             check_bare(left_text, start)?;
             let left = operand(left_text, start)?;
+            if let Operand::Literal(value) = &left
+                && !value.is_boolean()
+            {
+                let help = "compare it with something: `$.a == x`";
+                return Err(bad(start, &format!("`{left_text}` alone is the same whatever comes"), Some(help)));
+            }
             return Ok(self.done(start, left, Test::Truthy));
         };
         check_left(left_text, op, start)?;
@@ -140,14 +146,29 @@ impl<'a> Parser<'a> {
         let test = match op {
             Op::Exists => Test::Exists,
             Op::Matches => self.pattern(in_group)?,
-            Op::In => Test::In(self.list()?),
+            Op::In => {
+                let at = self.at;
+                let list = self.list()?;
+                check_list(&list, at)?;
+                Test::In(list)
+            }
             Op::Equal => Test::Equal(self.right(in_group)?),
             Op::Unequal => Test::Unequal(self.right(in_group)?),
             Op::Order(order) => {
                 let at = self.at;
+                if is_text(&left) {
+                    let help = "order is defined for numbers; `number(x)` makes one of a text";
+                    return Err(bad(start, &format!("`{left_text}` is a text, and texts have no order"), Some(help)));
+                }
                 let right = self.right(in_group)?;
+                if let Right::Value(value) = &right
+                    && is_text(value)
+                {
+                    let help = "order is defined for numbers; `number(x)` makes one of a text";
+                    return Err(bad(at, "what stands on the right is a text, and texts have no order", Some(help)));
+                }
                 if let Right::Literal(literal) = &right
-                    && literal.number.is_none()
+                    && (literal.number.is_none() || !literal.bare)
                 {
                     let help = "order is defined for numbers: write a number, a path, or turn the text into one before";
                     return Err(bad(at, &format!("`{}` is no number", literal.text), Some(help)));
@@ -174,6 +195,8 @@ impl<'a> Parser<'a> {
             let here = bytes[at];
             match quote {
                 Some(b'"') if here == b'\\' => at += 1,
+                // Inside brackets both quotes have escapes (RFC 9535).
+                Some(b'\'') if here == b'\\' && depth > 0 => at += 1,
                 Some(q) if here == q => quote = None,
                 Some(_) => {}
                 // A quote opens at the start of the operand or inside brackets; `$.it's` is a key.
@@ -302,6 +325,48 @@ impl<'a> Parser<'a> {
             return Err(self.bad(&format!("a list may have {LIST_MAX} items at most"), None));
         }
         Ok(items.into_iter().map(str::trim).filter(|i| !i.is_empty()).map(list_item).collect())
+    }
+}
+
+/// What a function answers is a text, or the operand is one.
+fn is_text(operand: &Operand) -> bool {
+    const TEXTS: [&str; 14] = [
+        "upper",
+        "lower",
+        "trim",
+        "replace",
+        "join",
+        "string",
+        "json",
+        "base64",
+        "base64_decode",
+        "hash",
+        "url_encode",
+        "uuid",
+        "now",
+        "format",
+    ];
+    match operand {
+        Operand::Literal(value) => value.is_string(),
+        Operand::Call(function, _) => TEXTS.contains(&function.name) || function.name == "date_add",
+        Operand::Path(_) => false,
+    }
+}
+
+/// A list that cannot be meant.
+fn check_list(list: &[Literal], at: usize) -> Result<(), BadFilter> {
+    if list.is_empty() {
+        return Err(bad(at, "the list after `in` is empty, so nothing is in it", Some("name what it may be: `in [x, y]`")));
+    }
+    let is_run_together = |item: &&Literal| {
+        let words: Vec<&str> = item.text.split_whitespace().collect();
+        let run_together = ["\" \"", "' '"].iter().any(|joint| item.text.contains(joint));
+        !item.bare && run_together
+            || item.bare && words.len() > 1 && words.iter().all(|word| word.contains('"') || word.parse::<f64>().is_ok())
+    };
+    match list.iter().find(is_run_together) {
+        Some(item) => Err(bad(at, &format!("`{}` is one text", item.text), Some("items are separated by commas: `in [1, 2]`"))),
+        None => Ok(()),
     }
 }
 

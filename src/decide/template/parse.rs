@@ -77,13 +77,16 @@ fn pieces(text: &str) -> Result<Vec<Piece<'_>>, BadTemplate> {
     let mut rest = text;
     while let Some(open) = rest.find("{{") {
         // An unclosed `{{` is literal text.
-        let Some(len) = rest[open + 2..].find("}}") else { break };
+        if !rest[open + 2..].contains("}}") {
+            break;
+        }
         // `{"a":{{{$.x}}}` : of several braces the last two open the placeholder.
         let mut start = open;
         while rest[start + 1..].starts_with("{{") {
             start += 1;
         }
-        let close = open + 2 + len;
+        let Some(len) = closing(&rest[start + 2..]) else { break };
+        let close = start + 2 + len;
         if start > 0 {
             pieces.push(Piece::Literal(&rest[..start]));
         }
@@ -96,6 +99,25 @@ fn pieces(text: &str) -> Result<Vec<Piece<'_>>, BadTemplate> {
         pieces.push(Piece::Literal(rest));
     }
     Ok(pieces)
+}
+
+/// Where a placeholder ends: at the first `}}` that stands in no quotes, or at the first one where quotes are never closed.
+fn closing(text: &str) -> Option<usize> {
+    let mut quote: Option<char> = None;
+    let mut escaped = false;
+    for (at, c) in text.char_indices() {
+        match quote {
+            Some(_) if escaped => escaped = false,
+            Some(_) if c == '\\' => escaped = true,
+            Some(open) if c == open => quote = None,
+            Some(_) => {}
+            // A quote inside a key is part of it: `$.it's`.
+            None if matches!(c, '"' | '\'') && !text[..at].ends_with(|c: char| c.is_alphanumeric()) => quote = Some(c),
+            None if text[at..].starts_with("}}") => return Some(at),
+            None => {}
+        }
+    }
+    text.find("}}")
 }
 
 /// `path | function | function(arg)`
