@@ -10,6 +10,7 @@ use crate::http::api::explain::answer;
 use crate::ingress;
 use crate::model::Body;
 use crate::model::EventId;
+use crate::model::body::Declared;
 
 /// Say which handlers an event reaches, and for each other one the first clause that failed
 ///
@@ -34,12 +35,14 @@ pub(super) async fn run(explain: Explain, global: &Global) -> Done {
             let text =
                 |field: &str| event[field].as_str().map(str::to_owned).with_context(|| format!("the event has no `{field}`"));
             let headers = event["headers"].as_object().into_iter().flatten();
-            let headers = headers.map(|(name, value)| (name.clone(), value.as_str().unwrap_or("").to_owned())).collect();
+            let headers: Vec<(String, String)> =
+                headers.map(|(name, value)| (name.clone(), value.as_str().unwrap_or("").to_owned())).collect();
+            let declared = Declared::of(crate::model::event::content_type(&headers));
             let body = match &event["payload"] {
                 Value::String(text) => text.clone(),
                 other => other.to_string(),
             };
-            ingress::again(source_of(&text("source")?)?, &text("event_type")?, headers, Body::new(body))
+            ingress::again(source_of(&text("source")?)?, &text("event_type")?, headers, Body::declared(body, declared))
         }
         (None, Err(_)) => return Err(anyhow!("name a stored event's id, or SOURCE TYPE PAYLOAD").into()),
         (Some(kind), _) => {
@@ -49,7 +52,12 @@ pub(super) async fn run(explain: Explain, global: &Global) -> Done {
             if explain.payload.is_none() {
                 print::note("No payload is given; an empty object is explained.");
             }
-            let body = Body::new(explain.payload.unwrap_or_else(|| "{}".to_owned()));
+            let text = explain.payload.unwrap_or_else(|| "{}".to_owned());
+            let body = Body::new(text.clone());
+            // A form that was copied from a provider's log is explained as one.
+            let is_form =
+                !body.is_json() && text.split('&').all(|pair| pair.split_once('=').is_some_and(|(name, _)| !name.contains(' ')));
+            let body = if is_form { Body::declared(text, Declared::Form) } else { body };
             ingress::again(source_of(&explain.event_or_source)?, kind, Vec::new(), body)
         }
     };

@@ -59,7 +59,12 @@ impl Engine {
     ///
     /// # Errors
     /// Why not: no such workflow, or the event cannot be accepted.
-    pub async fn start_run(&self, workflow: &str, payload: Bytes) -> Result<(Receipt, RunId), Result<NotAccepted, NotDone>> {
+    pub async fn start_run(
+        &self,
+        workflow: &str,
+        payload: Body,
+        content_type: Option<&str>,
+    ) -> Result<(Receipt, RunId), Result<NotAccepted, NotDone>> {
         if self.config().workflow(workflow).is_none() {
             return Err(Err(NotDone::Missing));
         }
@@ -67,8 +72,8 @@ impl Engine {
             source: BY_HAND.to_owned(),
             kind: workflow.to_owned(),
             aliases: Vec::new(),
-            headers: Vec::new(),
-            body: Body::new(payload),
+            headers: content_type.map(|kind| ("content-type".to_owned(), kind.to_owned())).into_iter().collect(),
+            body: payload,
             dedupe_key: None,
             idempotency_key: None,
         };

@@ -48,7 +48,8 @@ pub async fn decide(
     known(&token)?;
     let is_form = Declared::of_headers(request.headers()) == Declared::Form;
     let body = read(&state, request).await?;
-    if !is_form {
+    // JSON under the type that is a client's default is JSON.
+    if !is_form || body.is_json() {
         return Ok(answer(&state, &token, Answer::Done(body)).await?.into_response());
     }
     let mut fields = std::collections::BTreeMap::new();

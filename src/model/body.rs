@@ -140,7 +140,7 @@ impl Body {
 }
 
 fn read(bytes: &Bytes, declared: Declared) -> View {
-    if declared == Declared::Form {
+    if declared == Declared::Form && !is_mislabelled(bytes) {
         return form(bytes).map_or_else(View::Unreadable, View::Form);
     }
     if bytes.iter().all(u8::is_ascii_whitespace) {
@@ -154,12 +154,23 @@ fn read(bytes: &Bytes, declared: Declared) -> View {
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     let is_meant = match declared {
         Declared::Json => true,
-        Declared::Text | Declared::Form => false,
-        Declared::Unknown => matches!(first, Some(b'{' | b'[')),
+        Declared::Text => false,
+        Declared::Unknown | Declared::Form => matches!(first, Some(b'{' | b'[')),
     };
     match std::str::from_utf8(bytes) {
         Ok(text) if !is_meant => View::Text(text.to_owned()),
         _ => View::Unreadable(why),
+    }
+}
+
+/// Whether what is declared as a form is none: clients send JSON, or a plain text, under the type that is their default. No field's name
+/// begins with a bracket, and a form of fields has at least one `=`.
+fn is_mislabelled(bytes: &[u8]) -> bool {
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    match first {
+        Some(b'{' | b'[') => true,
+        Some(_) => !bytes.contains(&b'=') && !bytes.contains(&b'&'),
+        None => false,
     }
 }
 
@@ -185,8 +196,13 @@ fn form(bytes: &[u8]) -> Result<Value, Unreadable> {
             Some(first) => *first = Value::Array(vec![first.take(), value]),
         }
     }
-    let payload = fields.get("payload").and_then(Value::as_str).and_then(|text| json::value_of(text).ok());
-    match payload {
+    let text = fields.get("payload").and_then(Value::as_str);
+    let read = text.map(json::value_of);
+    let is_meant = text.is_some_and(|text| text.trim_start().starts_with(['{', '[']));
+    if let (1, true, Some(Err(why))) = (fields.len(), is_meant, &read) {
+        return Err(Unreadable { word: why.word, why: format!("the field `payload`: {}", why.why) });
+    }
+    match read.and_then(std::result::Result::ok) {
         Some(payload @ Value::Object(_)) if fields.len() == 1 => Ok(payload),
         Some(payload @ Value::Object(_)) => {
             fields.insert("payload".to_owned(), payload);
@@ -223,6 +239,13 @@ mod tests {
             ("application/x-www-form-urlencoded", b"a=1&b=x+y&a=2", Ok(json!({"a": ["1", "2"], "b": "x y"}))),
             ("application/x-www-form-urlencoded", b"payload=%7B%22action%22%3A%22opened%22%7D", Ok(json!({"action": "opened"}))),
             ("application/x-www-form-urlencoded", b"payload=%7B%7D&x=1", Ok(json!({"payload": {}, "x": "1"}))),
+            ("application/x-www-form-urlencoded", b"payload=%7B%22a%22", Err("not_json")),
+            ("application/x-www-form-urlencoded", b"{\"a\": 1, \"b\": \"x=y&z\"}", Ok(json!({"a": 1, "b": "x=y&z"}))),
+            ("application/x-www-form-urlencoded", b"[1]", Ok(json!([1]))),
+            ("application/x-www-form-urlencoded", b"{\"a\":", Err("not_json")),
+            ("application/x-www-form-urlencoded", b"hello", Ok(json!("hello"))),
+            ("application/x-www-form-urlencoded", b"42", Ok(json!(42))),
+            ("application/x-www-form-urlencoded", b"", Ok(json!({}))),
         ] {
             assert_eq!(view(declared, bytes), expected, "{declared} {}", String::from_utf8_lossy(bytes));
         }

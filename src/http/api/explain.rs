@@ -69,7 +69,7 @@ pub fn answer(config: &Config, routes: &Routes, inbound: &Inbound) -> Value {
         })
         .collect();
     json!({ "source": inbound.source, "event_type": inbound.kind, "aliases": inbound.aliases, "refused": refused,
-            "is_json": inbound.body.is_json(), "unreadable": inbound.body.view().err().map(|why| why.why.clone()), "handlers": handlers })
+            "is_json": inbound.body.structured().is_some(), "unreadable": inbound.body.view().err().map(|why| why.why.clone()), "handlers": handlers })
 }
 
 /// Why a workflow that starts fails before its first step.

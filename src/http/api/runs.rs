@@ -14,6 +14,7 @@ use crate::engine::approval::Decision;
 use crate::engine::operate::Wish;
 use crate::http::error::Refusal;
 use crate::http::path::Path;
+use crate::model::body::Declared;
 use crate::model::run::{Entry, Phase, Visit};
 use crate::model::{Body, EventId, Run, RunId};
 use crate::store::{Page, RunFilter};
@@ -199,8 +200,11 @@ pub async fn start(
     Path(name): Path<String>,
     request: Request,
 ) -> Result<(StatusCode, Json<Value>), Refusal> {
-    let bytes = state.read(request).await?.bytes;
-    let started = engine.start_run(&name, bytes).await;
+    let received = state.read(request).await?;
+    let headers = &received.head.headers;
+    let content_type = headers.get(axum::http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let body = Body::declared(received.bytes.clone(), Declared::of_headers(headers));
+    let started = engine.start_run(&name, body, content_type).await;
     let (receipt, run) = started.map_err(|why| match why {
         Ok(not_accepted) => Refusal::from(not_accepted),
         Err(not_done) => not_done.into(),

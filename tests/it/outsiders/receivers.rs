@@ -146,3 +146,63 @@ handlers:
     };
     tokio::time::timeout(crate::support::endpoint::PATIENCE, look).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_under_the_type_that_is_a_clients_default_is_json() {
+    let text = "server: { allow_private_urls: true }
+sources: { app: { type: event, schema: '{\"type\":\"object\",\"required\":[\"id\"]}' } }
+handlers: { h: { source: app, filter: \"$.id == 7\", url: \"http://{receiver}/ok\", transform: { id: \"{{ $.id }}\" } } }
+workflows: { ask: { source: app, events: [ask], steps: [{ name: a, type: callback, result_path: $.r }, { name: b, url: \"http://{receiver}/ok/b\" }] } }\n";
+    let world = World::start(text).await;
+    const DEFAULT: &[(&str, &str)] = &[("content-type", "application/x-www-form-urlencoded")];
+    let posted = world.post("/events/app/order.paid", DEFAULT, r#"{"id": 7, "total": 120}"#).await;
+    assert_eq!((posted.status, &posted.json()["jobs_created"]), (202, &serde_json::json!(1)), "{}", posted.text);
+    assert_eq!(world.receiver.until_count(1).await[0].text(), r#"{"id":7}"#);
+    for (answer, expected) in [("hello", "\"hello\""), (r#"{"ok":true}"#, r#"{"ok":true}"#)] {
+        let before = world.receiver.got().len();
+        let event = world.post("/events/app/ask", DEFAULT, r#"{"id": 1}"#).await.event();
+        let look = async {
+            loop {
+                let runs = world.get(&format!("/api/runs?event={event}")).await.json();
+                if let Some(id) = runs["runs"][0]["id"].as_str() {
+                    let run = world.get(&format!("/api/runs/{id}")).await.json();
+                    if let Some(token) = run["open"][0]["callback_token"].as_str() {
+                        return token.to_owned();
+                    }
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        let token = tokio::time::timeout(crate::support::endpoint::PATIENCE, look).await.unwrap();
+        assert_eq!(world.post(&format!("/callback/{token}"), DEFAULT, answer).await.status, 200);
+        let got = world.receiver.until_count(before + 1).await;
+        assert_eq!(got[before].text(), format!("{{\"id\":1,\"r\":{expected}}}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_shows_no_more_of_its_target_than_the_host() {
+    let world = World::start("server: { allow_private_urls: true }\nsources: { app: { type: event } }\nhandlers: { h: { source: app, url: \"http://{receiver}/redir/308/1\", retry: { max: 1 } } }\n").await;
+    let event = world.post("/events/app/x", JSON, "{}").await.event();
+    let jobs = world.until_jobs(&event, "dead").await;
+    let shown = world.attempts(&jobs[0]).await;
+    let error = shown[0]["error"].as_str().unwrap();
+    assert!(error.contains("redirect to http://") && error.contains("/…"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_and_a_request_id_that_are_well_formed_go_on_to_receivers() {
+    let world = World::start("server: { allow_private_urls: true }\nsources: { app: { type: event } }\nhandlers: { h: { source: app, url: \"http://{receiver}/ok\" } }\n").await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("00-{trace}-00f067aa0ba902b7-00");
+    let answer = world.post("/events/app/x", &[("traceparent", &parent), ("x-request-id", "req-1")], "{}").await;
+    assert_eq!(answer.headers["x-request-id"], "req-1");
+    world.post("/events/app/x", &[("traceparent", "nonsense"), ("x-request-id", "a b")], "{}").await;
+    let got = world.receiver.until_count(2).await;
+    let with = got.iter().find(|got| got.header("x-request-id").is_some()).unwrap();
+    let sent = with.header("traceparent").unwrap();
+    assert!(sent.starts_with(&format!("00-{trace}-")) && sent.ends_with("-00") && sent != parent, "{sent}");
+    assert_eq!((with.header("x-request-id"), with.count("traceparent")), (Some("req-1"), 1));
+    let without = got.iter().find(|got| got.header("x-request-id").is_none()).unwrap();
+    assert!(!without.header("traceparent").unwrap().contains(trace));
+}

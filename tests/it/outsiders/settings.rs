@@ -132,3 +132,75 @@ async fn a_schema_of_a_newer_version_is_named_with_both_versions() {
         store.close().await;
     }
 }
+
+#[test]
+fn an_overlay_without_anything_in_it_changes_nothing() {
+    let text = "api: { auth_token: plainly-fictional }\nsources: { app: { type: event } }\nhandlers: { h: { source: app, url: https://example.com/h } }\n";
+    let home = Home::new(text);
+    for overlay in ["", "# server: { port: 1 }\n", "~\n", "---\n", "handlers:\n", "api:\nsources:\n"] {
+        std::fs::write(home.dir.path().join("tidehook.local.yaml"), overlay).unwrap();
+        let request = Request { path: Some(home.path()), env: Some("local".to_owned()), ..Request::default() };
+        let loaded = load(&request, &ingress::known());
+        let config = loaded.config.unwrap_or_else(|| panic!("{overlay:?}: {}", loaded.problems.render(false)));
+        assert_eq!((config.handlers.len(), config.sources.len(), config.api.auth_token.is_some()), (1, 1, true), "{overlay:?}");
+    }
+}
+
+#[test]
+fn what_takes_a_path_takes_nothing_else() {
+    let handler = |key: &str, value: &str| {
+        format!(
+            "sources: {{ app: {{ type: event }} }}\nhandlers: {{ h: {{ source: app, url: https://example.com/h, {key}: '{value}' }} }}\n"
+        )
+    };
+    for wrong in [
+        "$.a, $.b",
+        "$.a + $.b",
+        "$.a || $.b",
+        "$.a ?? $.b",
+        "$.a == 1",
+        "$.a $.b",
+        "hash($.a)",
+        "now()",
+        "\"x\"",
+        "$$.event.id",
+        "{{ $.id }}",
+        "/id",
+        "$id",
+        "2027-01-01T00:00:00Z",
+        "5m",
+        ".id",
+        "@.id",
+    ] {
+        assert!(loaded(&handler("idempotency_key", wrong), &[]).config.is_none(), "{wrong}");
+    }
+    for fine in ["$.id", "id", "$.order.detail-type", "$['a b']", "order.id", "$.a b"] {
+        let loaded = loaded(&handler("idempotency_key", &fine.replace('\'', "''")), &[]);
+        assert!(loaded.config.is_some(), "{fine}: {}", loaded.problems.render(false));
+    }
+    let step = |keys: &str| {
+        format!(
+            "sources: {{ app: {{ type: event }} }}\nworkflows: {{ w: {{ source: app, steps: [{{ name: a, url: https://example.com/, {keys} }}] }} }}\n"
+        )
+    };
+    for wrong in ["{{ $.card }}", "$.card, $.x", "$.card || $.y", "/card", "$card", "$.*", "$.l[*].card"] {
+        assert!(loaded(&step(&format!("redact: [\"{wrong}\"]")), &[]).config.is_none(), "{wrong}");
+    }
+    assert!(loaded(&step("redact: [$.card.number, card]"), &[]).config.is_some());
+    for wrong in [
+        "type: map, items_path: $.l, tolerated_failures: 2, on_item_failure: collect",
+        "type: map, items_path: $.l, tolerated_failure_percent: 20, on_item_failure: collect",
+        "type: map, items_path: \"$.l, $.k\"",
+        "type: map, items_path: unique($.l)",
+        "type: approval, approvers: [\"{{ $.boss }}\"]",
+    ] {
+        let text = step(wrong);
+        assert!(loaded(&text, &[]).config.is_none(), "{wrong}");
+    }
+    let workflow = "sources: { app: { type: event } }\nworkflows: { w: { source: app, concurrency: { key: KEY }, steps: [{ name: a, url: https://example.com/ }] } }\n";
+    assert!(loaded(&workflow.replace("KEY", "$.repo"), &[]).config.is_none());
+    assert!(loaded(&workflow.replace("KEY", "\"{{ $.repo }}\""), &[]).config.is_some());
+    assert!(loaded(&workflow.replace("KEY", "deploys"), &[]).config.is_some(), "one gate for all");
+    let headers = "sources: { app: { type: event } }\nhandlers: { h: { source: app, url: https://example.com/h, headers: { X-Id: \"{{ $.id }}\" } } }\n";
+    assert!(loaded(headers, &[]).config.is_none());
+}
