@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Map, Value, json};
 
 use super::metrics;
-use crate::model::{Clock, SystemClock};
+use crate::model::{Clock, SystemClock, Timestamp};
 
 /// Values and counts of one metric: the most the format takes.
 const VALUES_MAX: usize = 100;
@@ -130,6 +130,11 @@ fn line(labels: Vec<(String, String)>, metrics: BTreeMap<String, Metric>, functi
     let mut out = Map::new();
     let directive = json!({ "Namespace": "tidehook", "Dimensions": [dimensions], "Metrics": about });
     out.insert("_aws".to_owned(), json!({ "Timestamp": at, "CloudWatchMetrics": [directive] }));
+    // Lambda drops lines below the function's log level, and takes one without level and time for INFO. Metrics are wanted at every
+    // level: <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html>.
+    out.insert("level".to_owned(), json!("FATAL"));
+    out.insert("timestamp".to_owned(), json!(Timestamp(at).rfc3339()));
+    out.insert("message".to_owned(), json!("Metrics"));
     out.insert("function".to_owned(), json!(function));
     out.extend(labels.into_iter().map(|(name, value)| (name, Value::String(value))));
     for (name, metric) in metrics {
@@ -160,6 +165,7 @@ mod tests {
         assert_eq!(parsed.len(), 2, "{first:?}");
         let (plain, labelled) = (&parsed[0], &parsed[1]);
         assert_eq!((&plain["b"], &plain["function"], &plain["_aws"]["Timestamp"]), (&json!(2.0), &json!("worker"), &json!(7)));
+        assert_eq!((&plain["level"], &plain["timestamp"]), (&json!("FATAL"), &json!("1970-01-01T00:00:00.007Z")));
         assert_eq!(plain["h"], json!({ "Values": [0.1, 0.5, 1.0], "Counts": [1.0, 3.0, 1.0] }));
         assert_eq!((&labelled["a"], &labelled["source"]), (&json!(3.0), &json!("x\"y")));
         assert_eq!(labelled["_aws"]["CloudWatchMetrics"][0]["Dimensions"], json!([["source", "n", "function"]]));

@@ -43,6 +43,8 @@ must(
 functions = of("AWS::Lambda::Function")
 must({f["Handler"] for f in functions.values()} == {"ingress", "ticker", "worker"}, "the three handlers are the three roles")
 must(all(f["Runtime"] == "provided.al2023" for f in functions.values()), "every function runs on provided.al2023")
+worker = next(about for name, about in of("AWS::Lambda::Function").items() if name == "Worker")
+must(worker.get("RecursiveLoop") == "Allow", "the worker sends hints to the queue that invokes it: RecursiveLoop: Allow")
 builds = {json.dumps(source["Resources"][name]["Metadata"]) for name in ("Ingress", "Ticker", "Worker")}
 must(len(builds) == 1, "one build serves all three functions")
 (mapping,) = of("AWS::Lambda::EventSourceMapping").values()
