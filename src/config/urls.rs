@@ -84,6 +84,12 @@ fn judge(s: &mut Section<'_>, key: &str, who: &str, policy: &Policy, (text, show
             s.problem(Severity::Error, "private_url", key, message, Some(help.into()));
             None
         }
+        Err(why @ UrlRefusal::Special) => {
+            let help = "`allow_private_urls` opens private networks, not these: call an address of a receiver";
+            let message = format!("{who} URL '{shown}' cannot be called: {why}, which is no receiver's");
+            s.problem(Severity::Error, "private_url", key, message, Some(help.into()));
+            None
+        }
         Err(UrlRefusal::UserInfo) => {
             let help = "send credentials in `headers`";
             let message = format!("{who} URL must not hold a user name or password");

@@ -154,7 +154,7 @@ impl Policy {
                 let bare = name.trim_end_matches('.').to_ascii_lowercase();
                 let forbidden = bare == "localhost" || bare.ends_with(".localhost");
                 if bare == "metadata.google.internal" {
-                    return Err(UrlRefusal::Private);
+                    return Err(UrlRefusal::Special);
                 }
                 return if forbidden && !self.allow_private && !self.lists(&bare) { Err(UrlRefusal::Private) } else { Ok(()) };
             }
@@ -165,7 +165,8 @@ impl Policy {
         match kind(address) {
             Kind::Public => Ok(()),
             Kind::Private(_) if self.allow_private || self.lists(&host) => Ok(()),
-            Kind::Private(_) | Kind::Special(_) => Err(UrlRefusal::Private),
+            Kind::Private(_) => Err(UrlRefusal::Private),
+            Kind::Special(_) => Err(UrlRefusal::Special),
         }
     }
 
@@ -191,9 +192,12 @@ pub enum UrlRefusal {
     /// Port 0, or one of the denied ones.
     #[error("its port may not be reached")]
     Port,
-    /// A private, loopback or special address.
-    #[error("it is a private, loopback or special address")]
+    /// A private or loopback address.
+    #[error("it is a private or loopback address")]
     Private,
+    /// Metadata, link-local, multicast, reserved: reached only where its network is listed.
+    #[error("it is a link-local, metadata or reserved address")]
+    Special,
 }
 
 #[cfg(test)]
