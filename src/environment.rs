@@ -22,9 +22,15 @@ pub fn load(asked: Request) -> Loaded {
     config::load(&request, &Known { resolve: Some(secrets::resolve), ..ingress::known() })
 }
 
-/// The variables of the process that are text.
+/// The variables of the process that are text. Where the database is may stand under tidehook's own name and qhook's, too.
 fn variables() -> Variables {
-    std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect()
+    let all = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    let mut all: Variables = all.collect();
+    let set = |all: &Variables, name: &str| all.get(name).filter(|url| !url.is_empty()).cloned();
+    let url =
+        set(&all, "TIDEHOOK_DATABASE_URL").or_else(|| set(&all, "DATABASE_URL")).or_else(|| set(&all, "QHOOK_DATABASE_URL"));
+    all.extend(url.map(|url| ("DATABASE_URL".to_owned(), url)));
+    all
 }
 
 /// What every client of AWS in this process is made of, found out once.

@@ -68,8 +68,15 @@ pub enum StartError {
 }
 
 /// The URL of the configured database.
-pub fn database_url(config: &Config) -> Secret {
-    config.database.url.clone().unwrap_or_else(|| Secret::new(DEFAULT_DATABASE))
+///
+/// # Errors
+/// The configuration names a server and nothing says where it is: an embedded database in its place would look like an empty one.
+pub fn database_url(config: &Config) -> store::Result<Secret> {
+    match (&config.database.url, config.database.lacks_url()) {
+        (Some(url), _) => Ok(url.clone()),
+        (None, Some(why)) => Err(store::Error::Corrupt(why)),
+        (None, None) => Ok(Secret::new(DEFAULT_DATABASE)),
+    }
 }
 
 /// Opens the configured store.
@@ -77,7 +84,7 @@ pub fn database_url(config: &Config) -> Secret {
 /// # Errors
 /// Those of the store.
 pub async fn open_store(config: &Config) -> store::Result<Arc<dyn Store>> {
-    let address = Address::new(database_url(config), config.database.max_connections);
+    let address = Address::new(database_url(config)?, config.database.max_connections);
     store::connect(Address { pooler: config.database.pooler, iam: iam(config).await?, ..address }).await
 }
 
@@ -163,7 +170,7 @@ impl Server {
             // What listens keeps a connection and its session, which a pooler does not, and a password of a quarter of an hour
             // neither: workers look for themselves.
             Driver::Postgres if config.database.pooler || config.database.iam => Arc::new(Local::default()),
-            Driver::Postgres => Arc::new(postgres::Postgres::start(&database_url(&config)).map_err(StartError::Machine)?),
+            Driver::Postgres => Arc::new(postgres::Postgres::start(&database_url(&config)?).map_err(StartError::Machine)?),
             Driver::Sqlite | Driver::Mysql | Driver::D1 => Arc::new(Local::default()),
         };
         let engine = engine(Arc::clone(&config), open_store(&config).await?, wake)?;
@@ -205,14 +212,15 @@ impl Server {
         tokio::select! {
             _ = &mut working => {}
             () = async { tokio::select! { () = tokio::time::sleep(drain) => {}, () = hurry => {} } } => {
-                tracing::info!("Deliveries that are still under way are handed back.");
+                tracing::info!("Deliveries that are still under way are cut off, and are on record as interrupted.");
                 self.engine.abort();
                 if tokio::time::timeout(GOODBYE_MAX, &mut working).await.is_err() {
-                    tracing::warn!("Some leases could not be handed back; they run out by themselves.");
+                    tracing::warn!("Some outcomes could not be recorded; their leases run out by themselves, and they are on record then.");
                     working.abort();
                 }
             }
         }
+        self.engine.close();
         self.stop_serving.cancel();
         if tokio::time::timeout(GOODBYE_MAX, self.serving).await.is_err() {
             tracing::debug!("Some requests were still open.");

@@ -1,7 +1,5 @@
 //! The configuration and the server a verb is about.
 
-use anyhow::anyhow;
-
 use super::{Failed, Global, print};
 use crate::config::problem::did_you_mean;
 use crate::config::{Config, Loaded, Request, Workflow};
@@ -33,7 +31,9 @@ pub(crate) fn configuration(global: &Global, with_warnings: bool) -> Result<Conf
 pub(crate) fn workflow<'a>(config: &'a Config, name: &str) -> anyhow::Result<&'a Workflow> {
     let names = config.workflows.iter().map(|workflow| workflow.name.as_str());
     let hint = did_you_mean(name, names).map_or(String::new(), |help| format!("; {help}"));
-    config.workflow(name).ok_or_else(|| anyhow!("the configuration has no workflow `{name}`{hint}"))
+    config
+        .workflow(name)
+        .ok_or_else(|| super::client::WrongArgument(format!("the configuration has no workflow `{name}`{hint}")).into())
 }
 
 /// The server's URL if one is named.
@@ -55,7 +55,7 @@ pub(crate) fn local_url(config: &Config) -> String {
 
 /// Whether the file of an embedded database is there.
 pub(crate) fn has_database(config: &Config) -> bool {
-    let url = server::database_url(config);
+    let Ok(url) = server::database_url(config) else { return false };
     let path = url.expose().trim_start_matches("sqlite:").trim_start_matches("//").split('?').next().unwrap_or("").to_owned();
     path.contains(":memory:") || std::path::Path::new(&path).exists()
 }

@@ -20,6 +20,8 @@ use crate::store::{self, Store};
 
 /// A connection to a receiver is tried this long.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// A server that is asked how it is answers within this time.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Clocks may differ by this much.
 const SKEW_MAX: Duration = Duration::from_secs(5);
 
@@ -87,6 +89,7 @@ pub(super) async fn run(doctor: &Doctor, global: &Global) -> Done {
         0 => report.well(format!("configuration {}", loaded.path.display())),
         n => report.wrong(format!("configuration {}", loaded.path.display()), format!("{n} warning(s), see above")),
     }
+    readable(&loaded.path, global.env.as_deref(), &mut report);
     security(&config, &mut report);
     match context::remote(global) {
         Some(url) => of_server(url, &mut report).await,
@@ -94,6 +97,23 @@ pub(super) async fn run(doctor: &Doctor, global: &Global) -> Done {
     }
     receivers(&config, &mut report).await;
     show(&report, global)
+}
+
+/// A configuration may hold secrets, and a `.env` file does: others of this machine should not read them.
+fn readable(path: &std::path::Path, env: Option<&str>, report: &mut Report) {
+    use std::os::unix::fs::PermissionsExt;
+    let env = env.map(str::to_owned).or_else(|| context::variable("ENV"));
+    let of_env =
+        env.iter().flat_map(|env| [std::path::PathBuf::from(format!(".env.{env}")), path.with_file_name(format!(".env.{env}"))]);
+    for path in std::iter::once(path.to_owned()).chain(of_env) {
+        let mode = std::fs::metadata(&path).map(|about| about.permissions().mode());
+        if mode.is_ok_and(|mode| mode & 0o004 != 0) {
+            report.note(
+                path.display().to_string(),
+                "others of this machine can read it: `chmod 600` it if it holds secrets as such",
+            );
+        }
+    }
 }
 
 fn security(config: &Config, report: &mut Report) {
@@ -175,7 +195,10 @@ async fn of_store(store: &dyn Store, report: &mut Report) {
 
 async fn of_server(url: String, report: &mut Report) {
     let asked = match super::client::Client::http(url.clone(), None) {
-        Ok(client) => client.get("/health").await,
+        Ok(client) => match tokio::time::timeout(ANSWER_MAX, client.get("/health")).await {
+            Ok(answer) => answer,
+            Err(_) => Err(anyhow!("no answer within {} s", ANSWER_MAX.as_secs())),
+        },
         Err(error) => Err(error),
     };
     match asked {

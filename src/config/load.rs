@@ -135,7 +135,12 @@ pub fn from_texts(
         problems.push(Problem { key: "database.url".to_owned(), code, ..unreadable(message, help) });
         return None;
     }
-    Some(config)
+    if let Some(message) = config.database.lacks_url() {
+        let help = "set `database.url` or DATABASE_URL; verbs that need no database go on without";
+        let problem = Problem { key: "database.url".to_owned(), ..unreadable(message, Some(help)) };
+        problems.push(Problem { severity: Severity::Warning, code: "needs_database_url", ..problem });
+    }
+    (!problems.has_errors()).then_some(config)
 }
 
 /// The variables with the secrets that a tree refers to, and those that could not be looked up. `DATABASE_URL` may be a reference

@@ -83,6 +83,18 @@ impl Database {
         Self { driver, url, max_connections, pooler, iam, driver_given }
     }
 
+    /// A sentence where the file names a server and nothing says where it is. An embedded database has a default.
+    pub fn lacks_url(&self) -> Option<String> {
+        let name = match self.driver {
+            Driver::Postgres => "postgres",
+            Driver::Mysql => "mysql",
+            // What runs elsewhere has its own message.
+            Driver::Sqlite | Driver::D1 => return None,
+        };
+        let lacks = || format!("`database.driver` is {name}, and neither `database.url` nor DATABASE_URL says where it is");
+        self.url.is_none().then(lacks)
+    }
+
     /// Takes `DATABASE_URL` where the file names no URL. It also decides the driver where the file names none,
     /// or names one that only another runtime can reach.
     ///

@@ -203,9 +203,6 @@ impl Function {
         if !cannot.is_empty() {
             return Err(StartError::CannotRun(cannot).into());
         }
-        if config.database.driver != Driver::Sqlite && config.database.url.is_none() {
-            return Err("there is no database: neither `database.url` nor DATABASE_URL says where it is".into());
-        }
         if config.database.driver == Driver::Sqlite {
             let why = "functions share no disk, so they cannot share a SQLite file: set `database.url` to a Postgres server";
             return Err(why.into());
@@ -217,7 +214,7 @@ impl Function {
         }
         server::count(&config);
         let config = Arc::new(config);
-        let url = server::database_url(&config);
+        let url = server::database_url(&config)?;
         let connections = role.connections(&config);
         let address = Address {
             pooler: config.database.pooler,

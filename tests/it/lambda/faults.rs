@@ -198,7 +198,7 @@ async fn what_is_wrong_with_the_set_up_is_said_at_the_start() {
         ("dance", install.variables(true), "the handler `dance` is none of ingress, ticker and worker"),
         ("ingress", with("TIDEHOOK_CONFIG", &broken.display().to_string()), "did you mean `type`?"),
         ("ingress", with("TIDEHOOK_CONFIG", "/nowhere.yaml"), "/nowhere.yaml"),
-        ("worker", with("DATABASE_URL", ""), "there is no database: neither `database.url` nor DATABASE_URL says where it is"),
+        ("worker", with("DATABASE_URL", ""), "neither `database.url` nor DATABASE_URL says where it is"),
         ("ticker", with("TIDEHOOK_TICK_RATE", "rate(10"), "TIDEHOOK_TICK_RATE must be like `rate(1 minute)`"),
     ];
     for (n, (handler, variables, why)) in cases.into_iter().enumerate() {
