@@ -47,6 +47,9 @@ pub enum NotAccepted {
     /// The store is not ready yet.
     #[error("tidehook is starting")]
     Starting,
+    /// The process is about to end.
+    #[error("tidehook is shutting down")]
+    Stopping,
     /// The store does not answer. Whether the event was committed is not known: sent again under the same key
     /// it is the same event.
     #[error("the database does not answer")]
@@ -165,6 +168,9 @@ impl Engine {
     /// As [`Engine::accept`].
     pub async fn accept_planned(&self, Planned { inbound, mut plan }: Planned) -> Result<Receipt, NotAccepted> {
         let health = self.health();
+        if self.0.closed.load(std::sync::atomic::Ordering::Acquire) {
+            return Err(NotAccepted::Stopping);
+        }
         if !health.is_prepared() {
             return Err(NotAccepted::Starting);
         }

@@ -236,6 +236,7 @@ impl Engine {
         self.feed().tell(|| Moment::Run {
             run: run.id,
             event: run.event,
+            source: run.state.about["source"].as_str().unwrap_or("").to_owned(),
             workflow: run.workflow.clone(),
             status,
             error: run.error.as_ref().map(|error| format!("{}: {}", error.class, error.message)),

@@ -210,26 +210,21 @@ impl Engine {
     async fn send(&self, request: Result<Request, Failure>, end: Option<Instant>) -> Outcome {
         match request {
             Ok(mut request) => {
-                let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-                let is_cut_short = left.is_some_and(|left| left < request.timeout);
-                request.timeout = left.map_or(request.timeout, |left| left.min(request.timeout));
+                if let Some(end) = end {
+                    request.timeout = request.timeout.min(end.saturating_duration_since(Instant::now()));
+                }
                 let progress = request.progress.clone();
                 // Nothing is begun by a worker that stops.
                 if self.0.aborting.is_cancelled() {
                     return Outcome::Postponed;
                 }
                 let sent = self.0.parts.deliver.send(request);
-                let stopped = |why: &str| match progress.phase() {
-                    Part::Connect => Outcome::Postponed,
-                    Part::Headers | Part::Body => Outcome::Failed(Failure::Interrupted(why.to_owned())),
-                };
-                match self.0.aborting.run_until_cancelled(sent).await {
-                    None => stopped("its worker was stopped before the answer was there"),
-                    // Not the receiver's own time was up, but that of the invocation.
-                    Some(Outcome::Failed(Failure::Timeout(_))) if is_cut_short => {
-                        stopped("the time of the function was up before the answer was there")
+                match (self.0.aborting.run_until_cancelled(sent).await, progress.phase()) {
+                    (Some(outcome), _) => outcome,
+                    (None, Part::Connect) => Outcome::Postponed,
+                    (None, Part::Headers | Part::Body) => {
+                        Outcome::Failed(Failure::Interrupted("its worker was stopped before the answer was there".to_owned()))
                     }
-                    Some(outcome) => outcome,
                 }
             }
             Err(why) => Outcome::Failed(why),
@@ -317,7 +312,9 @@ impl Engine {
                 content_type: Some("application/json".to_owned()),
                 ..Response::of(202, json!({ "event_id": receipt.event.to_string() }).to_string())
             }),
-            Err(why @ (NotAccepted::Starting | NotAccepted::Unavailable | NotAccepted::Full)) => Outcome::Parked(why.to_string()),
+            Err(why @ (NotAccepted::Starting | NotAccepted::Stopping | NotAccepted::Unavailable | NotAccepted::Full)) => {
+                Outcome::Parked(why.to_string())
+            }
             Err(why @ (NotAccepted::Conflict(_) | NotAccepted::Unstorable(_))) => {
                 Outcome::Failed(Failure::Compose(why.to_string()))
             }

@@ -31,7 +31,7 @@ pub mod work;
 mod worker;
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -127,6 +127,8 @@ struct Inner {
     watched: watch::Watched,
     /// No further job is taken.
     draining: CancellationToken,
+    /// Nothing is taken in any more.
+    closed: AtomicBool,
     /// What is under way is handed back.
     aborting: CancellationToken,
 }
@@ -163,6 +165,7 @@ impl Engine {
             housekeeping: tick::Housekeeping::default(),
             watched: watch::Watched::default(),
             draining: CancellationToken::new(),
+            closed: AtomicBool::new(false),
             aborting: CancellationToken::new(),
             parts,
         }))
@@ -291,7 +294,12 @@ impl Engine {
         }
     }
 
-    /// Hands back what is under way, without an attempt.
+    /// Takes no further events: whoever brings one would not hear that it was stored.
+    pub fn close(&self) {
+        self.0.closed.store(true, Ordering::Release);
+    }
+
+    /// Stops waiting for what is under way: what was sent is on record as interrupted, the rest is handed back.
     pub fn abort(&self) {
         self.0.in_hand.open(0);
         self.0.draining.cancel();

@@ -117,6 +117,10 @@ impl From<NotAccepted> for Refusal {
                 let message = "tidehook is starting: the database is not ready yet; /readyz says when it is";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", message).soon()
             }
+            NotAccepted::Stopping => {
+                let message = "tidehook is shutting down; send it again";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message).soon().closing()
+            }
             NotAccepted::Unavailable => Self::unavailable(),
             NotAccepted::Full => Self::full(),
             NotAccepted::Conflict(event) => Self::new(

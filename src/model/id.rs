@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
 use ulid::{Generator, Ulid};
 
 use super::time::{Clock, SystemClock, Timestamp};
@@ -47,6 +48,11 @@ macro_rules! ids {
 
             fn from_str(text: &str) -> Result<Self, BadId> {
                 let bare = text.strip_prefix($prefix).unwrap_or(text);
+                // 26 characters hold 130 bits: what is larger than 128 would be read as another id.
+                let fits = bare.len() == ulid::ULID_LEN && bare.as_bytes()[0] <= b'7';
+                if !fits {
+                    return Err(BadId(text.to_owned()));
+                }
                 Ulid::from_string(bare).map(Self).map_err(|_| BadId(text.to_owned()))
             }
         }
@@ -96,9 +102,13 @@ impl RunId {
 }
 
 impl AttemptId {
-    /// The id of a claim's attempt: derived, so that a repeated write names the same attempt.
+    /// The id of a claim's attempt: derived, so that a repeated write names the same attempt. It begins like its job's, with the same
+    /// instant; the rest is a hash, because ids of jobs that were made together follow each other.
     pub fn of(job: JobId, claim: i64) -> Self {
-        Self(Ulid(job.0.0.wrapping_add(u128::from(claim.unsigned_abs()))))
+        const RANDOM_BITS: u32 = 80;
+        let hash = Sha256::digest([job.0.0.to_be_bytes().as_slice(), &claim.to_be_bytes()].concat());
+        let random = hash.iter().take(10).fold(0, |all: u128, byte| all << 8 | u128::from(*byte));
+        Self(Ulid(job.0.0 >> RANDOM_BITS << RANDOM_BITS | random))
     }
 }
 

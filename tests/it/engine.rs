@@ -248,18 +248,20 @@ async fn an_orphaned_lane_keeps_its_jobs_parked() {
 
 #[tokio::test]
 async fn an_aborted_engine_puts_what_was_under_way_on_record_as_interrupted() {
-    struct Never;
+    struct Never(Arc<tokio::sync::Notify>);
     #[async_trait]
     impl Deliver for Never {
         async fn send(&self, _: Request) -> Outcome {
+            self.0.notify_one();
             std::future::pending().await
         }
     }
     let first = bench(Kind::Sqlite, "  h: { source: app, url: https://h.example.com }\n", Box::new(|_, _| status(200))).await;
     first.accept("one").await;
+    let begun = Arc::new(tokio::sync::Notify::new());
     let engine = Engine::new(Parts {
         store: Arc::clone(first.engine.store()),
-        deliver: Arc::new(Never),
+        deliver: Arc::new(Never(Arc::clone(&begun))),
         wake: Arc::new(Local::default()),
         clock: Arc::new(first.fresh.clock.clone()),
         ids: Arc::new(SeededIds::new(2, &first.fresh.clock)),
@@ -271,11 +273,8 @@ async fn an_aborted_engine_puts_what_was_under_way_on_record_as_interrupted() {
         let engine = engine.clone();
         async move { engine.work(EVERYTHING).await.unwrap() }
     });
-    while first.states().await != [(JobState::Leased, 0)] {
-        tokio::task::yield_now().await;
-    }
+    begun.notified().await;
     engine.abort();
-    // A claim that was on its way may take it once more, and hands it back: nothing is begun by a worker that stops.
     let worked = working.await.unwrap();
     assert_eq!(worked.retried, 1);
     assert_eq!(first.states().await, [(JobState::Pending, 1)], "the attempt has its number");
