@@ -48,7 +48,8 @@ fn read(reference: &str) -> Result<Option<String>, String> {
         Err(why) if why.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(why) => return Err(format!("{path} cannot be read: {why}")),
     };
-    Ok(Some(text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text)).to_owned()))
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    Ok(Some(text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text)).to_owned()))
 }
 
 /// In a thread of its own, because a runtime may be running in this one.
@@ -72,7 +73,7 @@ async fn ask_all(references: &[&String]) -> Found {
     #[expect(clippy::disallowed_methods, reason = "asks the extension beside this process, and nobody else")]
     let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_MAX).build();
     let http = &http;
-    let aws = &Aws::default();
+    let aws = &Aws::new();
     let asked = references.iter().map(|name| async move {
         let value = match http {
             Ok(http) => look_up(http, aws, name).await,
@@ -115,11 +116,14 @@ impl<'a> Place<'a> {
 
 /// AWS itself, asked by processes that are no functions.
 #[cfg(feature = "lambda")]
-#[derive(Default)]
 struct Aws(tokio::sync::OnceCell<aws_config::SdkConfig>);
 
 #[cfg(feature = "lambda")]
 impl Aws {
+    fn new() -> Self {
+        Self(tokio::sync::OnceCell::new())
+    }
+
     async fn ask(&self, place: &Place<'_>) -> Result<Option<Value>, String> {
         let names_region = |name: &&str| std::env::var_os(name).is_some_and(|region| !region.is_empty());
         if !["AWS_REGION", "AWS_DEFAULT_REGION"].iter().any(names_region) {
@@ -143,11 +147,14 @@ impl Aws {
 
 /// Nobody: this build is without AWS.
 #[cfg(not(feature = "lambda"))]
-#[derive(Default)]
 struct Aws;
 
 #[cfg(not(feature = "lambda"))]
 impl Aws {
+    fn new() -> Self {
+        Self
+    }
+
     async fn ask(&self, _: &Place<'_>) -> Result<Option<Value>, String> {
         Ok(None)
     }

@@ -164,6 +164,11 @@ impl Lines {
     }
 }
 
+/// What was asked for cannot be: the command line is wrong, and not what it was about.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct WrongArgument(pub(crate) String);
+
 pub(crate) fn value(answer: Answer) -> anyhow::Result<Value> {
     let body: Value = serde_json::from_str(&answer.text).unwrap_or_else(|_| Value::String(answer.text.clone()));
     if answer.status.is_success() {
@@ -173,7 +178,11 @@ pub(crate) fn value(answer: Answer) -> anyhow::Result<Value> {
         let detail = |d: &Value| format!("; {}: {}", d["field"].as_str().unwrap_or(""), d["message"].as_str().unwrap_or(""));
         details.iter().map(detail).collect()
     });
-    bail!("{}{details} ({})", body["message"].as_str().unwrap_or("the server refused"), answer.status)
+    let message = format!("{}{details} ({})", body["message"].as_str().unwrap_or("the server refused"), answer.status);
+    match body["code"].as_str() {
+        Some("validation_error") => Err(WrongArgument(message).into()),
+        _ => Err(anyhow!(message)),
+    }
 }
 
 /// Text as one segment of a path or one value of a query.

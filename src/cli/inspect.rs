@@ -60,6 +60,13 @@ pub(super) fn show_job(job: &Value) {
     print::line(&format!("  {to}"));
     let of = job["max_attempts"].as_u64().map_or(String::new(), |max| format!(" of {max}"));
     print::line(&format!("  status  {}, attempt {}{of}", field("status"), field("attempt")));
+    // What no attempt tells of: expiry, cancellation, workers that died.
+    if let Some(error) = job["last_error"].as_str().filter(|_| job["code"].is_string()) {
+        print::line(&format!("  {}: {}", field("code"), print::one_line(error)));
+    }
+    if let Some(waits) = job["waits"].as_str() {
+        print::line(&format!("  waits   {}", print::one_line(waits)));
+    }
     for attempt in job["attempts"].as_array().map_or(&[][..], Vec::as_slice) {
         let error = attempt["error"].as_str().map_or(String::new(), |e| format!(": {}", print::one_line(e)));
         let status = attempt["status_code"].as_u64().map_or("no answer".to_owned(), |s| format!("HTTP {s}"));

@@ -9,7 +9,7 @@ use super::{Done, Global, print};
 pub(super) enum Jobs {
     /// List deliveries, the newest first
     List {
-        /// available, running, retryable, completed or dead
+        /// available, running, retryable, completed, dead or cancelled
         #[arg(short, long)]
         status: Option<String>,
         /// Only of this handler
@@ -27,7 +27,7 @@ pub(super) enum Jobs {
         /// The delivery
         id: String,
     },
-    /// Try dead deliveries again with a fresh budget: one, or all
+    /// Try dead deliveries again with a fresh budget: one (a cancelled one, too), or all
     Retry {
         /// The delivery; without it, all dead ones
         id: Option<String>,
@@ -65,6 +65,7 @@ pub(super) async fn run(verb: Jobs, global: &Global) -> Done {
                         ("MAX", "max_attempts"),
                         ("DUE (UTC)", "scheduled_at"),
                         ("LAST ERROR", "last_error"),
+                        ("WAITS", "waits"),
                     ];
                     print::table(&answer["jobs"], &columns, "No deliveries.");
                 }

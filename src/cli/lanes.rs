@@ -37,6 +37,7 @@ pub(super) async fn run(verb: Lanes, global: &Global) -> Done {
                 ("FAILURES", "failures"),
                 ("TRIPPED UNTIL", "tripped_until"),
                 ("RATE", "rate_limit"),
+                ("WAITS", "why"),
             ];
             print::table(&answer["lanes"], &columns, "There are no lanes.");
         }

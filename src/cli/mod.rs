@@ -167,7 +167,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Err(Failed::Config) => ExitCode::from(2),
         Err(Failed::Other(error)) => {
             print::error(&format!("{error:#}"));
-            ExitCode::FAILURE
+            if error.is::<client::WrongArgument>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

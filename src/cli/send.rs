@@ -88,7 +88,7 @@ fn positions(send: &Send) -> anyhow::Result<(String, String, Option<String>)> {
 fn unknown(config: &Config, name: &str) -> anyhow::Error {
     let names = config.sources.iter().map(|s| s.name.as_str());
     let hint = crate::config::problem::did_you_mean(name, names).map_or(String::new(), |h| format!("; {h}"));
-    anyhow!("the configuration has no source `{name}`{hint}")
+    super::client::WrongArgument(format!("the configuration has no source `{name}`{hint}")).into()
 }
 
 /// The request as the source's sender would make it.

@@ -124,7 +124,7 @@ static API: [Key; 3] = [
 ];
 
 static RETRY: [Key; 10] = [
-    key("max", Takes::Number(0, 1000), "Attempts in all (5)"),
+    key("max", Takes::Number(0, 1000), "Attempts in all (5); 0 and 1 are one attempt"),
     key("backoff", Takes::Word(&["exponential", "fixed"]), "How the delay grows (exponential)"),
     key("rate", Takes::Fraction(1.0, 100.0), "Each delay is this many times the one before (2); 1 is fixed"),
     key("interval", Takes::Duration, "The first delay (30s)"),
@@ -133,7 +133,11 @@ static RETRY: [Key; 10] = [
     key("jitter", Takes::Text, "Each delay varies by this share (0.2); full: anything up to the delay; none"),
     key("errors", Takes::Texts, "Which failures are worth another attempt ([all]): classes, statuses, ranges"),
     key("deadline", Takes::Duration, "No attempt is later than this after the work was due first (off)"),
-    key("respect_retry_after", Takes::Bool, "Whether Retry-After wins over the schedule (true)"),
+    key(
+        "respect_retry_after",
+        Takes::Bool,
+        "Whether the next attempt waits for Retry-After where that is later than the schedule (true)",
+    ),
 ];
 
 static DELIVERY: [Key; 5] = [
@@ -199,7 +203,11 @@ pub static HANDLER: [Key; 14] = [
     key("retry", Takes::OneOrMore(&RETRY), "Retry policy, or a list of them; what is left out comes from delivery.default_retry"),
     key("timeout", Takes::Duration, "Total deadline of one delivery"),
     key("idempotency_key", Takes::Text, "Path of a key under which this handler wants an event once"),
-    key("rate_limit", Takes::Number(0, ANY), "Deliveries per second over all processes; 0 is unlimited"),
+    key(
+        "rate_limit",
+        Takes::Number(0, ANY),
+        "Deliveries per second over all processes, and as many at once after a pause; 0 is unlimited",
+    ),
     key("breaker", Takes::Section(&BREAKER), "When its circuit breaker opens and closes"),
     key("filter", Takes::Text, "Condition on the payload"),
     key("transform", Takes::Template, "Template of the body"),
@@ -245,7 +253,7 @@ pub static WORKFLOW: [Key; 16] = [
     key("max_steps", Takes::Number(1, 100_000), "How many steps a run may enter (1000)"),
     key("params", Takes::Items(&PARAM), "Top-level keys the payload must have"),
     key("steps", Takes::Items(&STEP), "The steps, in order"),
-    key("callable", Takes::Bool, "Starts only when another workflow calls it"),
+    key("callable", Takes::Bool, "Other workflows may call it; without `source` it starts in no other way"),
     key("concurrency", Takes::Section(&CONCURRENCY), "How many runs at once"),
     key("retry", Takes::OneOrMore(&RETRY), "Retry policy of steps that say nothing else"),
     key("catch", Takes::Items(&CATCH), "Where failures go that no step catches; taken once in a run"),

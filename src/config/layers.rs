@@ -14,6 +14,7 @@ pub type Variables = BTreeMap<String, String>;
 
 /// Puts an overlay over a base: mappings merge, everything else is replaced.
 pub fn merge(base: Node, overlay: Node) -> Node {
+    let base_place = base.place;
     match (base.value, overlay.value) {
         (Value::Map(mut entries), Value::Map(over)) => {
             for (key, node) in over {
@@ -27,6 +28,8 @@ pub fn merge(base: Node, overlay: Node) -> Node {
             }
             Node { value: Value::Map(entries), place: base.place }
         }
+        // A section without anything in it, and a file of comments, change nothing.
+        (base @ (Value::Map(_) | Value::List(_)), Value::Null) => Node { value: base, place: base_place },
         (_, value) => Node { value, place: overlay.place },
     }
 }
@@ -200,7 +203,11 @@ pub fn dotenv(text: &str) -> Result<Variables, String> {
             Some('"') => value.replace('$', "\\$"),
             Some('\'') => value.to_owned(),
             _ => {
-                let end = value.find(" #").or_else(|| value.starts_with('#').then_some(0)).unwrap_or(value.len());
+                let end = value
+                    .find(" #")
+                    .or_else(|| value.find("\t#"))
+                    .or_else(|| value.starts_with('#').then_some(0))
+                    .unwrap_or(value.len());
                 variables.insert(name.to_owned(), value[..end].trim_end().to_owned());
                 continue;
             }

@@ -86,6 +86,10 @@ pub fn masked_url(text: &str, shown: &str) -> String {
         (_, Some((end, _))) => (&text[..end], "/***"),
         _ => (STARS, ""),
     };
+    let head = match (head.find("://"), head.rfind('@')) {
+        (Some(scheme), Some(at)) => format!("{}{STARS}{}", &head[..scheme + 3], &head[at..]),
+        _ => head.to_owned(),
+    };
     let (path, query) = tail.split_once('?').map_or((tail, None), |(path, query)| (path, Some(query)));
     let path: Vec<&str> = path.split('/').map(|part| if looks_like_token(part) { STARS } else { part }).collect();
     let query = query.map(|query| {
@@ -155,6 +159,8 @@ mod tests {
                 "https://a.example.com/order-notifications-v2/internationalization",
             ),
             ("https://{{ $.host }}/x", "https://{{ $.host }}/x", "https://{{ $.host }}/x"),
+            ("ftp://u:secret@h/x", "ftp://u:***@h/***", "ftp://***@h/***"),
+            ("ftp://u:secret@h/x", "ftp://u:secret@h/x", "ftp://***@h/x"),
             ("nonsense", "***", "***"),
         ] {
             assert_eq!(masked_url(text, shown), masked, "{text}");

@@ -220,6 +220,9 @@ fn read_verify(name: &str, s: &mut Section<'_>, known: &Known) -> Option<String>
     None
 }
 
+/// A shorter secret is warned of.
+const SECRET_CHARS_LEAST: usize = 8;
+
 fn check_secrets(name: &str, s: &mut Section<'_>, scheme: &str, secrets: &[Secret], known: &Known) {
     if secrets.is_empty() {
         // An unset variable and an empty text have been told already.
@@ -230,16 +233,20 @@ fn check_secrets(name: &str, s: &mut Section<'_>, scheme: &str, secrets: &[Secre
         }
         return;
     }
-    if secrets.iter().any(|secret| secret.expose().trim() != secret.expose()) {
+    let key = |s: &Section<'_>, at: usize| if at == 0 && s.has("secret") { "secret" } else { "secrets" };
+    if let Some(at) = secrets.iter().position(|secret| secret.expose().trim() != secret.expose()) {
         let message = format!("source '{name}': a secret begins or ends with white space, which is part of it");
         let help = "a file read with `$(cat FILE)` or `echo` ends in a line break: take that off, unless the sender has it too";
-        s.problem(Severity::Warning, "secret_whitespace", "secret", message, Some(help.into()));
+        s.problem(Severity::Warning, "secret_whitespace", key(s, at), message, Some(help.into()));
+    }
+    if let Some(at) = secrets.iter().position(|secret| secret.expose().trim().len() < SECRET_CHARS_LEAST) {
+        let message = format!("source '{name}': a secret of fewer than {SECRET_CHARS_LEAST} characters can be guessed");
+        s.problem(Severity::Warning, "weak_secret", key(s, at), message, Some("use 16 random characters or more".into()));
     }
     let Some(check) = known.providers.get(scheme) else { return };
     for (at, secret) in secrets.iter().enumerate() {
         if let Err(why) = check(secret.expose()) {
-            let key = if at == 0 && s.has("secret") { "secret" } else { "secrets" };
-            s.error("bad_secret", key, format!("source '{name}': {why}"));
+            s.error("bad_secret", key(s, at), format!("source '{name}': {why}"));
         }
     }
 }

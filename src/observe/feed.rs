@@ -43,6 +43,8 @@ pub enum Moment {
         run: RunId,
         /// The event it started from.
         event: EventId,
+        /// Where that came from.
+        source: String,
         /// Its workflow.
         workflow: String,
         /// `started`, `paused`, `completed`, `failed` or `cancelled`.
@@ -93,8 +95,8 @@ impl Moment {
                 "duplicate": duplicate, "handlers": handlers,
             }),
             Self::Rejected { source, reason } => json!({ "moment": "rejected", "source": source, "reason": reason }),
-            Self::Run { run, event, workflow, status, error } => json!({
-                "moment": "run", "run": run.to_string(), "event": event.to_string(), "workflow": workflow, "status": status,
+            Self::Run { run, event, source, workflow, status, error } => json!({
+                "moment": "run", "run": run.to_string(), "event": event.to_string(), "source": source, "workflow": workflow, "status": status,
                 "error": error,
             }),
             Self::Lane { lane, handler, state, why } => {
@@ -112,7 +114,7 @@ impl Moment {
 /// What a follower wants to hear.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Only what comes from this source. A run's start and end name none.
+    /// Only what comes from this source.
     pub source: Option<String>,
     /// Only what concerns this handler or workflow, the steps of the workflow included.
     pub handler: Option<String>,
@@ -129,7 +131,7 @@ impl Wanted {
         let (source, ending) = match moment {
             Moment::Accepted { source, .. } | Moment::Rejected { source, .. } => (Some(source), None),
             Moment::Tried { source, next, .. } => (Some(source), Some(next.word())),
-            Moment::Run { status, .. } => (None, Some(*status)),
+            Moment::Run { source, status, .. } => (Some(source), Some(*status)),
             Moment::Lane { .. } => (None, None),
         };
         let of_handler = |wanted: &String| match moment {

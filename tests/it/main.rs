@@ -15,6 +15,7 @@ mod lambda;
 mod outsiders;
 mod parity;
 mod people;
+mod promises;
 mod simulation;
 mod support;
 mod vectors;

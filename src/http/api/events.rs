@@ -77,7 +77,9 @@ pub async fn jobs(
         Ok(id) => jobs_of(&engine, id).await?,
         Err(_) => Vec::new(),
     };
-    Ok(Json(json!({ "jobs": jobs.iter().map(|job| summary(&engine, job)).collect::<Vec<_>>() })))
+    let mut shown: Vec<Value> = jobs.iter().map(|job| summary(&engine, job)).collect();
+    add_waits(&engine, &jobs, &mut shown).await?;
+    Ok(Json(json!({ "jobs": shown })))
 }
 
 async fn jobs_of(engine: &Engine, event: EventId) -> Result<Vec<Job>, Refusal> {

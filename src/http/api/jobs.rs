@@ -12,7 +12,7 @@ use super::page::{Query, and_one, has_more};
 use crate::engine::Engine;
 use crate::http::error::Refusal;
 use crate::http::path::Path;
-use crate::model::{Attempt, Job, JobId, JobState, Lane, LaneId, Target};
+use crate::model::{Attempt, Failure, Job, JobId, JobState, Lane, LaneId, Target};
 use crate::store::{JobFilter, Retry};
 
 /// The word of these routes for where a job stands.
@@ -22,7 +22,8 @@ pub fn status_of(job: &Job) -> &'static str {
         JobState::Pending => "retryable",
         JobState::Leased => "running",
         JobState::Done => "completed",
-        JobState::Dead | JobState::Cancelled => "dead",
+        JobState::Dead => "dead",
+        JobState::Cancelled => "cancelled",
     }
 }
 
@@ -43,7 +44,8 @@ fn states_of(status: &str) -> Option<(Vec<JobState>, Option<bool>)> {
         "retryable" => (vec![JobState::Pending], Some(true)),
         "running" => (vec![JobState::Leased], None),
         "completed" => (vec![JobState::Done], None),
-        "dead" => (vec![JobState::Dead, JobState::Cancelled], None),
+        "dead" => (vec![JobState::Dead], None),
+        "cancelled" => (vec![JobState::Cancelled], None),
         _ => return None,
     })
 }
@@ -53,6 +55,17 @@ pub fn error_of(job: &Job) -> Option<String> {
     match job.state {
         JobState::Cancelled => Some("cancelled".to_owned()),
         _ => job.last_error.clone(),
+    }
+}
+
+/// Why a job ended that no attempt tells of, as a code of the same list. Attempts have their own.
+pub fn code_of(job: &Job) -> Option<&'static str> {
+    let error = job.last_error.as_deref().unwrap_or("");
+    match job.state {
+        JobState::Cancelled => Some("cancelled"),
+        JobState::Dead if error == Failure::Expired.to_string() => Some("expired"),
+        JobState::Dead if error == Failure::CrashSuspect.to_string() => Some("crash_suspect"),
+        _ => None,
     }
 }
 
@@ -71,7 +84,7 @@ pub fn summary(engine: &Engine, job: &Job) -> Value {
     json!({
         "id": job.id.to_string(), "kind": kind_of(job), "event_id": job.event.to_string(), "handler": job.target.name(), "status": status_of(job),
         "attempt": job.attempt, "max_attempts": max_attempts(engine, job), "scheduled_at": job.due_at.to_string(),
-        "last_error": error_of(job), "created_at": job.created_at.to_string(),
+        "last_error": error_of(job), "code": code_of(job), "created_at": job.created_at.to_string(),
     })
 }
 

@@ -30,14 +30,14 @@ pub async fn list(Allowed(engine): Allowed) -> Result<Json<Value>, Refusal> {
     Ok(Json(json!({ "lanes": lanes.iter().map(lane).collect::<Vec<_>>() })))
 }
 
-/// `POST /api/lanes/{id}/pause`: nothing is delivered; due times are kept.
-pub async fn pause(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
-    set(&engine, id, true).await
-}
-
-/// `POST /api/lanes/{id}/resume`: deliveries go on; when the breaker is open, one is tried at once.
-pub async fn resume(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
-    set(&engine, id, false).await
+/// `POST /api/lanes/{id}/pause`: nothing is delivered; due times are kept. `POST /api/lanes/{id}/resume`: deliveries go on; when the
+/// breaker is open, one is tried at once. The lane of a step has a slash in its name, encoded or not.
+pub async fn operate(Allowed(engine): Allowed, Path(path): Path<String>) -> Result<Json<Value>, Refusal> {
+    match path.rsplit_once('/') {
+        Some((id, "pause")) => set(&engine, id.to_owned(), true).await,
+        Some((id, "resume")) => set(&engine, id.to_owned(), false).await,
+        _ => Err(Refusal::not_found("there is no such route: /api/lanes/LANE/pause or /api/lanes/LANE/resume")),
+    }
 }
 
 async fn set(engine: &Engine, id: String, paused: bool) -> Result<Json<Value>, Refusal> {

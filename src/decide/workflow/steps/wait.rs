@@ -15,12 +15,15 @@ use crate::model::{Path, Timestamp};
 /// No instant is later: the end of the year 9999.
 const LATEST: i64 = 253_402_300_799;
 
+/// From here on a number counts milliseconds.
+const MILLISECONDS_FROM: i64 = 100_000_000_000;
+
 /// A wait.
 #[derive(Debug, Clone)]
 pub enum Wait {
     /// This long.
     For(Duration),
-    /// Until the instant at a path: an RFC 3339 text, or seconds since 1970.
+    /// Until the instant at a path: an RFC 3339 text, or seconds or milliseconds since 1970.
     Until(Path),
 }
 
@@ -57,10 +60,15 @@ fn instant(found: Option<&Value>, step: &Step, path: &Path) -> Result<Timestamp,
             let seconds = number.as_i64().or_else(|| {
                 // Fractions of a second are cut.
                 #[expect(clippy::cast_possible_truncation, reason = "checked against the range first")]
-                number.as_f64().filter(|n| (0.0..=253_402_300_799.0).contains(n)).map(|n| n as i64)
+                number.as_f64().filter(|n| (0.0..=253_402_300_799_000.0).contains(n)).map(|n| n as i64)
             });
-            let at = seconds.filter(|s| (0..=LATEST).contains(s)).and_then(Timestamp::from_seconds);
-            at.ok_or_else(|| bad(format!("{number} are no Unix seconds")))
+            // So many seconds are three thousand years from now: they are milliseconds.
+            let at = seconds.and_then(|n| match n {
+                0..MILLISECONDS_FROM => Timestamp::from_seconds(n),
+                n if n / 1000 <= LATEST => Some(Timestamp(n)),
+                _ => None,
+            });
+            at.filter(|at| at.0 >= 0).ok_or_else(|| bad(format!("{number} are neither Unix seconds nor milliseconds")))
         }
         Some(other) => Err(bad(format!("`{other}` is no timestamp"))),
     }
