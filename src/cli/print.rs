@@ -6,6 +6,8 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
 use crate::config::Problems;
+use crate::container;
+use crate::observe::log;
 
 /// A line of data. A reader that has gone away ends the program quietly, as is usual in a pipe.
 pub(crate) fn line(text: &str) {
@@ -26,16 +28,18 @@ pub(crate) fn note(text: &str) {
 
 /// What went wrong.
 pub(crate) fn error(text: &str) {
+    if log::is_json() {
+        container::tell_error(text);
+        return;
+    }
     let style = anstyle::AnsiColor::Red.on_default().bold();
     note(&format!("{style}error:{style:#} {text}"));
 }
 
 /// The problems of a configuration.
 pub(crate) fn problems(problems: &Problems) {
-    if !problems.list.is_empty() {
-        let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
-        note(problems.render(colour).trim_end());
-    }
+    let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
+    container::tell_problems(problems, colour);
 }
 
 /// A table of some fields of a list.

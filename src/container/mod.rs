@@ -4,8 +4,10 @@
 
 pub mod signals;
 
+use std::io::Write;
 use std::process::ExitCode;
 
+use crate::config::problem::Severity;
 use crate::config::{Config, Loaded, Problems, Request};
 use crate::environment::{self, variable};
 use crate::observe::log;
@@ -17,7 +19,7 @@ pub async fn from_environment() -> ExitCode {
     let filter = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
     log::start(log::Format::from_word(variable("LOG_FORMAT").as_deref()), filter.as_deref(), false);
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let tell = |problems: &Problems| eprint!("{}", problems.render(false));
+    let tell = |problems: &Problems| tell_problems(problems, false);
     let look = || environment::load(Request::default());
     let loaded = look();
     tell(&loaded.problems);
@@ -25,7 +27,7 @@ pub async fn from_environment() -> ExitCode {
     match run(config, look, tell).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell_error(&error.to_string());
             ExitCode::from(if matches!(error, StartError::CannotRun(_)) { 2 } else { 1 })
         }
     }
@@ -53,6 +55,35 @@ pub async fn run(config: Config, look: impl Fn() -> Loaded, tell: impl Fn(&Probl
     server.stop(signals.stop()).await;
     tracing::info!("Goodbye.");
     Ok(())
+}
+
+/// Tells the problems of a configuration on standard error: with the lines they point into for people, else as lines of the log.
+pub fn tell_problems(problems: &Problems, colour: bool) {
+    if problems.list.is_empty() {
+        return;
+    }
+    if !log::is_json() {
+        // Nobody reads where standard error is closed.
+        let _ = writeln!(std::io::stderr(), "{}", problems.render(colour).trim_end());
+        return;
+    }
+    for problem in problems.sorted() {
+        let (code, key, help) = (problem.code, &problem.key, problem.help.as_deref());
+        let place = problems.place_of(&problem);
+        match problem.severity {
+            Severity::Error => tracing::error!(code, key, place, help, "{}", problem.message),
+            Severity::Warning => tracing::warn!(code, key, place, help, "{}", problem.message),
+        }
+    }
+}
+
+/// Tells on standard error why the process ends.
+pub fn tell_error(error: &str) {
+    if log::is_json() {
+        tracing::error!("{error}");
+    } else {
+        let _ = writeln!(std::io::stderr(), "error: {error}");
+    }
 }
 
 /// What is open or without effect although the file may look as if it were not.

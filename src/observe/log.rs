@@ -1,5 +1,7 @@
 //! Logs: a sentence for people, fields for queries, on standard error.
 
+use std::sync::OnceLock;
+
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -26,8 +28,17 @@ impl Format {
     }
 }
 
+/// How lines look since logging was started.
+static FORMAT: OnceLock<Format> = OnceLock::new();
+
+/// Whether standard error is for machines: one JSON object per line, whatever is said.
+pub fn is_json() -> bool {
+    FORMAT.get() == Some(&Format::Json)
+}
+
 /// Starts logging: what a filter lets through, `tidehook=debug,sqlx=warn` for instance. A second call changes nothing.
 pub fn start(format: Format, filter: Option<&str>, colour: bool) {
+    let _ = FORMAT.set(format);
     let (filter, bad) = match filter.map(str::parse::<Targets>) {
         Some(Ok(filter)) => (filter, None),
         Some(Err(error)) => (by_default(), Some(error)),

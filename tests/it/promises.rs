@@ -54,6 +54,26 @@ fn where_the_database_is_may_stand_under_every_spelling() {
 }
 
 #[test]
+fn a_log_of_json_is_json_in_its_worst_moments_too() {
+    let bad = "sources: { a: { typ: event } }\nserver: { prot: 1 }\n";
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let busy =
+        format!("server: {{ port: {port}, bind: 127.0.0.1 }}\ndatabase: {{ url: \"sqlite:{{dir}}/t.db\" }}\nsources: {{}}\n");
+    for (text, code, word) in [(bad, 2, "unknown_key"), (busy.as_str(), 1, "cannot")] {
+        let home = Home::new(text);
+        let mut command = Command::new(binary());
+        command.arg("start").arg("--config").arg(home.path()).env("TIDEHOOK_LOG_FORMAT", "json").env_remove("DATABASE_URL");
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        let lines: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+        let is_told = |line: &serde_json::Value| line["level"] == "ERROR" && line.to_string().contains(word);
+        assert!(lines.iter().any(is_told), "{said}");
+    }
+}
+
+#[test]
 fn a_wrong_argument_ends_with_2() {
     let home = Home::new("database: { url: \"sqlite:{dir}/t.db\" }\nsources: { app: { type: event } }\n");
     assert_eq!(run(&home, &["migrate"]).0, Some(0));
