@@ -195,16 +195,11 @@ impl InHand {
         }
         let is_full = |lane: &&LaneId| slots.held.iter().any(|(held, _, jobs)| held == *lane && *jobs >= slots.lane_max);
         let full_tenant = |tenant: &str| of_tenant.get(tenant).is_some_and(|jobs| *jobs >= slots.tenant_max);
-        // The last free slots are for lanes that hold nothing.
-        let is_last = slots.quiet > 0 && slots.free <= slots.quiet;
-        let last_of_tenant = |tenant: &str| {
-            let jobs = of_tenant.get(tenant).copied().unwrap_or(0);
-            slots.quiet > 0 && jobs.saturating_add(slots.quiet) >= slots.tenant_max
-        };
+        let last =
+            |tenant: &str| are_last(slots.quiet, slots.free, of_tenant.get(tenant).copied().unwrap_or(0), slots.tenant_max);
         let is_busy = |lane: &&LaneId| slots.held.iter().any(|(held, _, jobs)| held == *lane && *jobs > 0);
-        let full = self.tenants.iter().filter(|(lane, tenant)| {
-            is_full(lane) || full_tenant(tenant) || (is_last || last_of_tenant(tenant)) && is_busy(lane)
-        });
+        let full =
+            self.tenants.iter().filter(|(lane, tenant)| is_full(lane) || full_tenant(tenant) || last(tenant) && is_busy(lane));
         full.map(|(lane, _)| lane.clone()).collect()
     }
 
@@ -229,7 +224,7 @@ impl InHand {
         let (free, quiet) = (parallel.saturating_sub(state.held()), self.quiet(parallel));
         match free {
             0 => Some(format!("all {parallel} slots of the worker are taken")),
-            free if of_lane > 0 && (free <= quiet || quiet > 0 && of_tenant + quiet >= tenant_max) => {
+            free if of_lane > 0 && are_last(quiet, free, of_tenant, tenant_max) => {
                 Some(format!("{of_lane} of its lane are under way, and the last free slots are for lanes that have none"))
             }
             _ => None,
@@ -250,7 +245,7 @@ impl InHand {
         let of_tenant: u32 = siblings.map(|(_, jobs)| jobs).sum::<u32>() + state.looking;
         let free = parallel.saturating_sub(state.held());
         let quiet = self.quiet(parallel);
-        let is_kept = state.of_lane.contains_key(lane) && (free <= quiet || quiet > 0 && of_tenant + quiet >= tenant_max);
+        let is_kept = state.of_lane.contains_key(lane) && are_last(quiet, free, of_tenant, tenant_max);
         if !state.caught_up || free == 0 || is_kept || of_lane >= lane_max || of_tenant >= tenant_max {
             return None;
         }
@@ -327,6 +322,12 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Whether the slots that a tenant could still have, `of_tenant` of its jobs being under way, are those kept for lanes that hold nothing:
+/// the last of the worker, or the last of the tenant.
+fn are_last(quiet: u32, free: u32, of_tenant: u32, tenant_max: u32) -> bool {
+    quiet > 0 && (free <= quiet || of_tenant.saturating_add(quiet) >= tenant_max)
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 
-use crate::support::endpoint::PATIENCE;
 use crate::support::stores::Kind;
 use crate::support::world::{Way, World};
 
@@ -31,19 +30,7 @@ async fn execute(world: &World, kind: Kind, text: String) {
 /// A run that waits for an answer: its id and the token.
 async fn waiting(world: &World) -> (String, String) {
     let event = world.post("/events/app/x", &[("content-type", "application/json")], "{}").await.event();
-    let look = async {
-        loop {
-            let runs = world.get(&format!("/api/runs?event={event}")).await.json();
-            if let Some(id) = runs["runs"][0]["id"].as_str() {
-                let run = world.get(&format!("/api/runs/{id}")).await.json();
-                if let Some(token) = run["open"][0]["callback_token"].as_str() {
-                    return (id.to_owned(), token.to_owned());
-                }
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, look).await.expect("the run waits")
+    world.until_waiting(&event).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -161,19 +161,7 @@ workflows: { ask: { source: app, events: [ask], steps: [{ name: a, type: callbac
     for (answer, expected) in [("hello", "\"hello\""), (r#"{"ok":true}"#, r#"{"ok":true}"#)] {
         let before = world.receiver.got().len();
         let event = world.post("/events/app/ask", DEFAULT, r#"{"id": 1}"#).await.event();
-        let look = async {
-            loop {
-                let runs = world.get(&format!("/api/runs?event={event}")).await.json();
-                if let Some(id) = runs["runs"][0]["id"].as_str() {
-                    let run = world.get(&format!("/api/runs/{id}")).await.json();
-                    if let Some(token) = run["open"][0]["callback_token"].as_str() {
-                        return token.to_owned();
-                    }
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-        };
-        let token = tokio::time::timeout(crate::support::endpoint::PATIENCE, look).await.unwrap();
+        let (_, token) = world.until_waiting(&event).await;
         assert_eq!(world.post(&format!("/callback/{token}"), DEFAULT, answer).await.status, 200);
         let got = world.receiver.until_count(before + 1).await;
         assert_eq!(got[before].text(), format!("{{\"id\":1,\"r\":{expected}}}"));

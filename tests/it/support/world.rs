@@ -208,6 +208,23 @@ impl World {
         }
     }
 
+    /// Waits until the run of an event waits for an answer: its id and the token.
+    pub async fn until_waiting(&self, event: &str) -> (String, String) {
+        let waiting = async {
+            loop {
+                let runs = self.get(&format!("/api/runs?event={event}")).await.json();
+                if let Some(id) = runs["runs"][0]["id"].as_str() {
+                    let run = self.get(&format!("/api/runs/{id}")).await.json();
+                    if let Some(token) = run["open"][0]["callback_token"].as_str() {
+                        return (id.to_owned(), token.to_owned());
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.expect("the run waits")
+    }
+
     /// The attempts of a job.
     pub async fn attempts(&self, job: &Value) -> Vec<Value> {
         let id = job["id"].as_str().unwrap();
