@@ -21,7 +21,8 @@ pub(crate) fn configuration(global: &Global, with_warnings: bool) -> Result<Conf
     if loaded.config.is_none() || with_warnings {
         print::problems(&loaded.problems);
     }
-    loaded.config.ok_or(Failed::Config)
+    let problems = super::validate::listed(&loaded.problems);
+    loaded.config.ok_or(Failed::Config(problems))
 }
 
 /// A workflow of the configuration.

@@ -111,7 +111,7 @@ fn read(path: &Path, content: String) -> Result<Config, Failed> {
     let config = from_texts(texts, &crate::config::layers::Variables::new(), false, &ingress::known(), &mut problems);
     config.ok_or_else(|| {
         print::problems(&problems);
-        Failed::Config
+        Failed::Config(serde_json::Value::Null)
     })
 }
 

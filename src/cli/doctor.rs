@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
+use super::client::Client;
 use super::{Done, Failed, Global, context, print};
 use crate::config::problem::Severity;
 use crate::config::{Config, Handler};
 use crate::decide::address::Author;
 use crate::deliver::resolve;
+use crate::engine::parked::parked;
 use crate::model::{Clock, SystemClock};
 use crate::server;
 use crate::store::{self, Store};
@@ -82,7 +84,7 @@ pub(super) async fn run(doctor: &Doctor, global: &Global) -> Done {
         if global.json {
             report.json();
         }
-        return Err(Failed::Config);
+        return Err(Failed::Config(Value::Null));
     };
     let warnings = loaded.problems.sorted().iter().filter(|p| p.severity == Severity::Warning).count();
     match warnings {
@@ -92,7 +94,7 @@ pub(super) async fn run(doctor: &Doctor, global: &Global) -> Done {
     readable(&loaded.path, global.env.as_deref(), &mut report);
     security(&config, &mut report);
     match context::remote(global) {
-        Some(url) => of_server(url, &mut report).await,
+        Some(url) => of_server(url, context::token(global), &mut report).await,
         None => database(&config, &mut report).await,
     }
     receivers(&config, &mut report).await;
@@ -147,19 +149,20 @@ async fn database(config: &Config, report: &mut Report) {
     }
     match server::open_store(config).await {
         Ok(store) => {
-            of_store(&*store, report).await;
+            of_store(&*store, config, report).await;
             store.close().await;
         }
         // A running server has it, so it is well: that server is asked how it is.
         Err(store::Error::InUse(_)) => {
             report.well("database: in use by a running server");
-            of_server(context::local_url(config), report).await;
+            let token = config.api.auth_token.as_ref().map(|token| token.expose().to_owned());
+            of_server(context::local_url(config), token, report).await;
         }
         Err(error) => report.wrong("database", error.to_string()),
     }
 }
 
-async fn of_store(store: &dyn Store, report: &mut Report) {
+async fn of_store(store: &dyn Store, config: &Config, report: &mut Report) {
     let now = match store.now().await {
         Ok(now) => now,
         Err(error) => return report.wrong("database", error.to_string()),
@@ -191,21 +194,47 @@ async fn of_store(store: &dyn Store, report: &mut Report) {
         Ok(_) => report.well("deliveries: none is dead"),
         Err(error) => report.wrong("deliveries", error.to_string()),
     }
+    match parked(store, config).await {
+        Ok(parked) if parked.is_empty() => report.well("deliveries: none is parked"),
+        Ok(parked) => parked.iter().for_each(|lane| of_parked(lane.jobs, &lane.why, report)),
+        Err(error) => report.wrong("deliveries", error.to_string()),
+    }
 }
 
-async fn of_server(url: String, report: &mut Report) {
-    let asked = match super::client::Client::http(url.clone(), None) {
-        Ok(client) => match tokio::time::timeout(ANSWER_MAX, client.get("/health")).await {
-            Ok(answer) => answer,
-            Err(_) => Err(anyhow!("no answer within {} s", ANSWER_MAX.as_secs())),
-        },
-        Err(error) => Err(error),
+/// What a lane's parked jobs mean for people, with the two ways out.
+fn of_parked(jobs: u64, why: &str, report: &mut Report) {
+    report.wrong(
+        "deliveries",
+        format!("{jobs} {why}: `was` moves them to a new name, `tidehook jobs cancel --handler` calls them off"),
+    );
+}
+
+async fn of_server(url: String, token: Option<String>, report: &mut Report) {
+    let client = match Client::http(url.clone(), token) {
+        Ok(client) => client,
+        Err(error) => return report.wrong(format!("server {url}"), format!("{error:#}")),
     };
-    match asked {
+    match ask(&client, "/health").await {
         Ok(health) if health["status"] == "ok" => report.well(format!("server {url}")),
         Ok(health) => report.wrong(format!("server {url}"), format!("its health is {}", print::text(&health["status"]))),
-        Err(error) => report.wrong(format!("server {url}"), format!("{error:#}")),
+        Err(error) => return report.wrong(format!("server {url}"), format!("{error:#}")),
     }
+    match ask(&client, "/api/lanes").await {
+        Ok(answer) => {
+            let lanes = answer["lanes"].as_array().map_or(&[][..], Vec::as_slice);
+            let parked = || lanes.iter().filter_map(|lane| Some((lane["parked_jobs"].as_u64()?, lane["why"].as_str()?)));
+            parked().for_each(|(jobs, why)| of_parked(jobs, why, report));
+            if parked().next().is_none() {
+                report.well("deliveries: none is parked");
+            }
+        }
+        Err(error) => report.note(format!("server {url}"), format!("its lanes cannot be seen: {error:#}")),
+    }
+}
+
+async fn ask(client: &Client, path: &str) -> anyhow::Result<Value> {
+    let answer = tokio::time::timeout(ANSWER_MAX, client.get(path)).await;
+    answer.unwrap_or_else(|_| Err(anyhow!("no answer within {} s", ANSWER_MAX.as_secs())))
 }
 
 /// Connects to every receiver and hangs up: no request is sent.

@@ -15,6 +15,9 @@ pub(super) async fn run(global: &Global) -> Done {
                 let text = |key: &str| fault[key].as_str().unwrap_or("-").to_owned();
                 print::line(&format!("run_{}: {}", text("run_id"), print::one_line(&text("fault"))));
             }
+            for lane in answer["parked"].as_array().map_or(&[][..], Vec::as_slice) {
+                print::line(&format!("{}: {} open, {}", print::text(&lane["lane"]), lane["jobs"], print::text(&lane["why"])));
+            }
             print::note(&format!("{} runs, {} faults", answer["runs"], faults.len()));
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use clap::Args;
+use serde_json::{Value, json};
 
 use super::client::{Client, encode};
 use super::{Done, Global, context, print};
@@ -20,7 +21,7 @@ pub(super) struct Graph {
     #[arg(long, value_name = "RUN")]
     run: Option<String>,
     /// Print a Mermaid flowchart
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     mermaid: bool,
 }
 
@@ -36,13 +37,17 @@ pub(super) async fn run(graph: &Graph, global: &Global) -> Done {
         Some(source) => format!("{source}: {}", if events.is_empty() { "*".to_owned() } else { events.join(", ") }),
         None => "called".to_owned(),
     };
+    if global.json {
+        print::json(&data(&workflow.flow, &start, &taken));
+        return Ok(());
+    }
     let text = if graph.mermaid { mermaid(&workflow.flow, &start, &taken) } else { plain(&workflow.flow, &start, &taken) };
     print::line(text.trim_end());
     Ok(())
 }
 
 /// The steps of a workflow's own list that a run entered.
-fn entered(run: &serde_json::Value) -> BTreeSet<String> {
+fn entered(run: &Value) -> BTreeSet<String> {
     let history = run["history"].as_array().into_iter().flatten();
     let steps = history.filter(|entry| entry["kind"] == "StepEntered").filter_map(|entry| entry["step"].as_str());
     let name = |place: &str| place.split_once('/').and_then(|(_, step)| step.split(':').next()).map(str::to_owned);
@@ -60,6 +65,29 @@ fn what(step: &Step) -> String {
             }
         },
     }
+}
+
+/// The steps and the ways between them, as data.
+fn data(flow: &Flow, start: &str, taken: &BTreeSet<String>) -> Value {
+    let name = |place: Place| match place {
+        Place::Step(at) => flow.steps.get(at).map(|step| step.name.as_str()),
+        Place::AnyStep | Place::End => None,
+    };
+    let steps = flow.steps.iter().map(|step| {
+        let inner: Vec<&str> = step.kind.inner().iter().map(|inner| inner.name.as_str()).collect();
+        json!({ "name": step.name, "type": step.kind.word(), "method": step.kind.call().map(|call| call.method.to_string()),
+                "url": step.kind.call().map(|call| &call.shown_url), "inner": inner, "entered": taken.contains(&step.name) })
+    });
+    let edges = edges(flow).into_iter().map(|Edge { from, to, when, what }| {
+        let cause = match what {
+            Cause::Next => "next",
+            Cause::Failure => "failure",
+            Cause::Undo => "undo",
+        };
+        // No step to start from is any step, and none to go to is the end.
+        json!({ "from": name(from), "to": name(to), "when": when, "cause": cause })
+    });
+    json!({ "workflow": flow.name, "start": start, "steps": steps.collect::<Vec<_>>(), "edges": edges.collect::<Vec<_>>() })
 }
 
 /// One line a step: what it is, and where it leads.

@@ -9,7 +9,7 @@ use super::{Done, Global, print};
 pub(super) enum Jobs {
     /// List deliveries, the newest first
     List {
-        /// available, running, retryable, completed, dead or cancelled
+        /// available, running, retryable, parked, completed, dead or cancelled
         #[arg(short, long)]
         status: Option<String>,
         /// Only of this handler
@@ -35,10 +35,14 @@ pub(super) enum Jobs {
         #[arg(long, conflicts_with = "id")]
         handler: Option<String>,
     },
-    /// Call an open delivery off
+    /// Call an open delivery off, or all of a handler
     Cancel {
         /// The delivery
-        id: String,
+        #[arg(required_unless_present = "handler")]
+        id: Option<String>,
+        /// All open deliveries of this handler, also of one that the configuration no longer names
+        #[arg(long, conflicts_with = "id")]
+        handler: Option<String>,
     },
 }
 
@@ -89,11 +93,16 @@ pub(super) async fn run(verb: Jobs, global: &Global) -> Done {
                 false => print::line(&format!("{} dead job(s) queued for retry.", print::text(&answer["retried"]))),
             }
         }
-        Jobs::Cancel { id } => {
-            let answer = client.post(&format!("/api/jobs/{}/cancel", encode(&id))).await?;
-            match global.json {
-                true => print::json(&answer),
-                false => print::line(&format!("{} is cancelled.", print::text(&answer["id"]))),
+        Jobs::Cancel { id, handler } => {
+            let path = match &id {
+                Some(id) => format!("/api/jobs/{}/cancel", encode(id)),
+                None => format!("/api/jobs/cancel{}", query(&[("handler", handler)])),
+            };
+            let answer = client.post(&path).await?;
+            match (global.json, id) {
+                (true, _) => print::json(&answer),
+                (false, Some(_)) => print::line(&format!("{} is cancelled.", print::text(&answer["id"]))),
+                (false, None) => print::line(&format!("{} open job(s) cancelled.", print::text(&answer["cancelled"]))),
             }
         }
     }

@@ -38,6 +38,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use serde_json::Value;
 
 use crate::observe::log;
 
@@ -137,8 +138,8 @@ enum Verb {
 /// Why a verb ends without success.
 #[derive(Debug)]
 pub(crate) enum Failed {
-    /// The configuration is wrong; it has been told.
-    Config,
+    /// The configuration is wrong; its problems, which people have been told, as data.
+    Config(Value),
     /// Anything else.
     Other(anyhow::Error),
 }
@@ -162,12 +163,22 @@ pub async fn run(cli: Cli) -> ExitCode {
     log::start(format, filter.or(quiet).as_deref(), colour);
     // One provider for all TLS; a second call finds it there.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let json = cli.global.json;
     match dispatch(cli).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failed::Config) => ExitCode::from(2),
+        Err(Failed::Config(problems)) => {
+            if json {
+                print::failure("configuration", "the configuration has errors", &problems);
+            }
+            ExitCode::from(2)
+        }
         Err(Failed::Other(error)) => {
+            let is_argument = error.is::<client::WrongArgument>();
+            if json {
+                print::failure(if is_argument { "argument" } else { "failed" }, &format!("{error:#}"), &Value::Null);
+            }
             print::error(&format!("{error:#}"));
-            if error.is::<client::WrongArgument>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+            if is_argument { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

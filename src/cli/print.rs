@@ -1,16 +1,21 @@
 //! Tables, values, problems.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use comfy_table::{ContentArrangement, Table, presets};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::config::Problems;
 use crate::container;
 use crate::observe::log;
 
+/// Whether data was printed.
+static HAS_DATA: AtomicBool = AtomicBool::new(false);
+
 /// A line of data. A reader that has gone away ends the program quietly, as is usual in a pipe.
 pub(crate) fn line(text: &str) {
+    HAS_DATA.store(true, Ordering::Relaxed);
     if writeln!(anstream::stdout(), "{text}").is_err() {
         std::process::exit(0);
     }
@@ -19,6 +24,18 @@ pub(crate) fn line(text: &str) {
 /// A value as JSON.
 pub(crate) fn json(value: &Value) {
     line(&serde_json::to_string_pretty(value).unwrap_or_else(|_| value.to_string()));
+}
+
+/// Why a verb that was to print JSON failed, as its data. A verb that has printed its own, as a report of what is wrong, keeps to that.
+pub(crate) fn failure(code: &str, message: &str, problems: &Value) {
+    if HAS_DATA.load(Ordering::Relaxed) {
+        return;
+    }
+    let mut error = json!({ "code": code, "message": message });
+    if !problems.is_null() {
+        error["problems"] = problems.clone();
+    }
+    self::json(&json!({ "error": error }));
 }
 
 /// A line for people, beside the data.

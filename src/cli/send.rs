@@ -14,10 +14,11 @@ use crate::config::{Config, Source, SourceKind};
 use crate::http::api::explain::answer;
 use crate::ingress::provider::{Sample, Scheme};
 use crate::ingress::{self, Admitted, Raw, provider};
-use crate::model::{Clock, Ids, SystemClock, SystemIds};
+use crate::model::{Clock, Ids, Inbound, SystemClock, SystemIds};
 
 /// Send an event, signed as its provider signs it
 #[derive(Debug, Args)]
+#[command(override_usage = "tidehook send [OPTIONS] SOURCE [TYPE] [PAYLOAD]")]
 pub(super) struct Send {
     /// The source
     #[arg(required_unless_present = "source_flag")]
@@ -49,7 +50,8 @@ pub(super) struct Ready {
 
 pub(super) async fn run(send: Send, global: &Global) -> Done {
     let config = context::configuration(global, false)?;
-    let (name, kind, payload) = positions(&send)?;
+    let (name, named, payload) = positions(&send)?;
+    let kind = named.clone().unwrap_or_else(|| "event".to_owned());
     let source = config.source(&name).ok_or_else(|| unknown(&config, &name))?;
     let payload = match &send.file {
         Some(path) if path.as_os_str() == "-" => {
@@ -63,8 +65,17 @@ pub(super) async fn run(send: Send, global: &Global) -> Done {
     let base = context::remote(global).unwrap_or_else(|| context::local_url(&config));
     let origin = config.server.public_url.as_ref().map_or_else(|| base.clone(), |u| u.as_str().trim_end_matches('/').to_owned());
     let raw = prepare(source, &kind, payload, &origin)?;
+    let events = admitted(source, &kind, &raw);
+    // Most providers name the type in the payload, and some in none of it: then what was asked for does not come in.
+    if let Ok(events) = &events
+        && named.is_some()
+        && let Some(other) = events.iter().find(|event| event.kind != kind)
+    {
+        let (provider, other) = (source.verify.as_deref().unwrap_or("the source"), &other.kind);
+        print::note(&format!("note: {provider} takes the type from the request, which says `{other}` and not `{kind}`"));
+    }
     if send.dry_run {
-        return dry_run(&config, source, &kind, &raw, global);
+        return dry_run(&config, &events?, global);
     }
     let ready = ready(&raw);
     let token = context::token(global).or_else(|| config.api.auth_token.as_ref().map(|t| t.expose().to_owned()));
@@ -74,10 +85,10 @@ pub(super) async fn run(send: Send, global: &Global) -> Done {
 }
 
 /// `SOURCE TYPE [PAYLOAD]`, or the flags of qhook with the payload as the only word.
-fn positions(send: &Send) -> anyhow::Result<(String, String, Option<String>)> {
+fn positions(send: &Send) -> anyhow::Result<(String, Option<String>, Option<String>)> {
     let mut words = [&send.source, &send.kind, &send.payload].into_iter().flatten().cloned();
     let source = send.source_flag.clone().or_else(|| words.next()).ok_or_else(|| anyhow!("name a source"))?;
-    let kind = send.kind_flag.clone().or_else(|| words.next()).unwrap_or_else(|| "event".to_owned());
+    let kind = send.kind_flag.clone().or_else(|| words.next());
     let payload = words.next();
     match words.next() {
         Some(extra) => Err(anyhow!("`{extra}` is one word too many; quote the payload")),
@@ -164,7 +175,8 @@ fn show(answer: &Answer, global: &Global) -> Done {
     }
 }
 
-fn dry_run(config: &Config, source: &Source, kind: &str, raw: &Raw, global: &Global) -> Done {
+/// The events of a request, as they would come in.
+fn admitted(source: &Source, kind: &str, raw: &Raw) -> anyhow::Result<Vec<Inbound>> {
     let admitted = match source.kind {
         SourceKind::Webhook => {
             let client = std::net::IpAddr::from([127, 0, 0, 1]);
@@ -173,12 +185,15 @@ fn dry_run(config: &Config, source: &Source, kind: &str, raw: &Raw, global: &Glo
         }
         _ => ingress::call(source, raw, kind),
     };
-    let events = match admitted.map_err(|why| anyhow!("the payload is refused: {}", why.word()))? {
-        Admitted::Event(event) => vec![*event],
-        Admitted::Batch(events) => events,
-        Admitted::Challenge(_) => return Err(anyhow!("this is a handshake; it is answered and not stored").into()),
-    };
-    for inbound in &events {
+    match admitted.map_err(|why| anyhow!("the payload is refused: {}", why.word()))? {
+        Admitted::Event(event) => Ok(vec![*event]),
+        Admitted::Batch(events) => Ok(events),
+        Admitted::Challenge(_) => Err(anyhow!("this is a handshake; it is answered and not stored")),
+    }
+}
+
+fn dry_run(config: &Config, events: &[Inbound], global: &Global) -> Done {
+    for inbound in events {
         let answer = answer(config, &config.routes(), inbound);
         match global.json {
             true => print::json(&answer),

@@ -10,7 +10,7 @@ pub(super) async fn run(global: &Global) -> Done {
         Ok(()) => Ok(()),
         Err(error @ StartError::CannotRun(_)) => {
             print::error(&error.to_string());
-            Err(Failed::Config)
+            Err(Failed::Config(serde_json::Value::Null))
         }
         Err(error) => Err(error.into()),
     }

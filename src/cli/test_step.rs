@@ -13,7 +13,7 @@ use ulid::Ulid;
 
 use super::runs::read;
 use super::{Done, Global, context, print};
-use crate::config::Config;
+use crate::config::{Config, STARS};
 use crate::decide::retry::RetryPolicy;
 use crate::decide::settle::{Rules, Timing, settle};
 use crate::decide::workflow::data::View;
@@ -142,7 +142,12 @@ fn play(config: &Config, flow: &Arc<Flow>, test: &TestStep, payload: &[u8], answ
     };
     let fact = heard(flow, &entered.run, (*seq, &job), sent, now);
     let next = fact.and_then(|fact| advance(&entered.run, &fact, &here)).unwrap_or_else(|| entered.clone());
-    Ok(outcome(&next, request.as_ref(), flow, *seq))
+    let mut shown = outcome(&next, request.as_ref(), flow, *seq);
+    // What a variable put into the URL may be a secret, as everywhere else.
+    if request.is_some() && call.shown_url.contains(STARS) {
+        shown["request"]["url"] = call.shown_url.clone().into();
+    }
+    Ok(shown)
 }
 
 /// What the machine is told of the answer, once no further attempt follows.

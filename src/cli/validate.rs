@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Done, Failed, Global, context, print};
 use crate::config::problem::Severity;
-use crate::config::{Config, Loaded, SourceKind};
+use crate::config::{Config, Loaded, Problems, SourceKind};
 
 pub(super) fn run(global: &Global) -> Done {
     let loaded = context::load(global);
@@ -20,23 +20,28 @@ pub(super) fn run(global: &Global) -> Done {
             }
         }
     }
-    loaded.config.map(|_| ()).ok_or(Failed::Config)
+    let problems = listed(&loaded.problems);
+    loaded.config.map(|_| ()).ok_or(Failed::Config(problems))
 }
 
 fn count(loaded: &Loaded, severity: Severity) -> usize {
     loaded.problems.sorted().iter().filter(|p| p.severity == severity).count()
 }
 
-fn report(loaded: &Loaded) -> Value {
-    let problems = &loaded.problems;
+/// Problems as data.
+pub(super) fn listed(problems: &Problems) -> Value {
     let problem = |p: &crate::config::Problem| {
         let severity = if p.severity == Severity::Error { "error" } else { "warning" };
         json!({ "severity": severity, "code": p.code, "place": problems.place_of(p), "key": p.key, "message": p.message,
                 "help": p.help })
     };
+    problems.sorted().iter().map(problem).collect()
+}
+
+fn report(loaded: &Loaded) -> Value {
     json!({
         "file": loaded.path.display().to_string(), "valid": loaded.config.is_some(),
-        "problems": problems.sorted().iter().map(problem).collect::<Vec<_>>(),
+        "problems": listed(&loaded.problems),
         "cannot_run": loaded.config.as_ref().map_or(Vec::new(), Config::cannot_run),
     })
 }
@@ -75,10 +80,6 @@ fn summary(loaded: &Loaded, config: &Config) {
     }
     for queue in &config.queues {
         print::line(&format!("  queue     {}: {}", queue.name, queue.source));
-    }
-    if config.api.auth_token.is_none() {
-        let api = if config.api.open { "/events and /api are" } else { "/events is" };
-        print::note(&format!("warning: api.auth_token is not set: {api} open to everyone who can reach this server"));
     }
     let cannot = config.cannot_run();
     if !cannot.is_empty() {

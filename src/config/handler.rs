@@ -1,11 +1,12 @@
 //! `handlers`: who gets events, one HTTP call each.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use url::Url;
 
-use super::problem::{Severity, did_you_mean};
-use super::read::Section;
+use super::problem::{Problem, Problems, Severity, did_you_mean};
+use super::read::{Placed, Section};
 use super::server::{Compat, read_allowed, read_retry, read_timeout};
 use super::{Around, urls};
 use crate::decide::address::Policy;
@@ -15,6 +16,7 @@ use crate::decide::pattern::Pattern;
 use crate::decide::retry::RetryPolicy;
 use crate::decide::template::{BadTemplate, Template};
 use crate::model::lane::BreakerRules;
+use crate::model::path::Root;
 use crate::model::{Method, Path};
 
 /// A handler.
@@ -22,6 +24,8 @@ use crate::model::{Method, Path};
 pub struct Handler {
     /// Its name.
     pub name: String,
+    /// Its earlier names, the first one first: what waits under them is its own.
+    pub was: Vec<Placed<String>>,
     /// The source it listens to.
     pub source: String,
     /// Which types it wants; empty is all.
@@ -59,6 +63,7 @@ impl Handler {
             s.error("bad_name", "", format!("handler name '{name}' must not start with 'queue/' (reserved prefix)"));
         }
         let source = read_source(&mut s, &who, around);
+        let was = read_was(&mut s);
         if let Some(kind) = s.text("type").filter(|k| k != "http") {
             s.error("unknown_word", "type", format!("handler '{name}' has invalid type '{kind}'"));
         }
@@ -93,10 +98,17 @@ impl Handler {
             let message = format!("{who} sends GET, which has no body, so its `transform` has no effect");
             s.warn("no_effect", "transform", message);
         }
+        if let Some(filter) = &handler.1 {
+            check_context(&mut s, "filter", &who, &filter.paths(), &OF_EVENT);
+        }
+        if let Some(transform) = &handler.4 {
+            check_context(&mut s, "transform", &who, &transform.paths(), &OF_DELIVERY);
+        }
         s.finish();
         let (events, filter, idempotency_key, method, transform, retry, timeout, rate_limit, breaker) = handler;
         Some(Self {
             name: name.to_owned(),
+            was,
             source: source?,
             events,
             filter,
@@ -112,6 +124,55 @@ impl Handler {
             breaker,
             policy,
         })
+    }
+}
+
+/// Earlier names: one, or a list.
+fn read_was(s: &mut Section<'_>) -> Vec<Placed<String>> {
+    s.one_or_more_texts("was").unwrap_or_default()
+}
+
+/// What stands under `$$` where only the event is known.
+pub(super) const OF_EVENT: [(&str, &[&str]); 1] = [("event", &["source", "type"])];
+/// What stands under `$$` in a handler's `transform`.
+const OF_DELIVERY: [(&str, &[&str]); 2] = [("event", &["id", "source", "type", "created_at"]), ("job", &["id", "handler"])];
+
+/// What is read of the context and is not in it has no value, which is rarely meant.
+pub(super) fn check_context(s: &mut Section<'_>, key: &str, who: &str, paths: &[&Path], known: &[(&str, &[&str])]) {
+    let mut told: Option<&str> = None;
+    for path in paths.iter().filter(|path| path.root() == Root::Context) {
+        let Some([word, rest @ ..]) = path.keys() else { continue };
+        let of_word = known.iter().find(|(name, _)| name == word).map(|(_, fields)| *fields);
+        let is_known = of_word.is_some_and(|fields| rest.first().is_none_or(|field| fields.contains(&field.as_str())));
+        if is_known || told == Some(path.text()) {
+            continue;
+        }
+        told = Some(path.text());
+        let all: Vec<String> =
+            known.iter().flat_map(|(word, fields)| fields.iter().map(move |field| format!("$$.{word}.{field}"))).collect();
+        let message = format!("{who} reads `{}`, which is not known here and has no value", path.text());
+        s.problem(Severity::Warning, "unknown_context", key, message, Some(format!("known are {}", all.join(", "))));
+    }
+}
+
+/// An earlier name belongs to nobody else: neither to a handler of today nor to two that were renamed.
+pub(super) fn check_renamed(handlers: &[Handler], problems: &mut Problems) {
+    let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
+    for handler in handlers {
+        for old in &handler.was {
+            let name = &handler.name;
+            let earlier = taken.insert(&old.value, name);
+            let message = match earlier {
+                _ if handlers.iter().any(|other| other.name == old.value) => {
+                    format!("`{}` is a handler of this file, so what waits for it cannot become `{name}`'s", old.value)
+                }
+                Some(other) => format!("what waits for `{}` can become one handler's only, and it is `{other}`'s", old.value),
+                None => continue,
+            };
+            let help = "`was` names what a handler was called in earlier files, the first name first".to_owned();
+            let (place, key) = (Some(old.place), old.key.clone());
+            problems.push(Problem { severity: Severity::Error, code: "bad_rename", place, key, message, help: Some(help) });
+        }
     }
 }
 

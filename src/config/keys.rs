@@ -21,6 +21,8 @@ pub enum Takes {
     Word(&'static [&'static str]),
     /// A list of texts.
     Texts,
+    /// One text, or a list of texts.
+    OneOrMoreTexts,
     /// A list of words.
     Words(&'static [&'static str]),
     /// A mapping of names to texts.
@@ -194,8 +196,13 @@ pub static SOURCE: [Key; 21] = [
 ];
 
 /// The keys of a handler.
-pub static HANDLER: [Key; 14] = [
+pub static HANDLER: [Key; 15] = [
     key("source", Takes::Text, "The source it listens to"),
+    key(
+        "was",
+        Takes::OneOrMoreTexts,
+        "Its earlier name, or a list of them, the first one first: deliveries that wait under it become its own",
+    ),
     key("events", Takes::Texts, "Event type patterns; empty is all"),
     key("url", Takes::Url, "Where events are delivered"),
     key("type", Takes::Word(&["http"]), "Only http"),

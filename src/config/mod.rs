@@ -30,7 +30,8 @@ use std::sync::Arc;
 pub use alert::Alerts;
 pub use handler::Handler;
 pub use load::{Loaded, Request, load};
-pub use problem::{Problem, Problems};
+pub use mask::STARS;
+pub use problem::{Problem, Problems, Severity};
 pub use queue::Queue;
 pub use server::{Api, Compat, Database, Delivery, Driver, Server, Worker};
 pub use source::{Source, SourceKind};
@@ -117,10 +118,15 @@ pub fn read(root: &Node, known: &Known, problems: &mut Problems) -> Option<Confi
     let handlers = top.each("handlers", |name, section| Handler::read(name, section, &around));
     let workflows = top.each("workflows", |name, section| Workflow::read(name, section, &around));
     workflow::check_references(&workflows, top.problems());
+    handler::check_renamed(&handlers, top.problems());
     let handler_names: Vec<String> = handlers.iter().map(|h| h.name.clone()).collect();
     let queues = top.each("queues", |name, section| Queue::read(name, section, &around, &handler_names));
     let alerts = Alerts::read(top.optional_section("alerts"));
     top.finish();
+    if problems.has_errors() {
+        return None;
+    }
+    warn_of_open_doors(&server, &api, &sources, problems);
     if problems.has_errors() {
         return None;
     }
@@ -141,6 +147,29 @@ pub fn read(root: &Node, known: &Known, problems: &mut Problems) -> Option<Confi
         fingerprints,
         variables,
     })
+}
+
+/// Without a token whoever reaches the server may use what the token would guard.
+fn warn_of_open_doors(server: &Server, api: &Api, sources: &[Arc<Source>], problems: &mut Problems) {
+    if api.auth_token.is_some() || server.bind.is_loopback() {
+        return;
+    }
+    let takes_events = sources.iter().any(|source| matches!(source.kind, SourceKind::Event | SourceKind::Outbound));
+    let open = match (takes_events, api.open) {
+        (_, true) => "/events and /api are",
+        (true, false) => "/events is",
+        (false, false) => return,
+    };
+    let message = format!("`api.auth_token` is not set: {open} open to everyone who can reach this server");
+    let help = Some("set `api.auth_token`, or `server.bind: 127.0.0.1` where only this machine shall reach it".to_owned());
+    problems.push(Problem {
+        severity: Severity::Warning,
+        code: "open_api",
+        place: None,
+        key: "api.auth_token".to_owned(),
+        message,
+        help,
+    });
 }
 
 /// A hash of what each section says, variables replaced, so that a change can be named without being shown.
@@ -184,6 +213,7 @@ impl Config {
     pub fn routes(&self) -> Routes {
         let handlers = self.handlers.iter().map(|h| Route {
             target: Target::Handler(h.name.clone()),
+            key_name: h.was.first().map_or(&h.name, |old| &old.value).clone(),
             source: h.source.clone(),
             events: h.events.clone(),
             filter: h.filter.clone(),
@@ -192,6 +222,7 @@ impl Config {
         let workflows = self.workflows.iter().filter_map(|w| {
             Some(Route {
                 target: Target::Workflow(w.name.clone()),
+                key_name: w.name.clone(),
                 source: w.source.clone()?,
                 events: w.events.clone(),
                 filter: w.filter.clone(),

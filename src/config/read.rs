@@ -358,6 +358,18 @@ impl<'a> Section<'a> {
         Some(texts)
     }
 
+    /// One text, or a list of texts.
+    pub fn one_or_more_texts(&mut self, key: &str) -> Option<Vec<Placed<String>>> {
+        match self.node(key)?.value {
+            Value::Scalar(ref scalar) if !scalar.text.trim_start().starts_with('[') => {
+                let path = self.key_path(key);
+                let node = self.node(key)?;
+                self.text(key).map(|value| vec![Placed { value, place: node.place, key: path }])
+            }
+            _ => self.texts(key),
+        }
+    }
+
     /// A list of words its key allows.
     pub fn words(&mut self, key: &str) -> Option<Vec<String>> {
         let Takes::Words(words) = self.takes(key) else { return None };

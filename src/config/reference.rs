@@ -85,6 +85,7 @@ fn takes(takes: Takes) -> String {
         Takes::Duration => "duration".to_owned(),
         Takes::Word(list) => words(list),
         Takes::Texts => "list of texts".to_owned(),
+        Takes::OneOrMoreTexts => "text, or list of texts".to_owned(),
         Takes::Words(list) => format!("list of {}", words(list)),
         Takes::TextMap => "names to texts".to_owned(),
         Takes::Template => "text or mapping with `{{ … }}`".to_owned(),

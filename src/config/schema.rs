@@ -48,6 +48,9 @@ fn takes(takes: Takes) -> Value {
         Takes::Texts => {
             json!({ "anyOf": [{ "type": "array", "items": { "type": ["string", "number", "boolean"] } }, { "type": "null" }, variable()] })
         }
+        Takes::OneOrMoreTexts => {
+            json!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }, { "type": "null" }] })
+        }
         Takes::Words(words) => {
             json!({ "anyOf": [{ "type": "array", "items": { "enum": words } }, { "type": "null" }, variable()] })
         }

@@ -88,14 +88,6 @@ pub fn tell_error(error: &str) {
 
 /// What is open or without effect although the file may look as if it were not.
 fn warn(config: &Config) {
-    if config.api.auth_token.is_none() {
-        match config.api.open {
-            true => tracing::warn!("api.auth_token is not set: /events and /api are open to everyone who can reach them."),
-            false => tracing::warn!(
-                "api.auth_token is not set: /events is open to everyone who can reach it, and /api answers clients of this machine only."
-            ),
-        }
-    }
     if config.server.policy.allow_private {
         tracing::warn!("server.allow_private_urls is set: deliveries may reach private and loopback addresses.");
     }

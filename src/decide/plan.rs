@@ -20,6 +20,8 @@ pub struct Route {
     pub events: Vec<Pattern>,
     /// Which payloads it wants.
     pub filter: Option<Filter>,
+    /// The name under which its keys are kept: its first one, so that a renamed consumer still knows what it has seen.
+    pub key_name: String,
     /// Where the payload holds the key under which this consumer wants an event once.
     pub idempotency_key: Option<Path>,
 }
@@ -127,7 +129,7 @@ fn consumer_key(route: &Route, inbound: &Inbound) -> Option<(String, String)> {
         // A number as it is written: two that differ beyond a double are two keys.
         Type::Bool(_) | Type::Number | Type::String => value.to_value().to_string(),
     };
-    let scope = format!("{}:{}|{}|{}", route.target.kind(), route.target.name(), inbound.source, inbound.kind);
+    let scope = format!("{}:{}|{}|{}", route.target.kind(), route.key_name, inbound.source, inbound.kind);
     Some((scope, key))
 }
 
@@ -155,6 +157,7 @@ mod tests {
             source: "shop".into(),
             events: events.iter().map(|e| Pattern::parse(e)).collect(),
             filter: filter.map(|f| Filter::parse(f).unwrap()),
+            key_name: name.to_owned(),
             idempotency_key: Some(Path::parse("$.id").unwrap()),
         }
     }

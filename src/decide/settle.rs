@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::retry::{self, GiveUp, RetryPolicy, Tried, Verdict, read_retry_after};
+use crate::model::job::PUT_ASIDE;
 use crate::model::json;
 use crate::model::run::Change;
 use crate::model::{Attempt, Ending, Failure, Job, LaneId, Lease, Outcome, Target, Timestamp};
@@ -181,7 +182,9 @@ pub fn settle(job: &Job, outcome: &Outcome, rules: Rules<'_>, timing: Timing, ch
     let (failure, response) = match outcome {
         Outcome::Postponed => return commit(Finish::Released, None, None),
         Outcome::Elapsed => return commit(Finish::Done, None, None),
-        Outcome::Parked(why) => return commit(Finish::Retry { after: PARKED_FOR, error: why.clone() }, None, None),
+        Outcome::Parked(why) => {
+            return commit(Finish::Retry { after: PARKED_FOR, error: format!("{PUT_ASIDE}{why}") }, None, None);
+        }
         Outcome::Answered(response) if rules.accept(response.status) && !rules.unmet => {
             let resent = response.resent.then(|| RESENT.to_owned());
             let error = match (response.cut.map(|cut| cut.to_string()), resent) {

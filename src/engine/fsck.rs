@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Engine;
+use super::flows::NoFlow;
 use crate::decide::workflow::check::faults;
 use crate::model::{JobId, JobState, Run, RunId};
 use crate::store::{JobFilter, Page, Result, RunFilter};
@@ -45,6 +46,13 @@ impl Engine {
     async fn check_run(&self, run: &Run) -> Result<Vec<String>> {
         if let Some(why) = &run.unreadable {
             return Ok(vec![why.clone()]);
+        }
+        if !run.status.is_closed() {
+            match self.flow_of(run).await {
+                Err(NoFlow::Unusable(why)) => return Ok(vec![format!("parked: {why}")]),
+                Err(NoFlow::Store(error)) => return Err(error),
+                Ok(_) => {}
+            }
         }
         let mut run = run.clone();
         loop {

@@ -23,6 +23,7 @@ pub mod health;
 pub mod hold;
 pub mod near;
 pub mod operate;
+pub mod parked;
 pub mod record;
 pub mod reject;
 pub mod tick;
@@ -187,7 +188,7 @@ impl Engine {
                 tracing::info!(reclaimed, "Deliveries that were under way when the last process ended are tried again.");
             }
         }
-        self.find_orphans().await?;
+        self.find_parked().await?;
         self.0.health.set_prepared();
         Ok(())
     }

@@ -1,11 +1,11 @@
 //! Housekeeping, and due work with it: `tick` alone is enough to run everything.
 
-use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::parked::Known;
 use super::{Budget, Engine, Worked};
 use crate::model::{EventId, Failure, LaneId};
 use crate::observe::feed::{Moment, Next};
@@ -19,8 +19,6 @@ const PER_TRANSACTION: u32 = 500;
 const TRANSACTIONS_MAX: u32 = 20;
 /// After a pass over all old events the next one starts this much later.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
-/// How often lanes without a handler are looked for.
-const ORPHANS_EVERY: Duration = Duration::from_secs(600);
 
 /// What a tick did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,8 +39,7 @@ pub struct Ticked {
 #[derive(Debug, Default)]
 pub struct Housekeeping {
     prune: Mutex<Pruning>,
-    orphans: Mutex<BTreeSet<LaneId>>,
-    orphans_at: Mutex<Option<Instant>>,
+    pub(super) parked: Mutex<Known>,
 }
 
 #[derive(Debug, Default)]
@@ -52,9 +49,9 @@ struct Pruning {
 }
 
 impl Housekeeping {
-    /// The lanes whose handler this process does not know.
-    pub fn orphans(&self) -> Vec<LaneId> {
-        self.orphans.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    /// The lanes that this process does not serve.
+    pub fn unserved(&self) -> Vec<LaneId> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner).unserved.iter().cloned().collect()
     }
 }
 
@@ -72,8 +69,8 @@ impl Engine {
         let expired = if chores.expire { repeat(|| self.expire()).await? } else { 0 };
         let pruned = if chores.prune { self.prune().await? } else { 0 };
         let forgotten = if chores.forget { repeat(|| store.forget_keys(PER_TRANSACTION)).await? } else { 0 };
-        if self.0.housekeeping.is_orphan_time() {
-            self.find_orphans().await?;
+        if self.is_time_for_parked() {
+            self.find_parked().await?;
         }
         let worked = if budget.jobs > 0 { self.work(budget).await? } else { Worked::default() };
         Ok(Ticked { announced, expired, pruned, forgotten, worked })
@@ -135,42 +132,6 @@ impl Engine {
             }
         }
         Ok(count)
-    }
-
-    /// Finds lanes that the configuration no longer names. Their jobs stay parked: another process may know
-    /// the handler, or this one may after its next configuration.
-    pub(super) async fn find_orphans(&self) -> Result<()> {
-        let known: BTreeSet<LaneId> = self.config().lanes().into_iter().map(|lane| lane.id).collect();
-        let found: BTreeSet<LaneId> = self
-            .store()
-            .lanes()
-            .await?
-            .into_iter()
-            .map(|lane| lane.id)
-            .filter(|id| !known.contains(id) && !is_of_runs(id))
-            .collect();
-        let mut orphans = self.0.housekeeping.orphans.lock().unwrap_or_else(PoisonError::into_inner);
-        for lane in found.difference(&orphans) {
-            tracing::info!(%lane, "The configuration does not name this lane's handler: its deliveries stay parked.");
-        }
-        *orphans = found;
-        Ok(())
-    }
-}
-
-/// Steps and instants of runs: a run stays on the definition it started with, whatever the configuration says now.
-fn is_of_runs(lane: &LaneId) -> bool {
-    lane.0.starts_with("step:") || *lane == LaneId::timers()
-}
-
-impl Housekeeping {
-    fn is_orphan_time(&self) -> bool {
-        let mut at = self.orphans_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_time = at.is_none_or(|at| at.elapsed() >= ORPHANS_EVERY);
-        if is_time {
-            *at = Some(Instant::now());
-        }
-        is_time
     }
 }
 

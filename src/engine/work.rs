@@ -123,7 +123,7 @@ impl Engine {
         let slots = self.0.in_hand.slots(parallel, free.min(self.config().worker.batch));
         let full = self.0.in_hand.full_lanes(&slots);
         let limited = !full.is_empty();
-        let skip = full.into_iter().chain(self.0.housekeeping.orphans()).collect();
+        let skip = full.into_iter().chain(self.0.housekeeping.unserved()).collect();
         let ask = Ask { skip, slots, lease: self.0.lease, of: hint.to_vec() };
         let claimed = self.health().learn(self.store().claim(&ask).await)?;
         if claimed.is_empty() {

@@ -134,6 +134,7 @@ fn refused(state: &State, source: &Source, why: ingress::Refusal) -> Refusal {
         ingress::Refusal::Address => Refusal::new(StatusCode::FORBIDDEN, "forbidden", "IP not allowed"),
         ingress::Refusal::Signature(_) => Refusal::new(StatusCode::UNAUTHORIZED, "signature_invalid", "Invalid signature"),
         ingress::Refusal::Batch(why) => Refusal::invalid_field("payload", why),
+        ingress::Refusal::ManyKeys => Refusal::bad_request("the request has several `Idempotency-Key` headers; send one"),
         ingress::Refusal::NotUtf8 => Refusal::invalid_field("payload", "Invalid UTF-8 payload"),
         ingress::Refusal::Schema(violations) => {
             Refusal::invalid(violations.into_iter().map(|v| ("payload".to_owned(), format!("Schema validation failed: {v}"))))

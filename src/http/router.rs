@@ -81,6 +81,7 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/api/events/{id}/jobs", get(api::events::jobs))
         .route("/api/jobs", get(api::jobs::list))
         .route("/api/jobs/retry", post(api::jobs::retry_all))
+        .route("/api/jobs/cancel", post(api::jobs::cancel_all))
         .route("/api/jobs/{id}", get(api::jobs::show))
         .route("/api/jobs/{id}/attempts", get(api::jobs::attempts))
         .route("/api/jobs/{id}/retry", post(api::jobs::retry))

@@ -38,6 +38,8 @@ pub enum Refusal {
     Signature(Reason),
     /// A source with a schema takes UTF-8 only.
     NotUtf8,
+    /// A call with more than one `Idempotency-Key`.
+    ManyKeys,
     /// A batch of CloudEvents that is none.
     Batch(String),
     /// The payload does not satisfy the schema.
@@ -51,6 +53,7 @@ impl Refusal {
             Self::Address => "address_not_allowed",
             Self::Signature(reason) => reason.word(),
             Self::NotUtf8 => "not_utf8",
+            Self::ManyKeys => "many_keys",
             Self::Batch(_) => "bad_batch",
             Self::Schema(_) => "schema",
         }
@@ -110,8 +113,14 @@ pub fn call(source: &Source, request: &Raw, kind: &str) -> Result<Admitted, Refu
         // Each event of a batch has an identity of its own; a key of the request would make one of all.
         Some(batch) => batch.iter().map(|request| one(request, None)).collect::<Result<_, _>>().map(Admitted::Batch),
         None => {
+            let mut keys = request.headers.get_all("idempotency-key").iter();
+            let key = keys.next();
+            // Which of them counts is anybody's guess, and a proxy's may be another.
+            if keys.any(|other| Some(other) != key) {
+                return Err(Refusal::ManyKeys);
+            }
             // A key is a key whatever bytes it has.
-            let key = request.headers.get("idempotency-key").map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned());
+            let key = key.map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned());
             let key = key.filter(|key| !key.is_empty());
             Ok(Admitted::Event(Box::new(one(request, key)?)))
         }

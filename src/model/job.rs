@@ -147,6 +147,9 @@ impl FromStr for JobState {
     }
 }
 
+/// How the last error of a job begins that cannot be worked on as things stand: its handler or its definition is gone.
+pub const PUT_ASIDE: &str = "parked: ";
+
 /// The right to record a job's outcome: it is lost when someone else claims the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lease {
@@ -203,6 +206,12 @@ impl Job {
     /// The lease this job was claimed with.
     pub fn lease(&self) -> Lease {
         Lease { job: self.id, claim: self.claim }
+    }
+
+    /// Why a job that waits was put aside by whoever had claimed it, if it was: nothing was sent, and it is looked at again.
+    pub fn put_aside(&self) -> Option<&str> {
+        let error = self.last_error.as_deref().filter(|_| self.state == JobState::Pending)?;
+        error.starts_with(PUT_ASIDE).then_some(error)
     }
 
     /// Attempts that count against the policy: real exchanges only.

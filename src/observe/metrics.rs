@@ -20,7 +20,7 @@ const SECONDS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 const ITEMS: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 150.0, 200.0];
 
 /// Every metric with its kind and meaning: `c`ounter, `h`istogram, `g`auge (read when asked, most from the store).
-pub const METRICS: [(&str, char, &str); 30] = [
+pub const METRICS: [(&str, char, &str); 31] = [
     ("events_received_total", 'c', "Events that were accepted, duplicates included"),
     ("events_by_source_total", 'c', "The same by source"),
     ("events_duplicated_total", 'c', "Events that had been accepted before"),
@@ -46,6 +46,7 @@ pub const METRICS: [(&str, char, &str); 30] = [
     ("commit_items", 'h', "Items that shared a commit, by verb"),
     ("queue_depth", 'g', "Open deliveries"),
     ("dead_jobs", 'g', "Dead deliveries"),
+    ("parked_jobs", 'g', "Open deliveries whose handler, and starts whose workflow, the configuration does not name"),
     ("lane_oldest_due_seconds", 'g', "For how long the oldest due delivery of a lane has been waiting, by lane"),
     ("lane_open", 'g', "1 when a lane may give jobs, 0 when it is paused or its breaker is open, by lane"),
     ("lane_failures", 'g', "Failures in a row that the breaker of a lane counts; it opens at five, by lane"),

@@ -124,6 +124,8 @@ pub trait Work: Send + Sync {
     async fn retry(&self, which: &Retry) -> Result<u64>;
     /// Calls an open job off. False when it has ended already or does not exist.
     async fn cancel(&self, job: JobId) -> Result<bool>;
+    /// Calls open deliveries to a handler off, at most `most` of them; answers how many.
+    async fn cancel_of(&self, handler: &str, most: u32) -> Result<u64>;
     /// Open jobs whose time to live has passed become dead; answers them.
     async fn expire(&self, most: u32) -> Result<Vec<Job>>;
 }
@@ -176,6 +178,11 @@ pub trait Lanes: Send + Sync {
     /// Pauses or resumes a lane; false when there is none. A lane that is resumed while its breaker is open lets one
     /// probe through at once.
     async fn pause(&self, lane: &LaneId, paused: bool) -> Result<bool>;
+    /// How many open jobs each of these lanes has; lanes without are left out.
+    async fn open_jobs(&self, lanes: &[LaneId]) -> Result<BTreeMap<LaneId, u64>>;
+    /// Gives waiting deliveries of one handler to another, at most `most` of them, and moves a pause of its lane along with them.
+    /// Those under lease stay until it ends. Answers how many were moved.
+    async fn rename(&self, from: &str, to: &str, most: u32) -> Result<u64>;
 }
 
 /// A definition of a workflow as it was written, before variables were replaced: JSON.
@@ -264,6 +271,8 @@ pub struct JobFilter {
     pub handler: Option<String>,
     /// Only this event's.
     pub event: Option<EventId>,
+    /// Only what is parked, or only what is not: jobs of these lanes, which nobody serves, and those that were put aside.
+    pub parked: Option<(bool, Vec<LaneId>)>,
     /// Beyond this id in the order of the page.
     pub after: Option<JobId>,
 }

@@ -14,6 +14,7 @@ mod floors;
 mod lambda;
 mod outsiders;
 mod parity;
+mod parked;
 mod people;
 mod promises;
 mod simulation;

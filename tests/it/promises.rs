@@ -184,3 +184,75 @@ async fn receivers_that_hang_stop_none_that_answer_whatever_else_the_file_names(
         tokio::time::timeout(PATIENCE / 4, waiting).await.unwrap_or_else(|_| panic!("{n} good deliveries while others hang"));
     }
 }
+
+#[test]
+fn strict_makes_an_open_door_an_error() {
+    let open = "api: API\nserver: { bind: BIND }\nsources: { app: { type: event } }\n";
+    for (api, bind, code) in [
+        ("{}", "0.0.0.0", 2),
+        ("{}", "127.0.0.1", 0),
+        ("{ auth_token: plainly-fictional }", "0.0.0.0", 0),
+        ("{ open: true }", "0.0.0.0", 2),
+    ] {
+        let home = Home::new(&open.replace("API", api).replace("BIND", bind));
+        assert_eq!(run(&home, &["validate", "--strict"]).0, Some(code), "{api} {bind}");
+        let (calm, said) = run(&home, &["validate"]);
+        assert_eq!((calm, said.contains("open_api")), (Some(0), code == 2), "{api} {bind}: {said}");
+    }
+    let signed = "sources: { s: { type: webhook, verify: github, secret: plainly-fictional } }\n";
+    assert_eq!(run(&Home::new(signed), &["validate", "--strict"]).0, Some(0), "no route of its is open");
+}
+
+#[test]
+fn whatever_prints_json_prints_it_when_it_fails_too() {
+    let good = "sources: { app: { type: event } }\nworkflows: { w: { source: app, steps: [{ name: a, type: set, body: 1 }, { name: b, type: wait, seconds: 1 }] } }\n";
+    let json = |text: &str, arguments: &[&str]| {
+        let home = Home::new(&format!("database: {{ url: \"sqlite:{{dir}}/t.db\" }}\n{text}"));
+        let mut command = Command::new(binary());
+        let output =
+            command.args(arguments).arg("--json").arg("--config").arg(home.path()).env_remove("DATABASE_URL").output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|why| panic!("{arguments:?}: {why}: {said}"));
+        (output.status.code(), value)
+    };
+    let (code, graph) = json(good, &["graph", "w"]);
+    assert_eq!((code, &graph["steps"][1]["name"], &graph["edges"][0]["to"]), (Some(0), &json!("b"), &json!("b")), "{graph}");
+    for (text, arguments, code, word) in [
+        (good, &["jobs", "list"][..], 1, "failed"),
+        (good, &["graph", "nothing"], 2, "argument"),
+        (good, &["send", "nobody", "x", "{}"], 2, "argument"),
+        (good, &["inspect", "evt"], 1, "failed"),
+        ("sources: { app: { typ: event } }\n", &["lanes", "list"], 2, "configuration"),
+    ] {
+        let (ended, answer) = json(text, arguments);
+        assert_eq!((ended, answer["error"]["code"].as_str()), (Some(code), Some(word)), "{arguments:?}: {answer}");
+        assert!(answer["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{answer}");
+    }
+    let (_, answer) = json("sources: { app: { typ: event } }\n", &["lanes", "list"]);
+    assert_eq!(answer["error"]["problems"][1]["code"], "unknown_key", "{answer}");
+    let (_, answer) = json("sources: { app: { typ: event } }\n", &["validate"]);
+    assert!(answer["valid"] == false && answer.get("error").is_none(), "a report is the data: {answer}");
+}
+
+#[test]
+fn send_says_what_it_needs_and_what_will_come_in() {
+    let text = "sources:\n  s: { type: webhook, verify: stripe, secret: plainly-fictional }\n  w: { type: webhook, verify: standard-webhooks, secret: \" v1,whsec_cGxhaW5seS1maWN0aW9uYWwtc2VjcmV0 \" }\n  t: { type: webhook, verify: twilio, secret: plainly-fictional }\n";
+    let home = Home::new(text);
+    let (_, said) = run(&home, &["send", "--help"]);
+    assert!(said.contains("tidehook send [OPTIONS] SOURCE [TYPE] [PAYLOAD]"), "{said}");
+    for (arguments, note) in [
+        (&["send", "s", "invoice.paid", "--dry-run"][..], None),
+        (&["send", "s", "invoice.paid", "{\"id\":1}", "--dry-run"], Some("which says `unknown` and not `invoice.paid`")),
+        (&["send", "s", "invoice.paid", "{\"type\":\"a\"}", "--dry-run"], Some("which says `a` and not `invoice.paid`")),
+        (&["send", "s", "--dry-run"], None),
+        (&["send", "w", "a.b", "--dry-run"], None),
+        (&["send", "t", "no.such", "--dry-run"], Some("and not `no.such`")),
+    ] {
+        let (code, said) = run(&home, arguments);
+        assert_eq!(code, Some(0), "{arguments:?}: {said}");
+        match note {
+            Some(note) => assert!(said.contains(note), "{arguments:?}: {said}"),
+            None => assert!(!said.contains("note:"), "{arguments:?}: {said}"),
+        }
+    }
+}

@@ -78,11 +78,15 @@ impl Wished {
         let query = s.text_map("query").into_iter().map(|(name, value)| (name.text, value.value)).collect();
         let query = urls::templates(s, "query", query);
         let timeout = if owns_timeout { read_timeout(s) } else { None };
+        let method = read_method(s, who);
+        if method == Method::Get && s.has("body") {
+            s.warn("no_effect", "body", format!("{who} sends GET, which has no body, so its `body` has no effect"));
+        }
         Self {
             url,
             shown_url,
             query,
-            method: read_method(s, who),
+            method,
             headers,
             body: read_template(s, "body", sends_json),
             timeout: timeout.unwrap_or(around.delivery.timeout),

@@ -16,7 +16,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::Around;
-use super::handler::{read_filter, read_path, read_patterns, read_source, read_template};
+use super::handler::{OF_EVENT, check_context, read_filter, read_path, read_patterns, read_source, read_template};
 use super::problem::{Place, Problem, Problems, Severity};
 use super::read::{Placed, Section};
 use super::server::read_retry;
@@ -88,6 +88,9 @@ impl Workflow {
         let params = s.items("params", |_, p| read_param(name, p));
         let events = read_patterns(&mut s, around.compat);
         let filter = read_filter(&mut s, "filter", around.compat);
+        if let Some(filter) = &filter {
+            check_context(&mut s, "filter", &format!("workflow '{name}'"), &filter.paths(), &OF_EVENT);
+        }
         let idempotency_key = read_path(&mut s, "idempotency_key");
         let visits_max = s.number32("max_steps").unwrap_or(VISITS_MAX);
         let retry = read_retry(&mut s, "retry", &around.delivery.retry);

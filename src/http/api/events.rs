@@ -55,7 +55,7 @@ pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Js
     let headers: serde_json::Map<String, Value> = event.headers.iter().map(|(n, v)| (n.clone(), v.clone().into())).collect();
     let job = |job: &Job| {
         json!({ "id": job.id.to_string(), "handler": job.target.name(), "url": url_of(&engine, job),
-                "status": status_of(job), "attempt": job.attempt, "max_attempts": max_attempts(&engine, job),
+                "status": status_of(&engine, job), "attempt": job.attempt, "max_attempts": max_attempts(&engine, job),
                 "last_error": error_of(job) })
     };
     let mut shown: Vec<Value> = jobs.iter().map(job).collect();

@@ -16,8 +16,9 @@ use crate::model::{Attempt, Failure, Job, JobId, JobState, Lane, LaneId, Target}
 use crate::store::{JobFilter, Retry};
 
 /// The word of these routes for where a job stands.
-pub fn status_of(job: &Job) -> &'static str {
+pub fn status_of(engine: &Engine, job: &Job) -> &'static str {
     match job.state {
+        JobState::Pending if engine.why_parked(job).is_some() => "parked",
         JobState::Pending if job.attempt == 0 => "available",
         JobState::Pending => "retryable",
         JobState::Leased => "running",
@@ -37,15 +38,26 @@ pub fn kind_of(job: &Job) -> &'static str {
     }
 }
 
-/// The states behind a word of these routes, and whether an attempt must have been made.
-fn states_of(status: &str) -> Option<(Vec<JobState>, Option<bool>)> {
+/// What a word of these routes selects.
+#[derive(Debug, Clone, Copy, Default)]
+struct Selects {
+    state: Option<JobState>,
+    /// Whether an attempt must have been made.
+    attempted: Option<bool>,
+    /// Whether it must be parked.
+    parked: Option<bool>,
+}
+
+fn selects(status: &str) -> Option<Selects> {
+    let of = |state| Selects { state: Some(state), ..Selects::default() };
     Some(match status {
-        "available" => (vec![JobState::Pending], Some(false)),
-        "retryable" => (vec![JobState::Pending], Some(true)),
-        "running" => (vec![JobState::Leased], None),
-        "completed" => (vec![JobState::Done], None),
-        "dead" => (vec![JobState::Dead], None),
-        "cancelled" => (vec![JobState::Cancelled], None),
+        "available" => Selects { attempted: Some(false), parked: Some(false), ..of(JobState::Pending) },
+        "retryable" => Selects { attempted: Some(true), parked: Some(false), ..of(JobState::Pending) },
+        "parked" => Selects { parked: Some(true), ..of(JobState::Pending) },
+        "running" => of(JobState::Leased),
+        "completed" => of(JobState::Done),
+        "dead" => of(JobState::Dead),
+        "cancelled" => of(JobState::Cancelled),
         _ => return None,
     })
 }
@@ -82,7 +94,7 @@ pub fn url_of(engine: &Engine, job: &Job) -> Option<String> {
 /// A job as lists show it.
 pub fn summary(engine: &Engine, job: &Job) -> Value {
     json!({
-        "id": job.id.to_string(), "kind": kind_of(job), "event_id": job.event.to_string(), "handler": job.target.name(), "status": status_of(job),
+        "id": job.id.to_string(), "kind": kind_of(job), "event_id": job.event.to_string(), "handler": job.target.name(), "status": status_of(engine, job),
         "attempt": job.attempt, "max_attempts": max_attempts(engine, job), "scheduled_at": job.due_at.to_string(),
         "last_error": error_of(job), "code": code_of(job), "created_at": job.created_at.to_string(),
     })
@@ -92,11 +104,16 @@ pub fn summary(engine: &Engine, job: &Job) -> Value {
 pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Value>, Refusal> {
     let query = Query::read(query, &["status", "handler", "limit", "after", "order"])?;
     let page = query.page()?;
-    let expected = "available, running, retryable, completed or dead";
-    let (states, attempted) = query.parsed("status", expected, states_of)?.unwrap_or((Vec::new(), None));
+    let expected = "available, running, retryable, parked, completed, dead or cancelled";
+    let selects = query.parsed("status", expected, selects)?.unwrap_or_default();
+    let parked = match selects.parked {
+        None => None,
+        Some(yes) => Some((yes, engine.parked().await?.into_iter().map(|parked| parked.lane).collect())),
+    };
     let filter = JobFilter {
-        states,
-        attempted,
+        states: selects.state.into_iter().collect(),
+        attempted: selects.attempted,
+        parked,
         handler: query.text("handler").map(str::to_owned),
         event: None,
         after: query.parsed("after", "a job id", |t| t.parse().ok())?,
@@ -117,9 +134,9 @@ pub async fn add_waits(engine: &Engine, jobs: &[Job], shown: &mut [Value]) -> Re
     let lanes: HashMap<LaneId, Lane> = engine.store().lanes().await?.into_iter().map(|lane| (lane.id.clone(), lane)).collect();
     for (job, shown) in jobs.iter().zip(shown).filter(|(job, _)| job.state == JobState::Pending) {
         let lane = lanes.get(&job.target.lane());
-        let is_gone = matches!(job.target, Target::Handler(_)) && engine.handler(job.target.name()).is_none();
+        let parked = engine.why_parked(job);
         let why = match lane.and_then(|lane| lane.waits(now)) {
-            _ if is_gone => Some("the configuration has no such handler".to_owned()),
+            _ if parked.is_some() => parked,
             Some(waits) => Some(waits.to_string()),
             None if job.due_at > now => Some(format!("it is due at {}", job.due_at)),
             None => engine.crowded(&job.target.lane()),
@@ -190,11 +207,15 @@ pub async fn retry_all(Allowed(engine): Allowed, query: RawQuery) -> Result<Json
 pub async fn retry(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     let job = find(&engine, &id).await?;
     if let Some(visiting) = job.target.visiting() {
-        return Err(conflict(&job, &format!("a job of a run is not tried again by itself: redrive {} instead", visiting.run)));
+        return Err(conflict(
+            &engine,
+            &job,
+            &format!("a job of a run is not tried again by itself: redrive {} instead", visiting.run),
+        ));
     }
     let retried = engine.store().retry(&Retry::One(job.id)).await?;
     if retried == 0 {
-        return Err(conflict(&job, "only a dead job can be tried again"));
+        return Err(conflict(&engine, &job, "only a dead job can be tried again"));
     }
     engine.wake().await;
     Ok(Json(json!({ "id": job.id.to_string(), "retried": retried })))
@@ -204,14 +225,23 @@ pub async fn retry(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<J
 pub async fn cancel(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     let job = find(&engine, &id).await?;
     if let Some(visiting) = job.target.visiting() {
-        return Err(conflict(&job, &format!("a job of a run ends with its run: cancel {} instead", visiting.run)));
+        return Err(conflict(&engine, &job, &format!("a job of a run ends with its run: cancel {} instead", visiting.run)));
     }
     match engine.store().cancel(job.id).await? {
         true => Ok(Json(json!({ "id": job.id.to_string(), "cancelled": true }))),
-        false => Err(conflict(&job, "only an open job can be cancelled")),
+        false => Err(conflict(&engine, &job, "only an open job can be cancelled")),
     }
 }
 
-fn conflict(job: &Job, why: &str) -> Refusal {
-    Refusal::new(StatusCode::CONFLICT, "conflict", format!("{why}; this one is {}", status_of(job)))
+/// `POST /api/jobs/cancel?handler=NAME`: every open delivery to a handler is called off, also to one that the configuration no longer
+/// names.
+pub async fn cancel_all(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Value>, Refusal> {
+    let query = Query::read(query, &["handler"])?;
+    let handler = query.text("handler").ok_or_else(|| Refusal::bad_request("missing required query parameter: handler"))?;
+    let cancelled = engine.cancel_of(handler).await?;
+    Ok(Json(json!({ "cancelled": cancelled, "handler": handler })))
+}
+
+fn conflict(engine: &Engine, job: &Job, why: &str) -> Refusal {
+    Refusal::new(StatusCode::CONFLICT, "conflict", format!("{why}; this one is {}", status_of(engine, job)))
 }

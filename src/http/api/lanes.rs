@@ -1,10 +1,13 @@
 //! `/api/lanes`: destinations, with what keeps their deliveries waiting.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use serde_json::{Value, json};
 
 use super::Allowed;
 use crate::engine::Engine;
+use crate::engine::parked::{Parked, why_parked};
 use crate::http::error::Refusal;
 use crate::http::path::Path;
 use crate::model::lane::Waits;
@@ -13,11 +16,17 @@ use crate::model::{Lane, LaneId};
 /// `GET /api/lanes`
 pub async fn list(Allowed(engine): Allowed) -> Result<Json<Value>, Refusal> {
     let now = engine.store().now().await?;
-    let lanes = engine.store().lanes().await?;
+    let mut lanes = engine.store().lanes().await?;
+    let parked: BTreeMap<LaneId, Parked> =
+        engine.parked().await?.into_iter().map(|parked| (parked.lane.clone(), parked)).collect();
+    // What nobody serves and nothing waits for is of the past.
+    lanes.retain(|lane| parked.contains_key(&lane.id) || why_parked(engine.config(), &lane.id).is_none());
     let lane = |lane: &Lane| {
+        let parked = parked.get(&lane.id);
         let open_until = lane.breaker.open_until.filter(|until| *until > now);
         let waits = lane.waits(now);
         let state = match waits {
+            _ if parked.is_some() => "parked",
             Some(Waits::Paused) => "paused",
             Some(Waits::Tripped(_) | Waits::Probing) => "tripped",
             _ => "open",
@@ -25,7 +34,9 @@ pub async fn list(Allowed(engine): Allowed) -> Result<Json<Value>, Refusal> {
         json!({ "id": lane.id.to_string(), "state": state, "failures": lane.breaker.failures,
                 "tripped_until": open_until.map(|t| t.to_string()), "rate_limit": lane.bucket.map(|b| b.rate),
                 "not_before": lane.breaker.not_before.filter(|at| *at > now).map(|t| t.to_string()),
-                "waits": waits.map(|waits| waits.word()), "why": waits.map(|waits| waits.to_string()) })
+                "parked_jobs": parked.map(|parked| parked.jobs),
+                "waits": parked.map(|_| "parked").or(waits.map(|waits| waits.word())),
+                "why": parked.map(|parked| parked.why.clone()).or(waits.map(|waits| waits.to_string())) })
     };
     Ok(Json(json!({ "lanes": lanes.iter().map(lane).collect::<Vec<_>>() })))
 }

@@ -12,6 +12,7 @@ use super::{Allowed, State};
 use crate::engine::Engine;
 use crate::engine::approval::Decision;
 use crate::engine::operate::Wish;
+use crate::engine::parked::Parked;
 use crate::http::error::Refusal;
 use crate::http::path::Path;
 use crate::model::body::Declared;
@@ -118,11 +119,15 @@ fn entry(entry: &Entry) -> Value {
     json!({ "seq": entry.seq, "at": entry.at.to_string(), "kind": entry.kind, "step": entry.step, "visit": entry.visit, "data": entry.data })
 }
 
-/// `GET /api/fsck`: the invariants of stored runs.
+/// `GET /api/fsck`: the invariants of stored runs, and the work that the configuration has nobody for, which is no fault of the store.
 pub async fn fsck(Allowed(engine): Allowed) -> Result<Json<Value>, Refusal> {
     let fsck = engine.fsck().await?;
     let fault = |(run, what): &(RunId, String)| json!({ "run_id": run.to_string(), "fault": what });
-    Ok(Json(json!({ "runs": fsck.runs, "faults": fsck.faults.iter().map(fault).collect::<Vec<_>>() })))
+    let parked = |parked: &Parked| json!({ "lane": parked.lane.to_string(), "jobs": parked.jobs, "why": parked.why });
+    Ok(Json(json!({
+        "runs": fsck.runs, "faults": fsck.faults.iter().map(fault).collect::<Vec<_>>(),
+        "parked": engine.parked().await?.iter().map(parked).collect::<Vec<_>>(),
+    })))
 }
 
 /// `POST /api/runs/{id}/cancel`

@@ -40,16 +40,21 @@ fn key_of(secret: &str) -> Result<Key, String> {
 /// The keys that a secret may stand for. Without a prefix that is the text itself, and what it decodes to: the official libraries
 /// take bare base64 for a key.
 fn keys_of(secret: &str) -> Vec<Key> {
-    let secret = secret.trim();
-    let secret = secret.strip_prefix("v1,").unwrap_or(secret);
+    let secret = bare(secret);
     let has_prefix = ["whsec_", "whpk_", "whsk_"].iter().any(|prefix| secret.starts_with(prefix));
     let decoded = LENIENT.decode(secret).ok().filter(|key| !has_prefix && !key.is_empty()).map(Key::Shared);
     key_of(secret).ok().into_iter().chain(decoded).collect()
 }
 
+/// A secret without what stands around it: some show it as `v1,whsec_…`.
+fn bare(secret: &str) -> &str {
+    let secret = secret.trim();
+    secret.strip_prefix("v1,").unwrap_or(secret)
+}
+
 /// A check of the secret's form.
 pub(super) fn check_secret(secret: &str) -> Result<(), String> {
-    match key_of(secret.trim().strip_prefix("v1,").unwrap_or(secret.trim()))? {
+    match key_of(bare(secret))? {
         Key::Private(_) => Err("a private key (whsk_…) only signs; give the public key (whpk_…) to verify".to_owned()),
         Key::Shared(_) | Key::Public(_) => Ok(()),
     }
@@ -105,7 +110,7 @@ pub(super) fn verify(request: &Raw, scheme: &Scheme<'_>) -> Result<(), Reason> {
 pub(super) fn sign(request: &mut Raw, scheme: &Scheme<'_>) {
     let id = request.header("webhook-id").map_or_else(|| format!("msg_{}", scheme.now.0), str::to_owned);
     let time = check::now_seconds(scheme.now);
-    let Some(Ok(key)) = scheme.secrets.first().map(|s| key_of(s.expose())) else { return };
+    let Some(Ok(key)) = scheme.secrets.first().map(|s| key_of(bare(s.expose()))) else { return };
     let signature = match key {
         Key::Shared(key) => signature(&key, &id, &time, request.bytes()),
         Key::Private(seed) => {

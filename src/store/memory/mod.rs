@@ -26,7 +26,7 @@ use crate::model::run::{Entry, Gate, Token};
 use crate::model::time::Clock;
 use crate::model::{
     Attempt, Ending, Event, EventId, Job, JobId, JobState, Lane, LaneId, LaneSpec, Lease, ManualClock, Run, RunId, SystemClock,
-    Timestamp,
+    Target, Timestamp,
 };
 
 /// The reference store.
@@ -402,6 +402,18 @@ impl Work for Memory {
         Ok(true)
     }
 
+    async fn cancel_of(&self, handler: &str, most: u32) -> Result<u64> {
+        let (now, lane) = (self.clock.now(), LaneId::handler(handler));
+        let mut world = self.world();
+        let of_handler = |r: &&mut Row| r.job.finished_at.is_none() && r.job.target.lane() == lane;
+        let mut cancelled = 0;
+        for row in world.jobs.values_mut().filter(of_handler).take(usize::try_from(most).unwrap_or(usize::MAX)) {
+            row.job = Job { state: JobState::Cancelled, claim: row.job.claim + 1, finished_at: Some(now), ..row.job.clone() };
+            cancelled += 1;
+        }
+        Ok(cancelled)
+    }
+
     async fn expire(&self, most: u32) -> Result<Vec<Job>> {
         let now = self.clock.now();
         let mut world = self.world();
@@ -461,6 +473,35 @@ impl Lanes for Memory {
         Ok(oldest.collect())
     }
 
+    async fn open_jobs(&self, lanes: &[LaneId]) -> Result<BTreeMap<LaneId, u64>> {
+        let mut found = BTreeMap::new();
+        for row in self.world().jobs.values().filter(|row| row.job.finished_at.is_none()) {
+            let lane = row.job.target.lane();
+            if lanes.contains(&lane) {
+                *found.entry(lane).or_default() += 1;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn rename(&self, from: &str, to: &str, most: u32) -> Result<u64> {
+        let (old, new) = (LaneId::handler(from), LaneId::handler(to));
+        let mut world = self.world();
+        let waits = |r: &&mut Row| r.job.state == JobState::Pending && r.job.target.lane() == old;
+        let mut moved = 0;
+        for row in world.jobs.values_mut().filter(waits).take(usize::try_from(most).unwrap_or(usize::MAX)) {
+            row.job.target = Target::Handler(to.to_owned());
+            moved += 1;
+        }
+        let was_paused = world.lanes.get(&old).is_some_and(|lane| lane.paused);
+        if moved > 0 && was_paused && world.lanes.contains_key(&new) {
+            for (lane, paused) in [(&old, false), (&new, true)] {
+                world.lanes.entry(lane.clone()).and_modify(|lane| lane.paused = paused);
+            }
+        }
+        Ok(moved)
+    }
+
     async fn pause(&self, lane: &LaneId, paused: bool) -> Result<bool> {
         let now = self.clock.now();
         let mut world = self.world();
@@ -500,6 +541,10 @@ impl Look for Memory {
                 && filter.attempted.is_none_or(|yes| yes == (j.attempt > 0))
                 && filter.handler.as_ref().is_none_or(|h| j.target.name() == h)
                 && filter.event.is_none_or(|e| j.event == e)
+                && filter
+                    .parked
+                    .as_ref()
+                    .is_none_or(|(yes, lanes)| *yes == (lanes.contains(&j.target.lane()) || j.put_aside().is_some()))
         };
         let found = world.jobs.values().map(|r| &r.job).filter(wanted).map(|j| (j.id, j.clone()));
         Ok(paged(found.collect(), filter.after, page))

@@ -32,7 +32,17 @@ const RESUME: &str = "UPDATE lanes SET paused = 0, open_until = CASE WHEN open_u
 pub(super) const BACKLOG: &str = "SELECT w.id, w.at FROM (SELECT l.id, (SELECT MIN(j.due_at) FROM jobs j
     WHERE j.lane = l.id AND j.finished_at IS NULL) AS at FROM lanes l) AS w WHERE w.at <= {now} ORDER BY w.id";
 
-pub(super) const ALL: &[&str] = &[TUNE, LANES, PAUSE, RESUME, BACKLOG];
+const OPEN_JOBS: &str = "SELECT lane AS id, COUNT(*) AS at FROM jobs WHERE lane {any} AND finished_at IS NULL GROUP BY lane";
+// Rows that somebody has locked are about to be claimed or recorded: the next pass finds them.
+const RENAME: &str = "WITH few AS MATERIALIZED (SELECT id FROM jobs
+    WHERE lane = ? AND finished_at IS NULL AND state = 'pending' ORDER BY due_at LIMIT ? {skip locked})
+    UPDATE jobs SET target_name = ?, lane = ? WHERE state = 'pending' AND id IN (SELECT id FROM few)";
+// The pause is taken off the old lane with it, so that nobody's resume of the new one is undone by the next pass.
+const MOVE_PAUSE: &str = "UPDATE lanes SET paused = CASE WHEN id = ? THEN 1 ELSE 0 END
+    WHERE id IN (?, ?) AND EXISTS (SELECT 1 FROM lanes AS old WHERE old.id = ? AND old.paused = 1)
+    AND EXISTS (SELECT 1 FROM lanes AS new WHERE new.id = ?)";
+
+pub(super) const ALL: &[&str] = &[TUNE, LANES, PAUSE, RESUME, BACKLOG, OPEN_JOBS, RENAME, MOVE_PAUSE];
 
 #[async_trait]
 impl<D: Dialect> Lanes for SqlStore<D> {
@@ -76,5 +86,36 @@ impl<D: Dialect> Lanes for SqlStore<D> {
         });
         let changed = changed.await?;
         Ok(changed > 0)
+    }
+
+    async fn open_jobs(&self, lanes: &[LaneId]) -> Result<BTreeMap<LaneId, u64>> {
+        if lanes.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let lanes: Vec<String> = lanes.iter().map(|lane| lane.0.clone()).collect();
+        let rows = self
+            .read(move |_, conn| {
+                let lanes = lanes.clone();
+                Box::pin(async move { sql::<D>(OPEN_JOBS).list(lanes).all::<StoredRow>(conn).await })
+            })
+            .await?;
+        Ok(rows.into_iter().map(|row| (LaneId(row.id), u64::try_from(row.at).unwrap_or(0))).collect())
+    }
+
+    async fn rename(&self, from: &str, to: &str, most: u32) -> Result<u64> {
+        let (old, new, name) = (LaneId::handler(from).0, LaneId::handler(to).0, to.to_owned());
+        self.write(move |_, conn| {
+            let jobs = sql::<D>(RENAME).bind(old.clone()).bind(i64::from(most)).bind(name.clone()).bind(new.clone());
+            let pause =
+                sql::<D>(MOVE_PAUSE).bind(new.clone()).bind(old.clone()).bind(new.clone()).bind(old.clone()).bind(new.clone());
+            Box::pin(async move {
+                let moved = jobs.run(conn).await?;
+                if moved > 0 {
+                    pause.run(conn).await?;
+                }
+                Ok(moved)
+            })
+        })
+        .await
     }
 }

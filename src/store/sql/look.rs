@@ -20,6 +20,9 @@ const JOBS: &str =
     "SELECT id, event_id, target_kind, target_name, state, attempt, lost, deaths, claim, due_at, created_at, finished_at, last_error
     FROM jobs WHERE 1 = 1";
 const STATES: &str = " AND state {any}";
+// What was put aside says so in its last error (`Job::put_aside`).
+const PARKED: &str = " AND (lane {any} OR COALESCE(last_error, '') LIKE 'parked: %')";
+const NOT_PARKED: &str = " AND NOT (lane {any} OR COALESCE(last_error, '') LIKE 'parked: %')";
 const ATTEMPTS: &str = "SELECT number, claim, ending, code, status, error, duration_ms, response, at
     FROM attempts WHERE job_id = ? ORDER BY claim";
 const TOTALS: &str = "SELECT name, CAST(SUM(value) AS BIGINT) AS value FROM counters GROUP BY name";
@@ -85,6 +88,10 @@ impl<D: Dialect> Look for SqlStore<D> {
                         Some(false) => statement.then(" AND attempt = 0"),
                         None => statement,
                     };
+                    if let Some((is_parked, lanes)) = filter.parked {
+                        let text = if is_parked { PARKED } else { NOT_PARKED };
+                        statement = statement.then(text).list(lanes.into_iter().map(|lane| lane.0));
+                    }
                     let statement = statement
                         .and(" AND target_name = ?", filter.handler)
                         .and(" AND event_id = ?", filter.event.map(|id| id.to_string()));

@@ -18,7 +18,7 @@ use crate::decide::settle::{Commit, Finish, LaneFact};
 use crate::model::lane::{Breaker, Bucket};
 use crate::model::run::Change;
 use crate::model::time::millis;
-use crate::model::{Job, JobId, JobState, Lane, Lease, Timestamp};
+use crate::model::{Job, JobId, JobState, Lane, LaneId, Lease, Timestamp};
 use crate::store::error::{Error, Result};
 use crate::store::{Ask, Claimed, Each, Retry, Work};
 
@@ -76,6 +76,11 @@ const BEGIN_SEND: &str = "UPDATE jobs SET begun = claim FROM {rows: job text, to
     WHERE {only jobs.id} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id";
 const CANCEL: &str = "UPDATE jobs SET state = 'cancelled', claim = claim + 1, finished_at = {now}
     WHERE id = ? AND finished_at IS NULL RETURNING id";
+// The few are found once: a sub-select that locks may be run again for each row, and each time it finds others.
+const CANCEL_OF: &str = "WITH few AS MATERIALIZED
+    (SELECT id FROM jobs WHERE lane = ? AND finished_at IS NULL ORDER BY due_at LIMIT ? {lock})
+    UPDATE jobs SET state = 'cancelled', claim = claim + 1, finished_at = {now}
+    WHERE finished_at IS NULL AND id IN (SELECT id FROM few) RETURNING id";
 pub(super) const EXPIRED: &str = "SELECT id FROM jobs WHERE finished_at IS NULL AND expires_at <= {now} AND state = 'pending'
     ORDER BY expires_at LIMIT ?";
 const EXPIRE: &str = "UPDATE jobs SET state = 'dead', claim = claim + 1, finished_at = {now}, last_error = 'event TTL expired'
@@ -94,6 +99,7 @@ pub(super) const ALL: &[&str] = &[
     RECLAIM,
     RETRY_ONE,
     RETRY_ALL,
+    CANCEL_OF,
     BEGIN_SEND,
     CANCEL,
     EXPIRED,
@@ -244,6 +250,11 @@ impl<D: Dialect> Work for SqlStore<D> {
 
     async fn cancel(&self, job: JobId) -> Result<bool> {
         self.ending(move |store| sql::<D>(CANCEL).bind(store.clock()).bind(job.to_string())).await.map(|n| n > 0)
+    }
+
+    async fn cancel_of(&self, handler: &str, most: u32) -> Result<u64> {
+        let lane = LaneId::handler(handler).0;
+        self.ending(move |store| sql::<D>(CANCEL_OF).bind(lane.clone()).bind(i64::from(most)).bind(store.clock())).await
     }
 
     async fn expire(&self, most: u32) -> Result<Vec<Job>> {

@@ -29,6 +29,8 @@ on_every_store!(
     a_lane_has_the_breaker_that_is_configured,
     a_throttled_lane_gives_its_rate_each_second,
     tuning_a_lane_again_keeps_what_is_known_of_it,
+    open_jobs_are_counted_by_lane,
+    what_waits_for_one_handler_is_given_to_another_with_its_pause,
 );
 
 async fn lanes_are_served_in_turn(f: Fresh) {
@@ -227,4 +229,39 @@ async fn the_backlog_names_since_when_the_oldest_job_is_due(f: Fresh) {
     assert_eq!(backlog.into_iter().collect::<Vec<_>>(), [(LaneId::handler("a"), START), (LaneId::handler("b"), START)]);
     f.store.claim(&ask(10)).await.unwrap();
     assert!(f.store.backlog().await.unwrap().is_empty(), "what is leased is not waiting");
+}
+
+async fn open_jobs_are_counted_by_lane(f: Fresh) {
+    seed(&*f.store, &["a", "b"], 3).await;
+    let claimed = claim_one(&*f.store).await;
+    f.store.record(&[commit(&claimed.job, Finish::Done)]).await.unwrap();
+    let (a, b, none) = (LaneId::handler("a"), LaneId::handler("b"), LaneId::handler("none"));
+    let counted = f.store.open_jobs(&[a.clone(), none]).await.unwrap();
+    assert_eq!(counted, [(a.clone(), 2)].into());
+    assert_eq!(f.store.open_jobs(&[a.clone(), b.clone()]).await.unwrap(), [(a, 2), (b, 3)].into());
+    assert!(f.store.open_jobs(&[]).await.unwrap().is_empty());
+}
+
+async fn what_waits_for_one_handler_is_given_to_another_with_its_pause(f: Fresh) {
+    seed(&*f.store, &["old", "other"], 3).await;
+    f.store.tune(&[spec("new")]).await.unwrap();
+    f.store.pause(&LaneId::handler("other"), true).await.unwrap();
+    let leased = claim_one(&*f.store).await;
+    assert_eq!(leased.job.target.name(), "old");
+    f.store.pause(&LaneId::handler("old"), true).await.unwrap();
+    assert_eq!(f.store.rename("old", "new", 1).await.unwrap(), 1);
+    assert_eq!(f.store.rename("old", "new", 10).await.unwrap(), 1, "one is under lease");
+    assert_eq!(f.store.rename("old", "new", 10).await.unwrap(), 0);
+    let lanes = f.store.lanes().await.unwrap();
+    let paused = |name: &str| lanes.iter().any(|lane| lane.id == LaneId::handler(name) && lane.paused);
+    assert_eq!((paused("old"), paused("new"), paused("other")), (false, true, true));
+    f.store.record(&[commit(&leased.job, retry_in(0))]).await.unwrap();
+    f.store.pause(&LaneId::handler("new"), false).await.unwrap();
+    assert_eq!(f.store.rename("old", "new", 10).await.unwrap(), 1, "its lease has ended");
+    assert_eq!(f.store.rename("none", "new", 10).await.unwrap(), 0);
+    let mut names = Vec::new();
+    for _ in 0..3 {
+        names.push(claim_one(&*f.store).await.job.target.name().to_owned());
+    }
+    assert_eq!(names, ["new", "new", "new"]);
 }

@@ -1,14 +1,20 @@
 use std::time::Duration;
 
 use tidehook::decide::settle::Finish;
-use tidehook::model::JobState;
-use tidehook::store::{EventFilter, JobFilter, Page};
+use tidehook::model::{JobState, LaneId};
+use tidehook::store::{Ask, EventFilter, JobFilter, Page};
 
 use super::build::*;
 use super::on_every_store;
 use crate::support::stores::{Fresh, START};
 
-on_every_store!(lists_are_ordered_and_paged, events_are_filtered, jobs_are_filtered, what_is_not_there_is_not_an_error);
+on_every_store!(
+    lists_are_ordered_and_paged,
+    events_are_filtered,
+    jobs_are_filtered,
+    parked_jobs_are_those_of_the_named_lanes_and_those_put_aside,
+    what_is_not_there_is_not_an_error,
+);
 
 const PAGE: Page = Page { limit: 1000, newest_first: false };
 
@@ -64,6 +70,22 @@ async fn jobs_are_filtered(f: Fresh) {
     assert_eq!(ids(waiting).await, [failed.job.id]);
     assert_eq!(ids(JobFilter { handler: Some("b".into()), ..JobFilter::default() }).await.len(), 2);
     assert_eq!(ids(JobFilter { event: Some(claimed.job.event), ..JobFilter::default() }).await.len(), 2);
+}
+
+async fn parked_jobs_are_those_of_the_named_lanes_and_those_put_aside(f: Fresh) {
+    seed(&*f.store, &["a", "b"], 2).await;
+    let aside = f.store.claim(&Ask { skip: vec![LaneId::handler("a")], ..ask(1) }).await.unwrap().remove(0);
+    let error = format!("{}its definition is gone", tidehook::model::job::PUT_ASIDE);
+    f.store.record(&[commit(&aside.job, Finish::Retry { after: Duration::from_secs(30), error })]).await.unwrap();
+    let parked = |yes, lanes: &[&str]| {
+        let lanes = lanes.iter().map(|name| LaneId::handler(name)).collect();
+        let filter = JobFilter { states: vec![JobState::Pending], parked: Some((yes, lanes)), ..JobFilter::default() };
+        let store = f.store.clone();
+        async move { store.jobs(&filter, Page { limit: 10, newest_first: false }).await.unwrap().len() }
+    };
+    assert_eq!((parked(true, &[]).await, parked(false, &[]).await), (1, 3));
+    assert_eq!((parked(true, &["a"]).await, parked(false, &["a"]).await), (3, 1));
+    assert_eq!((parked(true, &["a", "b"]).await, parked(false, &["a", "b"]).await), (4, 0));
 }
 
 async fn what_is_not_there_is_not_an_error(f: Fresh) {

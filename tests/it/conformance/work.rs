@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidehook::decide::settle::Finish;
-use tidehook::model::{Ending, JobState};
+use tidehook::model::{Ending, JobState, LaneId};
 use tidehook::store::{Error, JobFilter, Page, Retry};
 
 use super::build::*;
@@ -25,6 +25,7 @@ on_every_store!(
     the_oldest_due_job_comes_first,
     a_dead_job_can_be_tried_again_with_a_fresh_budget,
     a_cancelled_job_cannot_be_recorded,
+    all_open_deliveries_to_a_handler_are_called_off,
     what_waits_too_long_expires,
     a_slice_of_records_is_fenced_item_by_item,
     reclaiming_makes_every_lease_end_now,
@@ -187,6 +188,18 @@ async fn a_cancelled_job_cannot_be_recorded(f: Fresh) {
     assert!(!f.store.cancel(claimed.job.id).await.unwrap());
     assert_eq!(f.store.record(&[commit(&claimed.job, Finish::Done)]).await.unwrap(), [Err(Error::LeaseLost)]);
     assert_eq!(f.store.job(claimed.job.id).await.unwrap().unwrap().state, JobState::Cancelled);
+}
+
+async fn all_open_deliveries_to_a_handler_are_called_off(f: Fresh) {
+    seed(&*f.store, &["a", "b"], 4).await;
+    f.store.pause(&LaneId::handler("b"), true).await.unwrap();
+    let claimed = f.store.claim(&ask(2)).await.unwrap();
+    f.store.record(&[commit(&claimed[0].job, Finish::Done)]).await.unwrap();
+    assert_eq!(f.store.cancel_of("a", 2).await.unwrap(), 2);
+    assert_eq!(f.store.cancel_of("a", 2).await.unwrap(), 1, "the one that was under lease is among the three");
+    assert_eq!(f.store.cancel_of("a", 2).await.unwrap(), 0);
+    assert_eq!(f.store.record(&[commit(&claimed[1].job, Finish::Done)]).await.unwrap(), [Err(Error::LeaseLost)]);
+    assert_eq!(f.store.totals().await.unwrap().open, 4);
 }
 
 async fn what_waits_too_long_expires(f: Fresh) {

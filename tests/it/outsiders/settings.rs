@@ -62,7 +62,7 @@ workflows: { w: { source: app, steps: [{ name: a, url: \"${HOOK_URL}/a\" }] } }\
 fn a_credential_that_a_definition_would_store_is_warned_of() {
     let text = |headers: &str| {
         format!(
-            "sources: {{ app: {{ type: event }} }}\nworkflows: {{ w: {{ source: app, steps: [{{ name: a, url: https://example.com/, headers: {{ {headers} }} }}] }} }}\n"
+            "server: {{ bind: 127.0.0.1 }}\nsources: {{ app: {{ type: event }} }}\nworkflows: {{ w: {{ source: app, steps: [{{ name: a, url: https://example.com/, headers: {{ {headers} }} }}] }} }}\n"
         )
     };
     let codes = |headers: &str| {
@@ -203,4 +203,28 @@ fn what_takes_a_path_takes_nothing_else() {
     assert!(loaded(&workflow.replace("KEY", "deploys"), &[]).config.is_some(), "one gate for all");
     let headers = "sources: { app: { type: event } }\nhandlers: { h: { source: app, url: https://example.com/h, headers: { X-Id: \"{{ $.id }}\" } } }\n";
     assert!(loaded(headers, &[]).config.is_none());
+}
+
+#[test]
+fn what_has_no_effect_and_what_does_not_exist_is_told() {
+    let text = "server: { bind: 127.0.0.1 }\nsources: { app: { type: event } }\nhandlers:\n  h: { source: app, url: \"https://a.example.com/\", filter: \"$$.run.id == 1 || $$.event.type == 'x'\", transform: { a: \"{{ $$.event.id }}\", b: \"{{ $$.event.kind }}\", c: \"{{ $$.vars.x }}\" } }\nworkflows:\n  w: { source: app, filter: \"$$.event.id == 1\", steps: [{ name: s, url: \"https://a.example.com/\", method: GET, body: { a: 1 } }] }\n";
+    let home = Home::new(text);
+    let output = std::process::Command::new(binary()).args(["validate", "--json", "--config"]).arg(home.path()).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let found: Vec<(&str, &str)> = report["problems"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|problem| (problem["code"].as_str().unwrap(), problem["message"].as_str().unwrap()))
+        .collect();
+    for (code, word) in [
+        ("unknown_context", "`$$.run.id`"),
+        ("unknown_context", "`$$.event.kind`"),
+        ("unknown_context", "`$$.vars.x`"),
+        ("unknown_context", "`$$.event.id`"),
+        ("no_effect", "sends GET"),
+    ] {
+        assert!(found.iter().any(|(found, message)| *found == code && message.contains(word)), "{code} {word}: {found:?}");
+    }
+    assert_eq!(found.len(), 5, "{found:?}");
 }

@@ -66,6 +66,7 @@ shaken! { Work:
     fn reclaim() -> Result<u64>;
     fn retry(which: &Retry) -> Result<u64>;
     fn cancel(job: JobId) -> Result<bool>;
+    fn cancel_of(handler: &str, most: u32) -> Result<u64>;
     fn expire(most: u32) -> Result<Vec<Job>>;
 }
 shaken! { Announce:
@@ -77,6 +78,8 @@ shaken! { Lanes:
     fn lanes() -> Result<Vec<Lane>>;
     fn backlog() -> Result<BTreeMap<LaneId, Timestamp>>;
     fn pause(lane: &LaneId, paused: bool) -> Result<bool>;
+    fn open_jobs(lanes: &[LaneId]) -> Result<BTreeMap<LaneId, u64>>;
+    fn rename(from: &str, to: &str, most: u32) -> Result<u64>;
 }
 shaken! { Runs:
     fn define(definitions: &[Definition]) -> Result<()>;

@@ -49,12 +49,14 @@ impl Wait {
 
 /// Reads an instant. What cannot be read is a failure, never "now".
 fn instant(found: Option<&Value>, step: &Step, path: &Path) -> Result<Timestamp, RunError> {
+    // What an event holds may be of any length; a message is for people.
+    let short = |text: &str| text.chars().take(40).collect::<String>();
     let bad = |what: String| error("bad_timestamp", format!("step '{}': {what} at {}", step.name, path.text()));
     match found {
         None | Some(Value::Null) => Err(bad("there is no timestamp".to_owned())),
         Some(Value::String(text)) => {
             let at = Timestamp::parse(text).filter(|at| (0..=LATEST).contains(&at.seconds()));
-            at.ok_or_else(|| bad(format!("`{text}` is no RFC 3339 timestamp")))
+            at.ok_or_else(|| bad(format!("`{}` is no RFC 3339 timestamp", short(text))))
         }
         Some(Value::Number(number)) => {
             let seconds = number.as_i64().or_else(|| {
@@ -68,8 +70,9 @@ fn instant(found: Option<&Value>, step: &Step, path: &Path) -> Result<Timestamp,
                 n if n / 1000 <= LATEST => Some(Timestamp(n)),
                 _ => None,
             });
-            at.filter(|at| at.0 >= 0).ok_or_else(|| bad(format!("{number} are neither Unix seconds nor milliseconds")))
+            at.filter(|at| at.0 >= 0)
+                .ok_or_else(|| bad(format!("{} are neither Unix seconds nor milliseconds", short(&number.to_string()))))
         }
-        Some(other) => Err(bad(format!("`{other}` is no timestamp"))),
+        Some(other) => Err(bad(format!("`{}` is no timestamp", short(&other.to_string())))),
     }
 }
