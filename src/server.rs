@@ -247,6 +247,7 @@ fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
 async fn get_ready(engine: &Engine) -> Result<(), StartError> {
     let start = Instant::now();
     let only_process = is_embedded(engine.config());
+    let mut told = None;
     loop {
         let ready = async {
             engine.store().migrate().await?;
@@ -259,7 +260,11 @@ async fn get_ready(engine: &Engine) -> Result<(), StartError> {
                 return Ok(());
             }
             Err(error) if error.is_passing() && start.elapsed() < START_WAIT_MAX => {
-                tracing::warn!(%error, "The database does not answer yet; trying again.");
+                // Once for each reason: whoever waits a minute need not read it sixty times.
+                if told.as_ref() != Some(&error) {
+                    tracing::warn!(%error, "The database cannot be used yet; trying again each second for a minute.");
+                    told = Some(error);
+                }
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             Err(error) => return Err(error.into()),
@@ -273,7 +278,7 @@ async fn keep(engine: Engine) {
     let mut ticks = tokio::time::interval(TICK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        if !engine.health().is_up() || engine.health().is_full() {
+        if !engine.health().is_up() || engine.health().no_writes().is_some() {
             tokio::time::sleep(PROBE_EVERY).await;
             if engine.probe().await.is_ok() {
                 engine.wake().await;

@@ -5,8 +5,9 @@
 //! - `context`: the configuration and the server a verb is about; `client`: how it is asked
 //! - `print`: tables and values
 //! - `dev`, `start`, `validate`, `init`, `send`, `inspect`, `explain`, `tail`, `doctor`, `events`, `jobs`, `lanes`, `rejections`,
-//!   `migrate`, `schema`: the verbs
+//!   `migrate`, `backup`, `schema`: the verbs
 
+mod backup;
 mod client;
 mod context;
 mod dev;
@@ -126,6 +127,8 @@ enum Verb {
     Rejections,
     /// Bring the database's schema up to date
     Migrate(migrate::Migrate),
+    /// Copy the SQLite database into a file, also while a server works on it
+    Backup(backup::Backup),
     /// Print the JSON Schema of the configuration, for editors
     Schema(schema::Schema),
     /// Print the completions of a shell
@@ -206,6 +209,7 @@ async fn dispatch(cli: Cli) -> Done {
         Verb::Fsck => fsck::run(&global).await,
         Verb::Rejections => rejections::run(&global).await,
         Verb::Migrate(verb) => migrate::run(&verb, &global).await,
+        Verb::Backup(verb) => backup::run(&verb, &global).await,
         Verb::Schema(verb) => schema::run(&verb),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tidehook", &mut std::io::stdout());

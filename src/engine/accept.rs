@@ -207,7 +207,7 @@ impl Engine {
             Err(_) => {
                 // A busy processor is no silent database: that is asked before it is said.
                 let (answer, probed) =
-                    tokio::join!(tokio::time::timeout(PROBE_MAX, &mut committed), tokio::time::timeout(PROBE_MAX, self.probe()));
+                    tokio::join!(tokio::time::timeout(PROBE_MAX, &mut committed), tokio::time::timeout(PROBE_MAX, self.ask()));
                 match (answer, probed) {
                     (Ok(answer), _) => answer,
                     (Err(_), Ok(Ok(_))) => return Err(NotAccepted::Unavailable),
@@ -223,14 +223,14 @@ impl Engine {
             Ok(Accepted::New { event, jobs, started, .. }) => {
                 let waits = jobs.iter().filter(|id| !started.contains(id));
                 waiting.extend(waits.map(|id| Wakeup::of(*id, Duration::ZERO)));
-                health.set_has_room();
+                health.set_written();
                 let runs = jobs.iter().filter(|id| starts.contains(id)).count();
                 Receipt { event, duplicate: false, jobs: jobs.len() - runs, runs }
             }
             Ok(Accepted::Duplicate(event)) => Receipt { event, duplicate: true, jobs: 0, runs: 0 },
             Ok(Accepted::Conflict(event)) => return Err(NotAccepted::Conflict(event)),
             Err(Error::Full(_)) => return Err(NotAccepted::Full),
-            Err(Error::Down(_)) => return Err(NotAccepted::Unavailable),
+            Err(Error::Down(_) | Error::ReadOnly(_)) => return Err(NotAccepted::Unavailable),
             Err(error @ (Error::InUse(_) | Error::LeaseLost | Error::MovedOn | Error::Corrupt(_))) => {
                 tracing::error!(source = told.source, %error, "An event cannot be stored.");
                 return Err(NotAccepted::Unstorable(error.to_string()));

@@ -1,11 +1,19 @@
 //! Whether the store answers. Learnt from every verb, so that an outage is known with the first failure
 //! and its end with the first success.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Engine;
+use crate::model::Timestamp;
 use crate::observe::metrics;
 use crate::store::{Error, Result};
+
+/// A write that succeeded so long ago still tells that the store takes writes: probes come from several sides.
+const PROBE_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// What the last verbs said.
 #[derive(Debug, Default)]
@@ -13,7 +21,37 @@ pub struct Health {
     /// The store was migrated and prepared.
     is_prepared: AtomicBool,
     is_down: AtomicBool,
-    is_full: AtomicBool,
+    /// Why it takes no writes, as [`NoWrites`]; 0 where it does. Reading says nothing of that, so only a write ends it.
+    no_writes: AtomicU8,
+    probed: tokio::sync::Mutex<Option<(Instant, Timestamp)>>,
+}
+
+/// Why a store that answers takes no writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoWrites {
+    /// It has no room.
+    Full = 1,
+    /// It is read-only: a replica, or set so.
+    ReadOnly = 2,
+}
+
+impl NoWrites {
+    /// A stable word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::ReadOnly => "read_only",
+        }
+    }
+}
+
+impl fmt::Display for NoWrites {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the database is full",
+            Self::ReadOnly => "the database is read-only",
+        })
+    }
 }
 
 impl Health {
@@ -32,9 +70,9 @@ impl Health {
         self.is_prepared.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the store said that it is full.
-    pub fn is_full(&self) -> bool {
-        self.is_full.load(Ordering::Relaxed)
+    /// Why the store takes no writes, if it said so.
+    pub fn no_writes(&self) -> Option<NoWrites> {
+        [NoWrites::Full, NoWrites::ReadOnly].into_iter().find(|why| *why as u8 == self.no_writes.load(Ordering::Relaxed))
     }
 
     /// Learns from a verb's answer, and passes it on.
@@ -44,12 +82,8 @@ impl Health {
                 metrics::database_error();
                 self.set_down(why);
             }
-            Err(Error::Full(why)) => {
-                metrics::database_error();
-                if !self.is_full.swap(true, Ordering::Relaxed) {
-                    tracing::error!(%why, "The database is full; nothing is accepted until there is room.");
-                }
-            }
+            Err(Error::Full(why)) => self.set_no_writes(NoWrites::Full, why),
+            Err(Error::ReadOnly(why)) => self.set_no_writes(NoWrites::ReadOnly, why),
             _ => {
                 if self.is_down.swap(false, Ordering::Relaxed) {
                     tracing::info!("The database can be used again.");
@@ -59,10 +93,17 @@ impl Health {
         answer
     }
 
-    /// Something new was stored.
-    pub fn set_has_room(&self) {
-        if self.is_full.load(Ordering::Relaxed) && self.is_full.swap(false, Ordering::Relaxed) {
-            tracing::info!("The database has room again.");
+    fn set_no_writes(&self, no_writes: NoWrites, why: &str) {
+        metrics::database_error();
+        if self.no_writes.swap(no_writes as u8, Ordering::Relaxed) != no_writes as u8 {
+            tracing::error!(%why, "Nothing can be stored: {no_writes}; events get 503 until it takes writes.");
+        }
+    }
+
+    /// Something was written.
+    pub fn set_written(&self) {
+        if self.no_writes.load(Ordering::Relaxed) != 0 && self.no_writes.swap(0, Ordering::Relaxed) != 0 {
+            tracing::info!("The database takes writes again.");
         }
     }
 
@@ -79,7 +120,31 @@ impl Engine {
     ///
     /// # Errors
     /// It is not.
-    pub async fn probe(&self) -> Result<crate::model::Timestamp> {
+    pub async fn ask(&self) -> Result<Timestamp> {
         self.0.health.learn(self.store().now().await)
+    }
+
+    /// Asks the store whether an event could be stored, by writing; learns from the answer, which is the store's clock. However many
+    /// ask, it writes once a second at most while all is well.
+    ///
+    /// # Errors
+    /// It could not.
+    pub async fn probe(&self) -> Result<Timestamp> {
+        let health = &self.0.health;
+        let mut probed = health.probed.lock().await;
+        if let Some((at, now)) = *probed
+            && at.elapsed() < PROBE_AGE_MAX
+            && health.is_up()
+            && health.no_writes().is_none()
+        {
+            return Ok(now.plus(at.elapsed()));
+        }
+        *probed = None;
+        // A database that was full has room again when the largest event fits: less would be told and taken back.
+        let bytes = if health.no_writes() == Some(NoWrites::Full) { self.config().server.body_bytes_max } else { 0 };
+        let now = health.learn(self.store().probe(bytes).await)?;
+        health.set_written();
+        *probed = Some((Instant::now(), now));
+        Ok(now)
     }
 }

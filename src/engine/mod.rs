@@ -50,6 +50,7 @@ use crate::decide::settle::Commit;
 use crate::deliver::Deliver;
 use crate::model::{Clock, Ids, LaneId};
 use crate::observe::feed::Feed;
+use crate::observe::repeats::Repeats;
 use crate::store::{Accepted, Store};
 use crate::wake::{Wake, Wakeup};
 use accept::Offered;
@@ -60,6 +61,9 @@ use reject::Rejections;
 
 /// A lease lasts this long unless the configuration says less; it is extended while work runs.
 const LEASE: Duration = Duration::from_secs(30);
+
+/// So many lines a minute tell of deliveries of one lane that are tried again.
+const RETRY_LINES_MAX: u32 = 5;
 
 /// What an engine is made of.
 pub struct Parts {
@@ -122,6 +126,8 @@ struct Inner {
     /// A commit of this process has stored jobs that are due at once.
     follows: AtomicBool,
     rejections: Rejections,
+    /// Lines about deliveries that are tried again, by lane.
+    retries: Repeats<LaneId>,
     near: near::NearMisses,
     flows: flows::Flows,
     housekeeping: tick::Housekeeping,
@@ -161,6 +167,7 @@ impl Engine {
             in_hand,
             follows: AtomicBool::new(false),
             rejections: Rejections::default(),
+            retries: Repeats::new(RETRY_LINES_MAX),
             near: near::NearMisses::default(),
             flows: flows::Flows::of(&config),
             housekeeping: tick::Housekeeping::default(),

@@ -190,7 +190,10 @@ impl Engine {
         match next {
             Next::Delivered => tracing::debug!(%job, event = %event.id, handler, attempt = number, ?took, "Delivered."),
             Next::RetryIn(after) => {
-                tracing::info!(%job, event = %event.id, handler, attempt = number, error, retry_in = ?after, "A delivery failed and is tried again.");
+                if let Some(left_out) = self.0.retries.is_written(&commit.lane) {
+                    let left_out = (left_out > 0).then_some(left_out);
+                    tracing::info!(%job, event = %event.id, handler, attempt = number, error, retry_in = ?after, left_out, "A delivery failed and is tried again.");
+                }
             }
             Next::Dead => tracing::warn!(%job, event = %event.id, handler, attempt = number, error, "A delivery is given up."),
             Next::Stale => tracing::warn!(%job, event = %event.id, handler, attempt = number, "A late outcome changed nothing."),

@@ -2,43 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-
-use tokio::time::Instant;
 
 use super::Engine;
 use crate::model::json::Unreadable;
 use crate::model::{Inbound, Timestamp};
 use crate::observe::feed::Moment;
 use crate::observe::metrics;
+use crate::observe::repeats::Repeats;
 use crate::store::{Rejection, Result};
-
-/// One line per source and reason in this time.
-const LOG_EVERY: Duration = Duration::from_secs(60);
 
 type Key = (String, &'static str);
 
 /// Refused requests since they were last stored.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Rejections {
     counts: Mutex<BTreeMap<Key, u64>>,
-    logged: Mutex<BTreeMap<Key, (Instant, u64)>>,
+    logged: Repeats<Key>,
 }
 
-impl Rejections {
-    /// Whether it is time for a line about this, and how many were left out since the last one.
-    fn logs(&self, key: Key) -> Option<u64> {
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        let suppressed = match logged.get_mut(&key) {
-            Some((at, suppressed)) if at.elapsed() < LOG_EVERY => {
-                *suppressed += 1;
-                return None;
-            }
-            Some((_, suppressed)) => *suppressed,
-            None => 0,
-        };
-        logged.insert(key, (Instant::now(), 0));
-        Some(suppressed)
+impl Default for Rejections {
+    fn default() -> Self {
+        Self { counts: Mutex::default(), logged: Repeats::new(1) }
     }
 }
 
@@ -49,7 +33,7 @@ impl Engine {
         *self.0.rejections.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default() += 1;
         metrics::rejected(source, reason);
         self.feed().tell(|| Moment::Rejected { source: source.to_owned(), reason });
-        if let Some(suppressed) = self.0.rejections.logs(key) {
+        if let Some(suppressed) = self.0.rejections.logged.is_written(&key) {
             tracing::warn!(source, reason, suppressed, "A request was refused; repeats are counted and told once a minute.");
         }
     }
@@ -58,7 +42,7 @@ impl Engine {
     pub(super) fn unreadable(&self, inbound: &Inbound, why: &Unreadable) {
         metrics::unreadable(&inbound.source, why.word);
         let key = (inbound.source.clone(), why.word);
-        if let Some(suppressed) = self.0.rejections.logs(key) {
+        if let Some(suppressed) = self.0.rejections.logged.is_written(&key) {
             let (source, kind, reason) = (&inbound.source, &inbound.kind, why.word);
             tracing::warn!(source, kind, reason, suppressed, %why, "A body cannot be read: filters and templates see nothing in it.");
         }

@@ -62,6 +62,9 @@ impl Engine {
     /// The store does not answer; the next tick does what this one left.
     pub async fn tick(&self, budget: Budget) -> Result<Ticked> {
         metrics::fold();
+        for (lane, left_out) in self.0.retries.over() {
+            tracing::info!(%lane, left_out, "More deliveries of this lane failed and are tried again; lines about them were left out.");
+        }
         self.store_rejections().await?;
         let store = self.store();
         let announced = self.announce().await?;

@@ -146,7 +146,7 @@ impl From<NotDone> for Refusal {
 impl From<store::Error> for Refusal {
     fn from(error: store::Error) -> Self {
         match error {
-            store::Error::Down(_) => Self::unavailable(),
+            store::Error::Down(_) | store::Error::ReadOnly(_) => Self::unavailable(),
             store::Error::Full(_) => Self::full(),
             store::Error::InUse(_) | store::Error::LeaseLost | store::Error::MovedOn | store::Error::Corrupt(_) => {
                 tracing::error!(%error, "A request failed in the store.");

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::router::State;
+use crate::engine::health::NoWrites;
 use crate::store;
 
 /// A probe waits no longer for the store.
@@ -23,7 +24,7 @@ pub async fn live() -> Response {
     Json(json!({ "status": "ok" })).into_response()
 }
 
-/// `GET /readyz`: requests may be sent here.
+/// `GET /readyz`: requests may be sent here, because an event could be stored: the probe writes.
 pub async fn ready(Extract(state): Extract<Arc<State>>) -> Response {
     let not = |why: &str| {
         let body = Json(json!({ "status": "unavailable", "reason": why }));
@@ -35,8 +36,9 @@ pub async fn ready(Extract(state): Extract<Arc<State>>) -> Response {
     if !state.engine.health().is_prepared() {
         return not("starting");
     }
-    let Ok(Ok(store_now)) = tokio::time::timeout(WAIT_MAX, state.engine.probe()).await else {
-        return not("database unreachable");
+    let store_now = match tokio::time::timeout(WAIT_MAX, state.engine.probe()).await {
+        Ok(Ok(now)) => now,
+        _ => return not(&state.engine.health().no_writes().map_or("database unreachable".to_owned(), |why| why.to_string())),
     };
     let now = state.engine.clock().now();
     let skew = now.since(store_now).max(store_now.since(now));
@@ -53,8 +55,9 @@ pub async fn health(Extract(state): Extract<Arc<State>>) -> Response {
     match state.engine.health().learn(answer) {
         Ok(totals) => {
             let was_down = state.was_down.swap(false, Ordering::Relaxed);
+            let no_writes = state.engine.health().no_writes();
             let status = match () {
-                () if state.engine.health().is_full() => "full",
+                () if no_writes.is_some() => no_writes.map_or("", NoWrites::word),
                 () if was_down => "recovered",
                 () if totals.dead > 0 => "degraded",
                 () => "ok",

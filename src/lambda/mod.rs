@@ -293,7 +293,7 @@ impl Function {
             return health.learn(self.engine.prepare(false).await);
         }
         if !health.is_up() {
-            self.engine.probe().await?;
+            self.engine.ask().await?;
         }
         Ok(())
     }

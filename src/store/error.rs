@@ -9,6 +9,9 @@ pub enum Error {
     /// The database has no room left; nothing was stored.
     #[error("database is full: {0}")]
     Full(String),
+    /// The database answers and takes no writes; nothing was stored.
+    #[error("database is read-only: {0}")]
+    ReadOnly(String),
     /// The database belongs to another process.
     #[error("{0}")]
     InUse(String),
@@ -26,7 +29,7 @@ pub enum Error {
 impl Error {
     /// Whether waiting may help.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Down(_) | Self::Full(_))
+        matches!(self, Self::Down(_) | Self::Full(_) | Self::ReadOnly(_))
     }
 }
 

@@ -338,6 +338,9 @@ pub trait Keep: Send + Sync {
     async fn lacks(&self) -> Result<usize>;
     /// The database's clock; the cheapest way to see that it answers.
     async fn now(&self) -> Result<Timestamp>;
+    /// Writes a row of this many bytes that means nothing, and answers the database's clock: whether an event of that size could be
+    /// stored now.
+    async fn probe(&self, bytes: usize) -> Result<Timestamp>;
     /// Adds to the counts of rejected requests.
     async fn reject(&self, rejections: &[Rejection]) -> Result<()>;
     /// Removes events older than `age` whose jobs have all ended, with all that is theirs, starting after

@@ -4,6 +4,7 @@
 
 mod api;
 mod attacks;
+mod backup;
 mod cli;
 mod config;
 mod conformance;

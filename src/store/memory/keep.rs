@@ -79,6 +79,10 @@ impl Keep for Memory {
         Ok(u64::try_from(over.len()).unwrap_or(u64::MAX))
     }
 
+    async fn probe(&self, _bytes: usize) -> Result<Timestamp> {
+        Ok(self.clock.now())
+    }
+
     fn writers(&self) -> usize {
         1
     }

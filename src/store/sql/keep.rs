@@ -22,6 +22,10 @@ const NEWEST: &str = "SELECT COALESCE(MAX(version), 0) AS n FROM _sqlx_migration
 const UNREACHABLE: &str = "the schema is not up to date, and migrations do not go through a pooler: run `tidehook migrate` with \
     TIDEHOOK_MIGRATE_URL set to the database's own address";
 const NOW: &str = "SELECT {now} AS now";
+// A key of nobody; it goes with the others when nobody probes any more.
+const PROBE: &str =
+    "INSERT INTO keys (scope, word, event_id, fingerprint, expires_at) VALUES ('probe', ?, '', ?, {now} + 86400000)
+    ON CONFLICT (scope, word) DO UPDATE SET fingerprint = excluded.fingerprint, expires_at = excluded.expires_at";
 const REJECT: &str = "INSERT INTO rejections (source, reason, count, first_at, last_at)
     SELECT r.source, r.reason, r.n, {now}, {now} FROM {rows: source text, reason text, n int} AS r WHERE true
     ON CONFLICT (source, reason) DO UPDATE SET count = rejections.count + excluded.count, last_at = excluded.last_at";
@@ -58,6 +62,7 @@ pub(super) const CHORES: &str = "SELECT CAST('expire' AS TEXT) AS name
 
 pub(super) const ALL: &[&str] = &[
     NOW,
+    PROBE,
     REJECT,
     OLD_EVENTS,
     BUSY_EVENTS,
@@ -97,6 +102,13 @@ impl<D: Dialect> Keep for SqlStore<D> {
             .read(|store, conn| Box::pin(async move { sql::<D>(NOW).bind(store.clock()).first::<NowRow>(conn).await }))
             .await?;
         Ok(Timestamp(row.map_or(0, |r| r.now)))
+    }
+
+    async fn probe(&self, bytes: usize) -> Result<Timestamp> {
+        let filler = "x".repeat(bytes);
+        let probe = move |store: &Self| sql::<D>(PROBE).bind(store.shard().to_string()).bind(filler.clone()).bind(store.clock());
+        self.run(probe).await?;
+        self.now().await
     }
 
     async fn reject(&self, rejections: &[Rejection]) -> Result<()> {

@@ -2,10 +2,13 @@
 //!
 //! - [`seam`]: what shared statements need from a database; [`statement`]: static text and its binds
 //! - [`dialect`]: the few things that differ; [`postgres`], [`sqlite`]: one dialect each
+//! - `backup`: a copy of an SQLite file that is in use
 //! - [`tx`]: a transaction that cannot be left half way
 //! - `rows`: rows and the model; `intake`, `work`, `lanes`, `look`, `keep`: the verbs, named as in [`super`]
 
 mod announce;
+#[cfg(feature = "cli")]
+pub mod backup;
 pub mod dialect;
 mod intake;
 mod keep;

@@ -321,9 +321,10 @@ impl Dialect for Postgres {
             "53100" => Error::Full(text),
             // A table or a column that is not there yet. Waiting may help: a deployment migrates.
             "42P01" | "42703" => Error::Down(format!("{text}: the schema is not that of this version; run `tidehook migrate`")),
-            // Connection, resource, operator, system; a read-only replica; a conflict that did not pass.
+            // Connection, resource, operator, system; a conflict that did not pass.
             c if ["08", "53", "57", "58", "28", "3D"].iter().any(|class| c.starts_with(class)) => Error::Down(text),
-            "25006" | "40001" | "40P01" | "55P03" => Error::Down(text),
+            "25006" => Error::ReadOnly(text),
+            "40001" | "40P01" | "55P03" => Error::Down(text),
             _ => Error::Corrupt(text),
         }
     }

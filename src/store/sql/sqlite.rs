@@ -64,8 +64,16 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
             .max_lifetime(None)
             .test_before_acquire(false)
     };
-    let write = pool(1).connect_with(options.clone()).await.map_err(Sqlite::error)?;
-    check_writable(&write, &file).await?;
+    // A disk that is full at the moment is waited for, by whoever uses the store first.
+    let write = match pool(1).connect_with(options.clone()).await.map_err(Sqlite::error) {
+        Ok(pool) => pool,
+        Err(Error::Full(_)) => pool(1).connect_lazy_with(options.clone()),
+        Err(error) => return Err(error),
+    };
+    match check_writable(&write, &file).await {
+        Ok(()) | Err(Error::Full(_)) => {}
+        Err(error) => return Err(error),
+    }
     let read = match in_memory {
         true => write.clone(),
         false => pool(address.connections.clamp(1, 4)).connect_lazy_with(options),
@@ -227,10 +235,15 @@ impl Dialect for Sqlite {
 
     fn error(error: sqlx::Error) -> Error {
         let text = error.to_string();
+        // SQLITE_IOERR_SHMSIZE: the file beside the database that its connections share cannot grow.
+        if code(&error) == Some(4874) {
+            return Error::Full(format!("{text}: there is no room for the `-shm` file beside the database"));
+        }
         match primary_code(&error) {
             // 13 SQLITE_FULL; 10 IOERR, 14 CANTOPEN, 8 READONLY, 5 and 6 busy that did not pass.
             Some(13) => Error::Full(text),
-            Some(5 | 6 | 8 | 10 | 14) => Error::Down(text),
+            Some(8) => Error::ReadOnly(text),
+            Some(5 | 6 | 10 | 14) => Error::Down(text),
             Some(_) => Error::Corrupt(text),
             None => match error {
                 sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => Error::Corrupt(text),
@@ -242,8 +255,13 @@ impl Dialect for Sqlite {
 
 /// The primary result code of SQLite: the low byte of the extended one.
 fn primary_code(error: &sqlx::Error) -> Option<u32> {
+    code(error).map(|code| code & 0xff)
+}
+
+/// The extended result code of SQLite.
+fn code(error: &sqlx::Error) -> Option<u32> {
     match error {
-        sqlx::Error::Database(e) => e.code()?.parse::<u32>().ok().map(|code| code & 0xff),
+        sqlx::Error::Database(e) => e.code()?.parse().ok(),
         _ => None,
     }
 }

@@ -5,6 +5,7 @@ mod database;
 mod shutdown;
 mod storm;
 mod unreadable;
+mod writes;
 mod zombies;
 
 use serde_json::Value;

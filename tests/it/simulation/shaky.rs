@@ -109,6 +109,9 @@ impl Keep for Shaky {
     async fn migrate(&self) -> Result<()> {
         self.inner.migrate().await
     }
+    async fn probe(&self, bytes: usize) -> Result<Timestamp> {
+        self.inner.probe(bytes).await
+    }
     async fn now(&self) -> Result<Timestamp> {
         self.inner.now().await
     }

@@ -1,7 +1,7 @@
 //! A Postgres server of the test's own, to be stopped and started at will.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use super::process::free_port;
 
@@ -94,6 +94,17 @@ echo \"hostssl all all 127.0.0.1/32 trust\" > data/pg_hba.conf";
         assert!(command.status().unwrap().success(), "{}", std::fs::read_to_string(self.dir.path().join("out")).unwrap());
     }
 
+    /// Runs one of Postgres's client programs with an input, and answers its output.
+    pub fn tool(&self, program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+        let mut command = Command::new(self.bin.join(program));
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|why| panic!("{program}: {why}"));
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), input).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{program} {arguments:?}");
+        output.stdout
+    }
+
     pub fn up(&self) {
         let options = format!("-p {} -k {} -c listen_addresses=127.0.0.1", self.port, self.dir.path().display());
         self.run("pg_ctl", &["-D", &self.data(), "-w", "-t", "60", "-o", &options, "start"]);
@@ -105,6 +116,11 @@ echo \"hostssl all all 127.0.0.1/32 trust\" > data/pg_hba.conf";
 
     pub fn url(&self) -> String {
         self.url_through(self.port)
+    }
+
+    /// The URL of another database of it.
+    pub fn url_of(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
     /// The URL of its database through another port.
