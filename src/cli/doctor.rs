@@ -194,10 +194,27 @@ async fn of_store(store: &dyn Store, config: &Config, report: &mut Report) {
         Ok(_) => report.well("deliveries: none is dead"),
         Err(error) => report.wrong("deliveries", error.to_string()),
     }
+    match store.lanes().await {
+        Ok(lanes) => {
+            for (lane, waits) in lanes.iter().filter_map(|lane| Some((lane, lane.waits(now)?))) {
+                of_held(&lane.id.0, waits.word(), &waits.to_string(), report);
+            }
+        }
+        Err(error) => report.wrong("lanes", error.to_string()),
+    }
     match parked(store, config).await {
         Ok(parked) if parked.is_empty() => report.well("deliveries: none is parked"),
         Ok(parked) => parked.iter().for_each(|lane| of_parked(lane.jobs, &lane.why, report)),
         Err(error) => report.wrong("deliveries", error.to_string()),
+    }
+}
+
+/// A lane that holds its deliveries back. A rate that is used up is the ordinary life of a lane that has one.
+fn of_held(lane: &str, word: &str, why: &str, report: &mut Report) {
+    match word {
+        "tripped" | "probing" => report.wrong(format!("lane {lane}"), why),
+        "paused" | "retry_after" | "ramp" => report.note(format!("lane {lane}"), why),
+        _ => {}
     }
 }
 
@@ -224,6 +241,10 @@ async fn of_server(url: String, token: Option<String>, report: &mut Report) {
             let lanes = answer["lanes"].as_array().map_or(&[][..], Vec::as_slice);
             let parked = || lanes.iter().filter_map(|lane| Some((lane["parked_jobs"].as_u64()?, lane["why"].as_str()?)));
             parked().for_each(|(jobs, why)| of_parked(jobs, why, report));
+            for lane in lanes.iter().filter(|lane| lane["parked_jobs"].is_null()) {
+                let text = |key: &str| lane[key].as_str().unwrap_or("");
+                of_held(text("id"), text("waits"), text("why"), report);
+            }
             if parked().next().is_none() {
                 report.well("deliveries: none is parked");
             }

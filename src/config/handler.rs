@@ -212,7 +212,27 @@ pub(super) fn read_source(s: &mut Section<'_>, who: &str, around: &Around<'_>) -
 /// Event patterns.
 pub(super) fn read_patterns(s: &mut Section<'_>, compat: &Compat) -> Vec<Pattern> {
     let parse = |text: &str| if compat.qhook_expressions { Pattern::parse_qhook(text) } else { Pattern::parse(text) };
-    s.texts("events").unwrap_or_default().iter().map(|t| parse(&t.value)).collect()
+    let texts = s.texts("events").unwrap_or_default();
+    for text in &texts {
+        let text = text.value.as_str();
+        if text.contains("{{") {
+            s.error("bad_template", "events", format!("`{text}` is a placeholder, and `events` takes patterns as they are"));
+            continue;
+        }
+        let is_regex = text.len() > 1 && text.starts_with('/') && text.ends_with('/');
+        let meant = match text {
+            _ if text.trim().is_empty() => "leave `events` out to take all types",
+            _ if text.contains(['|', ',']) => "write one pattern an entry: `[order.paid, order.sent]`",
+            _ if text.starts_with('!') => "patterns say what is wanted; a `filter` says what is not",
+            _ if is_regex || text.starts_with('^') || text.ends_with('$') => {
+                "patterns are no regular expressions: `*` stands for any text"
+            }
+            _ => continue,
+        };
+        let message = format!("`{text}` is a pattern that hardly any event type matches");
+        s.problem(Severity::Warning, "odd_pattern", "events", message, Some(meant.into()));
+    }
+    texts.iter().map(|t| parse(&t.value)).collect()
 }
 
 /// A condition.
@@ -296,12 +316,23 @@ pub(super) fn read_method(s: &mut Section<'_>, who: &str) -> Method {
 /// A template, as text or as a mapping.
 pub(super) fn read_template(s: &mut Section<'_>, key: &str, sends_json: bool) -> Option<Template> {
     let node = s.template(key)?;
+    let unread = keys_with_braces(&node.value, &node.key);
+    for key_path in &unread {
+        let help =
+            "keys are sent as they are written; a list of `{ name, value }` pairs can hold names that come with the payload";
+        let message = format!("the key `{key_path}` has a placeholder, and none is read in a key");
+        s.problem(Severity::Error, "bad_template", key, message, Some(help.into()));
+    }
+    for (path, text) in bare_paths(&node.value, &node.key) {
+        let message = format!("`{path}` is the text `{text}`, and no value of the payload");
+        s.problem(Severity::Warning, "bare_path", key, message, Some(format!("write `\"{{{{ {text} }}}}\"` for the value")));
+    }
     let bad = bad_texts(&node.value, &node.key);
     for (path, text, why) in &bad {
         let at = text.get(..why.at).map_or(0, |t| t.chars().count()) + 1;
         s.error("bad_template", key, format!("`{path}` is no template: {} (character {at})", why.message));
     }
-    if !bad.is_empty() {
+    if !bad.is_empty() || !unread.is_empty() {
         return None;
     }
     let parsed = match &node.value {
@@ -321,6 +352,41 @@ pub(super) fn read_template(s: &mut Section<'_>, key: &str, sends_json: bool) ->
             s.error("bad_template", key, format!("`{}` is no template: {}", node.key, bad.message));
             None
         }
+    }
+}
+
+/// Every key of a template that holds braces.
+fn keys_with_braces(value: &serde_json::Value, path: &str) -> Vec<String> {
+    match value {
+        serde_json::Value::Array(items) => {
+            items.iter().enumerate().flat_map(|(at, item)| keys_with_braces(item, &format!("{path}[{at}]"))).collect()
+        }
+        serde_json::Value::Object(fields) => fields
+            .iter()
+            .flat_map(|(name, field)| {
+                let own = name.contains("{{").then(|| format!("{path}.{name}"));
+                own.into_iter().chain(keys_with_braces(field, &format!("{path}.{name}")))
+            })
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Every text of a template that is a path without the braces that would have it read.
+fn bare_paths<'a>(value: &'a serde_json::Value, path: &str) -> Vec<(String, &'a str)> {
+    match value {
+        serde_json::Value::String(text) => {
+            let is_path = text.starts_with("$.") || text.starts_with("$$.");
+            let is_path = is_path && !text.contains(char::is_whitespace) && check_path(text).is_ok() && Path::parse(text).is_ok();
+            is_path.then(|| (path.to_owned(), text.as_str())).into_iter().collect()
+        }
+        serde_json::Value::Array(items) => {
+            items.iter().enumerate().flat_map(|(at, item)| bare_paths(item, &format!("{path}[{at}]"))).collect()
+        }
+        serde_json::Value::Object(fields) => {
+            fields.iter().flat_map(|(name, field)| bare_paths(field, &format!("{path}.{name}"))).collect()
+        }
+        _ => Vec::new(),
     }
 }
 

@@ -120,7 +120,7 @@ fn named(piece: &str) -> (&str, Option<&str>) {
 pub fn nobody(name: &str) -> String {
     match name.strip_prefix("file:") {
         Some(path) => format!("there is no file {path}"),
-        None => "neither the AWS Parameters and Secrets extension nor credentials of AWS are here; give it a default, `${…:-text}`, or set AWS_REGION and give this process a role".to_owned(),
+        None => "nobody could be asked: the AWS Parameters and Secrets extension is not here, and AWS itself is asked where AWS_REGION is set and credentials are found; set both, or give it a default, `${…:-text}`".to_owned(),
     }
 }
 
@@ -142,10 +142,67 @@ pub fn references(node: &Node) -> BTreeSet<String> {
     }
 }
 
-/// The reference that a variable's value is, if it is one: `${ssm:/path}` and nothing else.
-pub fn reference_of(value: &str) -> Option<String> {
-    let name = value.strip_prefix("${")?.strip_suffix('}')?;
-    is_reference(name).then(|| name.to_owned())
+/// The variables that a tree names.
+pub fn variables_of(node: &Node) -> BTreeSet<String> {
+    match &node.value {
+        Value::Null => BTreeSet::new(),
+        Value::List(items) => items.iter().flat_map(variables_of).collect(),
+        Value::Map(entries) => entries.iter().flat_map(|(_, n)| variables_of(n)).collect(),
+        Value::Scalar(scalar) => {
+            let names = tree::pieces(&scalar.text).into_iter().filter(|(is_variable, _)| *is_variable);
+            names.map(|(_, piece)| named(&piece).0.to_owned()).filter(|name| !is_reference(name)).collect()
+        }
+    }
+}
+
+/// The references in a variable's value.
+pub fn references_in(value: &str) -> BTreeSet<String> {
+    pieces_of(value).filter_map(|(_, name)| Some(name?.0.to_owned())).collect()
+}
+
+/// A variable's value with what its references stand for. Everything else in it is text, whatever it looks like.
+///
+/// # Errors
+/// Why one of them stands for nothing.
+pub fn with_values(value: &str, variables: &Variables, failed: &Variables) -> Result<String, String> {
+    let mut out = String::with_capacity(value.len());
+    for (piece, reference) in pieces_of(value) {
+        let Some((name, default)) = reference else {
+            out.push_str(piece);
+            continue;
+        };
+        if let Some(why) = failed.get(name) {
+            return Err(why.clone());
+        }
+        out.push_str(variables.get(name).map(String::as_str).or(default).ok_or_else(|| nobody(name))?);
+    }
+    Ok(out)
+}
+
+/// Text and references in turn; a reference with its name and its default.
+fn pieces_of(mut text: &str) -> impl Iterator<Item = (&str, Option<(&str, Option<&str>)>)> {
+    std::iter::from_fn(move || {
+        if text.is_empty() {
+            return None;
+        }
+        let at = text.match_indices("${").find_map(|(at, _)| {
+            let length = text[at..].find('}')? + 1;
+            let (name, default) = named(&text[at..at + length]);
+            is_reference(name).then_some((at, length, (name, default)))
+        });
+        match at {
+            Some((0, length, reference)) => {
+                let (piece, rest) = text.split_at(length);
+                text = rest;
+                Some((piece, Some(reference)))
+            }
+            at => {
+                let (piece, rest) = text.split_at(at.map_or(text.len(), |(at, _, _)| at));
+                text = rest;
+                Some((piece, None))
+            }
+        }
+    })
 }
 
 /// The flow list or mapping that an unquoted scalar holds after expansion, if it holds one.

@@ -8,6 +8,9 @@ use super::problem::{Problem, Problems, Severity, Text};
 use super::tree::{self, Node};
 use super::{Config, Known, keys};
 
+/// Where the database is, when the file does not say.
+const DATABASE_URL: &str = "DATABASE_URL";
+
 /// What to load.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
@@ -124,9 +127,9 @@ pub fn from_texts(
     let mut config = super::read(&root, known, problems)?;
     config.set_written(&written, variables, problems);
     if config.database.url.is_none()
-        && let Some(url) = variables.get("DATABASE_URL").filter(|u| !u.is_empty())
+        && let Some(url) = variables.get(DATABASE_URL).filter(|u| !u.is_empty())
     {
-        let unresolved = layers::reference_of(url).and_then(|name| failed.get(&name).cloned());
+        let unresolved = failed.get(DATABASE_URL).cloned();
         let (code, message, help) = match (unresolved, config.database.take_from_environment(url)) {
             (Some(why), _) => ("unresolved_reference", format!("DATABASE_URL is `{url}`, which stands for nothing: {why}"), None),
             (None, Err(message)) => ("bad_url", message, Some("set `database.url`, or `database.driver` to fit")),
@@ -143,24 +146,32 @@ pub fn from_texts(
     (!problems.has_errors()).then_some(config)
 }
 
-/// The variables with the secrets that a tree refers to, and those that could not be looked up. `DATABASE_URL` may be a reference
-/// too, because the file need not name it.
+/// The variables with the secrets that a tree refers to, and those that could not be looked up. The values of the variables it names
+/// may hold references too, and so may `DATABASE_URL`, because the file need not name it.
 fn with_references(root: &Node, variables: &Variables, known: &Known) -> (Variables, Variables) {
     let (mut all, mut failed) = (variables.clone(), Variables::new());
-    let of_database = variables.get("DATABASE_URL").and_then(|value| layers::reference_of(value));
-    let names: BTreeSet<String> = layers::references(root).into_iter().chain(of_database.clone()).collect();
-    let (false, Some(resolve)) = (names.is_empty(), known.resolve) else { return (all, failed) };
-    for (name, found) in resolve(&names) {
+    let (mut names, used) = (layers::references(root), layers::variables_of(root));
+    let holders: Vec<(&String, &String, BTreeSet<String>)> = variables
+        .iter()
+        .filter(|(name, _)| *name == DATABASE_URL || used.contains(*name))
+        .map(|(name, value)| (name, value, layers::references_in(value)))
+        .filter(|(_, _, references)| !references.is_empty())
+        .collect();
+    holders.iter().for_each(|(_, _, references)| names.extend(references.iter().cloned()));
+    if names.is_empty() {
+        return (all, failed);
+    }
+    for (name, found) in known.resolve.map(|resolve| resolve(&names)).unwrap_or_default() {
         match found {
-            Ok(Some(value)) => {
-                if of_database.as_ref() == Some(&name) {
-                    all.insert("DATABASE_URL".to_owned(), value.clone());
-                }
-                all.insert(name, value);
-            }
-            Ok(None) if of_database.as_ref() == Some(&name) => drop(failed.insert(name.clone(), layers::nobody(&name))),
+            Ok(Some(value)) => drop(all.insert(name, value)),
             Ok(None) => {}
             Err(why) => drop(failed.insert(name, why)),
+        }
+    }
+    for (name, value, _) in holders {
+        match layers::with_values(value, &all, &failed) {
+            Ok(value) => drop(all.insert(name.clone(), value)),
+            Err(why) => drop(failed.insert(name.clone(), why)),
         }
     }
     (all, failed)

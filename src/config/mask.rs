@@ -22,6 +22,18 @@ static SECRET: LazyLock<Option<Regex>> = LazyLock::new(|| {
 /// User name and password of a URL.
 static USER_INFO: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(//)([^/@\s]+)(@)").ok());
 
+/// A parameter of a URL whose value is a secret.
+static PARAMETER: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    let names = SECRET_PARAMETERS.join("|");
+    Regex::new(&format!(r#"(?i)([?&](?:{names})=)([^&\s"'#,}}]+)"#)).ok()
+});
+/// A credential that stands in a header or a body as it is.
+static CREDENTIAL: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    let name = r"authorization|cookie|[\w-]*(?:token|secret|api[-_]?key|password)";
+    let value = r#""[^"\n]*"?|'[^'\n]*'?|(?:\$\{[^}\n]*\}|[^\s,}"'\[{])(?:\$\{[^}\n]*\}|[^,}\n])*"#;
+    Regex::new(&format!(r#"(?i)(["']?\b(?:{name})["']?\s*:\s+)({value})"#)).ok()
+});
+
 fn collect(keys: &'static Keys, names: &mut Vec<&'static str>) {
     for key in keys {
         match key.takes {
@@ -38,11 +50,14 @@ pub fn masked(text: &str) -> String {
         Some(secret) => secret.replace_all(text, |found: &Captures<'_>| format!("{}{}", &found[1], starred(&found[2]))),
         None => text.into(),
     };
-    match &*USER_INFO {
+    let text = match &*USER_INFO {
         Some(user) => user.replace_all(&text, |found: &Captures<'_>| format!("{}{}{}", &found[1], starred(&found[2]), &found[3])),
         None => text,
-    }
-    .into_owned()
+    };
+    [&PARAMETER, &CREDENTIAL].into_iter().fold(text.into_owned(), |text, part| match &**part {
+        Some(part) => part.replace_all(&text, |found: &Captures<'_>| format!("{}{}", &found[1], starred(&found[2]))).into_owned(),
+        None => text,
+    })
 }
 
 /// Stars for everything but quotes, brackets and variables.

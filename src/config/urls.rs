@@ -137,6 +137,10 @@ const RESERVED: [&str; 13] = [
 pub(super) fn templates(s: &mut Section<'_>, key: &str, texts: Vec<(String, String)>) -> Vec<(String, Template)> {
     let mut all = Vec::new();
     for (name, text) in texts {
+        if name.contains("{{") {
+            s.error("bad_template", key, format!("the name `{name}` has a placeholder, and none is read in a name"));
+            continue;
+        }
         match Template::text(&text) {
             Ok(template) if template.is_fixed() && text.contains("{{") => {
                 s.error("bad_template", key, format!("`{name}` has a `{{{{` that is never closed"));

@@ -57,7 +57,9 @@ impl FromStr for ErrorName {
             "4xx" => Self::Status(400, 499),
             "5xx" => Self::Status(500, 599),
             word if CLASSES.contains(&word) => Self::Class(word.to_owned()),
-            word if word.strip_prefix("app:").is_some_and(|name| !name.is_empty()) => Self::Class(word.to_owned()),
+            word if word.strip_prefix("app:").is_some_and(|name| !name.is_empty() && !name.contains("{{")) => {
+                Self::Class(word.to_owned())
+            }
             other => match other.split_once('-').map(|(from, to)| (status(from), status(to))) {
                 Some((Some(from), Some(to))) if from <= to => Self::Status(from, to),
                 _ => match status(other) {

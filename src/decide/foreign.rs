@@ -204,8 +204,25 @@ pub fn check_text(text: &str) -> Result<(), String> {
     if text.starts_with('=') {
         return Err("`===` and `!==` are `==` and `!=` here".to_owned());
     }
-    if text.contains(" and $") || text.contains(" or $") {
-        return Err("`and` and `or` are plain words here; combine conditions with `&&` and `||`".to_owned());
+    if joins_conditions(text) {
+        return Err("`and`, `or` and `xor` are plain words here; combine conditions with `&&` and `||`".to_owned());
+    }
+    if ["undefined", "None", "nil", "NULL", "Null"].contains(&text) {
+        return Err(format!("`{text}` is a text here: write `null`, or put the text into quotes"));
+    }
+    if ["True", "TRUE", "False", "FALSE"].contains(&text) {
+        return Err(format!("`{text}` is a text here: write `{}`, or put the text into quotes", text.to_ascii_lowercase()));
+    }
+    let is_wrapped = |open: char, close: char| text.starts_with(open) && text.ends_with(close);
+    if is_wrapped('{', '}') || is_wrapped('[', ']') && (text.contains(',') || text.len() == 2) {
+        return Err(format!(
+            "`{text}` is a text here: lists and objects are not compared. `length($.a) == 0` asks for an empty one, `$.a in [x, y]` for one of \
+             several values; put a text into quotes"
+        ));
+    }
+    let depth = |c: char| i32::from(c == '(') - i32::from(c == ')');
+    if text.chars().map(depth).sum::<i32>() != 0 {
+        return Err(format!("a parenthesis in `{text}` has no partner; put a text into quotes"));
     }
     if let Some(operator) = [" == ", " != ", " >= ", " <= ", " > ", " < "].iter().find(|operator| text.contains(**operator)) {
         let operator = operator.trim();
@@ -237,6 +254,13 @@ pub fn check_text(text: &str) -> Result<(), String> {
         return Err(format!("`{text}` is not computed: write what it comes to"));
     }
     check_quotes(text)
+}
+
+/// Whether a text goes on as a condition after a word that joins them elsewhere.
+fn joins_conditions(text: &str) -> bool {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let starts_one = |word: &str| word.starts_with(['$', '!', '(']) || word.eq_ignore_ascii_case("not");
+    words.windows(2).any(|pair| ["and", "or", "xor"].iter().any(|join| pair[0].eq_ignore_ascii_case(join)) && starts_one(pair[1]))
 }
 
 /// Quotes that do not go around the whole text.
@@ -417,6 +441,24 @@ mod tests {
             "\\$.a == 1",
             "$.a ~ x",
             "$.a ^ 2 == 1",
+            "$.paid == true AND $.vip",
+            "$.paid == true And $.vip == true",
+            "$.paid == true OR $.vip",
+            "$.a == b or not $.b",
+            "$.a[0] == 1 xor $.b",
+            "$.l == [1,2]",
+            "$.l == [1, 2]",
+            "$.l == []",
+            "$.l != []",
+            "$.o == {}",
+            "$.o == {\"a\": 1}",
+            "$.l contains [a,b]",
+            "$.a == 3)",
+            "$.a == (3",
+            "$.a != undefined",
+            "$.a == None",
+            "$.a == NULL",
+            "$.a == True",
         ] {
             if Filter::parse(text).is_ok() {
                 loads.push(text);

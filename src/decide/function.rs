@@ -86,6 +86,9 @@ pub fn find(name: &str) -> Result<&'static Function, String> {
     if let Some(function) = FUNCTIONS.iter().find(|f| f.name == name) {
         return Ok(function);
     }
+    if name.is_empty() {
+        return Err("`||` and `|` need a function after one `|`: what is missing has `| default(x)`".to_owned());
+    }
     let nearest = FUNCTIONS.iter().map(|f| (strsim::damerau_levenshtein(f.name, name), f.name)).min();
     let hint = nearest.filter(|(far, _)| *far <= 2).map_or(String::new(), |(_, n)| format!("; did you mean `{n}`?"));
     Err(format!("unknown function `{name}`{hint}"))

@@ -259,9 +259,13 @@ fn failure(error: reqwest::Error) -> Failure {
     }
 }
 
-/// Whether an error is one of TLS. These travel inside I/O errors, which show what they hold only on request.
+/// Whether an error is one of TLS. These travel inside I/O errors, which show what they hold only on request. A connection that ends
+/// in a handshake ends with no error of TLS, but with these words of its library.
 fn holds_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     if error.is::<rustls::Error>() {
+        return true;
+    }
+    if error.is::<std::io::Error>() && error.to_string() == "tls handshake eof" {
         return true;
     }
     let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);

@@ -97,7 +97,12 @@ impl Engine {
                     said(decision.by(approval, now).map_err(|why| NotAnswered::NotDone(NotDone::Refused(why)))?)
                 }
                 (Answer::Done(body), None) => said(Ok(Payload::of(body))),
-                (Answer::Failed(why), _) => said(Err(why.clone())),
+                // A decision has one form. Failing the step would decide it, past those who may.
+                (Answer::Failed(_), Some(_)) => {
+                    let why = "the step waits for a decision: send `approved`, true or false, to /callback/TOKEN";
+                    return Err(NotAnswered::Unclear(why.to_owned()));
+                }
+                (Answer::Failed(why), None) => said(Err(why.clone())),
             };
             let Some(mut change) = advance(&run, &fact, &Here { flow: &flow, now, draw: &Drawn(self) }) else {
                 // A sign of life where none is asked for is welcome, and changes nothing.

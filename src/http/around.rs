@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use super::client::{self, OverSocket, Peer};
 use super::error::Refusal;
 use super::router::State;
+use crate::engine::NotAccepted;
 use crate::model::EventId;
 
 /// Probes are answered whatever the load.
@@ -65,6 +66,11 @@ fn limited(
     }
     if state.per_address.as_ref().is_some_and(|limit| !limit.allows(address)) {
         return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests").after(1));
+    }
+    // A process that starts says so, whatever is asked of its store. A function, and the command line over a store, do not start.
+    let asks_store = ["/api/", "/callback/", "/approve/"].iter().any(|start| request.uri().path().starts_with(start));
+    if asks_store && request.extensions().get::<OverSocket>().is_some() && !state.engine.health().is_prepared() {
+        return Err(NotAccepted::Starting.into());
     }
     // What brings a body takes its place when the body is there.
     let has_body = !axum::body::HttpBody::is_end_stream(request.body());

@@ -153,3 +153,30 @@ async fn a_hundred_deliveries_are_called_off_at_once_and_nothing_else() {
     assert_eq!(world.get("/health").await.json()["queue_depth"], 100);
     assert_eq!(world.get("/api/jobs?status=available&handler=b&limit=1").await.json()["has_more"], true);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_holds_back_is_told_by_the_doctor() {
+    let receiver = Endpoint::start().await;
+    let text = file(&format!(
+        "{}{}",
+        handler("held", &receiver, ""),
+        handler("broken", &receiver, ", breaker: { failures: 1, open_for: 1h }").replace("/ok", "/status/500")
+    ));
+    let home = Home::new(&text);
+    let server = home.start().await;
+    post(&home, "/api/lanes/handler:held/pause", "").await;
+    post(&home, "/events/app/x", "{\"id\":1}").await;
+    receiver.until_count(1).await;
+    let says = |said: &str| said.contains("issue  lane handler:broken") && said.contains("note   lane handler:held");
+    let start = std::time::Instant::now();
+    loop {
+        let (_, said) = verb(&home, &["doctor"]);
+        if says(&said) {
+            break;
+        }
+        assert!(start.elapsed() < crate::support::endpoint::PATIENCE, "{said}");
+    }
+    server.stop().await;
+    let (_, said) = verb(&home, &["doctor"]);
+    assert!(says(&said), "and of the database itself: {said}");
+}

@@ -72,6 +72,8 @@ async fn a_decision_is_asked_for_and_made_on_a_page() {
     let post = async |body: &'static str| world.post(&format!("/approve/{token}"), FORM, body).await;
     assert_eq!(post("by=ada").await.status, 422);
     assert_eq!(post("decision=approve&by=mallory").await.status, 409);
+    let fail = world.post(&format!("/callback/{token}/fail"), &[], "{}").await;
+    assert!(fail.status == 422 && fail.text.contains("waits for a decision"), "nobody decides past the names: {}", fail.text);
     let done = post("decision=approve&by=ada&comment=go+on").await;
     assert!(done.status == 200 && done.text.contains("Approved"), "{}", done.text);
     let got = world.receiver.until_count(1).await;

@@ -79,6 +79,8 @@ impl Wished {
         let query = urls::templates(s, "query", query);
         let timeout = if owns_timeout { read_timeout(s) } else { None };
         let method = read_method(s, who);
+        // What `set` makes is sent to nobody.
+        let is_sent = sends_json && s.text("type").is_none_or(|word| word != "set");
         if method == Method::Get && s.has("body") {
             s.warn("no_effect", "body", format!("{who} sends GET, which has no body, so its `body` has no effect"));
         }
@@ -88,7 +90,7 @@ impl Wished {
             query,
             method,
             headers,
-            body: read_template(s, "body", sends_json),
+            body: read_template(s, "body", is_sent),
             timeout: timeout.unwrap_or(around.delivery.timeout),
             retry: read_retry(s, "retry", retry),
             sends_json,

@@ -78,7 +78,7 @@ impl Reading<'_> {
             "emit" => self.emit(s, call)?,
             "fail" => Kind::Fail(Fail {
                 message: fixed_text(s, "message").unwrap_or_else(|| format!("step '{}' fails on purpose", self.name)),
-                error: s.text("error").unwrap_or_else(|| "failed".to_owned()),
+                error: fixed_text(s, "error").unwrap_or_else(|| "failed".to_owned()),
             }),
             _ => {
                 if !s.has("url") {
@@ -184,8 +184,9 @@ impl Reading<'_> {
         if !s.has("items_path") && !s.has("items") {
             s.error("missing_key", "", format!("workflow '{workflow}' map step '{name}' has neither items_path nor items"));
         }
+        refuse_both(s, &self.who(), "items_path", "items");
         let by_path = read_path(s, "items_path").map(Items::Path);
-        let items = by_path.or_else(|| read_template(s, "items", true).map(Items::Template));
+        let items = by_path.or_else(|| read_template(s, "items", false).map(Items::Template));
         draft.inner = self.each_item(s, call, draft);
         if draft.inner.is_empty() && !s.has("url") && !s.has("iterator") && !s.has("steps") {
             s.error(
@@ -239,11 +240,19 @@ impl Reading<'_> {
         let (workflow, name) = (self.of.workflow, self.name);
         let seconds = s.number("seconds").map(|seconds| Wait::For(Duration::from_secs(seconds)));
         let path = read_path(s, "timestamp_path").map(Wait::Until);
+        refuse_both(s, &self.who(), "seconds", "timestamp_path");
         if !s.has("seconds") && !s.has("timestamp_path") {
             let message = format!("workflow '{workflow}' wait step '{name}' needs either 'seconds' or 'timestamp_path'");
             s.error("missing_key", "", message);
         }
         seconds.or(path).map(Kind::Wait)
+    }
+}
+
+/// Two keys that say the same thing differently: one of them would have no effect.
+fn refuse_both(s: &mut Section<'_>, who: &str, one: &str, other: &str) {
+    if s.has(one) && s.has(other) {
+        s.error("twice", other, format!("{who} has both `{one}` and `{other}`, of which one alone counts: leave the other out"));
     }
 }
 

@@ -102,7 +102,7 @@ impl Workflow {
         let finally = s.items("finally", |at, inner| Some(step::Draft::read(at, inner, of)));
         let catches = step::read_catches(&mut s, &format!("workflow '{name}'"));
         let undoes = s.word("on_failure").is_some_and(|word| word == "compensate");
-        let output = read_template(&mut s, "output", true);
+        let output = read_template(&mut s, "output", false);
         let concurrency = s.optional_section("concurrency").and_then(read_concurrency);
         let retention = read_retention(s.section("retention"));
         let place = s.place();
@@ -174,9 +174,17 @@ impl Workflow {
                 Value::Array(items) => open.extend(items.iter().map(|item| (step, item))),
                 Value::Object(fields) => {
                     let step = fields.get("name").and_then(Value::as_str).or(step);
-                    open.extend(fields.iter().filter(|(key, _)| *key != "body").map(|(_, value)| (step, value)));
+                    open.extend(fields.iter().map(|(_, value)| (step, value)));
                     let headers = fields.get("headers").and_then(Value::as_object).into_iter().flatten();
-                    for (name, _) in headers.filter(|(name, value)| is_credential(name) && is_literal(value)) {
+                    let headers = headers.map(|(name, value)| ("header", name.clone(), value.clone()));
+                    let parts = ["body", "query"].into_iter().filter_map(|key| fields.get(key)?.as_object()).flatten();
+                    let parts = parts.map(|(name, value)| ("key", name.clone(), value.clone()));
+                    let url = fields.get("url").and_then(Value::as_str).and_then(|url| url.split_once('?'));
+                    let pairs = url.map_or("", |(_, query)| query).split('&').filter_map(|pair| pair.split_once('='));
+                    let pairs = pairs.map(|(name, value)| ("URL's parameter", name.to_owned(), Value::from(value)));
+                    for (what, name, _) in
+                        headers.chain(parts).chain(pairs).filter(|(_, name, value)| is_credential(name) && is_literal(value))
+                    {
                         let place = step.map_or(String::new(), |step| format!(" step '{step}'"));
                         problems.push(Problem {
                             severity: Severity::Warning,
@@ -184,7 +192,7 @@ impl Workflow {
                             place: Some(self.place),
                             key: format!("workflows.{}", self.name),
                             message: format!(
-                                "workflow '{}'{place}: the header `{name}` holds a credential as it is, and a definition is stored with its runs",
+                                "workflow '{}'{place}: the {what} `{name}` holds a credential as it is, and a definition is stored with its runs",
                                 self.name
                             ),
                             help: Some("put it into a variable, `${NAME}`: only its name is stored".to_owned()),
@@ -239,7 +247,7 @@ fn read_retention(mut s: Section<'_>) -> Retention {
 fn is_credential(header: &str) -> bool {
     let name = header.to_ascii_lowercase();
     matches!(name.as_str(), "authorization" | "proxy-authorization" | "cookie")
-        || ["token", "secret", "api-key", "apikey", "password"].iter().any(|end| name.ends_with(end))
+        || ["token", "secret", "api-key", "apikey", "api_key", "password"].iter().any(|end| name.ends_with(end))
 }
 
 /// Whether a text is neither empty nor made of a variable or a placeholder.
@@ -264,6 +272,11 @@ fn read_param(workflow: &str, mut s: Section<'_>) -> Option<Param> {
         s.error("unknown_word", "type", format!("workflow '{workflow}' param '{name}' has invalid type '{kind}'"));
     }
     let required = s.bool("required").unwrap_or(true);
+    if name.starts_with('$') || name.contains("{{") {
+        let message = format!("workflow '{workflow}' param '{name}' is a path, and `params` takes the names of top-level keys");
+        let help = "name the key, `order`; what is deeper is checked by the source's `schema`, or by a condition";
+        s.problem(Severity::Error, "bad_path", "name", message, Some(help.into()));
+    }
     s.finish();
     Some(Param { name, kind, required })
 }

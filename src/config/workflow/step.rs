@@ -106,9 +106,9 @@ impl Draft {
         let mut draft = Self::plain(name.clone(), nothing, s.place());
         draft.ends = s.bool("end").unwrap_or(false);
         draft.step.when = read_filter(&mut s, "if", around.compat);
-        draft.step.result = read_template(&mut s, "result", true);
+        draft.step.result = read_template(&mut s, "result", false);
         draft.step.result_path = read_result_path(&mut s, &who);
-        draft.step.output = read_template(&mut s, "output", true);
+        draft.step.output = read_template(&mut s, "output", false);
         draft.step.assign = read_assign(&mut s, &who);
         draft.step.goes_on = s.word("on_failure").is_some_and(|word| word == "continue");
         draft.step.pauses = s.word("on_exhausted").is_some_and(|word| word == "pause");
@@ -193,7 +193,7 @@ fn read_assign(s: &mut Section<'_>, who: &str) -> Option<crate::decide::template
         s.error("wrong_type", "assign", format!("{who}: `assign` must be a mapping of variables to templates"));
         return None;
     }
-    read_template(s, "assign", true)
+    read_template(s, "assign", false)
 }
 
 fn read_result_path(s: &mut Section<'_>, who: &str) -> ResultPath {

@@ -64,16 +64,14 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
             .max_lifetime(None)
             .test_before_acquire(false)
     };
-    // A disk that is full at the moment is waited for, by whoever uses the store first.
-    let write = match pool(1).connect_with(options.clone()).await.map_err(Sqlite::error) {
+    // A disk that is full and a file that somebody has locked are waited for, by whoever uses the store first.
+    let passes = |error: &sqlx::Error| Sqlite::is_busy(error) || primary_code(error) == Some(13) || code(error) == Some(4874);
+    let write = match pool(1).connect_with(options.clone()).await {
         Ok(pool) => pool,
-        Err(Error::Full(_)) => pool(1).connect_lazy_with(options.clone()),
-        Err(error) => return Err(error),
+        Err(error) if passes(&error) => pool(1).connect_lazy_with(options.clone()),
+        Err(error) => return Err(Sqlite::error(error)),
     };
-    match check_writable(&write, &file).await {
-        Ok(()) | Err(Error::Full(_)) => {}
-        Err(error) => return Err(error),
-    }
+    check_writable(&write, &file, passes).await?;
     let read = match in_memory {
         true => write.clone(),
         false => pool(address.connections.clamp(1, 4)).connect_lazy_with(options),
@@ -93,7 +91,7 @@ fn make_private(file: &std::path::Path) -> Result<()> {
 }
 
 /// A file that cannot be written to stays so: waiting would not help.
-async fn check_writable(pool: &Pool<Sqlite>, file: &std::path::Path) -> Result<()> {
+async fn check_writable(pool: &Pool<Sqlite>, file: &std::path::Path, passes: impl Fn(&sqlx::Error) -> bool) -> Result<()> {
     let tried = sqlx::raw_sql("BEGIN IMMEDIATE; ROLLBACK").execute(pool).await;
     match tried {
         // 8 SQLITE_READONLY
@@ -101,8 +99,8 @@ async fn check_writable(pool: &Pool<Sqlite>, file: &std::path::Path) -> Result<(
             let why = "it and its directory must be writable for the user that runs tidehook";
             Err(Error::Corrupt(format!("{} cannot be written to: {why}", file.display())))
         }
-        Err(error) => Err(Sqlite::error(error)),
-        Ok(_) => Ok(()),
+        Err(error) if !passes(&error) => Err(Sqlite::error(error)),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

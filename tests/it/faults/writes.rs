@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, SqliteConnection};
 
 use super::{SQLITE, config, get, post};
 use crate::support::endpoint::{Endpoint, PATIENCE};
@@ -159,4 +159,25 @@ async fn deliveries_that_are_tried_again_fill_no_log() {
     receiver.until_count(30).await;
     server.stop().await;
     assert_eq!(count(&home, "is tried again"), 5, "{}", home.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_somebody_has_locked_is_waited_for_and_everybody_is_told_so() {
+    let receiver = Endpoint::start().await;
+    let home = Home::new(&config(SQLITE, &receiver, "/ok", ""));
+    let url = format!("sqlite:{}?mode=rwc", home.dir.path().join("test.db").display());
+    let mut other = SqliteConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql("PRAGMA journal_mode = WAL; BEGIN IMMEDIATE; CREATE TABLE held (x)").execute(&mut other).await.unwrap();
+    let server = home.spawn();
+    eventually(async || client().get(home.url("/livez")).send().await.is_ok()).await;
+    for path in ["/api/jobs", "/api/runs", "/api/lanes", "/approve/x"] {
+        let (code, said) = status(&home, path).await;
+        assert!(code == 503 && said.contains("tidehook is starting"), "{path}: {code} {said}");
+    }
+    let callback = client().post(home.url("/callback/x")).body("{}").send().await.unwrap();
+    assert!(callback.text().await.unwrap().contains("tidehook is starting"));
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    until_ready(&home.url("/readyz")).await;
+    assert_eq!(post(&home, "/events/app/x").await.unwrap().0, 202);
+    server.stop().await;
 }

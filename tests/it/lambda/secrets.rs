@@ -88,6 +88,32 @@ async fn a_function_takes_its_secrets_from_the_extension_and_from_files() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_variable_may_be_put_together_of_references() {
+    let Some(install) = install().await else { return };
+    let url = url::Url::parse(&install.url).unwrap();
+    let secret = json!({ "username": url.username(), "password": url.password().unwrap_or("none"), "port": url.port().unwrap() });
+    let given = [
+        ("/tidehook/github", "plainly-fictional".to_owned()),
+        ("tidehook/database", secret.to_string()),
+        ("tidehook/token", "of-16-characters".to_owned()),
+    ];
+    let port = extension(&given).await;
+    let of = |key: &str| format!("${{secretsmanager:tidehook/database#{key}}}");
+    let database =
+        format!("postgres://{}:{}@{}:{}{}", of("username"), of("password"), url.host_str().unwrap(), of("port"), url.path());
+    let config = install.dir.path().join("tidehook.yaml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("api: {{ auth_token: \"${{API_TOKEN}}\" }}\n{text}")).unwrap();
+    let mut variables = variables(&install, port, &database);
+    variables.push(("API_TOKEN".to_owned(), "${secretsmanager:tidehook/token}".to_owned()));
+    let ingress = Function::start("ingress", &variables, &install.log()).await;
+    let status =
+        async |headers: &[(&str, &str)]| answer(&ingress.invoke(http("GET", "/api/lanes", headers, "")).await.unwrap()).0;
+    assert_eq!(status(&[]).await, 401);
+    assert_eq!(status(&[("authorization", "Bearer of-16-characters")]).await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reference_that_stands_for_nothing_is_named_with_its_place() {
     let Some(install) = install().await else { return };
     let port = extension(&[("tidehook/database", "not json".to_owned())]).await;

@@ -62,6 +62,27 @@ workflows:
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_that_is_cut_off_is_a_failure_of_tls() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // The greeting is read, so that the end is no reset.
+            let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 4096]).await;
+        }
+    });
+    let text = format!(
+        "server: {{ allow_private_urls: true }}\nsources: {{ app: {{ type: event }} }}\nhandlers: {{ h: {{ source: app, url: \"https://127.0.0.1:{port}/x\", retry: {{ max: 1 }} }} }}\n"
+    );
+    let world = World::start(&text).await;
+    let event = world.post("/events/app/x", JSON, "{}").await.event();
+    let jobs = world.until_jobs(&event, "dead").await;
+    let attempts = world.attempts(&jobs[0]).await;
+    assert_eq!(attempts[0]["code"], "tls", "{attempts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_template_that_fails_in_a_step_is_caught_as_one_and_is_no_failure_of_the_network() {
     let step = |errors: &str| {
         format!(

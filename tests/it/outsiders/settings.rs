@@ -228,3 +228,72 @@ fn what_has_no_effect_and_what_does_not_exist_is_told() {
     }
     assert_eq!(found.len(), 5, "{found:?}");
 }
+
+fn codes_of(text: &str) -> Vec<(String, String)> {
+    let home = Home::new(text);
+    let output = std::process::Command::new(binary()).args(["validate", "--json", "--config"]).arg(home.path()).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let problems = report["problems"].as_array().unwrap().iter();
+    problems
+        .map(|problem| (problem["code"].as_str().unwrap().to_owned(), problem["message"].as_str().unwrap().to_owned()))
+        .collect()
+}
+
+#[test]
+fn what_would_be_sent_as_it_is_written_does_not_load() {
+    let step = |step: &str| format!("workflows: {{ w: {{ source: app, steps: [{{ name: s, {step} }}] }} }}");
+    let url = "url: \"https://a.example.com/\"";
+    for (text, code, word) in [
+        (step(&format!("{url}, body: {{ \"{{{{ $.k }}}}\": 1 }}")), "bad_template", "body.{{ $.k }}"),
+        (step(&format!("{url}, query: {{ \"{{{{ $.k }}}}\": v }}")), "bad_template", "has a placeholder"),
+        (step(&format!("{url}, body: {{ a: {{ b: $.order.id }} }}")), "bare_path", "`workflows.w.steps[0].body.a.b`"),
+        (step(&format!("{url}, catch: [{{ errors: [\"app:{{{{ $.k }}}}\"], goto: s }}]")), "unknown_word", "app:"),
+        (step("type: fail, error: \"{{ $.k }}\""), "bad_template", "takes no placeholders"),
+        (step("type: wait, seconds: 1, timestamp_path: $.at"), "twice", "`seconds`"),
+        (step(&format!("type: map, items_path: $.a, items: \"{{{{ $.b }}}}\", {url}")), "twice", "`items_path`"),
+        (
+            "handlers: { h: { source: app, url: \"https://a.example.com/\", events: [\"{{ $.type }}\"] } }".to_owned(),
+            "bad_template",
+            "`events`",
+        ),
+        (
+            "handlers: { h: { source: app, url: \"https://a.example.com/\", events: [\"order|invoice\"] } }".to_owned(),
+            "odd_pattern",
+            "order|invoice",
+        ),
+        (
+            "handlers: { h: { source: app, url: \"https://a.example.com/\", events: [\"!order.*\"] } }".to_owned(),
+            "odd_pattern",
+            "!order.*",
+        ),
+        ("handlers: { h: { source: app, url: \"https://a.example.com/\", events: [\"\"] } }".to_owned(), "odd_pattern", "``"),
+        (
+            "handlers: { h: { source: app, url: \"https://a.example.com/\", transform: { \"{{ $.k }}\": 1 } } }".to_owned(),
+            "bad_template",
+            "transform",
+        ),
+        (
+            "workflows: { w: { source: app, params: [{ name: $.order.id }], steps: [{ name: s, type: set, body: 1 }] } }"
+                .to_owned(),
+            "bad_path",
+            "$.order.id",
+        ),
+    ] {
+        let found = codes_of(&format!("server: {{ bind: 127.0.0.1 }}\nsources: {{ app: {{ type: event }} }}\n{text}\n"));
+        assert!(found.iter().any(|(found, message)| found == code && message.contains(word)), "{text}: {found:?}");
+    }
+    let fine = step("type: set, body: \"hi {{ $.n }}\", result_path: $.s");
+    let found = codes_of(&format!("server: {{ bind: 127.0.0.1 }}\nsources: {{ app: {{ type: event }} }}\n{fine}\n"));
+    assert!(found.is_empty(), "what is not sent need not be JSON: {found:?}");
+}
+
+#[test]
+fn a_credential_is_told_of_wherever_it_stands_and_never_shown() {
+    let text = "server: { bind: 127.0.0.1 }\nsources: { app: { type: event } }\nworkflows:\n  w: { source: app, steps: [{ name: s, method: GET, url: \"https://a.example.com/?api_key=plainly-made-up\", headers: { X-Token: also-made-up }, body: { password: made-up-too } }] }\n";
+    let found = codes_of(text);
+    for what in ["URL's parameter `api_key`", "header `X-Token`", "key `password`"] {
+        assert!(found.iter().any(|(code, message)| code == "literal_secret" && message.contains(what)), "{what}: {found:?}");
+    }
+    let (_, said) = run(&Home::new(text), &["validate"]);
+    assert!(!said.contains("made-up") && said.contains("no_effect"), "{said}");
+}
