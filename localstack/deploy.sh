@@ -27,7 +27,9 @@ sam deploy --stack-name "$stack" --s3-bucket artifacts --capabilities CAPABILITY
 import boto3, os, sys
 stack = boto3.client("cloudformation", endpoint_url=os.environ["AWS_ENDPOINT_URL"]).describe_stacks(StackName=sys.argv[1])["Stacks"][0]
 outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-print(f"{os.environ['AWS_ENDPOINT_URL']}/_aws/execute-api/{outputs['ApiId']}/$default")
+# Without an HTTP API the entrance is another one, which the output BaseUrl names.
+api = outputs.get("ApiId")
+print(f"{os.environ['AWS_ENDPOINT_URL']}/_aws/execute-api/{api}/$default" if api else outputs["BaseUrl"])
 for name in ["IngressName", "TickerName", "WorkerName", "QueueUrl", "DeadLetterQueueUrl"]:
     print(f"{name}={outputs[name]}", file=sys.stderr)
 PYTHON

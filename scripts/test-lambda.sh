@@ -14,6 +14,7 @@ work=$(mktemp -d)
 clean_up() {
   [ -z "${emulator:-}" ] || kill "$emulator" 2>/dev/null || true
   [ -z "${moto:-}" ] || kill "$moto" 2>/dev/null || true
+  [ -z "${extension:-}" ] || kill "$extension" 2>/dev/null || true
   [ -z "${database:-}" ] || psql -q -w "$TIDEHOOK_TEST_POSTGRES" -c "DROP DATABASE IF EXISTS $database WITH (FORCE)" 2>/dev/null || true
   postgres_stop
   rm -rf "$work"
@@ -40,6 +41,9 @@ say "The stack"
 export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1
 port=$(free_port)
 export AWS_ENDPOINT_URL="http://127.0.0.1:$port"
+# Where the functions look for the extension that reads secrets.
+PARAMETERS_SECRETS_EXTENSION_HTTP_PORT=$(free_port)
+export PARAMETERS_SECRETS_EXTENSION_HTTP_PORT
 TMPDIR="$work" BIND_HOST=127.0.0.1 GATEWAY_PORT=$port "$MINISTACK" >"$work/ministack.log" 2>&1 &
 emulator=$!
 until python3 -c "import urllib.request; urllib.request.urlopen('$AWS_ENDPOINT_URL/_ministack/health')" 2>/dev/null; do
@@ -78,6 +82,45 @@ done
 say "The schedule"
 # What nobody was told of can only be found by a tick: the event of this row is made without a hint.
 "$SAM_PYTHON" tests/template/schedule.py "$url" "$receiver" || { tail -n 60 "$work/ministack.log" >&2; exit 1; }
+
+say "The other ways in: secrets, an environment of its own, LogLevel=WARN, a function URL, a REST API"
+"$SAM_PYTHON" tests/template/extension.py "$PARAMETERS_SECRETS_EXTENSION_HTTP_PORT" >"$work/extension.log" 2>&1 &
+extension=$!
+mkdir "$work/other"
+other_receiver="127.0.0.1:$(free_port)"
+cat >"$work/other/tidehook.yaml" <<YAML
+database: { driver: postgres }
+server: { allow_private_urls: true }
+api: { auth_token: "\${TIDEHOOK_API_TOKEN}" }
+sources:
+  app: { type: event }
+  github: { type: webhook, verify: github, secret: "\${ssm:/tidehook/github}" }
+handlers:
+  all: { source: app, url: "\${RECEIVER}", headers: { X-Overlay: none } }
+  pushes: { source: github, url: "\${RECEIVER}" }
+YAML
+printf 'handlers: { all: { headers: { X-Overlay: emulated } } }\n' >"$work/other/tidehook.emulated.yaml"
+printf 'RECEIVER=http://%s/\n' "$other_receiver" >"$work/other/.env.emulated"
+read -r layer database_secret token_secret host < <("$SAM_PYTHON" - "$url" <<'PYTHON'
+import boto3, io, json, os, sys, urllib.parse, zipfile
+client = lambda name: boto3.client(name, endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+url = urllib.parse.urlparse(sys.argv[1])
+about = {"username": url.username, "password": url.password or "none", "port": url.port or 5432, "dbname": url.path[1:]}
+secrets, packed = client("secretsmanager"), io.BytesIO()
+database = secrets.create_secret(Name="tidehook/database", SecretString=json.dumps(about))["ARN"]
+token = secrets.create_secret(Name="tidehook/token", SecretString="plainly-fictional-token")["ARN"]
+client("ssm").put_parameter(Name="/tidehook/github", Value="plainly-fictional", Type="SecureString")
+with zipfile.ZipFile(packed, "w") as archive:
+    archive.writestr("extensions/stand-in", "")
+layer = client("lambda").publish_layer_version(LayerName="extension", Content={"ZipFile": packed.getvalue()})["LayerVersionArn"]
+print(layer, database, token, url.hostname)
+PYTHON
+)
+STACK=other SKIP_BUILD=1 localstack/deploy.sh "DatabaseSecretArn=$database_secret" "DatabaseHost=$host" "DatabaseOptions=sslmode=prefer" \
+  "ApiTokenSecretArn=$token_secret" "SecretsExtensionLayerArn=$layer" "EnvironmentName=emulated" "LogLevel=WARN" "Entrance=function-url" \
+  "WorkersAtOnce=2" "MemoryMegabytes=512" "ConfigPath=$work/other/tidehook.yaml" >/dev/null 2>"$work/deploy.log" || { tail -n 40 "$work/deploy.log" >&2; exit 1; }
+"$SAM_PYTHON" tests/template/entrances.py other "$other_receiver" plainly-fictional-token plainly-fictional ||
+  { tail -n 60 "$work/ministack.log" >&2; exit 1; }
 
 say "The container, from the same binary"
 "$SAM_PYTHON" tests/template/container.py .aws-sam/build/Ingress/bootstrap "$work"

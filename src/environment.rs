@@ -1,6 +1,6 @@
 //! Third floor: what a process's environment says, the same at every door: variables and the configuration.
 
-use crate::config::layers::Variables;
+use crate::config::layers::{self, Variables};
 use crate::config::{self, Known, Loaded, Request};
 use crate::model::AwsIdentity;
 use crate::{ingress, secrets};
@@ -9,6 +9,28 @@ use crate::{ingress, secrets};
 pub fn variable(name: &str) -> Option<String> {
     let read = |prefix: &str| std::env::var(format!("{prefix}_{name}")).ok().filter(|v| !v.is_empty());
     read("TIDEHOOK").or_else(|| read("QHOOK"))
+}
+
+/// A variable, with what the references in it stand for.
+///
+/// # Errors
+/// Why one of them stands for nothing.
+pub fn resolved(name: &str) -> Result<Option<String>, String> {
+    let Some(value) = variable(name) else { return Ok(None) };
+    let references = layers::references_in(&value);
+    if references.is_empty() {
+        return Ok(Some(value));
+    }
+    let (mut found, mut failed) = (Variables::new(), Variables::new());
+    for (reference, answer) in secrets::resolve(&references) {
+        match answer {
+            Ok(Some(text)) => drop(found.insert(reference, text)),
+            Ok(None) => {}
+            Err(why) => drop(failed.insert(reference, why)),
+        }
+    }
+    let value = layers::with_values(&value, &found, &failed);
+    value.map(Some).map_err(|why| format!("TIDEHOOK_{name} has a reference that stands for nothing: {why}"))
 }
 
 /// Loads the configuration that is asked for, else the one that the environment names.

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use rand::RngExt;
 use serde_json::Value;
 #[cfg(feature = "lambda")]
 use serde_json::json;
@@ -22,9 +23,11 @@ use crate::aws::parameters::{self, Failed, Service};
 const PORT: u16 = 2773;
 /// An answer of the extension, which may ask AWS itself.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
-/// It is not ready from the first moment on: it is asked so often, with this in between.
-const TRIES: u32 = 20;
-const AGAIN: Duration = Duration::from_millis(100);
+/// It is not ready from the first moment on, and AWS may throttle it in a burst of cold starts: it is asked so often, with a wait in between
+/// that begins with this, doubles, and differs from process to process.
+const TRIES: u32 = 12;
+const AGAIN: Duration = Duration::from_millis(50);
+const AGAIN_MAX: Duration = Duration::from_secs(1);
 /// Secrets that are asked for at once.
 const AT_ONCE: usize = 8;
 
@@ -74,23 +77,31 @@ async fn ask_all(references: &[&String]) -> Found {
     let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_MAX).build();
     let http = &http;
     let aws = &Aws::new();
-    let asked = references.iter().map(|name| async move {
-        let value = match http {
-            Ok(http) => look_up(http, aws, name).await,
+    // Several keys of one secret are one question.
+    let mut places: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
+    for reference in references {
+        places.entry(reference.split('#').next().unwrap_or(reference)).or_default().push(reference);
+    }
+    let asked = places.into_values().map(|references| async move {
+        let answer = match http {
+            Ok(http) => look_up(http, aws, references.first().map_or("", |reference| reference)).await,
             Err(why) => Err(why.to_string()),
         };
-        ((*name).clone(), value)
+        let value = |reference: &&String| {
+            let key = Place::of(reference)?.key;
+            answer.clone()?.map(|answer| value_of(&answer, key)).transpose()
+        };
+        references.iter().map(|reference| ((*reference).clone(), value(reference))).collect::<Vec<_>>()
     });
-    futures::stream::iter(asked).buffer_unordered(AT_ONCE).collect().await
+    futures::stream::iter(asked).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await.into_iter().flatten().collect()
 }
 
-async fn look_up(http: &reqwest::Client, aws: &Aws, reference: &str) -> Result<Option<String>, String> {
+async fn look_up(http: &reqwest::Client, aws: &Aws, reference: &str) -> Result<Option<Value>, String> {
     let place = Place::of(reference)?;
-    let answer = match ask_extension(http, &place).await? {
-        Some(answer) => Some(answer),
-        None => aws.ask(&place).await?,
-    };
-    answer.map(|answer| value_of(&answer, place.key)).transpose()
+    match ask_extension(http, &place).await? {
+        Some(answer) => Ok(Some(answer)),
+        None => aws.ask(&place).await,
+    }
 }
 
 /// Where a secret lies.
@@ -171,7 +182,7 @@ async fn ask_extension(http: &reqwest::Client, place: &Place<'_>) -> Result<Opti
     let token = std::env::var("AWS_SESSION_TOKEN").unwrap_or_default();
     let url = format!("http://127.0.0.1:{port}/{path}");
     let mut last = String::new();
-    for _ in 0..TRIES {
+    for tried in 0..TRIES {
         let answer = http.get(&url).header("X-Aws-Parameters-Secrets-Token", &token).send().await;
         match answer {
             Ok(answer) if answer.status().is_success() => {
@@ -181,8 +192,10 @@ async fn ask_extension(http: &reqwest::Client, place: &Place<'_>) -> Result<Opti
             Ok(answer) => {
                 let status = answer.status();
                 last = format!("the extension answers {status}: {}", answer.text().await.unwrap_or_default().trim());
-                // Not ready yet is 400 in some versions; what is not there or not allowed stays so.
-                if !last.contains("not ready") {
+                // Not ready yet is 400 in some versions, and so is what AWS throttles; what is not there or not allowed stays so.
+                let passes = ["not ready", "Throttl", "TooManyRequests", "RequestLimitExceeded"];
+                let is_passing = status == 429 || status.is_server_error() || passes.iter().any(|word| last.contains(word));
+                if !is_passing {
                     return Err(last);
                 }
             }
@@ -190,9 +203,15 @@ async fn ask_extension(http: &reqwest::Client, place: &Place<'_>) -> Result<Opti
             Err(why) if why.is_connect() && std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_none() => return Ok(None),
             Err(why) => last = format!("the AWS Parameters and Secrets extension does not answer: {why}"),
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(wait_before(tried)).await;
     }
     Err(last)
+}
+
+/// How long to wait after so many tries.
+#[expect(clippy::disallowed_methods, reason = "spreads processes that start at once; no decision depends on it")]
+fn wait_before(tried: u32) -> Duration {
+    (AGAIN * 2u32.saturating_pow(tried.min(8))).min(AGAIN_MAX).mul_f64(rand::rng().random_range(0.5..1.5))
 }
 
 /// The text in an answer; of JSON, the key's.

@@ -105,7 +105,7 @@ pub async fn iam(config: &Config) -> store::Result<Option<AwsIdentity>> {
 /// # Errors
 /// Those of the store.
 pub async fn open_store_to_migrate(config: &Config) -> store::Result<Arc<dyn Store>> {
-    match crate::environment::variable("MIGRATE_URL") {
+    match crate::environment::resolved("MIGRATE_URL").map_err(store::Error::Corrupt)? {
         Some(url) => store::connect(Address { iam: iam(config).await?, ..Address::new(Secret::new(url), 1) }).await,
         None => open_store(config).await,
     }
@@ -169,7 +169,7 @@ impl Server {
         let wake: Arc<dyn Wake> = match config.database.driver {
             // What listens keeps a connection and its session, which a pooler does not, and a password of a quarter of an hour
             // neither: workers look for themselves.
-            Driver::Postgres if config.database.pooler || config.database.iam => Arc::new(Local::default()),
+            Driver::Postgres if config.database.pooler.is_there() || config.database.iam => Arc::new(Local::default()),
             Driver::Postgres => Arc::new(postgres::Postgres::start(&database_url(&config)?).map_err(StartError::Machine)?),
             Driver::Sqlite | Driver::Mysql | Driver::D1 => Arc::new(Local::default()),
         };

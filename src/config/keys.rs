@@ -81,8 +81,8 @@ static DATABASE: [Key; 9] = [
     key("max_connections", Takes::Number(1, 1000), "Pool size (10)"),
     key(
         "pooler",
-        Takes::Word(&["none", "transaction"]),
-        "transaction: behind PgBouncer in transaction mode, or RDS Proxy (none)",
+        Takes::Word(&["none", "transaction", "rds_proxy"]),
+        "transaction: behind PgBouncer in transaction mode; rds_proxy: behind RDS Proxy with the init query of infra/proxy.yaml (none)",
     ),
     key(
         "auth",

@@ -12,7 +12,7 @@ use crate::decide::cidr::Networks;
 use crate::decide::errors::{CLASSES, ErrorName, GROUPS};
 use crate::decide::retry::{Jitter, RetryPolicy};
 use crate::decide::signature;
-use crate::model::Secret;
+use crate::model::{Pooler, Secret};
 
 /// Which database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct Database {
     /// Pool size.
     pub max_connections: u32,
     /// Between here and the server stands a pooler that hands out a connection for one transaction at a time.
-    pub pooler: bool,
+    pub pooler: Pooler,
     /// IAM database authentication: the password is signed by AWS's credentials.
     pub iam: bool,
     /// The file names the driver.
@@ -59,7 +59,11 @@ impl Database {
         };
         let url = s.secret("url");
         let max_connections = s.number32("max_connections").unwrap_or(10);
-        let pooler = s.word("pooler").is_some_and(|word| word == "transaction");
+        let pooler = match s.word("pooler").as_deref() {
+            Some("transaction") => Pooler::Transaction,
+            Some("rds_proxy") => Pooler::RdsProxy,
+            _ => Pooler::None,
+        };
         let iam = s.word("auth").is_some_and(|word| word == "iam");
         for key in ["account_id", "database_id", "d1_endpoint"] {
             s.text(key);

@@ -61,7 +61,7 @@ async fn of_connections(function: &Function, findings: &mut Findings) {
     let most = about.iter().find_map(|line| line.strip_prefix("at most ")?.strip_suffix(" connections")?.parse::<u64>().ok());
     let (Some(most), Some(workers)) = (most, seconds("WORKER_CONCURRENCY")) else { return };
     let what = format!("connections: the database has {most}");
-    if function.engine.config().database.pooler {
+    if function.engine.config().database.pooler.is_there() {
         return findings.add(format!("{what}, behind a pooler"), None);
     }
     let taken = workers * u64::from(super::Role::Worker.connections(function.engine.config())) + 1;

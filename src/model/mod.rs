@@ -6,6 +6,7 @@
 //! - [`attempt`]: what a delivery led to; [`request`]: an HTTP exchange as values
 //! - [`body`]: what was received or answered, and the one view of it; [`json`]: JSON as senders write it
 //! - [`key`]: texts from outside as keys
+//! - [`pooler`]: what stands before a database
 //! - [`payload`]: what flows from step to step; [`path`]: JSON paths; [`secret`]: text that never prints itself
 
 pub mod attempt;
@@ -19,6 +20,7 @@ pub mod key;
 pub mod lane;
 pub mod path;
 pub mod payload;
+pub mod pooler;
 pub mod request;
 pub mod run;
 pub mod secret;
@@ -36,6 +38,7 @@ pub use job::{Job, JobState, Lease, NewJob, Target};
 pub use lane::{Lane, LaneId, LaneSpec};
 pub use path::Path;
 pub use payload::Payload;
+pub use pooler::Pooler;
 pub use request::{Cut, Method, Request, Response};
 pub use run::{Run, RunError, RunState, RunStatus};
 pub use secret::Secret;

@@ -372,7 +372,7 @@ pub struct Address {
     /// Tests put a clock here; otherwise the database's own is used.
     pub clock: Option<ManualClock>,
     /// A pooler hands out a connection for one transaction at a time: nothing may outlive one.
-    pub pooler: bool,
+    pub pooler: crate::model::Pooler,
     /// Connections may have died while this process was frozen: an idle one is asked before it is used.
     pub tests_idle: bool,
     /// The password is made of somebody's credentials of AWS, again and again.
@@ -382,7 +382,7 @@ pub struct Address {
 impl Address {
     /// A database that is reached directly, by a process that lives on.
     pub fn new(url: crate::model::Secret, connections: u32) -> Self {
-        Self { url, connections, clock: None, pooler: false, tests_idle: false, iam: None }
+        Self { url, connections, clock: None, pooler: crate::model::Pooler::None, tests_idle: false, iam: None }
     }
 }
 

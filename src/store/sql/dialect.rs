@@ -131,6 +131,11 @@ pub trait Dialect: Speaks {
     /// Settings that weaken a promise, one sentence each.
     async fn weaknesses(conn: &mut Self::Connection) -> sqlx::Result<Vec<String>>;
 
+    /// Settings that a connection lacks although whoever made it was to set them, one sentence each.
+    async fn unset(_: &mut Self::Connection) -> sqlx::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     /// Whether a statement failed because of someone else and may be tried again.
     fn is_busy(error: &sqlx::Error) -> bool;
 

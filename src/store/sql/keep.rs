@@ -13,7 +13,7 @@ use super::statement::{Rows, sql};
 use crate::model::key::safe;
 use crate::model::run::Gate;
 use crate::model::time::millis;
-use crate::model::{EventId, Timestamp};
+use crate::model::{EventId, Pooler, Timestamp};
 use crate::store::error::{Error, Result};
 use crate::store::{Chores, Keep, Rejection};
 
@@ -85,7 +85,7 @@ impl<D: Dialect> Keep for SqlStore<D> {
         // What is up to date may stay as it is: that needs no right to change it.
         match self.lacks().await? {
             0 => Ok(()),
-            _ if !self.0.pooled => D::migrate(&self.0.write).await,
+            _ if !self.0.pooler.is_there() => D::migrate(&self.0.write).await,
             // Migrations lock their session, and behind a pooler there is none.
             _ => Err(Error::Corrupt(UNREACHABLE.to_owned())),
         }
@@ -179,6 +179,9 @@ impl<D: Dialect> Keep for SqlStore<D> {
 
     async fn weaknesses(&self) -> Result<Vec<String>> {
         let mut weaknesses = self.read(|_, conn| Box::pin(async move { D::weaknesses(conn).await })).await?;
+        if self.0.pooler == Pooler::RdsProxy {
+            weaknesses.extend(self.read(|_, conn| Box::pin(async move { D::unset(conn).await })).await?);
+        }
         let known = D::migrator().iter().map(|migration| migration.version).max().unwrap_or(0);
         let found = self.of_migrations(NEWEST).await?;
         if found > known {

@@ -40,7 +40,7 @@ use sqlx::Pool;
 
 use super::error::{Error, Result};
 use crate::model::time::Clock;
-use crate::model::{Ids, ManualClock, SystemIds, Timestamp};
+use crate::model::{Ids, ManualClock, Pooler, SystemIds, Timestamp};
 use dialect::Dialect;
 use tx::{AtHand, Tx};
 
@@ -95,7 +95,7 @@ struct Inner<D: Dialect> {
     /// Tests put a clock here; otherwise the database's own is used.
     clock: Option<ManualClock>,
     /// A pooler stands before the server: whatever is done is done in a transaction, and no statement is kept.
-    pooled: bool,
+    pooler: Pooler,
     /// Gives a pool what its next connections need, if that grows old.
     renew: Option<Renew<D>>,
     /// The first of the rows of each total that this process adds to.
@@ -113,7 +113,7 @@ impl<D: Dialect> SqlStore<D> {
     fn new(
         (write, read, at_hand): (Pool<D>, Pool<D>, usize),
         clock: Option<ManualClock>,
-        pooled: bool,
+        pooler: Pooler,
         keep: Option<std::fs::File>,
     ) -> Self {
         // Process ids are no help: in containers they are all the same.
@@ -123,7 +123,7 @@ impl<D: Dialect> SqlStore<D> {
             read,
             at_hand: Arc::new(AtHand::new(at_hand)),
             clock,
-            pooled,
+            pooler,
             renew: None,
             first_shard,
             next_shard: AtomicI64::new(0),
@@ -234,13 +234,13 @@ impl<D: Dialect> SqlStore<D> {
 
     /// How a transaction begins.
     fn begin(&self) -> &'static str {
-        if self.0.pooled { D::BEGIN_POOLED } else { D::BEGIN }
+        if self.0.pooler == Pooler::Transaction { D::BEGIN_POOLED } else { D::BEGIN }
     }
 
     /// A connection for statements that stand alone. A pooler hands out another one for each transaction, and parsing, binding
     /// and running are several messages: behind one even these are transactions.
     async fn open(&self, pool: &Pool<D>) -> sqlx::Result<Tx<D>> {
-        match self.0.pooled {
+        match self.0.pooler.is_there() {
             true => Tx::begin(pool, &self.0.at_hand, self.begin()).await,
             false => Tx::plain(pool, &self.0.at_hand).await,
         }
@@ -252,7 +252,7 @@ impl<D: Dialect> SqlStore<D> {
         time_max: Duration,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<BoxFuture<'static, Result<T>>> {
-        let keeps = !self.0.pooled;
+        let keeps = !self.0.pooler.is_there();
         if let Some(renew) = &self.0.renew {
             renew(self.0.write.clone()).await.map_err(Error::Down)?;
         }

@@ -96,22 +96,26 @@ const RECORD: &str = "WITH r AS MATERIALIZED (
 /// # Errors
 /// The URL cannot be read.
 pub fn options(url: &str) -> sqlx::Result<PgConnectOptions> {
-    Ok(PgConnectOptions::from_str(url)?.application_name("tidehook").options([
-        // A statement or a lock that hangs must not hold a request; a crashed peer must not hold a row.
-        ("statement_timeout", "10s"),
-        ("lock_timeout", "5s"),
-        ("idle_in_transaction_session_timeout", "10s"),
-        ("tcp_user_timeout", "10s"),
-        // An acknowledged event is on disk, whatever the server's default.
-        ("synchronous_commit", "on"),
-        // Every statement goes by key, a slice of keys or the head of an index. The statistics of a queue's tables
-        // are stale most of the time, plans are kept, and a plan made for an empty table would read the
-        // whole of a full one.
-        ("enable_seqscan", "off"),
-        // Short statements gain nothing from being compiled, and what is ruled out above looks costly.
-        ("jit", "off"),
-    ]))
+    let options = PgConnectOptions::from_str(url)?.application_name("tidehook").options(SETTINGS);
+    Ok(options.options([("tcp_user_timeout", "10s")]))
 }
+
+/// What each connection is set to: at its start; behind a pooler that knows nothing of it, in each transaction ([`Dialect::BEGIN_POOLED`]);
+/// behind RDS Proxy, by the proxy (`infra/proxy.yaml`).
+pub const SETTINGS: [(&str, &str); 6] = [
+    // A statement or a lock that hangs must not hold a request; a crashed peer must not hold a row.
+    ("statement_timeout", "10s"),
+    ("lock_timeout", "5s"),
+    ("idle_in_transaction_session_timeout", "10s"),
+    // An acknowledged event is on disk, whatever the server's default.
+    ("synchronous_commit", "on"),
+    // Every statement goes by key, a slice of keys or the head of an index. The statistics of a queue's tables
+    // are stale most of the time, plans are kept, and a plan made for an empty table would read the
+    // whole of a full one.
+    ("enable_seqscan", "off"),
+    // Short statements gain nothing from being compiled, and what is ruled out above looks costly.
+    ("jit", "off"),
+];
 
 /// What a pooler lets through at the start: it refuses settings that the next user would not expect.
 fn pooled(options: PgConnectOptions) -> PgConnectOptions {
@@ -123,7 +127,7 @@ fn pooled(options: PgConnectOptions) -> PgConnectOptions {
 /// # Errors
 /// The URL cannot be read, or no connection can be made.
 pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
-    let options = match address.pooler {
+    let options = match address.pooler.is_there() {
         true => PgConnectOptions::from_str(address.url.expose()).map(pooled),
         false => options(address.url.expose()),
     };
@@ -299,6 +303,18 @@ impl Dialect for Postgres {
             |pid: String| format!("process {pid} of Postgres holds a transaction open for minutes: dead rows cannot be removed");
         weak.extend(keep::names(long).into_iter().map(held));
         Ok(weak)
+    }
+
+    async fn unset(conn: &mut Self::Connection) -> sqlx::Result<Vec<String>> {
+        let mut unset = Vec::new();
+        for (name, value) in SETTINGS {
+            let found = sql::<Self>("SELECT current_setting(?) AS name").bind(name.to_owned()).first::<NameRow>(conn).await?;
+            let found = found.map_or(String::new(), |row| row.name);
+            if found != value {
+                unset.push(format!("{name} is {found} and not {value}: give the proxy the init query of infra/proxy.yaml"));
+            }
+        }
+        Ok(unset)
     }
 
     fn is_busy(error: &sqlx::Error) -> bool {

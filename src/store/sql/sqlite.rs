@@ -17,6 +17,7 @@ use super::dialect::{Dialect, Speaks};
 use super::rows::DueRow;
 use super::seam;
 use super::statement::{Column, Rows, sql};
+use crate::model::Pooler;
 use crate::store::error::{Error, Result};
 use crate::store::{Address, Store};
 
@@ -76,7 +77,7 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
         true => write.clone(),
         false => pool(address.connections.clamp(1, 4)).connect_lazy_with(options),
     };
-    Ok(Arc::new(SqlStore::new((write, read, 0), address.clock, false, lock)))
+    Ok(Arc::new(SqlStore::new((write, read, 0), address.clock, Pooler::None, lock)))
 }
 
 /// What is stored is nobody else's business: the file is made readable for its owner alone before anything is in it. SQLite gives

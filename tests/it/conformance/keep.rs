@@ -119,3 +119,37 @@ async fn a_schema_says_what_it_lacks() {
         assert_eq!(store.lacks().await.unwrap(), 0, "{kind:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_that_sets_connections_up_is_told_what_it_leaves_out() {
+    use tidehook::model::{Pooler, Secret};
+    use tidehook::store::sql::postgres::SETTINGS;
+    use tidehook::store::{self, Address};
+    let dir = tempfile::tempdir().unwrap();
+    let Some(url) = crate::support::stores::url(crate::support::stores::Kind::Postgres, &dir).await else { return };
+    crate::support::stores::open(&url, None).await.migrate().await.unwrap();
+    let behind = || async {
+        let address = Address { pooler: Pooler::RdsProxy, ..Address::new(Secret::new(url.as_str()), 2) };
+        store::connect(address).await.unwrap()
+    };
+    let lacking = behind().await.weaknesses().await.unwrap();
+    assert!(lacking.iter().any(|why| why.contains("statement_timeout is 0 and not 10s")), "{lacking:?}");
+    // What the proxy does with each new connection, a database can do as well.
+    let name = url.rsplit('/').next().unwrap();
+    let set: String = SETTINGS.iter().map(|(key, value)| format!("ALTER DATABASE {name} SET {key} = '{value}';")).collect();
+    let mut operator = <sqlx::PgConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(set)).execute(&mut operator).await.unwrap();
+    let store = behind().await;
+    let lacking = store.weaknesses().await.unwrap();
+    assert!(!lacking.iter().any(|why| why.contains("init query")), "{lacking:?}");
+    seed(&*store, &["a"], 2).await;
+    let claimed = claim_one(&*store).await;
+    store.record(&[commit(&claimed.job, Finish::Done)]).await.unwrap();
+    let file = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/infra/proxy.yaml")).unwrap();
+    let query: Vec<String> = SETTINGS.iter().map(|(key, value)| format!("SET {key} = '{value}'")).collect();
+    assert!(
+        file.contains(&format!("InitQuery: \"{}\"", query.join("; "))),
+        "infra/proxy.yaml has the init query\n{}",
+        query.join("; ")
+    );
+}

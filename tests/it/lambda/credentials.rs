@@ -201,7 +201,7 @@ async fn without_credentials_or_a_region_a_default_serves() {
         assert!(is_valid, "{said}");
     }
     let (is_valid, said) = tokio::task::spawn_blocking(|| validate(TEXT, &[])).await.unwrap();
-    assert!(!is_valid && said.contains("give it a default") && said.contains("set AWS_REGION"), "{said}");
+    assert!(!is_valid && said.contains("give it a default") && said.contains("where AWS_REGION is set"), "{said}");
     assert!(cloud.asked.lock().unwrap().is_empty());
 }
 

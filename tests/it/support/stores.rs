@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use tidehook::model::{ManualClock, Secret, Timestamp};
+use tidehook::model::{ManualClock, Pooler, Secret, Timestamp};
 use tidehook::store::{self, Address, Store};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +77,7 @@ async fn open_pooled(direct: &str, clock: ManualClock) -> Option<Arc<dyn Store>>
     );
     let mut url = url::Url::parse(&pooler?).unwrap();
     url.set_path(url::Url::parse(direct).unwrap().path());
-    let address = Address { clock: Some(clock), pooler: true, ..Address::new(Secret::new(url.as_str()), 8) };
+    let address = Address { clock: Some(clock), pooler: Pooler::Transaction, ..Address::new(Secret::new(url.as_str()), 8) };
     Some(store::connect(address).await.unwrap())
 }
 
