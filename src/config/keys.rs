@@ -175,7 +175,11 @@ pub static SOURCE: [Key; 21] = [
     key("skip_verify", Takes::Bool, "SNS only: skip the certificate check"),
     key("schedule", Takes::Text, "Cron only: 5 fields, or 6 with leading seconds"),
     key("timezone", Takes::Text, "Cron only: UTC, an offset or an IANA name"),
-    key("schema", Takes::Text, "JSON Schema that payloads must satisfy"),
+    key(
+        "schema",
+        Takes::Text,
+        "JSON Schema (draft 2020-12) as text that payloads must satisfy; `format` is a note and not asserted",
+    ),
     key("allowed_ips", Takes::Texts, "Client addresses or networks that may send"),
     key("path", Takes::Text, "No effect; appears in samples"),
     key("tolerance", Takes::Duration, "Replay window of signatures; 0 is off"),

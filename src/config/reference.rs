@@ -21,7 +21,11 @@ spelling of each variable is read too.
 answers, directly or through the extension beside a function (`docs/serverless.md`). A default serves where there is nobody to ask:
 `${ssm:/path:-made-up}`.
 
-Durations are whole numbers with a unit: `250ms`, `30s`, `5m`, `2h`, `7d`; without a unit they are seconds. Unknown keys are errors;
+Durations are whole numbers with a unit: `250ms`, `30s`, `5m`, `2h`, `7d`; without a unit they are seconds. A duration of 0 switches
+`delivery.event_ttl` and `heartbeat` off, leaves `breaker.open_for` at its default, is refused for the `timeout` of a call, `poll.every` and `visibility_timeout`, and is no time at all
+everywhere else: the next attempt comes at once, a key is forgotten at once, a run or an answer is late at once, a drain waits for nothing.
+
+A variable's value may hold references too (`postgres://${secretsmanager:db#username}:${secretsmanager:db#password}@host/name`). Unknown keys are errors;
 `--lenient` or `compat.unknown_keys: warn` makes them warnings, `--strict` makes every warning an error.
 
 Sections marked *later* are read and validated; this version refuses to start with them and names them.

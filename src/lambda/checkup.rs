@@ -91,7 +91,21 @@ async fn of_database(function: &Function, findings: &mut Findings) {
         Ok(lacks) => Some(format!("it lacks {lacks} migration(s); run `tidehook migrate --lambda STACK`")),
         Err(error) => Some(error.to_string()),
     };
+    let is_up_to_date = why.is_none();
     findings.add("database schema", why);
+    if !is_up_to_date {
+        return;
+    }
+    match store.weaknesses().await {
+        Ok(weak) => weak.into_iter().for_each(|why| findings.note("database settings", why)),
+        Err(error) => findings.add("database settings", Some(error.to_string())),
+    }
+    match function.engine.parked().await {
+        Ok(parked) => parked
+            .iter()
+            .for_each(|lane| findings.add(format!("{} deliveries of {}", lane.jobs, lane.lane), Some(lane.why.clone()))),
+        Err(error) => findings.add("parked deliveries", Some(error.to_string())),
+    }
 }
 
 async fn of_queue(function: &Function, worker: Option<u64>, findings: &mut Findings) {

@@ -9,6 +9,7 @@ mod cli;
 mod config;
 mod conformance;
 mod delivery;
+mod docs;
 mod engine;
 mod faults;
 mod floors;

@@ -53,6 +53,8 @@ async fn a_database_that_turns_read_only_is_not_ready_and_said_once() {
         assert_eq!(health["status"], "read_only", "{health}");
     }
     assert_eq!(status(&home, "/livez").await.0, 200);
+    let metrics = status(&home, "/metrics").await.1;
+    assert!(metrics.contains("tidehook_db_errors_total") && !metrics.contains("tidehook_db_errors_total 0\n"), "{metrics}");
     set("RESET default_transaction_read_only").await;
     until_ready(&home.url("/readyz")).await;
     assert_eq!(post(&home, "/events/app/x").await.unwrap().0, 202);
@@ -128,6 +130,8 @@ async fn a_full_disk_is_waited_for_and_an_event_that_does_not_fit_makes_the_serv
         client().post(home.url("/events/app/x")).body(body).send().await.unwrap().status().as_u16()
     };
     eventually(async || large().await == 503).await;
+    let refused = client().post(home.url("/events/app/x")).body(format!("\"{}\"", "x".repeat(900_000))).send().await.unwrap();
+    assert_eq!(refused.json::<serde_json::Value>().await.unwrap()["code"], "store_full");
     for _ in 0..10 {
         let (ready, said) = status(&home, "/readyz").await;
         assert!(ready == 503 && said.contains("the database is full"), "{ready} {said}");
@@ -172,7 +176,10 @@ async fn a_file_that_somebody_has_locked_is_waited_for_and_everybody_is_told_so(
     eventually(async || client().get(home.url("/livez")).send().await.is_ok()).await;
     for path in ["/api/jobs", "/api/runs", "/api/lanes", "/approve/x"] {
         let (code, said) = status(&home, path).await;
-        assert!(code == 503 && said.contains("tidehook is starting"), "{path}: {code} {said}");
+        assert!(
+            code == 503 && said.contains("tidehook is starting") && said.contains("service_unavailable"),
+            "{path}: {code} {said}"
+        );
     }
     let callback = client().post(home.url("/callback/x")).body("{}").send().await.unwrap();
     assert!(callback.text().await.unwrap().contains("tidehook is starting"));

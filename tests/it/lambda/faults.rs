@@ -53,6 +53,8 @@ async fn a_send_that_fails_after_the_commit_is_made_good_by_the_next_tick() {
     send(&ingress, 1).await;
     install.queue.refuse(false);
     assert_eq!(install.queue.len(), 0);
+    let log = std::fs::read_to_string(install.log()).unwrap();
+    assert!(log.contains("\"tidehook_hints_failed_total\":1.0"), "{log}");
     tokio::time::sleep(OVERDUE).await;
     assert_eq!(ticker.invoke(json!({})).await.unwrap()["announced"], 1);
     assert_eq!(ticker.invoke(json!({})).await.unwrap()["announced"], 0, "it was told of");

@@ -120,6 +120,7 @@ async fn a_message_that_is_no_hint_harms_no_other() {
     assert_eq!(install.receiver.got().len(), 1);
     let log = std::fs::read_to_string(install.log()).unwrap();
     assert!(log.contains("\"tidehook_hints_refused_total\":5.0"), "{log}");
+    assert!(log.contains("\"tidehook_hints_sent_total\":1.0"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -149,6 +149,14 @@ impl World {
         }
     }
 
+    /// Has a container take nothing in any more, as in the last moment of its shutdown.
+    pub fn close(&self) {
+        match &self.running {
+            Running::Container(server) => server.engine().close(),
+            Running::Functions(_) | Running::Elsewhere { .. } => panic!("functions do not shut down"),
+        }
+    }
+
     /// The socket of a container.
     pub fn address(&self) -> SocketAddr {
         match &self.running {
