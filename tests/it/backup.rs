@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 use sqlx::{Connection, SqliteConnection};
+use tidehook::model::Clock;
 
 use crate::support::cluster::Cluster;
 use crate::support::endpoint::Endpoint;
@@ -126,7 +127,7 @@ async fn a_dump_of_postgres_goes_on_in_another_database() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_from_an_older_version_is_brought_up_to_date_and_delivered() {
     let dir = tempfile::tempdir().unwrap();
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let now = tidehook::model::SystemClock.now().0;
     let seed = format!(
         "INSERT INTO events (id, source, kind, headers, body, unique_key, created_at) VALUES ('01KC0000000000000000000001', 'app', 'x', '[]', '7b7d', NULL, {now});
          INSERT INTO jobs (id, event_id, target_kind, target_name, lane, state, attempt, lost, claim, due_at, created_at)

@@ -83,10 +83,9 @@ fn every_code_and_metric_that_is_documented_exists_and_is_provoked_by_a_test() {
     let untested: Vec<&&str> = METRICS
         .iter()
         .filter(|(name, kind, _)| {
-            // A histogram is seen by its parts.
-            let parts: &[&str] = if *kind == 'h' { &["_bucket", "_sum", "_count"] } else { &[""] };
-            let is_seen = |part: &&str| holds_word(&tests, &format!("tidehook_{name}{part}"));
-            !parts.iter().any(|part| is_seen(part)) && !(*kind == 'h' && holds_word(&tests, &format!("tidehook_{name}")))
+            // A histogram is seen by its parts, too.
+            let parts: &[&str] = if *kind == 'h' { &["", "_bucket", "_sum", "_count"] } else { &[""] };
+            !parts.iter().any(|part| holds_word(&tests, &format!("tidehook_{name}{part}")))
         })
         .map(|(name, _, _)| name)
         .collect();
