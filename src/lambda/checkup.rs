@@ -82,6 +82,10 @@ async fn of_database(function: &Function, findings: &mut Findings) {
         Ok(now) => now,
         Err(error) => return findings.add("database", Some(error.to_string())),
     };
+    if let Some(url) = function.engine.config().database.url.as_ref().and_then(|url| url::Url::parse(url.expose()).ok()) {
+        let (host, port) = (url.host_str().unwrap_or("-"), url.port().unwrap_or(5432));
+        findings.add(format!("database: {} at {host}:{port}", url.path().trim_start_matches('/')), None);
+    }
     findings.add(format!("database: answers in {} ms", SystemClock.now().since(began).as_millis()), None);
     let skew = SystemClock.now().since(now).max(now.since(began));
     let why = (skew > SKEW_MAX).then(|| format!("the function and the database differ by {} ms", skew.as_millis()));

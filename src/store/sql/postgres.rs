@@ -14,7 +14,7 @@ use super::dialect::{Dialect, Speaks};
 use super::intake::{insert_events, insert_jobs};
 use super::rows::{DueRow, NameRow};
 use super::statement::{Column, Rows, sql};
-use super::{keep, seam};
+use super::{maintenance, seam};
 use crate::model::AwsIdentity;
 use crate::store::error::{Error, Result};
 use crate::store::{Address, Store};
@@ -131,7 +131,11 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
         true => PgConnectOptions::from_str(address.url.expose()).map(pooled),
         false => options(address.url.expose()),
     };
-    let options = options.map_err(|e| Error::Corrupt(format!("the Postgres URL cannot be read: {e}")))?;
+    let wrong = |e: sqlx::Error| {
+        let help = "characters like `:/?#[]@%` of a user name or password are percent-encoded in a URL";
+        Error::Corrupt(format!("the Postgres URL cannot be read: {e}; {help}"))
+    };
+    let options = options.map_err(wrong)?;
     let authenticated = options.clone();
     let pool = PgPoolOptions::new()
         .max_connections(address.connections.max(1))
@@ -165,7 +169,7 @@ fn with_iam(_: SqlStore<Postgres>, _: PgConnectOptions, _: AwsIdentity) -> Resul
 
 #[async_trait]
 impl Dialect for Postgres {
-    const WORD: &'static str = "postgres";
+    const DIALECT_NAME: &'static str = "postgres";
     // The statement's time and not the wall's at each row: only a value that stays the same for a statement can be
     // looked up in an index, and a lane with many jobs that are due later must cost nothing.
     const NOW: &'static str = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000 AS BIGINT)";
@@ -182,7 +186,7 @@ impl Dialect for Postgres {
         SELECT 'at most ' || current_setting('max_connections') || ' connections'";
     const STORE: Option<&'static str> = Some(STORE);
     const RECORD: Option<&'static str> = Some(RECORD);
-    const UNTOLD: &'static str = super::announce::UNTOLD_LATERAL;
+    const UNTOLD: &'static str = super::hints::UNTOLD_LATERAL;
 
     fn migrator() -> Migrator {
         super::dialect::migrations(&[
@@ -293,7 +297,7 @@ impl Dialect for Postgres {
         .all(conn)
         .await?;
         let word = |name: String| format!("Postgres runs with {name}=off: an acknowledged event can be lost in a power failure");
-        let mut weak: Vec<String> = keep::names(rows).into_iter().map(word).collect();
+        let mut weak: Vec<String> = maintenance::names(rows).into_iter().map(word).collect();
         let long: Vec<NameRow> = sql::<Self>(
             "SELECT CAST(pid AS TEXT) AS name FROM pg_stat_activity WHERE datname = current_database() AND xact_start < now() - interval '5 minutes'",
         )
@@ -301,7 +305,7 @@ impl Dialect for Postgres {
         .await?;
         let held =
             |pid: String| format!("process {pid} of Postgres holds a transaction open for minutes: dead rows cannot be removed");
-        weak.extend(keep::names(long).into_iter().map(held));
+        weak.extend(maintenance::names(long).into_iter().map(held));
         Ok(weak)
     }
 
@@ -354,13 +358,13 @@ pub fn hot_statements() -> Vec<(&'static str, String)> {
         ("backlog", text(super::lanes::BACKLOG)),
         ("take", text(TAKE)),
         ("expired", text(super::work::EXPIRED)),
-        ("old_events", text(keep::OLD_EVENTS)),
+        ("old_events", text(maintenance::OLD_EVENTS)),
         ("extend", text(super::work::EXTEND)),
         ("record", text(RECORD)),
-        ("events", text(super::look::EVENTS_BY_ID)),
+        ("events", text(super::query::EVENTS_BY_ID)),
         ("take_of", text(TAKE_OF)),
-        ("untold", text(super::announce::UNTOLD_LATERAL)),
-        ("chores", text(keep::CHORES)),
+        ("untold", text(super::hints::UNTOLD_LATERAL)),
+        ("chores", text(maintenance::CHORES)),
     ]
 }
 
