@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection, raw_sql};
 use tidehook::model::Secret;
-use tidehook::store::{self, Address, Ask};
+use tidehook::store::{self, Address, ClaimRequest};
 
 use super::engine::{Engine, Handler, Kind, Place, Setup, Store};
 use super::figures::{Database, cpu_seconds, machine_idle, memory_mb};
@@ -233,7 +233,8 @@ async fn kept(place: &Place, sink: &Sink, rows: u64, events: u64) -> Value {
     loop {
         let slots = tidehook::decide::fair::Slots::free(10);
         let began = Instant::now();
-        let some = store.claim(&Ask { slots, lease: Duration::from_secs(60), skip: Vec::new(), of: Vec::new() }).await.unwrap();
+        let some =
+            store.claim(&ClaimRequest { slots, lease: Duration::from_secs(60), skip: Vec::new(), of: Vec::new() }).await.unwrap();
         if some.is_empty() {
             break;
         }

@@ -17,7 +17,7 @@ use crate::config::problem::Text;
 use crate::config::{Config, Problems};
 use crate::container::signals::Signals;
 use crate::ingress;
-use crate::observe::feed::{Moment, Next};
+use crate::observe::feed::{FeedEvent, Next};
 use crate::server::Server;
 
 /// Show it work: a signed sample webhook, a receiver that fails once, the timeline
@@ -71,7 +71,7 @@ pub(super) async fn run(dev: Dev, global: &Global) -> Done {
         match moment {
             Ok(moment) => {
                 timeline.tell(&moment);
-                if matches!(moment, Moment::Tried { next: Next::Delivered, .. }) && !delivered {
+                if matches!(moment, FeedEvent::Tried { next: Next::Delivered, .. }) && !delivered {
                     delivered = true;
                     if dev.once {
                         break;

@@ -15,17 +15,17 @@ use super::runs::read;
 use super::{Done, Global, context, print};
 use crate::config::{Config, STARS};
 use crate::decide::retry::RetryPolicy;
-use crate::decide::settle::{Rules, Timing, settle};
+use crate::decide::settle::{OutcomeRules, Timing, settle};
 use crate::decide::workflow::data::View;
 use crate::decide::workflow::machine::{Birth, at_step};
-use crate::decide::workflow::steps::Kind;
+use crate::decide::workflow::steps::StepKind;
 use crate::decide::workflow::{Draw, Fact, Flow, Here, advance};
-use crate::deliver::compose::Around;
+use crate::deliver::compose::Signing;
 use crate::deliver::step::{Calling, compose_step};
 use crate::engine::advance::told;
 use crate::engine::execute::OfStep;
 use crate::model::Body;
-use crate::model::run::{Change, Note, Phase, RunJob};
+use crate::model::run::{Change, Note, RunJob, VisitPhase};
 use crate::model::{
     Clock, Event, EventId, Failure, Job, JobId, JobState, Outcome, Payload, Request, Response, Run, RunId, SystemClock, Timestamp,
 };
@@ -104,7 +104,7 @@ fn play(config: &Config, flow: &Arc<Flow>, test: &TestStep, payload: &[u8], answ
     let Some((seq, visit)) = entered.run.state.visits.iter().find(|(_, visit)| visit.at == [at]) else {
         return Ok(outcome(&entered, None, flow, 1));
     };
-    if let Kind::Emit(emit) = &flow.steps[at].kind {
+    if let StepKind::Emit(emit) = &flow.steps[at].kind {
         let view = View::of(&entered.run, *seq, &test.step, &visit.payload);
         let rendered = emit.body.as_ref().map(|body| view.render(body)).transpose();
         let job = visit.jobs.first().copied().unwrap_or(JobId(Ulid(0)));
@@ -122,7 +122,7 @@ fn play(config: &Config, flow: &Arc<Flow>, test: &TestStep, payload: &[u8], answ
         return Ok(shown);
     }
     let call = match (flow.call(&visit.at), &visit.phase) {
-        (Some(call), Phase::Call { .. }) => call,
+        (Some(call), VisitPhase::Call { .. }) => call,
         _ => return Ok(outcome(&entered, None, flow, *seq)),
     };
     let Some(job) = entered.jobs.iter().find(|job| visit.jobs.contains(&job.id)) else {
@@ -130,12 +130,12 @@ fn play(config: &Config, flow: &Arc<Flow>, test: &TestStep, payload: &[u8], answ
     };
     let job = job_of(job, &event, now);
     let step = &flow.steps[at];
-    let around = Around { signing_key: None, qhook_headers: false, now };
+    let around = Signing { signing_key: None, qhook_headers: false, now };
     let (public_url, policy) = (config.server.public_url.as_ref(), &config.server.policy);
     let calling = Calling { job: &job, event: &event, run: &entered.run, seq: *seq, visit, step, call, public_url, policy };
     let (request, sent) = match compose_step(&calling, around) {
         Ok(request) if test.times_out => {
-            (Some(request), Outcome::Failed(Failure::Timeout(crate::model::attempt::Phase::Headers)))
+            (Some(request), Outcome::Failed(Failure::Timeout(crate::model::attempt::CallPhase::Headers)))
         }
         Ok(request) => (Some(request), Outcome::Answered(Response::of(test.status, answer))),
         Err(why) => (None, Outcome::Failed(why)),
@@ -155,7 +155,7 @@ fn heard(flow: &Arc<Flow>, run: &Run, (visit, job): (u32, &Job), sent: Outcome, 
     let timing = Timing { duration: Duration::ZERO, now };
     let (outcome, of_step) = OfStep::judge(flow, run, visit, sent);
     let once = [RetryPolicy { max: 1, ..RetryPolicy::default() }];
-    let commit = settle(job, &outcome, Rules { retry: &once, ..of_step.rules(&[]) }, timing, 0.5);
+    let commit = settle(job, &outcome, OutcomeRules { retry: &once, ..of_step.rules(&[]) }, timing, 0.5);
     told(Some(&of_step), (visit, job.id), &commit, &outcome)
 }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::print;
 use crate::model::time::show_duration;
-use crate::observe::feed::{Moment, Next};
+use crate::observe::feed::{FeedEvent, Next};
 
 /// Prints moments with the time since it began.
 pub(super) struct Timeline {
@@ -27,14 +27,14 @@ impl Timeline {
     }
 
     /// A moment, as one line or more.
-    pub(super) fn tell(&self, moment: &Moment) {
+    pub(super) fn tell(&self, moment: &FeedEvent) {
         if self.as_json {
             print::line(&moment.json().to_string());
             return;
         }
         let (good, bad, plain) = (AnsiColor::Green.on_default(), AnsiColor::Yellow.on_default(), Style::new());
         match moment {
-            Moment::Accepted { event, source, kind, verified, duplicate, handlers } => {
+            FeedEvent::Accepted { event, source, kind, verified, duplicate, handlers } => {
                 if let Some(scheme) = verified {
                     self.line(good, "verified", &format!("the signature is {scheme}'s, over the exact bytes"));
                 }
@@ -45,17 +45,17 @@ impl Timeline {
                     self.line(plain, "routed", &format!("to {to}"));
                 }
             }
-            Moment::Rejected { source, reason } => self.line(bad, "rejected", &format!("a request to {source}: {reason}")),
-            Moment::Lane { lane, state, why, .. } => {
+            FeedEvent::Rejected { source, reason } => self.line(bad, "rejected", &format!("a request to {source}: {reason}")),
+            FeedEvent::Lane { lane, state, why, .. } => {
                 let why = why.as_ref().map_or(String::new(), |why| format!(": {why}"));
                 self.line(if why.is_empty() { good } else { bad }, "lane", &format!("{lane} is {state}{why}"));
             }
-            Moment::Run { workflow, run, status, error, .. } => {
+            FeedEvent::Run { workflow, run, status, error, .. } => {
                 let why = error.as_ref().map_or(String::new(), |error| format!(": {}", print::one_line(error)));
                 let style = if error.is_none() { good } else { bad };
                 self.line(style, "run", &format!("{workflow} {status} ({run}){why}"));
             }
-            Moment::Tried { handler, attempt, status, error, took, next, .. } => {
+            FeedEvent::Tried { handler, attempt, status, error, took, next, .. } => {
                 let answer = match (status, error) {
                     (Some(status), _) => format!("HTTP {status}"),
                     (None, Some(error)) => print::one_line(error),

@@ -8,7 +8,7 @@ use url::Url;
 use super::problem::{Problem, Problems, Severity, did_you_mean};
 use super::read::{Placed, Section};
 use super::server::{Compat, read_allowed, read_retry, read_timeout};
-use super::{Around, urls};
+use super::{ReadContext, urls};
 use crate::decide::address::Policy;
 use crate::decide::filter::Filter;
 use crate::decide::foreign::{check_path, check_place};
@@ -57,7 +57,7 @@ pub struct Handler {
 }
 
 impl Handler {
-    pub(super) fn read(name: &str, mut s: Section<'_>, around: &Around<'_>) -> Option<Self> {
+    pub(super) fn read(name: &str, mut s: Section<'_>, around: &ReadContext<'_>) -> Option<Self> {
         let who = format!("handler '{name}'");
         if name.starts_with("queue/") {
             s.error("bad_name", "", format!("handler name '{name}' must not start with 'queue/' (reserved prefix)"));
@@ -195,7 +195,7 @@ fn read_breaker(s: &mut Section<'_>) -> BreakerRules {
 }
 
 /// The source a consumer listens to, which must exist.
-pub(super) fn read_source(s: &mut Section<'_>, who: &str, around: &Around<'_>) -> Option<String> {
+pub(super) fn read_source(s: &mut Section<'_>, who: &str, around: &ReadContext<'_>) -> Option<String> {
     let source = s.required_text("source")?;
     if around.sources.contains_key(&source) {
         return Some(source);

@@ -114,7 +114,7 @@ pub fn read(root: &Node, known: &Known, problems: &mut Problems) -> Option<Confi
     let policy = server.policy.clone();
     let sources = top.each("sources", |name, section| Source::read(name, section, known).map(Arc::new));
     let names = names(&sources);
-    let around = Around { sources: &names, policy: &policy, delivery: &delivery, compat: &compat };
+    let around = ReadContext { sources: &names, policy: &policy, delivery: &delivery, compat: &compat };
     let handlers = top.each("handlers", |name, section| Handler::read(name, section, &around));
     let workflows = top.each("workflows", |name, section| Workflow::read(name, section, &around));
     workflow::check_references(&workflows, top.problems());
@@ -193,7 +193,7 @@ fn fingerprints(root: &Node) -> BTreeMap<String, String> {
 }
 
 /// What a section needs of the sections before it.
-pub struct Around<'a> {
+pub struct ReadContext<'a> {
     /// The sources by name, with what is known of each.
     pub sources: &'a BTreeMap<String, SourceKind>,
     /// Which private addresses may be reached.
@@ -270,7 +270,7 @@ impl Config {
             layers::expand(&mut node, &self.variables.0, &layers::Variables::new(), &mut problems);
             let names = names(&self.sources);
             let Self { server, delivery, compat, .. } = self;
-            let around = Around { sources: &names, policy: &server.policy, delivery, compat };
+            let around = ReadContext { sources: &names, policy: &server.policy, delivery, compat };
             let mut section = Section::new(&node, &keys::WORKFLOW, &format!("workflows.{name}"), &mut problems);
             section.set_lenient(true);
             Workflow::read(name, section, &around)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Around;
+use super::ReadContext;
 use super::handler::{read_filter, read_path, read_patterns, read_source};
 use super::read::Section;
 use crate::decide::filter::Filter;
@@ -31,7 +31,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    pub(super) fn read(name: &str, mut s: Section<'_>, around: &Around<'_>, handlers: &[String]) -> Option<Self> {
+    pub(super) fn read(name: &str, mut s: Section<'_>, around: &ReadContext<'_>, handlers: &[String]) -> Option<Self> {
         let who = format!("queue '{name}'");
         if name.contains('/') {
             s.error("bad_name", "", format!("queue name '{name}' must not contain '/'"));

@@ -34,7 +34,7 @@ pub struct Policy {
 
 /// What an address is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum AddressClass {
     /// Reachable for everyone.
     Public,
     /// Loopback, RFC 1918, ULA or CGNAT.
@@ -44,40 +44,42 @@ pub enum Kind {
 }
 
 /// Classifies an address, looking through every way of writing IPv4 inside IPv6.
-pub fn kind(address: IpAddr) -> Kind {
+pub fn kind(address: IpAddr) -> AddressClass {
     match address {
         IpAddr::V4(v4) => kind_v4(v4),
         IpAddr::V6(v6) => kind_v6(v6),
     }
 }
 
-fn kind_v4(a: Ipv4Addr) -> Kind {
+fn kind_v4(a: Ipv4Addr) -> AddressClass {
     let o = a.octets();
     match o {
-        [169, 254, ..] => Kind::Special("link-local and metadata"),
-        [100, 100, 100, 200] | [168, 63, 129, 16] | [192, 0, 0, 192] => Kind::Special("cloud metadata"),
-        [127, ..] => Kind::Private("loopback"),
-        [10, ..] | [192, 168, ..] => Kind::Private("private"),
-        [172, b, ..] if (16..32).contains(&b) => Kind::Private("private"),
-        [100, b, ..] if (64..128).contains(&b) => Kind::Private("carrier-grade NAT"),
+        [169, 254, ..] => AddressClass::Special("link-local and metadata"),
+        [100, 100, 100, 200] | [168, 63, 129, 16] | [192, 0, 0, 192] => AddressClass::Special("cloud metadata"),
+        [127, ..] => AddressClass::Private("loopback"),
+        [10, ..] | [192, 168, ..] => AddressClass::Private("private"),
+        [172, b, ..] if (16..32).contains(&b) => AddressClass::Private("private"),
+        [100, b, ..] if (64..128).contains(&b) => AddressClass::Private("carrier-grade NAT"),
         // Linux connects 0.0.0.0 to loopback.
-        [0, 0, 0, 0] => Kind::Private("unspecified"),
-        [0, ..] => Kind::Special("this network"),
-        [192, 0, 0, _] | [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => Kind::Special("documentation or protocol"),
-        [198, 18 | 19, ..] => Kind::Special("benchmarking"),
-        [192, 88, 99, _] => Kind::Special("6to4 relay"),
-        [224..=239, ..] => Kind::Special("multicast"),
-        [240..=255, ..] => Kind::Special("reserved"),
-        _ => Kind::Public,
+        [0, 0, 0, 0] => AddressClass::Private("unspecified"),
+        [0, ..] => AddressClass::Special("this network"),
+        [192, 0, 0, _] | [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => {
+            AddressClass::Special("documentation or protocol")
+        }
+        [198, 18 | 19, ..] => AddressClass::Special("benchmarking"),
+        [192, 88, 99, _] => AddressClass::Special("6to4 relay"),
+        [224..=239, ..] => AddressClass::Special("multicast"),
+        [240..=255, ..] => AddressClass::Special("reserved"),
+        _ => AddressClass::Public,
     }
 }
 
-fn kind_v6(a: Ipv6Addr) -> Kind {
+fn kind_v6(a: Ipv6Addr) -> AddressClass {
     if a == Ipv6Addr::LOCALHOST {
-        return Kind::Private("loopback");
+        return AddressClass::Private("loopback");
     }
     if a == Ipv6Addr::UNSPECIFIED {
-        return Kind::Private("unspecified");
+        return AddressClass::Private("unspecified");
     }
     let s = a.segments();
     if let Some(v4) = a.to_ipv4_mapped() {
@@ -87,22 +89,22 @@ fn kind_v6(a: Ipv6Addr) -> Kind {
     match s {
         // NAT64: judged by the IPv4 address it stands for; its local variant has no global meaning.
         [0x64, 0xff9b, 0, 0, 0, 0, _, _] => kind_v4(embedded),
-        [0x64, 0xff9b, ..] => Kind::Special("local NAT64"),
+        [0x64, 0xff9b, ..] => AddressClass::Special("local NAT64"),
         // Everything else in ::/8, IPv4-compatible and translated addresses among it.
-        [first, ..] if first >> 8 == 0 => Kind::Special("IPv4 in disguise"),
-        [_, _, _, _, 0 | 0x200, 0x5efe, _, _] => Kind::Special("ISATAP"),
-        [0x2002, ..] => Kind::Special("6to4"),
-        [0x2001, 0, ..] => Kind::Special("Teredo"),
-        [0x2001, 0xdb8, ..] => Kind::Special("documentation"),
-        [0x2001, b, ..] if b < 0x200 => Kind::Special("protocol assignments"),
-        [0x3fff, b, ..] if b < 0x1000 => Kind::Special("documentation"),
-        [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] => Kind::Special("cloud metadata"),
-        [first, ..] if first & 0xfe00 == 0xfc00 => Kind::Private("unique local"),
-        [first, ..] if first & 0xffc0 == 0xfe80 => Kind::Special("link-local"),
-        [first, ..] if first & 0xffc0 == 0xfec0 => Kind::Special("site-local"),
-        [first, ..] if first & 0xff00 == 0xff00 => Kind::Special("multicast"),
-        [first, ..] if first & 0xe000 != 0x2000 => Kind::Special("reserved"),
-        _ => Kind::Public,
+        [first, ..] if first >> 8 == 0 => AddressClass::Special("IPv4 in disguise"),
+        [_, _, _, _, 0 | 0x200, 0x5efe, _, _] => AddressClass::Special("ISATAP"),
+        [0x2002, ..] => AddressClass::Special("6to4"),
+        [0x2001, 0, ..] => AddressClass::Special("Teredo"),
+        [0x2001, 0xdb8, ..] => AddressClass::Special("documentation"),
+        [0x2001, b, ..] if b < 0x200 => AddressClass::Special("protocol assignments"),
+        [0x3fff, b, ..] if b < 0x1000 => AddressClass::Special("documentation"),
+        [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] => AddressClass::Special("cloud metadata"),
+        [first, ..] if first & 0xfe00 == 0xfc00 => AddressClass::Private("unique local"),
+        [first, ..] if first & 0xffc0 == 0xfe80 => AddressClass::Special("link-local"),
+        [first, ..] if first & 0xffc0 == 0xfec0 => AddressClass::Special("site-local"),
+        [first, ..] if first & 0xff00 == 0xff00 => AddressClass::Special("multicast"),
+        [first, ..] if first & 0xe000 != 0x2000 => AddressClass::Special("reserved"),
+        _ => AddressClass::Public,
     }
 }
 
@@ -124,10 +126,10 @@ impl Policy {
         }
         let refuse = |what: &str| Err(format!("{host} resolves to {address}, a {what} address"));
         match kind(address) {
-            Kind::Public => Ok(()),
-            Kind::Private(_) if self.allow_private || self.lists(host) => Ok(()),
-            Kind::Private(_) if author == Author::Operator && is_private_name(host) => Ok(()),
-            Kind::Private(what) | Kind::Special(what) => refuse(what),
+            AddressClass::Public => Ok(()),
+            AddressClass::Private(_) if self.allow_private || self.lists(host) => Ok(()),
+            AddressClass::Private(_) if author == Author::Operator && is_private_name(host) => Ok(()),
+            AddressClass::Private(what) | AddressClass::Special(what) => refuse(what),
         }
     }
 
@@ -163,10 +165,10 @@ impl Policy {
             return Ok(());
         }
         match kind(address) {
-            Kind::Public => Ok(()),
-            Kind::Private(_) if self.allow_private || self.lists(&host) => Ok(()),
-            Kind::Private(_) => Err(UrlRefusal::Private),
-            Kind::Special(_) => Err(UrlRefusal::Special),
+            AddressClass::Public => Ok(()),
+            AddressClass::Private(_) if self.allow_private || self.lists(&host) => Ok(()),
+            AddressClass::Private(_) => Err(UrlRefusal::Private),
+            AddressClass::Special(_) => Err(UrlRefusal::Special),
         }
     }
 

@@ -7,11 +7,11 @@
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     text: String,
-    kind: Kind,
+    kind: PatternKind,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Kind {
+enum PatternKind {
     All,
     Exact,
     /// The text without its star.
@@ -28,7 +28,7 @@ impl Pattern {
     /// The reading of qhook 0.6: `prefix.*` needs no dot.
     pub fn parse_qhook(text: &str) -> Self {
         let kind = match text.strip_suffix(".*") {
-            Some(prefix) if !prefix.contains('*') => Kind::Prefix(prefix.to_owned()),
+            Some(prefix) if !prefix.contains('*') => PatternKind::Prefix(prefix.to_owned()),
             _ => kind(text),
         };
         Self { text: text.to_owned(), kind }
@@ -42,13 +42,13 @@ impl Pattern {
     /// Whether an event type matches.
     pub fn matches(&self, event_type: &str) -> bool {
         match &self.kind {
-            Kind::All => true,
-            Kind::Exact => self.text == event_type,
-            Kind::Prefix(prefix) => {
+            PatternKind::All => true,
+            PatternKind::Exact => self.text == event_type,
+            PatternKind::Prefix(prefix) => {
                 // `order.*` keeps its dot in the prefix, so something must follow it.
                 event_type.starts_with(prefix.as_str()) && !(prefix.ends_with('.') && event_type.len() == prefix.len())
             }
-            Kind::Globs(globs) => {
+            PatternKind::Globs(globs) => {
                 let segments: Vec<&str> = event_type.split('.').collect();
                 match_segments(globs, &segments)
             }
@@ -56,12 +56,12 @@ impl Pattern {
     }
 }
 
-fn kind(text: &str) -> Kind {
+fn kind(text: &str) -> PatternKind {
     match text.find('*') {
-        _ if text == "*" || text == "**" => Kind::All,
-        None => Kind::Exact,
-        Some(at) if at == text.len() - 1 => Kind::Prefix(text[..at].to_owned()),
-        Some(_) => Kind::Globs(text.split('.').map(str::to_owned).collect()),
+        _ if text == "*" || text == "**" => PatternKind::All,
+        None => PatternKind::Exact,
+        Some(at) if at == text.len() - 1 => PatternKind::Prefix(text[..at].to_owned()),
+        Some(_) => PatternKind::Globs(text.split('.').map(str::to_owned).collect()),
     }
 }
 

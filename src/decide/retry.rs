@@ -217,9 +217,11 @@ mod tests {
         let policy = [RetryPolicy { errors: errors(&["5xx", "timeout"]), ..policy() }];
         assert_eq!(verdict(&policy, 1, &Failure::Status(404)), Verdict::GiveUp(GiveUp::NotListed));
         assert_eq!(verdict(&policy, 1, &Failure::Connect("refused".into())), Verdict::GiveUp(GiveUp::NotListed));
-        for failure in
-            [Failure::Status(503), Failure::Timeout(crate::model::Phase::Body), Failure::Redirect { status: 302, location: None }]
-        {
+        for failure in [
+            Failure::Status(503),
+            Failure::Timeout(crate::model::CallPhase::Body),
+            Failure::Redirect { status: 302, location: None },
+        ] {
             assert!(matches!(verdict(&policy, 1, &failure), Verdict::RetryIn(_)), "{failure}");
         }
     }

@@ -8,7 +8,7 @@ use super::retry::{self, GiveUp, RetryPolicy, Tried, Verdict, read_retry_after};
 use crate::model::job::PUT_ASIDE;
 use crate::model::json;
 use crate::model::run::Change;
-use crate::model::{Attempt, Ending, Failure, Job, LaneId, Lease, Outcome, Target, Timestamp};
+use crate::model::{Attempt, AttemptResult, Failure, Job, LaneId, Lease, Outcome, Target, Timestamp};
 
 /// On record with an answer to a request that went out twice.
 const RESENT: &str = "sent again at once: the receiver had closed the kept connection before it answered anything";
@@ -24,7 +24,7 @@ pub const RUN_DEATHS_MAX: u32 = 10;
 
 /// Everything that one outcome changes, recorded in one transaction and fenced by the lease.
 #[derive(Debug, Clone)]
-pub struct Commit {
+pub struct JobOutcome {
     /// The right to record.
     pub lease: Lease,
     /// The job's lane.
@@ -59,7 +59,7 @@ pub enum Finish {
         error: String,
     },
     /// It failed for good, and its run has taken the failure over.
-    Taken {
+    FailedIntoRun {
         /// The failure, for people.
         error: String,
     },
@@ -101,7 +101,7 @@ pub enum Log {
 
 /// What is a success, what follows a failure, and what is kept of it.
 #[derive(Debug, Clone, Copy)]
-pub struct Rules<'a> {
+pub struct OutcomeRules<'a> {
     /// When to try again.
     pub retry: &'a [RetryPolicy],
     /// Class and status of earlier failures, for a list of several policies.
@@ -120,7 +120,7 @@ pub struct Rules<'a> {
     pub redact: &'a [Vec<String>],
 }
 
-impl<'a> Rules<'a> {
+impl<'a> OutcomeRules<'a> {
     /// One policy, and everything else as it is by default.
     pub fn of(policy: &'a RetryPolicy) -> Self {
         Self {
@@ -174,10 +174,10 @@ fn redact(value: &mut Value, keys: &[String]) {
 }
 
 /// Settles an outcome. `chance` is a random number in `0.0..1.0` for the jitter.
-pub fn settle(job: &Job, outcome: &Outcome, rules: Rules<'_>, timing: Timing, chance: f64) -> Commit {
+pub fn settle(job: &Job, outcome: &Outcome, rules: OutcomeRules<'_>, timing: Timing, chance: f64) -> JobOutcome {
     let commit = |finish, attempt: Option<Attempt>, lane_fact| {
         let sent = job.attempt + u32::from(attempt.is_some());
-        Commit { lease: job.lease(), lane: job.target.lane(), finish, sent, attempt, lane_fact, change: None }
+        JobOutcome { lease: job.lease(), lane: job.target.lane(), finish, sent, attempt, lane_fact, change: None }
     };
     let (failure, response) = match outcome {
         Outcome::Postponed => return commit(Finish::Released, None, None),
@@ -192,7 +192,7 @@ pub fn settle(job: &Job, outcome: &Outcome, rules: Rules<'_>, timing: Timing, ch
                 (cut, resent) => cut.or(resent),
             };
             let kept = rules.kept(&response.body);
-            let attempt = attempt(job, Ending::Delivered, timing, Some(response.status), kept, error, None);
+            let attempt = attempt(job, AttemptResult::Delivered, timing, Some(response.status), kept, error, None);
             return commit(Finish::Done, Some(attempt), Some(LaneFact::Succeeded));
         }
         Outcome::Answered(response) if rules.accept(response.status) => (Failure::Expectation(response.status), Some(response)),
@@ -227,22 +227,23 @@ pub fn settle(job: &Job, outcome: &Outcome, rules: Rules<'_>, timing: Timing, ch
     };
     let kept = rules.kept(response.map_or(&[][..], |r| &r.body));
     let error = (rules.log != Log::None).then_some(error);
-    let attempt =
-        failure.is_exchange().then(|| attempt(job, Ending::Failed, timing, failure.status(), kept, error, Some(failure.code())));
+    let attempt = failure
+        .is_exchange()
+        .then(|| attempt(job, AttemptResult::Failed, timing, failure.status(), kept, error, Some(failure.code())));
     commit(finish, attempt, lane_fact)
 }
 
 /// A call that was cut off although it had begun: an attempt on record, which costs nothing of the policy's. It is made again at once by
 /// the next worker, unless it may be sent only once: then nobody knows what came of it.
-fn interrupted(job: &Job, why: &str, once: bool, timing: Timing) -> Commit {
+fn interrupted(job: &Job, why: &str, once: bool, timing: Timing) -> JobOutcome {
     let failure = match once {
         true => Failure::UnknownOutcome(why.to_owned()),
         false => Failure::Interrupted(why.to_owned()),
     };
     let error = failure.to_string();
-    let attempt = attempt(job, Ending::Interrupted, timing, None, Vec::new(), Some(error.clone()), Some("interrupted"));
+    let attempt = attempt(job, AttemptResult::Interrupted, timing, None, Vec::new(), Some(error.clone()), Some("interrupted"));
     let finish = if once { Finish::Dead { error } } else { Finish::Retry { after: Duration::ZERO, error } };
-    Commit {
+    JobOutcome {
         lease: job.lease(),
         lane: job.target.lane(),
         finish,
@@ -282,7 +283,7 @@ pub fn is_crash_suspect(job: &Job) -> bool {
 
 fn attempt(
     job: &Job,
-    ending: Ending,
+    ending: AttemptResult,
     timing: Timing,
     status: Option<u16>,
     response: Vec<u8>,
@@ -329,11 +330,11 @@ mod tests {
         Outcome::Answered(Response { retry_after: Some("7".into()), ..Response::of(status, "x") })
     }
 
-    fn settled(job: &Job, outcome: &Outcome) -> Commit {
+    fn settled(job: &Job, outcome: &Outcome) -> JobOutcome {
         settle(
             job,
             outcome,
-            Rules::of(&RetryPolicy { max: 2, ..RetryPolicy::default() }),
+            OutcomeRules::of(&RetryPolicy { max: 2, ..RetryPolicy::default() }),
             Timing { duration: Duration::ZERO, now: Timestamp(0) },
             0.5,
         )
@@ -375,10 +376,10 @@ mod tests {
     #[test]
     fn what_may_have_arrived_is_not_sent_again_where_it_must_be_sent_once() {
         let policy = RetryPolicy::default();
-        let rules = Rules { once: true, ..Rules::of(&policy) };
+        let rules = OutcomeRules { once: true, ..OutcomeRules::of(&policy) };
         let timing = Timing { duration: Duration::ZERO, now: Timestamp(0) };
         let finish = |outcome: Outcome| settle(&job(0, 0), &outcome, rules, timing, 0.5).finish;
-        assert!(matches!(finish(Outcome::Failed(Failure::Timeout(crate::model::Phase::Headers))), Finish::Dead { .. }));
+        assert!(matches!(finish(Outcome::Failed(Failure::Timeout(crate::model::CallPhase::Headers))), Finish::Dead { .. }));
         assert!(matches!(finish(answered(503)), Finish::Dead { .. }));
         assert!(matches!(finish(Outcome::Failed(Failure::Connect("refused".into()))), Finish::Retry { .. }));
     }
@@ -387,17 +388,17 @@ mod tests {
     fn what_is_redacted_is_not_kept() {
         let policy = RetryPolicy::default();
         let redact = vec![vec!["cards".to_owned(), "number".to_owned()]];
-        let rules = Rules { redact: &redact, ..Rules::of(&policy) };
+        let rules = OutcomeRules { redact: &redact, ..OutcomeRules::of(&policy) };
         let body = br#"{"cards":[{"number":"4","name":"a"}]}"#;
         assert_eq!(rules.kept(body), br#"{"cards":[{"number":"***","name":"a"}]}"#);
         assert_eq!(rules.kept(b"no json 4"), b"");
-        assert_eq!(Rules { log: Log::Metadata, ..rules }.kept(body), b"");
+        assert_eq!(OutcomeRules { log: Log::Metadata, ..rules }.kept(body), b"");
     }
 
     #[test]
     fn an_answer_that_is_not_what_was_expected_is_a_failure_with_its_status() {
         let policy = RetryPolicy::default();
-        let rules = Rules { unmet: true, ..Rules::of(&policy) };
+        let rules = OutcomeRules { unmet: true, ..OutcomeRules::of(&policy) };
         let timing = Timing { duration: Duration::ZERO, now: Timestamp(0) };
         let attempt = settle(&job(0, 0), &answered(200), rules, timing, 0.5).attempt.unwrap();
         assert_eq!((attempt.code.as_deref(), attempt.status), (Some("expectation"), Some(200)));

@@ -21,7 +21,7 @@ use super::Deliver;
 use super::resolve::{Blocked, Guarded, NoAddress};
 use crate::decide::address::{Author, Policy};
 use crate::model::request::Progress;
-use crate::model::{Cut, Failure, Method, Outcome, Phase, Request, Response};
+use crate::model::{CallPhase, Cut, Failure, Method, Outcome, Request, Response};
 
 /// No more of a response body is read.
 pub const RESPONSE_BYTES_MAX: usize = 64 * 1024;
@@ -36,10 +36,10 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// Sends requests under the address rules of their destinations.
 pub struct Client {
-    by_destination: HashMap<String, Arc<Rules>>,
+    by_destination: HashMap<String, Arc<ConnectionRules>>,
 }
 
-struct Rules {
+struct ConnectionRules {
     policy: Arc<Policy>,
     author: Author,
     http: reqwest::Client,
@@ -57,14 +57,14 @@ impl Client {
         resolver: &TokioResolver,
     ) -> Result<Self, String> {
         let tls = tls()?;
-        let mut all: Vec<Arc<Rules>> = Vec::new();
+        let mut all: Vec<Arc<ConnectionRules>> = Vec::new();
         let mut by_destination = HashMap::new();
         for (destination, policy, author) in destinations {
             let known = all.iter().find(|r| *r.policy == policy && r.author == author).cloned();
             let rules = match known {
                 Some(rules) => rules,
                 None => {
-                    let rules = Arc::new(Rules::new(policy, author, resolver, tls.clone())?);
+                    let rules = Arc::new(ConnectionRules::new(policy, author, resolver, tls.clone())?);
                     all.push(Arc::clone(&rules));
                     rules
                 }
@@ -105,7 +105,7 @@ fn read_tls() -> Result<rustls::ClientConfig, String> {
     Ok(config)
 }
 
-impl Rules {
+impl ConnectionRules {
     #[expect(clippy::disallowed_methods, reason = "the one client of deliveries, with every address guarded")]
     fn new(policy: Policy, author: Author, resolver: &TokioResolver, tls: rustls::ClientConfig) -> Result<Self, String> {
         let policy = Arc::new(policy);
@@ -170,7 +170,7 @@ impl Rules {
             sent => (sent, false),
         };
         let response = sent.map_err(failure)?;
-        set_phase(Phase::Body);
+        set_phase(CallPhase::Body);
         Ok(Response { resent, ..read(response, cap).await })
     }
 }
@@ -302,7 +302,7 @@ tokio::task_local! {
     static PROGRESS: Progress;
 }
 
-fn set_phase(phase: Phase) {
+fn set_phase(phase: CallPhase) {
     // A connection that was made for someone else finishes outside of any exchange.
     let _ = PROGRESS.try_with(|progress| progress.set(phase));
 }
@@ -330,14 +330,14 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        set_phase(Phase::Connect);
+        set_phase(CallPhase::Connect);
         let _ = CONNECTED.try_with(|cell| cell.store(true, Ordering::Relaxed));
         let connecting = self.inner.call(request);
         let policy = Arc::clone(&self.policy);
         Box::pin(async move {
             let connection = connecting.await.map_err(Into::into)?;
             second_net(&connection, &policy)?;
-            set_phase(Phase::Headers);
+            set_phase(CallPhase::Headers);
             Ok(connection)
         })
     }
@@ -350,7 +350,7 @@ fn second_net(connection: &impl Connection, policy: &Policy) -> Result<(), Block
     connection.connected().get_extras(&mut extensions);
     let Some(peer) = extensions.get::<HttpInfo>().map(|info| info.remote_addr().ip()) else { return Ok(()) };
     match crate::decide::address::kind(peer) {
-        crate::decide::address::Kind::Special(what) if !policy.networks.contains(peer) => {
+        crate::decide::address::AddressClass::Special(what) if !policy.networks.contains(peer) => {
             Err(Blocked(format!("the connection leads to {peer}, a {what} address")))
         }
         _ => Ok(()),

@@ -15,7 +15,7 @@ use crate::model::{AttemptId, Event, Failure, Job, Method, Request, Timestamp, e
 
 /// What a delivery's request depends on besides its job, event and handler.
 #[derive(Debug, Clone, Copy)]
-pub struct Around<'a> {
+pub struct Signing<'a> {
     /// The key that signs what is sent.
     pub signing_key: Option<&'a [u8]>,
     /// Send `X-Qhook-*` beside `X-Tidehook-*`.
@@ -28,7 +28,7 @@ pub struct Around<'a> {
 ///
 /// # Errors
 /// The transform cannot be rendered, or the request cannot be built.
-pub fn compose(job: &Job, event: &Event, handler: &Handler, around: Around<'_>) -> Result<Request, Failure> {
+pub fn compose(job: &Job, event: &Event, handler: &Handler, around: Signing<'_>) -> Result<Request, Failure> {
     let body = body(job, event, handler)?;
     let mut headers = Headers(Vec::with_capacity(20));
     if let Some(content_type) = content_type(event, handler) {

@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::client::STEP_RESPONSE_BYTES_MAX;
-use super::compose::{Around, Headers, traceparent};
+use super::compose::{Headers, Signing, traceparent};
 use crate::decide::address::Policy;
 use crate::decide::signature::signature;
 use crate::decide::workflow::Step;
 use crate::decide::workflow::data::View;
 use crate::decide::workflow::flow::{Address, Call, CallKey};
 use crate::model::request::Progress;
-use crate::model::run::{Phase, Visit};
+use crate::model::run::{Visit, VisitPhase};
 use crate::model::{AttemptId, Event, Failure, Job, Method, Request, Run, Target, trace};
 
 /// The destination of steps whose hosts the configuration names: the address rules of the server.
@@ -52,9 +52,9 @@ pub struct Calling<'a> {
 ///
 /// # Errors
 /// It cannot be built, or must not be sent there.
-pub fn compose_step(calling: &Calling<'_>, around: Around<'_>) -> Result<Request, Failure> {
+pub fn compose_step(calling: &Calling<'_>, around: Signing<'_>) -> Result<Request, Failure> {
     let Calling { job, event, run, seq, visit, call, step, .. } = calling;
-    let Phase::Call { token, polls } = &visit.phase else {
+    let VisitPhase::Call { token, polls } = &visit.phase else {
         return Err(Failure::Compose("the step waits for no call".to_owned()));
     };
     let token = token.as_deref();

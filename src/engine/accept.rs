@@ -9,14 +9,14 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::hold::{InHand, Reservation};
+use super::inflight::{Inflight, Reservation};
 use super::{Engine, Parts};
 use crate::decide::plan::{Plan, plan};
 use crate::model::job::NewJob;
 use crate::model::{Event, EventId, Inbound, Job, JobId, JobState, Target, Timestamp};
-use crate::observe::feed::Moment;
+use crate::observe::feed::FeedEvent;
 use crate::observe::metrics;
-use crate::store::{Accepted, Claimed, Each, Error, Offer, Result as Stored};
+use crate::store::{Accepted, Claimed, Each, Error, NewEvent, Result as Stored};
 use crate::wake::Wakeup;
 
 /// A caller waits no longer than this for its commit. Longer than a commit takes over a slow line, short
@@ -72,45 +72,46 @@ pub struct Planned {
     pub(super) plan: Plan,
 }
 
-/// An offer with the slots that wait for its jobs.
-pub struct Offered {
-    offer: Offer,
+/// A new event with the slots that wait for its jobs.
+pub struct Submission {
+    new_event: NewEvent,
     slots: Vec<Reservation>,
 }
 
-/// The bytes that an offer brings to a slice.
-pub(super) fn bytes(offered: &Offered) -> usize {
-    offered.offer.inbound.body.bytes().len()
+/// The bytes that a new event brings to a slice.
+pub(super) fn bytes(offered: &Submission) -> usize {
+    offered.new_event.inbound.body.bytes().len()
 }
 
-/// Commits offers, and hands over what was started by the commit. Runs in the batch's own task, so that a
+/// Commits new events, and hands over what was started by the commit. Runs in the batch's own task, so that a
 /// caller that hangs up leaves no leased job behind.
 pub(super) fn committer(
     parts: &Parts,
-    in_hand: &Arc<InHand>,
-) -> impl Fn(Vec<Offered>) -> BoxFuture<'static, Each<Accepted>> + Send + Sync + 'static {
-    let (store, in_hand) = (Arc::clone(&parts.store), Arc::clone(in_hand));
+    inflight: &Arc<Inflight>,
+) -> impl Fn(Vec<Submission>) -> BoxFuture<'static, Each<Accepted>> + Send + Sync + 'static {
+    let (store, inflight) = (Arc::clone(&parts.store), Arc::clone(inflight));
     move |offered| {
-        let (store, in_hand) = (Arc::clone(&store), Arc::clone(&in_hand));
+        let (store, inflight) = (Arc::clone(&store), Arc::clone(&inflight));
         Box::pin(async move {
-            let (offers, slots): (Vec<Offer>, Vec<Vec<Reservation>>) = offered.into_iter().map(|o| (o.offer, o.slots)).unzip();
-            let answers = store.accept(&offers).await?;
-            offers.iter().zip(&answers).for_each(|(offer, answer)| hand_over(&in_hand, offer, answer));
+            let (new_events, slots): (Vec<NewEvent>, Vec<Vec<Reservation>>) =
+                offered.into_iter().map(|o| (o.new_event, o.slots)).unzip();
+            let answers = store.accept(&new_events).await?;
+            new_events.iter().zip(&answers).for_each(|(new_event, answer)| hand_over(&inflight, new_event, answer));
             drop(slots);
             Ok(answers)
         })
     }
 }
 
-/// Hands the started jobs of an offer over.
-fn hand_over(in_hand: &InHand, offer: &Offer, answer: &Stored<Accepted>) {
+/// Hands the started jobs of a new event over.
+fn hand_over(inflight: &Inflight, new_event: &NewEvent, answer: &Stored<Accepted>) {
     let Ok(Accepted::New { started, at, .. }) = answer else { return };
     if started.is_empty() {
         return;
     }
-    let inbound = &offer.inbound;
+    let inbound = &new_event.inbound;
     let event = Arc::new(Event {
-        id: offer.id,
+        id: new_event.id,
         source: inbound.source.clone(),
         kind: inbound.kind.clone(),
         headers: inbound.headers.clone(),
@@ -118,24 +119,24 @@ fn hand_over(in_hand: &InHand, offer: &Offer, answer: &Stored<Accepted>) {
         unique_key: None,
         created_at: *at,
     });
-    for new in offer.plan.jobs.iter().filter(|job| started.contains(&job.id)) {
-        let job = started_job(new, offer, *at);
-        in_hand.hand_over(Claimed { job, now: *at, lane_clean: true }, Arc::clone(&event));
+    for new in new_event.plan.jobs.iter().filter(|job| started.contains(&job.id)) {
+        let job = started_job(new, new_event, *at);
+        inflight.hand_over(Claimed { job, now: *at, lane_clean: true }, Arc::clone(&event));
     }
 }
 
 /// A job as the commit that created it has leased it.
-fn started_job(new: &NewJob, offer: &Offer, at: Timestamp) -> Job {
+fn started_job(new: &NewJob, new_event: &NewEvent, at: Timestamp) -> Job {
     Job {
         id: new.id,
-        event: offer.id,
+        event: new_event.id,
         target: new.target.clone(),
         state: JobState::Leased,
         attempt: 0,
         lost: 0,
         deaths: 0,
         claim: 1,
-        due_at: at.plus(offer.lease),
+        due_at: at.plus(new_event.lease),
         created_at: at,
         finished_at: None,
         last_error: None,
@@ -182,7 +183,7 @@ impl Engine {
         let misses = std::mem::take(&mut plan.misses);
         let mut slots = Vec::new();
         for job in &mut plan.jobs {
-            let slot = inner.in_hand.reserve(&job.target.lane());
+            let slot = inner.inflight.reserve(&job.target.lane());
             job.start = slot.is_some();
             slots.extend(slot);
         }
@@ -192,7 +193,7 @@ impl Engine {
             plan.jobs.iter().filter(|job| matches!(job.target, Target::Workflow(_))).map(|job| job.id).collect();
         let told = inbound.clone();
         let delivery = &self.config().delivery;
-        let offer = Offer {
+        let new_event = NewEvent {
             id: EventId::next(&*inner.parts.ids),
             inbound,
             plan,
@@ -200,7 +201,7 @@ impl Engine {
             event_ttl: delivery.event_ttl,
             lease: inner.lease,
         };
-        let committed = inner.offers.put(Offered { offer, slots });
+        let committed = inner.new_events.put(Submission { new_event, slots });
         tokio::pin!(committed);
         let answer = match tokio::time::timeout(WAIT_MAX - PROBE_MAX, &mut committed).await {
             Ok(answer) => answer,
@@ -243,7 +244,7 @@ impl Engine {
             inner.near.remember(event, misses);
         }
         tracing::debug!(%event, source = told.source, kind = told.kind, duplicate, jobs, "An event was accepted.");
-        self.feed().tell(|| Moment::Accepted {
+        self.feed().tell(|| FeedEvent::Accepted {
             event,
             verified: self.config().source(&told.source).and_then(|s| s.verify.clone()),
             source: told.source,

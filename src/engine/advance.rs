@@ -9,23 +9,23 @@ use ulid::Ulid;
 use super::Engine;
 use super::execute::{OfStep, Ran};
 use super::flows::NoFlow;
-use crate::decide::settle::{Commit, Finish};
+use crate::decide::settle::{Finish, JobOutcome};
 use crate::decide::workflow::catch::{self, of_failure};
 use crate::decide::workflow::gate::at_gate;
 use crate::decide::workflow::machine::Birth;
 use crate::decide::workflow::{Draw, Fact, Flow, Here, advance, start};
 use crate::model::job::Visiting;
-use crate::model::run::{Change, Due, Phase, RunError, Start, Visit};
+use crate::model::run::{Change, Due, RunError, Start, Visit, VisitPhase};
 use crate::model::{Cut, Event, Failure, Job, JobId, Outcome, Payload, Run, RunId, RunStatus, Target, Timestamp};
-use crate::observe::feed::Moment;
+use crate::observe::feed::FeedEvent;
 use crate::observe::metrics;
 use crate::store::{Claimed, Error};
 use crate::wake::Wakeup;
 
 /// Ids and tokens for the machine.
-pub(super) struct Drawn<'a>(pub(super) &'a Engine);
+pub(super) struct Entropy<'a>(pub(super) &'a Engine);
 
-impl Draw for Drawn<'_> {
+impl Draw for Entropy<'_> {
     fn id(&self) -> Ulid {
         self.0.0.parts.ids.next()
     }
@@ -69,7 +69,7 @@ impl Engine {
         claimed: &Claimed,
         event: &Event,
         ran: &Ran,
-        commit: &Commit,
+        commit: &JobOutcome,
         known: Option<Arc<Run>>,
     ) -> Result<Option<Change>, NoChange> {
         let job = &claimed.job;
@@ -98,7 +98,7 @@ impl Engine {
         let workflow = self.config().workflow(name).ok_or_else(gone)?;
         let input = Payload::of(&event.body);
         let birth = Birth { id: RunId::of(job.id), event: event.id, about: about(event), input, parent: None, depth: 0 };
-        Ok(start(birth, &Here { flow: &workflow.flow, now, draw: &Drawn(self) }))
+        Ok(start(birth, &Here { flow: &workflow.flow, now, draw: &Entropy(self) }))
     }
 
     async fn next_of(
@@ -107,7 +107,7 @@ impl Engine {
         visiting: &Visiting,
         job: &Job,
         ran: &Ran,
-        commit: &Commit,
+        commit: &JobOutcome,
         now: Timestamp,
     ) -> Result<Option<Change>, NoChange> {
         if let (Target::Timer(_), 0) = (&job.target, visiting.visit) {
@@ -118,7 +118,7 @@ impl Engine {
         }
         let flow = self.flow_of(run).await?;
         let Some(fact) = self.fact(run, visiting, job, ran, commit).await? else { return Ok(None) };
-        Ok(advance(run, &fact, &Here { flow: &flow, now, draw: &Drawn(self) }))
+        Ok(advance(run, &fact, &Here { flow: &flow, now, draw: &Entropy(self) }))
     }
 
     /// What the end of a job tells its run.
@@ -128,12 +128,12 @@ impl Engine {
         visiting: &Visiting,
         job: &Job,
         ran: &Ran,
-        commit: &Commit,
+        commit: &JobOutcome,
     ) -> Result<Option<Fact>, NoChange> {
         let visit = visiting.visit;
         if let Target::Timer(_) = job.target {
             return match run.state.visits.get(&visit) {
-                Some(Visit { phase: Phase::Child { run: child, .. }, jobs, .. }) if !jobs.contains(&job.id) => {
+                Some(Visit { phase: VisitPhase::Child { run: child, .. }, jobs, .. }) if !jobs.contains(&job.id) => {
                     self.child_fact(*child, visit).await
                 }
                 _ => Ok(Some(Fact::Elapsed { visit, job: job.id })),
@@ -148,7 +148,7 @@ impl Engine {
         run.readable().map_err(NoChange::Parked)?;
         // The end of a run needs no definition.
         let flow = self.flow_to_end(run).await?;
-        let drawn = Drawn(self);
+        let drawn = Entropy(self);
         let here = || Here { flow: &flow, now, draw: &drawn };
         if run.state.deadline == Some(job.id) {
             return Ok(advance(run, &Fact::Elapsed { visit: 0, job: job.id }, &here()));
@@ -167,7 +167,7 @@ impl Engine {
         let parent = self.store().run(parent).await?;
         let waits = |parent: &Run| {
             let phase = parent.state.visits.get(&visit).map(|visit| &visit.phase);
-            matches!(phase, Some(Phase::Child { run: child, .. }) if *child == run.id)
+            matches!(phase, Some(VisitPhase::Child { run: child, .. }) if *child == run.id)
         };
         let is_wanted =
             parent.is_some_and(|parent| !parent.status.is_closed() && (parent.unreadable.is_some() || waits(&parent)));
@@ -199,7 +199,7 @@ impl Engine {
             };
             let (event, about) = (change.run.event, change.run.state.about.clone());
             let birth = Birth { id: run, event, about, input, parent: Some((change.run.id, visit)), depth };
-            let mut child = start(birth, &Here { flow: &workflow.flow, now, draw: &Drawn(self) });
+            let mut child = start(birth, &Here { flow: &workflow.flow, now, draw: &Entropy(self) });
             // A child that starts children of its own does so by itself, one level at a time.
             child = Box::pin(self.with_children(child, now)).await?;
             change.children.push(child);
@@ -209,16 +209,16 @@ impl Engine {
 
     /// A further fact on top of a change that is not committed yet.
     fn also(&self, change: Change, fact: &Fact, flow: &Arc<Flow>, now: Timestamp) -> Change {
-        let Some(next) = advance(&change.run, fact, &Here { flow, now, draw: &Drawn(self) }) else { return change };
+        let Some(next) = advance(&change.run, fact, &Here { flow, now, draw: &Entropy(self) }) else { return change };
         let unstored = |id: &JobId| change.jobs.iter().any(|job| job.id == *id);
-        let moot: Vec<_> = next.moot.iter().copied().filter(|id| !unstored(id)).collect();
-        let jobs = change.jobs.iter().filter(|job| !next.moot.contains(&job.id)).cloned().chain(next.jobs).collect();
+        let cancel_jobs: Vec<_> = next.cancel_jobs.iter().copied().filter(|id| !unstored(id)).collect();
+        let jobs = change.jobs.iter().filter(|job| !next.cancel_jobs.contains(&job.id)).cloned().chain(next.jobs).collect();
         Change {
             run: next.run,
             is_new: change.is_new,
             ends: change.ends || next.ends,
             jobs,
-            moot: change.moot.into_iter().chain(moot).collect(),
+            cancel_jobs: change.cancel_jobs.into_iter().chain(cancel_jobs).collect(),
             hold: change.hold.into_iter().chain(next.hold).collect(),
             free: change.free.into_iter().chain(next.free).collect(),
             gate: next.gate.or(change.gate),
@@ -233,7 +233,7 @@ impl Engine {
 
     fn tell_run(&self, run: &Run, status: &'static str) {
         metrics::run(&run.workflow, status);
-        self.feed().tell(|| Moment::Run {
+        self.feed().tell(|| FeedEvent::Run {
             run: run.id,
             event: run.event,
             source: run.state.about["source"].as_str().unwrap_or("").to_owned(),
@@ -288,7 +288,7 @@ impl Engine {
 }
 
 /// What the end of a call tells its run; `None` while it tells nothing.
-pub fn told(of_step: Option<&OfStep>, (visit, job): (u32, JobId), commit: &Commit, outcome: &Outcome) -> Option<Fact> {
+pub fn told(of_step: Option<&OfStep>, (visit, job): (u32, JobId), commit: &JobOutcome, outcome: &Outcome) -> Option<Fact> {
     let error = match (&commit.finish, outcome) {
         (Finish::Done, Outcome::Answered(response)) if response.cut == Some(Cut::AtCap) => RunError {
             status: Some(response.status),
@@ -300,7 +300,7 @@ pub fn told(of_step: Option<&OfStep>, (visit, job): (u32, JobId), commit: &Commi
             let body = of_step.map_or_else(|| Payload::of(&response.as_body()), |step| step.body(response));
             return Some(Fact::Answered { visit, job, status: response.status, body });
         }
-        (Finish::Dead { .. } | Finish::Taken { .. }, outcome) => {
+        (Finish::Dead { .. } | Finish::FailedIntoRun { .. }, outcome) => {
             let failure = match outcome {
                 Outcome::Answered(response) => match commit.attempt.as_ref().and_then(|attempt| attempt.code.as_deref()) {
                     Some("expectation") => Failure::Expectation(response.status),

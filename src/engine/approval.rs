@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use super::Engine;
 use super::operate::NotDone;
-use crate::decide::workflow::steps::Kind;
+use crate::decide::workflow::steps::StepKind;
 use crate::decide::workflow::steps::callback::{Approval, hash};
 use crate::decide::workflow::{Fact, Flow, advance};
-use crate::model::run::{Phase, Visit};
+use crate::model::run::{Visit, VisitPhase};
 use crate::model::{Body, Payload, Run, RunId, Timestamp};
 
 /// What was decided, by whom.
@@ -107,14 +107,14 @@ impl Decision {
 /// The approval that a visit waits for, if it does.
 pub(super) fn approval_of<'a>(run: &Run, flow: &'a Flow, visit: u32) -> Option<&'a Approval> {
     match &flow.step(&run.state.visits.get(&visit)?.at)?.kind {
-        Kind::Callback(callback) => callback.approval.as_ref(),
+        StepKind::Callback(callback) => callback.approval.as_ref(),
         _ => None,
     }
 }
 
 /// Whether a visit waits for an answer from outside.
 pub(super) fn waits(visit: &Visit) -> bool {
-    matches!(visit.phase, Phase::Answer { .. } | Phase::Token { .. } | Phase::Call { token: Some(_), .. })
+    matches!(visit.phase, VisitPhase::Answer { .. } | VisitPhase::Token { .. } | VisitPhase::Call { token: Some(_), .. })
 }
 
 impl Engine {

@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::Engine;
-use super::advance::{Drawn, NoChange};
+use super::advance::{Entropy, NoChange};
 use super::approval::{Decision, approval_of, waits};
 use super::operate::NotDone;
 use crate::decide::workflow::steps::callback::hash;
@@ -23,7 +23,7 @@ pub enum Answer {
     /// It failed: a sentence.
     Failed(String),
     /// Whoever works on it still does: a sign of life, which uses nothing up.
-    Beat,
+    Heartbeat,
 }
 
 /// What became of an answer.
@@ -60,7 +60,7 @@ impl Answer {
         let (word, bytes) = match self {
             Self::Done(body) => ("done:", &body.bytes()[..]),
             Self::Failed(why) => ("failed:", why.as_bytes()),
-            Self::Beat => ("beat:", &[][..]),
+            Self::Heartbeat => ("beat:", &[][..]),
         };
         hex::encode(Sha256::digest([word.as_bytes(), bytes].concat()))
     }
@@ -81,7 +81,7 @@ impl Engine {
             let found = self.health().learn(self.store().token(&hash).await).map_err(store_failed)?;
             let Some(found) = found else { return Err(NotAnswered::Unknown) };
             match &found.answer {
-                Some(_) if matches!(answer, Answer::Beat) => return Err(NotAnswered::Gone),
+                Some(_) if matches!(answer, Answer::Heartbeat) => return Err(NotAnswered::Gone),
                 Some(before) if *before == fingerprint => return Ok(Answered { run: found.run, duplicate: true }),
                 Some(_) => return Err(NotAnswered::Conflict),
                 None => {}
@@ -91,7 +91,7 @@ impl Engine {
             let now = self.store().now().await.map_err(store_failed)?;
             let said = |said| Fact::CalledBack { visit: found.visit, answer: said };
             let fact = match (answer, approval_of(&run, &flow, found.visit)) {
-                (Answer::Beat, _) => Fact::Beat { visit: found.visit },
+                (Answer::Heartbeat, _) => Fact::Heartbeat { visit: found.visit },
                 (Answer::Done(body), Some(approval)) => {
                     let decision = Decision::read(body).map_err(NotAnswered::Unclear)?;
                     said(decision.by(approval, now).map_err(|why| NotAnswered::NotDone(NotDone::Refused(why)))?)
@@ -104,10 +104,10 @@ impl Engine {
                 }
                 (Answer::Failed(why), None) => said(Err(why.clone())),
             };
-            let Some(mut change) = advance(&run, &fact, &Here { flow: &flow, now, draw: &Drawn(self) }) else {
+            let Some(mut change) = advance(&run, &fact, &Here { flow: &flow, now, draw: &Entropy(self) }) else {
                 // A sign of life where none is asked for is welcome, and changes nothing.
                 let waits = run.state.visits.get(&found.visit).is_some_and(waits);
-                if matches!(answer, Answer::Beat) && waits && !run.status.is_closed() {
+                if matches!(answer, Answer::Heartbeat) && waits && !run.status.is_closed() {
                     return Ok(Answered { run: found.run, duplicate: false });
                 }
                 // Someone else's answer may have come between the two looks.
@@ -117,7 +117,7 @@ impl Engine {
                 }
                 return Err(NotAnswered::Gone);
             };
-            if !matches!(answer, Answer::Beat) {
+            if !matches!(answer, Answer::Heartbeat) {
                 change.spent = Some(Token { answer: Some(fingerprint.clone()), ..found.clone() });
             }
             match self.make(change, now).await {

@@ -9,19 +9,17 @@ use super::flows::NoFlow;
 use super::{Engine, accept::NotAccepted};
 use crate::decide::errors::class_of;
 use crate::decide::retry::RetryPolicy;
-use crate::decide::settle::{Log, Rules, Timing, is_crash_suspect};
+use crate::decide::settle::{Log, OutcomeRules, Timing, is_crash_suspect};
 use crate::decide::workflow::data::View;
 use crate::decide::workflow::flow::{Call, Flow, Reads};
-use crate::decide::workflow::steps::Kind;
+use crate::decide::workflow::steps::StepKind;
 use crate::decide::workflow::steps::emit::Emit;
-use crate::deliver::compose::{Around, compose};
+use crate::deliver::compose::{Signing, compose};
 use crate::deliver::step::{Calling, compose_step, operation};
 use crate::model::Body;
 use crate::model::job::Visiting;
-use crate::model::run::{Phase, Visit};
-use crate::model::{
-    Cut, Event, Failure, Inbound, Job, Outcome, Payload, Phase as Part, Request, Response, Run, Target, Timestamp,
-};
+use crate::model::run::{Visit, VisitPhase};
+use crate::model::{CallPhase, Cut, Event, Failure, Inbound, Job, Outcome, Payload, Request, Response, Run, Target, Timestamp};
 
 /// What came of an execution, and how long it took.
 pub struct Ran {
@@ -58,7 +56,7 @@ impl OfStep {
         let mut of_step = Self::of(flow, visit.map_or(&[], |visit| &visit.at), run.state.deadline_at);
         let (Some(visit), Some(step)) = (visit, flow.step(&of_step.at)) else { return (outcome, of_step) };
         let Some(call) = step.kind.call() else { return (outcome, of_step) };
-        let is_notice = matches!(visit.phase, Phase::Call { token: Some(_), .. });
+        let is_notice = matches!(visit.phase, VisitPhase::Call { token: Some(_), .. });
         let outcome = whole(outcome, is_notice, call.reads);
         if let Outcome::Answered(response) = &outcome {
             let body = Payload::of(&response.as_body());
@@ -86,16 +84,16 @@ impl OfStep {
     /// Its retry policies.
     pub(super) fn retry(&self) -> &[RetryPolicy] {
         match self.flow.step(&self.at).map(|step| &step.kind) {
-            Some(Kind::Emit(emit)) => &emit.retry,
+            Some(StepKind::Emit(emit)) => &emit.retry,
             Some(kind) => kind.call().map_or(&[], |call| &call.retry),
             None => &[],
         }
     }
 
     /// How its outcome is settled.
-    pub fn rules<'a>(&'a self, before: &'a [(&'static str, Option<u16>)]) -> Rules<'a> {
+    pub fn rules<'a>(&'a self, before: &'a [(&'static str, Option<u16>)]) -> OutcomeRules<'a> {
         let call = self.call();
-        Rules {
+        OutcomeRules {
             retry: self.retry(),
             before,
             success: call.map_or(&[], |call| &call.expect.status),
@@ -168,7 +166,7 @@ impl Engine {
         }
         let attempts = self.health().learn(self.store().attempts(job.id).await)?;
         let failure = |attempt: &crate::model::Attempt| {
-            let code = attempt.code.as_deref().filter(|_| attempt.ending == crate::model::Ending::Failed)?;
+            let code = attempt.code.as_deref().filter(|_| attempt.ending == crate::model::AttemptResult::Failed)?;
             Some((class_of(code, attempt.status), attempt.status))
         };
         Ok(attempts.iter().filter_map(failure).collect())
@@ -199,7 +197,7 @@ impl Engine {
         // Its lane was skipped unless the handler was there; a job that slipped through is handed back.
         let Some(handler) = self.handler(name) else { return Outcome::Postponed };
         let delivery = &self.config().delivery;
-        let around = Around {
+        let around = Signing {
             signing_key: delivery.signing_key.as_ref().map(|key| key.0.as_slice()),
             qhook_headers: self.config().compat.qhook_headers,
             now: self.clock().now(),
@@ -221,8 +219,8 @@ impl Engine {
                 let sent = self.0.parts.deliver.send(request);
                 match (self.0.aborting.run_until_cancelled(sent).await, progress.phase()) {
                     (Some(outcome), _) => outcome,
-                    (None, Part::Connect) => Outcome::Postponed,
-                    (None, Part::Headers | Part::Body) => {
+                    (None, CallPhase::Connect) => Outcome::Postponed,
+                    (None, CallPhase::Headers | CallPhase::Body) => {
                         Outcome::Failed(Failure::Interrupted("its worker was stopped before the answer was there".to_owned()))
                     }
                 }
@@ -256,7 +254,7 @@ impl Engine {
         };
         let Some(step) = flow.step(&visit.at) else { return (Outcome::Elapsed, None) };
         let of_step = OfStep::of(&flow, &visit.at, run.state.deadline_at);
-        if let Kind::Emit(emit) = &step.kind {
+        if let StepKind::Emit(emit) = &step.kind {
             return (self.emit(run, visiting.visit, visit, &step.name, emit).await, Some(of_step));
         }
         let Some(call) = step.kind.call() else { return (Outcome::Elapsed, None) };
@@ -265,7 +263,7 @@ impl Engine {
             return (Outcome::Failed(Failure::UnknownOutcome(why)), Some(of_step));
         }
         let config = self.config();
-        let around = Around {
+        let around = Signing {
             signing_key: config.delivery.signing_key.as_ref().map(|key| key.0.as_slice()),
             qhook_headers: config.compat.qhook_headers,
             now: self.clock().now(),

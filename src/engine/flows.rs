@@ -90,7 +90,7 @@ impl Engine {
             return Err(unusable("its text does not have its hash".to_owned()));
         }
         // Lanes of steps that the configuration no longer names.
-        self.store().tune(&workflow.lanes()).await.map_err(NoFlow::Store)?;
+        self.store().upsert_lanes(&workflow.lanes()).await.map_err(NoFlow::Store)?;
         let flow = Arc::new(workflow.flow);
         self.0.flows.0.lock().unwrap_or_else(PoisonError::into_inner).insert(hash.to_owned(), Arc::clone(&flow));
         Ok(flow)

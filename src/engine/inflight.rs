@@ -24,7 +24,7 @@ pub struct Handed {
 }
 
 /// The leases of this process.
-pub struct InHand {
+pub struct Inflight {
     state: Mutex<State>,
     /// The tenant of each lane the configuration knows.
     tenants: HashMap<LaneId, String>,
@@ -66,7 +66,7 @@ impl State {
     }
 }
 
-impl InHand {
+impl Inflight {
     /// Nothing in hand; these are the lanes and their tenants.
     pub fn new(tenants: HashMap<LaneId, String>) -> Self {
         let (hand_over, handed) = mpsc::unbounded_channel();
@@ -252,7 +252,7 @@ impl InHand {
         state.reserved += 1;
         *state.of_lane.entry(lane.clone()).or_default() += 1;
         drop(state);
-        Some(Reservation { in_hand: Arc::clone(self), lane: lane.clone() })
+        Some(Reservation { inflight: Arc::clone(self), lane: lane.clone() })
     }
 
     /// Hands a job over to the worker.
@@ -271,13 +271,13 @@ impl InHand {
 /// A slot for a job that is being stored. It is free again when this goes, handed over or not: a job that
 /// was handed over holds its slot by its lease.
 pub struct Reservation {
-    in_hand: Arc<InHand>,
+    inflight: Arc<Inflight>,
     lane: LaneId,
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let mut state = self.in_hand.state();
+        let mut state = self.inflight.state();
         state.reserved -= 1;
         state.let_go(&self.lane);
     }
@@ -294,13 +294,13 @@ impl Engine {
     /// # Errors
     /// The store did not answer: the leases run out unless it does in time.
     pub(crate) async fn extend_leases(&self) -> crate::store::Result<()> {
-        let in_hand = &self.0.in_hand;
-        let leases: Vec<Lease> = in_hand.state().leases.values().map(|(lease, _)| *lease).collect();
+        let inflight = &self.0.inflight;
+        let leases: Vec<Lease> = inflight.state().leases.values().map(|(lease, _)| *lease).collect();
         let started = Instant::now();
         let answers = self.health().learn(self.store().extend(&leases, self.0.lease).await)?;
-        in_hand.state().extended = started;
+        inflight.state().extended = started;
         for (lease, answer) in leases.iter().zip(answers) {
-            if answer == Err(Error::LeaseLost) && in_hand.is_lost(*lease) {
+            if answer == Err(Error::LeaseLost) && inflight.is_lost(*lease) {
                 tracing::warn!(job = %lease.job, "A lease was lost while its delivery was under way; another worker has it.");
             }
         }
@@ -311,7 +311,7 @@ impl Engine {
     /// while the store was away are extended first.
     pub(super) async fn refresh_leases(&self) -> crate::store::Result<()> {
         let late = {
-            let mut state = self.0.in_hand.state();
+            let mut state = self.0.inflight.state();
             if state.leases.is_empty() {
                 state.extended = Instant::now();
             }
@@ -334,82 +334,82 @@ fn are_last(quiet: u32, free: u32, of_tenant: u32, tenant_max: u32) -> bool {
 mod tests {
     use super::*;
 
-    fn lanes(list: &[(&str, &str)]) -> Arc<InHand> {
+    fn lanes(list: &[(&str, &str)]) -> Arc<Inflight> {
         let tenants = list.iter().map(|(lane, tenant)| (LaneId::handler(lane), (*tenant).to_owned()));
-        let in_hand = Arc::new(InHand::new(tenants.collect()));
-        in_hand.open(5);
-        in_hand.end_look(true);
-        in_hand
+        let inflight = Arc::new(Inflight::new(tenants.collect()));
+        inflight.open(5);
+        inflight.end_look(true);
+        inflight
     }
 
     #[test]
     fn reservations_obey_the_limits_and_come_back() {
-        let in_hand = lanes(&[("a", "x"), ("b", "x"), ("c", "y")]);
+        let inflight = lanes(&[("a", "x"), ("b", "x"), ("c", "y")]);
         let mut held: Vec<Reservation> = Vec::new();
-        while let Some(one) = in_hand.reserve(&LaneId::handler("a")) {
+        while let Some(one) = inflight.reserve(&LaneId::handler("a")) {
             held.push(one);
         }
         assert_eq!(held.len(), 3, "one slot in five is for other tenants, and one for the other lanes of its own");
-        held.extend(in_hand.reserve(&LaneId::handler("b")));
+        held.extend(inflight.reserve(&LaneId::handler("b")));
         assert_eq!(held.len(), 4);
-        assert!(in_hand.reserve(&LaneId::handler("b")).is_none(), "and no more for its tenant");
-        held.extend(in_hand.reserve(&LaneId::handler("c")));
-        assert_eq!((held.len(), in_hand.free(5)), (5, 0));
+        assert!(inflight.reserve(&LaneId::handler("b")).is_none(), "and no more for its tenant");
+        held.extend(inflight.reserve(&LaneId::handler("c")));
+        assert_eq!((held.len(), inflight.free(5)), (5, 0));
         held.clear();
-        assert_eq!(in_hand.free(5), 5);
-        assert!(in_hand.reserve(&LaneId::handler("nobody")).is_none());
+        assert_eq!(inflight.free(5), 5);
+        assert!(inflight.reserve(&LaneId::handler("nobody")).is_none());
     }
 
     #[test]
     fn nothing_is_reserved_ahead_of_those_who_wait() {
-        let in_hand = lanes(&[("a", "x")]);
-        in_hand.end_look(false);
-        assert!(in_hand.reserve(&LaneId::handler("a")).is_none());
-        in_hand.end_look(true);
-        in_hand.open(0);
-        assert!(in_hand.reserve(&LaneId::handler("a")).is_none());
+        let inflight = lanes(&[("a", "x")]);
+        inflight.end_look(false);
+        assert!(inflight.reserve(&LaneId::handler("a")).is_none());
+        inflight.end_look(true);
+        inflight.open(0);
+        assert!(inflight.reserve(&LaneId::handler("a")).is_none());
     }
 
     #[test]
     fn a_look_and_reservations_share_the_slots_and_keep_one_from_every_lane() {
-        let in_hand = lanes(&[("a", "t"), ("b", "t")]);
-        in_hand.open(10);
+        let inflight = lanes(&[("a", "t"), ("b", "t")]);
+        inflight.open(10);
         let (a, b) = (LaneId::handler("a"), LaneId::handler("b"));
-        let held: Vec<Reservation> = (0..4).map_while(|_| in_hand.reserve(&a)).collect();
-        assert_eq!((held.len(), in_hand.begin_look(10, 100)), (4, 3), "half of what is free");
-        let meanwhile: Vec<Reservation> = (0..10).map_while(|_| in_hand.reserve(&a)).collect();
+        let held: Vec<Reservation> = (0..4).map_while(|_| inflight.reserve(&a)).collect();
+        assert_eq!((held.len(), inflight.begin_look(10, 100)), (4, 3), "half of what is free");
+        let meanwhile: Vec<Reservation> = (0..10).map_while(|_| inflight.reserve(&a)).collect();
         assert_eq!(meanwhile.len(), 2, "four held, three that the look may bring, two more: the last one is for idle lanes");
-        let other = in_hand.reserve(&b);
-        assert!(other.is_some() && in_hand.reserve(&b).is_none(), "and no more than there are");
+        let other = inflight.reserve(&b);
+        assert!(other.is_some() && inflight.reserve(&b).is_none(), "and no more than there are");
         drop((meanwhile, other));
-        in_hand.end_look(true);
-        let more: Vec<Reservation> = (0..10).map_while(|_| in_hand.reserve(&a)).collect();
+        inflight.end_look(true);
+        let more: Vec<Reservation> = (0..10).map_while(|_| inflight.reserve(&a)).collect();
         assert_eq!(more.len(), 5, "the last one is for lanes that hold nothing");
-        assert!(in_hand.reserve(&b).is_some());
+        assert!(inflight.reserve(&b).is_some());
     }
 
     #[test]
     fn a_lane_at_work_is_not_full_while_there_is_room() {
         for list in [&[("a", "t")][..], &[("a", "t"), ("b", "u")][..]] {
-            let in_hand = lanes(list);
-            in_hand.open(8);
-            let _held = in_hand.reserve(&LaneId::handler("a"));
-            assert!(in_hand.full_lanes(&in_hand.slots(8, in_hand.free(8))).is_empty(), "{list:?}");
+            let inflight = lanes(list);
+            inflight.open(8);
+            let _held = inflight.reserve(&LaneId::handler("a"));
+            assert!(inflight.full_lanes(&inflight.slots(8, inflight.free(8))).is_empty(), "{list:?}");
         }
     }
 
     #[test]
     fn a_lease_that_ends_with_its_own_record_is_not_lost() {
-        let in_hand = lanes(&[("a", "t")]);
+        let inflight = lanes(&[("a", "t")]);
         let lease = |n: u128| Lease { job: JobId(ulid::Ulid(n)), claim: 1 };
         for n in [1, 2] {
-            in_hand.state().leases.insert(lease(n).job, (lease(n), LaneId::handler("a")));
+            inflight.state().leases.insert(lease(n).job, (lease(n), LaneId::handler("a")));
         }
-        *in_hand.state().of_lane.entry(LaneId::handler("a")).or_default() += 2;
-        in_hand.ends(lease(1));
-        assert!(!in_hand.is_lost(lease(1)) && in_hand.holds(lease(1)), "its record says what became of it");
-        assert!(in_hand.is_lost(lease(2)) && !in_hand.holds(lease(2)));
-        in_hand.put_down(lease(1));
-        assert!(in_hand.state().ending.is_empty() && in_hand.state().of_lane.is_empty());
+        *inflight.state().of_lane.entry(LaneId::handler("a")).or_default() += 2;
+        inflight.ends(lease(1));
+        assert!(!inflight.is_lost(lease(1)) && inflight.holds(lease(1)), "its record says what became of it");
+        assert!(inflight.is_lost(lease(2)) && !inflight.holds(lease(2)));
+        inflight.put_down(lease(1));
+        assert!(inflight.state().ending.is_empty() && inflight.state().of_lane.is_empty());
     }
 }

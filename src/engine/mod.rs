@@ -20,7 +20,7 @@ pub mod execute;
 pub mod flows;
 pub mod fsck;
 pub mod health;
-pub mod hold;
+pub mod inflight;
 pub mod near;
 pub mod operate;
 pub mod parked;
@@ -46,17 +46,17 @@ pub use work::{Budget, Worked};
 
 use crate::config::{Config, Handler};
 use crate::decide::plan::Routes;
-use crate::decide::settle::Commit;
+use crate::decide::settle::JobOutcome;
 use crate::deliver::Deliver;
 use crate::model::{Clock, Ids, LaneId};
 use crate::observe::feed::Feed;
 use crate::observe::repeats::Repeats;
 use crate::store::{Accepted, Store};
 use crate::wake::{Wake, Wakeup};
-use accept::Offered;
+use accept::Submission;
 use batch::Batch;
 use health::Health;
-use hold::{Handed, InHand};
+use inflight::{Handed, Inflight};
 use reject::Rejections;
 
 /// A lease lasts this long unless the configuration says less; it is extended while work runs.
@@ -119,10 +119,10 @@ struct Inner {
     routes: Routes,
     handlers: HashMap<String, Handler>,
     lease: Duration,
-    offers: Batch<Offered, Accepted>,
-    commits: Batch<Commit, ()>,
+    new_events: Batch<Submission, Accepted>,
+    commits: Batch<JobOutcome, ()>,
     health: Health,
-    in_hand: Arc<InHand>,
+    inflight: Arc<Inflight>,
     /// A commit of this process has stored jobs that are due at once.
     follows: AtomicBool,
     rejections: Rejections,
@@ -143,17 +143,17 @@ struct Inner {
 impl Engine {
     /// Why a due job of a lane is not taken by this process's worker at the moment; `None` where nothing of the worker holds it back.
     pub fn crowded(&self, lane: &LaneId) -> Option<String> {
-        self.0.in_hand.crowded(lane)
+        self.0.inflight.crowded(lane)
     }
 
     /// Builds an engine. It starts the tasks that commit; nothing is worked on before [`Engine::work`].
     pub fn new(parts: Parts) -> Self {
         let config = Arc::clone(&parts.config);
         let writers = parts.store.writers();
-        let in_hand = Arc::new(InHand::new(config.lanes().into_iter().map(|lane| (lane.id, lane.tenant)).collect()));
+        let inflight = Arc::new(Inflight::new(config.lanes().into_iter().map(|lane| (lane.id, lane.tenant)).collect()));
         let recording = Arc::clone(&parts.store);
-        let offers = Batch::start(writers, "accept", accept::bytes, accept::committer(&parts, &in_hand));
-        let commits = Batch::start(writers, "record", record::bytes, move |commits: Vec<Commit>| {
+        let new_events = Batch::start(writers, "accept", accept::bytes, accept::committer(&parts, &inflight));
+        let commits = Batch::start(writers, "record", record::bytes, move |commits: Vec<JobOutcome>| {
             let store = Arc::clone(&recording);
             async move { store.record(&commits).await }
         });
@@ -161,10 +161,10 @@ impl Engine {
             routes: config.routes(),
             handlers: config.handlers.iter().map(|h| (h.name.clone(), h.clone())).collect(),
             lease: LEASE.min(config.worker.lease_max),
-            offers,
+            new_events,
             commits,
             health: Health::default(),
-            in_hand,
+            inflight,
             follows: AtomicBool::new(false),
             rejections: Rejections::default(),
             retries: Repeats::new(RETRY_LINES_MAX),
@@ -187,7 +187,7 @@ impl Engine {
         let store = self.store();
         // Ids carry an instant, and lists are in the order of ids: it is the database's, which all processes share.
         self.0.parts.ids.follow(store.now().await?, self.clock().now());
-        store.tune(&self.config().lanes()).await?;
+        store.upsert_lanes(&self.config().lanes()).await?;
         self.define().await?;
         if only_process {
             let reclaimed = store.reclaim().await?;
@@ -242,7 +242,7 @@ impl Engine {
 
     /// Deliveries in the hands of this process.
     pub fn slots_in_use(&self) -> u32 {
-        self.0.in_hand.held()
+        self.0.inflight.held()
     }
 
     /// Waits until there may be work, or for `at_most`.
@@ -265,12 +265,12 @@ impl Engine {
     /// A worker with this many slots runs until further notice: jobs may be handed to it by the commit that
     /// creates them.
     pub fn open_worker(&self, parallel: u32) {
-        self.0.in_hand.open(parallel);
+        self.0.inflight.open(parallel);
     }
 
     /// Takes no further jobs; what is under way goes on.
     pub fn drain(&self) {
-        self.0.in_hand.open(0);
+        self.0.inflight.open(0);
         self.0.draining.cancel();
     }
 
@@ -294,11 +294,11 @@ impl Engine {
 
     /// Gives back what was handed over after the last worker had ended.
     pub async fn put_back(&self) {
-        let Some(mut handed) = self.0.in_hand.handed() else { return };
+        let Some(mut handed) = self.0.inflight.handed() else { return };
         while let Ok(Handed { claimed, event, .. }) = handed.try_recv() {
             let ran = execute::Ran::postponed(self.clock().now());
             self.record(&claimed, &event, ran).await;
-            self.0.in_hand.put_down(claimed.job.lease());
+            self.0.inflight.put_down(claimed.job.lease());
         }
     }
 
@@ -309,7 +309,7 @@ impl Engine {
 
     /// Stops waiting for what is under way: what was sent is on record as interrupted, the rest is handed back.
     pub fn abort(&self) {
-        self.0.in_hand.open(0);
+        self.0.inflight.open(0);
         self.0.draining.cancel();
         self.0.aborting.cancel();
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::Engine;
 use super::accept::{NotAccepted, Planned, Receipt};
-use super::advance::{Drawn, NoChange};
+use super::advance::{Entropy, NoChange};
 use crate::decide::plan::Plan;
 use crate::decide::workflow::redrive::{Redrive, redrive};
 use crate::decide::workflow::{Fact, Here, advance};
@@ -162,7 +162,7 @@ impl Engine {
             let flow = if ends { self.flow_to_end(&run).await } else { self.flow_of(&run).await };
             let flow = flow.map_err(|e| NotDone::from(NoChange::from(e)))?;
             let now = self.store().now().await?;
-            let change = decide(&run, &Here { flow: &flow, now, draw: &Drawn(self) }).map_err(NotDone::Refused)?;
+            let change = decide(&run, &Here { flow: &flow, now, draw: &Entropy(self) }).map_err(NotDone::Refused)?;
             match self.make(change, now).await {
                 // Someone else changed it meanwhile: decide again.
                 Err(NotDone::Store(Error::MovedOn)) => {}

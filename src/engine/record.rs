@@ -6,9 +6,9 @@ use super::Engine;
 use super::advance::NoChange;
 use super::execute::Ran;
 use crate::decide::retry::RetryPolicy;
-use crate::decide::settle::{Commit, Finish, LaneFact, Rules, settle};
+use crate::decide::settle::{Finish, JobOutcome, LaneFact, OutcomeRules, settle};
 use crate::model::{Event, Outcome, Target};
-use crate::observe::feed::{Moment, Next};
+use crate::observe::feed::{FeedEvent, Next};
 use crate::observe::metrics;
 use crate::store::{Claimed, Error};
 use crate::wake::Wakeup;
@@ -28,7 +28,7 @@ enum Committed {
 }
 
 /// The bytes that a commit brings to a slice: what is kept of a response.
-pub(super) fn bytes(commit: &Commit) -> usize {
+pub(super) fn bytes(commit: &JobOutcome) -> usize {
     commit.attempt.as_ref().map_or(0, |attempt| attempt.response.len())
 }
 
@@ -39,10 +39,10 @@ impl Engine {
         let rules = match (&claimed.job.target, &ran.of_step) {
             (Target::Handler(name), _) => {
                 let retry = self.handler(name).map_or(std::slice::from_ref(&fallback), |handler| &handler.retry);
-                Rules { retry, before: &ran.before, ..Rules::of(&fallback) }
+                OutcomeRules { retry, before: &ran.before, ..OutcomeRules::of(&fallback) }
             }
             (Target::Step(_), Some(step)) => step.rules(&ran.before),
-            _ => Rules::of(&fallback),
+            _ => OutcomeRules::of(&fallback),
         };
         let mut commit = settle(&claimed.job, &ran.outcome, rules, ran.timing, self.0.parts.chance.draw());
         // A run whose deadline comes first has no use for a retry: its step has failed now, while there is time to act on it.
@@ -77,7 +77,7 @@ impl Engine {
 
     /// Commits an outcome with what it changes of a run. When the run has moved on meanwhile it is settled again on
     /// the run as it is now; the exchange is never repeated for its sake. False when the lease was lost.
-    async fn commit_with_run(&self, commit: &mut Commit, claimed: &Claimed, event: &Event, ran: &Ran) -> bool {
+    async fn commit_with_run(&self, commit: &mut JobOutcome, claimed: &Claimed, event: &Event, ran: &Ran) -> bool {
         // A job that goes on changes nothing of its run yet; a start that is given up has none.
         let is_start = matches!(claimed.job.target, Target::Workflow(_));
         let goes_on = matches!(commit.finish, Finish::Retry { .. } | Finish::Released);
@@ -93,7 +93,7 @@ impl Engine {
                 Ok(change) => {
                     let mut offered = commit.clone();
                     if let Finish::Dead { error } = &commit.finish {
-                        offered.finish = Finish::Taken { error: error.clone() };
+                        offered.finish = Finish::FailedIntoRun { error: error.clone() };
                     }
                     offered.change = change.map(Box::new);
                     match self.commit(&offered).await {
@@ -108,7 +108,7 @@ impl Engine {
                 Err(NoChange::Parked(why)) => {
                     let parked = Outcome::Parked(why);
                     let policy = RetryPolicy::default();
-                    *commit = settle(&claimed.job, &parked, Rules::of(&policy), ran.timing, 0.5);
+                    *commit = settle(&claimed.job, &parked, OutcomeRules::of(&policy), ran.timing, 0.5);
                     return self.commit(commit).await == Committed::Yes;
                 }
                 Err(NoChange::Store(error)) => {
@@ -125,7 +125,7 @@ impl Engine {
 
     /// Commits until the store answers. The outcome is a fact: it is kept and offered again, and the exchange
     /// is never repeated for its sake.
-    async fn commit(&self, commit: &Commit) -> Committed {
+    async fn commit(&self, commit: &JobOutcome) -> Committed {
         let mut again = AGAIN_FIRST;
         loop {
             match self.health().learn(self.0.commits.put(commit.clone()).await) {
@@ -150,9 +150,9 @@ impl Engine {
     }
 
     /// Ends a job whose outcome the store refuses for good, visibly: tried again, it would be refused again.
-    async fn give_up(&self, commit: &Commit, why: &Error) -> Committed {
+    async fn give_up(&self, commit: &JobOutcome, why: &Error) -> Committed {
         let error = format!("what came of it cannot be stored: {why}");
-        let bare = Commit { finish: Finish::Dead { error }, attempt: None, lane_fact: None, change: None, ..commit.clone() };
+        let bare = JobOutcome { finish: Finish::Dead { error }, attempt: None, lane_fact: None, change: None, ..commit.clone() };
         match self.health().learn(self.0.commits.put(bare).await) {
             Ok(()) => {
                 metrics::dead(commit.lane.0.split_once(':').map_or("", |(_, name)| name));
@@ -162,7 +162,7 @@ impl Engine {
         }
     }
 
-    fn tell_attempt(&self, commit: &Commit, event: &Event, handler: &str, ended: Option<&Finish>) {
+    fn tell_attempt(&self, commit: &JobOutcome, event: &Event, handler: &str, ended: Option<&Finish>) {
         let Some(attempt) = &commit.attempt else {
             if let Some(Finish::Dead { error }) = ended {
                 metrics::dead(handler);
@@ -181,7 +181,7 @@ impl Engine {
         let (job, number, took) = (commit.lease.job, attempt.number, attempt.duration);
         let next = match ended {
             Some(Finish::Done) => Next::Delivered,
-            Some(Finish::Taken { .. }) => Next::Dead,
+            Some(Finish::FailedIntoRun { .. }) => Next::Dead,
             Some(Finish::Retry { after, .. }) => Next::RetryIn(*after),
             Some(Finish::Dead { .. }) => Next::Dead,
             Some(Finish::Released) | None => Next::Stale,
@@ -198,7 +198,7 @@ impl Engine {
             Next::Dead => tracing::warn!(%job, event = %event.id, handler, attempt = number, error, "A delivery is given up."),
             Next::Stale => tracing::warn!(%job, event = %event.id, handler, attempt = number, "A late outcome changed nothing."),
         }
-        self.feed().tell(|| Moment::Tried {
+        self.feed().tell(|| FeedEvent::Tried {
             event: event.id,
             source: event.source.clone(),
             job,

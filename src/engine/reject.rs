@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::Engine;
 use crate::model::json::Unreadable;
 use crate::model::{Inbound, Timestamp};
-use crate::observe::feed::Moment;
+use crate::observe::feed::FeedEvent;
 use crate::observe::metrics;
 use crate::observe::repeats::Repeats;
 use crate::store::{Rejection, Result};
@@ -32,7 +32,7 @@ impl Engine {
         let key = (source.to_owned(), reason);
         *self.0.rejections.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default() += 1;
         metrics::rejected(source, reason);
-        self.feed().tell(|| Moment::Rejected { source: source.to_owned(), reason });
+        self.feed().tell(|| FeedEvent::Rejected { source: source.to_owned(), reason });
         if let Some(suppressed) = self.0.rejections.logged.is_written(&key) {
             tracing::warn!(source, reason, suppressed, "A request was refused; repeats are counted and told once a minute.");
         }

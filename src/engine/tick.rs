@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::parked::Known;
 use super::{Budget, Engine, Worked};
 use crate::model::{EventId, Failure, LaneId};
-use crate::observe::feed::{Moment, Next};
+use crate::observe::feed::{FeedEvent, Next};
 use crate::observe::metrics;
 use crate::store::Result;
 use crate::wake::Wakeup;
@@ -24,7 +24,7 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ticked {
     /// Deliveries that workers were told of.
-    pub announced: u64,
+    pub hinted: u64,
     /// Deliveries whose time to live had passed.
     pub expired: u64,
     /// Events removed, with all that was theirs.
@@ -67,7 +67,7 @@ impl Engine {
         }
         self.store_rejections().await?;
         let store = self.store();
-        let announced = self.announce().await?;
+        let hinted = self.send_hints().await?;
         let chores = store.chores(self.config().worker.retention).await?;
         let expired = if chores.expire { repeat(|| self.expire()).await? } else { 0 };
         let pruned = if chores.prune { self.prune().await? } else { 0 };
@@ -76,7 +76,7 @@ impl Engine {
             self.find_parked().await?;
         }
         let worked = if budget.jobs > 0 { self.work(budget).await? } else { Worked::default() };
-        Ok(Ticked { announced, expired, pruned, forgotten, worked })
+        Ok(Ticked { hinted, expired, pruned, forgotten, worked })
     }
 
     /// Gives up what nobody wants any more because its time has passed, and tells of each.
@@ -94,7 +94,7 @@ impl Engine {
             let source = events.get(&event).map_or(String::new(), |event| event.source.clone());
             let (id, attempt, error) = (job.id, job.attempt, Some(Failure::Expired.to_string()));
             let (status, took, next) = (None, Duration::ZERO, Next::Dead);
-            self.feed().tell(|| Moment::Tried { event, source, job: id, handler, attempt, status, error, took, next });
+            self.feed().tell(|| FeedEvent::Tried { event, source, job: id, handler, attempt, status, error, took, next });
         }
         Ok(u64::try_from(expired.len()).unwrap_or(u64::MAX))
     }
@@ -122,13 +122,13 @@ impl Engine {
     }
 
     /// Tells workers of what is due and of what soon will be, where they do not look for themselves all the time.
-    async fn announce(&self) -> Result<u64> {
+    async fn send_hints(&self) -> Result<u64> {
         let Some(horizon) = self.0.parts.wake.horizon() else { return Ok(0) };
         let mut count = 0;
         for _ in 0..TRANSACTIONS_MAX {
-            let found = self.store().announce(horizon, PER_TRANSACTION).await?;
+            let found = self.store().hints(horizon, PER_TRANSACTION).await?;
             count += u64::try_from(found.len()).unwrap_or(u64::MAX);
-            let due: Vec<Wakeup> = found.iter().map(|announced| Wakeup::of(announced.job, announced.after)).collect();
+            let due: Vec<Wakeup> = found.iter().map(|hinted| Wakeup::of(hinted.job, hinted.after)).collect();
             self.tell(&due).await;
             if found.len() < PER_TRANSACTION as usize {
                 break;

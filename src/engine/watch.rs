@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::Engine;
 use crate::model::LaneId;
 use crate::model::lane::Waits;
-use crate::observe::feed::Moment;
+use crate::observe::feed::FeedEvent;
 use crate::store::Result;
 
 /// What each lane waited for when it was last looked at: a stable word, nothing for those that are open.
@@ -43,6 +43,6 @@ impl Engine {
 
     fn tell_lane(&self, lane: &LaneId, state: &'static str, why: Option<String>) {
         let handler = lane.0.strip_prefix("handler:").map(str::to_owned);
-        self.feed().tell(|| Moment::Lane { lane: lane.to_string(), handler, state, why });
+        self.feed().tell(|| FeedEvent::Lane { lane: lane.to_string(), handler, state, why });
     }
 }

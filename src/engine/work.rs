@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Engine;
-use super::hold::Handed;
+use super::inflight::Handed;
 use super::worker::{Stays, Worker};
 use crate::decide::settle::Finish;
 use crate::model::{Event, EventId, JobId, Lease, Run, RunId};
 use crate::observe::metrics;
-use crate::store::{Ask, Claimed, Result};
+use crate::store::{ClaimRequest, Claimed, Result};
 
 /// A store that went away is asked again after this.
 pub(super) const STORE_AGAIN: Duration = Duration::from_millis(500);
@@ -69,21 +69,21 @@ pub(super) struct Found {
 type Needs = (BTreeMap<EventId, Arc<Event>>, BTreeMap<RunId, Arc<Run>>);
 
 /// A lease in hand, put down when this goes.
-struct Held<'a> {
+struct LeaseGuard<'a> {
     engine: &'a Engine,
     lease: Lease,
 }
 
-impl Drop for Held<'_> {
+impl Drop for LeaseGuard<'_> {
     fn drop(&mut self) {
-        self.engine.0.in_hand.put_down(self.lease);
+        self.engine.0.inflight.put_down(self.lease);
     }
 }
 
 impl Worked {
     pub(super) fn count(&mut self, ended: Option<Finish>) {
         match ended {
-            Some(Finish::Done | Finish::Taken { .. }) => self.done += 1,
+            Some(Finish::Done | Finish::FailedIntoRun { .. }) => self.done += 1,
             Some(Finish::Retry { .. }) => self.retried += 1,
             Some(Finish::Dead { .. }) => self.dead += 1,
             Some(Finish::Released) => self.released += 1,
@@ -120,21 +120,21 @@ impl Engine {
     /// Takes due jobs with their events. Nothing is taken that cannot start now.
     pub(super) async fn claim(&self, parallel: u32, free: u32, hint: &[JobId]) -> Result<Found> {
         self.refresh_leases().await?;
-        let slots = self.0.in_hand.slots(parallel, free.min(self.config().worker.batch));
-        let full = self.0.in_hand.full_lanes(&slots);
+        let slots = self.0.inflight.slots(parallel, free.min(self.config().worker.batch));
+        let full = self.0.inflight.full_lanes(&slots);
         let limited = !full.is_empty();
         let skip = full.into_iter().chain(self.0.housekeeping.unserved()).collect();
-        let ask = Ask { skip, slots, lease: self.0.lease, of: hint.to_vec() };
+        let ask = ClaimRequest { skip, slots, lease: self.0.lease, of: hint.to_vec() };
         let claimed = self.health().learn(self.store().claim(&ask).await)?;
         if claimed.is_empty() {
             return Ok(Found { jobs: Vec::new(), limited });
         }
         for claimed in &claimed {
-            self.0.in_hand.take(&claimed.job);
+            self.0.inflight.take(&claimed.job);
         }
         let (events, runs) = self.needs(&claimed).await?;
         let mut ready = Vec::with_capacity(claimed.len());
-        for claimed in claimed.into_iter().filter(|c| self.0.in_hand.holds(c.job.lease())) {
+        for claimed in claimed.into_iter().filter(|c| self.0.inflight.holds(c.job.lease())) {
             match events.get(&claimed.job.event) {
                 Some(event) => {
                     let run = claimed.job.target.visiting().and_then(|visiting| runs.get(&visiting.run)).cloned();
@@ -142,7 +142,7 @@ impl Engine {
                 }
                 None => {
                     tracing::error!(job = %claimed.job.id, event = %claimed.job.event, "A job's event is gone.");
-                    self.0.in_hand.put_down(claimed.job.lease());
+                    self.0.inflight.put_down(claimed.job.lease());
                 }
             }
         }
@@ -163,7 +163,7 @@ impl Engine {
                     return Ok((events, runs.into_iter().map(|(id, run)| (id, Arc::new(run))).collect()));
                 }
                 Err(error) if !error.is_passing() || self.is_draining() => {
-                    claimed.iter().for_each(|c| self.0.in_hand.put_down(c.job.lease()));
+                    claimed.iter().for_each(|c| self.0.inflight.put_down(c.job.lease()));
                     return Err(error);
                 }
                 Err(_) => {
@@ -178,12 +178,12 @@ impl Engine {
     /// One job from its claim to its record; what became of it, or `None` when the lease was lost.
     pub(super) async fn work_one(&self, Handed { claimed, event, run }: Handed, end: Option<Instant>) -> Option<Finish> {
         // However this ends, a panic included: what is no longer worked on is no longer extended.
-        let _held = Held { engine: self, lease: claimed.job.lease() };
+        let _held = LeaseGuard { engine: self, lease: claimed.job.lease() };
         if claimed.job.attempt == 0 {
             metrics::waited(claimed.now.since(claimed.job.created_at));
         }
         let ran = self.execute(&claimed.job, &event, run, end).await;
-        self.0.in_hand.ends(claimed.job.lease());
+        self.0.inflight.ends(claimed.job.lease());
         self.record(&claimed, &event, ran).await
     }
 }

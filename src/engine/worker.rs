@@ -11,7 +11,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tracing::Instrument;
 
 use super::Engine;
-use super::hold::Handed;
+use super::inflight::Handed;
 use super::work::{Budget, Found, STORE_AGAIN, Worked};
 use crate::decide::settle::Finish;
 use crate::model::JobId;
@@ -112,7 +112,7 @@ impl<'a> Worker<'a> {
             budget,
             stays,
             hint,
-            handed: engine.0.in_hand.handed(),
+            handed: engine.0.inflight.handed(),
             running: JoinSet::new(),
             looking: JoinSet::new(),
             extending: JoinSet::new(),
@@ -184,7 +184,7 @@ impl<'a> Worker<'a> {
             may_look: self.not_before.is_none() && !is_draining,
             gathers: self.gathers_until.is_some(),
             in_time: self.budget.until.is_none_or(|until| now < until),
-            free: self.engine.0.in_hand.free(self.budget.parallel).min(self.left()),
+            free: self.engine.0.inflight.free(self.budget.parallel).min(self.left()),
             running: self.running.len(),
             stays: self.stays == Stays::UntilDrained && !is_draining,
         }
@@ -237,7 +237,7 @@ impl<'a> Worker<'a> {
     fn begin_look(&mut self) {
         // What becomes due from now on may come too late for this look, and asks for another one.
         self.look = false;
-        let free = self.engine.0.in_hand.begin_look(self.budget.parallel, self.left().min(self.engine.config().worker.batch));
+        let free = self.engine.0.inflight.begin_look(self.budget.parallel, self.left().min(self.engine.config().worker.batch));
         let (engine, parallel, hint) = (self.engine.clone(), self.budget.parallel, self.hint.clone());
         self.looking.spawn(async move { engine.claim(parallel, free, &hint).await }.in_current_span());
     }
@@ -251,20 +251,20 @@ impl<'a> Worker<'a> {
             Ok(found) if found.jobs.is_empty() && !self.hint.is_empty() => {
                 self.hint.clear();
                 self.look = true;
-                self.engine.0.in_hand.end_look(false);
+                self.engine.0.inflight.end_look(false);
             }
             Ok(Found { jobs: found, limited }) => {
                 let is_behind = !found.is_empty();
                 self.look |= is_behind;
                 self.hint.retain(|id| found.iter().all(|taken| taken.claimed.job.id != *id));
-                self.engine.0.in_hand.end_look(!is_behind);
+                self.engine.0.inflight.end_look(!is_behind);
                 let ramps = found.iter().any(|taken| !taken.claimed.lane_clean) || (found.is_empty() && self.held_back);
                 self.held_back = ramps || limited;
                 self.claimed += u64::try_from(found.len()).unwrap_or(u64::MAX);
                 found.into_iter().for_each(|handed| self.start(handed));
             }
             Err(error) => {
-                self.engine.0.in_hand.end_look(false);
+                self.engine.0.inflight.end_look(false);
                 if self.stays == Stays::WhileThereIsWork && self.running.is_empty() && self.worked == Worked::default() {
                     return Err(error);
                 }

@@ -10,7 +10,7 @@ use axum::response::{Html, IntoResponse, Response};
 use serde_json::json;
 
 use super::callback::{answer, known, read};
-use super::error::Refusal;
+use super::error::ApiError;
 use super::path::Path;
 use super::router::State;
 use crate::engine::approval::Asked;
@@ -26,7 +26,7 @@ pub async fn show(
     Extract(state): Extract<Arc<State>>,
     Path(token): Path<String>,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     known(&token)?;
     let asked = state.engine.asked(&token).await?;
     let wants_json = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|a| a.contains("json"));
@@ -44,7 +44,7 @@ pub async fn decide(
     Extract(state): Extract<Arc<State>>,
     Path(token): Path<String>,
     request: Request,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     known(&token)?;
     let is_form = Declared::of_headers(request.headers()) == Declared::Form;
     let body = read(&state, request).await?;
@@ -56,17 +56,17 @@ pub async fn decide(
     for (name, value) in url::form_urlencoded::parse(body.bytes()) {
         let shown = name.chars().take(40).collect::<String>().escape_debug().to_string();
         if !["decision", "by", "comment"].contains(&name.as_ref()) {
-            return Err(Refusal::invalid_field("form", format!("unknown field `{shown}`; expected decision, by, comment")));
+            return Err(ApiError::invalid_field("form", format!("unknown field `{shown}`; expected decision, by, comment")));
         }
         if fields.insert(name.into_owned(), value.into_owned()).is_some() {
-            return Err(Refusal::invalid_field("form", format!("the field `{shown}` stands there twice")));
+            return Err(ApiError::invalid_field("form", format!("the field `{shown}` stands there twice")));
         }
     }
     let field = |name: &str| fields.get(name).filter(|value| !value.trim().is_empty()).cloned();
     let approved = match field("decision").as_deref() {
         Some("approve") => true,
         Some("reject") => false,
-        _ => return Err(Refusal::invalid_field("decision", "expected approve or reject")),
+        _ => return Err(ApiError::invalid_field("decision", "expected approve or reject")),
     };
     let decision = json!({ "approved": approved, "by": field("by"), "comment": field("comment") });
     let Json(_) = answer(&state, &token, Answer::Done(Body::new(decision.to_string()))).await?;

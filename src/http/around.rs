@@ -8,7 +8,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::client::{self, OverSocket, Peer};
-use super::error::Refusal;
+use super::error::ApiError;
 use super::router::State;
 use crate::engine::NotAccepted;
 use crate::model::EventId;
@@ -47,25 +47,25 @@ fn limited(
     state: &State,
     request: &Request,
     address: std::net::IpAddr,
-) -> Result<Option<tokio::sync::OwnedSemaphorePermit>, Refusal> {
+) -> Result<Option<tokio::sync::OwnedSemaphorePermit>, ApiError> {
     // RFC 9112, section 3.2.
     let is_wire = request.extensions().get::<OverSocket>().is_some() && request.version() == Version::HTTP_11;
     let hosts = request.headers().get_all(header::HOST).iter().count();
     if is_wire && hosts != 1 || hosts > 1 {
-        return Err(Refusal::bad_request("a request has one Host header").closing());
+        return Err(ApiError::bad_request("a request has one Host header").closing());
     }
     let is_host = |value: &HeaderValue| {
         let host = http::uri::Authority::try_from(value.as_bytes());
         host.is_ok_and(|host| !host.host().is_empty() && !host.as_str().contains(['@', ',']))
     };
     if !request.headers().get_all(header::HOST).iter().all(is_host) {
-        return Err(Refusal::bad_request("the Host header names no host").closing());
+        return Err(ApiError::bad_request("the Host header names no host").closing());
     }
     if UNCOUNTED.contains(&request.uri().path()) {
         return Ok(None);
     }
     if state.per_address.as_ref().is_some_and(|limit| !limit.allows(address)) {
-        return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests").after(1));
+        return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests").after(1));
     }
     // A process that starts says so, whatever is asked of its store. A function, and the command line over a store, do not start.
     let asks_store = ["/api/", "/callback/", "/approve/"].iter().any(|start| request.uri().path().starts_with(start));

@@ -4,7 +4,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 
 use super::client::Peer;
-use super::error::Refusal;
+use super::error::ApiError;
 use crate::config::server::Api;
 use crate::model::Secret;
 
@@ -12,7 +12,7 @@ use crate::model::Secret;
 ///
 /// # Errors
 /// One uniform 401, or 403 with the way out.
-pub fn management(parts: &Parts, api: &Api) -> Result<(), Refusal> {
+pub fn management(parts: &Parts, api: &Api) -> Result<(), ApiError> {
     if api.auth_token.is_some() || api.open {
         return bearer(&parts.headers, api.auth_token.as_ref());
     }
@@ -25,21 +25,21 @@ pub fn management(parts: &Parts, api: &Api) -> Result<(), Refusal> {
         return Ok(());
     }
     let message = "api.auth_token is not set, so this route answers clients of this machine only: set it, or api.open";
-    Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", message))
+    Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
 }
 
 /// Checks `Authorization: Bearer …` in constant time; the scheme in any case (RFC 9110, section 11.1). Without a configured token the door is open.
 ///
 /// # Errors
 /// One uniform 401, whatever the cause.
-pub fn bearer(headers: &HeaderMap, token: Option<&Secret>) -> Result<(), Refusal> {
+pub fn bearer(headers: &HeaderMap, token: Option<&Secret>) -> Result<(), ApiError> {
     let Some(token) = token else { return Ok(()) };
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let given = match (values.next(), values.next()) {
         (Some(one), None) => one.to_str().ok().and_then(token_of),
         _ => None,
     };
-    if given.is_some_and(|given| token.matches(given)) { Ok(()) } else { Err(Refusal::unauthorized()) }
+    if given.is_some_and(|given| token.matches(given)) { Ok(()) } else { Err(ApiError::unauthorized()) }
 }
 
 /// The token of a bearer credential.

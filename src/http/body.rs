@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::around::ClientAddress;
-use super::error::Refusal;
+use super::error::ApiError;
 use super::limits::group;
 
 /// A body that takes longer is given up.
@@ -114,7 +114,7 @@ impl Bodies {
     ///
     /// # Errors
     /// 413, 415, 400 for a body that breaks off, 408 for one that takes too long, 503 when there is no room for it.
-    pub async fn read(&self, request: Request, bytes_max: usize) -> Result<Received, Refusal> {
+    pub async fn read(&self, request: Request, bytes_max: usize) -> Result<Received, ApiError> {
         let address = request.extensions().get::<ClientAddress>().map_or(IpAddr::from([0, 0, 0, 0]), |client| client.0);
         let (head, mut body) = request.into_parts();
         judge(&head.headers, bytes_max)?;
@@ -123,17 +123,17 @@ impl Bodies {
         let (mut share, client) = self.share(address);
         let mut bytes = BytesMut::new();
         let (mut held, mut is_reserved) = (0, false);
-        let late = || Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body took too long").closing();
+        let late = || ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body took too long").closing();
         loop {
             let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
                 Err(_) => return Err(late()),
                 Ok(None) => break,
-                Ok(Some(Err(_))) => return Err(Refusal::bad_request("the body broke off").closing()),
+                Ok(Some(Err(_))) => return Err(ApiError::bad_request("the body broke off").closing()),
                 Ok(Some(Ok(frame))) => frame,
             };
             let Ok(chunk) = frame.into_data() else { continue };
             if bytes.len() + chunk.len() > bytes_max {
-                return Err(Refusal::too_large(bytes_max));
+                return Err(ApiError::too_large(bytes_max));
             }
             let length = bytes.len() + chunk.len();
             if !is_reserved && length > EARNED {
@@ -167,7 +167,7 @@ impl Bodies {
         &self,
         bytes: usize,
         judge: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Refusal> {
+    ) -> Result<T, ApiError> {
         if bytes <= EARNED {
             return Ok(judge());
         }
@@ -177,12 +177,12 @@ impl Bodies {
             let _turn = turn;
             judge()
         });
-        judged.await.map_err(|_| Refusal::internal())
+        judged.await.map_err(|_| ApiError::internal())
     }
 }
 
-fn busy() -> Refusal {
-    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "Too many bodies at once").after(1).closing()
+fn busy() -> ApiError {
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "Too many bodies at once").after(1).closing()
 }
 
 async fn reserve(all: &Arc<Semaphore>, own: &Arc<Semaphore>, pieces: usize) -> Option<[OwnedSemaphorePermit; 2]> {
@@ -206,15 +206,15 @@ fn declared_length(headers: &HeaderMap) -> Option<usize> {
 /// # Errors
 /// 413 for a length over the limit, 415 for an encoded body: the signature is over the bytes as sent, and
 /// nothing is decompressed.
-pub fn judge(headers: &HeaderMap, bytes_max: usize) -> Result<(), Refusal> {
+pub fn judge(headers: &HeaderMap, bytes_max: usize) -> Result<(), ApiError> {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
     if length.is_some_and(|length| length > bytes_max as u64) {
-        return Err(Refusal::too_large(bytes_max));
+        return Err(ApiError::too_large(bytes_max));
     }
     let encoding = headers.get(header::CONTENT_ENCODING).map(|v| v.as_bytes().to_ascii_lowercase());
     if encoding.is_some_and(|e| !e.is_empty() && e != b"identity") {
         let message = "send the body without Content-Encoding";
-        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message).closing());
+        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message).closing());
     }
     Ok(())
 }
@@ -320,7 +320,7 @@ mod tests {
     async fn a_body_over_the_limit_is_read_on_before_it_is_refused() {
         let bodies = Bodies::new(1000);
         let refused = bodies.read(request([192, 0, 2, 1], Body::from(vec![b'x'; 100_000])), 1000).await;
-        assert!(refused.is_err_and(|refusal| refusal == Refusal::too_large(1000)));
+        assert!(refused.is_err_and(|refusal| refusal == ApiError::too_large(1000)));
         assert!(bodies.clients.lock().unwrap().is_empty());
     }
 }

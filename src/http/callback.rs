@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::body::Received;
-use super::error::Refusal;
+use super::error::ApiError;
 use super::path::Path;
 use super::router::State;
 use crate::engine::callback::{Answer, NotAnswered, is_token};
@@ -20,7 +20,7 @@ pub async fn done(
     Extract(state): Extract<Arc<State>>,
     Path(token): Path<String>,
     request: Request,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Value>, ApiError> {
     known(&token)?;
     let body = read(&state, request).await?;
     answer(&state, &token, Answer::Done(body)).await
@@ -31,7 +31,7 @@ pub async fn failed(
     Extract(state): Extract<Arc<State>>,
     Path(token): Path<String>,
     request: Request,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Value>, ApiError> {
     known(&token)?;
     let body = read(&state, request).await?;
     let text = body.text_at("/message").map(std::borrow::Cow::into_owned);
@@ -41,33 +41,33 @@ pub async fn failed(
 }
 
 /// `POST /callback/{token}/heartbeat`: whoever works on it still does.
-pub async fn heartbeat(Extract(state): Extract<Arc<State>>, Path(token): Path<String>) -> Result<Json<Value>, Refusal> {
+pub async fn heartbeat(Extract(state): Extract<Arc<State>>, Path(token): Path<String>) -> Result<Json<Value>, ApiError> {
     known(&token)?;
-    answer(&state, &token, Answer::Beat).await
+    answer(&state, &token, Answer::Heartbeat).await
 }
 
 /// A text that cannot be a token is refused before anything is read.
-pub(super) fn known(token: &str) -> Result<(), Refusal> {
-    if is_token(token) { Ok(()) } else { Err(Refusal::not_found("not found").closing()) }
+pub(super) fn known(token: &str) -> Result<(), ApiError> {
+    if is_token(token) { Ok(()) } else { Err(ApiError::not_found("not found").closing()) }
 }
 
-pub(super) async fn read(state: &State, request: Request) -> Result<Body, Refusal> {
+pub(super) async fn read(state: &State, request: Request) -> Result<Body, ApiError> {
     let Received { head, bytes, .. } = state.read(request).await?;
     Ok(Body::declared(bytes, Declared::of_headers(&head.headers)))
 }
 
-pub(super) async fn answer(state: &State, token: &str, answer: Answer) -> Result<Json<Value>, Refusal> {
-    let message = if matches!(answer, Answer::Beat) { "heartbeat received" } else { "callback received" };
+pub(super) async fn answer(state: &State, token: &str, answer: Answer) -> Result<Json<Value>, ApiError> {
+    let message = if matches!(answer, Answer::Heartbeat) { "heartbeat received" } else { "callback received" };
     match state.engine.answer(token, &answer).await {
         Ok(answered) => Ok(Json(json!({
             "status": "ok", "message": message, "run_id": answered.run.to_string(), "duplicate": answered.duplicate,
         }))),
-        Err(NotAnswered::Unknown) => Err(Refusal::not_found("not found")),
+        Err(NotAnswered::Unknown) => Err(ApiError::not_found("not found")),
         Err(NotAnswered::Conflict) => {
-            Err(Refusal::new(StatusCode::CONFLICT, "conflict", "this callback was answered before, with another body"))
+            Err(ApiError::new(StatusCode::CONFLICT, "conflict", "this callback was answered before, with another body"))
         }
-        Err(NotAnswered::Gone) => Err(Refusal::new(StatusCode::GONE, "gone", "the step waits no longer")),
-        Err(NotAnswered::Unclear(why)) => Err(Refusal::invalid_field("approved", why)),
+        Err(NotAnswered::Gone) => Err(ApiError::new(StatusCode::GONE, "gone", "the step waits no longer")),
+        Err(NotAnswered::Unclear(why)) => Err(ApiError::invalid_field("approved", why)),
         Err(NotAnswered::NotDone(error)) => Err(error.into()),
     }
 }

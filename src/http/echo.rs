@@ -6,12 +6,12 @@ use axum::Json;
 use axum::extract::{Request, State as Extract};
 use serde_json::{Map, Value, json};
 
-use super::error::Refusal;
+use super::error::ApiError;
 use super::router::State;
 use crate::model::Payload;
 
 /// `ANY /_echo`: `{"headers":{…},"body": JSON or string}`.
-pub async fn echo(Extract(state): Extract<Arc<State>>, request: Request) -> Result<Json<Value>, Refusal> {
+pub async fn echo(Extract(state): Extract<Arc<State>>, request: Request) -> Result<Json<Value>, ApiError> {
     let received = state.read(request).await?;
     let headers: Map<String, Value> = received
         .head

@@ -12,7 +12,7 @@ use crate::store;
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
@@ -21,7 +21,7 @@ pub struct Refusal {
     close: bool,
 }
 
-impl Refusal {
+impl ApiError {
     /// A refusal with a stable code and a sentence for people.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), details: Vec::new(), retry_after_s: None, close: false }
@@ -91,7 +91,7 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut body = json!({ "code": self.code, "message": self.message, "error": self.message });
         if !self.details.is_empty() {
@@ -110,7 +110,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-impl From<NotAccepted> for Refusal {
+impl From<NotAccepted> for ApiError {
     fn from(why: NotAccepted) -> Self {
         match why {
             NotAccepted::Starting => {
@@ -133,7 +133,7 @@ impl From<NotAccepted> for Refusal {
     }
 }
 
-impl From<NotDone> for Refusal {
+impl From<NotDone> for ApiError {
     fn from(why: NotDone) -> Self {
         match why {
             NotDone::Missing => Self::not_found("not found"),
@@ -143,7 +143,7 @@ impl From<NotDone> for Refusal {
     }
 }
 
-impl From<store::Error> for Refusal {
+impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
         match error {
             store::Error::Down(_) | store::Error::ReadOnly(_) => Self::unavailable(),

@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::around::ClientAddress;
 use super::body::Received;
-use super::error::Refusal;
+use super::error::ApiError;
 use super::path::Path;
 use super::router::State;
 use super::{auth, client};
@@ -28,9 +28,9 @@ pub async fn webhook(
     Extract(state): Extract<Arc<State>>,
     Path(name): Path<String>,
     request: Request,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let source = state.engine.config().source(&name).filter(|s| s.kind == SourceKind::Webhook).cloned();
-    let Some(source) = source else { return Err(Refusal::not_found("Unknown source").closing()) };
+    let Some(source) = source else { return Err(ApiError::not_found("Unknown source").closing()) };
     let client = client_of(&request);
     ingress::admit_address(&source, client).map_err(|why| refused(&state, &source, why))?;
     take(&state, source, request, StatusCode::OK, move |source, raw, now| ingress::admit(source, raw, client, now)).await
@@ -42,8 +42,8 @@ async fn take(
     source: Arc<Source>,
     request: Request,
     status: StatusCode,
-    judge: impl FnOnce(&Source, &Raw, Timestamp) -> Result<Admitted, ingress::Refusal> + Send + 'static,
-) -> Result<Response, Refusal> {
+    judge: impl FnOnce(&Source, &Raw, Timestamp) -> Result<Admitted, ingress::AdmitError> + Send + 'static,
+) -> Result<Response, ApiError> {
     let (raw, _held) = raw(state, &source, request).await?;
     let (judged, engine, now) = (Arc::clone(&source), state.engine.clone(), state.engine.clock().now());
     let admitted = state.bodies.judging(raw.bytes().len(), move || {
@@ -81,7 +81,7 @@ pub async fn event(
     Extract(state): Extract<Arc<State>>,
     Path((source, kind)): Path<(String, String)>,
     request: Request,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     call(&state, &source, &kind, request).await
 }
 
@@ -90,18 +90,18 @@ pub async fn event_of_app(
     Extract(state): Extract<Arc<State>>,
     Path(kind): Path<String>,
     request: Request,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     call(&state, APP, &kind, request).await
 }
 
-async fn call(state: &State, name: &str, kind: &str, request: Request) -> Result<Response, Refusal> {
+async fn call(state: &State, name: &str, kind: &str, request: Request) -> Result<Response, ApiError> {
     let config = state.engine.config();
     auth::bearer(request.headers(), config.api.auth_token.as_ref())?;
     let source = config.source(name).filter(|s| matches!(s.kind, SourceKind::Event | SourceKind::Outbound));
-    let source = source.cloned().ok_or_else(|| Refusal::not_found("Unknown event source"))?;
+    let source = source.cloned().ok_or_else(|| ApiError::not_found("Unknown event source"))?;
     ingress::admit_address(&source, client_of(&request)).map_err(|why| refused(state, &source, why))?;
     if kind.trim().is_empty() || kind.chars().count() > ingress::admit::KIND_CHARS_MAX || kind.chars().any(char::is_control) {
-        return Err(Refusal::invalid_field("type", "the event type must be readable text of at most 255 characters"));
+        return Err(ApiError::invalid_field("type", "the event type must be readable text of at most 255 characters"));
     }
     let kind = kind.to_owned();
     let judge = move |source: &Source, raw: &Raw, _now| ingress::call(source, raw, &kind);
@@ -115,7 +115,7 @@ fn client_of(request: &Request) -> std::net::IpAddr {
 
 /// The whole request, with one of the places for requests at once. The place is taken when the body is there,
 /// so that those who dribble theirs keep nobody out.
-async fn raw(state: &State, source: &Source, request: Request) -> Result<(Raw, (Received, OwnedSemaphorePermit)), Refusal> {
+async fn raw(state: &State, source: &Source, request: Request) -> Result<(Raw, (Received, OwnedSemaphorePermit)), ApiError> {
     let server = &state.engine.config().server;
     let mut received = state.bodies.read(request, source.body_bytes_max.unwrap_or(server.body_bytes_max)).await?;
     let (uri, headers) = (std::mem::take(&mut received.head.uri), std::mem::take(&mut received.head.headers));
@@ -128,16 +128,16 @@ async fn raw(state: &State, source: &Source, request: Request) -> Result<(Raw, (
 }
 
 /// The sender of a bad signature learns nothing but that; the cause is counted.
-fn refused(state: &State, source: &Source, why: ingress::Refusal) -> Refusal {
+fn refused(state: &State, source: &Source, why: ingress::AdmitError) -> ApiError {
     state.engine.reject(&source.name, why.word());
     match why {
-        ingress::Refusal::Address => Refusal::new(StatusCode::FORBIDDEN, "forbidden", "IP not allowed"),
-        ingress::Refusal::Signature(_) => Refusal::new(StatusCode::UNAUTHORIZED, "signature_invalid", "Invalid signature"),
-        ingress::Refusal::Batch(why) => Refusal::invalid_field("payload", why),
-        ingress::Refusal::ManyKeys => Refusal::bad_request("the request has several `Idempotency-Key` headers; send one"),
-        ingress::Refusal::NotUtf8 => Refusal::invalid_field("payload", "Invalid UTF-8 payload"),
-        ingress::Refusal::Schema(violations) => {
-            Refusal::invalid(violations.into_iter().map(|v| ("payload".to_owned(), format!("Schema validation failed: {v}"))))
+        ingress::AdmitError::Address => ApiError::new(StatusCode::FORBIDDEN, "forbidden", "IP not allowed"),
+        ingress::AdmitError::Signature(_) => ApiError::new(StatusCode::UNAUTHORIZED, "signature_invalid", "Invalid signature"),
+        ingress::AdmitError::Batch(why) => ApiError::invalid_field("payload", why),
+        ingress::AdmitError::ManyKeys => ApiError::bad_request("the request has several `Idempotency-Key` headers; send one"),
+        ingress::AdmitError::NotUtf8 => ApiError::invalid_field("payload", "Invalid UTF-8 payload"),
+        ingress::AdmitError::Schema(violations) => {
+            ApiError::invalid(violations.into_iter().map(|v| ("payload".to_owned(), format!("Schema validation failed: {v}"))))
         }
     }
 }

@@ -15,7 +15,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 
 use super::body::{Bodies, Received};
-use super::error::Refusal;
+use super::error::ApiError;
 use super::limits::PerAddress;
 use super::{api, approve, around, callback, echo, health, hooks, metrics};
 use crate::engine::Engine;
@@ -56,7 +56,7 @@ impl State {
     ///
     /// # Errors
     /// Those of [`Bodies::read`].
-    pub async fn read(&self, request: Request) -> Result<Received, Refusal> {
+    pub async fn read(&self, request: Request) -> Result<Received, ApiError> {
         self.bodies.read(request, self.engine.config().server.body_bytes_max).await
     }
 
@@ -64,8 +64,9 @@ impl State {
     ///
     /// # Errors
     /// 503: all are taken.
-    pub fn place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        let busy = |_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "Too many requests at once").after(1);
+    pub fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let busy =
+            |_| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "Too many requests at once").after(1);
         Arc::clone(&self.inbound).try_acquire_owned().map_err(busy)
     }
 }
@@ -122,7 +123,7 @@ pub fn router(state: Arc<State>) -> Router {
     routes
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
-        .layer(CatchPanicLayer::custom(|_| Refusal::internal().into_response()))
+        .layer(CatchPanicLayer::custom(|_| ApiError::internal().into_response()))
         .layer(CompressionLayer::new())
         .layer(from_fn_with_state(Arc::clone(&state), around::around))
         .with_state(state)
@@ -132,11 +133,11 @@ async fn not_found(method: Method) -> Response {
     // A method that no route has is refused as such, wherever it is sent.
     match [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS].contains(&method)
     {
-        true => Refusal::not_found("no such route").into_response(),
+        true => ApiError::not_found("no such route").into_response(),
         false => wrong_method().await,
     }
 }
 
 async fn wrong_method() -> Response {
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this route does not take this method").into_response()
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this route does not take this method").into_response()
 }

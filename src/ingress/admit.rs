@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::cloudevents;
-use super::provider::{Challenge, Kind, Reason, Scheme};
+use super::provider::{Challenge, EventType, Reason, Scheme};
 use super::providers::provider;
 use super::raw::Raw;
 use crate::config::source::Dedupe;
@@ -31,7 +31,7 @@ pub enum Admitted {
 
 /// Why a request is not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AdmitError {
     /// The client's address is not on the source's list.
     Address,
     /// The signature.
@@ -46,7 +46,7 @@ pub enum Refusal {
     Schema(Vec<String>),
 }
 
-impl Refusal {
+impl AdmitError {
     /// A stable word for counting.
     pub fn word(&self) -> &'static str {
         match self {
@@ -64,12 +64,12 @@ impl Refusal {
 ///
 /// # Errors
 /// Why not.
-pub fn admit(source: &Source, request: &Raw, client: IpAddr, now: Timestamp) -> Result<Admitted, Refusal> {
+pub fn admit(source: &Source, request: &Raw, client: IpAddr, now: Timestamp) -> Result<Admitted, AdmitError> {
     admit_address(source, client)?;
     let scheme = source.verify.as_deref().and_then(provider);
     if let Some(provider) = scheme {
         let with = Scheme { secrets: &source.secrets, tolerance: source.tolerance, options: &source.signature, now };
-        provider.verify(request, &with).map_err(Refusal::Signature)?;
+        provider.verify(request, &with).map_err(AdmitError::Signature)?;
         if let Some(challenge) = provider.challenge(request) {
             return Ok(Admitted::Challenge(challenge));
         }
@@ -94,20 +94,20 @@ pub fn admit(source: &Source, request: &Raw, client: IpAddr, now: Timestamp) -> 
 ///
 /// # Errors
 /// It may not.
-pub fn admit_address(source: &Source, client: IpAddr) -> Result<(), Refusal> {
-    if source.allowed.is_empty() || source.allowed.contains(client) { Ok(()) } else { Err(Refusal::Address) }
+pub fn admit_address(source: &Source, client: IpAddr) -> Result<(), AdmitError> {
+    if source.allowed.is_empty() || source.allowed.contains(client) { Ok(()) } else { Err(AdmitError::Address) }
 }
 
 /// Takes an API call in. The type comes with the path; `ce-type` overrides it.
 ///
 /// # Errors
 /// The payload does not satisfy the source's schema.
-pub fn call(source: &Source, request: &Raw, kind: &str) -> Result<Admitted, Refusal> {
+pub fn call(source: &Source, request: &Raw, kind: &str) -> Result<Admitted, AdmitError> {
     let one = |request: &Raw, key: Option<String>| {
         check_schema(source, &request.body)?;
         let kind = cloudevents::event_type(request).unwrap_or_else(|| kind.to_owned());
         let dedupe_key = if source.dedupe == Dedupe::Off { None } else { cloudevents::identity(request) };
-        Ok(inbound(source, request, Kind::plain(kind), dedupe_key, key))
+        Ok(inbound(source, request, EventType::plain(kind), dedupe_key, key))
     };
     match cloudevents::batch(request)? {
         // Each event of a batch has an identity of its own; a key of the request would make one of all.
@@ -117,7 +117,7 @@ pub fn call(source: &Source, request: &Raw, kind: &str) -> Result<Admitted, Refu
             let key = keys.next();
             // Which of them counts is anybody's guess, and a proxy's may be another.
             if keys.any(|other| Some(other) != key) {
-                return Err(Refusal::ManyKeys);
+                return Err(AdmitError::ManyKeys);
             }
             // A key is a key whatever bytes it has.
             let key = key.map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned());
@@ -139,7 +139,7 @@ pub fn again(source: &Source, kind: &str, headers: Vec<(String, String)>, body: 
     // A type that was given by hand has no other names than qhook's.
     let aliases = match (source.kind, named.name == kind) {
         (SourceKind::Webhook, true) => named.aliases,
-        (SourceKind::Webhook, false) => with_event_alias(source, Kind::plain(kind)).aliases,
+        (SourceKind::Webhook, false) => with_event_alias(source, EventType::plain(kind)).aliases,
         _ => Vec::new(),
     };
     Inbound {
@@ -157,33 +157,33 @@ pub fn again(source: &Source, kind: &str, headers: Vec<(String, String)>, body: 
 ///
 /// # Errors
 /// It does not.
-pub fn check_schema(source: &Source, body: &Body) -> Result<(), Refusal> {
+pub fn check_schema(source: &Source, body: &Body) -> Result<(), AdmitError> {
     let Some(schema) = &source.schema else { return Ok(()) };
     let violations = match (body.structured(), body.view()) {
         (Some(payload), _) => schema.violations(payload),
         (None, Ok(_)) => vec!["the payload is not JSON".to_owned()],
-        (None, Err(why)) if why.word == "not_utf8" => return Err(Refusal::NotUtf8),
+        (None, Err(why)) if why.word == "not_utf8" => return Err(AdmitError::NotUtf8),
         (None, Err(why)) => vec![format!("the payload is not JSON: {why}")],
     };
-    if violations.is_empty() { Ok(()) } else { Err(Refusal::Schema(violations)) }
+    if violations.is_empty() { Ok(()) } else { Err(AdmitError::Schema(violations)) }
 }
 
 /// An unsigned header may name the type only where nothing is signed, or where the operator trusts it.
-fn webhook_kind(source: &Source, request: &Raw) -> Kind {
+fn webhook_kind(source: &Source, request: &Raw) -> EventType {
     let is_open = source.verify.is_none() || source.ce_type_trusted;
     if let Some(kind) = is_open.then(|| cloudevents::binary_type(request)).flatten() {
-        return with_event_alias(source, Kind::plain(kind));
+        return with_event_alias(source, EventType::plain(kind));
     }
     if let Some(kind) = cloudevents::structured_type(request) {
-        return with_event_alias(source, Kind::plain(kind));
+        return with_event_alias(source, EventType::plain(kind));
     }
     let named_after = ["stripe", "github", "shopify"].into_iter().find(|n| *n == source.name);
     let scheme = source.verify.as_deref().or(named_after).and_then(provider);
-    with_event_alias(source, scheme.map_or_else(|| Kind::plain("event"), |p| p.kind(request)))
+    with_event_alias(source, scheme.map_or_else(|| EventType::plain("event"), |p| p.kind(request)))
 }
 
 /// qhook 0.6 called everything `event` but what came through sources of three names.
-fn with_event_alias(source: &Source, mut kind: Kind) -> Kind {
+fn with_event_alias(source: &Source, mut kind: EventType) -> EventType {
     let has_types = ["stripe", "github", "shopify"].contains(&source.name.as_str());
     if !has_types && kind.name != "event" {
         kind.aliases.push("event".to_owned());
@@ -208,7 +208,13 @@ fn dedupe_key(source: &Source, request: &Raw) -> Option<String> {
     }
 }
 
-fn inbound(source: &Source, request: &Raw, kind: Kind, dedupe_key: Option<String>, idempotency_key: Option<String>) -> Inbound {
+fn inbound(
+    source: &Source,
+    request: &Raw,
+    kind: EventType,
+    dedupe_key: Option<String>,
+    idempotency_key: Option<String>,
+) -> Inbound {
     Inbound {
         source: source.name.clone(),
         kind: clean(&kind.name),

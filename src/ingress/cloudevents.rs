@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::admit::Refusal;
+use super::admit::AdmitError;
 use super::raw::Raw;
 use crate::model::body::{Body, Declared};
 use crate::model::json::{Ref, Type};
@@ -71,22 +71,22 @@ const REQUIRED: [&str; 4] = ["specversion", "id", "source", "type"];
 ///
 /// # Errors
 /// The content type says that it is one, and it is not, or one of its members is no CloudEvent.
-pub fn batch(request: &Raw) -> Result<Option<Vec<Raw>>, Refusal> {
+pub fn batch(request: &Raw) -> Result<Option<Vec<Raw>>, AdmitError> {
     if essence(request).as_deref() != Some("application/cloudevents-batch+json") {
         return Ok(None);
     }
-    let view = request.body.view().map_err(|why| Refusal::Batch(why.to_string()))?;
+    let view = request.body.view().map_err(|why| AdmitError::Batch(why.to_string()))?;
     if view.kind() != Type::Array {
-        return Err(Refusal::Batch("a batch of CloudEvents is a list".to_owned()));
+        return Err(AdmitError::Batch("a batch of CloudEvents is a list".to_owned()));
     }
     let items = view.items();
     if items.len() > BATCH_MAX {
-        return Err(Refusal::Batch(format!("a batch has at most {BATCH_MAX} events, this one has {}", items.len())));
+        return Err(AdmitError::Batch(format!("a batch has at most {BATCH_MAX} events, this one has {}", items.len())));
     }
     for (at, item) in items.iter().enumerate() {
         let has = |name: &&str| item.get(name).and_then(Ref::as_str).is_some_and(|text| !text.is_empty());
         if let Some(lacks) = REQUIRED.iter().find(|name| !has(name)) {
-            return Err(Refusal::Batch(format!("member {at} of the batch is no CloudEvent: it has no text `{lacks}`")));
+            return Err(AdmitError::Batch(format!("member {at} of the batch is no CloudEvent: it has no text `{lacks}`")));
         }
     }
     let one = |item: Ref<'_>| {

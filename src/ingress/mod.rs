@@ -12,7 +12,7 @@ pub mod provider;
 pub mod providers;
 pub mod raw;
 
-pub use admit::{Admitted, Refusal, admit, admit_address, again, call, check_schema};
+pub use admit::{AdmitError, Admitted, admit, admit_address, again, call, check_schema};
 pub use provider::{Challenge, Provider, Reason, Scheme};
 pub use providers::{PROVIDERS, provider};
 pub use raw::Raw;

@@ -56,14 +56,14 @@ pub struct Challenge {
 
 /// A type and its other names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kind {
+pub struct EventType {
     /// The type.
     pub name: String,
     /// Names that patterns may use for it too.
     pub aliases: Vec<String>,
 }
 
-impl Kind {
+impl EventType {
     /// A type without other names.
     pub fn plain(name: impl Into<String>) -> Self {
         Self { name: name.into(), aliases: Vec::new() }
@@ -85,8 +85,8 @@ pub trait Provider: Sync {
     fn sign(&self, request: &mut Raw, scheme: &Scheme<'_>);
 
     /// The event's type.
-    fn kind(&self, _request: &Raw) -> Kind {
-        Kind::plain("event")
+    fn kind(&self, _request: &Raw) -> EventType {
+        EventType::plain("event")
     }
 
     /// The provider's own id of the event, which makes its retries harmless.

@@ -21,7 +21,7 @@ use tower::ServiceExt;
 use super::Function;
 use crate::http::auth;
 use crate::http::client::Peer;
-use crate::http::error::Refusal;
+use crate::http::error::ApiError;
 
 /// What only a process that lives on can answer.
 const NOT_HERE: &str =
@@ -74,7 +74,7 @@ async fn answer(function: &Function, request: Request) -> Result<Response, Infal
         if let Err(refused) = auth::bearer(request.headers(), function.engine.config().api.auth_token.as_ref()) {
             return Ok(refused.into_response());
         }
-        return Ok(Refusal::new(StatusCode::NOT_IMPLEMENTED, "not_here", NOT_HERE).into_response());
+        return Ok(ApiError::new(StatusCode::NOT_IMPLEMENTED, "not_here", NOT_HERE).into_response());
     }
     let answer = function.routes.clone().oneshot(request).await;
     if let Err(error) = function.engine.flush().await {

@@ -45,7 +45,7 @@ pub(super) async fn invoke(function: &Function, payload: &RawValue, left: Durati
     }
     let worked = ticked.worked;
     Ok(to_raw_value(&json!({
-        "announced": ticked.announced, "expired": ticked.expired, "pruned": ticked.pruned, "forgotten": ticked.forgotten,
+        "announced": ticked.hinted, "expired": ticked.expired, "pruned": ticked.pruned, "forgotten": ticked.forgotten,
         "worked": { "done": worked.done, "retried": worked.retried, "dead": worked.dead, "more": worked.more },
     }))?)
 }

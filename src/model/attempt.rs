@@ -8,7 +8,7 @@ use super::time::Timestamp;
 
 /// Which part of an exchange was under way when time ran out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum CallPhase {
     /// Name look-up, TCP or TLS.
     Connect,
     /// Waiting for the status and headers.
@@ -17,7 +17,7 @@ pub enum Phase {
     Body,
 }
 
-impl fmt::Display for Phase {
+impl fmt::Display for CallPhase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Connect => "connecting",
@@ -39,7 +39,7 @@ pub enum Failure {
     /// The TLS handshake failed.
     Tls(String),
     /// The total deadline passed.
-    Timeout(Phase),
+    Timeout(CallPhase),
     /// The connection broke, or what came was not HTTP.
     Protocol(String),
     /// A redirect, which is never followed.
@@ -123,7 +123,7 @@ impl Failure {
                 | Self::Connect(_)
                 | Self::Blocked(_)
                 | Self::Tls(_)
-                | Self::Timeout(Phase::Connect)
+                | Self::Timeout(CallPhase::Connect)
                 | Self::Compose(_)
                 | Self::Template(_)
         )
@@ -170,7 +170,7 @@ pub enum Outcome {
 
 /// How an attempt ended, as stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Ending {
+pub enum AttemptResult {
     /// 2xx.
     Delivered,
     /// Anything else.
@@ -181,7 +181,7 @@ pub enum Ending {
     Stale,
 }
 
-impl Ending {
+impl AttemptResult {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Delivered, Self::Failed, Self::Interrupted, Self::Stale];
 
@@ -209,7 +209,7 @@ pub struct Attempt {
     /// The claim it ran under.
     pub claim: i64,
     /// How it ended.
-    pub ending: Ending,
+    pub ending: AttemptResult,
     /// The failure's code, if it failed.
     pub code: Option<String>,
     /// The response status, if there was one.

@@ -27,7 +27,7 @@ pub mod secret;
 pub mod time;
 pub mod trace;
 
-pub use attempt::{Attempt, Ending, Failure, Outcome, Phase};
+pub use attempt::{Attempt, AttemptResult, CallPhase, Failure, Outcome};
 pub use aws::AwsIdentity;
 #[cfg(feature = "lambda")]
 pub use aws::{AWS_HELP, no_credentials};

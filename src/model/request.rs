@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use url::Url;
 
-use super::attempt::Phase;
+use super::attempt::CallPhase;
 use super::body::{Body, Declared};
 
 /// The methods a delivery may use.
@@ -93,21 +93,21 @@ impl Progress {
     const BODY: u8 = 2;
 
     /// It is in this part now.
-    pub fn set(&self, phase: Phase) {
+    pub fn set(&self, phase: CallPhase) {
         let mark = match phase {
-            Phase::Connect => Self::CONNECT,
-            Phase::Headers => Self::HEADERS,
-            Phase::Body => Self::BODY,
+            CallPhase::Connect => Self::CONNECT,
+            CallPhase::Headers => Self::HEADERS,
+            CallPhase::Body => Self::BODY,
         };
         self.0.store(mark, Ordering::Relaxed);
     }
 
     /// The part it is in.
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> CallPhase {
         match self.0.load(Ordering::Relaxed) {
-            Self::CONNECT => Phase::Connect,
-            Self::BODY => Phase::Body,
-            _ => Phase::Headers,
+            Self::CONNECT => CallPhase::Connect,
+            Self::BODY => CallPhase::Body,
+            _ => CallPhase::Headers,
         }
     }
 }

@@ -188,7 +188,7 @@ pub struct RunState {
     pub armed: Vec<Armed>,
     /// How it is going to end, while its steps are undone and its last steps run.
     #[serde(default)]
-    pub ending: Option<Ending>,
+    pub ending: Option<Unwinding>,
     /// What its steps did was undone.
     #[serde(default)]
     pub compensated: bool,
@@ -249,7 +249,7 @@ impl Close {
 
 /// What a run does before it ends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Ending {
+pub struct Unwinding {
     /// How it ends.
     pub how: Close,
     /// The payload of the last steps.
@@ -317,7 +317,7 @@ pub struct Visit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vars: Option<Map<String, Value>>,
     /// What it waits for.
-    pub phase: Phase,
+    pub phase: VisitPhase,
     /// Open jobs of this visit.
     #[serde(default)]
     pub jobs: Vec<JobId>,
@@ -328,7 +328,7 @@ pub struct Visit {
 /// What a visit waits for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "for")]
-pub enum Phase {
+pub enum VisitPhase {
     /// A call.
     Call {
         /// The token that the call carries. Kept only until the call is over; its hash is what is asked for later.
@@ -516,8 +516,8 @@ pub struct Change {
     pub ends: bool,
     /// Jobs to store.
     pub jobs: Vec<RunJob>,
-    /// Jobs that are moot now.
-    pub moot: Vec<JobId>,
+    /// Jobs that nobody needs any more: they end with this change, without effect.
+    pub cancel_jobs: Vec<JobId>,
     /// Jobs that wait until the run is resumed.
     pub hold: Vec<JobId>,
     /// Jobs that wait for that no longer.

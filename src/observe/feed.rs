@@ -14,7 +14,7 @@ const BEHIND_MAX: usize = 4096;
 
 /// Something that happened.
 #[derive(Debug, Clone)]
-pub enum Moment {
+pub enum FeedEvent {
     /// An event was accepted and committed.
     Accepted {
         /// The event; the first one's id for a duplicate.
@@ -86,7 +86,7 @@ pub enum Moment {
     },
 }
 
-impl Moment {
+impl FeedEvent {
     /// The moment as data, for programs that follow along.
     pub fn json(&self) -> Value {
         match self {
@@ -127,19 +127,19 @@ pub const ENDINGS: [&str; 9] = ["delivered", "retry", "dead", "stale", "started"
 
 impl Wanted {
     /// Whether a moment is wanted.
-    pub fn wants(&self, moment: &Moment) -> bool {
+    pub fn wants(&self, moment: &FeedEvent) -> bool {
         let (source, ending) = match moment {
-            Moment::Accepted { source, .. } | Moment::Rejected { source, .. } => (Some(source), None),
-            Moment::Tried { source, next, .. } => (Some(source), Some(next.word())),
-            Moment::Run { source, status, .. } => (Some(source), Some(*status)),
-            Moment::Lane { .. } => (None, None),
+            FeedEvent::Accepted { source, .. } | FeedEvent::Rejected { source, .. } => (Some(source), None),
+            FeedEvent::Tried { source, next, .. } => (Some(source), Some(next.word())),
+            FeedEvent::Run { source, status, .. } => (Some(source), Some(*status)),
+            FeedEvent::Lane { .. } => (None, None),
         };
         let of_handler = |wanted: &String| match moment {
-            Moment::Accepted { handlers, .. } => handlers.contains(wanted),
-            Moment::Rejected { .. } => false,
-            Moment::Lane { handler, .. } => handler.as_ref() == Some(wanted),
-            Moment::Run { workflow, .. } => workflow == wanted,
-            Moment::Tried { handler, .. } => {
+            FeedEvent::Accepted { handlers, .. } => handlers.contains(wanted),
+            FeedEvent::Rejected { .. } => false,
+            FeedEvent::Lane { handler, .. } => handler.as_ref() == Some(wanted),
+            FeedEvent::Run { workflow, .. } => workflow == wanted,
+            FeedEvent::Tried { handler, .. } => {
                 handler.strip_prefix(wanted.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             }
         };
@@ -182,7 +182,7 @@ impl Next {
 
 /// Where moments are told.
 #[derive(Debug, Clone)]
-pub struct Feed(broadcast::Sender<Moment>);
+pub struct Feed(broadcast::Sender<FeedEvent>);
 
 impl Default for Feed {
     fn default() -> Self {
@@ -192,7 +192,7 @@ impl Default for Feed {
 
 impl Feed {
     /// Tells a moment, if anyone follows.
-    pub fn tell(&self, moment: impl FnOnce() -> Moment) {
+    pub fn tell(&self, moment: impl FnOnce() -> FeedEvent) {
         if self.0.receiver_count() > 0 {
             // Nobody left to hear it is no failure.
             let _ = self.0.send(moment());
@@ -200,7 +200,7 @@ impl Feed {
     }
 
     /// Follows from now on.
-    pub fn follow(&self) -> broadcast::Receiver<Moment> {
+    pub fn follow(&self) -> broadcast::Receiver<FeedEvent> {
         self.0.subscribe()
     }
 }

@@ -23,7 +23,7 @@ pub use error::{Error, Result};
 
 use crate::decide::fair::Slots;
 use crate::decide::plan::Plan;
-use crate::decide::settle::Commit;
+use crate::decide::settle::JobOutcome;
 use crate::model::run::{Change, Entry, Gate, Token};
 use crate::model::{
     Attempt, Event, EventId, Inbound, Job, JobId, JobState, Lane, LaneId, LaneSpec, Lease, ManualClock, Run, RunId, RunStatus,
@@ -35,12 +35,12 @@ use crate::model::{
 pub type Each<T> = Result<Vec<Result<T>>>;
 
 /// Everything the engine needs from a database.
-pub trait Store: Intake + Work + Announce + Lanes + Runs + Look + Keep {}
-impl<T: Intake + Work + Announce + Lanes + Runs + Look + Keep> Store for T {}
+pub trait Store: Intake + Work + Hints + Lanes + Runs + Query + Maintenance {}
+impl<T: Intake + Work + Hints + Lanes + Runs + Query + Maintenance> Store for T {}
 
 /// An event that wants to be accepted, with all the work it causes.
 #[derive(Debug, Clone)]
-pub struct Offer {
+pub struct NewEvent {
     /// The id it gets if it is new.
     pub id: EventId,
     /// What came in.
@@ -55,7 +55,7 @@ pub struct Offer {
     pub lease: Duration,
 }
 
-/// What became of an offer.
+/// What became of a new event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Accepted {
     /// Stored, with these jobs, in one transaction.
@@ -77,7 +77,7 @@ pub enum Accepted {
 
 /// A worker's wish for work.
 #[derive(Debug, Clone)]
-pub struct Ask {
+pub struct ClaimRequest {
     /// The worker's slots: no more is taken than can start at once.
     pub slots: Slots,
     /// How long the lease lasts unless it is extended.
@@ -103,21 +103,21 @@ pub struct Claimed {
 #[async_trait]
 pub trait Intake: Send + Sync {
     /// Stores each new event with all the work it causes; answers duplicates with the first id.
-    async fn accept(&self, offers: &[Offer]) -> Each<Accepted>;
+    async fn accept(&self, new_events: &[NewEvent]) -> Each<Accepted>;
 }
 
 /// Working jobs off.
 #[async_trait]
 pub trait Work: Send + Sync {
     /// Takes due jobs under lease, lanes in turn. Short, and committed before it answers.
-    async fn claim(&self, ask: &Ask) -> Result<Vec<Claimed>>;
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claimed>>;
     /// Moves the end of leases ahead. `LeaseLost` for one that someone else has.
     async fn extend(&self, leases: &[Lease], by: Duration) -> Each<()>;
     /// Marks that a send is about to begin under a lease; false when someone else has the job. Asked for only where workers have
     /// gone away before: it tells those that were killed by what they sent from those that never sent it.
     async fn begin_send(&self, lease: Lease) -> Result<bool>;
     /// Records outcomes: attempt, job and lane change together, or nothing does.
-    async fn record(&self, commits: &[Commit]) -> Each<()>;
+    async fn record(&self, outcomes: &[JobOutcome]) -> Each<()>;
     /// Makes every lease end now. Only for a store that no other process can use.
     async fn reclaim(&self) -> Result<u64>;
     /// Dead jobs (or one job that has ended) become due again with a fresh attempt budget.
@@ -135,7 +135,7 @@ pub const OVERDUE: Duration = Duration::from_secs(5);
 
 /// A job that workers are to be told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Announced {
+pub struct HintedJob {
     /// The job.
     pub job: JobId,
     /// How long until it can start.
@@ -144,10 +144,10 @@ pub struct Announced {
 
 /// Finding work to tell of.
 #[async_trait]
-pub trait Announce: Send + Sync {
+pub trait Hints: Send + Sync {
     /// Finds jobs that can start within `horizon` and that nobody was told of for that time, and those that have been due for
     /// [`OVERDUE`] all the same; remembers that they are told of now. At most `most`, the earliest first.
-    async fn announce(&self, horizon: Duration, most: u32) -> Result<Vec<Announced>>;
+    async fn hints(&self, horizon: Duration, most: u32) -> Result<Vec<HintedJob>>;
     /// Whether a lane that may run has due work.
     async fn is_due(&self) -> Result<bool>;
 }
@@ -170,7 +170,7 @@ pub enum Retry {
 #[async_trait]
 pub trait Lanes: Send + Sync {
     /// Writes what the configuration says of lanes, and keeps what is known of them.
-    async fn tune(&self, specs: &[LaneSpec]) -> Result<()>;
+    async fn upsert_lanes(&self, specs: &[LaneSpec]) -> Result<()>;
     /// All lanes, by id.
     async fn lanes(&self) -> Result<Vec<Lane>>;
     /// Since when the oldest due job of each lane has been due; lanes without due work are left out.
@@ -301,7 +301,7 @@ pub struct Totals {
 
 /// Reading.
 #[async_trait]
-pub trait Look: Send + Sync {
+pub trait Query: Send + Sync {
     /// A list of events; bodies are left out.
     async fn events(&self, filter: &EventFilter, page: Page) -> Result<Vec<Event>>;
     /// Events with their bodies; unknown ids are left out.
@@ -323,15 +323,15 @@ pub trait Look: Send + Sync {
 pub struct Chores {
     /// [`Work::expire`].
     pub expire: bool,
-    /// [`Keep::prune`].
+    /// [`Maintenance::prune`].
     pub prune: bool,
-    /// [`Keep::forget_keys`].
+    /// [`Maintenance::forget_keys`].
     pub forget: bool,
 }
 
 /// Housekeeping.
 #[async_trait]
-pub trait Keep: Send + Sync {
+pub trait Maintenance: Send + Sync {
     /// Brings the schema up to date; safe when two processes start at once.
     async fn migrate(&self) -> Result<()>;
     /// How many migrations the schema lacks; nothing where it is that of this version, or of a later one.

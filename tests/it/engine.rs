@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tidehook::deliver::Deliver;
 use tidehook::engine::{Budget, Chance, Engine, Parts, Worked};
 use tidehook::model::Body;
-use tidehook::model::{Ending, Failure, Inbound, JobState, Outcome, Phase, Request, Response, SeededIds};
+use tidehook::model::{AttemptResult, CallPhase, Failure, Inbound, JobState, Outcome, Request, Response, SeededIds};
 use tidehook::observe::feed::Feed;
 use tidehook::store::{JobFilter, Page};
 use tidehook::wake::local::Local;
@@ -159,7 +159,7 @@ async fn a_receiver_that_comes_back_is_not_flooded() {
     let down = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let switch = Arc::clone(&down);
     let script = move |_: &Request, _| match switch.load(std::sync::atomic::Ordering::SeqCst) {
-        true => Outcome::Failed(Failure::Timeout(Phase::Headers)),
+        true => Outcome::Failed(Failure::Timeout(CallPhase::Headers)),
         false => status(200),
     };
     let bench = bench(Kind::Memory, handlers, Box::new(script)).await;
@@ -198,8 +198,8 @@ async fn a_claim_that_never_reached_a_sender_costs_nothing() {
     }
 }
 
-fn ask() -> tidehook::store::Ask {
-    tidehook::store::Ask {
+fn ask() -> tidehook::store::ClaimRequest {
+    tidehook::store::ClaimRequest {
         slots: tidehook::decide::fair::Slots::free(1),
         lease: Duration::from_secs(5),
         skip: Vec::new(),
@@ -282,6 +282,6 @@ async fn an_aborted_engine_puts_what_was_under_way_on_record_as_interrupted() {
     let job = first.engine.store().jobs(&JobFilter::default(), Page { limit: 1, newest_first: false }).await.unwrap().remove(0);
     let attempts = first.engine.store().attempts(job.id).await.unwrap();
     let shown: Vec<_> = attempts.iter().map(|a| (a.number, a.ending, a.code.as_deref())).collect();
-    assert_eq!(shown, [(1, Ending::Interrupted, Some("interrupted")), (2, Ending::Delivered, None)]);
+    assert_eq!(shown, [(1, AttemptResult::Interrupted, Some("interrupted")), (2, AttemptResult::Delivered, None)]);
     assert_eq!((job.attempt, job.lost, job.deaths), (2, 1, 0));
 }

@@ -133,6 +133,42 @@ fn every_file_is_named_by_a_mod_line_and_no_file_is_a_warehouse() {
     }
 }
 
+/// Words that once named things here and that nobody from another job queue would guess.
+const OLD_WORDS: [&str; 22] = [
+    "struct Offer",
+    "NewEvent::offer",
+    "struct Ask",
+    "trait Look",
+    "trait Keep",
+    "fn tune",
+    "trait Announce",
+    "Announced",
+    "Wished",
+    "Finish::Taken",
+    "struct Commit",
+    "Vec<Commit>",
+    "moot",
+    "Drawn",
+    "InHand",
+    "in_hand",
+    "Moment",
+    "const WORD",
+    "Fact::Beat",
+    "attempt::Ending",
+    "http::error::Refusal",
+    "config::Around",
+];
+
+#[test]
+fn the_words_of_the_field_stay() {
+    for path in sources() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for word in OLD_WORDS {
+            assert!(!text.contains(word), "{} says `{word}`: ARCHITECTURE.md has the glossary", path.display());
+        }
+    }
+}
+
 #[test]
 fn the_map_names_only_places_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

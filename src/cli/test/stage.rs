@@ -19,7 +19,7 @@ use crate::engine::{Budget, Chance, Engine, Parts, callback};
 use crate::model::Body;
 use crate::model::time::parse_duration;
 use crate::model::{
-    Clock, Failure, Inbound, ManualClock, Outcome, Payload, Phase, Request, Response, RunStatus, SeededIds, Timestamp,
+    CallPhase, Clock, Failure, Inbound, ManualClock, Outcome, Payload, Request, Response, RunStatus, SeededIds, Timestamp,
 };
 use crate::observe::feed::Feed;
 use crate::store::memory::Memory;
@@ -100,7 +100,7 @@ impl Deliver for Receivers {
 
 fn outcome(answer: &Answer) -> Outcome {
     if answer.timeout {
-        return Outcome::Failed(Failure::Timeout(Phase::Headers));
+        return Outcome::Failed(Failure::Timeout(CallPhase::Headers));
     }
     Outcome::Answered(Response::of(answer.status, answer.bytes()))
 }
@@ -226,7 +226,7 @@ impl Stage {
             self.waiting().extend(waiting);
             for call in over {
                 // A worker that is gone needs no answer.
-                let _ = call.answer.send(Outcome::Failed(Failure::Timeout(Phase::Headers)));
+                let _ = call.answer.send(Outcome::Failed(Failure::Timeout(CallPhase::Headers)));
             }
             self.engine.wake().await;
             self.settle().await?;
@@ -269,7 +269,7 @@ impl Stage {
             let token = token.ok_or("no token has been told yet")?;
             let answer = match &said.fail {
                 Some(why) => callback::Answer::Failed(why.clone()),
-                None if said.heartbeat => callback::Answer::Beat,
+                None if said.heartbeat => callback::Answer::Heartbeat,
                 None => callback::Answer::Done(Body::new(said.body.to_string())),
             };
             self.engine.answer(&token, &answer).await.map_err(|why| format!("the callback is not taken: {why:?}"))?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::handler::{read_filter, read_method, read_path, read_template};
 use super::super::read::Section;
 use super::super::server::{read_retry, read_timeout};
-use super::super::{Around, urls};
+use super::super::{ReadContext, urls};
 use crate::decide::errors::ErrorName;
 use crate::decide::foreign::check_path;
 use crate::decide::retry::RetryPolicy;
@@ -22,7 +22,7 @@ const POLL_EVERY: Duration = Duration::from_secs(10);
 const POLLS_MAX: u32 = 60;
 
 /// A call that may lack its URL.
-pub(super) struct Wished {
+pub(super) struct CallSpec {
     pub(super) url: Option<Address>,
     shown_url: String,
     pub(super) query: Vec<(String, Template)>,
@@ -42,7 +42,7 @@ pub(super) struct Wished {
     reads: Reads,
 }
 
-impl Wished {
+impl CallSpec {
     /// The call, if it has a URL.
     pub(super) fn call(self) -> Option<Call> {
         let Self { shown_url, query, method, headers, body, timeout, retry, expect, poll, key, once, log, redact, reads, .. } =
@@ -69,7 +69,13 @@ impl Wished {
     }
 
     /// Reads the keys of a call that a section has. `timeout` is not one of them for a step whose own it is.
-    pub(super) fn read(s: &mut Section<'_>, who: &str, around: &Around<'_>, retry: &[RetryPolicy], owns_timeout: bool) -> Self {
+    pub(super) fn read(
+        s: &mut Section<'_>,
+        who: &str,
+        around: &ReadContext<'_>,
+        retry: &[RetryPolicy],
+        owns_timeout: bool,
+    ) -> Self {
         let url = urls::address(s, "url", who, around.policy);
         let shown_url = urls::shown(s, "url");
         let headers = urls::headers(s, who);
@@ -118,7 +124,7 @@ impl Wished {
 }
 
 /// Statuses and ranges of them, and a condition.
-fn read_expect(mut s: Section<'_>, around: &Around<'_>) -> Expect {
+fn read_expect(mut s: Section<'_>, around: &ReadContext<'_>) -> Expect {
     let mut status = Vec::new();
     for text in s.texts("status").unwrap_or_default() {
         match text.value.parse::<ErrorName>() {
@@ -137,7 +143,7 @@ fn read_expect(mut s: Section<'_>, around: &Around<'_>) -> Expect {
     Expect { status, when }
 }
 
-fn read_poll(mut s: Section<'_>, around: &Around<'_>) -> Option<Poll> {
+fn read_poll(mut s: Section<'_>, around: &ReadContext<'_>) -> Option<Poll> {
     s.required_text("until");
     let until = read_filter(&mut s, "until", around.compat);
     if s.duration("every").is_some_and(|every| every.is_zero()) {

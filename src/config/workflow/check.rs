@@ -8,7 +8,7 @@ use super::Workflow;
 use super::step::{Draft, Goto};
 use crate::decide::workflow::Step;
 use crate::decide::workflow::catch::Catch;
-use crate::decide::workflow::steps::Kind;
+use crate::decide::workflow::steps::StepKind;
 use crate::decide::workflow::steps::child::DEPTH_MAX;
 use crate::decide::workflow::steps::emit::Emit;
 
@@ -51,7 +51,7 @@ fn check_list(workflow: &str, drafts: &[Draft], jumps: &[&Goto], problems: &mut 
     unreachable(workflow, drafts, jumps, problems);
     endless(workflow, drafts, problems);
     // Branches do not lead to each other.
-    for draft in drafts.iter().filter(|draft| matches!(draft.step.kind, Kind::Map(_))) {
+    for draft in drafts.iter().filter(|draft| matches!(draft.step.kind, StepKind::Map(_))) {
         check_list(workflow, &draft.inner, &[], problems);
     }
 }
@@ -83,7 +83,7 @@ fn unreachable(workflow: &str, drafts: &[Draft], jumps: &[&Goto], problems: &mut
 
 /// A circle of steps that take no time is an error: nothing would ever bring the run out of it but its limit.
 fn endless(workflow: &str, drafts: &[Draft], problems: &mut Problems) {
-    let takes_no_time = |at: usize| matches!(drafts[at].step.kind, Kind::Choice(_) | Kind::Set(_));
+    let takes_no_time = |at: usize| matches!(drafts[at].step.kind, StepKind::Choice(_) | StepKind::Set(_));
     for (at, draft) in drafts.iter().enumerate().filter(|(at, _)| takes_no_time(*at)) {
         let mut seen = BTreeSet::new();
         let mut open: Vec<usize> = leads(drafts, at).into_iter().filter(|to| takes_no_time(*to)).collect();
@@ -192,7 +192,7 @@ fn in_circles<'a>(workflows: &'a [Workflow], leads: &[Vec<usize>]) -> Vec<&'a Wo
 
 fn emits(step: &Step) -> impl Iterator<Item = &Emit> {
     match &step.kind {
-        Kind::Emit(emit) => Some(emit),
+        StepKind::Emit(emit) => Some(emit),
         _ => None,
     }
     .into_iter()
@@ -201,7 +201,7 @@ fn emits(step: &Step) -> impl Iterator<Item = &Emit> {
 /// A wait for an answer that is not over before its run is never over by itself.
 pub(super) fn check_waits(workflow: &str, drafts: &[Draft], run: Duration, problems: &mut Problems) {
     for draft in drafts {
-        let Kind::Callback(callback) = &draft.step.kind else { continue };
+        let StepKind::Callback(callback) = &draft.step.kind else { continue };
         if callback.timeout < run {
             continue;
         }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::super::handler::{read_filter, read_path, read_template};
 use super::super::problem::{Severity, did_you_mean};
 use super::super::read::{Placed, Section};
-use super::call::Wished;
+use super::call::CallSpec;
 use super::step::{Draft, Of, jump};
 use crate::config::SourceKind;
 use crate::decide::filter::Filter;
 use crate::decide::workflow::flow::Call;
-use crate::decide::workflow::steps::Kind;
+use crate::decide::workflow::steps::StepKind;
 use crate::decide::workflow::steps::callback::{Approval, Callback};
 use crate::decide::workflow::steps::child::Child;
 use crate::decide::workflow::steps::choice::Choice;
@@ -39,20 +39,20 @@ impl Reading<'_> {
     }
 
     /// Reads what the type adds; `None` when something that it needs is missing, which was reported.
-    pub(super) fn kind(&self, word: &str, s: &mut Section<'_>, call: Wished, draft: &mut Draft) -> Option<Kind> {
+    pub(super) fn kind(&self, word: &str, s: &mut Section<'_>, call: CallSpec, draft: &mut Draft) -> Option<StepKind> {
         let who = self.who();
         Some(match word {
             "choice" => self.choice(s, draft),
             "parallel" => self.parallel(s, &call, draft),
             "map" => self.map(s, call, draft)?,
             "wait" => self.wait(s)?,
-            "callback" => Kind::Callback(Callback {
+            "callback" => StepKind::Callback(Callback {
                 timeout: s.duration("callback_timeout").unwrap_or(ANSWER_TIMEOUT),
                 heartbeat: s.duration("heartbeat").filter(|silence| !silence.is_zero()),
                 approval: None,
                 notify: if s.has("notify") { self.notify(s) } else { call.call() },
             }),
-            "approval" => Kind::Callback(Callback {
+            "approval" => StepKind::Callback(Callback {
                 timeout: s.duration("timeout").unwrap_or(ANSWER_TIMEOUT),
                 heartbeat: None,
                 approval: Some(Approval { approvers: read_approvers(s) }),
@@ -66,17 +66,17 @@ impl Reading<'_> {
                 draft.call = Some((who, calls.clone()));
                 // A run that failed is not run again unless the step says so.
                 let retry = if s.has("retry") { call.retry } else { Vec::new() };
-                Kind::Child(Child { workflow: calls.value, retry })
+                StepKind::Child(Child { workflow: calls.value, retry })
             }
             "set" => {
                 if call.body.is_none() && draft.step.assign.is_none() {
                     s.error("missing_key", "", format!("{who} is type 'set' but has no body"));
                     return None;
                 }
-                Kind::Set(Set { body: call.body })
+                StepKind::Set(Set { body: call.body })
             }
             "emit" => self.emit(s, call)?,
-            "fail" => Kind::Fail(Fail {
+            "fail" => StepKind::Fail(Fail {
                 message: fixed_text(s, "message").unwrap_or_else(|| format!("step '{}' fails on purpose", self.name)),
                 error: fixed_text(s, "error").unwrap_or_else(|| "failed".to_owned()),
             }),
@@ -84,7 +84,7 @@ impl Reading<'_> {
                 if !s.has("url") {
                     s.error("missing_key", "", format!("{who} has no url"));
                 }
-                Kind::Call(call.call()?)
+                StepKind::Call(call.call()?)
             }
         })
     }
@@ -97,12 +97,12 @@ impl Reading<'_> {
         if !notify.has("url") {
             notify.error("missing_key", "", format!("{who} notify has no url"));
         }
-        let call = Wished::read(&mut notify, &who, around, retry, true);
+        let call = CallSpec::read(&mut notify, &who, around, retry, true);
         notify.finish();
         call.call()
     }
 
-    fn emit(&self, s: &mut Section<'_>, call: Wished) -> Option<Kind> {
+    fn emit(&self, s: &mut Section<'_>, call: CallSpec) -> Option<StepKind> {
         let who = self.who();
         let event = fixed_text(s, "event").or_else(|| s.required_text("event"));
         let source = s.required_text("source")?;
@@ -119,10 +119,10 @@ impl Reading<'_> {
                 s.problem(Severity::Error, "unknown_source", "source", message, help);
             }
         }
-        Some(Kind::Emit(Emit { source, event: event?, body: call.body, retry: call.retry }))
+        Some(StepKind::Emit(Emit { source, event: event?, body: call.body, retry: call.retry }))
     }
 
-    fn choice(&self, s: &mut Section<'_>, draft: &mut Draft) -> Kind {
+    fn choice(&self, s: &mut Section<'_>, draft: &mut Draft) -> StepKind {
         let (workflow, name) = (self.of.workflow, self.name);
         let choices = s.items("choices", |_, c| self.read_choice(c));
         if choices.is_empty() {
@@ -134,7 +134,7 @@ impl Reading<'_> {
             draft.choices.push(jump(to, format!("workflow '{workflow}' choice step '{name}' goto")));
         }
         draft.default = jump(s.placed_text("default"), format!("workflow '{workflow}' choice step '{name}' default"));
-        Kind::Choice(Choice { choices: conditions, default: draft.default.as_ref().map(|_| 0) })
+        StepKind::Choice(Choice { choices: conditions, default: draft.default.as_ref().map(|_| 0) })
     }
 
     fn read_choice(&self, mut s: Section<'_>) -> Option<(Option<Filter>, Option<Placed<String>>)> {
@@ -151,7 +151,7 @@ impl Reading<'_> {
         Some((when.or(condition), goto))
     }
 
-    fn parallel(&self, s: &mut Section<'_>, call: &Wished, draft: &mut Draft) -> Kind {
+    fn parallel(&self, s: &mut Section<'_>, call: &CallSpec, draft: &mut Draft) -> StepKind {
         let (workflow, name) = (self.of.workflow, self.name);
         let mut names = BTreeSet::new();
         draft.inner = s.items("branches", |_, mut b| {
@@ -161,7 +161,7 @@ impl Reading<'_> {
             }
             // A branch has the step's retry and deadline.
             let who = format!("handler '{workflow}/{name}:{branch}'");
-            let mut wished = Wished::read(&mut b, &who, self.of.around, &call.retry, true);
+            let mut wished = CallSpec::read(&mut b, &who, self.of.around, &call.retry, true);
             wished.timeout = call.timeout;
             let undo = self.undo(&mut b, &format!(":{branch}"));
             if !names.insert(branch.clone()) {
@@ -170,16 +170,16 @@ impl Reading<'_> {
             }
             let place = b.place();
             b.finish();
-            Some(Draft { undo, ..Draft::plain(branch, Kind::Call(wished.call()?), place) })
+            Some(Draft { undo, ..Draft::plain(branch, StepKind::Call(wished.call()?), place) })
         });
         if draft.inner.is_empty() {
             s.error("missing_key", "branches", format!("workflow '{workflow}' parallel step '{name}' has no branches"));
         }
         // Filled in when the jumps are resolved.
-        Kind::Parallel(Parallel { branches: Vec::new() })
+        StepKind::Parallel(Parallel { branches: Vec::new() })
     }
 
-    fn map(&self, s: &mut Section<'_>, call: Wished, draft: &mut Draft) -> Option<Kind> {
+    fn map(&self, s: &mut Section<'_>, call: CallSpec, draft: &mut Draft) -> Option<StepKind> {
         let (workflow, name) = (self.of.workflow, self.name);
         if !s.has("items_path") && !s.has("items") {
             s.error("missing_key", "", format!("workflow '{workflow}' map step '{name}' has neither items_path nor items"));
@@ -195,7 +195,7 @@ impl Reading<'_> {
                 format!("workflow '{workflow}' map step '{name}' has no url, and neither steps nor a workflow"),
             );
         }
-        Some(Kind::Map(Map {
+        Some(StepKind::Map(Map {
             items: items?,
             // Filled in when the jumps are resolved.
             steps: Vec::new(),
@@ -207,7 +207,7 @@ impl Reading<'_> {
     }
 
     /// What is done for each item: steps, another workflow, or a call.
-    fn each_item(&self, s: &mut Section<'_>, call: Wished, draft: &mut Draft) -> Vec<Draft> {
+    fn each_item(&self, s: &mut Section<'_>, call: CallSpec, draft: &mut Draft) -> Vec<Draft> {
         let Of { workflow, around, .. } = self.of;
         if s.has("steps") {
             let of = Of { inside: Some(self.name), ..self.of };
@@ -218,12 +218,12 @@ impl Reading<'_> {
             let retry = if s.has("retry") { call.retry } else { Vec::new() };
             let place = calls.place;
             draft.call = Some((self.who(), calls.clone()));
-            return vec![item(Kind::Child(Child { workflow: calls.value, retry }), place)];
+            return vec![item(StepKind::Child(Child { workflow: calls.value, retry }), place)];
         }
         let (mut input, mut call) = (None, call);
         if let Some(mut i) = s.optional_section("iterator") {
             let who = format!("handler '{workflow}/{}'", self.name);
-            let mut inner = Wished::read(&mut i, &who, around, &call.retry, true);
+            let mut inner = CallSpec::read(&mut i, &who, around, &call.retry, true);
             input = read_template(&mut i, "input", inner.sends_json);
             i.finish();
             inner.url = inner.url.or(call.url);
@@ -231,12 +231,12 @@ impl Reading<'_> {
         }
         let place = s.place();
         let Some(call) = call.call() else { return Vec::new() };
-        let mut draft = item(Kind::Call(call), place);
+        let mut draft = item(StepKind::Call(call), place);
         draft.step.input = input;
         vec![draft]
     }
 
-    fn wait(&self, s: &mut Section<'_>) -> Option<Kind> {
+    fn wait(&self, s: &mut Section<'_>) -> Option<StepKind> {
         let (workflow, name) = (self.of.workflow, self.name);
         let seconds = s.number("seconds").map(|seconds| Wait::For(Duration::from_secs(seconds)));
         let path = read_path(s, "timestamp_path").map(Wait::Until);
@@ -245,7 +245,7 @@ impl Reading<'_> {
             let message = format!("workflow '{workflow}' wait step '{name}' needs either 'seconds' or 'timestamp_path'");
             s.error("missing_key", "", message);
         }
-        seconds.or(path).map(Kind::Wait)
+        seconds.or(path).map(StepKind::Wait)
     }
 }
 

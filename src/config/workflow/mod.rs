@@ -15,7 +15,7 @@ mod step;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::Around;
+use super::ReadContext;
 use super::handler::{OF_EVENT, check_context, read_filter, read_path, read_patterns, read_source, read_template};
 use super::problem::{Place, Problem, Problems, Severity};
 use super::read::{Placed, Section};
@@ -70,7 +70,7 @@ impl Workflow {
         std::iter::once(start).chain(steps).collect()
     }
 
-    pub(super) fn read(name: &str, mut s: Section<'_>, around: &Around<'_>) -> Option<Self> {
+    pub(super) fn read(name: &str, mut s: Section<'_>, around: &ReadContext<'_>) -> Option<Self> {
         let callable = s.bool("callable").unwrap_or(false);
         if name.contains('/') {
             s.error("bad_name", "", format!("workflow name '{name}' must not contain '/'"));

@@ -7,7 +7,7 @@ use super::super::problem::{Problem, Problems, Severity, did_you_mean};
 use super::check::leads;
 use super::step::{Draft, Goto};
 use crate::decide::workflow::flow::{Address, Call, CallKey, ResultPath};
-use crate::decide::workflow::steps::Kind;
+use crate::decide::workflow::steps::StepKind;
 use crate::decide::workflow::steps::map::Items;
 use crate::model::Path;
 use crate::model::path::Root;
@@ -125,9 +125,9 @@ impl<'a> Order<'a> {
 /// Whether a step's response takes the place of the payload.
 fn replaces(draft: &Draft) -> bool {
     let answers = match &draft.step.kind {
-        Kind::Call(_) | Kind::Parallel(_) | Kind::Map(_) | Kind::Callback(_) | Kind::Child(_) => true,
-        Kind::Set(set) => set.body.is_some(),
-        Kind::Choice(_) | Kind::Wait(_) | Kind::Emit(_) | Kind::Fail(_) => false,
+        StepKind::Call(_) | StepKind::Parallel(_) | StepKind::Map(_) | StepKind::Callback(_) | StepKind::Child(_) => true,
+        StepKind::Set(set) => set.body.is_some(),
+        StepKind::Choice(_) | StepKind::Wait(_) | StepKind::Emit(_) | StepKind::Fail(_) => false,
     };
     answers && draft.step.result_path == ResultPath::Replace && draft.step.output.is_none()
 }
@@ -142,10 +142,10 @@ fn paths(draft: &Draft) -> Vec<&Path> {
         return paths;
     }
     match &step.kind {
-        Kind::Choice(choice) => paths.extend(choice.choices.iter().flat_map(|(when, _)| when.paths())),
-        Kind::Set(set) => paths.extend(set.body.iter().flat_map(|body| body.paths())),
-        Kind::Emit(emit) => paths.extend(emit.body.iter().flat_map(|body| body.paths())),
-        Kind::Map(map) => match &map.items {
+        StepKind::Choice(choice) => paths.extend(choice.choices.iter().flat_map(|(when, _)| when.paths())),
+        StepKind::Set(set) => paths.extend(set.body.iter().flat_map(|body| body.paths())),
+        StepKind::Emit(emit) => paths.extend(emit.body.iter().flat_map(|body| body.paths())),
+        StepKind::Map(map) => match &map.items {
             Items::Path(path) => paths.push(path),
             Items::Template(items) => paths.extend(items.paths()),
         },

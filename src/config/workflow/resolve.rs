@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::step::{Draft, Goto};
 use crate::decide::workflow::catch::{Catch, Way};
 use crate::decide::workflow::flow::{Next, Step};
-use crate::decide::workflow::steps::Kind;
+use crate::decide::workflow::steps::StepKind;
 
 /// A workflow's steps, in the order in which its flow holds them.
 pub(super) struct Resolved {
@@ -76,14 +76,14 @@ fn list(drafts: Vec<Draft>, first: usize, undos: &mut Undos) -> Vec<Step> {
         step.undo = undo.map(|undo| undos.add(undo));
         step.catch = step.catch.into_iter().zip(&catches).map(|(catch, goto)| led(catch, goto.as_ref(), &index)).collect();
         match &mut step.kind {
-            Kind::Choice(choice) => {
+            StepKind::Choice(choice) => {
                 for ((_, place), goto) in choice.choices.iter_mut().zip(&choices) {
                     *place = goto.as_ref().map_or(0, |goto| to(goto, &index));
                 }
                 choice.default = default.as_ref().map(|goto| to(goto, &index));
             }
-            Kind::Map(map) => map.steps = list(inner, 0, undos),
-            Kind::Parallel(parallel) => {
+            StepKind::Map(map) => map.steps = list(inner, 0, undos),
+            StepKind::Parallel(parallel) => {
                 // Branches do not lead to each other.
                 parallel.branches = list(inner, 0, undos).into_iter().map(|branch| Step { next: Next::End, ..branch }).collect();
             }

@@ -4,18 +4,18 @@
 
 use std::time::Duration;
 
-use super::super::Around;
+use super::super::ReadContext;
 use super::super::handler::{read_filter, read_template};
 use super::super::keys;
 use super::super::problem::{Place, Severity};
 use super::super::read::{Placed, Section};
 use super::super::server::read_errors;
-use super::call::Wished;
+use super::call::CallSpec;
 use super::kind::Reading;
 use crate::decide::retry::RetryPolicy;
 use crate::decide::workflow::catch::{Catch, Way};
 use crate::decide::workflow::flow::{Next, ResultPath, Step};
-use crate::decide::workflow::steps::Kind;
+use crate::decide::workflow::steps::StepKind;
 use crate::decide::workflow::steps::wait::Wait;
 
 /// Attempts of a call that undoes a step, unless it says otherwise.
@@ -54,7 +54,7 @@ pub(super) struct Of<'a> {
     /// The workflow's name.
     pub(super) workflow: &'a str,
     /// The file.
-    pub(super) around: &'a Around<'a>,
+    pub(super) around: &'a ReadContext<'a>,
     /// The retry policies of steps that say nothing else.
     pub(super) retry: &'a [RetryPolicy],
     /// The map that they stand in.
@@ -69,7 +69,7 @@ impl Draft {
 
     /// The step after it is never the next one by itself.
     pub(super) fn jumps(&self) -> bool {
-        self.goto.is_some() || matches!(self.step.kind, Kind::Choice(_) | Kind::Fail(_))
+        self.goto.is_some() || matches!(self.step.kind, StepKind::Choice(_) | StepKind::Fail(_))
     }
 
     /// The workflows it calls.
@@ -78,7 +78,7 @@ impl Draft {
     }
 
     /// A step that only does one thing.
-    pub(super) fn plain(name: String, kind: Kind, place: Place) -> Self {
+    pub(super) fn plain(name: String, kind: StepKind, place: Place) -> Self {
         Self {
             step: plain(name, kind),
             place,
@@ -102,7 +102,7 @@ impl Draft {
             s.error("bad_name", "name", format!("{who}: a step's name must not contain '/' or ':'"));
         }
         // Stands in where a kind cannot be read, which is reported.
-        let nothing = Kind::Wait(Wait::For(Duration::ZERO));
+        let nothing = StepKind::Wait(Wait::For(Duration::ZERO));
         let mut draft = Self::plain(name.clone(), nothing, s.place());
         draft.ends = s.bool("end").unwrap_or(false);
         draft.step.when = read_filter(&mut s, "if", around.compat);
@@ -130,7 +130,7 @@ impl Draft {
         let reading = Reading { name: &name, of };
         let caller = format!("handler '{workflow}/{name}'");
         // The timeout of an approval is that of the decision.
-        let call = Wished::read(&mut s, &caller, around, of.retry, word != "approval");
+        let call = CallSpec::read(&mut s, &caller, around, of.retry, word != "approval");
         // The input of a call is its body, so it should be what the call says it is.
         draft.step.input = read_template(&mut s, "input", call.sends_json && word == "http");
         draft.undo = reading.undo(&mut s, "");
@@ -155,14 +155,14 @@ impl Reading<'_> {
             undo.error("missing_key", "", format!("{who} has no url"));
         }
         let retry: Vec<RetryPolicy> = retry.iter().map(|retry| RetryPolicy { max: UNDO_ATTEMPTS, ..retry.clone() }).collect();
-        let call = Wished::read(&mut undo, &who, around, &retry, true);
+        let call = CallSpec::read(&mut undo, &who, around, &retry, true);
         undo.finish();
-        Some(plain(name, Kind::Call(call.call()?)))
+        Some(plain(name, StepKind::Call(call.call()?)))
     }
 }
 
 /// A step that only makes a call.
-fn plain(name: String, kind: Kind) -> Step {
+fn plain(name: String, kind: StepKind) -> Step {
     Step {
         name,
         kind,

@@ -6,11 +6,11 @@ use serde_json::json;
 
 use super::walk::Walk;
 use crate::model::job::Visiting;
-use crate::model::run::{Due, Phase, RunJob, Visit};
+use crate::model::run::{Due, RunJob, Visit, VisitPhase};
 use crate::model::{JobId, RunId, RunStatus, Target};
 
 impl Walk<'_> {
-    /// A job of the fact that is told: it is over, and not moot.
+    /// A job of the fact that is told: it has ended by itself and is not cancelled.
     pub(super) fn done_with(&mut self, job: JobId) {
         let state = &mut self.change.run.state;
         for visit in state.visits.values_mut() {
@@ -20,20 +20,20 @@ impl Walk<'_> {
         state.turn = state.turn.filter(|open| *open != job);
     }
 
-    /// Closes a visit: its jobs are moot.
+    /// Closes a visit: its open jobs are cancelled.
     pub(super) fn close(&mut self, seq: u32) -> Option<Visit> {
         let visit = self.change.run.state.visits.remove(&seq)?;
-        self.moot(&visit.jobs);
+        self.cancel_jobs(&visit.jobs);
         Some(visit)
     }
 
     /// Jobs that need not run any more. Those that are not stored yet are not stored at all.
-    pub(super) fn moot(&mut self, jobs: &[JobId]) {
+    pub(super) fn cancel_jobs(&mut self, jobs: &[JobId]) {
         for job in jobs {
             let before = self.change.jobs.len();
             self.change.jobs.retain(|new| new.id != *job);
             if self.change.jobs.len() == before {
-                self.change.moot.push(*job);
+                self.change.cancel_jobs.push(*job);
             }
         }
     }
@@ -50,13 +50,13 @@ impl Walk<'_> {
 
     /// Closes a visit that nobody waits for any more. A run that it started is told: it ends as its parent has.
     pub(super) fn abandon(&mut self, seq: u32) {
-        let is_called = |visit: &Visit| matches!(visit.phase, Phase::Call { .. }) && !visit.jobs.is_empty();
+        let is_called = |visit: &Visit| matches!(visit.phase, VisitPhase::Call { .. }) && !visit.jobs.is_empty();
         if self.change.run.state.visits.get(&seq).is_some_and(is_called) {
             // It may be under way, and nobody will hear what came of it.
             self.note("CallAbandoned", Some(seq), json!({}));
         }
         let Some(visit) = self.close(seq) else { return };
-        if let Phase::Child { run, .. } = visit.phase {
+        if let VisitPhase::Child { run, .. } = visit.phase {
             let asked = self.change.starts.len();
             self.change.starts.retain(|start| start.run != run);
             // One that was asked for by this very change is not started at all.

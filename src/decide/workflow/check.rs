@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::run::{Phase, Slot};
+use crate::model::run::{Slot, VisitPhase};
 use crate::model::{JobId, Run, RunStatus};
 
 /// What is wrong with a run, one sentence each. `open` are its open jobs.
@@ -30,10 +30,10 @@ pub fn faults(run: &Run, open: &BTreeSet<JobId>) -> Vec<String> {
             say(format!("visit {seq} ({step}) waits for job {job}, which is not open"));
         }
         match &visit.phase {
-            Phase::Call { token: None, .. } | Phase::Time if visit.jobs.is_empty() => {
+            VisitPhase::Call { token: None, .. } | VisitPhase::Time if visit.jobs.is_empty() => {
                 say(format!("visit {seq} ({step}) waits for a job and has none"));
             }
-            Phase::Inside { results, open, next, .. } => {
+            VisitPhase::Inside { results, open, next, .. } => {
                 let waiting = results.iter().filter(|slot| **slot == Slot::Open).count();
                 if waiting != *open {
                     say(format!("visit {seq} ({step}) counts {open} open places and has {waiting}"));

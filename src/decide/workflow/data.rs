@@ -11,7 +11,7 @@ use crate::decide::operand::Scope;
 use crate::decide::template::Template;
 use crate::model::json::Ref;
 use crate::model::path::Root;
-use crate::model::run::{Close, Phase, Run, RunError, RunState, Visit};
+use crate::model::run::{Close, Run, RunError, RunState, Visit, VisitPhase};
 use crate::model::{Path, Payload, Timestamp};
 
 /// What expressions of a visit see.
@@ -145,7 +145,7 @@ impl<'a> View<'a> {
 fn item(state: &RunState, visit: &Visit) -> Option<Value> {
     let (container, place) = visit.within?;
     let value = match &state.visits.get(&container)?.phase {
-        Phase::Inside { items, .. } => items.get(place).cloned(),
+        VisitPhase::Inside { items, .. } => items.get(place).cloned(),
         _ => None,
     };
     Some(json!({ "index": place, "value": value }))

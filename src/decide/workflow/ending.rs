@@ -5,14 +5,14 @@ use serde_json::json;
 use super::catch::error;
 use super::data::with_error;
 use super::walk::Walk;
-use crate::model::run::{Close, Ending, Phase, RunError, Stopped, Visit};
+use crate::model::run::{Close, RunError, Stopped, Unwinding, Visit, VisitPhase};
 use crate::model::{Payload, RunStatus};
 
 /// Where a visit stood, for a redrive. A container keeps the places that are done, and is a new operation.
 fn stopped(seq: u32, visit: &Visit) -> Stopped {
     let payload = visit.before.clone().unwrap_or_else(|| visit.payload.clone());
     let places = match &visit.phase {
-        Phase::Inside { results, .. } => Some(results.clone()),
+        VisitPhase::Inside { results, .. } => Some(results.clone()),
         _ => None,
     };
     let repeats = places.is_none();
@@ -114,7 +114,7 @@ impl Walk<'_> {
         let state = &mut self.change.run.state;
         let (deadline, turn) = (state.deadline.take(), state.turn.take());
         state.deadline_at = None;
-        self.moot(&deadline.into_iter().chain(turn).collect::<Vec<_>>());
+        self.cancel_jobs(&deadline.into_iter().chain(turn).collect::<Vec<_>>());
     }
 
     /// Ends the run: what its steps did is undone first if the workflow says so, then its last steps run.
@@ -147,7 +147,7 @@ impl Walk<'_> {
             Close::Completed(_) => None,
         };
         let data = json!({ "status": how.status().word(), "error": self.change.run.error.as_ref().map(|why| &why.message) });
-        self.change.run.state.ending = Some(Ending { how, payload });
+        self.change.run.state.ending = Some(Unwinding { how, payload });
         if undoes && !self.change.run.state.armed.is_empty() {
             self.set_status(RunStatus::Compensating);
             self.note("CompensationStarted", None, data);
@@ -214,7 +214,7 @@ impl Walk<'_> {
     /// The run has ended.
     pub(super) fn close_run(&mut self) {
         self.abandon_all();
-        let Some(Ending { how, .. }) = self.change.run.state.ending.take() else { return };
+        let Some(Unwinding { how, .. }) = self.change.run.state.ending.take() else { return };
         self.change.ends = true;
         self.change.run.status = how.status();
         self.change.run.finished_at = Some(self.here.now);
@@ -253,7 +253,7 @@ impl Walk<'_> {
         }
         self.note("Killed", None, json!({}));
         let payload = self.last_payload();
-        self.change.run.state.ending.get_or_insert(Ending { how: Close::Cancelled, payload });
+        self.change.run.state.ending.get_or_insert(Unwinding { how: Close::Cancelled, payload });
         self.close_run();
     }
 }

@@ -50,7 +50,7 @@ pub enum Fact {
         result: Result<Payload, RunError>,
     },
     /// Who was asked for an answer is still at it.
-    Beat {
+    Heartbeat {
         /// The visit.
         visit: u32,
     },

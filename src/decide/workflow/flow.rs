@@ -5,7 +5,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::catch::Catch;
-use super::steps::Kind;
+use super::steps::StepKind;
 use crate::decide::filter::Filter;
 use crate::decide::retry::RetryPolicy;
 use crate::decide::settle::Log;
@@ -95,7 +95,7 @@ pub struct Step {
     /// Its name.
     pub name: String,
     /// What it does.
-    pub kind: Kind,
+    pub kind: StepKind,
     /// It is passed over unless this holds.
     pub when: Option<Filter>,
     /// Narrows the payload.

@@ -2,7 +2,7 @@
 
 use super::catch::{Catch, Way};
 use super::flow::{Flow, Next, Step};
-use super::steps::Kind;
+use super::steps::StepKind;
 use crate::decide::errors::ErrorName;
 
 /// A way from a step.
@@ -69,12 +69,12 @@ fn of(flow: &Flow, from: usize, step: &Step) -> Vec<Edge> {
     let way = |to, when: String, what| Edge { from: Place::Step(from), to, when, what };
     let mut edges = Vec::new();
     match &step.kind {
-        Kind::Choice(choice) => {
+        StepKind::Choice(choice) => {
             let choices = choice.choices.iter().map(|(when, to)| (Place::Step(*to), when.text().to_owned()));
             edges.extend(choices.map(|(to, when)| way(to, when, Cause::Next)));
             edges.extend(choice.default.map(|to| way(Place::Step(to), "otherwise".to_owned(), Cause::Next)));
         }
-        Kind::Fail(_) => {}
+        StepKind::Fail(_) => {}
         _ if is_undo(flow, from) => {
             edges.push(way(end(flow, 0), "when all is undone".to_owned(), Cause::Undo));
         }

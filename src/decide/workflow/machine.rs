@@ -9,7 +9,7 @@ use super::gate::Turn;
 use super::walk::Walk;
 use super::{Fact, Flow};
 use crate::model::key::safe;
-use crate::model::run::{Change, Close, Note, Phase, RunError, RunState};
+use crate::model::run::{Change, Close, Note, RunError, RunState, VisitPhase};
 use crate::model::{EventId, Payload, Run, RunId, RunStatus, Timestamp};
 
 /// Where ids and tokens come from. Passed in, so that a seed replays a run.
@@ -112,7 +112,7 @@ impl Walk<'_> {
     /// What the run found at its gate.
     fn have_turn(&mut self, turn: &Turn) {
         if let Some(job) = self.change.run.state.turn.take() {
-            self.moot(&[job]);
+            self.cancel_jobs(&[job]);
         }
         match turn {
             Turn::Waits { .. } => {}
@@ -210,20 +210,23 @@ pub fn advance(run: &Run, fact: &Fact, here: &Here<'_>) -> Option<Change> {
         }
         Fact::CalledBack { visit, .. } => {
             let phase = run.state.visits.get(visit).map(|v| &v.phase);
-            if !matches!(phase, Some(Phase::Answer { .. } | Phase::Token { .. } | Phase::Call { token: Some(_), .. })) {
+            if !matches!(
+                phase,
+                Some(VisitPhase::Answer { .. } | VisitPhase::Token { .. } | VisitPhase::Call { token: Some(_), .. })
+            ) {
                 return None;
             }
             walk.tell(*visit, fact);
         }
-        Fact::Beat { visit } => {
+        Fact::Heartbeat { visit } => {
             let phase = run.state.visits.get(visit).map(|v| &v.phase);
-            if !matches!(phase, Some(Phase::Answer { beat: Some(_) } | Phase::Token { beat: Some(_), .. })) {
+            if !matches!(phase, Some(VisitPhase::Answer { beat: Some(_) } | VisitPhase::Token { beat: Some(_), .. })) {
                 return None;
             }
             walk.tell(*visit, fact);
         }
         Fact::ChildEnded { visit, .. } => {
-            if !matches!(run.state.visits.get(visit).map(|v| &v.phase), Some(Phase::Child { .. })) {
+            if !matches!(run.state.visits.get(visit).map(|v| &v.phase), Some(VisitPhase::Child { .. })) {
                 return None;
             }
             walk.tell(*visit, fact);

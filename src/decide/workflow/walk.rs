@@ -11,7 +11,7 @@ use super::flow::{Flow, Next, ResultPath, Step};
 use super::machine::{Here, note};
 use super::steps::{Entered, Heard};
 use crate::model::json::DEPTH_MAX;
-use crate::model::run::{Armed, Change, Close, Done, Phase, RunError, Slot, Stopped, Visit};
+use crate::model::run::{Armed, Change, Close, Done, RunError, Slot, Stopped, Visit, VisitPhase};
 use crate::model::{Payload, Run, Timestamp};
 
 /// The name of a container's visit and a place in its result.
@@ -39,7 +39,7 @@ impl<'a> Walk<'a> {
             is_new: false,
             ends: false,
             jobs: Vec::new(),
-            moot: Vec::new(),
+            cancel_jobs: Vec::new(),
             hold: Vec::new(),
             free: Vec::new(),
             gate: None,
@@ -112,7 +112,7 @@ impl<'a> Walk<'a> {
             operation,
             undoes: self.undoes.take(),
             vars: (within.is_some() && !state.vars.is_empty()).then(|| state.vars.clone()),
-            phase: Phase::Time,
+            phase: VisitPhase::Time,
             jobs: Vec::new(),
             entered_at: entered_at.unwrap_or(self.here.now),
         };

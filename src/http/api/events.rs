@@ -11,7 +11,7 @@ use super::jobs::{add_waits, error_of, max_attempts, status_of, summary, url_of}
 use super::page::{Query, and_one, has_more};
 use super::{Allowed, State};
 use crate::engine::Engine;
-use crate::http::error::Refusal;
+use crate::http::error::ApiError;
 use crate::http::path::Path;
 use crate::model::{Event, EventId, Job};
 use crate::store::{EventFilter, JobFilter, Page};
@@ -20,7 +20,7 @@ use crate::store::{EventFilter, JobFilter, Page};
 const JOBS: Page = Page { limit: 1000, newest_first: false };
 
 /// `GET /api/events`: events in the order they came, without payloads.
-pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Value>, Refusal> {
+pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Value>, ApiError> {
     let query = Query::read(query, &["source", "event_type", "since", "until", "limit", "after", "order"])?;
     let page = query.page()?;
     let filter = EventFilter {
@@ -40,8 +40,8 @@ pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Valu
 }
 
 /// `GET /api/events/{id}`: one event with its payload and jobs.
-pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
-    let missing = || Refusal::not_found("event not found");
+pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    let missing = || ApiError::not_found("event not found");
     let id: EventId = id.parse().map_err(|_| missing())?;
     let mut found = engine.store().events_by_id(&[id]).await?;
     let event = found.remove(&id).ok_or_else(missing)?;
@@ -72,7 +72,7 @@ pub async fn jobs(
     Extract(_): Extract<Arc<State>>,
     Allowed(engine): Allowed,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Value>, ApiError> {
     let jobs = match id.parse() {
         Ok(id) => jobs_of(&engine, id).await?,
         Err(_) => Vec::new(),
@@ -82,7 +82,7 @@ pub async fn jobs(
     Ok(Json(json!({ "jobs": shown })))
 }
 
-async fn jobs_of(engine: &Engine, event: EventId) -> Result<Vec<Job>, Refusal> {
+async fn jobs_of(engine: &Engine, event: EventId) -> Result<Vec<Job>, ApiError> {
     let filter = JobFilter { event: Some(event), ..JobFilter::default() };
     Ok(engine.store().jobs(&filter, JOBS).await?)
 }

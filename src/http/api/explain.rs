@@ -13,8 +13,8 @@ use crate::decide::plan::{Routes, explain as decide};
 use crate::decide::workflow::data::check_params;
 use crate::engine::Engine;
 use crate::engine::near::NearMiss;
-use crate::http::error::Refusal;
-use crate::ingress::{self, Refusal as Admission};
+use crate::http::error::ApiError;
+use crate::ingress::{self, AdmitError};
 use crate::model::Body;
 use crate::model::json;
 use crate::model::{EventId, Inbound, Payload, Target};
@@ -37,13 +37,13 @@ pub async fn explain(
     Extract(state): Extract<Arc<State>>,
     Allowed(engine): Allowed,
     request: Request,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Value>, ApiError> {
     let received = state.read(request).await?;
-    let question = json::value_of(&received.bytes).map_err(|why| Refusal::invalid_field("body", why.to_string()))?;
+    let question = json::value_of(&received.bytes).map_err(|why| ApiError::invalid_field("body", why.to_string()))?;
     if !question.is_object() {
-        return Err(Refusal::invalid_field("body", EXPECTED));
+        return Err(ApiError::invalid_field("body", EXPECTED));
     }
-    let question: Question = serde_json::from_value(question).map_err(|e| Refusal::invalid_field("body", e.to_string()))?;
+    let question: Question = serde_json::from_value(question).map_err(|e| ApiError::invalid_field("body", e.to_string()))?;
     let inbound = match &question.event_id {
         Some(id) => stored(&engine, id).await?,
         None => asked(&engine, question)?,
@@ -57,7 +57,9 @@ pub fn answer(config: &Config, routes: &Routes, inbound: &Inbound) -> Value {
     let source = config.source(&inbound.source);
     let refused = source.and_then(|source| match ingress::check_schema(source, &inbound.body) {
         Ok(()) => None,
-        Err(Admission::Schema(violations)) => Some(format!("the payload does not satisfy the schema: {}", violations.join("; "))),
+        Err(AdmitError::Schema(violations)) => {
+            Some(format!("the payload does not satisfy the schema: {}", violations.join("; ")))
+        }
         Err(other) => Some(format!("the payload is refused: {}", other.word())),
     });
     let handlers: Vec<Value> = decide(routes, inbound)
@@ -78,23 +80,23 @@ fn fails(config: &Config, target: &Target, inbound: &Inbound) -> Option<String> 
     check_params(&config.workflow(name)?.flow, &Payload::of(&inbound.body)).err()
 }
 
-async fn stored(engine: &Engine, id: &str) -> Result<Inbound, Refusal> {
-    let id: EventId = id.parse().map_err(|_| Refusal::invalid_field("event_id", "is not the id of an event"))?;
-    let event = engine.store().events_by_id(&[id]).await?.remove(&id).ok_or_else(|| Refusal::not_found("event not found"))?;
+async fn stored(engine: &Engine, id: &str) -> Result<Inbound, ApiError> {
+    let id: EventId = id.parse().map_err(|_| ApiError::invalid_field("event_id", "is not the id of an event"))?;
+    let event = engine.store().events_by_id(&[id]).await?.remove(&id).ok_or_else(|| ApiError::not_found("event not found"))?;
     let source = find(engine, &event.source)?;
     Ok(ingress::again(source, &event.kind, event.headers, event.body))
 }
 
-fn asked(engine: &Engine, question: Question) -> Result<Inbound, Refusal> {
-    let name = question.source.ok_or_else(|| Refusal::invalid_field("source", "name a source, or an `event_id`"))?;
+fn asked(engine: &Engine, question: Question) -> Result<Inbound, ApiError> {
+    let name = question.source.ok_or_else(|| ApiError::invalid_field("source", "name a source, or an `event_id`"))?;
     let kind = question.event_type.filter(|kind| !kind.trim().is_empty());
-    let kind = kind.ok_or_else(|| Refusal::invalid_field("event_type", "name a type"))?;
+    let kind = kind.ok_or_else(|| ApiError::invalid_field("event_type", "name a type"))?;
     let body = question.payload.map_or(String::new(), |payload| payload.to_string());
     Ok(ingress::again(find(engine, &name)?, &kind, Vec::new(), Body::new(body)))
 }
 
-fn find<'a>(engine: &'a Engine, name: &str) -> Result<&'a Source, Refusal> {
-    engine.config().source(name).map(AsRef::as_ref).ok_or_else(|| Refusal::not_found("source not found"))
+fn find<'a>(engine: &'a Engine, name: &str) -> Result<&'a Source, ApiError> {
+    engine.config().source(name).map(AsRef::as_ref).ok_or_else(|| ApiError::not_found("source not found"))
 }
 
 /// `GET /api/near-misses`: events that a handler of their source did not get, since this process started.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::Allowed;
 use super::page::{Query, and_one, has_more};
 use crate::engine::Engine;
-use crate::http::error::Refusal;
+use crate::http::error::ApiError;
 use crate::http::path::Path;
 use crate::model::{Attempt, Failure, Job, JobId, JobState, Lane, LaneId, Target};
 use crate::store::{JobFilter, Retry};
@@ -101,7 +101,7 @@ pub fn summary(engine: &Engine, job: &Job) -> Value {
 }
 
 /// `GET /api/jobs`
-pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Value>, Refusal> {
+pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Value>, ApiError> {
     let query = Query::read(query, &["status", "handler", "limit", "after", "order"])?;
     let page = query.page()?;
     let expected = "available, running, retryable, parked, completed, dead or cancelled";
@@ -126,7 +126,7 @@ pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Valu
 }
 
 /// Why each open job waits, as far as its lane is the cause: `waits` beside what is shown of it.
-pub async fn add_waits(engine: &Engine, jobs: &[Job], shown: &mut [Value]) -> Result<(), Refusal> {
+pub async fn add_waits(engine: &Engine, jobs: &[Job], shown: &mut [Value]) -> Result<(), ApiError> {
     if jobs.iter().all(|job| job.state != JobState::Pending) {
         return Ok(());
     }
@@ -146,14 +146,14 @@ pub async fn add_waits(engine: &Engine, jobs: &[Job], shown: &mut [Value]) -> Re
     Ok(())
 }
 
-async fn find(engine: &Engine, id: &str) -> Result<Job, Refusal> {
-    let missing = || Refusal::not_found("job not found");
+async fn find(engine: &Engine, id: &str) -> Result<Job, ApiError> {
+    let missing = || ApiError::not_found("job not found");
     let id: JobId = id.parse().map_err(|_| missing())?;
     engine.store().job(id).await?.ok_or_else(missing)
 }
 
 /// `GET /api/jobs/{id}`
-pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>, query: RawQuery) -> Result<Json<Value>, Refusal> {
+pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>, query: RawQuery) -> Result<Json<Value>, ApiError> {
     let query = Query::read(query, &["include_attempts"])?;
     let with_attempts = query.parsed("include_attempts", "true or false", |t| t.parse::<bool>().ok())?.unwrap_or(false);
     let job = find(&engine, &id).await?;
@@ -168,7 +168,7 @@ pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>, query: RawQu
 }
 
 /// `GET /api/jobs/{id}/attempts`
-pub async fn attempts(Allowed(engine): Allowed, Path(id): Path<String>, query: RawQuery) -> Result<Json<Value>, Refusal> {
+pub async fn attempts(Allowed(engine): Allowed, Path(id): Path<String>, query: RawQuery) -> Result<Json<Value>, ApiError> {
     Query::read(query, &[])?;
     let job = find(&engine, &id).await?;
     let attempts = engine.store().attempts(job.id).await?;
@@ -188,13 +188,13 @@ fn attempt(attempt: &Attempt) -> Value {
 }
 
 /// `POST /api/jobs/retry?status=dead|retryable[&handler=]`: all of them, with a fresh budget.
-pub async fn retry_all(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Value>, Refusal> {
+pub async fn retry_all(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Value>, ApiError> {
     let query = Query::read(query, &["status", "handler"])?;
-    let status = query.text("status").ok_or_else(|| Refusal::bad_request("missing required query parameter: status"))?;
+    let status = query.text("status").ok_or_else(|| ApiError::bad_request("missing required query parameter: status"))?;
     let state = match status {
         "dead" => JobState::Dead,
         "retryable" => JobState::Pending,
-        _ => return Err(Refusal::bad_request("status must be 'dead' or 'retryable'")),
+        _ => return Err(ApiError::bad_request("status must be 'dead' or 'retryable'")),
     };
     let handler = query.text("handler").map(str::to_owned);
     let which = Retry::All { state, handler: handler.clone() };
@@ -204,7 +204,7 @@ pub async fn retry_all(Allowed(engine): Allowed, query: RawQuery) -> Result<Json
 }
 
 /// `POST /api/jobs/{id}/retry`: a dead or cancelled job again, with a fresh budget.
-pub async fn retry(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+pub async fn retry(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
     let job = find(&engine, &id).await?;
     if let Some(visiting) = job.target.visiting() {
         return Err(conflict(
@@ -222,7 +222,7 @@ pub async fn retry(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<J
 }
 
 /// `POST /api/jobs/{id}/cancel`: an open job is called off.
-pub async fn cancel(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+pub async fn cancel(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
     let job = find(&engine, &id).await?;
     if let Some(visiting) = job.target.visiting() {
         return Err(conflict(&engine, &job, &format!("a job of a run ends with its run: cancel {} instead", visiting.run)));
@@ -235,13 +235,13 @@ pub async fn cancel(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<
 
 /// `POST /api/jobs/cancel?handler=NAME`: every open delivery to a handler is called off, also to one that the configuration no longer
 /// names.
-pub async fn cancel_all(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Value>, Refusal> {
+pub async fn cancel_all(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Value>, ApiError> {
     let query = Query::read(query, &["handler"])?;
-    let handler = query.text("handler").ok_or_else(|| Refusal::bad_request("missing required query parameter: handler"))?;
+    let handler = query.text("handler").ok_or_else(|| ApiError::bad_request("missing required query parameter: handler"))?;
     let cancelled = engine.cancel_of(handler).await?;
     Ok(Json(json!({ "cancelled": cancelled, "handler": handler })))
 }
 
-fn conflict(engine: &Engine, job: &Job, why: &str) -> Refusal {
-    Refusal::new(StatusCode::CONFLICT, "conflict", format!("{why}; this one is {}", status_of(engine, job)))
+fn conflict(engine: &Engine, job: &Job, why: &str) -> ApiError {
+    ApiError::new(StatusCode::CONFLICT, "conflict", format!("{why}; this one is {}", status_of(engine, job)))
 }

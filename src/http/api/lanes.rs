@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use super::Allowed;
 use crate::engine::Engine;
 use crate::engine::parked::{Parked, why_parked};
-use crate::http::error::Refusal;
+use crate::http::error::ApiError;
 use crate::http::path::Path;
 use crate::model::lane::Waits;
 use crate::model::{Lane, LaneId};
 
 /// `GET /api/lanes`
-pub async fn list(Allowed(engine): Allowed) -> Result<Json<Value>, Refusal> {
+pub async fn list(Allowed(engine): Allowed) -> Result<Json<Value>, ApiError> {
     let now = engine.store().now().await?;
     let mut lanes = engine.store().lanes().await?;
     let parked: BTreeMap<LaneId, Parked> =
@@ -43,21 +43,21 @@ pub async fn list(Allowed(engine): Allowed) -> Result<Json<Value>, Refusal> {
 
 /// `POST /api/lanes/{id}/pause`: nothing is delivered; due times are kept. `POST /api/lanes/{id}/resume`: deliveries go on; when the
 /// breaker is open, one is tried at once. The lane of a step has a slash in its name, encoded or not.
-pub async fn operate(Allowed(engine): Allowed, Path(path): Path<String>) -> Result<Json<Value>, Refusal> {
+pub async fn operate(Allowed(engine): Allowed, Path(path): Path<String>) -> Result<Json<Value>, ApiError> {
     match path.rsplit_once('/') {
         Some((id, "pause")) => set(&engine, id.to_owned(), true).await,
         Some((id, "resume")) => set(&engine, id.to_owned(), false).await,
-        _ => Err(Refusal::not_found("there is no such route: /api/lanes/LANE/pause or /api/lanes/LANE/resume")),
+        _ => Err(ApiError::not_found("there is no such route: /api/lanes/LANE/pause or /api/lanes/LANE/resume")),
     }
 }
 
-async fn set(engine: &Engine, id: String, paused: bool) -> Result<Json<Value>, Refusal> {
+async fn set(engine: &Engine, id: String, paused: bool) -> Result<Json<Value>, ApiError> {
     let lane = LaneId(id);
     if lane.0.contains(char::is_control) {
-        return Err(Refusal::not_found("lane not found"));
+        return Err(ApiError::not_found("lane not found"));
     }
     if !engine.store().pause(&lane, paused).await? {
-        return Err(Refusal::not_found("lane not found"));
+        return Err(ApiError::not_found("lane not found"));
     }
     engine.wake().await;
     Ok(Json(json!({ "id": lane.to_string(), "paused": paused })))

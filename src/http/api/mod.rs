@@ -15,7 +15,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
 use super::auth;
-use super::error::Refusal;
+use super::error::ApiError;
 use super::router::State;
 use crate::engine::Engine;
 
@@ -23,9 +23,9 @@ use crate::engine::Engine;
 pub struct Allowed(pub Engine);
 
 impl FromRequestParts<Arc<State>> for Allowed {
-    type Rejection = Refusal;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, ApiError> {
         auth::management(parts, &state.engine.config().api)?;
         Ok(Self(state.engine.clone()))
     }

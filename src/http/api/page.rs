@@ -2,7 +2,7 @@
 
 use axum::extract::RawQuery;
 
-use crate::http::error::Refusal;
+use crate::http::error::ApiError;
 use crate::model::Timestamp;
 use crate::store::Page;
 
@@ -19,19 +19,19 @@ impl Query {
     ///
     /// # Errors
     /// 422 that names the parameter.
-    pub fn read(query: RawQuery, known: &[&str]) -> Result<Self, Refusal> {
+    pub fn read(query: RawQuery, known: &[&str]) -> Result<Self, ApiError> {
         let text = query.0.as_deref().unwrap_or("");
         let mut pairs: Vec<(String, String)> = Vec::new();
         for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
             if !known.contains(&&*name) {
                 let message = format!("unknown parameter; known are {}", known.join(", "));
-                return Err(Refusal::invalid_field(&shown(&name), message));
+                return Err(ApiError::invalid_field(&shown(&name), message));
             }
             if value.contains(char::is_control) {
-                return Err(Refusal::invalid_field(&name, "holds a control character"));
+                return Err(ApiError::invalid_field(&name, "holds a control character"));
             }
             if pairs.iter().any(|(n, _)| *n == name) {
-                return Err(Refusal::invalid_field(&name, "stands there twice"));
+                return Err(ApiError::invalid_field(&name, "stands there twice"));
             }
             pairs.push((name.into_owned(), value.into_owned()));
         }
@@ -47,16 +47,16 @@ impl Query {
     ///
     /// # Errors
     /// 422 with what was expected.
-    pub fn parsed<T>(&self, name: &str, expected: &str, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Refusal> {
+    pub fn parsed<T>(&self, name: &str, expected: &str, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, ApiError> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        read(text).map(Some).ok_or_else(|| Refusal::invalid_field(name, format!("expected {expected}")))
+        read(text).map(Some).ok_or_else(|| ApiError::invalid_field(name, format!("expected {expected}")))
     }
 
     /// A parameter that is an instant: RFC 3339, or the form of these routes without zone.
     ///
     /// # Errors
     /// 422
-    pub fn instant(&self, name: &str) -> Result<Option<Timestamp>, Refusal> {
+    pub fn instant(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
         self.parsed(name, "a time like 2026-01-31T10:00:00Z", Timestamp::parse)
     }
 
@@ -64,7 +64,7 @@ impl Query {
     ///
     /// # Errors
     /// 422
-    pub fn page(&self) -> Result<Page, Refusal> {
+    pub fn page(&self) -> Result<Page, ApiError> {
         let limit = self.parsed("limit", "a whole number of at least 1", |t| t.parse::<u64>().ok().filter(|n| *n > 0))?;
         let limit = limit.map_or(LIMIT, |n| u32::try_from(n).unwrap_or(LIMIT_MAX).min(LIMIT_MAX));
         let order = self.parsed("order", "asc or desc", |t| match t {

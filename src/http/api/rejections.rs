@@ -4,11 +4,11 @@ use axum::Json;
 use serde_json::{Value, json};
 
 use super::Allowed;
-use crate::http::error::Refusal;
+use crate::http::error::ApiError;
 use crate::store::Rejection;
 
 /// `GET /api/rejections`
-pub async fn list(Allowed(engine): Allowed) -> Result<Json<Value>, Refusal> {
+pub async fn list(Allowed(engine): Allowed) -> Result<Json<Value>, ApiError> {
     // What is counted in memory belongs to the answer.
     engine.flush().await?;
     let rejections = engine.store().rejections().await?;

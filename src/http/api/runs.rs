@@ -13,10 +13,10 @@ use crate::engine::Engine;
 use crate::engine::approval::Decision;
 use crate::engine::operate::Wish;
 use crate::engine::parked::Parked;
-use crate::http::error::Refusal;
+use crate::http::error::ApiError;
 use crate::http::path::Path;
 use crate::model::body::Declared;
-use crate::model::run::{Entry, Phase, Visit};
+use crate::model::run::{Entry, Visit, VisitPhase};
 use crate::model::{Body, EventId, Run, RunId};
 use crate::store::{Page, RunFilter};
 
@@ -48,13 +48,13 @@ fn current(run: &Run) -> Option<&str> {
 }
 
 /// The runs of an event.
-pub async fn of_event(engine: &Engine, event: EventId) -> Result<Vec<Run>, Refusal> {
+pub async fn of_event(engine: &Engine, event: EventId) -> Result<Vec<Run>, ApiError> {
     let filter = RunFilter { event: Some(event), ..RunFilter::default() };
     Ok(engine.store().runs(&filter, OF_EVENT).await?)
 }
 
 /// `GET /api/runs`
-pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Value>, Refusal> {
+pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Value>, ApiError> {
     let query = Query::read(query, &["status", "workflow", "event", "limit", "after", "order"])?;
     let page = query.page()?;
     let filter = RunFilter {
@@ -69,14 +69,14 @@ pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Valu
     Ok(Json(json!({ "runs": runs.iter().map(summary).collect::<Vec<_>>(), "has_more": has_more })))
 }
 
-fn read_id(id: &str) -> Result<RunId, Refusal> {
-    id.parse().map_err(|_| Refusal::not_found("run not found"))
+fn read_id(id: &str) -> Result<RunId, ApiError> {
+    id.parse().map_err(|_| ApiError::not_found("run not found"))
 }
 
 /// `GET /api/runs/{id}`: a run with what is open and its history.
-pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
     let id = read_id(&id)?;
-    let run = engine.store().run(id).await?.ok_or_else(|| Refusal::not_found("run not found"))?;
+    let run = engine.store().run(id).await?.ok_or_else(|| ApiError::not_found("run not found"))?;
     let history = engine.store().history(id).await?;
     let mut shown = summary(&run);
     shown["input"] = run.state.input.clone().into_value();
@@ -99,19 +99,19 @@ pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Js
 /// An open visit. A token that nobody is told of can be read here; that of a notice cannot.
 fn open(seq: u32, visit: &Visit) -> Value {
     let mut shown = json!({ "visit": seq, "step": visit.step, "waits_for": word(&visit.phase) });
-    if let Phase::Token { token, .. } = &visit.phase {
+    if let VisitPhase::Token { token, .. } = &visit.phase {
         shown["callback_token"] = json!(token);
     }
     shown
 }
 
-fn word(phase: &Phase) -> &'static str {
+fn word(phase: &VisitPhase) -> &'static str {
     match phase {
-        Phase::Call { .. } => "call",
-        Phase::Time => "time",
-        Phase::Answer { .. } | Phase::Token { .. } => "callback",
-        Phase::Child { .. } => "workflow",
-        Phase::Inside { .. } => "steps inside",
+        VisitPhase::Call { .. } => "call",
+        VisitPhase::Time => "time",
+        VisitPhase::Answer { .. } | VisitPhase::Token { .. } => "callback",
+        VisitPhase::Child { .. } => "workflow",
+        VisitPhase::Inside { .. } => "steps inside",
     }
 }
 
@@ -120,7 +120,7 @@ fn entry(entry: &Entry) -> Value {
 }
 
 /// `GET /api/fsck`: the invariants of stored runs, and the work that the configuration has nobody for, which is no fault of the store.
-pub async fn fsck(Allowed(engine): Allowed) -> Result<Json<Value>, Refusal> {
+pub async fn fsck(Allowed(engine): Allowed) -> Result<Json<Value>, ApiError> {
     let fsck = engine.fsck().await?;
     let fault = |(run, what): &(RunId, String)| json!({ "run_id": run.to_string(), "fault": what });
     let parked = |parked: &Parked| json!({ "lane": parked.lane.to_string(), "jobs": parked.jobs, "why": parked.why });
@@ -131,22 +131,22 @@ pub async fn fsck(Allowed(engine): Allowed) -> Result<Json<Value>, Refusal> {
 }
 
 /// `POST /api/runs/{id}/cancel`
-pub async fn cancel(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+pub async fn cancel(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
     Ok(Json(summary(&engine.cancel_run(read_id(&id)?).await?)))
 }
 
 /// `POST /api/runs/{id}/kill`
-pub async fn kill(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+pub async fn kill(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
     Ok(Json(summary(&engine.kill_run(read_id(&id)?).await?)))
 }
 
 /// `POST /api/runs/{id}/pause`
-pub async fn pause(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+pub async fn pause(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
     Ok(Json(summary(&engine.pause_run(read_id(&id)?).await?)))
 }
 
 /// `POST /api/runs/{id}/resume`
-pub async fn resume(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+pub async fn resume(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
     Ok(Json(summary(&engine.resume_run(read_id(&id)?).await?)))
 }
 
@@ -158,7 +158,7 @@ pub async fn redrive(
     Path(id): Path<String>,
     query: RawQuery,
     request: Request,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Value>, ApiError> {
     let query = Query::read(query, &["from", "latest"])?;
     let latest = query.parsed("latest", "true or false", |text| text.parse::<bool>().ok())?.unwrap_or(false);
     let bytes = state.read(request).await?.bytes;
@@ -172,7 +172,7 @@ pub async fn approve(
     Allowed(engine): Allowed,
     Path((id, step)): Path<(String, String)>,
     request: Request,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Value>, ApiError> {
     decide(&state, &engine, (&id, &step), true, request).await
 }
 
@@ -182,7 +182,7 @@ pub async fn reject(
     Allowed(engine): Allowed,
     Path((id, step)): Path<(String, String)>,
     request: Request,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Value>, ApiError> {
     decide(&state, &engine, (&id, &step), false, request).await
 }
 
@@ -192,9 +192,9 @@ async fn decide(
     (id, step): (&str, &str),
     approved: bool,
     request: Request,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Value>, ApiError> {
     let body = Body::new(state.read(request).await?.bytes);
-    let decision = Decision::of(approved, &body).map_err(|why| Refusal::invalid_field("body", why))?;
+    let decision = Decision::of(approved, &body).map_err(|why| ApiError::invalid_field("body", why))?;
     Ok(Json(summary(&engine.decide_step(read_id(id)?, step, &decision).await?)))
 }
 
@@ -204,14 +204,14 @@ pub async fn start(
     Allowed(engine): Allowed,
     Path(name): Path<String>,
     request: Request,
-) -> Result<(StatusCode, Json<Value>), Refusal> {
+) -> Result<(StatusCode, Json<Value>), ApiError> {
     let received = state.read(request).await?;
     let headers = &received.head.headers;
     let content_type = headers.get(axum::http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let body = Body::declared(received.bytes.clone(), Declared::of_headers(headers));
     let started = engine.start_run(&name, body, content_type).await;
     let (receipt, run) = started.map_err(|why| match why {
-        Ok(not_accepted) => Refusal::from(not_accepted),
+        Ok(not_accepted) => ApiError::from(not_accepted),
         Err(not_done) => not_done.into(),
     })?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "run_id": run.to_string(), "event_id": receipt.event.to_string() }))))

@@ -16,8 +16,8 @@ use super::Allowed;
 use super::page::Query;
 use crate::engine::Engine;
 use crate::engine::operate::BY_HAND;
-use crate::http::error::Refusal;
-use crate::observe::feed::{ENDINGS, Moment, Wanted};
+use crate::http::error::ApiError;
+use crate::observe::feed::{ENDINGS, FeedEvent, Wanted};
 
 /// An empty line this often shows that the line is alive.
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
@@ -26,7 +26,7 @@ const ALIVE_EVERY: Duration = Duration::from_secs(15);
 ///
 /// # Errors
 /// 422 for a name that the configuration does not have, because nothing would ever be heard of it.
-pub async fn tail(Allowed(engine): Allowed, query: RawQuery) -> Result<Response, Refusal> {
+pub async fn tail(Allowed(engine): Allowed, query: RawQuery) -> Result<Response, ApiError> {
     let wanted = wanted(&engine, query)?;
     let moments = engine.feed().follow();
     let lines = stream::unfold((engine, moments, wanted), |(engine, mut moments, wanted)| async move {
@@ -36,7 +36,7 @@ pub async fn tail(Allowed(engine): Allowed, query: RawQuery) -> Result<Response,
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
 
-fn wanted(engine: &Engine, query: RawQuery) -> Result<Wanted, Refusal> {
+fn wanted(engine: &Engine, query: RawQuery) -> Result<Wanted, ApiError> {
     let query = Query::read(query, &["source", "handler", "status"])?;
     let config = engine.config();
     let one_of = |field: &str, known: Vec<&str>| {
@@ -44,7 +44,7 @@ fn wanted(engine: &Engine, query: RawQuery) -> Result<Wanted, Refusal> {
         match &wanted {
             Some(name) if !known.contains(&name.as_str()) => {
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                Err(Refusal::invalid_field(field, format!("there is no such {field}; known are: {known}")))
+                Err(ApiError::invalid_field(field, format!("there is no such {field}; known are: {known}")))
             }
             _ => Ok(wanted),
         }
@@ -59,7 +59,7 @@ fn wanted(engine: &Engine, query: RawQuery) -> Result<Wanted, Refusal> {
     })
 }
 
-async fn line(engine: &Engine, moments: &mut Receiver<Moment>, wanted: &Wanted) -> Option<String> {
+async fn line(engine: &Engine, moments: &mut Receiver<FeedEvent>, wanted: &Wanted) -> Option<String> {
     let alive = tokio::time::sleep(ALIVE_EVERY);
     tokio::pin!(alive);
     loop {

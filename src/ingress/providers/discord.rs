@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::config::CheckSecret;
 use crate::ingress::check;
-use crate::ingress::provider::{Challenge, Kind, Provider, Reason, Sample, Scheme};
+use crate::ingress::provider::{Challenge, EventType, Provider, Reason, Sample, Scheme};
 use crate::ingress::raw::Raw;
 use crate::model::json::Ref;
 
@@ -45,9 +45,9 @@ impl Provider for Discord {
         }
     }
 
-    fn kind(&self, request: &Raw) -> Kind {
+    fn kind(&self, request: &Raw) -> EventType {
         if let Some(event) = request.json_text("/event/type") {
-            return Kind::plain(event);
+            return EventType::plain(event);
         }
         // Interactions carry a number: Discord's documentation, "Receiving and responding", interaction type.
         let number = request.body.structured().and_then(|body| body.get("type")).and_then(Ref::as_number);
@@ -57,9 +57,9 @@ impl Provider for Discord {
             Some("3") => "message_component",
             Some("4") => "application_command_autocomplete",
             Some("5") => "modal_submit",
-            _ => return Kind::plain("interaction"),
+            _ => return EventType::plain("interaction"),
         };
-        Kind { name: name.to_owned(), aliases: vec!["interaction".to_owned()] }
+        EventType { name: name.to_owned(), aliases: vec!["interaction".to_owned()] }
     }
 
     fn dedupe_key(&self, request: &Raw) -> Option<String> {

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use crate::ingress::check::{self, Algorithm};
-use crate::ingress::provider::{Kind, Provider, Reason, Sample, Scheme};
+use crate::ingress::provider::{EventType, Provider, Reason, Sample, Scheme};
 use crate::ingress::raw::Raw;
 
 pub struct GitHub;
@@ -32,15 +32,17 @@ impl Provider for GitHub {
     }
 
     /// The event's name is in a header that is not signed; GitHub defines it so.
-    fn kind(&self, request: &Raw) -> Kind {
+    fn kind(&self, request: &Raw) -> EventType {
         let action = request.json_text("/action");
         match (request.header("x-github-event").filter(|e| !e.is_empty()), action) {
-            (Some(event), Some(action)) => Kind { name: format!("{event}.{action}"), aliases: vec![event.to_owned(), action] },
-            (Some(event), None) => Kind::plain(event),
-            (None, Some(action)) => Kind::plain(action),
+            (Some(event), Some(action)) => {
+                EventType { name: format!("{event}.{action}"), aliases: vec![event.to_owned(), action] }
+            }
+            (Some(event), None) => EventType::plain(event),
+            (None, Some(action)) => EventType::plain(action),
             (None, None) => {
                 let is_ping = request.body.structured().is_some_and(|b| b.get("zen").is_some() && b.get("hook_id").is_some());
-                Kind::plain(if is_ping { "ping" } else { "push" })
+                EventType::plain(if is_ping { "ping" } else { "push" })
             }
         }
     }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::standard;
 use crate::config::CheckSecret;
 use crate::ingress::check;
-use crate::ingress::provider::{Kind, Provider, Reason, Sample, Scheme};
+use crate::ingress::provider::{EventType, Provider, Reason, Sample, Scheme};
 use crate::ingress::raw::Raw;
 use crate::model::Secret;
 
@@ -51,18 +51,20 @@ impl Provider for GitLab {
         }
     }
 
-    fn kind(&self, request: &Raw) -> Kind {
+    fn kind(&self, request: &Raw) -> EventType {
         let header = request.header("x-gitlab-event").filter(|h| !h.is_empty()).map(str::to_owned);
         let Some(kind) = request.json_text("/object_kind") else {
             return match request.json_text("/event_name") {
-                Some(name) => Kind { name, aliases: header.into_iter().collect() },
-                None => Kind::plain(header.unwrap_or_else(|| "event".to_owned())),
+                Some(name) => EventType { name, aliases: header.into_iter().collect() },
+                None => EventType::plain(header.unwrap_or_else(|| "event".to_owned())),
             };
         };
         // Most events say it in their attributes; releases, milestones and some others at the top.
         match request.json_text("/object_attributes/action").or_else(|| request.json_text("/action")) {
-            Some(action) => Kind { name: format!("{kind}.{action}"), aliases: std::iter::once(kind).chain(header).collect() },
-            None => Kind { name: kind, aliases: header.into_iter().collect() },
+            Some(action) => {
+                EventType { name: format!("{kind}.{action}"), aliases: std::iter::once(kind).chain(header).collect() }
+            }
+            None => EventType { name: kind, aliases: header.into_iter().collect() },
         }
     }
 

@@ -5,7 +5,7 @@
 use serde_json::json;
 
 use crate::ingress::check::{self, Algorithm};
-use crate::ingress::provider::{Kind, Provider, Reason, Sample, Scheme};
+use crate::ingress::provider::{EventType, Provider, Reason, Sample, Scheme};
 use crate::ingress::raw::Raw;
 
 pub struct Grafana;
@@ -50,8 +50,8 @@ impl Provider for Grafana {
         check::set(request, HEADER, &hex::encode(signature));
     }
 
-    fn kind(&self, request: &Raw) -> Kind {
-        Kind::plain(request.json_text_or("/status", "event"))
+    fn kind(&self, request: &Raw) -> EventType {
+        EventType::plain(request.json_text_or("/status", "event"))
     }
 
     fn sample(&self, kind: &str, _: &str) -> Sample {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::ingress::check::{self, Algorithm};
-use crate::ingress::provider::{Kind, Provider, Reason, Sample, Scheme};
+use crate::ingress::provider::{EventType, Provider, Reason, Sample, Scheme};
 use crate::ingress::raw::Raw;
 use crate::model::json::Ref;
 
@@ -38,11 +38,11 @@ impl Provider for Linear {
         check::set(request, HEADER, &hex::encode(signature));
     }
 
-    fn kind(&self, request: &Raw) -> Kind {
+    fn kind(&self, request: &Raw) -> EventType {
         match (request.json_text("/type"), request.json_text("/action")) {
-            (Some(kind), Some(action)) => Kind { name: format!("{kind}.{action}"), aliases: vec![kind, action] },
-            (Some(one), None) | (None, Some(one)) => Kind::plain(one),
-            (None, None) => Kind::plain("event"),
+            (Some(kind), Some(action)) => EventType { name: format!("{kind}.{action}"), aliases: vec![kind, action] },
+            (Some(one), None) | (None, Some(one)) => EventType::plain(one),
+            (None, None) => EventType::plain("event"),
         }
     }
 

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use crate::ingress::check::{self, Algorithm};
-use crate::ingress::provider::{Kind, Provider, Reason, Sample, Scheme};
+use crate::ingress::provider::{EventType, Provider, Reason, Sample, Scheme};
 use crate::ingress::raw::Raw;
 
 pub struct PagerDuty;
@@ -31,8 +31,8 @@ impl Provider for PagerDuty {
         check::set(request, HEADER, &format!("v1={}", hex::encode(signature)));
     }
 
-    fn kind(&self, request: &Raw) -> Kind {
-        Kind::plain(request.json_text_or("/event/event_type", "event"))
+    fn kind(&self, request: &Raw) -> EventType {
+        EventType::plain(request.json_text_or("/event/event_type", "event"))
     }
 
     fn dedupe_key(&self, request: &Raw) -> Option<String> {

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use crate::ingress::check::{self, Algorithm};
-use crate::ingress::provider::{Kind, Provider, Reason, Sample, Scheme};
+use crate::ingress::provider::{EventType, Provider, Reason, Sample, Scheme};
 use crate::ingress::raw::Raw;
 
 pub struct Shopify;
@@ -34,12 +34,12 @@ impl Provider for Shopify {
         check::set(request, HEADER, &check::base64(&signature));
     }
 
-    fn kind(&self, request: &Raw) -> Kind {
+    fn kind(&self, request: &Raw) -> EventType {
         let in_body = request.json_text("/topic");
         let topic = request.header("x-shopify-topic").or_else(|| request.header("shopify-topic"));
         match topic.filter(|t| !t.is_empty()) {
-            Some(topic) => Kind { name: topic.to_owned(), aliases: in_body.into_iter().collect() },
-            None => Kind::plain(in_body.unwrap_or_else(|| "unknown".to_owned())),
+            Some(topic) => EventType { name: topic.to_owned(), aliases: in_body.into_iter().collect() },
+            None => EventType::plain(in_body.unwrap_or_else(|| "unknown".to_owned())),
         }
     }
 

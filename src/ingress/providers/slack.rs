@@ -5,7 +5,7 @@
 use serde_json::json;
 
 use crate::ingress::check::{self, Algorithm};
-use crate::ingress::provider::{Challenge, Kind, Provider, Reason, Sample, Scheme};
+use crate::ingress::provider::{Challenge, EventType, Provider, Reason, Sample, Scheme};
 use crate::ingress::raw::Raw;
 
 pub struct Slack;
@@ -39,14 +39,14 @@ impl Provider for Slack {
         check::set(request, HEADER, &format!("v0={}", hex::encode(signature)));
     }
 
-    fn kind(&self, request: &Raw) -> Kind {
+    fn kind(&self, request: &Raw) -> EventType {
         match request.json_text("/type").as_deref() {
-            Some("event_callback") => Kind::plain(request.json_text_or("/event/type", "event")),
-            Some(kind) => Kind::plain(kind),
+            Some("event_callback") => EventType::plain(request.json_text_or("/event/type", "event")),
+            Some(kind) => EventType::plain(kind),
             // A slash command comes as a form with the command in it.
             None => match request.json_text("/command") {
-                Some(command) => Kind { name: "slash_command".to_owned(), aliases: vec![command] },
-                None => Kind::plain("event"),
+                Some(command) => EventType { name: "slash_command".to_owned(), aliases: vec![command] },
+                None => EventType::plain("event"),
             },
         }
     }

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::config::CheckSecret;
 use crate::decide::signature::{LENIENT, key, signature};
 use crate::ingress::check::{self, Algorithm, PUBLIC_KEY_SIGNATURES_MAX, SIGNATURES_MAX};
-use crate::ingress::provider::{Kind, Provider, Reason, Sample, Scheme};
+use crate::ingress::provider::{EventType, Provider, Reason, Sample, Scheme};
 use crate::ingress::raw::Raw;
 
 pub struct StandardWebhooks;
@@ -139,8 +139,8 @@ impl Provider for StandardWebhooks {
         sign(request, scheme);
     }
 
-    fn kind(&self, request: &Raw) -> Kind {
-        Kind::plain(request.json_text_or("/type", "event"))
+    fn kind(&self, request: &Raw) -> EventType {
+        EventType::plain(request.json_text_or("/type", "event"))
     }
 
     fn dedupe_key(&self, request: &Raw) -> Option<String> {

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use crate::ingress::check::Timed;
-use crate::ingress::provider::{Kind, Provider, Reason, Sample, Scheme};
+use crate::ingress::provider::{EventType, Provider, Reason, Sample, Scheme};
 use crate::ingress::raw::Raw;
 
 pub struct Stripe;
@@ -26,8 +26,8 @@ impl Provider for Stripe {
         SIGNATURE.sign(request, scheme);
     }
 
-    fn kind(&self, request: &Raw) -> Kind {
-        Kind::plain(request.json_text_or("/type", "unknown"))
+    fn kind(&self, request: &Raw) -> EventType {
+        EventType::plain(request.json_text_or("/type", "unknown"))
     }
 
     fn dedupe_key(&self, request: &Raw) -> Option<String> {

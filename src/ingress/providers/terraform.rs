@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use crate::ingress::check::{self, Algorithm};
-use crate::ingress::provider::{Kind, Provider, Reason, Sample, Scheme};
+use crate::ingress::provider::{EventType, Provider, Reason, Sample, Scheme};
 use crate::ingress::raw::Raw;
 
 pub struct Terraform;
@@ -29,10 +29,10 @@ impl Provider for Terraform {
         check::set(request, HEADER, &hex::encode(signature));
     }
 
-    fn kind(&self, request: &Raw) -> Kind {
+    fn kind(&self, request: &Raw) -> EventType {
         // Version 1 of the payload has a list of notifications, version 2 (assessments and others) names its trigger itself.
         let trigger = request.json_text("/notifications/0/trigger").or_else(|| request.json_text("/trigger"));
-        Kind::plain(trigger.unwrap_or_else(|| "event".to_owned()))
+        EventType::plain(trigger.unwrap_or_else(|| "event".to_owned()))
     }
 
     /// A notification has no id of its own; run, trigger and instant together name it.

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use crate::ingress::check::{self, Algorithm};
-use crate::ingress::provider::{Kind, Provider, Reason, Sample, Scheme};
+use crate::ingress::provider::{EventType, Provider, Reason, Sample, Scheme};
 use crate::ingress::raw::Raw;
 
 pub struct Twilio;
@@ -102,11 +102,11 @@ impl Provider for Twilio {
     }
 
     /// Callbacks of messages and calls name their status in the form; a message that came in has a body and no such status.
-    fn kind(&self, request: &Raw) -> Kind {
+    fn kind(&self, request: &Raw) -> EventType {
         let status = |name: &str, field: &str| request.json_text(field).map(|status| format!("{name}.{status}"));
         let named = status("message", "/MessageStatus").or_else(|| status("call", "/CallStatus"));
         let named = named.or_else(|| status("message", "/SmsStatus"));
-        Kind::plain(named.unwrap_or_else(|| "event".to_owned()))
+        EventType::plain(named.unwrap_or_else(|| "event".to_owned()))
     }
 
     fn dedupe_key(&self, request: &Raw) -> Option<String> {

@@ -11,7 +11,7 @@ pub(super) const LENGTH_MAX: usize = 1 << 29;
 
 /// What a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum NodeKind {
     Null,
     True,
     False,
@@ -24,8 +24,16 @@ pub(super) enum Kind {
     Object,
 }
 
-const KINDS: [Kind; 8] =
-    [Kind::Null, Kind::True, Kind::False, Kind::Number, Kind::Plain, Kind::Escaped, Kind::Array, Kind::Object];
+const KINDS: [NodeKind; 8] = [
+    NodeKind::Null,
+    NodeKind::True,
+    NodeKind::False,
+    NodeKind::Number,
+    NodeKind::Plain,
+    NodeKind::Escaped,
+    NodeKind::Array,
+    NodeKind::Object,
+];
 
 /// One value. A scalar: where its text begins and how long it is. A container: how many entries it has, and how many cells
 /// they take, which follow; an entry of an object is a key and a value.
@@ -36,13 +44,13 @@ pub(super) struct Cell {
 }
 
 impl Cell {
-    pub(super) fn new(kind: Kind, first: usize, second: usize) -> Self {
+    pub(super) fn new(kind: NodeKind, first: usize, second: usize) -> Self {
         // The length of the text bounds all three.
         let narrow = |n: usize| u32::try_from(n.min(LENGTH_MAX - 1)).unwrap_or(0);
         Self { first: narrow(first), second: narrow(second) | ((kind as u32) << 29) }
     }
 
-    pub(super) fn kind(self) -> Kind {
+    pub(super) fn kind(self) -> NodeKind {
         KINDS[(self.second >> 29) as usize]
     }
 
@@ -92,10 +100,10 @@ pub struct Node<'a> {
 
 impl<'a> Node<'a> {
     fn cell(self) -> Cell {
-        self.doc.cells.get(self.at).copied().unwrap_or(Cell::new(Kind::Null, 0, 0))
+        self.doc.cells.get(self.at).copied().unwrap_or(Cell::new(NodeKind::Null, 0, 0))
     }
 
-    pub(super) fn kind(self) -> Kind {
+    pub(super) fn kind(self) -> NodeKind {
         self.cell().kind()
     }
 
@@ -103,7 +111,7 @@ impl<'a> Node<'a> {
     fn end(self) -> usize {
         let cell = self.cell();
         match cell.kind() {
-            Kind::Array | Kind::Object => self.at + 1 + cell.second(),
+            NodeKind::Array | NodeKind::Object => self.at + 1 + cell.second(),
             _ => self.at + 1,
         }
     }
@@ -119,7 +127,7 @@ impl<'a> Node<'a> {
     /// A string's text.
     pub(super) fn text(self) -> Cow<'a, str> {
         match self.kind() {
-            Kind::Escaped => Cow::Owned(unescaped(self.raw())),
+            NodeKind::Escaped => Cow::Owned(unescaped(self.raw())),
             _ => Cow::Borrowed(self.raw()),
         }
     }
@@ -152,13 +160,13 @@ impl<'a> Node<'a> {
     /// As a value of its own.
     pub fn to_value(self) -> Value {
         match self.kind() {
-            Kind::Null => Value::Null,
-            Kind::True => Value::Bool(true),
-            Kind::False => Value::Bool(false),
-            Kind::Number => Value::Number(number(self.raw())),
-            Kind::Plain | Kind::Escaped => Value::String(self.text().into_owned()),
-            Kind::Array => Value::Array(self.items().map(Node::to_value).collect()),
-            Kind::Object => {
+            NodeKind::Null => Value::Null,
+            NodeKind::True => Value::Bool(true),
+            NodeKind::False => Value::Bool(false),
+            NodeKind::Number => Value::Number(number(self.raw())),
+            NodeKind::Plain | NodeKind::Escaped => Value::String(self.text().into_owned()),
+            NodeKind::Array => Value::Array(self.items().map(Node::to_value).collect()),
+            NodeKind::Object => {
                 let mut map = Map::new();
                 for (key, value) in self.entries() {
                     map.insert(key.text().into_owned(), value.to_value());

@@ -19,7 +19,7 @@ use serde_json::Value;
 pub use doc::{Doc, Node};
 pub use parse::parse;
 
-use doc::Kind;
+use doc::NodeKind;
 
 /// Nesting beyond this makes a text unreadable.
 pub const DEPTH_MAX: usize = 512;
@@ -87,13 +87,13 @@ impl<'a> Ref<'a> {
             Self::Value(Value::Array(_)) => Type::Array,
             Self::Value(Value::Object(_)) => Type::Object,
             Self::Node(node) => match node.kind() {
-                Kind::Null => Type::Null,
-                Kind::True => Type::Bool(true),
-                Kind::False => Type::Bool(false),
-                Kind::Number => Type::Number,
-                Kind::Plain | Kind::Escaped => Type::String,
-                Kind::Array => Type::Array,
-                Kind::Object => Type::Object,
+                NodeKind::Null => Type::Null,
+                NodeKind::True => Type::Bool(true),
+                NodeKind::False => Type::Bool(false),
+                NodeKind::Number => Type::Number,
+                NodeKind::Plain | NodeKind::Escaped => Type::String,
+                NodeKind::Array => Type::Array,
+                NodeKind::Object => Type::Object,
             },
         }
     }

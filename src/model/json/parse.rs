@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::doc::{Cell, Doc, Kind, LENGTH_MAX, unescaped};
+use super::doc::{Cell, Doc, LENGTH_MAX, NodeKind, unescaped};
 use super::{DEPTH_MAX, RESERVED, Unreadable};
 
 /// Reads a JSON text (RFC 8259), tolerant where the bytes leave no doubt: a byte order mark is skipped, a lone
@@ -79,18 +79,18 @@ impl Parser<'_> {
     fn value(&mut self) -> Result<bool, Unreadable> {
         match self.peek() {
             None => self.wrong("the text ends where a value is expected"),
-            Some(b'{') => self.open(Kind::Object, b'}'),
-            Some(b'[') => self.open(Kind::Array, b']'),
+            Some(b'{') => self.open(NodeKind::Object, b'}'),
+            Some(b'[') => self.open(NodeKind::Array, b']'),
             Some(b'"') => self.string().map(|()| false),
             Some(b'-' | b'0'..=b'9') => self.number().map(|()| false),
-            Some(b't') => self.word(b"true", Kind::True),
-            Some(b'f') => self.word(b"false", Kind::False),
-            Some(b'n') => self.word(b"null", Kind::Null),
+            Some(b't') => self.word(b"true", NodeKind::True),
+            Some(b'f') => self.word(b"false", NodeKind::False),
+            Some(b'n') => self.word(b"null", NodeKind::Null),
             Some(_) => self.wrong("this begins no value"),
         }
     }
 
-    fn word(&mut self, word: &[u8], kind: Kind) -> Result<bool, Unreadable> {
+    fn word(&mut self, word: &[u8], kind: NodeKind) -> Result<bool, Unreadable> {
         if !self.text[self.at..].starts_with(word) {
             return self.wrong("this begins no value");
         }
@@ -99,7 +99,7 @@ impl Parser<'_> {
         Ok(false)
     }
 
-    fn open(&mut self, kind: Kind, close: u8) -> Result<bool, Unreadable> {
+    fn open(&mut self, kind: NodeKind, close: u8) -> Result<bool, Unreadable> {
         if self.open.len() >= DEPTH_MAX {
             return Err(self.fault("too_deep", &format!("the text is nested deeper than {DEPTH_MAX} levels")));
         }
@@ -112,7 +112,7 @@ impl Parser<'_> {
             return Ok(false);
         }
         self.open.push(cell);
-        if kind == Kind::Object {
+        if kind == NodeKind::Object {
             self.key()?;
         }
         Ok(true)
@@ -160,21 +160,23 @@ impl Parser<'_> {
             let kind = self.cells[cell].kind();
             self.cells[cell].count_one(inside);
             match (kind, self.peek()) {
-                (Kind::Object, Some(b',')) => {
+                (NodeKind::Object, Some(b',')) => {
                     self.at += 1;
                     self.key()?;
                     return Ok(false);
                 }
-                (Kind::Array, Some(b',')) => {
+                (NodeKind::Array, Some(b',')) => {
                     self.at += 1;
                     return Ok(false);
                 }
-                (Kind::Object, Some(b'}')) | (Kind::Array, Some(b']')) => {
+                (NodeKind::Object, Some(b'}')) | (NodeKind::Array, Some(b']')) => {
                     self.at += 1;
                     self.open.pop();
                 }
-                (Kind::Object, None) | (Kind::Array, None) => return self.wrong("the text ends inside a list or an object"),
-                (Kind::Object, _) => return self.wrong("a comma or `}` is expected"),
+                (NodeKind::Object, None) | (NodeKind::Array, None) => {
+                    return self.wrong("the text ends inside a list or an object");
+                }
+                (NodeKind::Object, _) => return self.wrong("a comma or `}` is expected"),
                 _ => return self.wrong("a comma or `]` is expected"),
             }
         }
@@ -196,7 +198,7 @@ impl Parser<'_> {
                 Some(_) => self.at += 1,
             }
         }
-        let kind = if is_escaped { Kind::Escaped } else { Kind::Plain };
+        let kind = if is_escaped { NodeKind::Escaped } else { NodeKind::Plain };
         self.cells.push(Cell::new(kind, start, self.at - start));
         self.at += 1;
         Ok(())
@@ -237,7 +239,7 @@ impl Parser<'_> {
         if matches!(self.peek(), Some(b'0'..=b'9' | b'.')) {
             return self.wrong("a number does not go on like this");
         }
-        self.cells.push(Cell::new(Kind::Number, start, self.at - start));
+        self.cells.push(Cell::new(NodeKind::Number, start, self.at - start));
         Ok(())
     }
 

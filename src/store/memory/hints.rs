@@ -9,11 +9,11 @@ use super::Memory;
 use crate::decide::breaker::{self, Allows};
 use crate::model::{JobState, LaneId};
 use crate::store::error::Result;
-use crate::store::{Announce, Announced, OVERDUE};
+use crate::store::{HintedJob, Hints, OVERDUE};
 
 #[async_trait]
-impl Announce for Memory {
-    async fn announce(&self, horizon: Duration, most: u32) -> Result<Vec<Announced>> {
+impl Hints for Memory {
+    async fn hints(&self, horizon: Duration, most: u32) -> Result<Vec<HintedJob>> {
         let now = self.clock.now();
         let mut world = self.world();
         let mut found = Vec::new();
@@ -36,13 +36,13 @@ impl Announce for Memory {
             *n <= most
         });
         found.truncate(usize::try_from(most).unwrap_or(usize::MAX));
-        let announced: Vec<Announced> = found.into_iter().map(|(at, job, _)| Announced { job, after: at.since(now) }).collect();
-        for Announced { job, after } in &announced {
+        let hinted: Vec<HintedJob> = found.into_iter().map(|(at, job, _)| HintedJob { job, after: at.since(now) }).collect();
+        for HintedJob { job, after } in &hinted {
             if let Some(row) = world.jobs.get_mut(job) {
                 row.woken_until = Some(now.plus(*after).plus(OVERDUE));
             }
         }
-        Ok(announced)
+        Ok(hinted)
     }
 
     async fn is_due(&self) -> Result<bool> {

@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use super::{Memory, Row};
 use crate::model::{EventId, JobId, JobState, Run, RunId, Timestamp};
 use crate::store::error::Result;
-use crate::store::{Chores, Keep, Rejection};
+use crate::store::{Chores, Maintenance, Rejection};
 
 #[async_trait]
-impl Keep for Memory {
+impl Maintenance for Memory {
     async fn lacks(&self) -> Result<usize> {
         Ok(0)
     }

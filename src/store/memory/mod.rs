@@ -8,25 +8,25 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-mod announce;
-mod keep;
+mod hints;
+mod maintenance;
 mod runs;
 
 use super::error::{Error, Result};
 use super::{
-    Accepted, Ask, Claimed, Definition, Each, EventFilter, Intake, JobFilter, Lanes, Look, Offer, Page, Rejection, Retry, Totals,
-    Work,
+    Accepted, ClaimRequest, Claimed, Definition, Each, EventFilter, Intake, JobFilter, Lanes, NewEvent, Page, Query, Rejection,
+    Retry, Totals, Work,
 };
 use crate::decide::breaker::{self, Allows};
 use crate::decide::rate;
-use crate::decide::settle::{Commit, Finish};
+use crate::decide::settle::{Finish, JobOutcome};
 use crate::model::key::safe;
 use crate::model::lane::{Breaker, Bucket};
 use crate::model::run::{Entry, Gate, Token};
 use crate::model::time::Clock;
 use crate::model::{
-    Attempt, Ending, Event, EventId, Job, JobId, JobState, Lane, LaneId, LaneSpec, Lease, ManualClock, Run, RunId, SystemClock,
-    Target, Timestamp,
+    Attempt, AttemptResult, Event, EventId, Job, JobId, JobState, Lane, LaneId, LaneSpec, Lease, ManualClock, Run, RunId,
+    SystemClock, Target, Timestamp,
 };
 
 /// The reference store.
@@ -90,9 +90,9 @@ impl World {
         self.keys.get(key).filter(|k| k.expires_at > now)
     }
 
-    fn accept(&mut self, offer: &Offer, now: Timestamp) -> Accepted {
-        let inbound = &offer.inbound;
-        if let Some(event) = self.events.get(&offer.id) {
+    fn accept(&mut self, new_event: &NewEvent, now: Timestamp) -> Accepted {
+        let inbound = &new_event.inbound;
+        if let Some(event) = self.events.get(&new_event.id) {
             let jobs = self.jobs.values().filter(|r| r.job.event == event.id).map(|r| r.job.id);
             return Accepted::New { event: event.id, jobs: jobs.collect(), started: Vec::new(), at: now };
         }
@@ -107,29 +107,33 @@ impl World {
             return Accepted::Duplicate(held.event);
         }
         let key_of = |key: &(String, String)| (safe(&key.0), safe(&key.1));
-        let seen: Vec<Option<EventId>> =
-            offer.plan.jobs.iter().map(|j| j.key.as_ref().and_then(|k| self.holder(&key_of(k), now)).map(|k| k.event)).collect();
+        let seen: Vec<Option<EventId>> = new_event
+            .plan
+            .jobs
+            .iter()
+            .map(|j| j.key.as_ref().and_then(|k| self.holder(&key_of(k), now)).map(|k| k.event))
+            .collect();
         if let Some(first) = seen.iter().flatten().next()
             && seen.iter().all(Option::is_some)
         {
             return Accepted::Duplicate(*first);
         }
-        let expires_at = now.plus(offer.key_ttl);
+        let expires_at = now.plus(new_event.key_ttl);
         let body = call.is_some().then(|| inbound.body.bytes().to_vec());
-        let consumer: Vec<_> = offer.plan.jobs.iter().filter_map(|j| j.key.as_ref().map(key_of)).collect();
+        let consumer: Vec<_> = new_event.plan.jobs.iter().filter_map(|j| j.key.as_ref().map(key_of)).collect();
         let unique_key = provider.as_ref().or(call.as_ref()).or(consumer.first()).map(|(_, word)| word.clone());
         if let Some(key) = call {
-            self.keys.insert(key, Key { event: offer.id, body, expires_at });
+            self.keys.insert(key, Key { event: new_event.id, body, expires_at });
         }
         for key in provider.into_iter().chain(consumer) {
             if self.holder(&key, now).is_none() {
-                self.keys.insert(key, Key { event: offer.id, body: None, expires_at });
+                self.keys.insert(key, Key { event: new_event.id, body: None, expires_at });
             }
         }
         self.events.insert(
-            offer.id,
+            new_event.id,
             Event {
-                id: offer.id,
+                id: new_event.id,
                 source: inbound.source.clone(),
                 kind: inbound.kind.clone(),
                 headers: inbound.headers.clone(),
@@ -138,7 +142,7 @@ impl World {
                 created_at: now,
             },
         );
-        let fresh = offer.plan.jobs.iter().zip(&seen).filter(|(_, seen)| seen.is_none()).map(|(job, _)| job);
+        let fresh = new_event.plan.jobs.iter().zip(&seen).filter(|(_, seen)| seen.is_none()).map(|(job, _)| job);
         let (mut ids, mut started) = (Vec::new(), Vec::new());
         for new in fresh {
             let lane = self.lanes.get(&new.target.lane());
@@ -148,14 +152,14 @@ impl World {
             }
             let job = Job {
                 id: new.id,
-                event: offer.id,
+                event: new_event.id,
                 target: new.target.clone(),
                 state: if starts { JobState::Leased } else { JobState::Pending },
                 attempt: 0,
                 lost: 0,
                 deaths: 0,
                 claim: i64::from(starts),
-                due_at: if starts { now.plus(offer.lease) } else { now },
+                due_at: if starts { now.plus(new_event.lease) } else { now },
                 created_at: now,
                 finished_at: None,
                 last_error: None,
@@ -163,10 +167,16 @@ impl World {
             ids.push(new.id);
             self.jobs.insert(
                 new.id,
-                Row { job, expires_at: offer.event_ttl.map(|ttl| now.plus(ttl)), held: false, begun: None, woken_until: None },
+                Row {
+                    job,
+                    expires_at: new_event.event_ttl.map(|ttl| now.plus(ttl)),
+                    held: false,
+                    begun: None,
+                    woken_until: None,
+                },
             );
         }
-        Accepted::New { event: offer.id, jobs: ids, started, at: now }
+        Accepted::New { event: new_event.id, jobs: ids, started, at: now }
     }
 
     fn due(&self, lane: &LaneId, now: Timestamp) -> Vec<(Timestamp, JobId)> {
@@ -176,9 +186,9 @@ impl World {
         due
     }
 
-    fn wanted(&self, ask: &Ask, lane: &LaneId, now: Timestamp) -> Vec<(Timestamp, JobId)> {
+    fn wanted(&self, request: &ClaimRequest, lane: &LaneId, now: Timestamp) -> Vec<(Timestamp, JobId)> {
         let due = self.due(lane, now).into_iter();
-        due.filter(|(_, id)| ask.of.is_empty() || ask.of.contains(id)).collect()
+        due.filter(|(_, id)| request.of.is_empty() || request.of.contains(id)).collect()
     }
 
     fn allowed(lane: &Lane, most: u32, now: Timestamp) -> u32 {
@@ -194,14 +204,14 @@ impl World {
         }
     }
 
-    fn claim(&mut self, ask: &Ask, now: Timestamp) -> Vec<Claimed> {
+    fn claim(&mut self, request: &ClaimRequest, now: Timestamp) -> Vec<Claimed> {
         let runs = |lane: &&Lane| {
             !lane.paused
-                && !ask.skip.contains(&lane.id)
+                && !request.skip.contains(&lane.id)
                 && !matches!(breaker::allows(&lane.breaker, now), Allows::NothingBefore(_))
         };
         let mut picked: Vec<Lane> =
-            self.lanes.values().filter(runs).filter(|l| !self.wanted(ask, &l.id, now).is_empty()).cloned().collect();
+            self.lanes.values().filter(runs).filter(|l| !self.wanted(request, &l.id, now).is_empty()).cloned().collect();
         picked.sort_by(|a, b| (a.turn, &a.id).cmp(&(b.turn, &b.id)));
         // Tenants take turns, and the lanes of each.
         let mut places: HashMap<String, usize> = HashMap::new();
@@ -210,21 +220,21 @@ impl World {
             *place += 1;
             *place
         });
-        picked.truncate(usize::try_from(ask.slots.free).unwrap_or(usize::MAX));
-        let mut sharing = ask.slots.among(picked.len());
+        picked.truncate(usize::try_from(request.slots.free).unwrap_or(usize::MAX));
+        let mut sharing = request.slots.among(picked.len());
         let mut claimed = Vec::new();
         for mut lane in picked {
             let want = Self::allowed(&lane, sharing.most(&lane), now);
             sharing.took(&lane, want);
             let lane_clean = lane.breaker.is_clean();
             let mut taken = 0;
-            for (_, id) in self.wanted(ask, &lane.id, now).into_iter().take(usize::try_from(want).unwrap_or(usize::MAX)) {
-                claimed.extend(self.lease(id, ask.lease, now).map(|job| Claimed { job, now, lane_clean }));
+            for (_, id) in self.wanted(request, &lane.id, now).into_iter().take(usize::try_from(want).unwrap_or(usize::MAX)) {
+                claimed.extend(self.lease(id, request.lease, now).map(|job| Claimed { job, now, lane_clean }));
                 taken += 1;
             }
             lane.turn = now;
             lane.bucket = lane.bucket.map(|b| rate::spent(&rate::refilled(&b, now), taken));
-            lane.breaker = breaker::served(&lane.breaker, taken, ask.lease, now);
+            lane.breaker = breaker::served(&lane.breaker, taken, request.lease, now);
             self.lanes.insert(lane.id.clone(), lane);
         }
         claimed
@@ -240,7 +250,7 @@ impl World {
             let attempt = Attempt {
                 number: job.attempt,
                 claim: job.claim,
-                ending: Ending::Interrupted,
+                ending: AttemptResult::Interrupted,
                 code: Some("interrupted".to_owned()),
                 status: None,
                 error: Some("the worker went away before it recorded an answer".to_owned()),
@@ -261,7 +271,7 @@ impl World {
         (row.job.state == JobState::Leased && row.job.claim == lease.claim).then_some(row)
     }
 
-    fn record(&mut self, commit: &Commit, now: Timestamp) -> Result<()> {
+    fn record(&mut self, commit: &JobOutcome, now: Timestamp) -> Result<()> {
         if commit.change.as_deref().is_some_and(|change| !change.is_new && !self.is_current(change)) {
             return Err(Error::MovedOn);
         }
@@ -272,17 +282,17 @@ impl World {
             return Ok(());
         }
         if let Some(attempt) = &commit.attempt {
-            let ending = if held { attempt.ending } else { Ending::Stale };
+            let ending = if held { attempt.ending } else { AttemptResult::Stale };
             let attempt = Attempt { ending, at: now, ..attempt.clone() };
             let key = (commit.lease.job, attempt.claim);
-            if self.attempts.get(&key).is_none_or(|before| before.ending == Ending::Interrupted) {
+            if self.attempts.get(&key).is_none_or(|before| before.ending == AttemptResult::Interrupted) {
                 self.attempts.insert(key, attempt);
             }
         }
         let Some(row) = self.held(&commit.lease) else { return Err(Error::LeaseLost) };
         let job = &mut row.job;
         job.attempt = commit.sent;
-        job.lost += u32::from(commit.attempt.as_ref().is_some_and(|attempt| attempt.ending == Ending::Interrupted));
+        job.lost += u32::from(commit.attempt.as_ref().is_some_and(|attempt| attempt.ending == AttemptResult::Interrupted));
         job.due_at = now;
         match &commit.finish {
             Finish::Done => (job.state, job.finished_at) = (JobState::Done, Some(now)),
@@ -290,7 +300,7 @@ impl World {
             Finish::Retry { after, error } => {
                 (job.state, job.due_at, job.last_error) = (JobState::Pending, now.plus(*after), Some(error.clone()));
             }
-            Finish::Taken { error } => {
+            Finish::FailedIntoRun { error } => {
                 (job.state, job.finished_at, job.last_error) = (JobState::Done, Some(now), Some(error.clone()));
             }
             Finish::Dead { error } => {
@@ -320,18 +330,18 @@ fn paged<K: Ord + Copy, V>(items: Vec<(K, V)>, after: Option<K>, page: Page) -> 
 
 #[async_trait]
 impl Intake for Memory {
-    async fn accept(&self, offers: &[Offer]) -> Each<Accepted> {
+    async fn accept(&self, new_events: &[NewEvent]) -> Each<Accepted> {
         let now = self.clock.now();
         let mut world = self.world();
-        Ok(offers.iter().map(|offer| Ok(world.accept(offer, now))).collect())
+        Ok(new_events.iter().map(|new_event| Ok(world.accept(new_event, now))).collect())
     }
 }
 
 #[async_trait]
 impl Work for Memory {
-    async fn claim(&self, ask: &Ask) -> Result<Vec<Claimed>> {
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claimed>> {
         let now = self.clock.now();
-        Ok(if ask.slots.free == 0 { Vec::new() } else { self.world().claim(ask, now) })
+        Ok(if request.slots.free == 0 { Vec::new() } else { self.world().claim(request, now) })
     }
 
     async fn extend(&self, leases: &[Lease], by: Duration) -> Each<()> {
@@ -353,10 +363,10 @@ impl Work for Memory {
         Ok(row.map(|row| row.begun = Some(lease.claim)).is_some())
     }
 
-    async fn record(&self, commits: &[Commit]) -> Each<()> {
+    async fn record(&self, outcomes: &[JobOutcome]) -> Each<()> {
         let now = self.clock.now();
         let mut world = self.world();
-        Ok(commits.iter().map(|commit| world.record(commit, now)).collect())
+        Ok(outcomes.iter().map(|commit| world.record(commit, now)).collect())
     }
 
     async fn reclaim(&self) -> Result<u64> {
@@ -431,7 +441,7 @@ impl Work for Memory {
 
 #[async_trait]
 impl Lanes for Memory {
-    async fn tune(&self, specs: &[LaneSpec]) -> Result<()> {
+    async fn upsert_lanes(&self, specs: &[LaneSpec]) -> Result<()> {
         let now = self.clock.now();
         let mut world = self.world();
         for spec in specs {
@@ -515,7 +525,7 @@ impl Lanes for Memory {
 }
 
 #[async_trait]
-impl Look for Memory {
+impl Query for Memory {
     async fn events(&self, filter: &EventFilter, page: Page) -> Result<Vec<Event>> {
         let world = self.world();
         let wanted = |e: &&Event| {

@@ -44,8 +44,8 @@ impl World {
             };
             self.jobs.insert(new.id, Row { job, expires_at: None, held: new.held, begun: None, woken_until: None });
         }
-        for moot in &change.moot {
-            if let Some(row) = self.jobs.get_mut(moot).filter(|row| row.job.finished_at.is_none()) {
+        for cancel_jobs in &change.cancel_jobs {
+            if let Some(row) = self.jobs.get_mut(cancel_jobs).filter(|row| row.job.finished_at.is_none()) {
                 let job = &mut row.job;
                 // An instant that nobody waits for has done what it was there for.
                 let state = if matches!(job.target, Target::Timer(_)) { JobState::Done } else { JobState::Cancelled };

@@ -8,13 +8,13 @@ use super::rows::{
     AttemptRow, CountRow, DefinitionRow, DueRow, EntryRow, EventRow, GateRow, IdRow, JobRow, KeyRow, LaneRow, MadeRow, NameRow,
     NowRow, RejectionRow, RunRow, StartedRow, StoredRow, TokenRow, TotalRow, VersionRow,
 };
-use super::seam::{Binds, Reads, Runs};
+use super::seam::{Binds, Executes, Reads};
 use super::statement::Rows;
 use crate::store::error::Error;
 
 /// What a database must be able to take and give for the shared statements.
 pub trait Speaks:
-    Runs
+    Executes
     + Binds<i64>
     + Binds<Option<i64>>
     + Binds<f64>
@@ -48,7 +48,7 @@ pub trait Speaks:
 #[async_trait]
 pub trait Dialect: Speaks {
     /// Its name in messages and caches.
-    const WORD: &'static str;
+    const DIALECT_NAME: &'static str;
     /// The database's clock: an expression for milliseconds since 1970 as a 64-bit number.
     const NOW: &'static str;
     /// Starts a transaction that will write.
@@ -70,7 +70,7 @@ pub trait Dialect: Speaks {
     const RECORD: Option<&'static str> = None;
 
     /// What a tick tells of, in the form that suits the planner.
-    const UNTOLD: &'static str = super::announce::UNTOLD;
+    const UNTOLD: &'static str = super::hints::UNTOLD;
 
     /// The embedded migrations.
     fn migrator() -> Migrator;
@@ -162,7 +162,7 @@ pub(super) fn migrations(list: &[(i64, &'static str, &'static str)]) -> Migrator
 /// A database with another program's tables is left alone.
 pub(super) async fn refuse_foreign<D: Dialect>(conn: &mut D::Connection, tables: &'static str) -> Result<(), Error> {
     let rows: Vec<NameRow> = super::statement::sql::<D>(tables).all(conn).await.map_err(D::error)?;
-    let tables = super::keep::names(rows);
+    let tables = super::maintenance::names(rows);
     let has = |name: &str| tables.iter().any(|t| t == name);
     if has("jobs") && !has("lanes") {
         let why = "this database holds the tables of another program (qhook keeps its own in the same names); \

@@ -13,7 +13,7 @@ use super::work::PICK_LANES;
 use crate::model::JobId;
 use crate::model::time::millis;
 use crate::store::error::Result;
-use crate::store::{Announce, Announced, OVERDUE};
+use crate::store::{HintedJob, Hints, OVERDUE};
 
 // A lease that has not run out is somebody's work. What has become due a moment ago was told of by whoever made it due;
 // later than that, the telling is taken for lost.
@@ -58,8 +58,8 @@ const TELL: &str = "UPDATE jobs SET woken_until = {now} + r.after + ? FROM {rows
 pub(super) const ALL: &[&str] = &[UNTOLD, TELL];
 
 #[async_trait]
-impl<D: Dialect> Announce for SqlStore<D> {
-    async fn announce(&self, horizon: Duration, most: u32) -> Result<Vec<Announced>> {
+impl<D: Dialect> Hints for SqlStore<D> {
+    async fn hints(&self, horizon: Duration, most: u32) -> Result<Vec<HintedJob>> {
         let (ahead, overdue, most) = (millis(horizon), millis(OVERDUE), i64::from(most));
         // A look without a transaction first: there is rarely anything.
         let found = self
@@ -84,17 +84,17 @@ impl<D: Dialect> Announce for SqlStore<D> {
                 Box::pin(async move { tell.all::<IdRow>(conn).await })
             })
             .await?;
-        let announced = |row: IdRow| {
+        let hinted = |row: IdRow| {
             let Ok(job) = row.id.parse::<JobId>() else {
                 tracing::error!(job = row.id, "A job's id cannot be read; nobody is told of it.");
                 return None;
             };
             let after = after.get(&row.id).map_or(0, |ms| u64::try_from(*ms).unwrap_or(0));
-            Some(Announced { job, after: Duration::from_millis(after) })
+            Some(HintedJob { job, after: Duration::from_millis(after) })
         };
-        let mut announced: Vec<Announced> = told.into_iter().filter_map(announced).collect();
-        announced.sort_by_key(|announced| announced.after);
-        Ok(announced)
+        let mut hinted: Vec<HintedJob> = told.into_iter().filter_map(hinted).collect();
+        hinted.sort_by_key(|hinted| hinted.after);
+        Ok(hinted)
     }
 
     async fn is_due(&self) -> Result<bool> {

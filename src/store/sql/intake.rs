@@ -12,7 +12,7 @@ use super::{Extent, SqlStore, each};
 use crate::model::key::safe;
 use crate::model::time::millis;
 use crate::model::{EventId, JobId, Timestamp};
-use crate::store::{Accepted, Each, Intake, Offer};
+use crate::store::{Accepted, Each, Intake, NewEvent};
 
 const INSERT_KEYS: &str = "INSERT INTO keys (scope, word, event_id, fingerprint, expires_at)
     SELECT r.scope, r.word, r.event_id, r.fingerprint, {now} + r.ttl
@@ -57,7 +57,7 @@ pub(super) const COUNT: &str = "INSERT INTO counters (name, shard, value) VALUES
 
 pub(super) const ALL: &[&str] = &[INSERT_KEYS, READ_KEYS, DELETE_KEYS, INSERT_EVENTS, INSERT_JOBS, COUNT];
 
-/// A key that an offer wants to hold.
+/// A key that a new event wants to hold.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Want {
     scope: String,
@@ -73,21 +73,21 @@ struct Holder {
     fingerprint: Option<String>,
 }
 
-type Held = HashMap<(String, String), Holder>;
+type KeyHolders = HashMap<(String, String), Holder>;
 
 #[async_trait]
 impl<D: Dialect> Intake for SqlStore<D> {
-    async fn accept(&self, offers: &[Offer]) -> Each<Accepted> {
-        each(offers, |offers| {
+    async fn accept(&self, new_events: &[NewEvent]) -> Each<Accepted> {
+        each(new_events, |new_events| {
             let store = self.clone();
             async move {
                 // Without keys there is one statement to make, where the database can do that: it is its own transaction.
-                let is_alone = D::STORE.is_some() && offers.iter().all(has_no_keys);
+                let is_alone = D::STORE.is_some() && new_events.iter().all(has_no_keys);
                 let extent = if is_alone { Extent::Statement } else { Extent::Transaction };
                 let answers = store
                     .run_owned(extent, move |store, conn| {
-                        let offers = offers.clone();
-                        Box::pin(async move { accept::<D>(conn, &store, &offers).await })
+                        let new_events = new_events.clone();
+                        Box::pin(async move { accept::<D>(conn, &store, &new_events).await })
                     })
                     .await?;
                 Ok(answers.into_iter().map(Ok).collect())
@@ -97,35 +97,39 @@ impl<D: Dialect> Intake for SqlStore<D> {
     }
 }
 
-fn has_no_keys(offer: &Offer) -> bool {
-    offer.inbound.dedupe_key.is_none()
-        && offer.inbound.idempotency_key.is_none()
-        && offer.plan.jobs.iter().all(|job| job.key.is_none())
+fn has_no_keys(new_event: &NewEvent) -> bool {
+    new_event.inbound.dedupe_key.is_none()
+        && new_event.inbound.idempotency_key.is_none()
+        && new_event.plan.jobs.iter().all(|job| job.key.is_none())
 }
 
-async fn accept<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, offers: &[Offer]) -> sqlx::Result<Vec<Accepted>> {
+async fn accept<D: Dialect>(
+    conn: &mut D::Connection,
+    store: &SqlStore<D>,
+    new_events: &[NewEvent],
+) -> sqlx::Result<Vec<Accepted>> {
     let clock = store.clock();
     // First the keys that stand for whole events, then those of single consumers.
-    let mut answers: Vec<Option<Accepted>> = vec![None; offers.len()];
-    let event_keys: Vec<Vec<Want>> = offers.iter().map(event_wants).collect();
+    let mut answers: Vec<Option<Accepted>> = vec![None; new_events.len()];
+    let event_keys: Vec<Vec<Want>> = new_events.iter().map(event_wants).collect();
     let held = hold::<D>(conn, clock, event_keys.iter().flatten().cloned().collect()).await?;
     for (at, wants) in event_keys.iter().enumerate() {
         answers[at] = wants.iter().find_map(|want| taken(want, &held));
     }
 
-    let consumer_keys: Vec<Vec<Option<Want>>> = offers.iter().map(consumer_wants).collect();
+    let consumer_keys: Vec<Vec<Option<Want>>> = new_events.iter().map(consumer_wants).collect();
     let open = |at: &usize| answers[*at].is_none();
-    let wants = (0..offers.len()).filter(open).flat_map(|at| consumer_keys[at].iter().flatten().cloned());
+    let wants = (0..new_events.len()).filter(open).flat_map(|at| consumer_keys[at].iter().flatten().cloned());
     let held = hold::<D>(conn, clock, wants.collect()).await?;
     let mut stored: Vec<(usize, Vec<usize>)> = Vec::new();
     let mut given_up = Vec::new();
-    for at in 0..offers.len() {
+    for at in 0..new_events.len() {
         if answers[at].is_some() {
             continue;
         }
         let seen = |job: usize| consumer_keys[at][job].as_ref().and_then(|want| taken(want, &held));
-        let jobs: Vec<usize> = (0..offers[at].plan.jobs.len()).filter(|job| seen(*job).is_none()).collect();
-        let first_seen = (0..offers[at].plan.jobs.len()).find_map(seen);
+        let jobs: Vec<usize> = (0..new_events[at].plan.jobs.len()).filter(|job| seen(*job).is_none()).collect();
+        let first_seen = (0..new_events[at].plan.jobs.len()).find_map(seen);
         match (jobs.is_empty(), first_seen) {
             // Every consumer has seen it: the event is a duplicate, and leaves no key of its own behind.
             (true, Some(duplicate)) => {
@@ -138,23 +142,23 @@ async fn accept<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, offer
     if !given_up.is_empty() {
         delete_keys::<D>(conn, names(&given_up)).await?;
     }
-    let inserted = insert::<D>(conn, store, offers, &stored, &consumer_keys).await?;
+    let inserted = insert::<D>(conn, store, new_events, &stored, &consumer_keys).await?;
     for (at, jobs) in stored {
-        let event = offers[at].id;
-        let jobs: Vec<JobId> = jobs.into_iter().map(|job| offers[at].plan.jobs[job].id).collect();
+        let event = new_events[at].id;
+        let jobs: Vec<JobId> = jobs.into_iter().map(|job| new_events[at].plan.jobs[job].id).collect();
         let started = jobs.iter().copied().filter(|id| inserted.started.contains(&id.to_string())).collect();
         let stored_at = inserted.at.get(&event.to_string()).copied().unwrap_or(0);
         answers[at] = Some(Accepted::New { event, jobs, started, at: Timestamp(stored_at) });
     }
-    Ok(first_ids(offers, answers))
+    Ok(first_ids(new_events, answers))
 }
 
 /// A duplicate of an item of the same slice that itself turned out to be a duplicate names the first.
-fn first_ids(offers: &[Offer], answers: Vec<Option<Accepted>>) -> Vec<Accepted> {
+fn first_ids(new_events: &[NewEvent], answers: Vec<Option<Accepted>>) -> Vec<Accepted> {
     let mut firsts: HashMap<EventId, EventId> = HashMap::new();
-    for (offer, answer) in offers.iter().zip(&answers) {
+    for (new_event, answer) in new_events.iter().zip(&answers) {
         if let Some(Accepted::Duplicate(first)) = answer {
-            firsts.insert(offer.id, *first);
+            firsts.insert(new_event.id, *first);
         }
     }
     let resolve = |mut id: EventId| {
@@ -165,20 +169,20 @@ fn first_ids(offers: &[Offer], answers: Vec<Option<Accepted>>) -> Vec<Accepted> 
     };
     answers
         .into_iter()
-        .zip(offers)
-        .map(|(answer, offer)| match answer {
+        .zip(new_events)
+        .map(|(answer, new_event)| match answer {
             Some(Accepted::Duplicate(id)) => Accepted::Duplicate(resolve(id)),
             Some(Accepted::Conflict(id)) => Accepted::Conflict(resolve(id)),
             Some(new) => new,
-            None => Accepted::New { event: offer.id, jobs: Vec::new(), started: Vec::new(), at: Timestamp(0) },
+            None => Accepted::New { event: new_event.id, jobs: Vec::new(), started: Vec::new(), at: Timestamp(0) },
         })
         .collect()
 }
 
 /// Takes the keys that are free, and answers who holds each.
-async fn hold<D: Dialect>(conn: &mut D::Connection, clock: Option<i64>, mut wants: Vec<Want>) -> sqlx::Result<Held> {
+async fn hold<D: Dialect>(conn: &mut D::Connection, clock: Option<i64>, mut wants: Vec<Want>) -> sqlx::Result<KeyHolders> {
     if wants.is_empty() {
-        return Ok(Held::new());
+        return Ok(KeyHolders::new());
     }
     // In one order everywhere, so that two slices cannot wait for each other's keys. The sort is stable:
     // of two items with one key the first of the slice gets it.
@@ -227,7 +231,7 @@ fn holder(row: KeyRow) -> sqlx::Result<((String, String), Holder)> {
 }
 
 /// What it means that someone else holds a wanted key.
-fn taken(want: &Want, held: &Held) -> Option<Accepted> {
+fn taken(want: &Want, held: &KeyHolders) -> Option<Accepted> {
     let holder = held.get(&(want.scope.clone(), want.word.clone()))?;
     if holder.event == want.event {
         return None;
@@ -236,27 +240,27 @@ fn taken(want: &Want, held: &Held) -> Option<Accepted> {
     Some(if same { Accepted::Duplicate(holder.event) } else { Accepted::Conflict(holder.event) })
 }
 
-fn event_wants(offer: &Offer) -> Vec<Want> {
-    let inbound = &offer.inbound;
-    let ttl_ms = millis(offer.key_ttl);
+fn event_wants(new_event: &NewEvent) -> Vec<Want> {
+    let inbound = &new_event.inbound;
+    let ttl_ms = millis(new_event.key_ttl);
     let mut wants = Vec::new();
     if let Some(key) = &inbound.idempotency_key {
         let fingerprint = Some(hex::encode(Sha256::digest(inbound.body.bytes())));
         let scope = format!("call:{}|{}", inbound.source, inbound.kind);
-        wants.push(Want { scope: safe(&scope), word: safe(key), event: offer.id, fingerprint, ttl_ms });
+        wants.push(Want { scope: safe(&scope), word: safe(key), event: new_event.id, fingerprint, ttl_ms });
     }
     if let Some(key) = &inbound.dedupe_key {
         let scope = format!("provider:{}|{}", inbound.source, inbound.kind);
-        wants.push(Want { scope: safe(&scope), word: safe(key), event: offer.id, fingerprint: None, ttl_ms });
+        wants.push(Want { scope: safe(&scope), word: safe(key), event: new_event.id, fingerprint: None, ttl_ms });
     }
     wants
 }
 
-fn consumer_wants(offer: &Offer) -> Vec<Option<Want>> {
-    let ttl_ms = millis(offer.key_ttl);
+fn consumer_wants(new_event: &NewEvent) -> Vec<Option<Want>> {
+    let ttl_ms = millis(new_event.key_ttl);
     let want =
-        |scope: &str, word: &str| Want { scope: safe(scope), word: safe(word), event: offer.id, fingerprint: None, ttl_ms };
-    offer.plan.jobs.iter().map(|job| job.key.as_ref().map(|(scope, key)| want(scope, key))).collect()
+        |scope: &str, word: &str| Want { scope: safe(scope), word: safe(word), event: new_event.id, fingerprint: None, ttl_ms };
+    new_event.plan.jobs.iter().map(|job| job.key.as_ref().map(|(scope, key)| want(scope, key))).collect()
 }
 
 fn want_rows(wants: &[Want]) -> Rows {
@@ -280,7 +284,7 @@ struct Inserted {
 async fn insert<D: Dialect>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
-    offers: &[Offer],
+    new_events: &[NewEvent],
     stored: &[(usize, Vec<usize>)],
     keys: &[Vec<Option<Want>>],
 ) -> sqlx::Result<Inserted> {
@@ -288,10 +292,10 @@ async fn insert<D: Dialect>(
         return Ok(Inserted::default());
     }
     let clock = store.clock();
-    let each = || stored.iter().map(|(at, _)| &offers[*at]);
+    let each = || stored.iter().map(|(at, _)| &new_events[*at]);
     let headers = each().map(|o| serde_json::to_string(&o.inbound.headers)).collect::<Result<Vec<_>, _>>();
     let unique = stored.iter().map(|(at, _)| {
-        let inbound = &offers[*at].inbound;
+        let inbound = &new_events[*at].inbound;
         let consumer = keys[*at].iter().flatten().next().map(|w| w.word.clone());
         inbound.dedupe_key.clone().or_else(|| inbound.idempotency_key.clone()).map(|k| safe(&k)).or(consumer)
     });
@@ -302,7 +306,8 @@ async fn insert<D: Dialect>(
         .text(headers.map_err(|e| sqlx::Error::Encode(Box::new(e)))?)
         .bytes(each().map(|o| o.inbound.body.bytes().to_vec()))
         .maybe_text(unique);
-    let jobs: Vec<(&Offer, usize)> = stored.iter().flat_map(|(at, jobs)| jobs.iter().map(|j| (&offers[*at], *j))).collect();
+    let jobs: Vec<(&NewEvent, usize)> =
+        stored.iter().flat_map(|(at, jobs)| jobs.iter().map(|j| (&new_events[*at], *j))).collect();
     let targets = || jobs.iter().map(|(o, j)| &o.plan.jobs[*j].target);
     let rows = Rows::default()
         .text(jobs.iter().map(|(o, j)| o.plan.jobs[*j].id.to_string()))

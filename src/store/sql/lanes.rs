@@ -46,7 +46,7 @@ pub(super) const ALL: &[&str] = &[TUNE, LANES, PAUSE, RESUME, BACKLOG, OPEN_JOBS
 
 #[async_trait]
 impl<D: Dialect> Lanes for SqlStore<D> {
-    async fn tune(&self, specs: &[LaneSpec]) -> Result<()> {
+    async fn upsert_lanes(&self, specs: &[LaneSpec]) -> Result<()> {
         if specs.is_empty() {
             return Ok(());
         }

@@ -15,7 +15,7 @@ use crate::model::run::Gate;
 use crate::model::time::millis;
 use crate::model::{EventId, Pooler, Timestamp};
 use crate::store::error::{Error, Result};
-use crate::store::{Chores, Keep, Rejection};
+use crate::store::{Chores, Maintenance, Rejection};
 
 const MIGRATED: &str = "SELECT COUNT(*) AS n FROM _sqlx_migrations WHERE success";
 const NEWEST: &str = "SELECT COALESCE(MAX(version), 0) AS n FROM _sqlx_migrations WHERE success";
@@ -80,7 +80,7 @@ pub(super) const ALL: &[&str] = &[
 ];
 
 #[async_trait]
-impl<D: Dialect> Keep for SqlStore<D> {
+impl<D: Dialect> Maintenance for SqlStore<D> {
     async fn migrate(&self) -> Result<()> {
         // What is up to date may stay as it is: that needs no right to change it.
         match self.lacks().await? {
@@ -253,7 +253,7 @@ async fn prune<D: Dialect>(
 
 /// Every shared statement, for the test that prepares them on every dialect.
 pub fn statements() -> Vec<&'static str> {
-    [super::intake::ALL, super::work::ALL, super::lanes::ALL, super::look::ALL, super::runs::ALL, super::announce::ALL, ALL]
+    [super::intake::ALL, super::work::ALL, super::lanes::ALL, super::query::ALL, super::runs::ALL, super::hints::ALL, ALL]
         .concat()
 }
 

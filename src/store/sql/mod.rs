@@ -4,18 +4,18 @@
 //! - [`dialect`]: the few things that differ; [`postgres`], [`sqlite`]: one dialect each
 //! - `backup`: a copy of an SQLite file that is in use
 //! - [`tx`]: a transaction that cannot be left half way
-//! - `rows`: rows and the model; `intake`, `work`, `lanes`, `look`, `keep`: the verbs, named as in [`super`]
+//! - `rows`: rows and the model; `intake`, `work`, `lanes`, `hints`, `query`, `maintenance`: the verbs, named as in [`super`]
 
-mod announce;
 #[cfg(feature = "cli")]
 pub mod backup;
 pub mod dialect;
+mod hints;
 mod intake;
-mod keep;
 mod lanes;
-mod look;
+mod maintenance;
 mod outcomes;
 pub mod postgres;
+mod query;
 pub(crate) mod rows;
 mod runs;
 pub mod seam;
@@ -26,7 +26,7 @@ mod token;
 pub mod tx;
 mod work;
 
-pub use keep::statements;
+pub use maintenance::statements;
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;

@@ -2,9 +2,9 @@
 
 use super::rows::DueRow;
 use super::statement::Rows;
-use crate::decide::settle::{Commit, Finish};
+use crate::decide::settle::{Finish, JobOutcome};
 use crate::model::time::millis;
-use crate::model::{Ending, JobState, Lease};
+use crate::model::{AttemptResult, JobState, Lease};
 
 /// The attempts of workers that went away: the claim before the present one.
 pub(super) fn interrupted_rows(rows: &[&DueRow]) -> Rows {
@@ -13,7 +13,7 @@ pub(super) fn interrupted_rows(rows: &[&DueRow]) -> Rows {
         .text(rows.iter().map(|r| r.id.clone()))
         .int(rows.iter().map(|r| r.claim - 1))
         .int(rows.iter().map(|r| r.attempt))
-        .text(vec![Ending::Interrupted.word(); count])
+        .text(vec![AttemptResult::Interrupted.word(); count])
         .text(vec!["interrupted"; count])
         .maybe_int(vec![None; count])
         .text(vec!["the worker went away before it recorded an answer"; count])
@@ -29,18 +29,18 @@ pub(super) fn jobs(leases: &[Lease]) -> impl Iterator<Item = String> {
     leases.iter().map(|l| l.job.to_string())
 }
 
-pub(super) fn ids(commits: &[Commit]) -> impl Iterator<Item = String> {
-    commits.iter().map(|c| c.lease.job.to_string())
+pub(super) fn ids(outcomes: &[JobOutcome]) -> impl Iterator<Item = String> {
+    outcomes.iter().map(|c| c.lease.job.to_string())
 }
 
 /// 1 for a commit that puts an interrupted attempt on record: those count for no policy.
-fn lost(commit: &Commit) -> i64 {
-    i64::from(commit.attempt.as_ref().is_some_and(|attempt| attempt.ending == Ending::Interrupted))
+fn lost(commit: &JobOutcome) -> i64 {
+    i64::from(commit.attempt.as_ref().is_some_and(|attempt| attempt.ending == AttemptResult::Interrupted))
 }
 
-pub(super) fn record_rows(commits: &[Commit]) -> Rows {
+pub(super) fn record_rows(outcomes: &[JobOutcome]) -> Rows {
     let state = |finish: &Finish| match finish {
-        Finish::Done | Finish::Taken { .. } => JobState::Done,
+        Finish::Done | Finish::FailedIntoRun { .. } => JobState::Done,
         Finish::Retry { .. } | Finish::Released => JobState::Pending,
         Finish::Dead { .. } => JobState::Dead,
     };
@@ -48,25 +48,26 @@ pub(super) fn record_rows(commits: &[Commit]) -> Rows {
         Finish::Retry { after, .. } => millis(*after),
         _ => 0,
     };
-    let ended = |finish: &Finish| matches!(finish, Finish::Done | Finish::Taken { .. } | Finish::Dead { .. }).then_some(0);
+    let ended =
+        |finish: &Finish| matches!(finish, Finish::Done | Finish::FailedIntoRun { .. } | Finish::Dead { .. }).then_some(0);
     let error = |finish: &Finish| match finish {
-        Finish::Retry { error, .. } | Finish::Dead { error } | Finish::Taken { error } => Some(error.clone()),
+        Finish::Retry { error, .. } | Finish::Dead { error } | Finish::FailedIntoRun { error } => Some(error.clone()),
         Finish::Done | Finish::Released => None,
     };
     Rows::default()
-        .text(commits.iter().map(|c| c.lease.job.to_string()))
-        .int(commits.iter().map(|c| c.lease.claim))
-        .text(commits.iter().map(|c| state(&c.finish).word()))
-        .int(commits.iter().map(|c| i64::from(c.sent)))
-        .int(commits.iter().map(|c| after(&c.finish)))
-        .int(commits.iter().map(lost))
-        .maybe_int(commits.iter().map(|c| ended(&c.finish)))
-        .maybe_text(commits.iter().map(|c| error(&c.finish)))
+        .text(outcomes.iter().map(|c| c.lease.job.to_string()))
+        .int(outcomes.iter().map(|c| c.lease.claim))
+        .text(outcomes.iter().map(|c| state(&c.finish).word()))
+        .int(outcomes.iter().map(|c| i64::from(c.sent)))
+        .int(outcomes.iter().map(|c| after(&c.finish)))
+        .int(outcomes.iter().map(lost))
+        .maybe_int(outcomes.iter().map(|c| ended(&c.finish)))
+        .maybe_text(outcomes.iter().map(|c| error(&c.finish)))
 }
 
-pub(super) fn attempt_rows(commits: &[(&Commit, bool)]) -> Rows {
-    let attempts: Vec<_> = commits.iter().filter_map(|(c, held)| c.attempt.as_ref().map(|a| (c, a, *held))).collect();
-    let ending = |ending: Ending, held: bool| if held { ending } else { Ending::Stale };
+pub(super) fn attempt_rows(outcomes: &[(&JobOutcome, bool)]) -> Rows {
+    let attempts: Vec<_> = outcomes.iter().filter_map(|(c, held)| c.attempt.as_ref().map(|a| (c, a, *held))).collect();
+    let ending = |ending: AttemptResult, held: bool| if held { ending } else { AttemptResult::Stale };
     Rows::default()
         .text(attempts.iter().map(|(c, ..)| c.lease.job.to_string()))
         .int(attempts.iter().map(|(_, a, _)| a.claim))

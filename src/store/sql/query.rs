@@ -10,7 +10,7 @@ use super::rows::{AttemptRow, EventRow, JobRow, RejectionRow, TotalRow};
 use super::statement::{Sql, sql};
 use crate::model::{Attempt, Event, EventId, Job, JobId};
 use crate::store::error::Result;
-use crate::store::{EventFilter, JobFilter, Look, Page, Rejection, Totals};
+use crate::store::{EventFilter, JobFilter, Page, Query, Rejection, Totals};
 
 const EVENTS: &str = "SELECT id, source, kind, headers, SUBSTR(body, 1, 0) AS body, unique_key, created_at
     FROM events WHERE 1 = 1";
@@ -40,7 +40,7 @@ pub(super) fn paged<D: Dialect>(statement: Sql<D>, after: Option<String>, page: 
 }
 
 #[async_trait]
-impl<D: Dialect> Look for SqlStore<D> {
+impl<D: Dialect> Query for SqlStore<D> {
     async fn events(&self, filter: &EventFilter, page: Page) -> Result<Vec<Event>> {
         let filter = filter.clone();
         let rows = self

@@ -11,7 +11,7 @@ use crate::model::event::content_type;
 use crate::model::json::stored;
 use crate::model::lane::{Breaker, BreakerRules, Bucket};
 use crate::model::run::{Entry, Token};
-use crate::model::{Attempt, Ending, Event, Job, Lane, LaneId, Run, Target};
+use crate::model::{Attempt, AttemptResult, Event, Job, Lane, LaneId, Run, Target};
 use crate::store::Rejection;
 use crate::store::error::{Error, Result};
 
@@ -176,7 +176,7 @@ impl TryFrom<AttemptRow> for Attempt {
         Ok(Self {
             number: u32_of(row.number),
             claim: row.claim,
-            ending: Ending::from_word(&row.ending).ok_or_else(|| corrupt("ending", &row.ending))?,
+            ending: AttemptResult::from_word(&row.ending).ok_or_else(|| corrupt("ending", &row.ending))?,
             code: row.code,
             status: row.status.and_then(|s| u16::try_from(s).ok()),
             error: row.error,

@@ -144,7 +144,7 @@ impl<D: Dialect> Runs for SqlStore<D> {
                         .and(" AND workflow = ?", filter.workflow)
                         .and(" AND status = ?", filter.status.map(|s| s.word().to_owned()))
                         .and(" AND event_id = ?", filter.event.map(|id| id.to_string()));
-                    super::look::paged(statement, filter.after.map(|id| id.to_string()), page).all(conn).await
+                    super::query::paged(statement, filter.after.map(|id| id.to_string()), page).all(conn).await
                 })
             })
             .await?;
@@ -286,10 +286,10 @@ pub(super) async fn apply<D: Dialect>(
     if !jobs.is_empty() {
         sql::<D>(INSERT_JOBS).bind(clock).bind(clock).rows(job_rows(&jobs)).run(conn).await?;
     }
-    let moot: Vec<JobId> = all.iter().flat_map(|c| c.moot.iter().copied()).collect();
+    let cancel_jobs: Vec<JobId> = all.iter().flat_map(|c| c.cancel_jobs.iter().copied()).collect();
     let mut ended = 0;
-    if !moot.is_empty() {
-        let rows: Vec<IdRow> = sql::<D>(MOOT).bind(clock).list(moot.iter().map(ToString::to_string)).all(conn).await?;
+    if !cancel_jobs.is_empty() {
+        let rows: Vec<IdRow> = sql::<D>(MOOT).bind(clock).list(cancel_jobs.iter().map(ToString::to_string)).all(conn).await?;
         ended = rows.len();
     }
     for (text, jobs) in

@@ -46,7 +46,7 @@ where
 }
 
 /// The database runs statements.
-pub trait Runs: Database {
+pub trait Executes: Database {
     /// Runs a statement and answers its rows.
     fn all(conn: &mut Self::Connection, sql: SqlStr, args: Self::Arguments) -> BoxFuture<'_, sqlx::Result<Vec<Self::Row>>>;
     /// Runs a statement and answers how many rows it changed.
@@ -61,7 +61,7 @@ pub trait Runs: Database {
 #[macro_export]
 macro_rules! runs {
     ($db:ty) => {
-        impl $crate::store::sql::seam::Runs for $db {
+        impl $crate::store::sql::seam::Executes for $db {
             fn all(
                 conn: &mut Self::Connection,
                 sql: sqlx::SqlStr,

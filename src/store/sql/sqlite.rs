@@ -125,7 +125,7 @@ fn lock(database: &std::path::Path) -> Result<File> {
 
 #[async_trait]
 impl Dialect for Sqlite {
-    const WORD: &'static str = "sqlite";
+    const DIALECT_NAME: &'static str = "sqlite";
     const NOW: &'static str = "CAST((julianday('now') - 2440587.5) * 86400000.0 AS INTEGER)";
     // A writer from the start: a reader that turns into one can fail half way.
     const BEGIN: &'static str = "BEGIN IMMEDIATE";

@@ -236,7 +236,7 @@ pub fn expanded<D: Dialect>(text: &'static str) -> &'static str {
     type Known = RwLock<HashMap<(&'static str, &'static str), &'static str>>;
     static KNOWN: OnceLock<Known> = OnceLock::new();
     let known = KNOWN.get_or_init(Known::default);
-    let key = (D::WORD, text);
+    let key = (D::DIALECT_NAME, text);
     if let Some(found) = known.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&key) {
         return found;
     }

@@ -14,13 +14,13 @@ use super::statement::{Rows, sql};
 use super::{Extent, SqlStore, each, runs, timestamp};
 use crate::decide::breaker::{self, Allows};
 use crate::decide::rate;
-use crate::decide::settle::{Commit, Finish, LaneFact};
+use crate::decide::settle::{Finish, JobOutcome, LaneFact};
 use crate::model::lane::{Breaker, Bucket};
 use crate::model::run::Change;
 use crate::model::time::millis;
 use crate::model::{Job, JobId, JobState, Lane, LaneId, Lease, Timestamp};
 use crate::store::error::{Error, Result};
-use crate::store::{Ask, Claimed, Each, Retry, Work};
+use crate::store::{ClaimRequest, Claimed, Each, Retry, Work};
 
 /// The columns of a lane, the clock beside them.
 macro_rules! lane_columns {
@@ -122,23 +122,23 @@ impl From<LaneRow> for Locked {
 
 #[async_trait]
 impl<D: Dialect> Work for SqlStore<D> {
-    async fn claim(&self, ask: &Ask) -> Result<Vec<Claimed>> {
-        if ask.slots.free == 0 {
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claimed>> {
+        if request.slots.free == 0 {
             return Ok(Vec::new());
         }
         // A look without a transaction first: an idle worker costs one query.
-        let looked = ask.clone();
+        let looked = request.clone();
         let picked = self
             .read(move |store, conn| {
-                let ask = looked.clone();
+                let request = looked.clone();
                 Box::pin(async move {
                     let clock = store.clock();
-                    let skip = ask.skip.iter().map(|l| l.0.clone());
-                    let pick = match ask.of.is_empty() {
+                    let skip = request.skip.iter().map(|l| l.0.clone());
+                    let pick = match request.of.is_empty() {
                         true => sql::<D>(PICK_LANES).bind(clock).bind(clock).list(skip).bind(clock),
-                        false => sql::<D>(PICK_LANES_OF).bind(clock).bind(clock).list(skip).list(named(&ask)).bind(clock),
+                        false => sql::<D>(PICK_LANES_OF).bind(clock).bind(clock).list(skip).list(named(&request)).bind(clock),
                     };
-                    let rows: Vec<IdRow> = pick.bind(i64::from(ask.slots.free)).all(conn).await?;
+                    let rows: Vec<IdRow> = pick.bind(i64::from(request.slots.free)).all(conn).await?;
                     Ok(rows.into_iter().map(|r| r.id).collect::<Vec<_>>())
                 })
             })
@@ -146,11 +146,11 @@ impl<D: Dialect> Work for SqlStore<D> {
         if picked.is_empty() {
             return Ok(Vec::new());
         }
-        let ask = ask.clone();
+        let request = request.clone();
         let (rows, clean) = self
             .write(move |store, conn| {
-                let (ask, picked) = (ask.clone(), picked.clone());
-                Box::pin(async move { claim::<D>(conn, &store, &ask, picked).await })
+                let (request, picked) = (request.clone(), picked.clone());
+                Box::pin(async move { claim::<D>(conn, &store, &request, picked).await })
             })
             .await?;
         let mut claimed = Vec::with_capacity(rows.len());
@@ -200,36 +200,37 @@ impl<D: Dialect> Work for SqlStore<D> {
         Ok(!marked.is_empty())
     }
 
-    async fn record(&self, commits: &[Commit]) -> Each<()> {
-        each(commits, |commits| {
+    async fn record(&self, outcomes: &[JobOutcome]) -> Each<()> {
+        each(outcomes, |outcomes| {
             let store = self.clone();
             async move {
                 let held = match D::RECORD {
-                    Some(text) if commits.iter().all(|c| c.lane_fact.is_none() && c.change.is_none()) => {
-                        store.record_alone(text, &commits).await?
+                    Some(text) if outcomes.iter().all(|c| c.lane_fact.is_none() && c.change.is_none()) => {
+                        store.record_alone(text, &outcomes).await?
                     }
                     _ => BTreeSet::new(),
                 };
-                if held.len() == commits.len() {
-                    return Ok(vec![Ok(()); commits.len()]);
+                if held.len() == outcomes.len() {
+                    return Ok(vec![Ok(()); outcomes.len()]);
                 }
-                let rest: Arc<[Commit]> = commits.iter().filter(|c| !held.contains(&c.lease.job.to_string())).cloned().collect();
-                let whole = rest.len() == commits.len();
+                let rest: Arc<[JobOutcome]> =
+                    outcomes.iter().filter(|c| !held.contains(&c.lease.job.to_string())).cloned().collect();
+                let whole = rest.len() == outcomes.len();
                 let answers = store
                     .write(move |store, conn| {
-                        let commits = rest.clone();
-                        Box::pin(async move { record::<D>(conn, &store, &commits).await })
+                        let outcomes = rest.clone();
+                        Box::pin(async move { record::<D>(conn, &store, &outcomes).await })
                     })
                     .await?;
                 if whole {
                     return Ok(answers);
                 }
                 let mut answers = answers.into_iter();
-                let answer = |c: &Commit| match held.contains(&c.lease.job.to_string()) {
+                let answer = |c: &JobOutcome| match held.contains(&c.lease.job.to_string()) {
                     true => Ok(()),
                     false => answers.next().unwrap_or(Err(Error::LeaseLost)),
                 };
-                Ok(commits.iter().map(answer).collect())
+                Ok(outcomes.iter().map(answer).collect())
             }
         })
         .await
@@ -286,13 +287,14 @@ impl<D: Dialect> Work for SqlStore<D> {
 
 impl<D: Dialect> SqlStore<D> {
     /// Records outcomes that no lane need know, in one statement; answers the jobs that still held their lease.
-    async fn record_alone(&self, text: &'static str, commits: &Arc<[Commit]>) -> Result<BTreeSet<String>> {
-        let commits = Arc::clone(commits);
+    async fn record_alone(&self, text: &'static str, outcomes: &Arc<[JobOutcome]>) -> Result<BTreeSet<String>> {
+        let outcomes = Arc::clone(outcomes);
         let rows = self
             .run_owned(Extent::Statement, move |store, conn| {
-                let attempts: Vec<(&Commit, bool)> = commits.iter().filter(|c| c.attempt.is_some()).map(|c| (c, true)).collect();
+                let attempts: Vec<(&JobOutcome, bool)> =
+                    outcomes.iter().filter(|c| c.attempt.is_some()).map(|c| (c, true)).collect();
                 let clock = store.clock();
-                let record = sql::<D>(text).rows(record_rows(&commits)).bind(clock).bind(clock).only(ids(&commits));
+                let record = sql::<D>(text).rows(record_rows(&outcomes)).bind(clock).bind(clock).only(ids(&outcomes));
                 let record = record.bind(clock).rows(attempt_rows(&attempts)).bind(store.shard());
                 Box::pin(async move { record.all::<IdRow>(conn).await })
             })
@@ -361,14 +363,14 @@ async fn retry<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, which:
     Ok(u64::try_from(revived).unwrap_or(u64::MAX))
 }
 
-fn named(ask: &Ask) -> Vec<String> {
-    ask.of.iter().map(ToString::to_string).collect()
+fn named(request: &ClaimRequest) -> Vec<String> {
+    request.of.iter().map(ToString::to_string).collect()
 }
 
 async fn claim<D: Dialect>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
-    ask: &Ask,
+    request: &ClaimRequest,
     picked: Vec<String>,
 ) -> sqlx::Result<(Vec<DueRow>, BTreeSet<String>)> {
     let clock = store.clock();
@@ -377,7 +379,7 @@ async fn claim<D: Dialect>(
     let mut lanes: Vec<Locked> = rows.into_iter().map(Locked::from).collect();
     lanes.sort_by_key(|l| turns.get(&l.lane.id.0).copied());
 
-    let mut sharing = ask.slots.among(lanes.len());
+    let mut sharing = request.slots.among(lanes.len());
     let mut wants = Vec::with_capacity(lanes.len());
     for locked in &lanes {
         let want = allowed(locked, i64::from(sharing.most(&locked.lane)));
@@ -386,8 +388,8 @@ async fn claim<D: Dialect>(
             wants.push((locked.lane.id.0.clone(), want));
         }
     }
-    let lease_ms = millis(ask.lease);
-    let taken = D::take(conn, clock, lease_ms, &wants, &named(ask)).await?;
+    let lease_ms = millis(request.lease);
+    let taken = D::take(conn, clock, lease_ms, &wants, &named(request)).await?;
 
     let interrupted: Vec<&DueRow> = taken.iter().filter(|row| row.was == "leased").collect();
     if !interrupted.is_empty() {
@@ -398,7 +400,7 @@ async fn claim<D: Dialect>(
         *of_lane.entry(row.lane.as_str()).or_default() += 1;
     }
     let after: Vec<Lane> =
-        lanes.iter().map(|l| served(l, of_lane.get(l.lane.id.0.as_str()).copied().unwrap_or(0), ask.lease)).collect();
+        lanes.iter().map(|l| served(l, of_lane.get(l.lane.id.0.as_str()).copied().unwrap_or(0), request.lease)).collect();
     update_lanes::<D>(conn, &after).await?;
     let clean = lanes.into_iter().filter(|l| l.lane.breaker.is_clean()).map(|l| l.lane.id.0).collect();
     Ok((taken, clean))
@@ -452,16 +454,20 @@ async fn update_lanes<D: Dialect>(conn: &mut D::Connection, lanes: &[Lane]) -> s
     sql::<D>(UPDATE_LANES).rows(rows).only(lanes.iter().map(|l| l.id.0.clone())).run(conn).await
 }
 
-async fn record<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, commits: &[Commit]) -> sqlx::Result<Vec<Result<()>>> {
-    let changes: Vec<&Change> = commits.iter().filter_map(|c| c.change.as_deref()).collect();
+async fn record<D: Dialect>(
+    conn: &mut D::Connection,
+    store: &SqlStore<D>,
+    outcomes: &[JobOutcome],
+) -> sqlx::Result<Vec<Result<()>>> {
+    let changes: Vec<&Change> = outcomes.iter().filter_map(|c| c.change.as_deref()).collect();
     if changes.is_empty() {
-        return record_jobs::<D>(conn, store, commits).await;
+        return record_jobs::<D>(conn, store, outcomes).await;
     }
     // The runs first: what was decided on a run that has moved on changes nothing, its job included.
     let standing = runs::lock::<D>(conn, store, &changes).await?;
     let mut current = standing.current.iter();
-    let moved: Vec<bool> = commits.iter().map(|c| c.change.is_some() && current.next() == Some(&false)).collect();
-    let live: Vec<Commit> = commits.iter().zip(&moved).filter(|(_, moved)| !**moved).map(|(c, _)| c.clone()).collect();
+    let moved: Vec<bool> = outcomes.iter().map(|c| c.change.is_some() && current.next() == Some(&false)).collect();
+    let live: Vec<JobOutcome> = outcomes.iter().zip(&moved).filter(|(_, moved)| !**moved).map(|(c, _)| c.clone()).collect();
     let fenced = fence::<D>(conn, store, &live).await?;
     let answers = record_rest::<D>(conn, store, &live, &fenced).await?;
     let held = live.iter().filter(|c| fenced.contains(&c.lease.job.to_string()));
@@ -475,16 +481,20 @@ async fn record<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, commi
 async fn record_jobs<D: Dialect>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
-    commits: &[Commit],
+    outcomes: &[JobOutcome],
 ) -> sqlx::Result<Vec<Result<()>>> {
-    let fenced = fence::<D>(conn, store, commits).await?;
-    record_rest::<D>(conn, store, commits, &fenced).await
+    let fenced = fence::<D>(conn, store, outcomes).await?;
+    record_rest::<D>(conn, store, outcomes, &fenced).await
 }
 
 /// Records what becomes of the jobs whose lease still holds, and answers which.
-async fn fence<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, commits: &[Commit]) -> sqlx::Result<BTreeSet<String>> {
+async fn fence<D: Dialect>(
+    conn: &mut D::Connection,
+    store: &SqlStore<D>,
+    outcomes: &[JobOutcome],
+) -> sqlx::Result<BTreeSet<String>> {
     let clock = store.clock();
-    let record = sql::<D>(RECORD).bind(clock).bind(clock).rows(record_rows(commits)).only(ids(commits));
+    let record = sql::<D>(RECORD).bind(clock).bind(clock).rows(record_rows(outcomes)).only(ids(outcomes));
     Ok(record.all::<IdRow>(conn).await?.into_iter().map(|r| r.id).collect())
 }
 
@@ -492,12 +502,12 @@ async fn fence<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, commit
 async fn record_rest<D: Dialect>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
-    commits: &[Commit],
+    outcomes: &[JobOutcome],
     fenced: &BTreeSet<String>,
 ) -> sqlx::Result<Vec<Result<()>>> {
     let clock = store.clock();
-    let holds = |commit: &Commit| fenced.contains(&commit.lease.job.to_string());
-    let lost: Vec<Lease> = commits.iter().filter(|c| !holds(c)).map(|c| c.lease).collect();
+    let holds = |commit: &JobOutcome| fenced.contains(&commit.lease.job.to_string());
+    let lost: Vec<Lease> = outcomes.iter().filter(|c| !holds(c)).map(|c| c.lease).collect();
     let recorded: BTreeSet<String> = match lost.is_empty() {
         true => BTreeSet::new(),
         false => sql::<D>(RECORDED)
@@ -509,24 +519,26 @@ async fn record_rest<D: Dialect>(
             .map(|r| r.id)
             .collect(),
     };
-    let repeats = |commit: &Commit| !holds(commit) && recorded.contains(&commit.lease.job.to_string());
+    let repeats = |commit: &JobOutcome| !holds(commit) && recorded.contains(&commit.lease.job.to_string());
 
-    let tried = commits.iter().filter(|c| c.attempt.is_some() && !repeats(c));
-    let attempts: Vec<(&Commit, bool)> = tried.map(|c| (c, holds(c))).collect();
+    let tried = outcomes.iter().filter(|c| c.attempt.is_some() && !repeats(c));
+    let attempts: Vec<(&JobOutcome, bool)> = tried.map(|c| (c, holds(c))).collect();
     if !attempts.is_empty() {
         sql::<D>(INSERT_ATTEMPTS).bind(clock).rows(attempt_rows(&attempts)).run(conn).await?;
     }
     let ended = |finish: fn(&Finish) -> bool| {
-        let n = commits.iter().filter(|c| holds(c) && finish(&c.finish)).count();
+        let n = outcomes.iter().filter(|c| holds(c) && finish(&c.finish)).count();
         i64::try_from(n).unwrap_or(i64::MAX)
     };
     let dead = ended(|f| matches!(f, Finish::Dead { .. }));
-    let mut counts =
-        BTreeMap::from([("finished", ended(|f| matches!(f, Finish::Done | Finish::Taken { .. })) + dead), ("dead", dead)]);
+    let mut counts = BTreeMap::from([
+        ("finished", ended(|f| matches!(f, Finish::Done | Finish::FailedIntoRun { .. })) + dead),
+        ("dead", dead),
+    ]);
     count::<D>(conn, store.shard(), &mut counts).await?;
 
     let mut facts: BTreeMap<String, Vec<LaneFact>> = BTreeMap::new();
-    for commit in commits.iter().filter(|c| holds(c)) {
+    for commit in outcomes.iter().filter(|c| holds(c)) {
         if let Some(fact) = commit.lane_fact {
             facts.entry(commit.lane.0.clone()).or_default().push(fact);
         }
@@ -536,7 +548,7 @@ async fn record_rest<D: Dialect>(
         let told: Vec<Lane> = rows.into_iter().map(Locked::from).map(|l| told(l, &facts)).collect();
         update_lanes::<D>(conn, &told).await?;
     }
-    Ok(commits.iter().map(|c| if holds(c) || repeats(c) { Ok(()) } else { Err(Error::LeaseLost) }).collect())
+    Ok(outcomes.iter().map(|c| if holds(c) || repeats(c) { Ok(()) } else { Err(Error::LeaseLost) }).collect())
 }
 
 /// A lane after its breaker learnt what happened, in the order it happened.

@@ -5,23 +5,23 @@ use std::time::Duration;
 
 use tidehook::decide::fair::Slots;
 use tidehook::decide::plan::Plan;
-use tidehook::decide::settle::{Commit, Finish, LaneFact};
+use tidehook::decide::settle::{Finish, JobOutcome, LaneFact};
 use tidehook::model::Body;
 use tidehook::model::job::NewJob;
-use tidehook::model::{Attempt, Ending, EventId, Inbound, Job, JobId, LaneId, LaneSpec, SystemIds, Target, Timestamp};
-use tidehook::store::{Accepted, Ask, Claimed, Offer, Store};
+use tidehook::model::{Attempt, AttemptResult, EventId, Inbound, Job, JobId, LaneId, LaneSpec, SystemIds, Target, Timestamp};
+use tidehook::store::{Accepted, ClaimRequest, Claimed, NewEvent, Store};
 
 pub static IDS: LazyLock<SystemIds> = LazyLock::new(SystemIds::default);
 pub const LEASE: Duration = Duration::from_secs(30);
 
-pub fn offer(handlers: &[&str]) -> Offer {
-    offer_of("{}", handlers)
+pub fn new_event(handlers: &[&str]) -> NewEvent {
+    new_event_of("{}", handlers)
 }
 
-pub fn offer_of(body: &str, handlers: &[&str]) -> Offer {
+pub fn new_event_of(body: &str, handlers: &[&str]) -> NewEvent {
     let job =
         |name: &&str| NewJob { id: JobId::next(&*IDS), target: Target::Handler((*name).to_owned()), key: None, start: false };
-    Offer {
+    NewEvent {
         id: EventId::next(&*IDS),
         inbound: Inbound {
             source: "shop".into(),
@@ -43,51 +43,53 @@ pub fn spec(name: &str) -> LaneSpec {
     LaneSpec::new(LaneId::handler(name), "shop")
 }
 
-pub fn ask(jobs: u32) -> Ask {
-    Ask { slots: Slots::free(jobs), lease: LEASE, skip: Vec::new(), of: Vec::new() }
+pub fn claim_request(jobs: u32) -> ClaimRequest {
+    ClaimRequest { slots: Slots::free(jobs), lease: LEASE, skip: Vec::new(), of: Vec::new() }
 }
 
-pub async fn accept(store: &dyn Store, offer: Offer) -> Accepted {
-    store.accept(&[offer]).await.unwrap().pop().unwrap().unwrap()
+pub async fn accept(store: &dyn Store, new_event: NewEvent) -> Accepted {
+    store.accept(&[new_event]).await.unwrap().pop().unwrap().unwrap()
 }
 
 /// Lanes for the handlers, and one event for each.
 pub async fn seed(store: &dyn Store, handlers: &[&str], events: usize) {
     let specs: Vec<_> = handlers.iter().map(|h| spec(h)).collect();
-    store.tune(&specs).await.unwrap();
-    let offers: Vec<_> = (0..events).map(|_| offer(handlers)).collect();
-    for answer in store.accept(&offers).await.unwrap() {
+    store.upsert_lanes(&specs).await.unwrap();
+    let new_events: Vec<_> = (0..events).map(|_| new_event(handlers)).collect();
+    for answer in store.accept(&new_events).await.unwrap() {
         assert!(matches!(answer.unwrap(), Accepted::New { .. }));
     }
 }
 
 pub async fn claim_one(store: &dyn Store) -> Claimed {
-    let mut claimed = store.claim(&ask(1)).await.unwrap();
+    let mut claimed = store.claim(&claim_request(1)).await.unwrap();
     assert_eq!(claimed.len(), 1, "one job is due");
     claimed.pop().unwrap()
 }
 
-pub fn attempt(job: &Job, ending: Ending) -> Attempt {
+pub fn attempt(job: &Job, ending: AttemptResult) -> Attempt {
     Attempt {
         number: job.attempt + 1,
         claim: job.claim,
         ending,
-        code: (ending == Ending::Failed).then(|| "status".to_owned()),
-        status: Some(if ending == Ending::Failed { 500 } else { 200 }),
-        error: (ending == Ending::Failed).then(|| "HTTP 500".to_owned()),
+        code: (ending == AttemptResult::Failed).then(|| "status".to_owned()),
+        status: Some(if ending == AttemptResult::Failed { 500 } else { 200 }),
+        error: (ending == AttemptResult::Failed).then(|| "HTTP 500".to_owned()),
         duration: Duration::from_millis(12),
         response: b"a\0b\xff".to_vec(),
         at: Timestamp(0),
     }
 }
 
-pub fn commit(job: &Job, finish: Finish) -> Commit {
+pub fn outcome(job: &Job, finish: Finish) -> JobOutcome {
     let (ending, fact) = match &finish {
-        Finish::Done => (Some(Ending::Delivered), Some(LaneFact::Succeeded)),
+        Finish::Done => (Some(AttemptResult::Delivered), Some(LaneFact::Succeeded)),
         Finish::Released => (None, None),
-        Finish::Retry { .. } | Finish::Dead { .. } | Finish::Taken { .. } => (Some(Ending::Failed), Some(LaneFact::Failed)),
+        Finish::Retry { .. } | Finish::Dead { .. } | Finish::FailedIntoRun { .. } => {
+            (Some(AttemptResult::Failed), Some(LaneFact::Failed))
+        }
     };
-    Commit {
+    JobOutcome {
         change: None,
         lease: job.lease(),
         lane: job.target.lane(),

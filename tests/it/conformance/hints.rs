@@ -2,9 +2,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidehook::decide::settle::{Commit, Finish, LaneFact};
+use tidehook::decide::settle::{Finish, JobOutcome, LaneFact};
 use tidehook::model::{Clock, JobId, LaneId};
-use tidehook::store::{Ask, Chores, Error, JobFilter, OVERDUE, Page};
+use tidehook::store::{Chores, ClaimRequest, Error, JobFilter, OVERDUE, Page};
 
 use super::build::*;
 use super::on_every_store;
@@ -29,7 +29,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const PAGE: Page = Page { limit: 1000, newest_first: false };
 
 async fn told(f: &Fresh, horizon: Duration) -> Vec<(JobId, Duration)> {
-    f.store.announce(horizon, 100).await.unwrap().into_iter().map(|told| (told.job, told.after)).collect()
+    f.store.hints(horizon, 100).await.unwrap().into_iter().map(|told| (told.job, told.after)).collect()
 }
 
 async fn ids(f: &Fresh) -> Vec<JobId> {
@@ -51,7 +51,7 @@ async fn a_retry_is_told_of_ahead_with_what_is_left_of_its_delay(f: Fresh) {
     seed(&*f.store, &["a"], 1).await;
     let job = claim_one(&*f.store).await.job;
     f.store
-        .record(&[commit(&job, Finish::Retry { after: Duration::from_millis(90_500), error: "HTTP 500".into() })])
+        .record(&[outcome(&job, Finish::Retry { after: Duration::from_millis(90_500), error: "HTTP 500".into() })])
         .await
         .unwrap();
     assert!(told(&f, MINUTE).await.is_empty(), "beyond the horizon");
@@ -65,7 +65,7 @@ async fn a_job_that_is_due_again_is_told_of_again(f: Fresh) {
     seed(&*f.store, &["a"], 1).await;
     for _ in 0..2 {
         let job = claim_one(&*f.store).await.job;
-        f.store.record(&[commit(&job, retry_in(30))]).await.unwrap();
+        f.store.record(&[outcome(&job, retry_in(30))]).await.unwrap();
         assert_eq!(told(&f, MINUTE).await.len(), 1);
         f.clock.advance(Duration::from_secs(30));
     }
@@ -74,7 +74,7 @@ async fn a_job_that_is_due_again_is_told_of_again(f: Fresh) {
 async fn what_is_worked_on_or_paused_is_not_told_of(f: Fresh) {
     seed(&*f.store, &["a", "b"], 1).await;
     f.clock.advance(OVERDUE);
-    let job = f.store.claim(&Ask { skip: vec![LaneId::handler("b")], ..ask(1) }).await.unwrap().remove(0).job;
+    let job = f.store.claim(&ClaimRequest { skip: vec![LaneId::handler("b")], ..claim_request(1) }).await.unwrap().remove(0).job;
     f.store.pause(&LaneId::handler("b"), true).await.unwrap();
     assert!(told(&f, MINUTE).await.is_empty());
     // A worker that went away leaves a lease that runs out.
@@ -86,8 +86,8 @@ async fn what_is_worked_on_or_paused_is_not_told_of(f: Fresh) {
 
 async fn a_lane_whose_breaker_is_open_is_told_of_for_when_it_opens(f: Fresh) {
     seed(&*f.store, &["a"], 6).await;
-    for job in f.store.claim(&ask(6)).await.unwrap() {
-        f.store.record(&[commit(&job.job, retry_in(0))]).await.unwrap();
+    for job in f.store.claim(&claim_request(6)).await.unwrap() {
+        f.store.record(&[outcome(&job.job, retry_in(0))]).await.unwrap();
     }
     let open = f.store.lanes().await.unwrap().remove(0).breaker.open_until.expect("failures in a row open it");
     let told = told(&f, Duration::from_secs(3600)).await;
@@ -98,7 +98,7 @@ async fn a_lane_whose_breaker_is_open_is_told_of_for_when_it_opens(f: Fresh) {
 async fn a_lane_that_was_asked_to_wait_is_told_of_for_when_that_ends(f: Fresh) {
     seed(&*f.store, &["a"], 3).await;
     let job = claim_one(&*f.store).await.job;
-    let limited = Commit { lane_fact: Some(LaneFact::Limited(Duration::from_secs(40))), ..commit(&job, retry_in(40)) };
+    let limited = JobOutcome { lane_fact: Some(LaneFact::Limited(Duration::from_secs(40))), ..outcome(&job, retry_in(40)) };
     f.store.record(&[limited]).await.unwrap();
     let told = told(&f, MINUTE).await;
     assert_eq!(told.len(), 3);
@@ -110,10 +110,10 @@ async fn one_lane_hides_no_other_from_a_tick(f: Fresh) {
     f.clock.advance(Duration::from_secs(1));
     seed(&*f.store, &["b"], 2).await;
     f.clock.advance(OVERDUE);
-    let first = f.store.announce(MINUTE, 6).await.unwrap();
+    let first = f.store.hints(MINUTE, 6).await.unwrap();
     assert_eq!(first.len(), 6);
-    assert_eq!(f.store.announce(MINUTE, 6).await.unwrap().len(), 6, "those of b, and what is left of a");
-    assert!(f.store.announce(MINUTE, 6).await.unwrap().is_empty());
+    assert_eq!(f.store.hints(MINUTE, 6).await.unwrap().len(), 6, "those of b, and what is left of a");
+    assert!(f.store.hints(MINUTE, 6).await.unwrap().is_empty());
 }
 
 async fn two_ticks_tell_of_nothing_twice(f: Fresh) {
@@ -122,7 +122,7 @@ async fn two_ticks_tell_of_nothing_twice(f: Fresh) {
     let tasks: Vec<_> = (0..4)
         .map(|_| {
             let store = Arc::clone(&f.store);
-            tokio::spawn(async move { store.announce(MINUTE, 1000).await.unwrap() })
+            tokio::spawn(async move { store.hints(MINUTE, 1000).await.unwrap() })
         })
         .collect();
     let mut all = Vec::new();
@@ -138,7 +138,7 @@ async fn a_claim_of_named_jobs_takes_no_others(f: Fresh) {
     let all = ids(&f).await;
     let of: Vec<JobId> = all.iter().skip(3).take(4).copied().collect();
     let claim = async |most| {
-        let claimed = f.store.claim(&Ask { of: of.clone(), ..ask(most) }).await.unwrap();
+        let claimed = f.store.claim(&ClaimRequest { of: of.clone(), ..claim_request(most) }).await.unwrap();
         claimed.into_iter().map(|claimed| claimed.job.id).collect::<BTreeSet<_>>()
     };
     let some = claim(2).await;
@@ -155,7 +155,7 @@ async fn named_jobs_of_a_paused_lane_stay(f: Fresh) {
     seed(&*f.store, &["a"], 1).await;
     f.store.pause(&LaneId::handler("a"), true).await.unwrap();
     let of = ids(&f).await;
-    assert!(f.store.claim(&Ask { of, ..ask(10) }).await.unwrap().is_empty());
+    assert!(f.store.claim(&ClaimRequest { of, ..claim_request(10) }).await.unwrap().is_empty());
 }
 
 async fn a_look_says_whether_anything_is_due(f: Fresh) {
@@ -167,19 +167,19 @@ async fn a_look_says_whether_anything_is_due(f: Fresh) {
     f.store.pause(&LaneId::handler("a"), false).await.unwrap();
     let job = claim_one(&*f.store).await.job;
     assert!(!f.store.is_due().await.unwrap());
-    f.store.record(&[commit(&job, Finish::Done)]).await.unwrap();
-    assert!(!matches!(f.store.record(&[commit(&job, Finish::Done)]).await, Err(Error::Down(_))));
+    f.store.record(&[outcome(&job, Finish::Done)]).await.unwrap();
+    assert!(!matches!(f.store.record(&[outcome(&job, Finish::Done)]).await, Err(Error::Down(_))));
     assert!(!f.store.is_due().await.unwrap());
 }
 
 async fn chores_are_named_when_they_have_something_to_do(f: Fresh) {
     let (age, none) = (MINUTE * 60, Chores::default());
     assert_eq!(f.store.chores(age).await.unwrap(), none);
-    let mut short = offer(&["a"]);
+    let mut short = new_event(&["a"]);
     short.event_ttl = Some(MINUTE);
     short.inbound.idempotency_key = Some("once".to_owned());
     short.key_ttl = MINUTE * 2;
-    f.store.tune(&[spec("a")]).await.unwrap();
+    f.store.upsert_lanes(&[spec("a")]).await.unwrap();
     accept(&*f.store, short).await;
     assert_eq!(f.store.chores(age).await.unwrap(), none);
     f.clock.advance(MINUTE);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidehook::decide::settle::Finish;
 use tidehook::model::{JobState, LaneId};
-use tidehook::store::{Accepted, Error, EventFilter, JobFilter, Offer, Page};
+use tidehook::store::{Accepted, Error, EventFilter, JobFilter, NewEvent, Page};
 
 use super::build::*;
 use super::on_every_store;
@@ -33,26 +33,29 @@ on_every_store!(
 const PAGE: Page = Page { limit: 1000, newest_first: false };
 
 async fn an_accepted_event_and_its_jobs_appear_together(f: Fresh) {
-    let offer = offer(&["a", "b"]);
-    let wanted: Vec<_> = offer.plan.jobs.iter().map(|j| j.id).collect();
-    let id = offer.id;
-    assert_eq!(accept(&*f.store, offer).await, Accepted::New { event: id, jobs: wanted.clone(), started: Vec::new(), at: START });
+    let new_event = new_event(&["a", "b"]);
+    let wanted: Vec<_> = new_event.plan.jobs.iter().map(|j| j.id).collect();
+    let id = new_event.id;
+    assert_eq!(
+        accept(&*f.store, new_event).await,
+        Accepted::New { event: id, jobs: wanted.clone(), started: Vec::new(), at: START }
+    );
     let jobs = f.store.jobs(&JobFilter { event: Some(id), ..JobFilter::default() }, PAGE).await.unwrap();
     assert_eq!(jobs.iter().map(|j| j.id).collect::<Vec<_>>(), wanted);
     assert_eq!(f.store.totals().await.unwrap().open, 2);
 }
 
 async fn an_event_that_nobody_wants_is_stored_too(f: Fresh) {
-    let offer = offer(&[]);
-    let id = offer.id;
-    accept(&*f.store, offer).await;
+    let new_event = new_event(&[]);
+    let id = new_event.id;
+    accept(&*f.store, new_event).await;
     assert_eq!(f.store.events(&EventFilter::default(), PAGE).await.unwrap()[0].id, id);
 }
 
-fn keyed(key: &str) -> Offer {
-    let mut offer = offer(&["a"]);
-    offer.inbound.dedupe_key = Some(key.to_owned());
-    offer
+fn keyed(key: &str) -> NewEvent {
+    let mut new_event = new_event(&["a"]);
+    new_event.inbound.dedupe_key = Some(key.to_owned());
+    new_event
 }
 
 async fn a_duplicate_key_returns_the_first_events_id(f: Fresh) {
@@ -70,9 +73,9 @@ async fn a_duplicate_key_returns_the_first_events_id(f: Fresh) {
 
 async fn the_same_key_with_another_body_is_a_conflict(f: Fresh) {
     let called = |body: &str| {
-        let mut offer = offer_of(body, &["a"]);
-        offer.inbound.idempotency_key = Some("k".into());
-        offer
+        let mut new_event = new_event_of(body, &["a"]);
+        new_event.inbound.idempotency_key = Some("k".into());
+        new_event
     };
     let first = called("{\"n\":1}");
     let id = first.id;
@@ -81,13 +84,13 @@ async fn the_same_key_with_another_body_is_a_conflict(f: Fresh) {
     assert_eq!(accept(&*f.store, called("{\"n\":2}")).await, Accepted::Conflict(id));
 }
 
-fn with_consumer_keys(keys: &[(&str, Option<&str>)]) -> Offer {
+fn with_consumer_keys(keys: &[(&str, Option<&str>)]) -> NewEvent {
     let handlers: Vec<&str> = keys.iter().map(|(h, _)| *h).collect();
-    let mut offer = offer(&handlers);
-    for (job, (handler, key)) in offer.plan.jobs.iter_mut().zip(keys) {
+    let mut new_event = new_event(&handlers);
+    for (job, (handler, key)) in new_event.plan.jobs.iter_mut().zip(keys) {
         job.key = key.map(|k| (format!("handler:{handler}"), k.to_owned()));
     }
-    offer
+    new_event
 }
 
 async fn consumer_keys_suppress_only_their_consumer(f: Fresh) {
@@ -111,12 +114,12 @@ async fn an_event_every_consumer_has_seen_is_a_duplicate(f: Fresh) {
 }
 
 async fn duplicates_inside_one_slice_name_the_first(f: Fresh) {
-    let offers = [keyed("x"), keyed("x"), keyed("y"), keyed("x")];
-    let answers: Vec<_> = f.store.accept(&offers).await.unwrap().into_iter().map(Result::unwrap).collect();
+    let new_events = [keyed("x"), keyed("x"), keyed("y"), keyed("x")];
+    let answers: Vec<_> = f.store.accept(&new_events).await.unwrap().into_iter().map(Result::unwrap).collect();
     assert!(matches!(answers[0], Accepted::New { .. }));
-    assert_eq!(answers[1], Accepted::Duplicate(offers[0].id));
+    assert_eq!(answers[1], Accepted::Duplicate(new_events[0].id));
     assert!(matches!(answers[2], Accepted::New { .. }));
-    assert_eq!(answers[3], Accepted::Duplicate(offers[0].id));
+    assert_eq!(answers[3], Accepted::Duplicate(new_events[0].id));
 }
 
 async fn a_key_is_free_again_after_its_time(f: Fresh) {
@@ -154,25 +157,25 @@ async fn a_batch_of_zero_is_fine(f: Fresh) {
     assert!(f.store.accept(&[]).await.unwrap().is_empty());
     assert!(f.store.record(&[]).await.unwrap().is_empty());
     assert!(f.store.extend(&[], LEASE).await.unwrap().is_empty());
-    assert!(f.store.claim(&ask(0)).await.unwrap().is_empty());
-    f.store.tune(&[]).await.unwrap();
+    assert!(f.store.claim(&claim_request(0)).await.unwrap().is_empty());
+    f.store.upsert_lanes(&[]).await.unwrap();
     f.store.reject(&[]).await.unwrap();
 }
 
 async fn a_slice_answers_in_its_own_order(f: Fresh) {
-    let offers: Vec<_> = (0..50).map(|_| offer(&["a"])).collect();
-    let answers = f.store.accept(&offers).await.unwrap();
-    for (offer, answer) in offers.iter().zip(answers) {
-        assert!(matches!(answer.unwrap(), Accepted::New { event, .. } if event == offer.id));
+    let new_events: Vec<_> = (0..50).map(|_| new_event(&["a"])).collect();
+    let answers = f.store.accept(&new_events).await.unwrap();
+    for (new_event, answer) in new_events.iter().zip(answers) {
+        assert!(matches!(answer.unwrap(), Accepted::New { event, .. } if event == new_event.id));
     }
 }
 
 async fn one_bad_item_of_a_slice_leaves_its_neighbours_alone(f: Fresh) {
     // A NUL in a text column is what Postgres cannot store; the other stores take it.
-    let mut bad = offer(&["a"]);
+    let mut bad = new_event(&["a"]);
     bad.inbound.kind = "nul\0".into();
-    let offers = [offer(&["a"]), bad, offer(&["a"])];
-    let answers = f.store.accept(&offers).await.unwrap();
+    let new_events = [new_event(&["a"]), bad, new_event(&["a"])];
+    let answers = f.store.accept(&new_events).await.unwrap();
     assert!(answers[0].is_ok() && answers[2].is_ok());
     assert!(matches!(answers[1], Ok(Accepted::New { .. }) | Err(Error::Corrupt(_))));
 }
@@ -181,20 +184,20 @@ async fn bodies_come_back_byte_for_byte(f: Fresh) {
     let bodies: [&[u8]; 6] =
         [b"", b"\0\xff\xfe not utf-8", b"{\"id\":1,\"id\":2}", b"\"\\u0000\"", b"9007199254740993", &[7; 300_000]];
     for body in bodies {
-        let mut offer = offer(&[]);
-        offer.inbound.body = tidehook::model::Body::new(body.to_vec());
-        let id = offer.id;
-        accept(&*f.store, offer).await;
+        let mut new_event = new_event(&[]);
+        new_event.inbound.body = tidehook::model::Body::new(body.to_vec());
+        let id = new_event.id;
+        accept(&*f.store, new_event).await;
         let events = f.store.events_by_id(&[id]).await.unwrap();
         assert_eq!(&events[&id].body.bytes()[..], body);
     }
 }
 
 async fn an_accept_can_be_repeated(f: Fresh) {
-    let offer = keyed("k");
-    let Accepted::New { event, jobs, .. } = accept(&*f.store, offer.clone()).await else { panic!("it is new") };
+    let new_event = keyed("k");
+    let Accepted::New { event, jobs, .. } = accept(&*f.store, new_event.clone()).await else { panic!("it is new") };
     // A repeat starts nothing: whoever made the first one may have.
-    let again = accept(&*f.store, offer).await;
+    let again = accept(&*f.store, new_event).await;
     assert!(
         matches!(&again, Accepted::New { event: e, jobs: j, started, .. } if (e, j) == (&event, &jobs) && started.is_empty())
     );
@@ -210,29 +213,29 @@ async fn a_caller_that_hangs_up_cancels_nothing(f: Fresh) {
         }
         call.abort();
         // Whatever became of it, the next caller's transaction is its own.
-        let offer = offer(&["a"]);
-        let id = offer.id;
-        assert!(matches!(accept(&*f.store, offer).await, Accepted::New { event, .. } if event == id));
+        let new_event = new_event(&["a"]);
+        let id = new_event.id;
+        assert!(matches!(accept(&*f.store, new_event).await, Accepted::New { event, .. } if event == id));
         assert_eq!(f.store.events_by_id(&[id]).await.unwrap().len(), 1);
     }
 }
 
-fn starting(handlers: &[&str]) -> tidehook::store::Offer {
-    let mut offer = offer(handlers);
-    offer.plan.jobs.iter_mut().for_each(|job| job.start = true);
-    offer
+fn starting(handlers: &[&str]) -> tidehook::store::NewEvent {
+    let mut new_event = new_event(handlers);
+    new_event.plan.jobs.iter_mut().for_each(|job| job.start = true);
+    new_event
 }
 
 async fn a_job_that_can_start_at_once_is_leased_by_the_commit_that_creates_it(f: Fresh) {
     seed(&*f.store, &["a"], 0).await;
-    let offer = starting(&["a"]);
-    let Accepted::New { jobs, started, at, .. } = accept(&*f.store, offer).await else { panic!("it is new") };
+    let new_event = starting(&["a"]);
+    let Accepted::New { jobs, started, at, .. } = accept(&*f.store, new_event).await else { panic!("it is new") };
     assert_eq!((&started, at), (&jobs, START));
-    assert!(f.store.claim(&ask(10)).await.unwrap().is_empty(), "it is leased");
+    assert!(f.store.claim(&claim_request(10)).await.unwrap().is_empty(), "it is leased");
     let job = f.store.job(jobs[0]).await.unwrap().unwrap();
     assert_eq!((job.state, job.attempt, job.claim, job.due_at), (JobState::Leased, 0, 1, START.plus(LEASE)));
     // It is recorded like any other.
-    f.store.record(&[commit(&job, Finish::Done)]).await.unwrap().pop().unwrap().unwrap();
+    f.store.record(&[outcome(&job, Finish::Done)]).await.unwrap().pop().unwrap().unwrap();
     assert_eq!(f.store.job(jobs[0]).await.unwrap().unwrap().state, JobState::Done);
     // And whoever held it and died is succeeded when the lease runs out.
     let Accepted::New { jobs, .. } = accept(&*f.store, starting(&["a"])).await else { panic!("it is new") };
@@ -243,13 +246,13 @@ async fn a_job_that_can_start_at_once_is_leased_by_the_commit_that_creates_it(f:
 
 async fn a_job_of_a_lane_that_is_not_free_waits_for_a_claim(f: Fresh) {
     let limited = tidehook::model::LaneSpec { rate: Some(10), ..spec("limited") };
-    f.store.tune(&[spec("free"), spec("paused"), spec("failing"), limited]).await.unwrap();
+    f.store.upsert_lanes(&[spec("free"), spec("paused"), spec("failing"), limited]).await.unwrap();
     f.store.pause(&LaneId::handler("paused"), true).await.unwrap();
-    accept(&*f.store, offer(&["failing"])).await;
+    accept(&*f.store, new_event(&["failing"])).await;
     let failed = claim_one(&*f.store).await;
-    f.store.record(&[commit(&failed.job, retry_in(60))]).await.unwrap();
-    let offer = starting(&["free", "paused", "failing", "limited", "unknown"]);
-    let free = offer.plan.jobs[0].id;
-    let Accepted::New { jobs, started, .. } = accept(&*f.store, offer).await else { panic!("it is new") };
+    f.store.record(&[outcome(&failed.job, retry_in(60))]).await.unwrap();
+    let new_event = starting(&["free", "paused", "failing", "limited", "unknown"]);
+    let free = new_event.plan.jobs[0].id;
+    let Accepted::New { jobs, started, .. } = accept(&*f.store, new_event).await else { panic!("it is new") };
     assert_eq!((jobs.len(), started), (5, vec![free]));
 }

@@ -4,7 +4,7 @@ use tidehook::decide::fair::Slots;
 use tidehook::decide::settle::{Finish, LaneFact};
 use tidehook::model::lane::BreakerRules;
 use tidehook::model::{LaneId, LaneSpec};
-use tidehook::store::Ask;
+use tidehook::store::ClaimRequest;
 
 const OPEN_FOR: Duration = Duration::from_secs(60);
 
@@ -45,7 +45,8 @@ async fn lanes_are_served_in_turn(f: Fresh) {
 
 async fn a_lane_never_gives_more_than_its_share(f: Fresh) {
     seed(&*f.store, &["a"], 10).await;
-    let claimed = f.store.claim(&Ask { slots: Slots { lane_max: 3, ..Slots::free(10) }, ..ask(10) }).await.unwrap();
+    let claimed =
+        f.store.claim(&ClaimRequest { slots: Slots { lane_max: 3, ..Slots::free(10) }, ..claim_request(10) }).await.unwrap();
     assert_eq!(claimed.len(), 3);
 }
 
@@ -54,28 +55,28 @@ async fn a_paused_lane_gives_no_job_and_keeps_its_due_times(f: Fresh) {
     assert!(f.store.pause(&LaneId::handler("a"), true).await.unwrap());
     assert!(!f.store.pause(&LaneId::handler("nobody"), true).await.unwrap());
     f.clock.advance(Duration::from_secs(3600));
-    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
+    assert!(f.store.claim(&claim_request(5)).await.unwrap().is_empty());
     f.store.pause(&LaneId::handler("a"), false).await.unwrap();
     assert_eq!(claim_one(&*f.store).await.job.attempt, 0);
 }
 
 async fn a_skipped_lane_gives_nothing(f: Fresh) {
     seed(&*f.store, &["a", "b"], 2).await;
-    let claimed = f.store.claim(&Ask { skip: vec![LaneId::handler("a")], ..ask(4) }).await.unwrap();
+    let claimed = f.store.claim(&ClaimRequest { skip: vec![LaneId::handler("a")], ..claim_request(4) }).await.unwrap();
     assert!(claimed.len() >= 2 && claimed.iter().all(|c| c.job.target.name() == "b"));
 }
 
 async fn a_lane_nobody_announced_keeps_its_jobs(f: Fresh) {
-    accept(&*f.store, offer(&["later"])).await;
-    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
-    f.store.tune(&[spec("later")]).await.unwrap();
+    accept(&*f.store, new_event(&["later"])).await;
+    assert!(f.store.claim(&claim_request(5)).await.unwrap().is_empty());
+    f.store.upsert_lanes(&[spec("later")]).await.unwrap();
     claim_one(&*f.store).await;
 }
 
 async fn fail(f: &Fresh, times: usize) {
     for _ in 0..times {
         let claimed = claim_one(&*f.store).await;
-        f.store.record(&[commit(&claimed.job, retry_in(0))]).await.unwrap();
+        f.store.record(&[outcome(&claimed.job, retry_in(0))]).await.unwrap();
     }
 }
 
@@ -84,10 +85,10 @@ async fn five_failures_in_a_row_open_the_breaker_for_a_minute(f: Fresh) {
     fail(&f, 4).await;
     let claimed = claim_one(&*f.store).await;
     assert!(!claimed.lane_clean);
-    f.store.record(&[commit(&claimed.job, dead())]).await.unwrap();
-    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
+    f.store.record(&[outcome(&claimed.job, dead())]).await.unwrap();
+    assert!(f.store.claim(&claim_request(5)).await.unwrap().is_empty());
     f.clock.advance(OPEN_FOR - Duration::from_millis(1));
-    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
+    assert!(f.store.claim(&claim_request(5)).await.unwrap().is_empty());
     f.clock.advance(Duration::from_millis(1));
     claim_one(&*f.store).await;
 }
@@ -97,7 +98,7 @@ async fn a_success_in_between_keeps_it_closed(f: Fresh) {
     for _ in 0..3 {
         fail(&f, 4).await;
         let claimed = claim_one(&*f.store).await;
-        f.store.record(&[commit(&claimed.job, Finish::Done)]).await.unwrap();
+        f.store.record(&[outcome(&claimed.job, Finish::Done)]).await.unwrap();
     }
     assert!(claim_one(&*f.store).await.lane_clean);
 }
@@ -107,7 +108,7 @@ async fn an_open_breaker_costs_no_attempts(f: Fresh) {
     fail(&f, 5).await;
     for _ in 0..10 {
         f.clock.advance(Duration::from_secs(5));
-        assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
+        assert!(f.store.claim(&claim_request(5)).await.unwrap().is_empty());
     }
     f.clock.advance(Duration::from_secs(10));
     assert_eq!(claim_one(&*f.store).await.job.attempt, 5);
@@ -116,34 +117,34 @@ async fn an_open_breaker_costs_no_attempts(f: Fresh) {
 async fn a_lane_that_is_resumed_probes_at_once_although_its_breaker_is_open(f: Fresh) {
     seed(&*f.store, &["a"], 10).await;
     fail(&f, 5).await;
-    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
+    assert!(f.store.claim(&claim_request(5)).await.unwrap().is_empty());
     assert!(f.store.pause(&LaneId::handler("a"), false).await.unwrap());
-    let probe = f.store.claim(&ask(5)).await.unwrap();
+    let probe = f.store.claim(&claim_request(5)).await.unwrap();
     assert_eq!(probe.len(), 1);
     // A probe that fails leaves it open for its full time; one that succeeds closes it.
-    f.store.record(&[commit(&probe[0].job, retry_in(0))]).await.unwrap();
+    f.store.record(&[outcome(&probe[0].job, retry_in(0))]).await.unwrap();
     f.clock.advance(OPEN_FOR - Duration::from_secs(1));
-    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
+    assert!(f.store.claim(&claim_request(5)).await.unwrap().is_empty());
     assert!(f.store.pause(&LaneId::handler("a"), false).await.unwrap());
     let probe = claim_one(&*f.store).await;
-    f.store.record(&[commit(&probe.job, Finish::Done)]).await.unwrap();
-    assert!(!f.store.claim(&ask(5)).await.unwrap().is_empty());
+    f.store.record(&[outcome(&probe.job, Finish::Done)]).await.unwrap();
+    assert!(!f.store.claim(&claim_request(5)).await.unwrap().is_empty());
 }
 
 async fn a_half_open_breaker_lets_one_probe_through(f: Fresh) {
     seed(&*f.store, &["a"], 10).await;
     fail(&f, 5).await;
     f.clock.advance(OPEN_FOR);
-    let probe = f.store.claim(&ask(5)).await.unwrap();
+    let probe = f.store.claim(&claim_request(5)).await.unwrap();
     assert_eq!(probe.len(), 1);
-    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
+    assert!(f.store.claim(&claim_request(5)).await.unwrap().is_empty());
     // A probe whose worker dies leaves the place free when its lease ends.
     f.clock.advance(LEASE);
-    let probe = f.store.claim(&ask(5)).await.unwrap();
+    let probe = f.store.claim(&claim_request(5)).await.unwrap();
     assert_eq!(probe.len(), 1);
-    f.store.record(&[commit(&probe[0].job, retry_in(0))]).await.unwrap();
+    f.store.record(&[outcome(&probe[0].job, retry_in(0))]).await.unwrap();
     f.clock.advance(OPEN_FOR - Duration::from_millis(1));
-    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
+    assert!(f.store.claim(&claim_request(5)).await.unwrap().is_empty());
 }
 
 async fn a_breaker_that_closes_lets_the_backlog_out_under_a_ramp(f: Fresh) {
@@ -151,15 +152,15 @@ async fn a_breaker_that_closes_lets_the_backlog_out_under_a_ramp(f: Fresh) {
     fail(&f, 5).await;
     f.clock.advance(OPEN_FOR);
     let probe = claim_one(&*f.store).await;
-    f.store.record(&[commit(&probe.job, Finish::Done)]).await.unwrap();
+    f.store.record(&[outcome(&probe.job, Finish::Done)]).await.unwrap();
     let mut sizes = Vec::new();
     for _ in 0..4 {
-        let given = f.store.claim(&ask(20)).await.unwrap();
+        let given = f.store.claim(&claim_request(20)).await.unwrap();
         // However fast it answers, it gets no more in this second.
         for claimed in &given {
-            f.store.record(&[commit(&claimed.job, Finish::Done)]).await.unwrap();
+            f.store.record(&[outcome(&claimed.job, Finish::Done)]).await.unwrap();
         }
-        assert!(f.store.claim(&ask(20)).await.unwrap().is_empty(), "the ramp is a rate");
+        assert!(f.store.claim(&claim_request(20)).await.unwrap().is_empty(), "the ramp is a rate");
         sizes.push(given.len());
         f.clock.advance(Duration::from_secs(1));
     }
@@ -168,45 +169,45 @@ async fn a_breaker_that_closes_lets_the_backlog_out_under_a_ramp(f: Fresh) {
 
 async fn a_receiver_that_asks_for_less_is_left_alone_and_does_not_trip(f: Fresh) {
     seed(&*f.store, &["a"], 30).await;
-    let claimed = f.store.claim(&ask(9)).await.unwrap();
+    let claimed = f.store.claim(&claim_request(9)).await.unwrap();
     let limited: Vec<_> = claimed
         .iter()
-        .map(|c| tidehook::decide::settle::Commit {
+        .map(|c| tidehook::decide::settle::JobOutcome {
             lane_fact: Some(LaneFact::Limited(Duration::from_secs(4))),
-            ..commit(&c.job, retry_in(0))
+            ..outcome(&c.job, retry_in(0))
         })
         .collect();
     f.store.record(&limited).await.unwrap();
     let lane = f.store.lanes().await.unwrap().remove(0);
     assert_eq!((lane.breaker.failures, lane.breaker.open_until), (0, None));
     f.clock.advance(Duration::from_millis(3_999));
-    assert!(f.store.claim(&ask(9)).await.unwrap().is_empty());
+    assert!(f.store.claim(&claim_request(9)).await.unwrap().is_empty());
     f.clock.advance(Duration::from_millis(1));
-    assert_eq!(f.store.claim(&ask(9)).await.unwrap().len(), 1, "then it goes on slowly");
+    assert_eq!(f.store.claim(&claim_request(9)).await.unwrap().len(), 1, "then it goes on slowly");
 }
 
 async fn a_lane_has_the_breaker_that_is_configured(f: Fresh) {
     seed(&*f.store, &["a"], 10).await;
     let rules = BreakerRules { failures: 2, open_for_ms: 1_000, max_open_ms: 4_000, probes: 1 };
-    f.store.tune(&[LaneSpec { breaker: rules, ..spec("a") }]).await.unwrap();
+    f.store.upsert_lanes(&[LaneSpec { breaker: rules, ..spec("a") }]).await.unwrap();
     fail(&f, 2).await;
-    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
+    assert!(f.store.claim(&claim_request(5)).await.unwrap().is_empty());
     f.clock.advance(Duration::from_secs(1));
     fail(&f, 1).await;
     f.clock.advance(Duration::from_secs(1));
-    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty(), "twice as long after a failed probe");
+    assert!(f.store.claim(&claim_request(5)).await.unwrap().is_empty(), "twice as long after a failed probe");
     f.clock.advance(Duration::from_secs(1));
     claim_one(&*f.store).await;
 }
 
 async fn a_throttled_lane_gives_its_rate_each_second(f: Fresh) {
-    f.store.tune(&[LaneSpec { rate: Some(3), ..spec("a") }]).await.unwrap();
-    let offers: Vec<_> = (0..20).map(|_| offer(&["a"])).collect();
-    f.store.accept(&offers).await.unwrap();
-    assert_eq!(f.store.claim(&ask(10)).await.unwrap().len(), 3);
-    assert!(f.store.claim(&ask(10)).await.unwrap().is_empty());
+    f.store.upsert_lanes(&[LaneSpec { rate: Some(3), ..spec("a") }]).await.unwrap();
+    let new_events: Vec<_> = (0..20).map(|_| new_event(&["a"])).collect();
+    f.store.accept(&new_events).await.unwrap();
+    assert_eq!(f.store.claim(&claim_request(10)).await.unwrap().len(), 3);
+    assert!(f.store.claim(&claim_request(10)).await.unwrap().is_empty());
     f.clock.advance(Duration::from_secs(1));
-    let claimed = f.store.claim(&ask(10)).await.unwrap();
+    let claimed = f.store.claim(&claim_request(10)).await.unwrap();
     assert_eq!(claimed.len(), 3);
     assert_eq!(claimed[0].job.attempt, 0, "waiting costs no attempt");
 }
@@ -214,8 +215,8 @@ async fn a_throttled_lane_gives_its_rate_each_second(f: Fresh) {
 async fn tuning_a_lane_again_keeps_what_is_known_of_it(f: Fresh) {
     seed(&*f.store, &["a"], 6).await;
     fail(&f, 5).await;
-    f.store.tune(&[LaneSpec { rate: Some(9), ..spec("a") }]).await.unwrap();
-    assert!(f.store.claim(&ask(5)).await.unwrap().is_empty());
+    f.store.upsert_lanes(&[LaneSpec { rate: Some(9), ..spec("a") }]).await.unwrap();
+    assert!(f.store.claim(&claim_request(5)).await.unwrap().is_empty());
     let lanes = f.store.lanes().await.unwrap();
     assert_eq!(lanes[0].bucket.map(|b| b.rate), Some(9));
     assert!(lanes[0].breaker.open_until.is_some());
@@ -224,17 +225,17 @@ async fn tuning_a_lane_again_keeps_what_is_known_of_it(f: Fresh) {
 async fn the_backlog_names_since_when_the_oldest_job_is_due(f: Fresh) {
     seed(&*f.store, &["a", "b"], 1).await;
     f.clock.advance(Duration::from_secs(5));
-    accept(&*f.store, offer(&["a"])).await;
+    accept(&*f.store, new_event(&["a"])).await;
     let backlog = f.store.backlog().await.unwrap();
     assert_eq!(backlog.into_iter().collect::<Vec<_>>(), [(LaneId::handler("a"), START), (LaneId::handler("b"), START)]);
-    f.store.claim(&ask(10)).await.unwrap();
+    f.store.claim(&claim_request(10)).await.unwrap();
     assert!(f.store.backlog().await.unwrap().is_empty(), "what is leased is not waiting");
 }
 
 async fn open_jobs_are_counted_by_lane(f: Fresh) {
     seed(&*f.store, &["a", "b"], 3).await;
     let claimed = claim_one(&*f.store).await;
-    f.store.record(&[commit(&claimed.job, Finish::Done)]).await.unwrap();
+    f.store.record(&[outcome(&claimed.job, Finish::Done)]).await.unwrap();
     let (a, b, none) = (LaneId::handler("a"), LaneId::handler("b"), LaneId::handler("none"));
     let counted = f.store.open_jobs(&[a.clone(), none]).await.unwrap();
     assert_eq!(counted, [(a.clone(), 2)].into());
@@ -244,7 +245,7 @@ async fn open_jobs_are_counted_by_lane(f: Fresh) {
 
 async fn what_waits_for_one_handler_is_given_to_another_with_its_pause(f: Fresh) {
     seed(&*f.store, &["old", "other"], 3).await;
-    f.store.tune(&[spec("new")]).await.unwrap();
+    f.store.upsert_lanes(&[spec("new")]).await.unwrap();
     f.store.pause(&LaneId::handler("other"), true).await.unwrap();
     let leased = claim_one(&*f.store).await;
     assert_eq!(leased.job.target.name(), "old");
@@ -255,7 +256,7 @@ async fn what_waits_for_one_handler_is_given_to_another_with_its_pause(f: Fresh)
     let lanes = f.store.lanes().await.unwrap();
     let paused = |name: &str| lanes.iter().any(|lane| lane.id == LaneId::handler(name) && lane.paused);
     assert_eq!((paused("old"), paused("new"), paused("other")), (false, true, true));
-    f.store.record(&[commit(&leased.job, retry_in(0))]).await.unwrap();
+    f.store.record(&[outcome(&leased.job, retry_in(0))]).await.unwrap();
     f.store.pause(&LaneId::handler("new"), false).await.unwrap();
     assert_eq!(f.store.rename("old", "new", 10).await.unwrap(), 1, "its lease has ended");
     assert_eq!(f.store.rename("none", "new", 10).await.unwrap(), 0);

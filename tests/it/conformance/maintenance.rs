@@ -22,8 +22,8 @@ const PAGE: Page = Page { limit: 1000, newest_first: false };
 
 async fn pruning_takes_what_has_ended_and_is_old(f: Fresh) {
     seed(&*f.store, &["a"], 5).await;
-    for claimed in f.store.claim(&ask(5)).await.unwrap() {
-        f.store.record(&[commit(&claimed.job, dead())]).await.unwrap();
+    for claimed in f.store.claim(&claim_request(5)).await.unwrap() {
+        f.store.record(&[outcome(&claimed.job, dead())]).await.unwrap();
     }
     assert_eq!(f.store.prune(DAY, None, 100).await.unwrap().0, 0);
     f.clock.advance(DAY + Duration::from_secs(1));
@@ -38,7 +38,7 @@ async fn pruning_takes_what_has_ended_and_is_old(f: Fresh) {
 async fn pruning_never_takes_open_work(f: Fresh) {
     seed(&*f.store, &["a", "b"], 1).await;
     let claimed = claim_one(&*f.store).await;
-    f.store.record(&[commit(&claimed.job, Finish::Done)]).await.unwrap();
+    f.store.record(&[outcome(&claimed.job, Finish::Done)]).await.unwrap();
     f.clock.advance(DAY * 30);
     assert_eq!(f.store.prune(DAY, None, 100).await.unwrap().0, 0);
     let open = claim_one(&*f.store).await;
@@ -47,10 +47,10 @@ async fn pruning_never_takes_open_work(f: Fresh) {
 
 async fn keys_outlive_their_events(f: Fresh) {
     let keyed = || {
-        let mut offer = offer(&[]);
-        offer.inbound.dedupe_key = Some("k".into());
-        offer.key_ttl = DAY * 7;
-        offer
+        let mut new_event = new_event(&[]);
+        new_event.inbound.dedupe_key = Some("k".into());
+        new_event.key_ttl = DAY * 7;
+        new_event
     };
     let first = keyed();
     let id = first.id;
@@ -144,7 +144,7 @@ async fn a_proxy_that_sets_connections_up_is_told_what_it_leaves_out() {
     assert!(!lacking.iter().any(|why| why.contains("init query")), "{lacking:?}");
     seed(&*store, &["a"], 2).await;
     let claimed = claim_one(&*store).await;
-    store.record(&[commit(&claimed.job, Finish::Done)]).await.unwrap();
+    store.record(&[outcome(&claimed.job, Finish::Done)]).await.unwrap();
     let file = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/infra/proxy.yaml")).unwrap();
     let query: Vec<String> = SETTINGS.iter().map(|(key, value)| format!("SET {key} = '{value}'")).collect();
     assert!(

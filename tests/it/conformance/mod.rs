@@ -1,12 +1,12 @@
 //! One suite, every store: the suite is the specification of the verbs.
 
-mod announce;
 pub mod build;
+mod hints;
 mod intake;
-mod keep;
 mod lanes;
-mod look;
+mod maintenance;
 mod plans;
+mod query;
 mod runs;
 mod statements;
 mod texts;

@@ -62,7 +62,7 @@ async fn hot_statements_use_an_index_at_a_million_kept_rows() {
     let url = url(Kind::Postgres, &dir).await.unwrap();
     let store = store::connect(Address::new(tidehook::model::Secret::new(&url), 4)).await.unwrap();
     store.migrate().await.unwrap();
-    store.tune(&[spec("free"), spec("paused"), spec("later")]).await.unwrap();
+    store.upsert_lanes(&[spec("free"), spec("paused"), spec("later")]).await.unwrap();
     // As the store connects, and with the plans it may have made while the tables were empty.
     let options = tidehook::store::sql::postgres::options(&url).unwrap();
     let mut conn = PgConnection::connect_with(&options).await.unwrap();
@@ -122,5 +122,5 @@ async fn hot_statements_use_an_index_at_a_million_kept_rows() {
         }
     }
     // And the verb itself takes what is due, past the backlog that cannot run.
-    assert_eq!(store.claim(&ask(10)).await.unwrap().len(), 10);
+    assert_eq!(store.claim(&claim_request(10)).await.unwrap().len(), 10);
 }

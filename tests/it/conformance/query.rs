@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tidehook::decide::settle::Finish;
 use tidehook::model::{JobState, LaneId};
-use tidehook::store::{Ask, EventFilter, JobFilter, Page};
+use tidehook::store::{ClaimRequest, EventFilter, JobFilter, Page};
 
 use super::build::*;
 use super::on_every_store;
@@ -19,9 +19,9 @@ on_every_store!(
 const PAGE: Page = Page { limit: 1000, newest_first: false };
 
 async fn lists_are_ordered_and_paged(f: Fresh) {
-    let offers: Vec<_> = (0..5).map(|_| offer(&["a"])).collect();
-    let ids: Vec<_> = offers.iter().map(|o| o.id).collect();
-    f.store.accept(&offers).await.unwrap();
+    let new_events: Vec<_> = (0..5).map(|_| new_event(&["a"])).collect();
+    let ids: Vec<_> = new_events.iter().map(|o| o.id).collect();
+    f.store.accept(&new_events).await.unwrap();
     let page = Page { limit: 2, newest_first: false };
     let list = |after, page| {
         let store = f.store.clone();
@@ -38,12 +38,12 @@ async fn lists_are_ordered_and_paged(f: Fresh) {
 }
 
 async fn events_are_filtered(f: Fresh) {
-    let mut other = offer(&[]);
+    let mut other = new_event(&[]);
     other.inbound.source = "bank".into();
     other.inbound.kind = "x' OR '1'='1".into();
     accept(&*f.store, other).await;
     f.clock.advance(Duration::from_secs(10));
-    accept(&*f.store, offer(&[])).await;
+    accept(&*f.store, new_event(&[])).await;
     let count = |filter| {
         let store = f.store.clone();
         async move { store.events(&filter, PAGE).await.unwrap().len() }
@@ -57,9 +57,9 @@ async fn events_are_filtered(f: Fresh) {
 async fn jobs_are_filtered(f: Fresh) {
     seed(&*f.store, &["a", "b"], 2).await;
     let claimed = claim_one(&*f.store).await;
-    f.store.record(&[commit(&claimed.job, Finish::Done)]).await.unwrap();
+    f.store.record(&[outcome(&claimed.job, Finish::Done)]).await.unwrap();
     let failed = claim_one(&*f.store).await;
-    f.store.record(&[commit(&failed.job, retry_in(60))]).await.unwrap();
+    f.store.record(&[outcome(&failed.job, retry_in(60))]).await.unwrap();
     let ids = |filter| {
         let store = f.store.clone();
         async move { store.jobs(&filter, PAGE).await.unwrap().into_iter().map(|j| j.id).collect::<Vec<_>>() }
@@ -74,9 +74,9 @@ async fn jobs_are_filtered(f: Fresh) {
 
 async fn parked_jobs_are_those_of_the_named_lanes_and_those_put_aside(f: Fresh) {
     seed(&*f.store, &["a", "b"], 2).await;
-    let aside = f.store.claim(&Ask { skip: vec![LaneId::handler("a")], ..ask(1) }).await.unwrap().remove(0);
+    let aside = f.store.claim(&ClaimRequest { skip: vec![LaneId::handler("a")], ..claim_request(1) }).await.unwrap().remove(0);
     let error = format!("{}its definition is gone", tidehook::model::job::PUT_ASIDE);
-    f.store.record(&[commit(&aside.job, Finish::Retry { after: Duration::from_secs(30), error })]).await.unwrap();
+    f.store.record(&[outcome(&aside.job, Finish::Retry { after: Duration::from_secs(30), error })]).await.unwrap();
     let parked = |yes, lanes: &[&str]| {
         let lanes = lanes.iter().map(|name| LaneId::handler(name)).collect();
         let filter = JobFilter { states: vec![JobState::Pending], parked: Some((yes, lanes)), ..JobFilter::default() };
@@ -89,9 +89,9 @@ async fn parked_jobs_are_those_of_the_named_lanes_and_those_put_aside(f: Fresh) 
 }
 
 async fn what_is_not_there_is_not_an_error(f: Fresh) {
-    let offer = offer(&["a"]);
-    assert!(f.store.job(offer.plan.jobs[0].id).await.unwrap().is_none());
-    assert!(f.store.events_by_id(&[offer.id]).await.unwrap().is_empty());
-    assert!(f.store.attempts(offer.plan.jobs[0].id).await.unwrap().is_empty());
-    assert!(!f.store.cancel(offer.plan.jobs[0].id).await.unwrap());
+    let new_event = new_event(&["a"]);
+    assert!(f.store.job(new_event.plan.jobs[0].id).await.unwrap().is_none());
+    assert!(f.store.events_by_id(&[new_event.id]).await.unwrap().is_empty());
+    assert!(f.store.attempts(new_event.plan.jobs[0].id).await.unwrap().is_empty());
+    assert!(!f.store.cancel(new_event.plan.jobs[0].id).await.unwrap());
 }

@@ -8,7 +8,7 @@ use tidehook::model::run::{Change, Due, Gate, GateChange, Note, RunError, RunJob
 use tidehook::model::{EventId, JobId, JobState, LaneId, LaneSpec, Payload, Run, RunId, RunStatus, Target, Timestamp};
 use tidehook::store::{Definition, Error, JobFilter, Page, RunFilter, Store};
 
-use super::build::{IDS, accept, ask, offer};
+use super::build::{IDS, accept, claim_request, new_event};
 use super::on_every_store;
 use crate::support::stores::Fresh;
 
@@ -57,7 +57,7 @@ pub fn change_of(run: &Run, is_new: bool) -> Change {
         is_new,
         ends: false,
         jobs: Vec::new(),
-        moot: Vec::new(),
+        cancel_jobs: Vec::new(),
         hold: Vec::new(),
         free: Vec::new(),
         gate: None,
@@ -81,8 +81,8 @@ fn job(run: &Run, due: Due) -> RunJob {
 
 /// An event, and a run of it that is stored.
 async fn begun(store: &dyn Store) -> Run {
-    store.tune(&[LaneSpec::new(LaneId("step:w/a".to_owned()), "w")]).await.unwrap();
-    let new = offer(&[]);
+    store.upsert_lanes(&[LaneSpec::new(LaneId("step:w/a".to_owned()), "w")]).await.unwrap();
+    let new = new_event(&[]);
     let event = new.id;
     accept(store, new).await;
     let run = run_of(event, "w");
@@ -175,7 +175,7 @@ async fn a_change_is_made_whole_or_not_at_all(Fresh { store, .. }: Fresh) {
     assert_eq!(store.token("never").await.unwrap(), None);
     assert_eq!(store.gate("never").await.unwrap(), (0, Gate::default()));
     assert_eq!(store.runs(&RunFilter::default(), PAGE).await.unwrap().len(), 1);
-    assert!(store.claim(&ask(10)).await.unwrap().is_empty());
+    assert!(store.claim(&claim_request(10)).await.unwrap().is_empty());
     assert_eq!(store.totals().await.unwrap().open, 0);
 }
 
@@ -187,14 +187,14 @@ async fn jobs_of_a_run_are_held_freed_and_called_off(Fresh { store, clock, .. }:
     one(&*store, Change { jobs, ..change_of(&run, false) }).await.unwrap();
     assert_eq!(store.totals().await.unwrap().open, 3);
     let ids = |claimed: Vec<tidehook::store::Claimed>| claimed.into_iter().map(|claimed| claimed.job.id).collect::<Vec<_>>();
-    assert_eq!(ids(store.claim(&ask(10)).await.unwrap()), [now.id], "one is later, and one is held");
+    assert_eq!(ids(store.claim(&claim_request(10)).await.unwrap()), [now.id], "one is later, and one is held");
     let run = store.run(run.id).await.unwrap().unwrap();
     let change = Change { free: vec![held.id], hold: vec![later.id], ..change_of(&run, false) };
     one(&*store, change).await.unwrap();
     clock.advance(Duration::from_secs(20));
-    assert_eq!(ids(store.claim(&ask(10)).await.unwrap()), [held.id]);
+    assert_eq!(ids(store.claim(&claim_request(10)).await.unwrap()), [held.id]);
     let run = store.run(run.id).await.unwrap().unwrap();
-    one(&*store, Change { moot: vec![later.id, now.id], ..change_of(&run, false) }).await.unwrap();
+    one(&*store, Change { cancel_jobs: vec![later.id, now.id], ..change_of(&run, false) }).await.unwrap();
     for (id, state) in [(later.id, JobState::Cancelled), (now.id, JobState::Cancelled)] {
         let found = store.job(id).await.unwrap().unwrap();
         assert!(found.state == state && found.finished_at.is_some(), "{found:?}");
@@ -202,7 +202,7 @@ async fn jobs_of_a_run_are_held_freed_and_called_off(Fresh { store, clock, .. }:
     assert_eq!(store.totals().await.unwrap().open, 1);
     // What has ended stays as it ended.
     let run = store.run(run.id).await.unwrap().unwrap();
-    one(&*store, Change { moot: vec![now.id], free: vec![later.id], ..change_of(&run, false) }).await.unwrap();
+    one(&*store, Change { cancel_jobs: vec![now.id], free: vec![later.id], ..change_of(&run, false) }).await.unwrap();
     assert_eq!(store.totals().await.unwrap().open, 1);
     let filter = JobFilter { event: Some(run.event), ..JobFilter::default() };
     assert_eq!(store.jobs(&filter, PAGE).await.unwrap().len(), 3);

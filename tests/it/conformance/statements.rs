@@ -1,7 +1,7 @@
 //! Every shared statement prepares on every dialect, and the migrated schemas agree.
 
 use sqlx::{Connection, SqlSafeStr};
-use tidehook::store::sql::seam::Runs;
+use tidehook::store::sql::seam::Executes;
 use tidehook::store::sql::statement::expanded;
 use tidehook::store::sql::statements;
 

@@ -7,7 +7,7 @@ use tidehook::model::run::{Gate, GateChange, RunError, Token};
 use tidehook::model::{LaneId, LaneSpec, Run, RunStatus, Timestamp};
 use tidehook::store::{Accepted, Definition, EventFilter, JobFilter, Page, Rejection, Retry, RunFilter, Store};
 
-use super::build::{accept, ask, claim_one, commit, offer, seed};
+use super::build::{accept, claim_one, claim_request, new_event, outcome, seed};
 use super::on_every_store;
 use super::runs::{change_of, note, run_of};
 use crate::support::stores::Fresh;
@@ -42,18 +42,18 @@ fn texts() -> Vec<String> {
 /// The store still takes an event and gives its job, which is done.
 async fn is_well(store: &dyn Store, after: &str) {
     let shown: String = after.chars().take(20).collect();
-    assert!(matches!(accept(store, offer(&["h"])).await, Accepted::New { .. }), "{shown:?}");
+    assert!(matches!(accept(store, new_event(&["h"])).await, Accepted::New { .. }), "{shown:?}");
     let claimed = claim_one(store).await;
-    let done = store.record(&[commit(&claimed.job, Finish::Done)]).await.unwrap().pop().unwrap();
+    let done = store.record(&[outcome(&claimed.job, Finish::Done)]).await.unwrap().pop().unwrap();
     assert_eq!(done, Ok(()), "{shown:?}");
 }
 
 async fn events_with_hostile_texts_harm_no_other(Fresh { store, .. }: Fresh) {
     seed(&*store, &["h"], 0).await;
     for text in texts() {
-        let (before, mut source, mut kind) = (offer(&[]), offer(&[]), offer(&[]));
+        let (before, mut source, mut kind) = (new_event(&[]), new_event(&[]), new_event(&[]));
         let (mut name, mut value, mut dedupe, mut key, mut body, after) =
-            (offer(&[]), offer(&[]), offer(&[]), offer(&[]), offer(&[]), offer(&[]));
+            (new_event(&[]), new_event(&[]), new_event(&[]), new_event(&[]), new_event(&[]), new_event(&[]));
         source.inbound.source.clone_from(&text);
         kind.inbound.kind.clone_from(&text);
         name.inbound.headers.push((text.clone(), "x".to_owned()));
@@ -61,18 +61,21 @@ async fn events_with_hostile_texts_harm_no_other(Fresh { store, .. }: Fresh) {
         dedupe.inbound.dedupe_key = Some(text.clone());
         key.inbound.idempotency_key = Some(text.clone());
         body.inbound.body = tidehook::model::Body::new(text.clone());
-        let offers = [before, source, kind, name, value, dedupe, key, body, after];
-        let answers = store.accept(&offers).await.unwrap();
-        for at in [0, offers.len() - 2, offers.len() - 1] {
+        let new_events = [before, source, kind, name, value, dedupe, key, body, after];
+        let answers = store.accept(&new_events).await.unwrap();
+        for at in [0, new_events.len() - 2, new_events.len() - 1] {
             assert!(matches!(answers[at], Ok(Accepted::New { .. })), "{at}: {:?}", answers[at]);
         }
-        for (offer, answer) in offers.iter().zip(&answers) {
+        for (new_event, answer) in new_events.iter().zip(&answers) {
             if let Ok(Accepted::New { event, .. }) = answer {
                 let found = store.events_by_id(&[*event]).await.unwrap().remove(event).unwrap();
                 // NUL has a stand-in: one database takes none in its texts.
                 let kept = |text: &str| text.replace('\0', "\u{fffd}");
-                assert_eq!((kept(&found.source), kept(&found.kind)), (kept(&offer.inbound.source), kept(&offer.inbound.kind)));
-                assert_eq!(found.body.bytes(), offer.inbound.body.bytes());
+                assert_eq!(
+                    (kept(&found.source), kept(&found.kind)),
+                    (kept(&new_event.inbound.source), kept(&new_event.inbound.kind))
+                );
+                assert_eq!(found.body.bytes(), new_event.inbound.body.bytes());
             }
         }
         is_well(&*store, &text).await;
@@ -82,22 +85,22 @@ async fn events_with_hostile_texts_harm_no_other(Fresh { store, .. }: Fresh) {
 async fn outcomes_with_hostile_texts_harm_no_other(Fresh { store, .. }: Fresh) {
     for text in texts() {
         seed(&*store, &["h"], 3).await;
-        let claimed = store.claim(&ask(3)).await.unwrap();
+        let claimed = store.claim(&claim_request(3)).await.unwrap();
         assert_eq!(claimed.len(), 3);
-        let mut hostile = commit(&claimed[1].job, Finish::Dead { error: text.clone() });
+        let mut hostile = outcome(&claimed[1].job, Finish::Dead { error: text.clone() });
         if let Some(attempt) = &mut hostile.attempt {
             attempt.error = Some(text.clone());
             attempt.code = Some(text.clone());
             attempt.response = text.clone().into_bytes();
         }
-        let commits = [commit(&claimed[0].job, Finish::Done), hostile, commit(&claimed[2].job, Finish::Done)];
-        let answers = store.record(&commits).await.unwrap();
+        let outcomes = [outcome(&claimed[0].job, Finish::Done), hostile, outcome(&claimed[2].job, Finish::Done)];
+        let answers = store.record(&outcomes).await.unwrap();
         assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
         match &answers[1] {
             Ok(()) => assert_eq!(store.attempts(claimed[1].job.id).await.unwrap().len(), 1),
             // Whoever is told that it cannot be stored ends the job with a text that can.
             Err(_) => {
-                let plain = commit(&claimed[1].job, Finish::Dead { error: "cannot be stored".to_owned() });
+                let plain = outcome(&claimed[1].job, Finish::Dead { error: "cannot be stored".to_owned() });
                 assert_eq!(store.record(&[plain]).await.unwrap(), [Ok(())]);
             }
         }
@@ -109,7 +112,7 @@ async fn lanes_with_hostile_names_harm_no_other(Fresh { store, .. }: Fresh) {
     seed(&*store, &["h"], 0).await;
     for text in texts() {
         // A name of a configuration holds no NUL; whoever writes one is refused as a whole.
-        let _ = store.tune(&[LaneSpec::new(LaneId(text.clone()), &text)]).await;
+        let _ = store.upsert_lanes(&[LaneSpec::new(LaneId(text.clone()), &text)]).await;
         let _ = store.pause(&LaneId(text.clone()), true).await;
         let _ = store.pause(&LaneId(text.clone()), false).await;
         assert!(store.lanes().await.unwrap().iter().any(|lane| lane.id == LaneId::handler("h") && !lane.paused));
@@ -121,7 +124,7 @@ async fn lanes_with_hostile_names_harm_no_other(Fresh { store, .. }: Fresh) {
 
 async fn runs_with_hostile_texts_harm_no_other(Fresh { store, .. }: Fresh) {
     seed(&*store, &["h"], 0).await;
-    let new = offer(&[]);
+    let new = new_event(&[]);
     let event = new.id;
     accept(&*store, new).await;
     for text in texts() {
@@ -198,10 +201,10 @@ async fn questions_with_hostile_texts_are_answered(Fresh { store, .. }: Fresh) {
         assert!(!store.pause(&LaneId(text.clone()), true).await.unwrap());
         let retry = Retry::All { state: tidehook::model::JobState::Dead, handler: Some(text.clone()) };
         assert_eq!(store.retry(&retry).await.unwrap(), 0);
-        let claim = tidehook::store::Ask { skip: vec![LaneId(text.clone())], ..ask(1) };
+        let claim = tidehook::store::ClaimRequest { skip: vec![LaneId(text.clone())], ..claim_request(1) };
         let claimed = store.claim(&claim).await.unwrap();
         assert_eq!(claimed.len(), 1);
-        let back = commit(&claimed[0].job, Finish::Released);
+        let back = outcome(&claimed[0].job, Finish::Released);
         assert_eq!(store.record(&[back]).await.unwrap(), [Ok(())]);
     }
 }

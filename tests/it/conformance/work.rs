@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidehook::decide::settle::Finish;
-use tidehook::model::{Ending, JobState, LaneId};
+use tidehook::model::{AttemptResult, JobState, LaneId};
 use tidehook::store::{Error, JobFilter, Page, Retry};
 
 use super::build::*;
@@ -43,7 +43,7 @@ async fn two_claims_never_share_a_job(f: Fresh) {
             tokio::spawn(async move {
                 let mut ids = Vec::new();
                 loop {
-                    let claimed = store.claim(&ask(7)).await.unwrap();
+                    let claimed = store.claim(&claim_request(7)).await.unwrap();
                     if claimed.is_empty() {
                         return ids;
                     }
@@ -63,7 +63,7 @@ async fn two_claims_never_share_a_job(f: Fresh) {
 async fn two_claimers_share_the_due_jobs(f: Fresh) {
     seed(&*f.store, &["a"], 100).await;
     let (x, y) = (Arc::clone(&f.store), Arc::clone(&f.store));
-    let (x, y) = tokio::join!(async move { x.claim(&ask(50)).await }, async move { y.claim(&ask(50)).await });
+    let (x, y) = tokio::join!(async move { x.claim(&claim_request(50)).await }, async move { y.claim(&claim_request(50)).await });
     assert_eq!((x.unwrap().len(), y.unwrap().len()), (50, 50));
 }
 
@@ -71,14 +71,14 @@ async fn a_job_is_due_again_when_its_lease_runs_out(f: Fresh) {
     seed(&*f.store, &["a"], 1).await;
     let first = claim_one(&*f.store).await;
     f.clock.advance(LEASE - Duration::from_millis(1));
-    assert!(f.store.claim(&ask(1)).await.unwrap().is_empty());
+    assert!(f.store.claim(&claim_request(1)).await.unwrap().is_empty());
     f.clock.advance(Duration::from_millis(1));
     let second = claim_one(&*f.store).await;
     assert_eq!(second.job.id, first.job.id);
     assert_eq!((second.job.attempt, second.job.lost, second.job.counted()), (1, 1, 0));
     assert!(second.job.claim > first.job.claim);
     let attempts = f.store.attempts(first.job.id).await.unwrap();
-    assert_eq!(attempts.iter().map(|a| (a.number, a.ending)).collect::<Vec<_>>(), [(1, Ending::Interrupted)]);
+    assert_eq!(attempts.iter().map(|a| (a.number, a.ending)).collect::<Vec<_>>(), [(1, AttemptResult::Interrupted)]);
 }
 
 async fn an_extended_lease_is_kept(f: Fresh) {
@@ -87,7 +87,7 @@ async fn an_extended_lease_is_kept(f: Fresh) {
     f.clock.advance(LEASE / 2);
     assert_eq!(f.store.extend(&[claimed.job.lease()], LEASE).await.unwrap(), [Ok(())]);
     f.clock.advance(LEASE - Duration::from_millis(1));
-    assert!(f.store.claim(&ask(1)).await.unwrap().is_empty());
+    assert!(f.store.claim(&claim_request(1)).await.unwrap().is_empty());
     f.clock.advance(Duration::from_millis(1));
     claim_one(&*f.store).await;
     assert_eq!(f.store.extend(&[claimed.job.lease()], LEASE).await.unwrap(), [Err(Error::LeaseLost)]);
@@ -98,12 +98,12 @@ async fn recording_with_an_old_token_changes_nothing(f: Fresh) {
     let zombie = claim_one(&*f.store).await;
     f.clock.advance(LEASE);
     let alive = claim_one(&*f.store).await;
-    assert_eq!(f.store.record(&[commit(&zombie.job, Finish::Done)]).await.unwrap(), [Err(Error::LeaseLost)]);
+    assert_eq!(f.store.record(&[outcome(&zombie.job, Finish::Done)]).await.unwrap(), [Err(Error::LeaseLost)]);
     let job = f.store.job(alive.job.id).await.unwrap().unwrap();
     assert_eq!((job.state, job.claim), (JobState::Leased, alive.job.claim));
-    assert_eq!(f.store.record(&[commit(&alive.job, Finish::Done)]).await.unwrap(), [Ok(())]);
+    assert_eq!(f.store.record(&[outcome(&alive.job, Finish::Done)]).await.unwrap(), [Ok(())]);
     let endings: Vec<_> = f.store.attempts(job.id).await.unwrap().into_iter().map(|a| (a.number, a.ending)).collect();
-    assert_eq!(endings, [(1, Ending::Stale), (2, Ending::Delivered)]);
+    assert_eq!(endings, [(1, AttemptResult::Stale), (2, AttemptResult::Delivered)]);
 }
 
 async fn a_late_failure_after_a_success_changes_nothing(f: Fresh) {
@@ -111,20 +111,20 @@ async fn a_late_failure_after_a_success_changes_nothing(f: Fresh) {
     let zombie = claim_one(&*f.store).await;
     f.clock.advance(LEASE);
     let alive = claim_one(&*f.store).await;
-    f.store.record(&[commit(&alive.job, Finish::Done)]).await.unwrap();
+    f.store.record(&[outcome(&alive.job, Finish::Done)]).await.unwrap();
     for late in [retry_in(0), dead(), Finish::Released] {
-        assert_eq!(f.store.record(&[commit(&zombie.job, late)]).await.unwrap(), [Err(Error::LeaseLost)]);
+        assert_eq!(f.store.record(&[outcome(&zombie.job, late)]).await.unwrap(), [Err(Error::LeaseLost)]);
     }
     assert_eq!(f.store.job(alive.job.id).await.unwrap().unwrap().state, JobState::Done);
-    assert!(f.store.claim(&ask(1)).await.unwrap().is_empty());
+    assert!(f.store.claim(&claim_request(1)).await.unwrap().is_empty());
 }
 
 async fn a_retry_is_due_after_its_delay_and_not_before(f: Fresh) {
     seed(&*f.store, &["a"], 1).await;
     let claimed = claim_one(&*f.store).await;
-    f.store.record(&[commit(&claimed.job, retry_in(30))]).await.unwrap();
+    f.store.record(&[outcome(&claimed.job, retry_in(30))]).await.unwrap();
     f.clock.advance(Duration::from_millis(29_999));
-    assert!(f.store.claim(&ask(1)).await.unwrap().is_empty());
+    assert!(f.store.claim(&claim_request(1)).await.unwrap().is_empty());
     f.clock.advance(Duration::from_millis(1));
     let again = claim_one(&*f.store).await;
     assert_eq!((again.job.attempt, again.job.lost), (1, 0));
@@ -137,15 +137,15 @@ async fn a_retry_is_due_after_its_delay_and_not_before(f: Fresh) {
 async fn a_job_that_is_done_is_never_claimed_again(f: Fresh) {
     seed(&*f.store, &["a"], 1).await;
     let claimed = claim_one(&*f.store).await;
-    f.store.record(&[commit(&claimed.job, Finish::Done)]).await.unwrap();
+    f.store.record(&[outcome(&claimed.job, Finish::Done)]).await.unwrap();
     f.clock.advance(Duration::from_secs(86_400));
-    assert!(f.store.claim(&ask(10)).await.unwrap().is_empty());
+    assert!(f.store.claim(&claim_request(10)).await.unwrap().is_empty());
 }
 
 async fn a_released_job_keeps_its_attempt_number(f: Fresh) {
     seed(&*f.store, &["a"], 1).await;
     let claimed = claim_one(&*f.store).await;
-    f.store.record(&[commit(&claimed.job, Finish::Released)]).await.unwrap();
+    f.store.record(&[outcome(&claimed.job, Finish::Released)]).await.unwrap();
     let again = claim_one(&*f.store).await;
     assert_eq!((again.job.attempt, again.job.lost), (0, 0));
     assert!(f.store.attempts(again.job.id).await.unwrap().is_empty());
@@ -153,8 +153,8 @@ async fn a_released_job_keeps_its_attempt_number(f: Fresh) {
 
 async fn a_claim_takes_no_more_than_was_asked_for(f: Fresh) {
     seed(&*f.store, &["a", "b", "c"], 10).await;
-    assert_eq!(f.store.claim(&ask(7)).await.unwrap().len(), 6, "two of each of three lanes");
-    assert_eq!(f.store.claim(&ask(1)).await.unwrap().len(), 1);
+    assert_eq!(f.store.claim(&claim_request(7)).await.unwrap().len(), 6, "two of each of three lanes");
+    assert_eq!(f.store.claim(&claim_request(1)).await.unwrap().len(), 1);
 }
 
 async fn the_oldest_due_job_comes_first(f: Fresh) {
@@ -168,14 +168,14 @@ async fn the_oldest_due_job_comes_first(f: Fresh) {
 async fn a_dead_job_can_be_tried_again_with_a_fresh_budget(f: Fresh) {
     seed(&*f.store, &["a"], 1).await;
     let claimed = claim_one(&*f.store).await;
-    f.store.record(&[commit(&claimed.job, dead())]).await.unwrap();
+    f.store.record(&[outcome(&claimed.job, dead())]).await.unwrap();
     assert_eq!(f.store.totals().await.unwrap().dead, 1);
     assert_eq!(f.store.retry(&Retry::All { state: JobState::Dead, handler: Some("other".into()) }).await.unwrap(), 0);
     assert_eq!(f.store.retry(&Retry::One(claimed.job.id)).await.unwrap(), 1);
     assert_eq!(f.store.retry(&Retry::One(claimed.job.id)).await.unwrap(), 0);
     let again = claim_one(&*f.store).await;
     assert_eq!(again.job.attempt, 0);
-    f.store.record(&[commit(&again.job, dead())]).await.unwrap();
+    f.store.record(&[outcome(&again.job, dead())]).await.unwrap();
     assert_eq!(f.store.attempts(again.job.id).await.unwrap().len(), 2, "the history is kept");
     assert_eq!(f.store.retry(&Retry::All { state: JobState::Dead, handler: None }).await.unwrap(), 1);
     assert_eq!(f.store.totals().await.unwrap().dead, 0);
@@ -186,28 +186,28 @@ async fn a_cancelled_job_cannot_be_recorded(f: Fresh) {
     let claimed = claim_one(&*f.store).await;
     assert!(f.store.cancel(claimed.job.id).await.unwrap());
     assert!(!f.store.cancel(claimed.job.id).await.unwrap());
-    assert_eq!(f.store.record(&[commit(&claimed.job, Finish::Done)]).await.unwrap(), [Err(Error::LeaseLost)]);
+    assert_eq!(f.store.record(&[outcome(&claimed.job, Finish::Done)]).await.unwrap(), [Err(Error::LeaseLost)]);
     assert_eq!(f.store.job(claimed.job.id).await.unwrap().unwrap().state, JobState::Cancelled);
 }
 
 async fn all_open_deliveries_to_a_handler_are_called_off(f: Fresh) {
     seed(&*f.store, &["a", "b"], 4).await;
     f.store.pause(&LaneId::handler("b"), true).await.unwrap();
-    let claimed = f.store.claim(&ask(2)).await.unwrap();
-    f.store.record(&[commit(&claimed[0].job, Finish::Done)]).await.unwrap();
+    let claimed = f.store.claim(&claim_request(2)).await.unwrap();
+    f.store.record(&[outcome(&claimed[0].job, Finish::Done)]).await.unwrap();
     assert_eq!(f.store.cancel_of("a", 2).await.unwrap(), 2);
     assert_eq!(f.store.cancel_of("a", 2).await.unwrap(), 1, "the one that was under lease is among the three");
     assert_eq!(f.store.cancel_of("a", 2).await.unwrap(), 0);
-    assert_eq!(f.store.record(&[commit(&claimed[1].job, Finish::Done)]).await.unwrap(), [Err(Error::LeaseLost)]);
+    assert_eq!(f.store.record(&[outcome(&claimed[1].job, Finish::Done)]).await.unwrap(), [Err(Error::LeaseLost)]);
     assert_eq!(f.store.totals().await.unwrap().open, 4);
 }
 
 async fn what_waits_too_long_expires(f: Fresh) {
-    f.store.tune(&[spec("a")]).await.unwrap();
-    let mut offer = offer(&["a"]);
-    offer.event_ttl = Some(Duration::from_secs(60));
-    let job = offer.plan.jobs[0].id;
-    accept(&*f.store, offer).await;
+    f.store.upsert_lanes(&[spec("a")]).await.unwrap();
+    let mut new_event = new_event(&["a"]);
+    new_event.event_ttl = Some(Duration::from_secs(60));
+    let job = new_event.plan.jobs[0].id;
+    accept(&*f.store, new_event).await;
     f.clock.advance(Duration::from_secs(59));
     assert_eq!(f.store.expire(10).await.unwrap().len(), 0);
     f.clock.advance(Duration::from_secs(1));
@@ -219,17 +219,17 @@ async fn what_waits_too_long_expires(f: Fresh) {
 
 async fn a_slice_of_records_is_fenced_item_by_item(f: Fresh) {
     seed(&*f.store, &["a"], 3).await;
-    let claimed = f.store.claim(&ask(3)).await.unwrap();
+    let claimed = f.store.claim(&claim_request(3)).await.unwrap();
     assert!(f.store.cancel(claimed[1].job.id).await.unwrap());
-    let commits: Vec<_> = claimed.iter().map(|c| commit(&c.job, Finish::Done)).collect();
-    assert_eq!(f.store.record(&commits).await.unwrap(), [Ok(()), Err(Error::LeaseLost), Ok(())]);
+    let outcomes: Vec<_> = claimed.iter().map(|c| outcome(&c.job, Finish::Done)).collect();
+    assert_eq!(f.store.record(&outcomes).await.unwrap(), [Ok(()), Err(Error::LeaseLost), Ok(())]);
 }
 
 async fn reclaiming_makes_every_lease_end_now(f: Fresh) {
     seed(&*f.store, &["a"], 2).await;
-    assert_eq!(f.store.claim(&ask(2)).await.unwrap().len(), 2);
+    assert_eq!(f.store.claim(&claim_request(2)).await.unwrap().len(), 2);
     assert_eq!(f.store.reclaim().await.unwrap(), 2);
-    assert_eq!(f.store.claim(&ask(2)).await.unwrap().len(), 2);
+    assert_eq!(f.store.claim(&claim_request(2)).await.unwrap().len(), 2);
 }
 
 async fn an_instant_survives_the_round_trip_to_the_millisecond(f: Fresh) {
@@ -242,10 +242,10 @@ async fn an_instant_survives_the_round_trip_to_the_millisecond(f: Fresh) {
 
 async fn totals_follow_the_work(f: Fresh) {
     seed(&*f.store, &["a"], 4).await;
-    let claimed = f.store.claim(&ask(4)).await.unwrap();
+    let claimed = f.store.claim(&claim_request(4)).await.unwrap();
     let finishes = [Finish::Done, dead(), retry_in(5), Finish::Released];
-    let commits: Vec<_> = claimed.iter().zip(finishes).map(|(c, f)| commit(&c.job, f)).collect();
-    f.store.record(&commits).await.unwrap();
+    let outcomes: Vec<_> = claimed.iter().zip(finishes).map(|(c, f)| outcome(&c.job, f)).collect();
+    f.store.record(&outcomes).await.unwrap();
     assert_eq!(f.store.totals().await.unwrap(), tidehook::store::Totals { open: 2, dead: 1 });
     f.store.cancel(claimed[2].job.id).await.unwrap();
     assert_eq!(f.store.totals().await.unwrap().open, 1);
@@ -256,12 +256,12 @@ async fn a_record_can_be_repeated(f: Fresh) {
     let (done, later) = (claim_one(&*f.store).await, claim_one(&*f.store).await);
     for _ in 0..2 {
         // The answer of the first may have been lost with its connection.
-        let commits = [commit(&done.job, Finish::Done), commit(&later.job, retry_in(60))];
-        let answers = f.store.record(&commits).await.unwrap();
+        let outcomes = [outcome(&done.job, Finish::Done), outcome(&later.job, retry_in(60))];
+        let answers = f.store.record(&outcomes).await.unwrap();
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     }
     for (job, ending, state) in
-        [(done.job.id, Ending::Delivered, JobState::Done), (later.job.id, Ending::Failed, JobState::Pending)]
+        [(done.job.id, AttemptResult::Delivered, JobState::Done), (later.job.id, AttemptResult::Failed, JobState::Pending)]
     {
         let attempts = f.store.attempts(job).await.unwrap();
         assert_eq!(attempts.iter().map(|a| a.ending).collect::<Vec<_>>(), [ending]);
@@ -271,7 +271,7 @@ async fn a_record_can_be_repeated(f: Fresh) {
     // Once somebody else has claimed it, a repeat changes nothing and rewrites no history.
     f.clock.advance(Duration::from_secs(60));
     claim_one(&*f.store).await;
-    let answers = f.store.record(&[commit(&later.job, retry_in(60))]).await.unwrap();
+    let answers = f.store.record(&[outcome(&later.job, retry_in(60))]).await.unwrap();
     assert_eq!(answers, [Err(Error::LeaseLost)]);
-    assert_eq!(f.store.attempts(later.job.id).await.unwrap()[0].ending, Ending::Failed);
+    assert_eq!(f.store.attempts(later.job.id).await.unwrap()[0].ending, AttemptResult::Failed);
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::json;
 use tidehook::config::Config;
-use tidehook::ingress::{self, Admitted, Raw, Refusal, Scheme, provider};
+use tidehook::ingress::{self, AdmitError, Admitted, Raw, Scheme, provider};
 use tidehook::model::Timestamp;
 
 use crate::support::world::{World, config};
@@ -19,7 +19,7 @@ fn raw(body: &str, headers: &[(&str, &str)]) -> Raw {
     Raw::new("/".parse().unwrap(), "http://x", map, body.as_bytes().to_vec())
 }
 
-fn admit(config: &Config, raw: &Raw) -> Result<Admitted, Refusal> {
+fn admit(config: &Config, raw: &Raw) -> Result<Admitted, AdmitError> {
     ingress::admit(&config.sources[0], raw, IpAddr::from([127, 0, 0, 1]), NOW)
 }
 
@@ -65,12 +65,12 @@ fn a_batch_of_one_or_none_is_a_batch_and_a_member_that_is_no_event_is_named() {
         let mut other = member("2");
         other.as_object_mut().unwrap().remove(lacks);
         match batch(json!([member("1"), other])) {
-            Err(Refusal::Batch(why)) => assert!(why.contains("member 1") && why.contains(lacks), "{why}"),
+            Err(AdmitError::Batch(why)) => assert!(why.contains("member 1") && why.contains(lacks), "{why}"),
             admitted => panic!("{admitted:?}"),
         }
     }
     for body in [json!({}), json!([1]), json!([[]]), json!([null])] {
-        assert!(matches!(batch(body.clone()), Err(Refusal::Batch(_))), "{body}");
+        assert!(matches!(batch(body.clone()), Err(AdmitError::Batch(_))), "{body}");
     }
 }
 

@@ -31,7 +31,7 @@ use tidehook::engine::callback::Answer;
 use tidehook::engine::{Budget, Chance, Engine, Parts};
 use tidehook::model::Body;
 use tidehook::model::run::Entry;
-use tidehook::model::{Failure, Inbound, JobState, ManualClock, Outcome, Phase, Request, Response, RunStatus, SeededIds};
+use tidehook::model::{CallPhase, Failure, Inbound, JobState, ManualClock, Outcome, Request, Response, RunStatus, SeededIds};
 use tidehook::observe::feed::Feed;
 use tidehook::store::{JobFilter, Page, RunFilter, Store};
 use tidehook::wake::local::Local;
@@ -111,7 +111,7 @@ impl Deliver for Receivers {
         let answered = |status| Outcome::Answered(Response::of(status, "{}"));
         match roll {
             0 => answered(500),
-            1 => Outcome::Failed(Failure::Timeout(Phase::Headers)),
+            1 => Outcome::Failed(Failure::Timeout(CallPhase::Headers)),
             2 => {
                 // Slower than its lease: someone else may have the job by the time it answers.
                 self.clock.advance(LEASE + Duration::from_secs(1));
@@ -351,10 +351,10 @@ impl World {
         }
         for ((operation, job), count) in calls {
             let attempts = store.attempts(job.parse().unwrap()).await.unwrap();
-            // A notice whose answer overtook it is moot: when its worker dies as well, nobody is left to record it.
+            // A notice whose answer overtook it is not needed any more: when its worker dies as well, nobody is left to record it.
             let job = store.job(job.parse().unwrap()).await.unwrap().unwrap();
-            let moot = usize::from(job.state == JobState::Cancelled);
-            assert!(count <= attempts.len() + moot, "seed {seed}: {operation} called {count} times: {attempts:#?}");
+            let cancel_jobs = usize::from(job.state == JobState::Cancelled);
+            assert!(count <= attempts.len() + cancel_jobs, "seed {seed}: {operation} called {count} times: {attempts:#?}");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tidehook::decide::settle::Commit;
+use tidehook::decide::settle::JobOutcome;
 use tidehook::model::run::{Change, Entry, Gate, Token};
 use tidehook::model::{Attempt, Event, EventId, Job, JobId, Lane, LaneId, LaneSpec, Lease, Run, RunId, Timestamp};
 use tidehook::store::*;
@@ -57,24 +57,24 @@ macro_rules! shaken {
     };
 }
 
-shaken! { Intake: fn accept(offers: &[Offer]) -> Each<Accepted>; }
+shaken! { Intake: fn accept(new_events: &[NewEvent]) -> Each<Accepted>; }
 shaken! { Work:
-    fn claim(ask: &Ask) -> Result<Vec<Claimed>>;
+    fn claim(ask: &ClaimRequest) -> Result<Vec<Claimed>>;
     fn extend(leases: &[Lease], by: Duration) -> Each<()>;
     fn begin_send(lease: Lease) -> Result<bool>;
-    fn record(commits: &[Commit]) -> Each<()>;
+    fn record(commits: &[JobOutcome]) -> Each<()>;
     fn reclaim() -> Result<u64>;
     fn retry(which: &Retry) -> Result<u64>;
     fn cancel(job: JobId) -> Result<bool>;
     fn cancel_of(handler: &str, most: u32) -> Result<u64>;
     fn expire(most: u32) -> Result<Vec<Job>>;
 }
-shaken! { Announce:
-    fn announce(horizon: Duration, most: u32) -> Result<Vec<Announced>>;
+shaken! { Hints:
+    fn hints(horizon: Duration, most: u32) -> Result<Vec<HintedJob>>;
     fn is_due() -> Result<bool>;
 }
 shaken! { Lanes:
-    fn tune(specs: &[LaneSpec]) -> Result<()>;
+    fn upsert_lanes(specs: &[LaneSpec]) -> Result<()>;
     fn lanes() -> Result<Vec<Lane>>;
     fn backlog() -> Result<BTreeMap<LaneId, Timestamp>>;
     fn pause(lane: &LaneId, paused: bool) -> Result<bool>;
@@ -91,7 +91,7 @@ shaken! { Runs:
     fn token(hash: &str) -> Result<Option<Token>>;
     fn change(changes: &[Change]) -> Each<()>;
 }
-shaken! { Look:
+shaken! { Query:
     fn events(filter: &EventFilter, page: Page) -> Result<Vec<Event>>;
     fn events_by_id(ids: &[EventId]) -> Result<BTreeMap<EventId, Event>>;
     fn jobs(filter: &JobFilter, page: Page) -> Result<Vec<Job>>;
@@ -102,7 +102,7 @@ shaken! { Look:
 }
 
 #[async_trait]
-impl Keep for Shaky {
+impl Maintenance for Shaky {
     async fn lacks(&self) -> Result<usize> {
         self.inner.lacks().await
     }

@@ -379,12 +379,12 @@ async fn a_heartbeat_puts_off_the_end_of_patience_and_silence_ends_it() {
         let token = play.token();
         for _ in 0..5 {
             play.advance(Duration::from_secs(50)).await;
-            play.engine.answer(&token, &Answer::Beat).await.unwrap();
+            play.engine.answer(&token, &Answer::Heartbeat).await.unwrap();
         }
         assert_eq!(play.called(), ["job/"]);
         play.advance(Duration::from_secs(60)).await;
         assert_eq!(play.called(), ["job/", "dead/"]);
-        assert!(matches!(play.engine.answer(&token, &Answer::Beat).await, Err(NotAnswered::Gone)));
+        assert!(matches!(play.engine.answer(&token, &Answer::Heartbeat).await, Err(NotAnswered::Gone)));
     });
 }
 
@@ -394,9 +394,9 @@ async fn a_heartbeat_that_nobody_asked_for_is_welcome_while_the_step_waits() {
     in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", "{}").await;
         let token = play.token();
-        assert!(!play.engine.answer(&token, &Answer::Beat).await.unwrap().duplicate);
+        assert!(!play.engine.answer(&token, &Answer::Heartbeat).await.unwrap().duplicate);
         play.engine.answer(&token, &Answer::Done(Body::new(b"1".to_vec()))).await.unwrap();
-        assert!(matches!(play.engine.answer(&token, &Answer::Beat).await, Err(NotAnswered::Gone)));
+        assert!(matches!(play.engine.answer(&token, &Answer::Heartbeat).await, Err(NotAnswered::Gone)));
     });
 }
 

@@ -14,7 +14,7 @@ use tidehook::decide::workflow::check::faults;
 use tidehook::decide::workflow::machine::Birth;
 use tidehook::decide::workflow::redrive::{Redrive, redrive};
 use tidehook::decide::workflow::{Draw, Fact, Flow, Here, advance, start};
-use tidehook::model::run::{Change, Phase};
+use tidehook::model::run::{Change, VisitPhase};
 use tidehook::model::{EventId, JobId, Payload, Run, RunError, RunId, RunStatus, Target, Timestamp};
 use ulid::Ulid;
 
@@ -117,8 +117,8 @@ struct World {
 impl World {
     fn apply(&mut self, change: Change, by: Option<JobId>) {
         by.and_then(|job| self.open.remove(&job));
-        change.moot.iter().for_each(|job| assert!(self.open.remove(job).is_some(), "{job} was not open"));
-        self.held.retain(|job| !change.moot.contains(job));
+        change.cancel_jobs.iter().for_each(|job| assert!(self.open.remove(job).is_some(), "{job} was not open"));
+        self.held.retain(|job| !change.cancel_jobs.contains(job));
         self.held.extend(change.jobs.iter().filter(|job| job.held).map(|job| job.id));
         self.held.extend(&change.hold);
         change.free.iter().for_each(|job| assert!(self.held.remove(job), "{job} was not held"));
@@ -149,7 +149,7 @@ fn possible(world: &World, dice: u64) -> Option<(Fact, Option<JobId>)> {
         .state
         .visits
         .iter()
-        .filter(|(_, v)| matches!(v.phase, Phase::Answer { .. } | Phase::Call { token: Some(_), .. }));
+        .filter(|(_, v)| matches!(v.phase, VisitPhase::Answer { .. } | VisitPhase::Call { token: Some(_), .. }));
     let waiting: Vec<u32> = waiting.map(|(seq, _)| *seq).collect();
     if world.run.status == RunStatus::Paused && dice & 3 != 0 {
         return Some((Fact::Resumed, None));

@@ -11,7 +11,7 @@ use tidehook::deliver::Deliver;
 use tidehook::engine::{Budget, Chance, Engine, Parts};
 use tidehook::model::Body;
 use tidehook::model::run::Entry;
-use tidehook::model::{Failure, Inbound, Outcome, Phase, Request, Response, Run, RunId, SeededIds};
+use tidehook::model::{CallPhase, Failure, Inbound, Outcome, Request, Response, Run, RunId, SeededIds};
 use tidehook::observe::feed::Feed;
 use tidehook::store::{Page, RunFilter};
 use tidehook::wake::Wake;
@@ -77,7 +77,7 @@ impl Deliver for Receivers {
         };
         match reply.unwrap_or_else(|| ok("{}")) {
             Reply::Status(status, body) => Outcome::Answered(Response::of(status, body)),
-            Reply::TimesOut => Outcome::Failed(Failure::Timeout(Phase::Headers)),
+            Reply::TimesOut => Outcome::Failed(Failure::Timeout(CallPhase::Headers)),
         }
     }
 }

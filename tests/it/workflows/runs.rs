@@ -118,7 +118,7 @@ async fn a_worker_that_dies_between_answer_and_commit_costs_one_repeat_under_the
         play.fresh.clock.advance(Duration::from_secs(61));
         // The wait is over; a worker takes the next call and is never seen again.
         let slots = tidehook::decide::fair::Slots::free(1);
-        let ask = tidehook::store::Ask { slots, lease: Duration::from_secs(30), skip: Vec::new(), of: Vec::new() };
+        let ask = tidehook::store::ClaimRequest { slots, lease: Duration::from_secs(30), skip: Vec::new(), of: Vec::new() };
         let timer = play.engine.store().claim(&ask).await.unwrap();
         assert_eq!(timer.len(), 1);
         play.work().await;
@@ -281,7 +281,7 @@ workflows: { w: { source: app, steps: [{ name: ask, type: callback }] } }
     in_every_way!(text, |play: Play| async move {
         play.send("app", "x", "{}").await;
         let run = play.the_run().await;
-        let tidehook::model::run::Phase::Token { token, .. } = &run.state.visits[&1].phase else { panic!("{run:?}") };
+        let tidehook::model::run::VisitPhase::Token { token, .. } = &run.state.visits[&1].phase else { panic!("{run:?}") };
         play.engine.answer(token, &done("5")).await.unwrap();
         play.work().await;
         assert_eq!(play.the_run().await.state.output.unwrap().into_value(), json!(5));

@@ -9,11 +9,11 @@ use super::super::flow::{Call, Poll, Step};
 use super::super::walk::Walk;
 use super::{Entered, Heard};
 use crate::model::Payload;
-use crate::model::run::{Phase, RunError};
+use crate::model::run::{RunError, VisitPhase};
 
 pub(super) fn enter(walk: &mut Walk<'_>, seq: u32) -> Entered {
     walk.call(seq);
-    Entered::Waits(Phase::Call { token: None, polls: 0 })
+    Entered::Waits(VisitPhase::Call { token: None, polls: 0 })
 }
 
 pub(super) fn hear(call: &Call, walk: &mut Walk<'_>, seq: u32, step: &Step, fact: &Fact) -> Result<Heard, RunError> {
@@ -34,7 +34,7 @@ fn is_there(walk: &Walk<'_>, seq: u32, step: &Step, poll: &Poll, status: u16, bo
 
 fn again(poll: &Poll, walk: &mut Walk<'_>, seq: u32, step: &Step) -> Result<Heard, RunError> {
     let Some(visit) = walk.visit(seq) else { return Ok(Heard::Waits) };
-    let Phase::Call { polls, .. } = &mut visit.phase else { return Ok(Heard::Waits) };
+    let VisitPhase::Call { polls, .. } = &mut visit.phase else { return Ok(Heard::Waits) };
     *polls += 1;
     if *polls >= poll.max {
         return Err(error("poll_timeout", format!("step '{}': the answer was not there after {polls} calls", step.name)));

@@ -11,7 +11,7 @@ use super::super::fact::Fact;
 use super::super::flow::{Call, Step};
 use super::super::walk::Walk;
 use super::{Entered, Heard};
-use crate::model::run::{Due, Phase, RunError, Token};
+use crate::model::run::{Due, RunError, Token, VisitPhase};
 
 /// A step that waits for an answer.
 #[derive(Debug, Clone)]
@@ -46,10 +46,10 @@ impl Callback {
         walk.note("TokenIssued", Some(seq), json!({}));
         if self.notify.is_some() {
             walk.call(seq);
-            return Entered::Waits(Phase::Call { token: Some(token), polls: 0 });
+            return Entered::Waits(VisitPhase::Call { token: Some(token), polls: 0 });
         }
         let beat = self.expect(walk, seq);
-        Entered::Waits(Phase::Token { token, beat })
+        Entered::Waits(VisitPhase::Token { token, beat })
     }
 
     /// From here on the answer, and signs of life, are waited for.
@@ -63,7 +63,7 @@ impl Callback {
             Fact::Answered { .. } => {
                 let beat = self.expect(walk, seq);
                 if let Some(visit) = walk.visit(seq) {
-                    visit.phase = Phase::Answer { beat };
+                    visit.phase = VisitPhase::Answer { beat };
                 }
                 Ok(Heard::Waits)
             }
@@ -76,7 +76,7 @@ impl Callback {
                 let class = if self.approval.is_some() { "rejected" } else { "callback_failed" };
                 Err(error(class, why.clone()))
             }
-            Fact::Beat { .. } => {
+            Fact::Heartbeat { .. } => {
                 self.beat(walk, seq);
                 Ok(Heard::Waits)
             }
@@ -87,7 +87,7 @@ impl Callback {
 
     fn too_late(&self, walk: &mut Walk<'_>, seq: u32, step: &Step, job: crate::model::JobId) -> RunError {
         let beat = match walk.visit(seq).map(|visit| &visit.phase) {
-            Some(Phase::Answer { beat } | Phase::Token { beat, .. }) => *beat,
+            Some(VisitPhase::Answer { beat } | VisitPhase::Token { beat, .. }) => *beat,
             _ => None,
         };
         let name = &step.name;
@@ -105,15 +105,16 @@ impl Callback {
     fn beat(&self, walk: &mut Walk<'_>, seq: u32) {
         let Some(heartbeat) = self.heartbeat else { return };
         let old = match walk.visit(seq).map(|visit| &visit.phase) {
-            Some(Phase::Answer { beat } | Phase::Token { beat, .. }) => *beat,
+            Some(VisitPhase::Answer { beat } | VisitPhase::Token { beat, .. }) => *beat,
             _ => None,
         };
         if let (Some(old), Some(visit)) = (old, walk.visit(seq)) {
             visit.jobs.retain(|job| *job != old);
-            walk.moot(&[old]);
+            walk.cancel_jobs(&[old]);
         }
         let next = walk.wake_at(seq, Due::After(heartbeat));
-        if let Some(Phase::Answer { beat } | Phase::Token { beat, .. }) = walk.visit(seq).map(|visit| &mut visit.phase) {
+        if let Some(VisitPhase::Answer { beat } | VisitPhase::Token { beat, .. }) = walk.visit(seq).map(|visit| &mut visit.phase)
+        {
             *beat = next;
         }
         walk.note("HeartbeatReceived", Some(seq), json!({}));

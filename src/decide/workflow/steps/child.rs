@@ -8,7 +8,7 @@ use super::super::walk::Walk;
 use super::{Entered, Heard};
 use crate::decide::retry::{RetryPolicy, Tried, Verdict, after_class};
 use crate::model::RunId;
-use crate::model::run::{Due, Phase, RunError, Start};
+use crate::model::run::{Due, RunError, Start, VisitPhase};
 
 /// Runs nest this deep at most.
 pub const DEPTH_MAX: u32 = 16;
@@ -32,12 +32,12 @@ impl Child {
         let start = Start { run, visit: seq, workflow: self.workflow.clone(), input: visit.payload.clone() };
         walk.change.starts.push(start);
         walk.note("ChildStarted", Some(seq), json!({ "run": run.to_string(), "workflow": self.workflow }));
-        Ok(Entered::Waits(Phase::Child { run, failed }))
+        Ok(Entered::Waits(VisitPhase::Child { run, failed }))
     }
 
     pub(super) fn hear(&self, walk: &mut Walk<'_>, seq: u32, fact: &Fact) -> Result<Heard, RunError> {
         let (child, failed) = match walk.visit(seq).map(|visit| &visit.phase) {
-            Some(Phase::Child { run, failed }) => (*run, *failed),
+            Some(VisitPhase::Child { run, failed }) => (*run, *failed),
             _ => return Ok(Heard::Waits),
         };
         match fact {
@@ -62,7 +62,7 @@ impl Child {
                         walk.note("RetryScheduled", Some(seq), json!({ "after_ms": delay.as_millis() }));
                         walk.wake_at(seq, Due::After(delay));
                         if let Some(visit) = walk.visit(seq) {
-                            visit.phase = Phase::Child { run: child, failed: failed + 1 };
+                            visit.phase = VisitPhase::Child { run: child, failed: failed + 1 };
                         }
                         Ok(Heard::Waits)
                     }

@@ -6,7 +6,7 @@ use super::super::walk::Walk;
 use super::{Entered, Heard};
 use crate::decide::retry::RetryPolicy;
 use crate::decide::template::Template;
-use crate::model::run::{Phase, RunError};
+use crate::model::run::{RunError, VisitPhase};
 
 /// An event.
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ pub struct Emit {
 
 pub(super) fn enter(walk: &mut Walk<'_>, seq: u32) -> Entered {
     walk.call(seq);
-    Entered::Waits(Phase::Call { token: None, polls: 0 })
+    Entered::Waits(VisitPhase::Call { token: None, polls: 0 })
 }
 
 pub(super) fn hear(fact: &Fact) -> Result<Heard, RunError> {

@@ -9,7 +9,7 @@ use super::{Entered, Heard, fill, places};
 use crate::decide::template::Template;
 use crate::model::json::Ref;
 use crate::model::path::Found;
-use crate::model::run::{Phase, RunError, Slot};
+use crate::model::run::{RunError, Slot, VisitPhase};
 use crate::model::{Path, Payload};
 
 /// No map has more items.
@@ -84,7 +84,7 @@ impl Map {
         }
         walk.allow(count, self.steps.len());
         let next = waiting.get(at_once).copied().unwrap_or(count);
-        Ok(Entered::Waits(Phase::Inside { results, open: waiting.len(), next, failed: 0, items }))
+        Ok(Entered::Waits(VisitPhase::Inside { results, open: waiting.len(), next, failed: 0, items }))
     }
 
     pub(super) fn inside(
@@ -97,7 +97,7 @@ impl Map {
         let gone = || error("unknown_step", "the container's places are gone");
         let visit = walk.visit(container).ok_or_else(gone)?;
         let mut at = visit.at.clone();
-        let Phase::Inside { results, open, next, failed, items } = &mut visit.phase else { return Err(gone()) };
+        let VisitPhase::Inside { results, open, next, failed, items } = &mut visit.phase else { return Err(gone()) };
         let items_count = u64::try_from(results.len()).unwrap_or(u64::MAX);
         let share = u32::try_from(items_count * u64::from(self.tolerated_percent) / 100).unwrap_or(u32::MAX);
         let value = match result {

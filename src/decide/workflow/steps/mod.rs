@@ -21,11 +21,11 @@ use super::fact::Fact;
 use super::flow::{Call, Next, Step};
 use super::walk::Walk;
 use crate::model::Payload;
-use crate::model::run::{Phase, RunError, Slot};
+use crate::model::run::{RunError, Slot, VisitPhase};
 
 /// What a step does. One line per type.
 #[derive(Debug, Clone)]
-pub enum Kind {
+pub enum StepKind {
     /// `http`: a call.
     Call(Call),
     /// `choice`: the first condition that holds says where to go.
@@ -51,7 +51,7 @@ pub enum Kind {
 /// What entering a step comes to.
 pub enum Entered {
     /// It waits.
-    Waits(Phase),
+    Waits(VisitPhase),
     /// It is done already, with this result.
     Done(Payload),
     /// The payload goes on to another step.
@@ -82,7 +82,7 @@ fn fill(results: &mut [Slot], open: &mut usize, place: usize, value: Value) {
     }
 }
 
-impl Kind {
+impl StepKind {
     /// Whether it waits for an answer under a token.
     pub fn takes_token(&self) -> bool {
         matches!(self, Self::Callback(_))

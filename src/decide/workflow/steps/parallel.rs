@@ -7,7 +7,7 @@ use super::super::flow::Step;
 use super::super::walk::Walk;
 use super::{Entered, Heard, fill, places};
 use crate::model::Payload;
-use crate::model::run::{Phase, RunError, Slot};
+use crate::model::run::{RunError, Slot, VisitPhase};
 
 /// A parallel step.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ impl Parallel {
             walk.enter(at, Some((seq, *branch)), visit.payload.clone());
         }
         walk.allow(count, 1);
-        Ok(Entered::Waits(Phase::Inside { results, open: open.len(), next: count, failed: 0, items: Vec::new() }))
+        Ok(Entered::Waits(VisitPhase::Inside { results, open: open.len(), next: count, failed: 0, items: Vec::new() }))
     }
 
     pub(super) fn inside(
@@ -44,7 +44,7 @@ impl Parallel {
     ) -> Result<Heard, RunError> {
         let gone = || error("unknown_step", "the container's places are gone");
         let visit = walk.visit(container).ok_or_else(gone)?;
-        let Phase::Inside { results, open, .. } = &mut visit.phase else { return Err(gone()) };
+        let VisitPhase::Inside { results, open, .. } = &mut visit.phase else { return Err(gone()) };
         let value = result?.into_value();
         fill(results, open, place, value);
         if *open > 0 {

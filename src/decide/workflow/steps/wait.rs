@@ -9,7 +9,7 @@ use super::super::flow::Step;
 use super::super::walk::Walk;
 use super::Entered;
 use crate::model::json::Ref;
-use crate::model::run::{Due, Phase, RunError};
+use crate::model::run::{Due, RunError, VisitPhase};
 use crate::model::{Path, Timestamp};
 
 /// No instant is later: the end of the year 9999.
@@ -43,7 +43,7 @@ impl Wait {
             Due::At(at) => at,
         };
         walk.note("WaitStarted", Some(seq), json!({ "until": until.rfc3339() }));
-        Ok(Entered::Waits(Phase::Time))
+        Ok(Entered::Waits(VisitPhase::Time))
     }
 }
 
