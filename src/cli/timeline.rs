@@ -1,4 +1,4 @@
-//! Moments as lines, in the order they happen.
+//! Feed events as lines, in the order they happen.
 
 use std::time::Duration;
 

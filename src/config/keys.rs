@@ -100,7 +100,11 @@ static SERVER: [Key; 13] = [
     key("bind", Takes::Text, "Listen address (0.0.0.0)"),
     key("public_url", Takes::Url, "The base URL as the outside sees it"),
     key("max_body_size", Takes::Number(1, 1 << 30), "Largest request body in bytes (1048576)"),
-    key("max_inbound", Takes::Number(1, ANY), "Concurrent requests; more are answered 503 (100)"),
+    key(
+        "max_inbound",
+        Takes::Number(1, ANY),
+        "Requests at work at once, counted when they have arrived in full; more are answered 503 (100)",
+    ),
     key("ip_rate_limit", Takes::Number(0, ANY), "Requests per second and client address; 0 is off"),
     key("allow_private_urls", Takes::Bool, "Allow private and loopback URLs (development only)"),
     key("allowed_private_hosts", Takes::Texts, "Host names, globs or networks that may be reached although private"),
@@ -146,7 +150,11 @@ static DELIVERY: [Key; 5] = [
     key("signing_secret", Takes::Secret, "Signs what is sent, as Standard Webhooks; whsec_ and base64"),
     key("timeout", Takes::Duration, "Total deadline of one delivery (30s)"),
     key("default_retry", Takes::OneOrMore(&RETRY), "Retry policy of handlers that say nothing else"),
-    key("event_ttl", Takes::Duration, "Deliveries that wait longer are given up (off)"),
+    key(
+        "event_ttl",
+        Takes::Duration,
+        "Deliveries that wait longer are given up, within seconds of it; one that becomes due just then may still be made (off)",
+    ),
     key("idempotency_ttl", Takes::Duration, "How long idempotency keys are remembered (168h)"),
 ];
 

@@ -131,26 +131,23 @@ fn is_reference(name: &str) -> bool {
 
 /// The secrets that a tree refers to.
 pub fn references(node: &Node) -> BTreeSet<String> {
-    match &node.value {
-        Value::Null => BTreeSet::new(),
-        Value::List(items) => items.iter().flat_map(references).collect(),
-        Value::Map(entries) => entries.iter().flat_map(|(_, n)| references(n)).collect(),
-        Value::Scalar(scalar) => {
-            let names = tree::pieces(&scalar.text).into_iter().filter(|(is_variable, _)| *is_variable);
-            names.map(|(_, piece)| named(&piece).0.to_owned()).filter(|name| is_reference(name)).collect()
-        }
-    }
+    names_in(node).into_iter().filter(|name| is_reference(name)).collect()
 }
 
 /// The variables that a tree names.
 pub fn variables_of(node: &Node) -> BTreeSet<String> {
+    names_in(node).into_iter().filter(|name| !is_reference(name)).collect()
+}
+
+/// What stands in every `${…}` of a tree, without defaults.
+fn names_in(node: &Node) -> Vec<String> {
     match &node.value {
-        Value::Null => BTreeSet::new(),
-        Value::List(items) => items.iter().flat_map(variables_of).collect(),
-        Value::Map(entries) => entries.iter().flat_map(|(_, n)| variables_of(n)).collect(),
+        Value::Null => Vec::new(),
+        Value::List(items) => items.iter().flat_map(names_in).collect(),
+        Value::Map(entries) => entries.iter().flat_map(|(_, n)| names_in(n)).collect(),
         Value::Scalar(scalar) => {
             let names = tree::pieces(&scalar.text).into_iter().filter(|(is_variable, _)| *is_variable);
-            names.map(|(_, piece)| named(&piece).0.to_owned()).filter(|name| !is_reference(name)).collect()
+            names.map(|(_, piece)| named(&piece).0.to_owned()).collect()
         }
     }
 }

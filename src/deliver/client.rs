@@ -165,11 +165,12 @@ impl ConnectionRules {
             if request.method == Method::Get { builder } else { builder.body(request.body.clone()) }
         };
         let (sent, resent) = match build(&self.http).send().await {
-            // A kept connection that its receiver closed between two requests says nothing of this one.
+            // A kept connection that its receiver closed before it answered: nearly always it had closed it before this request came. Where
+            // it had not, it gets the request twice, with the same ids; the attempt says so.
             Err(error) if !request.once && !has_connected() && died_unanswered(&error) => (build(&self.fresh).send().await, true),
             sent => (sent, false),
         };
-        let response = sent.map_err(failure)?;
+        let response = sent.map_err(|error| if resent { failure(error).sent_twice() } else { failure(error) })?;
         set_phase(CallPhase::Body);
         Ok(Response { resent, ..read(response, cap).await })
     }

@@ -68,6 +68,18 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The same, of a request that was sent again at once because its kept connection was closed without an answer.
+    pub fn sent_twice(self) -> Self {
+        let twice =
+            |why: String| format!("{why}; it was sent twice: the receiver had closed a kept connection before it answered");
+        match self {
+            Self::Connect(why) => Self::Connect(twice(why)),
+            Self::Tls(why) => Self::Tls(twice(why)),
+            Self::Protocol(why) => Self::Protocol(twice(why)),
+            other => other,
+        }
+    }
+
     /// The stable code, as stored and shown.
     pub fn code(&self) -> &'static str {
         match self {

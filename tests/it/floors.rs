@@ -152,7 +152,7 @@ const OLD_WORDS: [&str; 22] = [
     "InHand",
     "in_hand",
     "Moment",
-    "const WORD",
+    "const WORD:",
     "Fact::Beat",
     "attempt::Ending",
     "http::error::Refusal",

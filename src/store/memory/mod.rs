@@ -518,7 +518,10 @@ impl Lanes for Memory {
         let Some(lane) = world.lanes.get_mut(lane) else { return Ok(false) };
         lane.paused = paused;
         if !paused {
-            lane.breaker.open_until = lane.breaker.open_until.map(|until| until.min(now));
+            if let Some(until) = lane.breaker.open_until {
+                lane.breaker.open_until = Some(until.min(now));
+                lane.breaker.not_before = None;
+            }
         }
         Ok(true)
     }

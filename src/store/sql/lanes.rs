@@ -24,9 +24,9 @@ const LANES: &str =
     "SELECT id, tenant, paused, failures, open_until, probe_until, ramp, rate, tokens, refilled_at, turn, rules, {now} AS now
     FROM lanes ORDER BY id";
 const PAUSE: &str = "UPDATE lanes SET paused = 1 WHERE id = ?";
-// A breaker that is open lets its probe through at once.
-const RESUME: &str = "UPDATE lanes SET paused = 0, open_until = CASE WHEN open_until > {now} THEN {now} ELSE open_until END
-    WHERE id = ?";
+// A breaker that is open lets a probe through at once, whatever the one before came to.
+const RESUME: &str = "UPDATE lanes SET paused = 0, open_until = CASE WHEN open_until > {now} THEN {now} ELSE open_until END,
+    probe_until = CASE WHEN open_until IS NULL THEN probe_until END WHERE id = ?";
 
 // One step into the index of open jobs per lane, whatever the backlog.
 pub(super) const BACKLOG: &str = "SELECT w.id, w.at FROM (SELECT l.id, (SELECT MIN(j.due_at) FROM jobs j

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use tidehook::decide::fair::Slots;
-use tidehook::decide::settle::{Finish, LaneFact};
+use tidehook::decide::settle::{Finish, JobOutcome, LaneFact};
 use tidehook::model::lane::BreakerRules;
 use tidehook::model::{LaneId, LaneSpec};
 use tidehook::store::ClaimRequest;
@@ -23,6 +23,7 @@ on_every_store!(
     a_success_in_between_keeps_it_closed,
     an_open_breaker_costs_no_attempts,
     a_lane_that_is_resumed_probes_at_once_although_its_breaker_is_open,
+    a_lane_that_is_resumed_probes_at_once_although_the_last_probe_was_put_off,
     a_half_open_breaker_lets_one_probe_through,
     a_breaker_that_closes_lets_the_backlog_out_under_a_ramp,
     a_receiver_that_asks_for_less_is_left_alone_and_does_not_trip,
@@ -265,4 +266,16 @@ async fn what_waits_for_one_handler_is_given_to_another_with_its_pause(f: Fresh)
         names.push(claim_one(&*f.store).await.job.target.name().to_owned());
     }
     assert_eq!(names, ["new", "new", "new"]);
+}
+
+async fn a_lane_that_is_resumed_probes_at_once_although_the_last_probe_was_put_off(f: Fresh) {
+    seed(&*f.store, &["a"], 7).await;
+    fail(&f, 5).await;
+    f.store.pause(&LaneId::handler("a"), false).await.unwrap();
+    let probe = claim_one(&*f.store).await;
+    let limited = JobOutcome { lane_fact: Some(LaneFact::Limited(Duration::from_secs(30))), ..outcome(&probe.job, retry_in(0)) };
+    f.store.record(&[limited]).await.unwrap();
+    assert!(f.store.claim(&claim_request(5)).await.unwrap().is_empty(), "its receiver asked for less");
+    f.store.pause(&LaneId::handler("a"), false).await.unwrap();
+    claim_one(&*f.store).await;
 }

@@ -62,6 +62,35 @@ workflows:
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_went_out_twice_is_on_record_as_such() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let mut answers = true;
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // The first connection answers once and is kept; everything after it is read and hung up on.
+            let mut buffer = [0; 8192];
+            if std::mem::take(&mut answers) {
+                let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut buffer).await;
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+            }
+            let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut buffer).await;
+        }
+    });
+    let text = format!(
+        "server: {{ allow_private_urls: true }}\nsources: {{ app: {{ type: event }} }}\nhandlers: {{ h: {{ source: app, url: \"http://127.0.0.1:{port}/x\", retry: {{ max: 1 }} }} }}\n"
+    );
+    let world = World::start(&text).await;
+    let event = world.post("/events/app/x", JSON, "{}").await.event();
+    world.until_jobs(&event, "completed").await;
+    let event = world.post("/events/app/x", JSON, "{}").await.event();
+    let jobs = world.until_jobs(&event, "dead").await;
+    let attempts = world.attempts(&jobs[0]).await;
+    assert!(attempts[0]["error"].as_str().unwrap().contains("it was sent twice"), "{attempts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_handshake_that_is_cut_off_is_a_failure_of_tls() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
