@@ -7,7 +7,7 @@
 //! - [`work`]: claim, execute, record, within a budget; `worker`: what it does next; [`execute`], [`record`]: its steps
 //! - [`advance`]: what an outcome means for a run; [`flows`]: definitions, compiled;
 //!   [`callback`]: an answer from outside; [`operate`]: what people do to runs; [`fsck`]: their invariants
-//! - [`hold`]: the leases in hand meanwhile; [`tick`]: housekeeping
+//! - [`inflight`]: the leases in hand meanwhile; [`tick`]: housekeeping; [`parked`]: work that the configuration has nobody for
 //! - [`watch`]: what lanes wait for, told when it changes
 //! - [`health`]: whether the store answers; [`reject`]: refused requests, counted; [`near`]: near misses
 

@@ -137,7 +137,7 @@ fn every_file_is_named_by_a_mod_line_and_no_file_is_a_warehouse() {
 const OLD_WORDS: [&str; 22] = [
     "struct Offer",
     "NewEvent::offer",
-    "struct Ask",
+    "struct Ask ",
     "trait Look",
     "trait Keep",
     "fn tune",

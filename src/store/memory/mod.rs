@@ -517,11 +517,9 @@ impl Lanes for Memory {
         let mut world = self.world();
         let Some(lane) = world.lanes.get_mut(lane) else { return Ok(false) };
         lane.paused = paused;
-        if !paused {
-            if let Some(until) = lane.breaker.open_until {
-                lane.breaker.open_until = Some(until.min(now));
-                lane.breaker.not_before = None;
-            }
+        if !paused && let Some(until) = lane.breaker.open_until {
+            lane.breaker.open_until = Some(until.min(now));
+            lane.breaker.not_before = None;
         }
         Ok(true)
     }
