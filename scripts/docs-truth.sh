@@ -42,5 +42,6 @@ echo "$blocks command blocks of the documentation run." >&2
 # shellcheck source=scripts/postgres.sh
 . scripts/postgres.sh
 postgres_ready
+trap 'postgres_stop; rm -rf "$work"' EXIT
 TIDEHOOK_TEST_ALL=1 cargo test --locked -q --test it -- docs:: config::every_code_is_explained config::every_function_and_provider_is_documented \
   config::the_reference_is_the_list_of_keys config::the_editor_schema_agrees_with_the_reader config::every_example_loads_without_a_warning
