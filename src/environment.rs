@@ -22,13 +22,7 @@ pub fn resolved(name: &str) -> Result<Option<String>, String> {
         return Ok(Some(value));
     }
     let (mut found, mut failed) = (Variables::new(), Variables::new());
-    for (reference, answer) in secrets::resolve(&references) {
-        match answer {
-            Ok(Some(text)) => drop(found.insert(reference, text)),
-            Ok(None) => {}
-            Err(why) => drop(failed.insert(reference, why)),
-        }
-    }
+    layers::sort_answers(secrets::resolve(&references), &mut found, &mut failed);
     let value = layers::with_values(&value, &found, &failed);
     value.map(Some).map_err(|why| format!("TIDEHOOK_{name} has a reference that stands for nothing: {why}"))
 }

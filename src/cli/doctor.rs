@@ -194,15 +194,14 @@ async fn of_store(store: &dyn Store, config: &Config, report: &mut Report) {
         Ok(_) => report.well("deliveries: none is dead"),
         Err(error) => report.wrong("deliveries", error.to_string()),
     }
-    match store.lanes().await {
-        Ok(lanes) => {
-            for (lane, waits) in lanes.iter().filter_map(|lane| Some((lane, lane.waits(now)?))) {
-                of_held(&lane.id.0, waits.word(), &waits.to_string(), report);
-            }
-        }
-        Err(error) => report.wrong("lanes", error.to_string()),
+    let lanes = match store.lanes().await {
+        Ok(lanes) => lanes,
+        Err(error) => return report.wrong("lanes", error.to_string()),
+    };
+    for (lane, waits) in lanes.iter().filter_map(|lane| Some((lane, lane.waits(now)?))) {
+        of_held(&lane.id.0, waits.word(), &waits.to_string(), report);
     }
-    match parked(store, config).await {
+    match parked(store, config, &lanes).await {
         Ok(parked) if parked.is_empty() => report.well("deliveries: none is parked"),
         Ok(parked) => parked.iter().for_each(|lane| of_parked(lane.jobs, &lane.why, report)),
         Err(error) => report.wrong("deliveries", error.to_string()),

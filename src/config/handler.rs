@@ -63,7 +63,7 @@ impl Handler {
             s.error("bad_name", "", format!("handler name '{name}' must not start with 'queue/' (reserved prefix)"));
         }
         let source = read_source(&mut s, &who, around);
-        let was = read_was(&mut s);
+        let was = s.one_or_more_texts("was").unwrap_or_default();
         if let Some(kind) = s.text("type").filter(|k| k != "http") {
             s.error("unknown_word", "type", format!("handler '{name}' has invalid type '{kind}'"));
         }
@@ -125,11 +125,6 @@ impl Handler {
             policy,
         })
     }
-}
-
-/// Earlier names: one, or a list.
-fn read_was(s: &mut Section<'_>) -> Vec<Placed<String>> {
-    s.one_or_more_texts("was").unwrap_or_default()
 }
 
 /// What stands under `$$` where only the event is known.
@@ -316,18 +311,22 @@ pub(super) fn read_method(s: &mut Section<'_>, who: &str) -> Method {
 /// A template, as text or as a mapping.
 pub(super) fn read_template(s: &mut Section<'_>, key: &str, sends_json: bool) -> Option<Template> {
     let node = s.template(key)?;
-    let unread = keys_with_braces(&node.value, &node.key);
+    let parts = parts_of(&node.value, &node.key);
+    let unread: Vec<&String> =
+        parts.iter().filter(|(_, part)| matches!(part, Part::Key(name) if name.contains("{{"))).map(|(path, _)| path).collect();
     for key_path in &unread {
         let help =
             "keys are sent as they are written; a list of `{ name, value }` pairs can hold names that come with the payload";
         let message = format!("the key `{key_path}` has a placeholder, and none is read in a key");
         s.problem(Severity::Error, "bad_template", key, message, Some(help.into()));
     }
-    for (path, text) in bare_paths(&node.value, &node.key) {
+    let texts = || parts.iter().filter_map(|(path, part)| Some((path, part.text()?)));
+    for (path, text) in texts().filter(|(_, text)| is_bare_path(text)) {
         let message = format!("`{path}` is the text `{text}`, and no value of the payload");
         s.problem(Severity::Warning, "bare_path", key, message, Some(format!("write `\"{{{{ {text} }}}}\"` for the value")));
     }
-    let bad = bad_texts(&node.value, &node.key);
+    let bad: Vec<(&String, &str, BadTemplate)> =
+        texts().filter_map(|(path, text)| Some((path, text, Template::text(text).err()?))).collect();
     for (path, text, why) in &bad {
         let at = text.get(..why.at).map_or(0, |t| t.chars().count()) + 1;
         s.error("bad_template", key, format!("`{path}` is no template: {} (character {at})", why.message));
@@ -355,54 +354,43 @@ pub(super) fn read_template(s: &mut Section<'_>, key: &str, sends_json: bool) ->
     }
 }
 
-/// Every key of a template that holds braces.
-fn keys_with_braces(value: &serde_json::Value, path: &str) -> Vec<String> {
+/// Every key and every text of a template, with the path where it stands.
+fn parts_of<'a>(value: &'a serde_json::Value, path: &str) -> Vec<(String, Part<'a>)> {
     match value {
+        serde_json::Value::String(text) => vec![(path.to_owned(), Part::Text(text))],
         serde_json::Value::Array(items) => {
-            items.iter().enumerate().flat_map(|(at, item)| keys_with_braces(item, &format!("{path}[{at}]"))).collect()
+            items.iter().enumerate().flat_map(|(at, item)| parts_of(item, &format!("{path}[{at}]"))).collect()
         }
         serde_json::Value::Object(fields) => fields
             .iter()
             .flat_map(|(name, field)| {
-                let own = name.contains("{{").then(|| format!("{path}.{name}"));
-                own.into_iter().chain(keys_with_braces(field, &format!("{path}.{name}")))
+                let path = format!("{path}.{name}");
+                let below = parts_of(field, &path);
+                std::iter::once((path, Part::Key(name))).chain(below)
             })
             .collect(),
         _ => Vec::new(),
     }
 }
 
-/// Every text of a template that is a path without the braces that would have it read.
-fn bare_paths<'a>(value: &'a serde_json::Value, path: &str) -> Vec<(String, &'a str)> {
-    match value {
-        serde_json::Value::String(text) => {
-            let is_path = text.starts_with("$.") || text.starts_with("$$.");
-            let is_path = is_path && !text.contains(char::is_whitespace) && check_path(text).is_ok() && Path::parse(text).is_ok();
-            is_path.then(|| (path.to_owned(), text.as_str())).into_iter().collect()
+/// A part of a template as it is written.
+#[derive(Clone, Copy)]
+enum Part<'a> {
+    Key(&'a str),
+    Text(&'a str),
+}
+
+impl<'a> Part<'a> {
+    fn text(self) -> Option<&'a str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Key(_) => None,
         }
-        serde_json::Value::Array(items) => {
-            items.iter().enumerate().flat_map(|(at, item)| bare_paths(item, &format!("{path}[{at}]"))).collect()
-        }
-        serde_json::Value::Object(fields) => {
-            fields.iter().flat_map(|(name, field)| bare_paths(field, &format!("{path}.{name}"))).collect()
-        }
-        _ => Vec::new(),
     }
 }
 
-/// Every text of a template that does not compile, with the path where it stands.
-fn bad_texts(value: &serde_json::Value, path: &str) -> Vec<(String, String, BadTemplate)> {
-    match value {
-        serde_json::Value::String(text) => match Template::text(text) {
-            Ok(_) => Vec::new(),
-            Err(why) => vec![(path.to_owned(), text.clone(), why)],
-        },
-        serde_json::Value::Array(items) => {
-            items.iter().enumerate().flat_map(|(at, item)| bad_texts(item, &format!("{path}[{at}]"))).collect()
-        }
-        serde_json::Value::Object(fields) => {
-            fields.iter().flat_map(|(name, field)| bad_texts(field, &format!("{path}.{name}"))).collect()
-        }
-        _ => Vec::new(),
-    }
+/// Whether a text is a path without the braces that would have it read.
+fn is_bare_path(text: &str) -> bool {
+    let starts = text.starts_with("$.") || text.starts_with("$$.");
+    starts && !text.contains(char::is_whitespace) && check_path(text).is_ok() && Path::parse(text).is_ok()
 }

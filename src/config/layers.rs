@@ -157,6 +157,21 @@ pub fn references_in(value: &str) -> BTreeSet<String> {
     pieces_of(value).filter_map(|(_, name)| Some(name?.0.to_owned())).collect()
 }
 
+/// Sorts the answers to references: those that stand for something beside the variables, and those that were refused with the reason.
+pub fn sort_answers(
+    answers: BTreeMap<String, Result<Option<String>, String>>,
+    variables: &mut Variables,
+    failed: &mut Variables,
+) {
+    for (name, answer) in answers {
+        match answer {
+            Ok(Some(value)) => drop(variables.insert(name, value)),
+            Ok(None) => {}
+            Err(why) => drop(failed.insert(name, why)),
+        }
+    }
+}
+
 /// A variable's value with what its references stand for. Everything else in it is text, whatever it looks like.
 ///
 /// # Errors

@@ -161,12 +161,8 @@ fn with_references(root: &Node, variables: &Variables, known: &Known) -> (Variab
     if names.is_empty() {
         return (all, failed);
     }
-    for (name, found) in known.resolve.map(|resolve| resolve(&names)).unwrap_or_default() {
-        match found {
-            Ok(Some(value)) => drop(all.insert(name, value)),
-            Ok(None) => {}
-            Err(why) => drop(failed.insert(name, why)),
-        }
+    if let Some(resolve) = known.resolve {
+        layers::sort_answers(resolve(&names), &mut all, &mut failed);
     }
     for (name, value, _) in holders {
         match layers::with_values(value, &all, &failed) {

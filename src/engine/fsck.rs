@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::Engine;
 use super::flows::NoFlow;
 use crate::decide::workflow::check::faults;
+use crate::model::job::PUT_ASIDE;
 use crate::model::{JobId, JobState, Run, RunId};
 use crate::store::{JobFilter, Page, Result, RunFilter};
 
@@ -49,7 +50,7 @@ impl Engine {
         }
         if !run.status.is_closed() {
             match self.flow_of(run).await {
-                Err(NoFlow::Unusable(why)) => return Ok(vec![format!("parked: {why}")]),
+                Err(NoFlow::Unusable(why)) => return Ok(vec![format!("{PUT_ASIDE}{why}")]),
                 Err(NoFlow::Store(error)) => return Err(error),
                 Ok(_) => {}
             }

@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Engine;
+use super::tick::{PER_TRANSACTION, repeat_at_most};
 use crate::config::Config;
-use crate::model::{Job, JobState, LaneId};
+use crate::model::job::PUT_ASIDE;
+use crate::model::{Job, JobState, Lane, LaneId};
 use crate::store::{Result, Store};
 
-/// Rows per transaction.
-const PER_TRANSACTION: u32 = 500;
 /// How often parked lanes are looked for.
 const EVERY: Duration = Duration::from_secs(600);
 /// The same where handlers were renamed: a process of the version before may store deliveries under their earlier names.
@@ -34,36 +34,39 @@ pub struct Parked {
 /// stays on the definition it started with.
 pub fn why_parked(config: &Config, lane: &LaneId) -> Option<String> {
     let missing = |what: &str, name: &str| {
-        Some(format!("parked: no {what} `{name}` in the configuration; name it again, or cancel what waits for it"))
+        Some(format!("{PUT_ASIDE}no {what} `{name}` in the configuration; name it again, or cancel what waits for it"))
     };
     match lane.0.split_once(':') {
         Some(("handler", name)) if config.handlers.iter().all(|handler| handler.name != name) => missing("handler", name),
         Some(("workflow", name)) if config.workflow(name).is_none() => missing("workflow", name),
         Some(("handler" | "workflow" | "step", _)) => None,
         _ if *lane == LaneId::timers() => None,
-        _ => Some(format!("parked: this version has nothing that serves `{lane}`")),
+        _ => Some(format!("{PUT_ASIDE}this version has nothing that serves `{lane}`")),
     }
 }
 
-/// The lanes of a store that nobody with this configuration serves; those without open jobs are left out.
+/// Those of a store's lanes that nobody with this configuration serves, with or without jobs.
+pub fn unserved(config: &Config, lanes: &[Lane]) -> Vec<LaneId> {
+    lanes.iter().map(|lane| &lane.id).filter(|lane| why_parked(config, lane).is_some()).cloned().collect()
+}
+
+/// Those of a store's lanes that nobody with this configuration serves and that have open jobs.
 ///
 /// # Errors
 /// Those of the store.
-pub async fn parked(store: &dyn Store, config: &Config) -> Result<Vec<Parked>> {
-    let lanes: Vec<LaneId> = store.lanes().await?.into_iter().map(|lane| lane.id).collect();
-    let unserved: Vec<LaneId> = lanes.into_iter().filter(|lane| why_parked(config, lane).is_some()).collect();
-    let jobs = store.open_jobs(&unserved).await?;
+pub async fn parked(store: &dyn Store, config: &Config, lanes: &[Lane]) -> Result<Vec<Parked>> {
+    let jobs = store.open_jobs(&unserved(config, lanes)).await?;
     let parked = |(lane, jobs): (LaneId, u64)| Some(Parked { why: why_parked(config, &lane)?, lane, jobs });
     Ok(jobs.into_iter().filter_map(parked).collect())
 }
 
 impl Engine {
-    /// The lanes with parked work.
+    /// Those of the store's lanes with parked work.
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn parked(&self) -> Result<Vec<Parked>> {
-        parked(&**self.store(), self.config()).await
+    pub async fn parked(&self, lanes: &[Lane]) -> Result<Vec<Parked>> {
+        parked(&**self.store(), self.config(), lanes).await
     }
 
     /// Why a job is parked, if it is: nobody serves its lane, or whoever had claimed it put it aside.
@@ -79,26 +82,15 @@ impl Engine {
     /// # Errors
     /// Those of the store; what was called off before stays so.
     pub async fn cancel_of(&self, handler: &str) -> Result<u64> {
-        let mut cancelled = 0;
-        loop {
-            let some = self.store().cancel_of(handler, PER_TRANSACTION).await?;
-            cancelled += some;
-            if some < u64::from(PER_TRANSACTION) {
-                return Ok(cancelled);
-            }
-        }
+        repeat_at_most(u32::MAX, || self.store().cancel_of(handler, PER_TRANSACTION)).await
     }
 
     /// Moves what waits under earlier names of handlers, and finds the lanes that nobody serves. Their jobs stay: another process
     /// may know the handler, or this one may after its next configuration.
     pub(super) async fn find_parked(&self) -> Result<()> {
         self.move_renamed().await?;
-        let lanes: BTreeSet<LaneId> = self.store().lanes().await?.into_iter().map(|lane| lane.id).collect();
-        let unserved: BTreeSet<LaneId> = lanes.into_iter().filter(|lane| why_parked(self.config(), lane).is_some()).collect();
-        let parked = match unserved.is_empty() {
-            true => Vec::new(),
-            false => self.parked().await?,
-        };
+        let lanes = self.store().lanes().await?;
+        let parked = self.parked(&lanes).await?;
         let mut housekeeping = self.0.housekeeping.parked.lock().unwrap_or_else(PoisonError::into_inner);
         for Parked { lane, jobs, why } in &parked {
             if !housekeeping.told.contains(lane) {
@@ -110,21 +102,14 @@ impl Engine {
             tracing::info!(%lane, "Nothing of this lane is parked any more.");
         }
         housekeeping.told = now;
-        housekeeping.unserved = unserved;
+        housekeeping.unserved = unserved(self.config(), &lanes);
         Ok(())
     }
 
     async fn move_renamed(&self) -> Result<()> {
         for handler in &self.config().handlers {
             for old in &handler.was {
-                let mut moved = 0;
-                loop {
-                    let some = self.store().rename(&old.value, &handler.name, PER_TRANSACTION).await?;
-                    moved += some;
-                    if some < u64::from(PER_TRANSACTION) {
-                        break;
-                    }
-                }
+                let moved = repeat_at_most(u32::MAX, || self.store().rename(&old.value, &handler.name, PER_TRANSACTION)).await?;
                 if moved > 0 {
                     tracing::info!(
                         handler = handler.name,
@@ -154,7 +139,7 @@ impl Engine {
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// Lanes that nobody with this configuration serves, with or without jobs.
-    pub(super) unserved: BTreeSet<LaneId>,
+    pub(super) unserved: Vec<LaneId>,
     /// Those whose jobs the log tells of.
     told: BTreeSet<LaneId>,
     looked_at: Option<Instant>,

@@ -14,7 +14,7 @@ use crate::store::Result;
 use crate::wake::Wakeup;
 
 /// Rows per transaction.
-const PER_TRANSACTION: u32 = 500;
+pub(super) const PER_TRANSACTION: u32 = 500;
 /// Transactions per tick and chore, so that no tick takes long.
 const TRANSACTIONS_MAX: u32 = 20;
 /// After a pass over all old events the next one starts this much later.
@@ -51,7 +51,7 @@ struct Pruning {
 impl Housekeeping {
     /// The lanes that this process does not serve.
     pub fn unserved(&self) -> Vec<LaneId> {
-        self.parked.lock().unwrap_or_else(PoisonError::into_inner).unserved.iter().cloned().collect()
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner).unserved.clone()
     }
 }
 
@@ -138,10 +138,15 @@ impl Engine {
     }
 }
 
-/// Repeats a chore until it finds less than a full batch.
+/// Repeats a chore until it finds less than a full batch, and leaves the rest to the next tick.
 async fn repeat<F: Future<Output = Result<u64>>>(chore: impl Fn() -> F) -> Result<u64> {
+    repeat_at_most(TRANSACTIONS_MAX, chore).await
+}
+
+/// Repeats a chore until it finds less than a full batch, at most so many times; answers how much it did in all.
+pub(super) async fn repeat_at_most<F: Future<Output = Result<u64>>>(times: u32, chore: impl Fn() -> F) -> Result<u64> {
     let mut total = 0;
-    for _ in 0..TRANSACTIONS_MAX {
+    for _ in 0..times {
         let done = chore().await?;
         total += done;
         if done < u64::from(PER_TRANSACTION) {

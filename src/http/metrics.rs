@@ -49,8 +49,8 @@ fn of_process(engine: &Engine) -> Vec<Gauge> {
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a double; counts beyond 2^53 do not occur")]
 async fn of_store(engine: &Engine) -> Result<Vec<Gauge>> {
     let store = engine.store();
-    let parked: u64 = engine.parked().await?.iter().map(|parked| parked.jobs).sum();
     let (totals, lanes, backlog, now) = (store.totals().await?, store.lanes().await?, store.backlog().await?, store.now().await?);
+    let parked: u64 = engine.parked(&lanes).await?.iter().map(|parked| parked.jobs).sum();
     let mut gauges = vec![
         gauge("queue_depth", totals.open.max(0) as f64),
         gauge("dead_jobs", totals.dead.max(0) as f64),

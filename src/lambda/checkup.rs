@@ -104,7 +104,8 @@ async fn of_database(function: &Function, findings: &mut Findings) {
         Ok(weak) => weak.into_iter().for_each(|why| findings.note("database settings", why)),
         Err(error) => findings.add("database settings", Some(error.to_string())),
     }
-    match function.engine.parked().await {
+    let parked = async { function.engine.parked(&store.lanes().await?).await };
+    match parked.await {
         Ok(parked) => parked
             .iter()
             .for_each(|lane| findings.add(format!("{} deliveries of {}", lane.jobs, lane.lane), Some(lane.why.clone()))),

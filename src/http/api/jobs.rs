@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::Allowed;
 use super::page::{Query, and_one, has_more};
 use crate::engine::Engine;
+use crate::engine::parked::unserved;
 use crate::http::error::ApiError;
 use crate::http::path::Path;
 use crate::model::{Attempt, Failure, Job, JobId, JobState, Lane, LaneId, Target};
@@ -108,7 +109,7 @@ pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Valu
     let selects = query.parsed("status", expected, selects)?.unwrap_or_default();
     let parked = match selects.parked {
         None => None,
-        Some(yes) => Some((yes, engine.parked().await?.into_iter().map(|parked| parked.lane).collect())),
+        Some(yes) => Some((yes, unserved(engine.config(), &engine.store().lanes().await?))),
     };
     let filter = JobFilter {
         states: selects.state.into_iter().collect(),

@@ -18,7 +18,7 @@ pub async fn list(Allowed(engine): Allowed) -> Result<Json<Value>, ApiError> {
     let now = engine.store().now().await?;
     let mut lanes = engine.store().lanes().await?;
     let parked: BTreeMap<LaneId, Parked> =
-        engine.parked().await?.into_iter().map(|parked| (parked.lane.clone(), parked)).collect();
+        engine.parked(&lanes).await?.into_iter().map(|parked| (parked.lane.clone(), parked)).collect();
     // What nobody serves and nothing waits for is of the past.
     lanes.retain(|lane| parked.contains_key(&lane.id) || why_parked(engine.config(), &lane.id).is_none());
     let lane = |lane: &Lane| {

@@ -126,7 +126,7 @@ pub async fn fsck(Allowed(engine): Allowed) -> Result<Json<Value>, ApiError> {
     let parked = |parked: &Parked| json!({ "lane": parked.lane.to_string(), "jobs": parked.jobs, "why": parked.why });
     Ok(Json(json!({
         "runs": fsck.runs, "faults": fsck.faults.iter().map(fault).collect::<Vec<_>>(),
-        "parked": engine.parked().await?.iter().map(parked).collect::<Vec<_>>(),
+        "parked": engine.parked(&engine.store().lanes().await?).await?.iter().map(parked).collect::<Vec<_>>(),
     })))
 }
 
