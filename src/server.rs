@@ -17,7 +17,6 @@ use tower::ServiceExt;
 
 use crate::config::{Config, Driver};
 use crate::decide::address::Author;
-use crate::decide::workflow::steps::StepKind;
 pub use crate::deliver::client::tls;
 use crate::deliver::{Client, resolve, step};
 use crate::engine::{Budget, Chance, Engine, Parts};
@@ -304,7 +303,7 @@ pub fn count(config: &Config) {
     metrics::start();
     let sources: Vec<_> = config.sources.iter().map(|s| (s.name.as_str(), s.verify.is_some())).collect();
     let steps = config.workflows.iter().flat_map(|w| {
-        let calls = w.flow.steps.iter().filter(|step| matches!(step.kind, StepKind::Call(_)));
+        let calls = w.flow.steps.iter().filter(|step| step.kind.name() == "http");
         calls.map(|step| format!("{}/{}", w.name, step.name))
     });
     let handlers: Vec<String> = config.handlers.iter().map(|h| h.name.clone()).chain(steps).collect();

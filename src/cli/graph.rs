@@ -56,12 +56,12 @@ fn entered(run: &Value) -> BTreeSet<String> {
 
 fn what(step: &Step) -> String {
     match step.kind.call() {
-        Some(call) => format!("{} {} {}", step.kind.word(), call.method, call.shown_url),
+        Some(call) => format!("{} {} {}", step.kind.name(), call.method, call.shown_url),
         None => match step.kind.inner() {
-            [] => step.kind.word().to_owned(),
+            [] => step.kind.name().to_owned(),
             inner => {
                 let names: Vec<&str> = inner.iter().map(|inner| inner.name.as_str()).collect();
-                format!("{} ({})", step.kind.word(), names.join(", "))
+                format!("{} ({})", step.kind.name(), names.join(", "))
             }
         },
     }
@@ -75,7 +75,7 @@ fn data(flow: &Flow, start: &str, taken: &BTreeSet<String>) -> Value {
     };
     let steps = flow.steps.iter().map(|step| {
         let inner: Vec<&str> = step.kind.inner().iter().map(|inner| inner.name.as_str()).collect();
-        json!({ "name": step.name, "type": step.kind.word(), "method": step.kind.call().map(|call| call.method.to_string()),
+        json!({ "name": step.name, "type": step.kind.name(), "method": step.kind.call().map(|call| call.method.to_string()),
                 "url": step.kind.call().map(|call| &call.shown_url), "inner": inner, "entered": taken.contains(&step.name) })
     });
     let edges = edges(flow).into_iter().map(|Edge { from, to, when, what }| {

@@ -18,7 +18,6 @@ use crate::decide::retry::RetryPolicy;
 use crate::decide::settle::{OutcomeRules, Timing, settle};
 use crate::decide::workflow::data::View;
 use crate::decide::workflow::machine::{Birth, at_step};
-use crate::decide::workflow::steps::StepKind;
 use crate::decide::workflow::{Draw, Fact, Flow, Here, advance};
 use crate::deliver::compose::Signing;
 use crate::deliver::step::{Calling, compose_step};
@@ -104,7 +103,7 @@ fn play(config: &Config, flow: &Arc<Flow>, test: &TestStep, payload: &[u8], answ
     let Some((seq, visit)) = entered.run.state.visits.iter().find(|(_, visit)| visit.at == [at]) else {
         return Ok(outcome(&entered, None, flow, 1));
     };
-    if let StepKind::Emit(emit) = &flow.steps[at].kind {
+    if let Some(emit) = flow.steps[at].kind.emission() {
         let view = View::of(&entered.run, *seq, &test.step, &visit.payload);
         let rendered = emit.body.as_ref().map(|body| view.render(body)).transpose();
         let job = visit.jobs.first().copied().unwrap_or(JobId(Ulid(0)));

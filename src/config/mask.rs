@@ -35,7 +35,7 @@ static CREDENTIAL: LazyLock<Option<Regex>> = LazyLock::new(|| {
 });
 
 fn collect(keys: &'static Keys, names: &mut Vec<&'static str>) {
-    for key in keys {
+    for key in keys.iter() {
         match key.takes {
             Takes::Secret => names.push(key.name),
             Takes::Section(keys) | Takes::Named(keys) | Takes::Items(keys) | Takes::OneOrMore(keys) => collect(keys, names),

@@ -271,7 +271,7 @@ impl Config {
             let names = names(&self.sources);
             let Self { server, delivery, compat, .. } = self;
             let around = ReadContext { sources: &names, policy: &server.policy, delivery, compat };
-            let mut section = Section::new(&node, &keys::WORKFLOW, &format!("workflows.{name}"), &mut problems);
+            let mut section = Section::new(&node, &workflow::keys::WORKFLOW, &format!("workflows.{name}"), &mut problems);
             section.set_lenient(true);
             Workflow::read(name, section, &around)
         });

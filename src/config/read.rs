@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::keys::{Key, Keys, Takes};
+use super::keys::{self, Key, Keys, Takes};
 use super::layers::flow_value;
 use super::problem::{Place, Problem, Problems, Severity, did_you_mean};
 use super::tree::{self, Node, Scalar, Value};
@@ -458,7 +458,7 @@ impl<'a> Section<'a> {
     fn inner(&mut self, key: &str, node: &Node) -> Section<'_> {
         let keys = match self.takes(key) {
             Takes::Section(keys) | Takes::Named(keys) | Takes::Items(keys) => keys,
-            _ => &[],
+            _ => &keys::NONE,
         };
         let path = self.key_path(key);
         let mut section = Section::new(node, keys, &path, self.problems);

@@ -35,7 +35,7 @@ Sections marked *later* are read and validated; this version refuses to start wi
 pub fn reference() -> String {
     let mut out = HEAD.to_owned();
     let mut told = Told::new();
-    for key in &TOP {
+    for key in TOP.iter() {
         let later = if ["queues", "alerts"].contains(&key.name) { " (*later*)" } else { "" };
         let (title, keys) = match key.takes {
             Takes::Section(keys) => (key.name.to_owned(), keys),
@@ -60,10 +60,10 @@ fn section(out: &mut String, path: &str, keys: &'static Keys, told: &mut Told) {
     }
     told.push((keys.as_ptr(), path.to_owned()));
     out.push_str("\n| Key | Takes | Meaning |\n|---|---|---|\n");
-    for key in keys {
+    for key in keys.iter() {
         let _ = writeln!(out, "| `{}` | {} | {} |", key.name, takes(key.takes), key.about.replace('|', "\\|"));
     }
-    for key in keys {
+    for key in keys.iter() {
         let (inner, keys) = match key.takes {
             Takes::Section(keys) => (format!("{path}.{}", key.name), keys),
             Takes::Named(keys) => (format!("{path}.{}.<name>", key.name), keys),

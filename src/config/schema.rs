@@ -16,7 +16,7 @@ pub fn schema() -> Value {
 
 fn section(keys: &Keys) -> Value {
     let mut properties = Map::new();
-    for key in keys {
+    for key in keys.iter() {
         let mut value = takes(key.takes);
         if let Some(map) = value.as_object_mut() {
             map.insert("description".into(), json!(key.about));

@@ -218,7 +218,7 @@ fn callback(calling: &Calling<'_>, token: &str) -> Value {
     if let Some(base) = calling.public_url {
         let base = base.as_str().trim_end_matches('/');
         callback["url"] = json!(format!("{base}/callback/{token}"));
-        if calling.step.kind.word() == "approval" {
+        if calling.step.kind.awaited().is_some_and(|awaited| awaited.approval.is_some()) {
             callback["approve_url"] = json!(format!("{base}/approve/{token}"));
         }
     }

@@ -4,10 +4,9 @@ use serde_json::{Value, json};
 
 use super::Engine;
 use super::operate::NotDone;
-use crate::decide::workflow::steps::StepKind;
-use crate::decide::workflow::steps::callback::{Approval, hash};
+use crate::decide::workflow::step_type::Approval;
 use crate::decide::workflow::{Fact, Flow, advance};
-use crate::model::run::{Visit, VisitPhase};
+use crate::model::run::{Token, Visit, VisitPhase};
 use crate::model::{Body, Payload, Run, RunId, Timestamp};
 
 /// What was decided, by whom.
@@ -106,10 +105,7 @@ impl Decision {
 
 /// The approval that a visit waits for, if it does.
 pub(super) fn approval_of<'a>(run: &Run, flow: &'a Flow, visit: u32) -> Option<&'a Approval> {
-    match &flow.step(&run.state.visits.get(&visit)?.at)?.kind {
-        StepKind::Callback(callback) => callback.approval.as_ref(),
-        _ => None,
-    }
+    flow.step(&run.state.visits.get(&visit)?.at)?.kind.awaited()?.approval.as_ref()
 }
 
 /// Whether a visit waits for an answer from outside.
@@ -123,7 +119,7 @@ impl Engine {
     /// # Errors
     /// Why not: no such token, or its step waits for no decision.
     pub async fn asked(&self, token: &str) -> Result<Asked, NotDone> {
-        let found = self.health().learn(self.store().token(&hash(token)).await)?.ok_or(NotDone::Missing)?;
+        let found = self.health().learn(self.store().token(&Token::hash_of(token)).await)?.ok_or(NotDone::Missing)?;
         let run = self.store().run(found.run).await?.ok_or(NotDone::Missing)?;
         run.readable().map_err(NotDone::Refused)?;
         let over = || NotDone::Refused("this was decided, or is not asked any more".to_owned());

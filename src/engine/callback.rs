@@ -6,7 +6,6 @@ use super::Engine;
 use super::advance::{Entropy, NoChange};
 use super::approval::{Decision, approval_of, waits};
 use super::operate::NotDone;
-use crate::decide::workflow::steps::callback::hash;
 use crate::decide::workflow::{Fact, Here, advance};
 use crate::model::run::Token;
 use crate::model::{Body, Payload, RunId};
@@ -76,7 +75,7 @@ impl Engine {
             return Err(NotAnswered::Unknown);
         }
         let store_failed = |error| NotAnswered::NotDone(NotDone::from(error));
-        let (hash, fingerprint) = (hash(token), answer.fingerprint());
+        let (hash, fingerprint) = (Token::hash_of(token), answer.fingerprint());
         loop {
             let found = self.health().learn(self.store().token(&hash).await).map_err(store_failed)?;
             let Some(found) = found else { return Err(NotAnswered::Unknown) };

@@ -12,8 +12,7 @@ use crate::decide::retry::RetryPolicy;
 use crate::decide::settle::{Log, OutcomeRules, Timing, is_crash_suspect};
 use crate::decide::workflow::data::View;
 use crate::decide::workflow::flow::{Call, Flow, Reads};
-use crate::decide::workflow::steps::StepKind;
-use crate::decide::workflow::steps::emit::Emit;
+use crate::decide::workflow::step_type::Emission;
 use crate::deliver::compose::{Signing, compose};
 use crate::deliver::step::{Calling, compose_step, operation};
 use crate::model::Body;
@@ -83,11 +82,7 @@ impl OfStep {
 
     /// Its retry policies.
     pub(super) fn retry(&self) -> &[RetryPolicy] {
-        match self.flow.step(&self.at).map(|step| &step.kind) {
-            Some(StepKind::Emit(emit)) => &emit.retry,
-            Some(kind) => kind.call().map_or(&[], |call| &call.retry),
-            None => &[],
-        }
+        self.flow.step(&self.at).map_or(&[], |step| step.kind.retry())
     }
 
     /// How its outcome is settled.
@@ -254,7 +249,7 @@ impl Engine {
         };
         let Some(step) = flow.step(&visit.at) else { return (Outcome::Elapsed, None) };
         let of_step = OfStep::of(&flow, &visit.at, run.state.deadline_at);
-        if let StepKind::Emit(emit) = &step.kind {
+        if let Some(emit) = step.kind.emission() {
             return (self.emit(run, visiting.visit, visit, &step.name, emit).await, Some(of_step));
         }
         let Some(call) = step.kind.call() else { return (Outcome::Elapsed, None) };
@@ -276,7 +271,7 @@ impl Engine {
     }
 
     /// Publishes an event, under a key of the visit: however often that is done there is one event.
-    async fn emit(&self, run: &Run, seq: u32, visit: &Visit, step: &str, emit: &Emit) -> Outcome {
+    async fn emit(&self, run: &Run, seq: u32, visit: &Visit, step: &str, emit: &Emission) -> Outcome {
         let rendered = match &emit.body {
             Some(template) => View::of(run, seq, step, &visit.payload).render(template).map(Some),
             None => Ok(None),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use super::id::{EventId, JobId, RunId};
 use super::job::Target;
@@ -503,6 +504,13 @@ pub struct Token {
     pub visit: u32,
     /// The hash of the answer that used it up.
     pub answer: Option<String>,
+}
+
+impl Token {
+    /// What is stored of a token: its SHA-256 in hexadecimal, so that the database gives nobody the right to answer.
+    pub fn hash_of(token: &str) -> String {
+        hex::encode(Sha256::digest(token.as_bytes()))
+    }
 }
 
 /// A change of a run: everything that becomes true in one commit, if the run is still what it was.

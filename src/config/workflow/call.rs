@@ -68,14 +68,8 @@ impl CallSpec {
         })
     }
 
-    /// Reads the keys of a call that a section has. `timeout` is not one of them for a step whose own it is.
-    pub(super) fn read(
-        s: &mut Section<'_>,
-        who: &str,
-        around: &ReadContext<'_>,
-        retry: &[RetryPolicy],
-        owns_timeout: bool,
-    ) -> Self {
+    /// Reads the keys of a call that a section has.
+    pub(super) fn read(s: &mut Section<'_>, who: &str, around: &ReadContext<'_>, retry: &[RetryPolicy]) -> Self {
         let url = urls::address(s, "url", who, around.policy);
         let shown_url = urls::shown(s, "url");
         let headers = urls::headers(s, who);
@@ -83,10 +77,8 @@ impl CallSpec {
         let headers = urls::templates(s, "headers", headers);
         let query = s.text_map("query").into_iter().map(|(name, value)| (name.text, value.value)).collect();
         let query = urls::templates(s, "query", query);
-        let timeout = if owns_timeout { read_timeout(s) } else { None };
+        let timeout = read_timeout(s);
         let method = read_method(s, who);
-        // What `set` makes is sent to nobody.
-        let is_sent = sends_json && s.text("type").is_none_or(|word| word != "set");
         if method == Method::Get && s.has("body") {
             s.warn("no_effect", "body", format!("{who} sends GET, which has no body, so its `body` has no effect"));
         }
@@ -96,7 +88,7 @@ impl CallSpec {
             query,
             method,
             headers,
-            body: read_template(s, "body", is_sent),
+            body: read_template(s, "body", sends_json),
             timeout: timeout.unwrap_or(around.delivery.timeout),
             retry: read_retry(s, "retry", retry),
             sends_json,

@@ -6,11 +6,9 @@ use std::time::Duration;
 use super::super::problem::{Place, Problem, Problems, Severity, did_you_mean};
 use super::Workflow;
 use super::step::{Draft, Goto};
-use crate::decide::workflow::Step;
 use crate::decide::workflow::catch::Catch;
-use crate::decide::workflow::steps::StepKind;
-use crate::decide::workflow::steps::child::DEPTH_MAX;
-use crate::decide::workflow::steps::emit::Emit;
+use crate::decide::workflow::flow::DEPTH_MAX;
+use crate::decide::workflow::step_type::Emission;
 
 /// A workflow's steps: its own and those of `finally`, and the jumps of its `catch`.
 pub(super) fn check_steps(
@@ -50,8 +48,7 @@ fn check_list(workflow: &str, drafts: &[Draft], jumps: &[&Goto], problems: &mut 
     }
     unreachable(workflow, drafts, jumps, problems);
     endless(workflow, drafts, problems);
-    // Branches do not lead to each other.
-    for draft in drafts.iter().filter(|draft| matches!(draft.step.kind, StepKind::Map(_))) {
+    for draft in drafts.iter().filter(|draft| draft.inner_leads_on) {
         check_list(workflow, &draft.inner, &[], problems);
     }
 }
@@ -83,7 +80,7 @@ fn unreachable(workflow: &str, drafts: &[Draft], jumps: &[&Goto], problems: &mut
 
 /// A circle of steps that take no time is an error: nothing would ever bring the run out of it but its limit.
 fn endless(workflow: &str, drafts: &[Draft], problems: &mut Problems) {
-    let takes_no_time = |at: usize| matches!(drafts[at].step.kind, StepKind::Choice(_) | StepKind::Set(_));
+    let takes_no_time = |at: usize| !drafts[at].step.kind.takes_time();
     for (at, draft) in drafts.iter().enumerate().filter(|(at, _)| takes_no_time(*at)) {
         let mut seen = BTreeSet::new();
         let mut open: Vec<usize> = leads(drafts, at).into_iter().filter(|to| takes_no_time(*to)).collect();
@@ -137,10 +134,10 @@ pub(in crate::config) fn check_references(workflows: &[Workflow], problems: &mut
 /// Workflows whose events start each other in a circle, or themselves: nothing bounds that but their conditions.
 fn endless_events(workflows: &[Workflow], problems: &mut Problems) {
     let starts = |from: &Workflow| -> Vec<usize> {
-        let emits: Vec<&Emit> =
-            from.flow.steps.iter().flat_map(|step| emits(step).chain(step.kind.inner().iter().flat_map(emits))).collect();
+        let steps = from.flow.steps.iter().flat_map(|step| std::iter::once(step).chain(step.kind.inner()));
+        let emits: Vec<&Emission> = steps.filter_map(|step| step.kind.emission()).collect();
         let listens = |to: &Workflow| {
-            let wants = |emit: &&Emit| {
+            let wants = |emit: &&Emission| {
                 let is_wanted = to.events.is_empty() || to.events.iter().any(|pattern| pattern.matches(&emit.event));
                 to.source.as_ref() == Some(&emit.source) && is_wanted
             };
@@ -190,23 +187,15 @@ fn in_circles<'a>(workflows: &'a [Workflow], leads: &[Vec<usize>]) -> Vec<&'a Wo
     workflows.iter().enumerate().filter(|(at, _)| returns(*at)).map(|(_, workflow)| workflow).collect()
 }
 
-fn emits(step: &Step) -> impl Iterator<Item = &Emit> {
-    match &step.kind {
-        StepKind::Emit(emit) => Some(emit),
-        _ => None,
-    }
-    .into_iter()
-}
-
 /// A wait for an answer that is not over before its run is never over by itself.
 pub(super) fn check_waits(workflow: &str, drafts: &[Draft], run: Duration, problems: &mut Problems) {
     for draft in drafts {
-        let StepKind::Callback(callback) = &draft.step.kind else { continue };
-        if callback.timeout < run {
+        let Some(awaited) = draft.step.kind.awaited() else { continue };
+        if awaited.timeout < run {
             continue;
         }
-        let key = if callback.approval.is_some() { "timeout" } else { "callback_timeout" };
-        let (name, wait, run) = (&draft.step.name, callback.timeout.as_secs(), run.as_secs());
+        let key = if awaited.approval.is_some() { "timeout" } else { "callback_timeout" };
+        let (name, wait, run) = (&draft.step.name, awaited.timeout.as_secs(), run.as_secs());
         problems.push(Problem {
             severity: Severity::Warning,
             code: "no_effect",

@@ -7,10 +7,11 @@
 
 mod call;
 mod check;
-mod kind;
+pub(super) mod keys;
 mod reads;
 mod resolve;
 mod step;
+mod steps;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};

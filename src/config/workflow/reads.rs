@@ -7,8 +7,6 @@ use super::super::problem::{Problem, Problems, Severity, did_you_mean};
 use super::check::leads;
 use super::step::{Draft, Goto};
 use crate::decide::workflow::flow::{Address, Call, CallKey, ResultPath};
-use crate::decide::workflow::steps::StepKind;
-use crate::decide::workflow::steps::map::Items;
 use crate::model::Path;
 use crate::model::path::Root;
 
@@ -124,12 +122,7 @@ impl<'a> Order<'a> {
 
 /// Whether a step's response takes the place of the payload.
 fn replaces(draft: &Draft) -> bool {
-    let answers = match &draft.step.kind {
-        StepKind::Call(_) | StepKind::Parallel(_) | StepKind::Map(_) | StepKind::Callback(_) | StepKind::Child(_) => true,
-        StepKind::Set(set) => set.body.is_some(),
-        StepKind::Choice(_) | StepKind::Wait(_) | StepKind::Emit(_) | StepKind::Fail(_) => false,
-    };
-    answers && draft.step.result_path == ResultPath::Replace && draft.step.output.is_none()
+    draft.step.kind.has_response() && draft.step.result_path == ResultPath::Replace && draft.step.output.is_none()
 }
 
 /// What a step reads of the payload and of the context before it has an answer.
@@ -141,16 +134,7 @@ fn paths(draft: &Draft) -> Vec<&Path> {
         paths.extend(input.paths());
         return paths;
     }
-    match &step.kind {
-        StepKind::Choice(choice) => paths.extend(choice.choices.iter().flat_map(|(when, _)| when.paths())),
-        StepKind::Set(set) => paths.extend(set.body.iter().flat_map(|body| body.paths())),
-        StepKind::Emit(emit) => paths.extend(emit.body.iter().flat_map(|body| body.paths())),
-        StepKind::Map(map) => match &map.items {
-            Items::Path(path) => paths.push(path),
-            Items::Template(items) => paths.extend(items.paths()),
-        },
-        _ => {}
-    }
+    paths.extend(step.kind.paths());
     paths.extend(step.kind.call().into_iter().flat_map(of_call));
     paths
 }

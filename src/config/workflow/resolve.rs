@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::step::{Draft, Goto};
 use crate::decide::workflow::catch::{Catch, Way};
 use crate::decide::workflow::flow::{Next, Step};
-use crate::decide::workflow::steps::StepKind;
+use crate::decide::workflow::step_type::Links;
 
 /// A workflow's steps, in the order in which its flow holds them.
 pub(super) struct Resolved {
@@ -65,7 +65,7 @@ fn list(drafts: Vec<Draft>, first: usize, undos: &mut Undos) -> Vec<Step> {
     let end = first + drafts.len();
     let mut steps = Vec::with_capacity(drafts.len());
     for (at, draft) in drafts.into_iter().enumerate() {
-        let Draft { mut step, goto, catches, choices, default, ends, inner, undo, .. } = draft;
+        let Draft { mut step, goto, catches, choices, default, ends, inner, inner_leads_on, undo, .. } = draft;
         let following = first + at + 1;
         step.next = match &goto {
             _ if ends => Next::End,
@@ -75,19 +75,17 @@ fn list(drafts: Vec<Draft>, first: usize, undos: &mut Undos) -> Vec<Step> {
         };
         step.undo = undo.map(|undo| undos.add(undo));
         step.catch = step.catch.into_iter().zip(&catches).map(|(catch, goto)| led(catch, goto.as_ref(), &index)).collect();
-        match &mut step.kind {
-            StepKind::Choice(choice) => {
-                for ((_, place), goto) in choice.choices.iter_mut().zip(&choices) {
-                    *place = goto.as_ref().map_or(0, |goto| to(goto, &index));
-                }
-                choice.default = default.as_ref().map(|goto| to(goto, &index));
-            }
-            StepKind::Map(map) => map.steps = list(inner, 0, undos),
-            StepKind::Parallel(parallel) => {
-                // Branches do not lead to each other.
-                parallel.branches = list(inner, 0, undos).into_iter().map(|branch| Step { next: Next::End, ..branch }).collect();
-            }
-            _ => {}
+        let mut inner = list(inner, 0, undos);
+        if !inner_leads_on {
+            inner.iter_mut().for_each(|branch| branch.next = Next::End);
+        }
+        let links = Links {
+            choices: choices.iter().map(|goto| goto.as_ref().map_or(0, |goto| to(goto, &index))).collect(),
+            default: default.as_ref().map(|goto| to(goto, &index)),
+            inner,
+        };
+        if let Some(resolved) = step.kind.resolved(links) {
+            step.kind = resolved;
         }
         steps.push(step);
     }

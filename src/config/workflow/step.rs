@@ -1,22 +1,22 @@
 //! One step: its data flow and its jumps. Jumps are names until all steps are read.
 //!
-//! `call` reads what it calls, `kind` what its type adds, `resolve` makes places of names.
+//! `steps` reads what its type adds, `call` what it calls; `resolve` turns names into indexes.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use super::super::ReadContext;
 use super::super::handler::{read_filter, read_template};
-use super::super::keys;
 use super::super::problem::{Place, Severity};
 use super::super::read::{Placed, Section};
 use super::super::server::read_errors;
 use super::call::CallSpec;
-use super::kind::Reading;
+use super::steps::{Entry, Http};
 use crate::decide::retry::RetryPolicy;
-use crate::decide::workflow::catch::{Catch, Way};
+use crate::decide::workflow::catch::{Catch, Way, error};
 use crate::decide::workflow::flow::{Next, ResultPath, Step};
-use crate::decide::workflow::steps::StepKind;
-use crate::decide::workflow::steps::wait::Wait;
+use crate::decide::workflow::step_type::{Entered, StepType};
+use crate::decide::workflow::walk::Walk;
+use crate::model::run::RunError;
 
 /// Attempts of a call that undoes a step, unless it says otherwise.
 const UNDO_ATTEMPTS: u32 = 10;
@@ -42,6 +42,10 @@ pub(super) struct Draft {
     pub(super) ends: bool,
     /// The steps inside a map, or the branches of a parallel step.
     pub(super) inner: Vec<Self>,
+    /// Whether the inner steps lead to each other: those of a map do, branches do not.
+    pub(super) inner_leads_on: bool,
+    /// What the step sends is JSON, so its `input` must render to JSON.
+    pub(super) input_is_json: bool,
     /// The call that undoes it.
     pub(super) undo: Option<Step>,
     /// The workflow that it calls.
@@ -69,7 +73,7 @@ impl Draft {
 
     /// The step after it is never the next one by itself.
     pub(super) fn jumps(&self) -> bool {
-        self.goto.is_some() || matches!(self.step.kind, StepKind::Choice(_) | StepKind::Fail(_))
+        self.goto.is_some() || self.step.kind.branches().is_some()
     }
 
     /// The workflows it calls.
@@ -78,7 +82,7 @@ impl Draft {
     }
 
     /// A step that only does one thing.
-    pub(super) fn plain(name: String, kind: StepKind, place: Place) -> Self {
+    pub(super) fn plain(name: String, kind: Arc<dyn StepType>, place: Place) -> Self {
         Self {
             step: plain(name, kind),
             place,
@@ -88,6 +92,8 @@ impl Draft {
             default: None,
             ends: false,
             inner: Vec::new(),
+            inner_leads_on: false,
+            input_is_json: false,
             undo: None,
             call: None,
         }
@@ -96,14 +102,12 @@ impl Draft {
     pub(super) fn read(at: usize, mut s: Section<'_>, of: Of<'_>) -> Self {
         let Of { workflow, around, .. } = of;
         let name = s.required_text("name").unwrap_or_else(|| format!("#{}", at + 1));
-        let word = s.word("type").unwrap_or_else(|| "http".to_owned());
+        let entry = Entry::of(s.word("type").as_deref());
         let who = format!("workflow '{workflow}' step '{name}'");
         if name.contains('/') || name.contains(':') {
             s.error("bad_name", "name", format!("{who}: a step's name must not contain '/' or ':'"));
         }
-        // Stands in where a kind cannot be read, which is reported.
-        let nothing = StepKind::Wait(Wait::For(Duration::ZERO));
-        let mut draft = Self::plain(name.clone(), nothing, s.place());
+        let mut draft = Self::plain(name.clone(), Arc::new(Unreadable), s.place());
         draft.ends = s.bool("end").unwrap_or(false);
         draft.step.when = read_filter(&mut s, "if", around.compat);
         draft.step.result = read_template(&mut s, "result", false);
@@ -128,22 +132,46 @@ impl Draft {
             draft.catches.push(to);
         }
         let reading = Reading { name: &name, of };
-        let caller = format!("handler '{workflow}/{name}'");
-        // The timeout of an approval is that of the decision.
-        let call = CallSpec::read(&mut s, &caller, around, of.retry, word != "approval");
-        // The input of a call is its body, so it should be what the call says it is.
-        draft.step.input = read_template(&mut s, "input", call.sends_json && word == "http");
         draft.undo = reading.undo(&mut s, "");
-        if let Some(kind) = reading.kind(&word, &mut s, call, &mut draft) {
+        if let Some(kind) = entry.read(&reading, &mut s, &mut draft) {
             draft.step.kind = kind;
         }
-        warn_of_strays(&mut s, &word, &who);
+        // The input of a call is its body, so it must be what the call's content type says.
+        draft.step.input = read_template(&mut s, "input", draft.input_is_json);
+        entry.warn_of_strays(&mut s, &who);
         s.finish();
         draft
     }
 }
 
+/// Stands in for a step that could not be read, which was reported.
+#[derive(Debug)]
+struct Unreadable;
+
+impl StepType for Unreadable {
+    fn name(&self) -> &'static str {
+        "unreadable"
+    }
+
+    fn enter(&self, _: &mut Walk<'_>, _: u32, step: &Step) -> Result<Entered, RunError> {
+        Err(error("unknown_step", format!("step '{}' could not be read", step.name)))
+    }
+}
+
+/// A step being read.
+pub(super) struct Reading<'a> {
+    /// Its name.
+    pub(super) name: &'a str,
+    /// Its workflow.
+    pub(super) of: Of<'a>,
+}
+
 impl Reading<'_> {
+    /// How messages name the step.
+    pub(super) fn who(&self) -> String {
+        format!("workflow '{}' step '{}'", self.of.workflow, self.name)
+    }
+
     /// The call that undoes a step or a branch.
     pub(super) fn undo(&self, s: &mut Section<'_>, branch: &str) -> Option<Step> {
         let Of { workflow, around, retry, inside } = self.of;
@@ -155,14 +183,14 @@ impl Reading<'_> {
             undo.error("missing_key", "", format!("{who} has no url"));
         }
         let retry: Vec<RetryPolicy> = retry.iter().map(|retry| RetryPolicy { max: UNDO_ATTEMPTS, ..retry.clone() }).collect();
-        let call = CallSpec::read(&mut undo, &who, around, &retry, true);
+        let call = CallSpec::read(&mut undo, &who, around, &retry);
         undo.finish();
-        Some(plain(name, StepKind::Call(call.call()?)))
+        Some(plain(name, Arc::new(Http(call.call()?))))
     }
 }
 
 /// A step that only makes a call.
-fn plain(name: String, kind: StepKind) -> Step {
+fn plain(name: String, kind: Arc<dyn StepType>) -> Step {
     Step {
         name,
         kind,
@@ -236,13 +264,4 @@ fn read_catch(who: &str, mut s: Section<'_>) -> (Catch, Option<Goto>) {
     s.finish();
     let way = if undoes { Way::Undo } else { Way::Step(0) };
     (Catch { errors, way, result_path }, jump(goto, format!("{who} catch goto")))
-}
-
-/// Keys that a step's type does not read.
-fn warn_of_strays(s: &mut Section<'_>, word: &str, who: &str) {
-    for (key, of) in keys::STEP_KEYS_OF {
-        if s.has(key) && !of.contains(&word) {
-            s.warn("no_effect", key, format!("{who}: `{key}` has no effect on a step of type `{word}`"));
-        }
-    }
 }

@@ -28,7 +28,7 @@ impl Walk<'_> {
     }
 
     /// Jobs that need not run any more. Those that are not stored yet are not stored at all.
-    pub(super) fn cancel_jobs(&mut self, jobs: &[JobId]) {
+    pub fn cancel_jobs(&mut self, jobs: &[JobId]) {
         for job in jobs {
             let before = self.change.jobs.len();
             self.change.jobs.retain(|new| new.id != *job);
@@ -88,24 +88,24 @@ impl Walk<'_> {
     }
 
     /// A container may be entered this often beyond the limit of steps.
-    pub(super) fn allow(&mut self, places: usize, steps: usize) {
+    pub fn allow(&mut self, places: usize, steps: usize) {
         let more = u32::try_from(places.saturating_mul(steps)).unwrap_or(u32::MAX);
         let allowance = &mut self.change.run.state.allowance;
         *allowance = allowance.saturating_add(more);
     }
 
     /// Asks for a call of a visit.
-    pub(super) fn call(&mut self, seq: u32) {
+    pub fn call(&mut self, seq: u32) {
         self.call_after(seq, Duration::ZERO);
     }
 
     /// Asks for a call of a visit, later.
-    pub(super) fn call_after(&mut self, seq: u32, delay: Duration) {
+    pub fn call_after(&mut self, seq: u32, delay: Duration) {
         self.job(seq, Due::After(delay), Target::Step);
     }
 
     /// Asks for an instant of a visit.
-    pub(super) fn wake_at(&mut self, seq: u32, due: Due) -> Option<JobId> {
+    pub fn wake_at(&mut self, seq: u32, due: Due) -> Option<JobId> {
         self.job(seq, due, Target::Timer)
     }
 

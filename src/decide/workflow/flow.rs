@@ -1,16 +1,20 @@
 //! A definition, compiled from the configuration.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
 
 use super::catch::Catch;
-use super::steps::StepKind;
+use super::step_type::StepType;
 use crate::decide::filter::Filter;
 use crate::decide::retry::RetryPolicy;
 use crate::decide::settle::Log;
 use crate::decide::template::Template;
 use crate::model::{Method, Path};
+
+/// Runs nest this deep at most: a run at this depth cannot start another one.
+pub const DEPTH_MAX: u32 = 16;
 
 /// A workflow, compiled.
 #[derive(Debug, Clone)]
@@ -95,7 +99,7 @@ pub struct Step {
     /// Its name.
     pub name: String,
     /// What it does.
-    pub kind: StepKind,
+    pub kind: Arc<dyn StepType>,
     /// It is passed over unless this holds.
     pub when: Option<Filter>,
     /// Narrows the payload.

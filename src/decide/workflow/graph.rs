@@ -2,7 +2,7 @@
 
 use super::catch::{Catch, Way};
 use super::flow::{Flow, Next, Step};
-use super::steps::StepKind;
+use super::step_type::Branch;
 use crate::decide::errors::ErrorName;
 
 /// A way from a step.
@@ -68,17 +68,16 @@ fn end(flow: &Flow, from: usize) -> Place {
 fn of(flow: &Flow, from: usize, step: &Step) -> Vec<Edge> {
     let way = |to, when: String, what| Edge { from: Place::Step(from), to, when, what };
     let mut edges = Vec::new();
-    match &step.kind {
-        StepKind::Choice(choice) => {
-            let choices = choice.choices.iter().map(|(when, to)| (Place::Step(*to), when.text().to_owned()));
-            edges.extend(choices.map(|(to, when)| way(to, when, Cause::Next)));
-            edges.extend(choice.default.map(|to| way(Place::Step(to), "otherwise".to_owned(), Cause::Next)));
-        }
-        StepKind::Fail(_) => {}
-        _ if is_undo(flow, from) => {
+    match step.kind.branches() {
+        Some(branches) => edges.extend(
+            branches
+                .into_iter()
+                .map(|Branch { when, to }| way(Place::Step(to), when.unwrap_or("otherwise").to_owned(), Cause::Next)),
+        ),
+        None if is_undo(flow, from) => {
             edges.push(way(end(flow, 0), "when all is undone".to_owned(), Cause::Undo));
         }
-        _ => {
+        None => {
             let to = match &step.next {
                 Next::Step(index) => Place::Step(*index),
                 Next::End => end(flow, from),

@@ -4,7 +4,7 @@
 //! - [`flow`]: a definition, compiled; [`fact`]: what can happen to a run
 //! - [`machine`]: start and advance; [`walk`]: from step to step; [`ending`]: pauses, rollback, the last steps; [`asks`]: the jobs
 //!   that a change wants; [`redrive`]: taking a run up again; [`gate`]: how many runs at once
-//! - [`steps`]: one file per step type: what it asks for when it is entered, and what it makes of a fact
+//! - [`step_type`]: what the machine asks of a type of step; the types are in `config::workflow::steps`
 //! - [`check`]: what must hold of every run
 //! - [`graph`]: which step leads where
 //! - [`data`]: input, result path, output; [`catch`]: failures and where they go
@@ -20,7 +20,7 @@ pub mod gate;
 pub mod graph;
 pub mod machine;
 pub mod redrive;
-pub mod steps;
+pub mod step_type;
 pub mod walk;
 
 pub use fact::Fact;

@@ -65,7 +65,7 @@ fn from(run: &Run, wish: &Redrive<'_>, stopped: Stopped, flow: &Flow) -> Result<
     let new = |at, payload| Stopped { at, payload, operation: None, entered_at: None, places: None };
     let Some(name) = wish.from.filter(|name| Some(*name) != here) else {
         // A step that waits for an answer tells of a token, and there is a new one.
-        let tells = flow.step(&stopped.at).is_some_and(|step| step.kind.takes_token());
+        let tells = flow.step(&stopped.at).is_some_and(|step| step.kind.awaited().is_some());
         return Ok(match &wish.payload {
             // Other bytes are another operation.
             Some(payload) => new(stopped.at, payload.clone()),
@@ -96,8 +96,8 @@ fn entered_with(run: &Run, name: &str) -> Option<Payload> {
 /// Pins a run to another definition, if everything it has done is there as well.
 fn move_on(run: &mut Run, old: &Flow, new: &Flow) -> Result<(), String> {
     for step in old.steps.iter().filter(|step| run.state.steps.contains_key(&step.name)) {
-        let kind = step.kind.word();
-        match new.steps.iter().find(|other| other.name == step.name).map(|other| other.kind.word()) {
+        let kind = step.kind.name();
+        match new.steps.iter().find(|other| other.name == step.name).map(|other| other.kind.name()) {
             Some(word) if word == kind => {}
             Some(word) => {
                 return Err(format!(

@@ -9,10 +9,10 @@ use super::catch::{Catch, Way, error};
 use super::data::{View, going_on, merge, with_error};
 use super::flow::{Flow, Next, ResultPath, Step};
 use super::machine::{Here, note};
-use super::steps::{Entered, Heard};
+use super::step_type::{Entered, Handled};
 use crate::model::json::DEPTH_MAX;
 use crate::model::run::{Armed, Change, Close, Done, RunError, Slot, Stopped, Visit, VisitPhase};
-use crate::model::{Payload, Run, Timestamp};
+use crate::model::{Payload, Run, RunId, Timestamp};
 
 /// The name of a container's visit and a place in its result.
 pub type Within = Option<(u32, usize)>;
@@ -27,7 +27,7 @@ pub struct Walk<'a> {
     /// The visit that the next step that is entered undoes.
     pub(super) undoes: Option<u32>,
     /// What the next container that is entered has done before.
-    pub(super) places: Option<Vec<Slot>>,
+    pub places: Option<Vec<Slot>>,
     /// Steps that are to be entered.
     pub(super) ahead: VecDeque<(Vec<usize>, Within, Payload)>,
 }
@@ -53,17 +53,38 @@ impl<'a> Walk<'a> {
         Self { change, here, repeats: None, undoes: None, places: None, ahead: VecDeque::new() }
     }
 
+    /// The instant of this change.
+    pub fn now(&self) -> Timestamp {
+        self.here.now
+    }
+
+    /// A random number in `0.0..1.0`, for jitter.
+    pub fn chance(&self) -> f64 {
+        self.here.draw.chance()
+    }
+
+    /// A fresh id for a run that the change starts.
+    pub fn new_run(&self) -> RunId {
+        RunId(self.here.draw.id())
+    }
+
+    /// A fresh token for an answer from outside: 256 random bits in base32.
+    pub fn new_token(&self) -> String {
+        self.here.draw.token()
+    }
+
     pub(super) fn flow(&self) -> &'a Flow {
         self.here.flow
     }
 
-    pub(super) fn note(&mut self, kind: &'static str, visit: Option<u32>, data: Value) {
+    /// Adds a line to the run's history.
+    pub fn note(&mut self, kind: &'static str, visit: Option<u32>, data: Value) {
         let step = visit.and_then(|v| self.change.run.state.visits.get(&v)).map(|v| self.flow().place(&v.at));
         self.change.notes.push(note(kind, step, visit, data));
     }
 
-    /// Plans to enter a step.
-    pub(super) fn enter(&mut self, at: Vec<usize>, within: Within, payload: Payload) {
+    /// Plans to enter a step: `at` is its path of indexes, `within` the place of a container it belongs to.
+    pub fn enter(&mut self, at: Vec<usize>, within: Within, payload: Payload) {
         self.ahead.push_back((at, within, payload));
     }
 
@@ -149,12 +170,13 @@ impl<'a> Walk<'a> {
     }
 
     /// What expressions of an open visit see.
-    pub(super) fn view<'s>(&'s self, seq: u32, step: &'s Step) -> Option<View<'s>> {
+    pub fn view<'s>(&'s self, seq: u32, step: &'s Step) -> Option<View<'s>> {
         let visit = self.change.run.state.visits.get(&seq)?;
         Some(View::of(&self.change.run, seq, &step.name, &visit.payload))
     }
 
-    pub(super) fn visit(&mut self, seq: u32) -> Option<&mut Visit> {
+    /// An open visit.
+    pub fn visit(&mut self, seq: u32) -> Option<&mut Visit> {
         self.change.run.state.visits.get_mut(&seq)
     }
 
@@ -163,10 +185,10 @@ impl<'a> Walk<'a> {
         let flow = self.flow();
         let Some(visit) = self.change.run.state.visits.get(&seq) else { return };
         let Some(step) = flow.step(&visit.at) else { return };
-        match step.kind.hear(self, seq, step, fact) {
-            Ok(Heard::Waits) => {}
-            Ok(Heard::Done(result, status)) => self.leave(seq, step, result, status),
-            Ok(Heard::Goto) => self.pass(seq, step, &step.next),
+        match step.kind.handle(self, seq, step, fact) {
+            Ok(Handled::Waits) => {}
+            Ok(Handled::Done(result, status)) => self.leave(seq, step, result, status),
+            Ok(Handled::Passed) => self.pass(seq, step, &step.next),
             Err(why) => self.fail(seq, step, why),
         }
     }
@@ -315,10 +337,10 @@ impl<'a> Walk<'a> {
         let flow = self.flow();
         let Some(visit) = self.change.run.state.visits.get(&container) else { return };
         let Some(step) = flow.step(&visit.at) else { return };
-        match step.kind.inside(self, container, place, result) {
-            Ok(Heard::Waits) => {}
-            Ok(Heard::Done(result, status)) => self.leave(container, step, result, status),
-            Ok(Heard::Goto) => self.go_on(container, &step.next),
+        match step.kind.place_ended(self, container, place, result) {
+            Ok(Handled::Waits) => {}
+            Ok(Handled::Done(result, status)) => self.leave(container, step, result, status),
+            Ok(Handled::Passed) => self.go_on(container, &step.next),
             Err(why) => {
                 self.close_inside(container);
                 self.fail(container, step, why);

@@ -1,49 +1,83 @@
 //! `wait`: for a while, or until an instant of the payload.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::super::catch::error;
-use super::super::flow::Step;
-use super::super::walk::Walk;
-use super::Entered;
+use super::{Entry, refuse_both};
+use crate::config::handler::read_path;
+use crate::config::keys::{Key, Takes, key};
+use crate::config::read::Section;
+use crate::config::workflow::step::{Draft, Reading};
+use crate::decide::workflow::catch::error;
+use crate::decide::workflow::fact::Fact;
+use crate::decide::workflow::flow::Step;
+use crate::decide::workflow::step_type::{Entered, Handled, StepType};
+use crate::decide::workflow::walk::Walk;
 use crate::model::json::Ref;
 use crate::model::run::{Due, RunError, VisitPhase};
 use crate::model::{Path, Timestamp};
 
-/// No instant is later: the end of the year 9999.
+/// No instant is later: the end of the year 9999, in seconds since 1970.
 const LATEST: i64 = 253_402_300_799;
 
 /// From here on a number counts milliseconds.
 const MILLISECONDS_FROM: i64 = 100_000_000_000;
 
-/// A wait.
-#[derive(Debug, Clone)]
-pub enum Wait {
+const KEYS: &[Key] = &[
+    key("seconds", Takes::Number(0, 315_360_000), "wait: how long"),
+    key("timestamp_path", Takes::Text, "wait: the path of the instant"),
+];
+
+pub(super) static ENTRY: Entry = Entry { name: "wait", keys: &[KEYS], in_map: true, read };
+
+fn read(reading: &Reading<'_>, s: &mut Section<'_>, _: &mut Draft) -> Option<Arc<dyn StepType>> {
+    let seconds = s.number("seconds").map(|seconds| Wait::For(Duration::from_secs(seconds)));
+    let path = read_path(s, "timestamp_path").map(Wait::Until);
+    refuse_both(s, &reading.who(), "seconds", "timestamp_path");
+    if !s.has("seconds") && !s.has("timestamp_path") {
+        let (workflow, name) = (reading.of.workflow, reading.name);
+        let message = format!("workflow '{workflow}' wait step '{name}' needs either 'seconds' or 'timestamp_path'");
+        s.error("missing_key", "", message);
+    }
+    Some(Arc::new(seconds.or(path)?))
+}
+
+/// A step that waits for time to pass.
+#[derive(Debug)]
+enum Wait {
     /// This long.
     For(Duration),
     /// Until the instant at a path: an RFC 3339 text, or seconds or milliseconds since 1970.
     Until(Path),
 }
 
-impl Wait {
-    pub(super) fn enter(&self, walk: &mut Walk<'_>, seq: u32, step: &Step) -> Result<Entered, RunError> {
+impl StepType for Wait {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn enter(&self, walk: &mut Walk<'_>, seq: u32, step: &Step) -> Result<Entered, RunError> {
         let due = match self {
             Self::For(time) => Due::After(*time),
             Self::Until(path) => {
-                let visit = walk.change.run.state.visits.get(&seq);
+                let visit = walk.visit(seq);
                 let found = visit.and_then(|v| v.payload.view().ok()).and_then(|payload| path.one(payload));
                 Due::At(instant(found.map(Ref::to_value).as_ref(), step, path)?)
             }
         };
         walk.wake_at(seq, due);
         let until = match due {
-            Due::After(time) => walk.here.now.plus(time),
+            Due::After(time) => walk.now().plus(time),
             Due::At(at) => at,
         };
         walk.note("WaitStarted", Some(seq), json!({ "until": until.rfc3339() }));
         Ok(Entered::Waits(VisitPhase::Time))
+    }
+
+    fn handle(&self, _: &mut Walk<'_>, _: u32, _: &Step, _: &Fact) -> Result<Handled, RunError> {
+        Ok(Handled::Passed)
     }
 }
 
