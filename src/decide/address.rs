@@ -1,8 +1,9 @@
-//! Which URLs and addresses may be reached.
+//! Decides which URLs and IP addresses outgoing calls may reach, as protection against SSRF.
 //!
-//! Judged twice: the parsed URL when a configuration is read, and every resolved address when a
-//! connection is made. Two kinds of author: the *operator* writes YAML and may name private hosts of
-//! his network; a *stranger* sends URLs over an API and gets public addresses only.
+//! Two checks: the URL as written when the configuration is read, and every resolved address when a
+//! connection is made. A URL has one of two authors. The *operator* writes YAML and may name
+//! private hosts of their network; a *stranger* sends URLs over an API and reaches public addresses
+//! only.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,7 +11,8 @@ use url::{Host, Url};
 
 use super::cidr::Networks;
 
-/// Who wrote a URL.
+/// Who supplied a URL. An operator's URLs may name private hosts; a stranger's must resolve to
+/// public addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Author {
     /// The person who wrote the configuration.
@@ -19,7 +21,8 @@ pub enum Author {
     Stranger,
 }
 
-/// What may be reached although it is private.
+/// What may be reached although it is private, and which ports may not be reached at all. The
+/// configuration sets it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
     /// `server.allow_private_urls`: private and loopback addresses are allowed everywhere.
@@ -32,14 +35,16 @@ pub struct Policy {
     pub denied_ports: Vec<u16>,
 }
 
-/// What an address is.
+/// How an IP address is classified for outgoing calls. The text in each variant names the range for
+/// error messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressClass {
     /// Reachable for everyone.
     Public,
     /// Loopback, RFC 1918, ULA or CGNAT.
     Private(&'static str),
-    /// Link-local, metadata, multicast, reserved: never a destination of the private-name rule.
+    /// Link-local, metadata, multicast or reserved. Allowed only where `Policy::networks` lists its
+    /// network.
     Special(&'static str),
 }
 
@@ -108,7 +113,8 @@ fn kind_v6(a: Ipv6Addr) -> AddressClass {
     }
 }
 
-/// Whether a name is one that private networks use: one label, or a well-known private ending.
+/// Whether a host name is one that private networks use: a single label, or a well-known ending
+/// such as `.internal`. An operator's URL with such a name may resolve to a private address.
 pub fn is_private_name(host: &str) -> bool {
     const ENDINGS: [&str; 8] = [".internal", ".local", ".lan", ".home.arpa", ".svc", ".cluster.local", ".test", ".localdomain"];
     let host = host.trim_end_matches('.').to_ascii_lowercase();
@@ -116,10 +122,10 @@ pub fn is_private_name(host: &str) -> bool {
 }
 
 impl Policy {
-    /// Judges an address a name has resolved to, or a literal when `host` is one.
+    /// Checks an address that `host` has resolved to, or that `host` is.
     ///
     /// # Errors
-    /// What the address is and why that refuses it.
+    /// A sentence: what kind of address is refused.
     pub fn judge(&self, author: Author, host: &str, address: IpAddr) -> Result<(), String> {
         if self.networks.contains(address) {
             return Ok(());
@@ -133,7 +139,8 @@ impl Policy {
         }
     }
 
-    /// Judges a URL as written: its scheme, and its host when that is an address or `localhost`.
+    /// Checks a URL as written: its scheme, user info and port, and its host when that is an
+    /// address or `localhost`.
     ///
     /// # Errors
     /// Why it may not be called.
@@ -172,7 +179,7 @@ impl Policy {
         }
     }
 
-    /// Whether a host is listed by name or glob.
+    /// Whether `Policy::hosts` lists a host, by name or by a glob such as `*.example.com`.
     fn lists(&self, host: &str) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         self.hosts.iter().any(|entry| match entry.strip_prefix("*.") {
@@ -185,7 +192,7 @@ impl Policy {
 /// Why a URL as written is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UrlRefusal {
-    /// Not http or https.
+    /// The scheme is neither `http` nor `https`, or the URL has no host.
     #[error("its scheme is neither http nor https")]
     Scheme,
     /// A user name or password in the URL.
@@ -197,7 +204,8 @@ pub enum UrlRefusal {
     /// A private or loopback address.
     #[error("it is a private or loopback address")]
     Private,
-    /// Metadata, link-local, multicast, reserved: reached only where its network is listed.
+    /// Metadata, link-local, multicast or reserved. Reached only where `Policy::networks` lists its
+    /// network.
     #[error("it is a link-local, metadata or reserved address")]
     Special,
 }

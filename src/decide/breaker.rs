@@ -1,9 +1,10 @@
-//! The circuit breaker of a lane: state + outcome + now → state.
+//! The circuit breaker of a lane, as pure functions: state, outcome and time give the next state.
 //!
-//! Consecutive failures open it for a while. After that one probe at a time is let through: successes close it, a failure
-//! opens it again, for longer. A breaker that closes lets the lane's backlog out at 1, 2, 4, … deliveries a second, so that a
-//! receiver that just came back is not flooded; and so does an answer that asks for less (429, `Retry-After`), which is no
-//! failure of the receiver.
+//! Consecutive failures open the breaker for a while. After that it lets one probe at a time
+//! through: successes close it, a failure opens it again for longer. When it closes, the lane's
+//! backlog starts at 1, 2, 4, … deliveries a second, so that a receiver that just came back is not
+//! flooded. An answer that asks for less (429, `Retry-After`) slows the lane down in the same way,
+//! but does not count as a failure.
 
 use std::time::Duration;
 
@@ -13,21 +14,24 @@ use crate::model::lane::{Breaker, BreakerRules};
 
 /// The ramp ends when it would allow more than this a second.
 pub const RAMP_MAX: u32 = 64;
-/// Where the ramp begins after an answer that asked for less.
+/// The rate, in deliveries a second, at which the ramp begins after an answer that asked for less.
 const RAMP_AFTER_LIMIT: u32 = 4;
-/// No receiver holds its lane for longer.
+/// The longest pause that a receiver can ask for its lane. A longer wait is cut to this.
 const LEFT_ALONE_MAX: Duration = Duration::from_secs(3600);
 
 /// What the breaker allows at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allows {
-    /// As many as there are.
+    /// The breaker is closed: it limits nothing.
     All,
-    /// At most this many now.
+    /// The lane ramps up, after the breaker closed or the receiver asked for less. At most this
+    /// many jobs may be claimed now.
     AtMost(u32),
-    /// One claim, to probe.
+    /// The breaker's open time is over. One job may be claimed as a probe; its outcome helps to
+    /// close the breaker, or opens it again.
     Probe,
-    /// Nothing before then.
+    /// Nothing may be claimed before this instant: the breaker is open, or the receiver asked for a
+    /// pause.
     NothingBefore(Timestamp),
 }
 
@@ -42,7 +46,7 @@ pub fn allows(breaker: &Breaker, now: Timestamp) -> Allows {
     }
 }
 
-/// The breaker after its lane has given so many jobs under a lease of this length.
+/// The breaker after `given` jobs of its lane were claimed, each with a lease of this length.
 pub fn served(breaker: &Breaker, given: u32, lease: Duration, now: Timestamp) -> Breaker {
     match allows(breaker, now) {
         _ if given == 0 => *breaker,
@@ -59,7 +63,7 @@ pub fn served(breaker: &Breaker, given: u32, lease: Duration, now: Timestamp) ->
     }
 }
 
-/// The breaker after one more outcome.
+/// The breaker after one more outcome of its lane.
 pub fn after(breaker: &Breaker, rules: &BreakerRules, fact: LaneFact, now: Timestamp) -> Breaker {
     match (breaker.open_until, fact) {
         (Some(until), LaneFact::Succeeded) => {

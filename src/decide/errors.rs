@@ -1,20 +1,23 @@
-//! Names for failures, as `catch` and `retry` write them.
+//! The names of errors that `catch` and `retry` may list in the configuration.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A name for failures.
+/// One entry of the `errors` list of a `retry` policy or a `catch`: it names the failures that the
+/// entry applies to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ErrorName {
     /// Everything but `cancelled` and `step_limit`.
     All,
-    /// A status between these.
+    /// A response status in this range, both ends included.
     Status(u16, u16),
-    /// A class by its word.
+    /// A failure class such as `timeout`, one of `CLASSES`, or `app:NAME` for an error name that
+    /// the receiver reports itself.
     Class(String),
 }
 
-/// The classes that are words of their own.
+/// The error classes that the configuration may name. `app:NAME` and statuses are valid besides
+/// these.
 pub const CLASSES: [&str; 25] = [
     "timeout",
     "network",
@@ -43,7 +46,7 @@ pub const CLASSES: [&str; 25] = [
     "bad_items",
 ];
 
-/// The words that stand for a range of statuses, and `all`.
+/// The names that stand for a range of statuses, and `all` for nearly everything.
 pub const GROUPS: [&str; 4] = ["all", "3xx", "4xx", "5xx"];
 
 impl FromStr for ErrorName {
@@ -86,7 +89,8 @@ impl fmt::Display for ErrorName {
 }
 
 impl ErrorName {
-    /// Whether it names a failure of this class, status and name of the receiver's own.
+    /// Whether this name covers a failure with this class, this status, and this error name from
+    /// the receiver.
     pub fn holds(&self, class: &str, status: Option<u16>, app: Option<&str>) -> bool {
         match self {
             Self::All => !matches!(class, "cancelled" | "step_limit"),
@@ -103,7 +107,7 @@ impl ErrorName {
     }
 }
 
-/// The class of a failed exchange, by its stored code and status.
+/// The class of a failed call, by the code and status that are stored with its attempt.
 pub fn class_of(code: &str, status: Option<u16>) -> &'static str {
     match (code, status) {
         ("expectation", _) => "expectation",

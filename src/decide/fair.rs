@@ -1,32 +1,34 @@
-//! Who gets a worker's free slots: lanes share them, and neither a lane nor a tenant may hold all of them,
-//! so that a receiver that hangs never stops its neighbours.
+//! Shares a worker's free slots among lanes. Neither a lane nor a tenant may hold all of them, so
+//! that a receiver that hangs never stops the others.
 
 use std::collections::BTreeMap;
 
 use crate::model::{Lane, LaneId};
 
-/// A worker's slots.
+/// The slots of one worker: how many jobs it may still claim, and how many of them each lane and
+/// tenant may hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slots {
-    /// Free ones.
+    /// How many jobs may be claimed now.
     pub free: u32,
     /// The most one lane may hold.
     pub lane_max: u32,
     /// The most the lanes of one tenant may hold together.
     pub tenant_max: u32,
-    /// So many free ones are kept for lanes that hold nothing: receivers that hang must not stop those that answer.
+    /// How many free slots are kept for lanes that hold none, so that receivers that hang do not
+    /// stop those that answer.
     pub quiet: u32,
-    /// Those that are held: lane, tenant, how many.
+    /// The slots in use: lane, tenant, and how many.
     pub held: Vec<(LaneId, String, u32)>,
 }
 
 impl Slots {
-    /// Slots without limits per lane and tenant.
+    /// Slots without limits per lane and tenant, and with none in use.
     pub fn free(free: u32) -> Self {
         Self { free, lane_max: u32::MAX, tenant_max: u32::MAX, quiet: 0, held: Vec::new() }
     }
 
-    /// Begins to share the free slots among this many lanes with due work.
+    /// Begins to share the free slots among this many lanes that have due jobs.
     pub fn among(&self, lanes: usize) -> Sharing<'_> {
         let lanes = u32::try_from(lanes.max(1)).unwrap_or(u32::MAX);
         let mut of_lane: BTreeMap<LaneId, u32> = BTreeMap::new();
@@ -39,7 +41,7 @@ impl Slots {
     }
 }
 
-/// Free slots being shared out.
+/// Free slots while they are being shared out, lane by lane.
 #[derive(Debug)]
 pub struct Sharing<'a> {
     slots: &'a Slots,
@@ -50,7 +52,7 @@ pub struct Sharing<'a> {
 }
 
 impl Sharing<'_> {
-    /// How many slots this lane may get now.
+    /// How many jobs this lane may give now.
     pub fn most(&self, lane: &Lane) -> u32 {
         let room = |most: u32, held: Option<&u32>| most.saturating_sub(held.copied().unwrap_or(0));
         let lane_room = room(self.slots.lane_max, self.of_lane.get(&lane.id));
@@ -61,7 +63,7 @@ impl Sharing<'_> {
         open(self.left).min(open(tenant_room)).min(self.share).min(lane_room)
     }
 
-    /// Remembers what a lane got.
+    /// Counts the slots that a lane has got, so that the next lanes see what is left.
     pub fn took(&mut self, lane: &Lane, slots: u32) {
         self.left = self.left.saturating_sub(slots);
         *self.of_lane.entry(lane.id.clone()).or_default() += slots;

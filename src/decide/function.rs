@@ -1,8 +1,8 @@
-//! The functions of templates and conditions.
+//! The functions that templates and conditions may call.
 //!
-//! A list that can be read: one line each in [`FUNCTIONS`]. Results follow the intrinsic functions
-//! of the Amazon States Language where it has one of the same meaning. A `null` first argument gives
-//! `null`; `default` and `coalesce` are the ones that see what is missing.
+//! [`FUNCTIONS`] lists them, one line each. Results follow the intrinsic functions of the Amazon
+//! States Language where it has one of the same meaning. A `null` first argument gives `null`; only
+//! `default` and `coalesce` handle missing values.
 
 use std::fmt::Write;
 
@@ -27,11 +27,12 @@ type Answer = Result<Option<Value>, String>;
 
 /// A function that expressions may call.
 pub struct Function {
-    /// Its name.
+    /// The name that expressions call it by.
     pub name: &'static str,
     /// The least and the most arguments it takes, a piped value included.
     pub args: (usize, usize),
-    /// What it does.
+    /// Computes the result from the arguments. `Ok(None)` means that there is no value; `Err` is a
+    /// sentence for people.
     pub apply: fn(Args<'_>, &Scope<'_>) -> Answer,
 }
 
@@ -41,7 +42,7 @@ impl std::fmt::Debug for Function {
     }
 }
 
-/// All functions.
+/// Every function that templates and conditions may call. `find` looks names up here.
 pub static FUNCTIONS: &[Function] = &[
     Function { name: "default", args: (2, 2), apply: |a, _| Ok(present(a, 0).or(a[1].as_ref()).cloned()) },
     Function { name: "coalesce", args: (1, 16), apply: |a, _| Ok((0..a.len()).find_map(|i| present(a, i)).cloned()) },
@@ -78,10 +79,10 @@ pub static FUNCTIONS: &[Function] = &[
     Function { name: "url_encode", args: (1, 1), apply: |a, _| on_text(a, |s| Ok(Value::String(url_encode(s)))) },
 ];
 
-/// Looks a function up.
+/// Finds a function by its name.
 ///
 /// # Errors
-/// A sentence with the nearest name.
+/// A sentence, with the most similar name where there is one.
 pub fn find(name: &str) -> Result<&'static Function, String> {
     if let Some(function) = FUNCTIONS.iter().find(|f| f.name == name) {
         return Ok(function);
@@ -94,7 +95,7 @@ pub fn find(name: &str) -> Result<&'static Function, String> {
     Err(format!("unknown function `{name}`{hint}"))
 }
 
-/// A scalar as plain text, anything else as JSON.
+/// A text as it is, and any other value as JSON.
 pub fn text_of(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -113,7 +114,7 @@ fn any<'a>(args: Args<'a>, at: usize) -> &'a Value {
     args.get(at).and_then(Option::as_ref).unwrap_or(&Value::Null)
 }
 
-/// An argument that is neither missing nor null.
+/// Returns an argument; `None` when it is missing or null.
 fn present<'a>(args: Args<'a>, at: usize) -> Option<&'a Value> {
     args.get(at).and_then(Option::as_ref).filter(|v| !v.is_null())
 }
@@ -289,7 +290,8 @@ fn hash(args: Args<'_>, _: &Scope<'_>) -> Answer {
     })
 }
 
-/// Sixteen bytes of the scope's seed, new with each call and the same with each repeat.
+/// Derives sixteen bytes from the scope's seed. Each call gives other bytes, and a repeated
+/// evaluation gives the same ones.
 fn draw(scope: &Scope<'_>, salt: &str) -> [u8; 16] {
     let turn = scope.drawn.get();
     scope.drawn.set(turn + 1);

@@ -1,14 +1,21 @@
-//! Ground floor: decisions. Functions of values; nothing here awaits, reads a clock or rolls dice.
+//! The decisions of the engine, as pure functions: nothing here awaits, reads a clock or draws
+//! random numbers.
 //!
-//! - [`pattern`]: event type patterns; [`filter`]: conditions; [`template`]: payload templates;
-//!   [`operand`], [`function`]: the values both may use
-//! - [`plan`]: which work an event causes
-//! - [`fair`]: who gets a worker's free slots
-//! - [`errors`]: names for failures; [`retry`]: when to try again; [`breaker`], [`rate`]: whether a lane may run
+//! This is the ground floor of the architecture. Everything above may call it.
+//!
+//! - [`pattern`]: patterns for event types
+//! - [`filter`]: conditions; [`template`]: payload templates
+//! - [`operand`], [`function`]: the values that both may use
+//! - [`foreign`]: recognizes expressions of other languages
+//! - [`plan`]: which jobs an event causes
+//! - [`fair`]: which lanes get a worker's free slots
+//! - [`errors`]: names of errors
+//! - [`retry`]: whether and when a failed attempt is retried
+//! - [`breaker`], [`rate`]: whether a lane may give jobs now
 //! - [`settle`]: what an outcome means for a job
-//! - [`workflow`]: the machine that moves a run from step to step
-//! - [`signature`]: Standard Webhooks signatures, for what comes in and what goes out
-//! - [`cidr`]: address lists; [`address`]: which addresses and URLs may be reached
+//! - [`workflow`]: the state machine that moves a run from step to step
+//! - [`signature`]: Standard Webhooks signatures, inbound and outbound
+//! - [`cidr`]: lists of networks; [`address`]: which URLs and addresses may be reached
 
 pub mod address;
 pub mod breaker;

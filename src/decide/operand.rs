@@ -1,4 +1,4 @@
-//! Values in expressions: paths, literals and function calls. Shared by conditions and templates.
+//! Values in expressions: paths, literals and function calls. Conditions and templates share them.
 
 use std::cell::Cell;
 
@@ -13,18 +13,21 @@ use crate::model::{Path, Timestamp};
 /// Calls nest this deep at most.
 const CALL_DEPTH_MAX: usize = 8;
 
-/// What an expression can see. Time and chance come in here, so that a repeat gives the same bytes.
+/// What an expression can read. Time and randomness are passed in, so that a repeated evaluation
+/// gives the same bytes.
 #[derive(Debug)]
 pub struct Scope<'a> {
-    /// The payload, or why it cannot be read: whatever needs it fails then.
+    /// The payload, or why it cannot be read. In the second case every expression that needs it
+    /// fails.
     pub payload: Result<Ref<'a>, &'a str>,
-    /// What `$$` stands for.
+    /// The value behind `$$`: what surrounds the payload, such as the event, and in a workflow the
+    /// run and its steps.
     pub context: &'a Value,
-    /// What `now()` answers.
+    /// The instant that `now()` returns: the same for every call in one evaluation.
     pub now: Timestamp,
     /// What `uuid()` and `random()` are derived from.
     pub seed: u128,
-    /// How many values were drawn from the seed.
+    /// How many values were drawn from the seed so far. This makes each call's value different.
     pub drawn: Cell<u64>,
 }
 
@@ -40,39 +43,41 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// A value expression.
+/// An expression that yields a value: one side of a comparison, an argument of a function, or a
+/// template's placeholder.
 #[derive(Debug, Clone)]
 pub enum Operand {
     /// A path into the payload or the context.
     Path(Path),
-    /// A constant.
+    /// A constant, written in the expression itself: a string, a number, `true`, `false` or `null`.
     Literal(Value),
     /// A function of other operands.
     Call(&'static Function, Vec<Operand>),
 }
 
-/// What an operand came to.
+/// The result of evaluating an operand.
 #[derive(Debug, Clone)]
 pub enum Got<'a> {
-    /// Nothing there.
+    /// The path finds nothing, or the function returned no value. This differs from a `null` that
+    /// is there.
     Missing,
-    /// One value.
+    /// Exactly one value, which may itself be an array.
     One(Item<'a>),
-    /// The values of a query that can select several.
+    /// The values that a path with wildcards or filters selects; there may be none.
     Many(Vec<Ref<'a>>),
 }
 
-/// One value, where it lies or made on the way.
+/// One value, borrowed from where it lies or computed.
 #[derive(Debug, Clone)]
 pub enum Item<'a> {
-    /// Where it lies.
+    /// Borrowed from the payload, the context or a literal.
     Ref(Ref<'a>),
-    /// Made by a function.
+    /// Computed by a function, so the item owns it.
     Made(Value),
 }
 
 impl Item<'_> {
-    /// The value, to look at.
+    /// Borrows the value, whether it is computed or lies in the payload.
     pub fn get(&self) -> Ref<'_> {
         match self {
             Self::Ref(value) => *value,
@@ -132,7 +137,7 @@ impl Operand {
 }
 
 impl Got<'_> {
-    /// As one value: several become an array, nothing is `None`.
+    /// Converts the result to one value: several become an array, and a missing one becomes `None`.
     pub fn into_value(self) -> Option<Value> {
         match self {
             Self::Missing => None,
@@ -193,7 +198,10 @@ fn parse(text: &str, bare_is_path: bool, depth: usize) -> Result<Operand, String
     Err(format!("`{text}` is neither a path (`$.…`), a number nor a quoted string"))
 }
 
-/// Checks the number of arguments.
+/// Builds a function call, after it has checked the number of arguments.
+///
+/// # Errors
+/// A sentence for the author of the configuration.
 pub fn call(function: &'static Function, args: Vec<Operand>) -> Result<Operand, String> {
     let (least, most) = function.args;
     if args.len() < least || args.len() > most {
@@ -204,7 +212,7 @@ pub fn call(function: &'static Function, args: Vec<Operand>) -> Result<Operand, 
     Ok(Operand::Call(function, args))
 }
 
-/// Constant arguments that another language's function of the same name would take.
+/// Refuses constant arguments that only another language's function of the same name would take.
 fn check_constants(function: &str, args: &[Operand]) -> Result<(), String> {
     let text = |at: usize| match args.get(at) {
         Some(Operand::Literal(Value::String(text))) => Some(text.as_str()),

@@ -20,12 +20,13 @@ enum PatternKind {
 }
 
 impl Pattern {
-    /// Compiles a pattern; every text is one.
+    /// Compiles a pattern. Every text is a valid one.
     pub fn parse(text: &str) -> Self {
         Self { text: text.to_owned(), kind: kind(text) }
     }
 
-    /// The reading of qhook 0.6: `prefix.*` needs no dot.
+    /// Compiles a pattern as qhook 0.6 reads it: `prefix.*` matches any text that begins with
+    /// `prefix`, with or without a dot.
     pub fn parse_qhook(text: &str) -> Self {
         let kind = match text.strip_suffix(".*") {
             Some(prefix) if !prefix.contains('*') => PatternKind::Prefix(prefix.to_owned()),
@@ -65,7 +66,8 @@ fn kind(text: &str) -> PatternKind {
     }
 }
 
-/// Backtracks over the last `**` only, so the time is at most the product of both lengths.
+/// Matches dot segments against globs. It backtracks over the last `**` only, so its time is at
+/// most the product of both lengths.
 fn match_segments(globs: &[String], segments: &[&str]) -> bool {
     let (mut g, mut s) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;

@@ -1,4 +1,4 @@
-//! Where an event goes: event + routes → the work it causes.
+//! Plans which handlers and workflows get an event, and the jobs that this causes.
 
 use serde_json::Value;
 
@@ -9,31 +9,33 @@ use crate::model::job::NewJob;
 use crate::model::json::Type;
 use crate::model::{Ids, Inbound, JobId, Path, Target};
 
-/// One consumer of events, compiled from the configuration.
+/// One handler or workflow as a consumer of events, compiled from the configuration.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// Who gets the event.
+    /// The handler or workflow that gets the event.
     pub target: Target,
     /// The source it listens to.
     pub source: String,
-    /// Which types it wants; empty is all.
+    /// The patterns for event types it accepts; empty accepts every type.
     pub events: Vec<Pattern>,
-    /// Which payloads it wants.
+    /// The condition that the payload must meet; `None` accepts every payload.
     pub filter: Option<Filter>,
-    /// The name under which its keys are kept: its first one, so that a renamed consumer still knows what it has seen.
+    /// The name under which idempotency keys are stored: the consumer's first name, so that it
+    /// still knows them after it was renamed.
     pub key_name: String,
-    /// Where the payload holds the key under which this consumer wants an event once.
+    /// The path to the idempotency key in the payload. Of several events with the same key, the
+    /// consumer gets one.
     pub idempotency_key: Option<Path>,
 }
 
-/// All consumers.
+/// Every route of the configuration, in its order. `plan` and `explain` search all of them.
 #[derive(Debug, Clone, Default)]
 pub struct Routes(pub Vec<Route>);
 
-/// The work an event causes.
+/// The jobs that an event causes, and the consumers that it missed.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
-    /// The deliveries, in the order of the configuration.
+    /// One job for each consumer that gets the event, in the order of the configuration.
     pub jobs: Vec<NewJob>,
     /// Consumers of the event's source that do not get it, and why.
     pub misses: Vec<Miss>,
@@ -42,9 +44,9 @@ pub struct Plan {
 /// A consumer that does not get an event of its source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Miss {
-    /// Who.
+    /// The handler or workflow that does not get the event.
     pub target: Target,
-    /// Why.
+    /// Which of its conditions the event does not meet.
     pub why: Unmatched,
 }
 
@@ -55,7 +57,7 @@ pub enum Unmatched {
     Source,
     /// None of its patterns matches the type or an alias.
     Events,
-    /// Its filter says no.
+    /// Its filter does not hold. The value names the first clause that was false.
     Filter(Refused),
 }
 
@@ -78,7 +80,7 @@ impl Unmatched {
 }
 
 impl Route {
-    /// Why this consumer does not get the event; `None` when it does.
+    /// Why this consumer does not get the event; `None` when it gets it.
     pub fn refuses(&self, inbound: &Inbound) -> Option<Unmatched> {
         if self.source != inbound.source {
             return Some(Unmatched::Source);
@@ -94,12 +96,12 @@ impl Route {
     }
 }
 
-/// What `$$` means where only the event is known.
+/// The value of `$$` where only the event is known: its source and type.
 pub fn context(inbound: &Inbound) -> Value {
     serde_json::json!({ "event": { "source": inbound.source, "type": inbound.kind } })
 }
 
-/// Which jobs an event causes. The same function answers a dry run.
+/// Plans the jobs that an event causes. Routing and dry runs both use this function.
 pub fn plan(routes: &Routes, inbound: &Inbound, ids: &dyn Ids) -> Plan {
     let mut plan = Plan::default();
     for route in routes.0.iter().filter(|route| route.source == inbound.source) {
@@ -119,8 +121,9 @@ pub fn explain<'a>(routes: &'a Routes, inbound: &Inbound) -> Vec<(&'a Route, Opt
     of_source.map(|route| (route, route.refuses(inbound))).collect()
 }
 
-/// The consumer's key: scoped by consumer, source and event type, so that two consumers or two event
-/// types never suppress each other. Only scalars are keys, and `1` is another key than `"1"`.
+/// The consumer's idempotency key as `(scope, key)`. The scope holds consumer, source and event
+/// type, so that two of them never suppress each other. Only scalars are keys, and `1` is another
+/// key than `"1"`.
 fn consumer_key(route: &Route, inbound: &Inbound) -> Option<(String, String)> {
     let path = route.idempotency_key.as_ref()?;
     let value = path.one(inbound.body.view().ok()?)?;

@@ -1,9 +1,9 @@
-//! Token bucket of a lane: state + now → tokens.
+//! The token bucket of a lane's rate limit, as pure functions of state and time.
 
 use crate::model::Timestamp;
 use crate::model::lane::Bucket;
 
-/// The bucket refilled up to `now`; it holds at most one second's worth.
+/// The bucket refilled up to `now`. It holds at most one second's worth of tokens.
 pub fn refilled(bucket: &Bucket, now: Timestamp) -> Bucket {
     let rate = f64::from(bucket.rate);
     let tokens = (bucket.tokens + now.since(bucket.refilled_at).as_secs_f64() * rate).min(rate);
@@ -11,7 +11,7 @@ pub fn refilled(bucket: &Bucket, now: Timestamp) -> Bucket {
     Bucket { tokens, refilled_at: now, ..*bucket }
 }
 
-/// How many whole tokens there are.
+/// How many whole tokens the bucket holds, which is how many jobs may be claimed now.
 pub fn available(bucket: &Bucket) -> u32 {
     // The value is within 0..=rate, which is a u32.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the range of the rate")]
@@ -24,7 +24,7 @@ pub fn spent(bucket: &Bucket, taken: u32) -> Bucket {
     Bucket { tokens: (bucket.tokens - f64::from(taken)).max(0.0), ..*bucket }
 }
 
-/// When the next whole token will be there.
+/// The instant when the next whole token will be available.
 pub fn next_token(bucket: &Bucket) -> Timestamp {
     let missing = (1.0 - bucket.tokens).max(0.0);
     let wait = std::time::Duration::from_secs_f64(missing / f64::from(bucket.rate.max(1)));

@@ -1,44 +1,46 @@
-//! When to try again.
+//! Decides whether a failed attempt is retried, and after how long.
 
 use std::time::Duration;
 
 use super::errors::{ErrorName, class_of};
 use crate::model::{Failure, Timestamp};
 
-/// Delays the schedule computes are capped here unless the policy says otherwise.
+/// The longest computed delay, unless the policy sets another limit.
 pub const DELAY_MAX: Duration = Duration::from_secs(8 * 3600);
 /// The longest `Retry-After` that is honoured.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
 /// The delay stops growing after this many failures.
 const GROWTHS_MAX: u32 = 64;
 
-/// How random a delay is.
+/// How much randomness is added to a retry delay, so that many failed jobs do not all retry at the
+/// same instant.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Jitter {
     /// Multiplied by a random factor in 1 ± this.
     Share(f64),
-    /// Anything between nothing and the whole delay.
+    /// A random delay between zero and the whole delay.
     Full,
 }
 
-/// When which failures are tried again.
+/// Which failures are retried, how often and after which delays.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryPolicy {
     /// Attempts in all; 0 and 1 both mean one.
     pub max: u32,
-    /// The first delay.
+    /// The delay before the first retry.
     pub interval: Duration,
-    /// Each delay is this many times the one before: 1 is a fixed delay.
+    /// The factor between one delay and the next; 1 keeps the delay constant.
     pub rate: f64,
-    /// No computed delay is longer.
+    /// The limit of a computed delay.
     pub max_delay: Duration,
-    /// How random it is.
+    /// How much chance changes each computed delay. A longer wait that the receiver asks for is
+    /// used as it is.
     pub jitter: Jitter,
-    /// Which failures are worth another attempt.
+    /// Which failures this policy covers. The others get no further attempt from it.
     pub errors: Vec<ErrorName>,
-    /// No attempt is later than this after the first one was due.
+    /// No attempt is made later than this after the work was first due; `None` means no limit.
     pub deadline: Option<Duration>,
-    /// What the receiver asks for wins over the schedule.
+    /// Whether a `Retry-After` of the receiver may lengthen the delay.
     pub heeds_receiver: bool,
 }
 
@@ -57,16 +59,16 @@ impl Default for RetryPolicy {
     }
 }
 
-/// What was tried so far, the failure at hand included.
+/// What was tried so far, including the present failure.
 #[derive(Debug, Clone, Copy)]
 pub struct Tried<'a> {
-    /// Real exchanges that count, from 1.
+    /// How many attempts count towards `RetryPolicy::max`, including the present one.
     pub count: u32,
-    /// Class and status of the failures before this one. Only a list of several policies needs them.
+    /// Class and status of earlier failures. Filled only where there are several policies.
     pub before: &'a [(&'static str, Option<u16>)],
-    /// How long ago the work was due first.
+    /// How long ago the work was due for the first time.
     pub age: Duration,
-    /// The receiver's own name of the failure at hand.
+    /// The error name that the receiver gave the present failure, if it did.
     pub app: Option<&'a str>,
 }
 
@@ -75,7 +77,7 @@ pub struct Tried<'a> {
 pub enum Verdict {
     /// Try again this long from now.
     RetryIn(Duration),
-    /// Do not try again.
+    /// There is no further attempt, for this reason.
     GiveUp(GiveUp),
 }
 
@@ -92,13 +94,14 @@ pub enum GiveUp {
     Permanent,
 }
 
-/// A receiver that asks for some time gets this at least.
+/// The shortest delay after an answer with `Retry-After`, even one of 0 seconds.
 const WISH_LEAST: Duration = Duration::from_secs(1);
 
-/// What follows a failed exchange. The first policy that lists the failure decides, and each counts its own failures.
+/// Decides what follows a failed attempt. The first policy that lists the failure decides, and each
+/// policy counts its own failures.
 ///
-/// `retry_after` is what the receiver asked for, already read by [`read_retry_after`]. `chance` is a random number in
-/// `0.0..1.0`.
+/// `retry_after` is what the receiver asked for, already read by [`read_retry_after`]. `chance` is
+/// a random number in `0.0..1.0`.
 pub fn after(
     policies: &[RetryPolicy],
     tried: Tried<'_>,
@@ -112,7 +115,8 @@ pub fn after(
     after_class(policies, tried, (class_of(failure.code(), failure.status()), failure.status()), retry_after, chance)
 }
 
-/// The same for a failure that is known by its class alone.
+/// Like [`after`], for a failure of which only class and status are known, such as that of a
+/// sub-workflow.
 pub fn after_class(
     policies: &[RetryPolicy],
     tried: Tried<'_>,
@@ -160,9 +164,9 @@ impl RetryPolicy {
     }
 }
 
-/// Reads a `Retry-After` header: whole seconds or an HTTP date, clamped to 0..24 h.
+/// Reads a `Retry-After` header: whole seconds or an HTTP date, limited to 24 hours.
 ///
-/// Anything else is no wish at all, and the schedule applies.
+/// Any other text gives `None`, and the computed delay applies.
 pub fn read_retry_after(header: &str, now: Timestamp) -> Option<Duration> {
     let text = header.trim();
     if !text.is_empty() && text.len() <= 256 && text.bytes().all(|b| b.is_ascii_digit()) {

@@ -1,4 +1,5 @@
-//! What an outcome means for a job: job + outcome + policy → what is to be recorded.
+//! Settles a job: decides from its outcome and its rules whether it is done, retried or dead, and
+//! what is recorded.
 
 use std::time::Duration;
 
@@ -10,57 +11,61 @@ use crate::model::json;
 use crate::model::run::Change;
 use crate::model::{Attempt, AttemptResult, Failure, Job, LaneId, Lease, Outcome, Target, Timestamp};
 
-/// On record with an answer to a request that went out twice.
+/// Stored with an attempt whose request was sent twice, because the kept connection had closed.
 const RESENT: &str = "sent again at once: the receiver had closed the kept connection before it answered anything";
-/// A parked job is looked at again after this.
+/// How long a parked job waits before it is looked at again.
 const PARKED_FOR: Duration = Duration::from_secs(30);
-/// No more of a response is kept with its attempt.
+/// How many bytes of a response are stored with its attempt.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
-/// A delivery leased during this many unclean deaths is given up.
+/// After this many crashes of workers during its sends, a delivery is given up.
 pub const DEATHS_MAX: u32 = 3;
-/// The same for jobs of runs: one that is given up takes its whole run with it, and in a row of crashes most of those
-/// that were in hand are bystanders.
+/// The same limit for jobs of runs. It is higher because a job that is given up fails its run, and
+/// in a row of crashes most jobs in flight are not the cause.
 pub const RUN_DEATHS_MAX: u32 = 10;
 
-/// Everything that one outcome changes, recorded in one transaction and fenced by the lease.
+/// Everything that one outcome changes. It is recorded in one transaction, which the lease fences.
 #[derive(Debug, Clone)]
 pub struct JobOutcome {
-    /// The right to record.
+    /// The lease under which the job ran. The store records nothing if the job has been claimed
+    /// again since.
     pub lease: Lease,
-    /// The job's lane.
+    /// The lane whose circuit breaker `lane_fact` changes.
     pub lane: LaneId,
     /// What becomes of the job.
     pub finish: Finish,
-    /// Sends on record after this commit.
+    /// How many sends of the job are on record after this commit.
     pub sent: u32,
-    /// The attempt, if there was an exchange.
+    /// The attempt to store; `None` when no exchange took place.
     pub attempt: Option<Attempt>,
-    /// What the lane's breaker learns; `None` when it need not know.
+    /// What the lane's circuit breaker learns; `None` when the outcome says nothing about the
+    /// destination.
     pub lane_fact: Option<LaneFact>,
-    /// What it changes of a run.
+    /// The change of the run that the job belongs to. The engine adds it after the outcome is
+    /// settled.
     pub change: Option<Box<Change>>,
 }
 
-/// What becomes of a job.
+/// The state that a job gets when its outcome is recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finish {
-    /// Delivered.
+    /// The job is finished: the destination accepted the request, or there was nothing to send.
     Done,
     /// Due again this long after the commit, by the database's clock.
     Retry {
-        /// The delay.
+        /// How long after the commit the job is due.
         after: Duration,
-        /// The failure, for people.
+        /// The error message, stored as the job's last error.
         error: String,
     },
-    /// Given up.
+    /// The job is given up: out of retries, or the failure is one that a retry cannot help.
     Dead {
-        /// The failure, for people.
+        /// The error message, stored as the job's last error.
         error: String,
     },
-    /// It failed for good, and its run has taken the failure over.
+    /// The job failed for good, and its run handles the failure. The job itself does not count as
+    /// dead.
     FailedIntoRun {
-        /// The failure, for people.
+        /// The error message, stored as the job's last error.
         error: String,
     },
     /// The lease is given back untouched: due at once, no attempt counted.
@@ -70,24 +75,25 @@ pub enum Finish {
 /// What a lane's breaker learns from an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LaneFact {
-    /// The destination works.
+    /// The destination answered with a success. This resets its count of failures, or counts as a
+    /// good probe.
     Succeeded,
-    /// It does not.
+    /// The destination failed or did not answer. Enough of these in a row open the breaker.
     Failed,
-    /// It works and asks for less: nothing for this long.
+    /// The destination works but asks for a pause of this length.
     Limited(Duration),
 }
 
-/// What an exchange took, and when it ended.
+/// How long an execution took, and when it ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// How long it took.
+    /// How long the execution took, from its start until its outcome was known.
     pub duration: Duration,
-    /// When it ended.
+    /// When it ended, by the process's clock. The attempt on record carries this time.
     pub now: Timestamp,
 }
 
-/// What is kept of an exchange with its attempt.
+/// How much of an exchange is stored with its attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Log {
     /// Status, duration, error, and the response up to a limit.
@@ -95,33 +101,34 @@ pub enum Log {
     Full,
     /// The same without the response.
     Metadata,
-    /// That it took place, its status and its duration.
+    /// Only status and duration, without error message and response.
     None,
 }
 
-/// What is a success, what follows a failure, and what is kept of it.
+/// The rules for settling an outcome: what is a success, what is retried, and what is stored.
 #[derive(Debug, Clone, Copy)]
 pub struct OutcomeRules<'a> {
-    /// When to try again.
+    /// The policies that may retry a failure. The first one that lists it decides.
     pub retry: &'a [RetryPolicy],
-    /// Class and status of earlier failures, for a list of several policies.
+    /// Class and status of earlier failures. Filled only where there are several policies.
     pub before: &'a [(&'static str, Option<u16>)],
     /// Statuses that are a success, as ranges; empty is 200 to 299.
     pub success: &'a [(u16, u16)],
-    /// The answer is not what is expected, whatever its status.
+    /// The response fails the step's `expect.when`, so it is a failure whatever its status.
     pub unmet: bool,
-    /// The receiver's own name of a failure.
+    /// The error name that the receiver put into its response, which `retry.errors` may list as
+    /// `app:NAME`.
     pub app: Option<&'a str>,
-    /// What may have arrived is never sent again.
+    /// A request that may have arrived is never sent again.
     pub once: bool,
-    /// What is kept.
+    /// How much of the exchange is stored with the attempt.
     pub log: Log,
-    /// Places of a response that are not kept: keys from the root.
+    /// Fields of a response that are masked before it is stored, each as keys from the root.
     pub redact: &'a [Vec<String>],
 }
 
 impl<'a> OutcomeRules<'a> {
-    /// One policy, and everything else as it is by default.
+    /// Rules with one retry policy and the defaults for everything else.
     pub fn of(policy: &'a RetryPolicy) -> Self {
         Self {
             retry: std::slice::from_ref(policy),
@@ -142,7 +149,7 @@ impl<'a> OutcomeRules<'a> {
         }
     }
 
-    /// What is kept of a response.
+    /// The part of a response that is stored: shortened, masked, or nothing.
     fn kept(&self, body: &[u8]) -> Vec<u8> {
         if self.log != Log::Full {
             return Vec::new();
@@ -159,7 +166,7 @@ impl<'a> OutcomeRules<'a> {
     }
 }
 
-/// Blots out what stands at a place, in each element of the lists on the way.
+/// Masks the field at a place with `***`. In a list on the way, it does so in each element.
 fn redact(value: &mut Value, keys: &[String]) {
     match (value, keys.split_first()) {
         (Value::Array(items), _) if !keys.is_empty() => items.iter_mut().for_each(|item| redact(item, keys)),
@@ -233,8 +240,9 @@ pub fn settle(job: &Job, outcome: &Outcome, rules: OutcomeRules<'_>, timing: Tim
     commit(finish, attempt, lane_fact)
 }
 
-/// A call that was cut off although it had begun: an attempt on record, which costs nothing of the policy's. It is made again at once by
-/// the next worker, unless it may be sent only once: then nobody knows what came of it.
+/// Settles a call that was cut off after it had begun. The attempt is recorded but does not use up
+/// a retry. The next worker repeats it at once, unless it may be sent only once: then its outcome
+/// stays unknown and the job is dead.
 fn interrupted(job: &Job, why: &str, once: bool, timing: Timing) -> JobOutcome {
     let failure = match once {
         true => Failure::UnknownOutcome(why.to_owned()),
@@ -254,10 +262,10 @@ fn interrupted(job: &Job, why: &str, once: bool, timing: Timing) -> JobOutcome {
     }
 }
 
-/// What a failure says of the destination. An answer that the policy calls final is a verdict on the event, 429 is one on the
-/// pace, and what never reached the destination says nothing of it.
+/// What a failure says about the destination. A status that the policy does not retry is about the
+/// event, a 429 is about the rate, and a request that was never sent says nothing.
 fn lane_fact(failure: &Failure, verdict: &Verdict, retry_after: Option<Duration>) -> Option<LaneFact> {
-    /// The pause after a 429 that does not say how long.
+    /// The pause after a 429 without `Retry-After`.
     const PAUSE: Duration = Duration::from_secs(1);
     match failure {
         Failure::Status(429) => Some(LaneFact::Limited(retry_after.unwrap_or(PAUSE))),
@@ -273,7 +281,8 @@ fn lane_fact(failure: &Failure, verdict: &Verdict, retry_after: Option<Duration>
     }
 }
 
-/// Whether a job must be given up before it is tried: its workers keep dying while they hold it.
+/// Whether a job is given up without another try, because too many workers died while they executed
+/// it.
 pub fn is_crash_suspect(job: &Job) -> bool {
     match job.target {
         Target::Handler(_) => job.deaths >= DEATHS_MAX,

@@ -1,4 +1,5 @@
-//! Standard Webhooks: keys and signatures, the same for what comes in and what goes out.
+//! Keys and signatures of Standard Webhooks, used for inbound and outbound requests.
+//!
 //! Source: the Standard Webhooks specification 1.0, "Signature scheme".
 
 use base64::Engine as _;
@@ -13,10 +14,10 @@ pub const LENIENT: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The key bytes of a shared secret: decoded after `whsec_`, else the text itself.
+/// The key bytes of a shared secret: the decoded base64 after `whsec_`, or else the text itself.
 ///
 /// # Errors
-/// What stands after `whsec_` is not base64.
+/// The text after `whsec_` is empty or not base64.
 pub fn key(secret: &str) -> Result<Vec<u8>, String> {
     match secret.strip_prefix("whsec_") {
         None => Ok(secret.as_bytes().to_vec()),

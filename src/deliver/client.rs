@@ -1,4 +1,6 @@
-//! The exchange: one deadline over everything, a capped answer, no redirects, no proxy, no hidden retries.
+//! The HTTP client of deliveries and steps: one deadline for the whole exchange, a capped response,
+//! no redirects, no proxy and no hidden retries except one (a kept connection that the receiver had
+//! closed).
 
 use std::collections::HashMap;
 use std::error::Error as _;
@@ -23,15 +25,15 @@ use crate::decide::address::{Author, Policy};
 use crate::model::request::Progress;
 use crate::model::{CallPhase, Cut, Failure, Method, Outcome, Request, Response};
 
-/// No more of a response body is read.
+/// How much of a response body is read for a delivery.
 pub const RESPONSE_BYTES_MAX: usize = 64 * 1024;
-/// The same for a step of a workflow, whose response is data.
+/// How much of a response body is read for a step of a workflow, whose response is data.
 pub const STEP_RESPONSE_BYTES_MAX: usize = 1024 * 1024;
-/// The longest `Location` or `Retry-After` that is looked at.
+/// How much of a `Location`, `Retry-After` or `Content-Type` header is looked at.
 const HEADER_BYTES_MAX: usize = 1024;
-/// Response headers beyond this break the exchange.
+/// A response with more headers than this breaks the exchange.
 const HEADERS_MAX: usize = 100;
-/// Unused connections are kept this long.
+/// How long an unused connection is kept.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// Sends requests under the address rules of their destinations.
@@ -43,7 +45,7 @@ struct ConnectionRules {
     policy: Arc<Policy>,
     author: Author,
     http: reqwest::Client,
-    /// The same without kept connections.
+    /// The same client without kept connections, for a request that is sent again.
     fresh: reqwest::Client,
 }
 
@@ -75,11 +77,11 @@ impl Client {
     }
 }
 
-/// TLS with the roots of the system, or those of Mozilla where the system has none. The roots are read once: they are many, and a
-/// function has several clients and little time to start.
+/// TLS with the system's root certificates, or Mozilla's if the system has none. The roots are read
+/// once: there are many, and a function has several clients and little time to start.
 ///
 /// # Errors
-/// The provider cannot be used.
+/// TLS cannot be set up.
 pub fn tls() -> Result<rustls::ClientConfig, String> {
     static TLS: LazyLock<Result<rustls::ClientConfig, String>> = LazyLock::new(read_tls);
     TLS.clone()
@@ -133,7 +135,8 @@ impl ConnectionRules {
         Ok(Self { policy, author, http, fresh })
     }
 
-    /// A resolver is not asked about literal addresses, so they are judged here.
+    /// Applies the address rules to a URL that holds a literal address, since no resolver is asked
+    /// about it.
     fn judge_literal(&self, request: &Request) -> Result<(), Failure> {
         let host = request.url.host_str().unwrap_or("the URL");
         self.policy.judge_url(&request.url).map_err(|why| Failure::Blocked(format!("{host}: {why}")))?;
@@ -195,8 +198,8 @@ impl Deliver for Client {
     }
 }
 
-/// Reads the body up to the cap. The status has arrived by now and counts although the body is cut or breaks
-/// off; only the deadline still makes a failure of it.
+/// Reads the body up to the cap. The status has arrived and counts, even if the body is cut or
+/// breaks off. Only the deadline can still turn this into a failure.
 async fn read(mut response: reqwest::Response, cap: usize) -> Response {
     let text = |name: &str| {
         let value = response.headers().get(name)?;
@@ -228,7 +231,8 @@ async fn read(mut response: reqwest::Response, cap: usize) -> Response {
     Response { cut, retry_after, location, content_type, ..Response::of(status, body) }
 }
 
-/// Where a redirect leads, for people: its host alone. The rest is often that of the URL that was called, and that may be a secret.
+/// Where a redirect leads, for people: the origin alone. The rest often repeats the URL that was
+/// called, which may hold a secret.
 fn shown_target(target: &str) -> String {
     match url::Url::parse(target) {
         Ok(url) if url.has_host() => format!("{}/…", url.origin().ascii_serialization()),
@@ -236,7 +240,7 @@ fn shown_target(target: &str) -> String {
     }
 }
 
-/// What an error of the client means.
+/// Translates an error of the HTTP client into a failure.
 fn failure(error: reqwest::Error) -> Failure {
     let mut is_tls = false;
     let mut deepest = error.to_string();
@@ -260,8 +264,8 @@ fn failure(error: reqwest::Error) -> Failure {
     }
 }
 
-/// Whether an error is one of TLS. These travel inside I/O errors, which show what they hold only on request. A connection that ends
-/// in a handshake ends with no error of TLS, but with these words of its library.
+/// Whether an error comes from TLS. Such errors travel inside I/O errors and must be unwrapped. A
+/// connection that ends during the handshake gives no TLS error; it is recognized by its text.
 fn holds_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     if error.is::<rustls::Error>() {
         return true;
@@ -273,7 +277,7 @@ fn holds_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     held.is_some_and(|held| holds_tls(held))
 }
 
-/// Whether a connection ended before it brought the head of an answer.
+/// Whether a connection ended before the head of a response arrived.
 fn died_unanswered(error: &reqwest::Error) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let mut source = error.source();
@@ -291,13 +295,13 @@ fn died_unanswered(error: &reqwest::Error) -> bool {
     false
 }
 
-/// Whether this exchange has made a connection of its own.
+/// Whether this exchange has opened a new connection.
 fn has_connected() -> bool {
     CONNECTED.try_with(|cell| cell.load(Ordering::Relaxed)).unwrap_or(true)
 }
 
 tokio::task_local! {
-    /// Whether this task's exchange has made a connection.
+    /// Whether the exchange of this task has opened a connection.
     static CONNECTED: Arc<AtomicBool>;
     /// How far this task's exchange has come.
     static PROGRESS: Progress;
@@ -308,7 +312,8 @@ fn set_phase(phase: CallPhase) {
     let _ = PROGRESS.try_with(|progress| progress.set(phase));
 }
 
-/// Watches connections being made: marks the phase, and looks at the peer before anything is written to it.
+/// Watches connections being opened. It reports the phase, and checks the peer's address before
+/// anything is written.
 #[derive(Clone)]
 struct Watch<S> {
     inner: S,
@@ -344,8 +349,8 @@ where
     }
 }
 
-/// The addresses were judged before they were dialled; link-local and metadata addresses are refused once
-/// more by what the socket says.
+/// Refuses a connection to a link-local or metadata address once more, by the address that the
+/// socket reports. The addresses were judged before they were dialled.
 fn second_net(connection: &impl Connection, policy: &Policy) -> Result<(), Blocked> {
     let mut extensions = http::Extensions::new();
     connection.connected().get_extras(&mut extensions);

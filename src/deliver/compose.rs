@@ -1,4 +1,5 @@
-//! Job, event and handler into a request. Pure: the same attempt gives the same bytes.
+//! Builds the HTTP request of a delivery from job, event and handler. Pure: the same attempt gives
+//! the same bytes.
 
 use std::cell::Cell;
 
@@ -13,12 +14,12 @@ use crate::decide::signature::signature;
 use crate::model::request::Progress;
 use crate::model::{AttemptId, Event, Failure, Job, Method, Request, Timestamp, event, trace};
 
-/// What a delivery's request depends on besides its job, event and handler.
+/// What the request of a delivery depends on besides its job, event and handler.
 #[derive(Debug, Clone, Copy)]
 pub struct Signing<'a> {
-    /// The key that signs what is sent.
+    /// The key that signs requests; `None` sends them unsigned.
     pub signing_key: Option<&'a [u8]>,
-    /// Send `X-Qhook-*` beside `X-Tidehook-*`.
+    /// Whether to send `X-Qhook-*` headers beside `X-Tidehook-*`.
     pub qhook_headers: bool,
     /// Wall time, for the signature's timestamp.
     pub now: Timestamp,
@@ -79,7 +80,7 @@ pub fn compose(job: &Job, event: &Event, handler: &Handler, around: Signing<'_>)
     })
 }
 
-/// What is kept of a request and said anew of each delivery.
+/// Headers kept from the incoming request that each delivery sets anew.
 const OWN: [&str; 2] = ["content-type", trace::TRACEPARENT];
 
 /// Headers without repeats: a later one replaces an earlier one of the same name.
@@ -100,8 +101,8 @@ impl Headers {
     }
 }
 
-/// Foreign text in a form that fits a header: what cannot stand there is percent-encoded, as the
-/// CloudEvents HTTP binding does it.
+/// A value in a form that fits a header. Bytes that cannot stand there are percent-encoded, as in
+/// the CloudEvents HTTP binding.
 fn sendable(value: &str) -> String {
     use std::fmt::Write;
     if value.bytes().all(|b| (0x20..0x7f).contains(&b)) {
@@ -120,7 +121,7 @@ fn sendable(value: &str) -> String {
     out
 }
 
-/// The body: as it came where there is no template, and what the template yields where there is one, whatever came.
+/// The body: as received if there is no template, else what the template yields.
 fn body(job: &Job, event: &Event, handler: &Handler) -> Result<Bytes, Failure> {
     if handler.method == Method::Get {
         return Ok(Bytes::new());
@@ -137,8 +138,8 @@ fn body(job: &Job, event: &Event, handler: &Handler) -> Result<Bytes, Failure> {
     template.render(&scope).map(|rendered| Bytes::from(rendered.body)).map_err(Failure::Template)
 }
 
-/// The type that came with a body that passes through; JSON where a template makes it, or where nothing was said of a body that is
-/// there. Nothing has no type.
+/// The content type: that of the received body if it passes through, JSON if a template makes JSON
+/// or if the sender named none. An empty body without a type has none.
 fn content_type(event: &Event, handler: &Handler) -> Option<String> {
     let stored = event::content_type(&event.headers).filter(|stored| !stored.trim().is_empty());
     match (&handler.transform, stored) {
@@ -149,13 +150,15 @@ fn content_type(event: &Event, handler: &Handler) -> Option<String> {
     }
 }
 
-/// Distinct per event and handler, the same over all attempts: the first 16 bytes of a hash, in hexadecimal.
+/// A hash that is distinct per event and handler and the same for all attempts: its first 16 bytes
+/// in hexadecimal.
 fn delivery_id(event: &Event, handler: &str) -> String {
     let hash = Sha256::digest(format!("{}:{handler}", event.id));
     hex::encode(&hash[..16])
 }
 
-/// W3C Trace Context: one trace per event, its sender's where that named one; one span per attempt.
+/// The W3C Trace Context header: the sender's trace if the event came with one, else one trace per
+/// event; a span of its own per attempt.
 pub(super) fn traceparent(event: &Event, job: &Job) -> String {
     let came = event.headers.iter().find(|(name, _)| name == trace::TRACEPARENT);
     let (trace, flags) = match came.and_then(|(_, value)| trace::parse(value)) {

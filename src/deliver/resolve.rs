@@ -1,4 +1,4 @@
-//! Names into addresses, every one judged before any is dialled.
+//! Looks host names up, and judges every address before any is dialled.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::decide::address::{Author, Policy};
 
-/// One question to one server may take this long; it is asked twice.
+/// How long one query to one name server may take. It is asked twice.
 const QUESTION_TIME_MAX: Duration = Duration::from_secs(2);
-/// Answers are kept no longer than this, whatever their time to live says.
+/// The longest time an answer is cached, even if its time to live is longer.
 const KEPT_MAX: Duration = Duration::from_secs(30);
-/// A name that does not exist is asked for again after this.
+/// How long the absence of a name is cached.
 const MISSING_KEPT_MAX: Duration = Duration::from_secs(1);
 
-/// A destination that the address rules refuse. Nothing was sent.
+/// The address rules refuse a destination. Nothing was sent.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Blocked(pub String);
@@ -28,11 +28,11 @@ pub struct Blocked(pub String);
 #[error("{0}")]
 pub struct NoAddress(pub String);
 
-/// Asks the system's name servers, its hosts file and search domains included: the URLs are the
-/// operator's own, and the names of his network are written there.
+/// Asks the system's name servers, with its hosts file and search domains: the URLs are the
+/// operator's own, and the names of the operator's network are defined there.
 ///
 /// # Errors
-/// The system's DNS settings cannot be used.
+/// The resolver cannot be set up.
 pub fn system() -> Result<TokioResolver, String> {
     let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
         tracing::warn!(%error, "The system's DNS settings cannot be read; only addresses and the hosts file resolve.");
@@ -51,11 +51,12 @@ pub fn system() -> Result<TokioResolver, String> {
 /// A resolver with the address rules of one destination.
 #[derive(Clone)]
 pub struct Guarded {
-    /// Who answers.
+    /// The DNS resolver that looks names up, shared by all destinations. See `system`.
     pub resolver: TokioResolver,
     /// Which private addresses may be reached.
     pub policy: Arc<Policy>,
-    /// Who wrote the URL.
+    /// Who wrote the URL, the operator or a caller of the API. The address rules are stricter for
+    /// the second.
     pub author: Author,
 }
 

@@ -1,6 +1,6 @@
-//! A run's step into a request. Pure: what a visit sends is rendered when it is sent, from what the visit was entered with
-//! and from the instant when it was, so that each attempt sends the same bytes under the same key, and nothing that
-//! holds a secret is stored.
+//! Builds the HTTP request of a workflow's step. Pure: a request is rendered when it is sent, from
+//! the visit's input and the instant it was entered. So every attempt sends the same bytes under
+//! the same key, and nothing that holds a secret is stored.
 
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -18,40 +18,44 @@ use crate::model::request::Progress;
 use crate::model::run::{Visit, VisitPhase};
 use crate::model::{AttemptId, Event, Failure, Job, Method, Request, Run, Target, trace};
 
-/// The destination of steps whose hosts the configuration names: the address rules of the server.
+/// The destination name of steps whose hosts stand in the configuration. The server's address rules
+/// apply.
 pub const DESTINATION: &str = "steps of workflows";
-/// The destination of steps whose hosts come from payloads: the same rules, as for a stranger's URL.
+/// The destination name of steps whose hosts come from payloads. The same rules apply, in the
+/// stricter form for URLs that someone else wrote.
 pub const FOREIGN: &str = "steps of workflows to hosts of payloads";
 
-/// What stands for itself in a URL (RFC 3986 2.3).
+/// The characters to encode in a URL: all but the unreserved ones (RFC 3986, 2.3).
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// What is called, for whom.
+/// Everything that the request of a step is built from.
 pub struct Calling<'a> {
-    /// The job.
+    /// The job being executed. Its id and attempt number go into the headers.
     pub job: &'a Job,
     /// The event behind the run.
     pub event: &'a Event,
-    /// The run.
+    /// The run that the step belongs to, as it was read for this attempt.
     pub run: &'a Run,
-    /// The visit's number.
+    /// The number of the visit in its run, from 1. It is part of the idempotency key, unless the
+    /// visit repeats or undoes an earlier operation.
     pub seq: u32,
-    /// The visit.
+    /// The visit: its payload, its callback token, and the instant when it was entered.
     pub visit: &'a Visit,
-    /// The step.
+    /// The step's definition, from the version of the workflow that the run is pinned to.
     pub step: &'a Step,
-    /// Its call, with the secrets of today.
+    /// The call of the step, with secrets from the present configuration.
     pub call: &'a Call,
-    /// Where this server is reached from outside.
+    /// The server's public URL; `None` if the configuration has none. Callback links start with it.
     pub public_url: Option<&'a Url>,
-    /// What may be reached.
+    /// The address rules of the server. A URL that a template yields is checked against them before
+    /// it is sent.
     pub policy: &'a Policy,
 }
 
 /// Builds the request of a step.
 ///
 /// # Errors
-/// It cannot be built, or must not be sent there.
+/// It cannot be built, or the address rules refuse its URL.
 pub fn compose_step(calling: &Calling<'_>, around: Signing<'_>) -> Result<Request, Failure> {
     let Calling { job, event, run, seq, visit, call, step, .. } = calling;
     let VisitPhase::Call { token, polls } = &visit.phase else {
@@ -131,8 +135,8 @@ pub fn compose_step(calling: &Calling<'_>, around: Signing<'_>) -> Result<Reques
     })
 }
 
-/// The operation: the same for all attempts of a visit, another one for another visit, for what undoes it, and for each
-/// question of a step that polls.
+/// The key of the operation. It is the same for all attempts of a visit. Another visit, the call
+/// that undoes it, and each poll of a polling step have other keys.
 pub fn operation(run: &Run, seq: u32, visit: &Visit, polls: u32) -> String {
     if let Some(undone) = visit.undoes {
         return format!("{}-{undone}-c", run.id);
@@ -162,8 +166,8 @@ fn url(calling: &Calling<'_>, view: &View<'_>) -> Result<(Url, &'static str), Fa
     Ok((url, destination))
 }
 
-/// A value in a URL. What begins it is a URL itself; anything else is one piece, which can neither end its part of the
-/// URL nor climb out of its folder.
+/// A template's value inside a URL. At the very start it may be a whole URL. Anywhere else it is
+/// encoded as one piece, so it cannot end its part of the URL or climb to another folder.
 fn in_url(text: &str, begins: bool) -> Result<String, String> {
     if begins {
         return match text.contains(|c: char| c.is_control() || c.is_whitespace()) {
@@ -185,7 +189,7 @@ fn in_header(text: &str, _: bool) -> Result<String, String> {
     }
 }
 
-/// The body, and whether it is text that is no JSON.
+/// The body, and whether it is plain text rather than JSON.
 fn body(calling: &Calling<'_>, view: &View<'_>, token: Option<&str>) -> Result<(Bytes, bool), Failure> {
     let Calling { run, visit, call, step, .. } = calling;
     if let Some(template) = &call.body {
@@ -212,7 +216,8 @@ fn body(calling: &Calling<'_>, view: &View<'_>, token: Option<&str>) -> Result<(
     Ok((Bytes::from(notice.to_string()), false))
 }
 
-/// `$$.callback`.
+/// The value that templates see as `$$.callback`: the token, and its links if the server knows its
+/// public URL. Only an approval has `approve_url`.
 fn callback(calling: &Calling<'_>, token: &str) -> Value {
     let mut callback = json!({ "token": token });
     if let Some(base) = calling.public_url {

@@ -1,7 +1,8 @@
-//! An inbound event, planned and committed: the answer comes after the commit and never before.
+//! Accepts inbound events: an event is planned and committed with its jobs, and only then is the
+//! sender answered.
 //!
-//! Work that this process can start at once is leased by the commit that creates it, and handed over to the
-//! worker in memory: the normal case needs no claim. Everything else waits in the table.
+//! A job that this process can start at once is leased by the commit that creates it and passed to
+//! the worker in memory, so it needs no claim. All other jobs wait in the table.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,48 +20,51 @@ use crate::observe::metrics;
 use crate::store::{Accepted, Claimed, Each, Error, NewEvent, Result as Stored};
 use crate::wake::Wakeup;
 
-/// A caller waits no longer than this for its commit. Longer than a commit takes over a slow line, short
-/// enough that a sender gets its answer from a database that has fallen silent.
+/// How long a caller waits for its commit. This is longer than a commit takes over a slow line, and
+/// short enough that a sender still gets an answer when the database hangs.
 const WAIT_MAX: Duration = Duration::from_millis(4_500);
 
-/// A database that answers a question within this time is not away.
+/// If the database answers a query within this time, it is busy and not down. This is the last part
+/// of `WAIT_MAX`.
 const PROBE_MAX: Duration = Duration::from_millis(1_500);
-/// The view of a larger body is not kept while the event waits for its commit and its deliveries.
+/// Above this many bytes of body, the parsed view is dropped after planning and parsed again for
+/// each delivery. This saves memory while the event waits.
 const VIEW_KEPT_MAX: usize = 64 * 1024;
 
-/// What a sender is told.
+/// The answer to the sender of an accepted event. The event is committed when this is returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
     /// The event; the first one's id for a duplicate.
     pub event: EventId,
-    /// It was there already.
+    /// The event was stored before under the same key, so nothing new was stored.
     pub duplicate: bool,
     /// Deliveries that were created.
     pub jobs: usize,
-    /// Runs that start.
+    /// Workflow runs that the event starts; 0 for a duplicate.
     pub runs: usize,
 }
 
 /// Why an event was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAccepted {
-    /// The store is not ready yet.
+    /// The store is not prepared yet: migrations or the lanes are still missing.
     #[error("tidehook is starting")]
     Starting,
-    /// The process is about to end.
+    /// The process is shutting down and takes no further events.
     #[error("tidehook is shutting down")]
     Stopping,
-    /// The store does not answer. Whether the event was committed is not known: sent again under the same key
-    /// it is the same event.
+    /// The database does not answer. The event may have been committed all the same; if the sender
+    /// repeats it under the same idempotency key, it is the same event.
     #[error("the database does not answer")]
     Unavailable,
-    /// The store has no room.
+    /// The database has no room for the event.
     #[error("the database is full")]
     Full,
     /// The idempotency key was used with another body, for this event.
     #[error("the idempotency key was used with another body")]
     Conflict(EventId),
-    /// It cannot be stored, whatever is tried.
+    /// The store refuses the event for good, so a repeat would fail as well. The text is the
+    /// store's error.
     #[error("the event cannot be stored: {0}")]
     Unstorable(String),
 }
@@ -72,19 +76,20 @@ pub struct Planned {
     pub(super) plan: Plan,
 }
 
-/// A new event with the slots that wait for its jobs.
+/// A new event on its way to a commit, with the worker slots that are reserved for its jobs.
 pub struct Submission {
     new_event: NewEvent,
     slots: Vec<Reservation>,
 }
 
-/// The bytes that a new event brings to a slice.
+/// How many bytes of body an event adds to a batch, which bounds the batch's size.
 pub(super) fn bytes(offered: &Submission) -> usize {
     offered.new_event.inbound.body.bytes().len()
 }
 
-/// Commits new events, and hands over what was started by the commit. Runs in the batch's own task, so that a
-/// caller that hangs up leaves no leased job behind.
+/// Returns the function that commits a batch of new events and then passes the jobs it leased to
+/// the worker. It runs in the batch's own task, so a caller that hangs up leaves no leased job
+/// behind.
 pub(super) fn committer(
     parts: &Parts,
     inflight: &Arc<Inflight>,
@@ -103,7 +108,7 @@ pub(super) fn committer(
     }
 }
 
-/// Hands the started jobs of a new event over.
+/// Passes the jobs that the commit has leased to the worker in memory.
 fn hand_over(inflight: &Inflight, new_event: &NewEvent, answer: &Stored<Accepted>) {
     let Ok(Accepted::New { started, at, .. }) = answer else { return };
     if started.is_empty() {
@@ -125,7 +130,7 @@ fn hand_over(inflight: &Inflight, new_event: &NewEvent, answer: &Stored<Accepted
     }
 }
 
-/// A job as the commit that created it has leased it.
+/// Builds the job as the commit stored it: leased, under its first claim.
 fn started_job(new: &NewJob, new_event: &NewEvent, at: Timestamp) -> Job {
     Job {
         id: new.id,
@@ -144,15 +149,16 @@ fn started_job(new: &NewJob, new_event: &NewEvent, at: Timestamp) -> Job {
 }
 
 impl Engine {
-    /// Accepts an event: routes it, and commits it with all the work it causes.
+    /// Accepts an event: plans its jobs and commits both in one transaction.
     ///
     /// # Errors
-    /// Why not; nothing was promised.
+    /// Why the event was refused. Except for [`NotAccepted::Unavailable`], nothing was stored.
     pub async fn accept(&self, inbound: Inbound) -> Result<Receipt, NotAccepted> {
         self.accept_planned(self.plan(inbound)).await
     }
 
-    /// Decides what an event causes. All that reads its body; a large one is unread again after it.
+    /// Decides which jobs an event causes. This is the only step that reads the body; the parsed
+    /// view of a large body is dropped afterwards.
     pub fn plan(&self, inbound: Inbound) -> Planned {
         let plan = plan(&self.0.routes, &inbound, &*self.0.parts.ids);
         if let Some(Err(why)) = inbound.body.looked() {
@@ -163,7 +169,7 @@ impl Engine {
         Planned { inbound: Inbound { body, ..inbound }, plan }
     }
 
-    /// Accepts an event whose work is decided.
+    /// Accepts an event whose jobs are already planned.
     ///
     /// # Errors
     /// As [`Engine::accept`].

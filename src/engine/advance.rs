@@ -1,4 +1,5 @@
-//! Runs: what a job's outcome means for its run, and the change that it makes.
+//! Advances workflow runs: turns the outcome of a job into the change of its run that is committed
+//! with it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,7 +23,7 @@ use crate::observe::metrics;
 use crate::store::{Claimed, Error};
 use crate::wake::Wakeup;
 
-/// Ids and tokens for the machine.
+/// Gives the workflow machine ids, tokens and random numbers from the engine's sources.
 pub(super) struct Entropy<'a>(pub(super) &'a Engine);
 
 impl Draw for Entropy<'_> {
@@ -39,11 +40,12 @@ impl Draw for Entropy<'_> {
     }
 }
 
-/// Why there is no change.
+/// Why a change of a run could not be computed.
 pub(super) enum NoChange {
     /// The store does not answer.
     Store(Error),
-    /// The run cannot go on for now.
+    /// The run cannot continue for now: its definition is missing or unusable, or its state cannot
+    /// be read.
     Parked(String),
 }
 
@@ -63,7 +65,8 @@ impl From<NoFlow> for NoChange {
 }
 
 impl Engine {
-    /// What the end of a job changes of its run; `None` when it changes nothing.
+    /// Computes how the end of a job changes its run; `None` when nothing changes. `known` is the
+    /// run as it was claimed, which saves a query.
     pub(super) async fn change_of(
         &self,
         claimed: &Claimed,
@@ -121,7 +124,8 @@ impl Engine {
         Ok(advance(run, &fact, &Here { flow: &flow, now, draw: &Entropy(self) }))
     }
 
-    /// What the end of a job tells its run.
+    /// Translates the end of a step's job or timer into the fact that the run's visit is waiting
+    /// for.
     async fn fact(
         &self,
         run: &Run,
@@ -142,8 +146,8 @@ impl Engine {
         Ok(told(ran.of_step.as_ref(), (visit, job.id), commit, &ran.outcome))
     }
 
-    /// What a word to a run as a whole changes: its deadline, its turn under its concurrency key, or that nobody wants it
-    /// any more.
+    /// Handles a timer that concerns the run as a whole: its deadline, its turn under its
+    /// concurrency key, or a parent that no longer waits for it.
     async fn word_to_run(&self, run: &Run, job: &Job, now: Timestamp) -> Result<Option<Change>, NoChange> {
         run.readable().map_err(NoChange::Parked)?;
         // The end of a run needs no definition.
@@ -186,7 +190,8 @@ impl Engine {
         Ok(Some(Fact::ChildEnded { visit, result }))
     }
 
-    /// Makes the runs that a change asks for. One that cannot be made is told to its parent at once.
+    /// Starts the sub-workflow runs that a change asks for. If the configuration has no such
+    /// workflow, the parent's step fails in the same change.
     pub(super) async fn with_children(&self, mut change: Change, now: Timestamp) -> Result<Change, NoChange> {
         let mut asked: Vec<(Start, u32)> = change.starts.drain(..).map(|start| (start, change.run.state.depth + 1)).collect();
         while let Some((Start { run, visit, workflow, input }, depth)) = asked.pop() {
@@ -207,7 +212,8 @@ impl Engine {
         Ok(change)
     }
 
-    /// A further fact on top of a change that is not committed yet.
+    /// Applies a further fact to a change that is not committed yet, and joins the two changes into
+    /// one.
     fn also(&self, change: Change, fact: &Fact, flow: &Arc<Flow>, now: Timestamp) -> Change {
         let Some(next) = advance(&change.run, fact, &Here { flow, now, draw: &Entropy(self) }) else { return change };
         let unstored = |id: &JobId| change.jobs.iter().any(|job| job.id == *id);
@@ -243,8 +249,8 @@ impl Engine {
         });
     }
 
-    /// After a change was committed: wakes who can go on, and tells what ended. A worker that made the change goes on with the
-    /// first of what can.
+    /// Runs after a change was committed: wakes workers for the new jobs, and reports what started,
+    /// paused or ended. If a worker made the change, it continues with the first due job itself.
     pub(super) async fn after_change(&self, change: &Change, by_worker: bool) {
         let now = self.clock().now();
         let (mut open, mut due) = (vec![change], Vec::new());
@@ -287,7 +293,8 @@ impl Engine {
     }
 }
 
-/// What the end of a call tells its run; `None` while it tells nothing.
+/// Translates the end of a step's call into a fact for its run; `None` while the run must not hear
+/// of it, such as before a retry.
 pub fn told(of_step: Option<&OfStep>, (visit, job): (u32, JobId), commit: &JobOutcome, outcome: &Outcome) -> Option<Fact> {
     let error = match (&commit.finish, outcome) {
         (Finish::Done, Outcome::Answered(response)) if response.cut == Some(Cut::AtCap) => RunError {
@@ -318,7 +325,7 @@ pub fn told(of_step: Option<&OfStep>, (visit, job): (u32, JobId), commit: &JobOu
     Some(Fact::Failed { visit, job, error })
 }
 
-/// What expressions of a run see of its event.
+/// Builds what expressions of a run read as `$$.event`: source, type, headers and time of receipt.
 fn about(event: &Event) -> Value {
     let headers: serde_json::Map<String, Value> =
         event.headers.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect();

@@ -1,4 +1,4 @@
-//! A person's decision about a step that waits for one.
+//! Approvals: people's decisions about steps that wait for one.
 
 use serde_json::{Value, json};
 
@@ -9,45 +9,49 @@ use crate::decide::workflow::{Fact, Flow, advance};
 use crate::model::run::{Token, Visit, VisitPhase};
 use crate::model::{Body, Payload, Run, RunId, Timestamp};
 
-/// What was decided, by whom.
+/// A person's decision about a step: approved or rejected, by whom and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// Yes or no.
+    /// Whether the person approved; `false` fails the step with `rejected`.
     pub approved: bool,
-    /// The name of whoever decides, as given.
+    /// The name that the person gave. It is checked against the step's approvers, and nothing else
+    /// proves it.
     pub by: Option<String>,
-    /// Why.
+    /// A free text from the person. For a rejection it is part of the error message.
     pub comment: Option<String>,
 }
 
-/// A step that waits for a decision, for those who are asked for one.
+/// What the holder of a token is shown before deciding: the step that waits, its data and its
+/// approvers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Asked {
-    /// The run.
+    /// The run that waits for the decision.
     pub run: RunId,
-    /// Its workflow.
+    /// The name of the run's workflow.
     pub workflow: String,
-    /// The step.
+    /// The name of the step that waits.
     pub step: String,
-    /// Who may decide; empty is everyone who has the token.
+    /// The names that may decide; empty means everyone who has the token.
     pub approvers: Vec<String>,
-    /// What it is about.
+    /// The payload that the step was entered with: the data to decide about.
     pub payload: Payload,
 }
 
 impl Decision {
-    /// Reads a decision: `{"approved", "by", "comment"}`. Only a boolean `approved` decides.
+    /// Reads a decision from a body: `{"approved", "by", "comment"}`. Only a boolean `approved`
+    /// decides.
     ///
     /// # Errors
-    /// A sentence: it cannot be read, or says something else.
+    /// A sentence for the caller: the body cannot be read, or has other keys or types.
     pub fn read(body: &Body) -> Result<Self, String> {
         Self::fields(body, None)
     }
 
-    /// Reads what goes with a decision that was made otherwise: `{"by", "comment"}`, or nothing.
+    /// Reads the rest of a decision whose `approved` is already known from the request's path:
+    /// `{"by", "comment"}`, or an empty body.
     ///
     /// # Errors
-    /// As [`Decision::read`].
+    /// As [`Decision::read`], and when `approved` in the body contradicts the path.
     pub fn of(approved: bool, body: &Body) -> Result<Self, String> {
         Self::fields(body, Some(approved))
     }
@@ -83,10 +87,11 @@ impl Decision {
         Ok(Self { approved, by: text("by")?, comment: text("comment")? })
     }
 
-    /// What it tells the step: `{approved, by, at, comment}`, or why it was rejected.
+    /// The step's result: `{approved, by, at, comment}` for an approval, the error message for a
+    /// rejection.
     ///
     /// # Errors
-    /// A sentence: whoever decides may not.
+    /// A sentence for the caller: `by` names none of the approvers.
     pub(super) fn by(&self, approval: &Approval, now: Timestamp) -> Result<Result<Payload, String>, String> {
         let may = approval.approvers.is_empty() || self.by.as_ref().is_some_and(|by| approval.approvers.contains(by));
         if !may {
@@ -103,7 +108,7 @@ impl Decision {
     }
 }
 
-/// The approval that a visit waits for, if it does.
+/// The approval settings of the step that a visit is in; `None` when that step is no approval.
 pub(super) fn approval_of<'a>(run: &Run, flow: &'a Flow, visit: u32) -> Option<&'a Approval> {
     flow.step(&run.state.visits.get(&visit)?.at)?.kind.awaited()?.approval.as_ref()
 }
@@ -114,10 +119,11 @@ pub(super) fn waits(visit: &Visit) -> bool {
 }
 
 impl Engine {
-    /// What the holder of a token is asked to decide. Nothing is changed by it.
+    /// Returns what the holder of a token is asked to decide. This changes nothing and does not use
+    /// up the token.
     ///
     /// # Errors
-    /// Why not: no such token, or its step waits for no decision.
+    /// No such token, or its step waits for no decision any more.
     pub async fn asked(&self, token: &str) -> Result<Asked, NotDone> {
         let found = self.health().learn(self.store().token(&Token::hash_of(token)).await)?.ok_or(NotDone::Missing)?;
         let run = self.store().run(found.run).await?.ok_or(NotDone::Missing)?;
@@ -135,10 +141,11 @@ impl Engine {
         })
     }
 
-    /// Decides for a step of a run, by the step's name.
+    /// Decides for a step of a run, named by its step instead of a token.
     ///
     /// # Errors
-    /// Why not.
+    /// No such run or no such waiting step, several visits of the step wait, or `by` may not
+    /// decide.
     pub async fn decide_step(&self, id: RunId, step: &str, decision: &Decision) -> Result<Run, NotDone> {
         self.operate(id, false, |run, here| {
             let mut named = run.state.visits.iter().filter(|(_, visit)| visit.step == step && waits(visit));

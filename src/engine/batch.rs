@@ -1,7 +1,8 @@
-//! Callers hand in one item, a slice is committed, each gets its own answer.
+//! Group commit: concurrent callers each submit one item, the items that are waiting are committed
+//! together, and each caller gets its own answer.
 //!
-//! No slice waits for more items than are already there: the next one gathers while the last one commits.
-//! A caller that hangs up cancels nothing; its item is committed with the others.
+//! A batch never waits for more items: it takes those that are there, and the next one gathers
+//! while it commits. A caller that hangs up cancels nothing; its item is committed with the others.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -11,11 +12,12 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use crate::observe::metrics;
 use crate::store::{Each, Error, Result};
 
-/// A slice is no longer than this.
+/// The most items that one batch commits.
 const ITEMS_MAX: usize = 200;
-/// Nor does it begin another item when its items have this many bytes: a statement holds all of them once more.
+/// Once the items of a batch have this many bytes, no further item is added. The statement holds a
+/// second copy of all of them.
 const BYTES_MAX: usize = 2 << 20;
-/// So many items may wait; further callers wait to hand in.
+/// How many submitted items may wait. Further callers wait before they can submit.
 const WAITING_MAX: usize = 10_000;
 
 struct Item<I, T> {
@@ -23,12 +25,12 @@ struct Item<I, T> {
     answer: oneshot::Sender<Result<T>>,
 }
 
-/// Where items are handed in.
+/// The queue to which callers submit items for the next commit.
 pub struct Batch<I, T>(mpsc::Sender<Item<I, T>>);
 
 impl<I: Send + 'static, T: Send + 'static> Batch<I, T> {
-    /// Starts the tasks that commit slices, `writers` of them side by side. They end when this is dropped.
-    /// `verb` names them in metrics; `weight` says how many bytes an item has.
+    /// Starts `writers` tasks that commit batches in parallel. They end when this is dropped.
+    /// `verb` names them in metrics; `weight` returns how many bytes an item has.
     pub fn start<F, Fut>(writers: usize, verb: &'static str, weight: fn(&I) -> usize, commit: F) -> Self
     where
         F: Fn(Vec<I>) -> Fut + Send + Sync + 'static,
@@ -42,7 +44,7 @@ impl<I: Send + 'static, T: Send + 'static> Batch<I, T> {
         Self(hand_in)
     }
 
-    /// Hands in an item and waits for its answer.
+    /// Submits an item and waits until its batch is committed.
     ///
     /// # Errors
     /// Those of the store; `Down` when the committing tasks have ended.
@@ -54,7 +56,8 @@ impl<I: Send + 'static, T: Send + 'static> Batch<I, T> {
     }
 }
 
-/// What waits already, up to the bounds of a slice, and at least one item; nothing at the end.
+/// Takes the items of the next batch: at least one, then those that are already waiting, within the
+/// limits. Empty once the queue is closed.
 async fn gathered<I, T>(waiting: &Mutex<mpsc::Receiver<Item<I, T>>>, weight: fn(&I) -> usize) -> Vec<Item<I, T>> {
     // One writer gathers while the others commit.
     let mut waiting = waiting.lock().await;

@@ -1,4 +1,5 @@
-//! An outside answer to a waiting step: consumed exactly once, by whoever proves the token.
+//! Callbacks: an outside system answers a waiting step with the step's token. A token takes one
+//! answer.
 
 use sha2::{Digest, Sha256};
 
@@ -11,45 +12,47 @@ use crate::model::run::Token;
 use crate::model::{Body, Payload, RunId};
 use crate::store::Error;
 
-/// Tokens are 256 bits in base32.
+/// The length of a token: 256 bits in base32.
 const TOKEN_CHARS: usize = 52;
 
-/// What a caller says.
+/// What the holder of a token reports about the work that the step waits for.
 #[derive(Debug, Clone)]
 pub enum Answer {
-    /// It is done; the body is the step's response.
+    /// The work is done; the body becomes the step's response.
     Done(Body),
-    /// It failed: a sentence.
+    /// The work failed, for this reason. The step fails with `callback_failed`.
     Failed(String),
-    /// Whoever works on it still does: a sign of life, which uses nothing up.
+    /// The work is still under way. This resets the step's heartbeat timeout and does not use up
+    /// the token.
     Heartbeat,
 }
 
-/// What became of an answer.
+/// What happened to an answer that was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answered {
-    /// The run.
+    /// The run whose step took the answer.
     pub run: RunId,
-    /// The same answer had been given before.
+    /// The same answer was given before, so this one changed nothing.
     pub duplicate: bool,
 }
 
 /// Why an answer is not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotAnswered {
-    /// No such token.
+    /// The token does not exist, or the text has not the form of a token.
     Unknown,
-    /// Another answer was given before.
+    /// A different answer was given before.
     Conflict,
-    /// The step waits for a decision, and this is none: a sentence.
+    /// The step waits for an approval, and the body is no decision. The text says what is expected.
     Unclear(String),
-    /// The step waits no longer.
+    /// The step no longer waits: it timed out, or its run ended or moved on.
     Gone,
-    /// Something else.
+    /// The answer could not be applied for a reason that any operation on a run may have, such as
+    /// an unavailable store.
     NotDone(NotDone),
 }
 
-/// Whether a text has the form of a token.
+/// Whether a text has the form of a token: 52 ASCII letters or digits.
 pub fn is_token(text: &str) -> bool {
     text.len() == TOKEN_CHARS && text.bytes().all(|b| b.is_ascii_alphanumeric())
 }
@@ -66,10 +69,11 @@ impl Answer {
 }
 
 impl Engine {
-    /// Takes an answer to the step that a token belongs to.
+    /// Applies an answer to the step that a token belongs to. It retries if the run changes
+    /// meanwhile.
     ///
     /// # Errors
-    /// Why it is not taken.
+    /// Why the answer is not taken; the run is unchanged.
     pub async fn answer(&self, token: &str, answer: &Answer) -> Result<Answered, NotAnswered> {
         if !is_token(token) {
             return Err(NotAnswered::Unknown);

@@ -1,4 +1,5 @@
-//! Doing a job: gate, then the exchange.
+//! Executes one job: checks whether it may still run, then makes the HTTP call or publishes the
+//! event.
 
 use std::sync::Arc;
 
@@ -20,27 +21,31 @@ use crate::model::job::Visiting;
 use crate::model::run::{Visit, VisitPhase};
 use crate::model::{CallPhase, Cut, Event, Failure, Inbound, Job, Outcome, Payload, Request, Response, Run, Target, Timestamp};
 
-/// What came of an execution, and how long it took.
+/// The result of one execution: its outcome, its timing, and what settling it needs.
 pub struct Ran {
     pub(super) outcome: Outcome,
     pub(super) timing: Timing,
-    /// What holds for a step's call.
+    /// For a job of a step, what the step's definition says about the outcome; `None` for other
+    /// jobs, or when the step no longer applies.
     pub(super) of_step: Option<OfStep>,
-    /// Class and status of earlier failures, where several policies need them.
+    /// Class and status of the job's earlier failures. Filled only where several retry policies
+    /// need them.
     pub(super) before: Vec<(&'static str, Option<u16>)>,
-    /// The run as it was before.
+    /// The run as it was before the execution, for a job of a run.
     pub(super) run: Option<Arc<Run>>,
 }
 
-/// What holds for a step's call.
+/// How the step of a run judges the outcome of its call: its place in the definition, and what the
+/// response says.
 pub struct OfStep {
     flow: Arc<Flow>,
     at: Vec<usize>,
-    /// When its run ends at the latest: a retry that would come later is none.
+    /// The run's deadline. A retry that would come later is not made; the step fails at once
+    /// instead.
     pub deadline_at: Option<Timestamp>,
-    /// The answer is not what is expected, whatever its status.
+    /// The response does not meet the step's `expect.when`, whatever its status.
     unmet: bool,
-    /// The receiver's own name of a failure.
+    /// The error name that the receiver put into its response, at the step's `error_path`.
     pub app: Option<String>,
 }
 
@@ -49,7 +54,8 @@ impl OfStep {
         Self { flow: Arc::clone(flow), at: at.to_vec(), deadline_at, unmet: false, app: None }
     }
 
-    /// Judges what came of a call of a visit by what its step expects.
+    /// Judges the outcome of a step's call by what the step expects. Returns the outcome, which may
+    /// have become a failure, and what settling it needs.
     pub fn judge(flow: &Arc<Flow>, run: &Run, seq: u32, outcome: Outcome) -> (Outcome, Self) {
         let visit = run.state.visits.get(&seq);
         let mut of_step = Self::of(flow, visit.map_or(&[], |visit| &visit.at), run.state.deadline_at);
@@ -67,7 +73,7 @@ impl OfStep {
         (outcome, of_step)
     }
 
-    /// A response's body, read as the step says.
+    /// Parses a response's body as the step's `reads` setting says.
     pub fn body(&self, response: &Response) -> Payload {
         match self.call().map(|call| call.reads) {
             Some(Reads::Text) => Payload::Text(String::from_utf8_lossy(&response.body).into_owned()),
@@ -75,17 +81,18 @@ impl OfStep {
         }
     }
 
-    /// The call.
+    /// The HTTP call of the step; `None` for an `emit` step, which makes none.
     pub(super) fn call(&self) -> Option<&Call> {
         self.flow.call(&self.at)
     }
 
-    /// Its retry policies.
+    /// The retry policies of the step; empty means that no failure is retried.
     pub(super) fn retry(&self) -> &[RetryPolicy] {
         self.flow.step(&self.at).map_or(&[], |step| step.kind.retry())
     }
 
-    /// How its outcome is settled.
+    /// The rules by which the outcome is settled: retries, expected statuses, and what is stored of
+    /// the response.
     pub fn rules<'a>(&'a self, before: &'a [(&'static str, Option<u16>)]) -> OutcomeRules<'a> {
         let call = self.call();
         OutcomeRules {
@@ -102,7 +109,7 @@ impl OfStep {
 }
 
 impl Ran {
-    /// Not run at all: the lease goes back untouched.
+    /// A job that was not executed: its lease is given back, and no attempt is counted.
     pub(super) fn postponed(now: Timestamp) -> Self {
         Self {
             outcome: Outcome::Postponed,
@@ -114,7 +121,8 @@ impl Ran {
     }
 }
 
-/// A step's response is data: half of it is none. That of a notice does not matter.
+/// Turns a response that is incomplete, or not JSON where JSON is required, into a failure. The
+/// response of a `callback` step's notify call is not used, so it may be incomplete.
 fn whole(outcome: Outcome, is_notice: bool, reads: Reads) -> Outcome {
     match outcome {
         Outcome::Answered(response) if is_notice => Outcome::Answered(Response { cut: None, ..response }),
@@ -131,7 +139,7 @@ fn whole(outcome: Outcome, is_notice: bool, reads: Reads) -> Outcome {
 }
 
 impl Engine {
-    /// Runs a job once; a call ends before `end`.
+    /// Executes a job once. A call ends before `end`: its timeout is shortened to that.
     pub(super) async fn execute(&self, job: &Job, event: &Event, run: Option<Arc<Run>>, end: Option<Instant>) -> Ran {
         let started = Instant::now();
         // Where workers have gone away before, the mark that a send begins tells what kills them from what never reached them.
@@ -154,7 +162,8 @@ impl Engine {
         Ran { outcome, timing: Timing { duration: started.elapsed(), now: self.clock().now() }, of_step, before, run }
     }
 
-    /// Class and status of a job's failures so far: only a list of several policies needs them.
+    /// Reads class and status of a job's earlier failures. It queries the store only for a job with
+    /// several retry policies.
     async fn failures_before(&self, job: &Job, run: Option<&Run>) -> crate::store::Result<Vec<(&'static str, Option<u16>)>> {
         if job.attempt == 0 || !self.has_policies(job, run).await {
             return Ok(Vec::new());
@@ -224,7 +233,8 @@ impl Engine {
         }
     }
 
-    /// What a run's step does, if the run still waits for it.
+    /// Executes the job of a step, if its run still waits for it: the HTTP call, or the event of an
+    /// `emit` step.
     async fn step(
         &self,
         job: &Job,
@@ -270,7 +280,8 @@ impl Engine {
         (outcome, Some(of_step))
     }
 
-    /// Publishes an event, under a key of the visit: however often that is done there is one event.
+    /// Publishes the event of an `emit` step. Its deduplication key comes from the visit, so
+    /// repeats store no second event.
     async fn emit(&self, run: &Run, seq: u32, visit: &Visit, step: &str, emit: &Emission) -> Outcome {
         let rendered = match &emit.body {
             Some(template) => View::of(run, seq, step, &visit.payload).render(template).map(Some),
@@ -315,7 +326,7 @@ impl Engine {
     }
 }
 
-/// The receiver's own name of a failure.
+/// Reads the receiver's own error name from a response; `None` for a success without `expect.when`.
 fn app(call: &Call, status: u16, body: &Payload) -> Option<String> {
     if (200..300).contains(&status) && call.expect.when.is_none() {
         return None;

@@ -1,4 +1,5 @@
-//! Definitions of workflows, compiled: those of the configuration, and older ones that runs are still pinned to.
+//! Compiled workflow definitions: those of the present configuration, and older ones that runs are
+//! still pinned to.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,21 +10,23 @@ use crate::decide::workflow::Flow;
 use crate::model::Run;
 use crate::store::Definition;
 
-/// Compiled definitions by hash.
+/// A cache of compiled definitions by their hash. Definitions that leave the configuration stay in
+/// it until the process ends.
 #[derive(Default)]
 pub struct Flows(Mutex<HashMap<String, Arc<Flow>>>);
 
-/// Why a definition cannot be had.
+/// Why a run's definition cannot be used.
 #[derive(Debug, Clone)]
 pub enum NoFlow {
     /// The store does not answer.
     Store(crate::store::Error),
-    /// It is not there, or cannot be compiled any more.
+    /// The definition is not in the database, or this version cannot compile it. The text says
+    /// which.
     Unusable(String),
 }
 
 impl Flows {
-    /// Those of a configuration.
+    /// Starts the cache with the definitions of a configuration.
     pub fn of(config: &Config) -> Self {
         let flows = config.workflows.iter().map(|w| (w.flow.hash.clone(), Arc::new(w.flow.clone())));
         Self(Mutex::new(flows.collect()))
@@ -35,7 +38,8 @@ impl Flows {
 }
 
 impl Engine {
-    /// Keeps the definitions of the configuration, so that runs outlive a change of it.
+    /// Stores the definitions of the configuration, so that a run can continue after its definition
+    /// has changed.
     ///
     /// # Errors
     /// Those of the store.
@@ -46,7 +50,8 @@ impl Engine {
         self.store().define(&definitions).await
     }
 
-    /// A run's definition, or what is left of one that cannot be used any more: enough to end the run.
+    /// Returns a run's definition. If that is unusable, it returns a stub without steps, which is
+    /// enough to end the run.
     ///
     /// # Errors
     /// Those of the store.
@@ -60,19 +65,19 @@ impl Engine {
         }
     }
 
-    /// The definition by which a run goes on.
+    /// Returns the definition that a run continues with.
     ///
     /// # Errors
-    /// Why it cannot be had, or why the run cannot go on.
+    /// Why the definition is unusable, or why the run's state cannot be read.
     pub(super) async fn flow_of(&self, run: &Run) -> Result<Arc<Flow>, NoFlow> {
         run.readable().map_err(NoFlow::Unusable)?;
         self.flow(&run.definition).await
     }
 
-    /// A definition by its hash.
+    /// Returns the definition with a hash, from the cache or from the database.
     ///
     /// # Errors
-    /// Why it cannot be had.
+    /// Why the definition cannot be used.
     async fn flow(&self, hash: &str) -> Result<Arc<Flow>, NoFlow> {
         if let Some(flow) = self.0.flows.get(hash) {
             return Ok(flow);

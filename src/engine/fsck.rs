@@ -1,4 +1,4 @@
-//! The invariants of stored runs, checked while the engine runs.
+//! Checks the invariants of all stored runs, while the engine keeps running.
 
 use std::collections::BTreeSet;
 
@@ -9,23 +9,23 @@ use crate::model::job::PUT_ASIDE;
 use crate::model::{JobId, JobState, Run, RunId};
 use crate::store::{JobFilter, Page, Result, RunFilter};
 
-/// Runs per look.
+/// Runs that are read with one query.
 const PAGE: Page = Page { limit: 200, newest_first: false };
-/// So many open jobs of one event are looked at.
+/// How many open jobs of one event are read at most.
 const JOBS: Page = Page { limit: 100_000, newest_first: false };
 
-/// What was found.
+/// The result of a check of all stored runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fsck {
-    /// Runs that were looked at.
+    /// How many runs were checked.
     pub runs: u64,
-    /// What is wrong, and with which run.
+    /// Every fault that was found: the run, and a sentence that says what is wrong.
     pub faults: Vec<(RunId, String)>,
 }
 
 impl Engine {
-    /// Checks every stored run against the invariants. Runs move meanwhile: what looks wrong is looked at again, and
-    /// counts only if the run has not changed in between.
+    /// Checks every stored run against the invariants. A run may change during the check; a fault
+    /// counts only if the run's version is the same before and after.
     ///
     /// # Errors
     /// Those of the store.

@@ -1,5 +1,5 @@
-//! Whether the store answers. Learnt from every verb, so that an outage is known with the first failure
-//! and its end with the first success.
+//! Tracks whether the database can be used. Every call of the store updates it, so an outage is
+//! known from the first failure and its end from the first success.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -12,16 +12,18 @@ use crate::model::Timestamp;
 use crate::observe::metrics;
 use crate::store::{Error, Result};
 
-/// A write that succeeded so long ago still tells that the store takes writes: probes come from several sides.
+/// How long the result of a probe is reused. Several load balancers may probe at once, and the
+/// database sees one write a second.
 const PROBE_AGE_MAX: Duration = Duration::from_secs(1);
 
-/// What the last verbs said.
+/// What the latest calls of the store have shown.
 #[derive(Debug, Default)]
 pub struct Health {
-    /// The store was migrated and prepared.
+    /// Migrations are done and [`Engine::prepare`] has succeeded.
     is_prepared: AtomicBool,
     is_down: AtomicBool,
-    /// Why it takes no writes, as [`NoWrites`]; 0 where it does. Reading says nothing of that, so only a write ends it.
+    /// Why the store takes no writes, as [`NoWrites`]; 0 while it takes them. Reads prove nothing
+    /// here, so only a successful write resets it.
     no_writes: AtomicU8,
     probed: tokio::sync::Mutex<Option<(Instant, Timestamp)>>,
 }
@@ -29,14 +31,14 @@ pub struct Health {
 /// Why a store that answers takes no writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoWrites {
-    /// It has no room.
+    /// It has no room for further rows.
     Full = 1,
-    /// It is read-only: a replica, or set so.
+    /// It is read-only: a replica, or configured so.
     ReadOnly = 2,
 }
 
 impl NoWrites {
-    /// A stable word.
+    /// A stable name for the reason, for machine-readable output.
     pub fn word(self) -> &'static str {
         match self {
             Self::Full => "full",
@@ -55,27 +57,27 @@ impl fmt::Display for NoWrites {
 }
 
 impl Health {
-    /// Whether the store is prepared and answers.
+    /// Whether the store is prepared and answered the last call.
     pub fn is_up(&self) -> bool {
         self.is_prepared() && !self.is_down.load(Ordering::Relaxed)
     }
 
-    /// Whether the store is prepared.
+    /// Whether [`Engine::prepare`] has succeeded. Events are refused before that.
     pub fn is_prepared(&self) -> bool {
         self.is_prepared.load(Ordering::Relaxed)
     }
 
-    /// The store is prepared.
+    /// Marks the store as prepared; events are refused before that.
     pub(super) fn set_prepared(&self) {
         self.is_prepared.store(true, Ordering::Relaxed);
     }
 
-    /// Why the store takes no writes, if it said so.
+    /// Why the store takes no writes; `None` while it takes them.
     pub fn no_writes(&self) -> Option<NoWrites> {
         [NoWrites::Full, NoWrites::ReadOnly].into_iter().find(|why| *why as u8 == self.no_writes.load(Ordering::Relaxed))
     }
 
-    /// Learns from a verb's answer, and passes it on.
+    /// Updates the health from the result of a store call, and returns that result unchanged.
     pub fn learn<T>(&self, answer: Result<T>) -> Result<T> {
         match &answer {
             Err(Error::Down(why)) => {
@@ -100,14 +102,14 @@ impl Health {
         }
     }
 
-    /// Something was written.
+    /// Records a successful write: from now on the store counts as writable again.
     pub fn set_written(&self) {
         if self.no_writes.load(Ordering::Relaxed) != 0 && self.no_writes.swap(0, Ordering::Relaxed) != 0 {
             tracing::info!("The database takes writes again.");
         }
     }
 
-    /// The store did not answer in time.
+    /// Records that the store did not answer. `why` goes to the log, once per outage.
     pub fn set_down(&self, why: &str) {
         if !self.is_down.swap(true, Ordering::Relaxed) {
             tracing::error!(why, "The database cannot be used; requests get 503 until it can.");
@@ -116,19 +118,19 @@ impl Health {
 }
 
 impl Engine {
-    /// Asks the store whether it is there, and learns from the answer.
+    /// Asks the database for its time, as the cheapest test that it answers.
     ///
     /// # Errors
-    /// It is not.
+    /// It did not answer.
     pub async fn ask(&self) -> Result<Timestamp> {
         self.0.health.learn(self.store().now().await)
     }
 
-    /// Asks the store whether an event could be stored, by writing; learns from the answer, which is the store's clock. However many
-    /// ask, it writes once a second at most while all is well.
+    /// Tests whether an event could be stored, by writing a row. Returns the database's time. While
+    /// all is well it writes at most once a second, however many callers ask.
     ///
     /// # Errors
-    /// It could not.
+    /// The write failed.
     pub async fn probe(&self) -> Result<Timestamp> {
         let health = &self.0.health;
         let mut probed = health.probed.lock().await;

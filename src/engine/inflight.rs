@@ -1,5 +1,5 @@
-//! What is in hand: the leases of this process, by lane and tenant, kept alive while work runs; and the
-//! slots of its worker, some of them reserved for jobs that are just being stored.
+//! Tracks the jobs in flight: the leases that this process holds, by lane and tenant, and the slots
+//! of its worker. Some slots are reserved for jobs that are just being stored.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,20 +13,20 @@ use crate::decide::fair::Slots;
 use crate::model::{Event, Job, JobId, LaneId, Lease, Run};
 use crate::store::{Claimed, Error};
 
-/// A leased job with what it needs, on its way to the worker.
+/// A leased job with what its execution needs, on its way to the worker.
 pub struct Handed {
-    /// The job.
+    /// The job with its lease, and what the claim knows about its lane.
     pub claimed: Claimed,
-    /// Its event.
+    /// The event that the job delivers, read with the job, so that execution needs no query for it.
     pub event: Arc<Event>,
-    /// Its run, for a step, as it was after the claim.
+    /// The run, for a job of a step, as it was read after the claim. `None` for other jobs.
     pub run: Option<Arc<Run>>,
 }
 
-/// The leases of this process.
+/// The leases and slots of this process. The engine extends these leases while jobs run.
 pub struct Inflight {
     state: Mutex<State>,
-    /// The tenant of each lane the configuration knows.
+    /// The tenant of each lane that the configuration knows.
     tenants: HashMap<LaneId, String>,
     hand_over: mpsc::UnboundedSender<Handed>,
     handed: tokio::sync::Mutex<mpsc::UnboundedReceiver<Handed>>,
@@ -35,19 +35,21 @@ pub struct Inflight {
 #[derive(Debug)]
 struct State {
     leases: HashMap<JobId, (Lease, LaneId)>,
-    /// Leases and reservations, by lane.
+    /// How many slots each lane takes, by leases and reservations.
     of_lane: BTreeMap<LaneId, u32>,
     reserved: u32,
-    /// Slots that a look under way may fill. It counts what each lane holds before it knows what it gets, so that until it has
-    /// ended each lane counts as if it got all of them.
+    /// Slots that the claim under way may fill. Until it ends nobody knows which lanes get them, so
+    /// each lane counts as if it got all of them.
     looking: u32,
     /// The slots of the worker that takes jobs straight from their commit; 0 while there is none.
     open: u32,
-    /// The claims whose outcome is on its way to the store, which ends their leases.
+    /// Claims whose outcome is being recorded. Recording ends the lease, so for these a lost lease
+    /// is no surprise.
     ending: HashSet<(JobId, i64)>,
-    /// The last look found nothing due, so that a new job overtakes nobody.
+    /// The last claim found nothing due. Only then may a new job start at once, because it
+    /// overtakes no other.
     caught_up: bool,
-    /// When all leases were last extended.
+    /// When all leases were last extended, or last known to need no extension.
     extended: Instant,
 }
 
@@ -67,7 +69,7 @@ impl State {
 }
 
 impl Inflight {
-    /// Nothing in hand; these are the lanes and their tenants.
+    /// Starts with no job in flight. `tenants` holds every lane of the configuration.
     pub fn new(tenants: HashMap<LaneId, String>) -> Self {
         let (hand_over, handed) = mpsc::unbounded_channel();
         let state = State {
@@ -87,7 +89,7 @@ impl Inflight {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a job into hand.
+    /// Registers a claimed job, so that its lease is extended until the job is put down.
     pub fn take(&self, job: &Job) {
         let mut state = self.state();
         let lane = job.target.lane();
@@ -97,7 +99,7 @@ impl Inflight {
         *state.of_lane.entry(lane).or_default() += 1;
     }
 
-    /// Puts a job down, if it is still in hand under this lease.
+    /// Forgets a job and frees its slot, if it is still held under this lease.
     pub fn put_down(&self, lease: Lease) {
         let mut state = self.state();
         state.ending.remove(&(lease.job, lease.claim));
@@ -108,17 +110,19 @@ impl Inflight {
         }
     }
 
-    /// Whether a lease is still in hand.
+    /// Whether this process still holds a lease, as far as it knows.
     pub fn holds(&self, lease: Lease) -> bool {
         self.state().leases.get(&lease.job).is_some_and(|(held, _)| *held == lease)
     }
 
-    /// What became of a job is about to be stored. From now on that its lease is gone may be our own doing.
+    /// Marks that a job's outcome is about to be recorded. If its lease is gone from now on, the
+    /// record itself may have ended it.
     pub fn ends(&self, lease: Lease) {
         self.state().ending.insert((lease.job, lease.claim));
     }
 
-    /// Puts a job down whose lease the store does not know any more; answers whether somebody else must have it.
+    /// Handles a lease that the store no longer knows. Returns true, and forgets the job, if
+    /// another worker must have claimed it.
     fn is_lost(&self, lease: Lease) -> bool {
         let lost = self.holds(lease) && !self.state().ending.contains(&(lease.job, lease.claim));
         if lost {
@@ -127,23 +131,24 @@ impl Inflight {
         lost
     }
 
-    /// Slots that are taken or reserved.
+    /// How many slots are in use, reserved, or promised to a claim under way.
     pub fn held(&self) -> u32 {
         self.state().held()
     }
 
-    /// The free ones of a worker's slots.
+    /// How many of a worker's `parallel` slots are free.
     pub fn free(&self, parallel: u32) -> u32 {
         parallel.saturating_sub(self.state().held())
     }
 
-    /// A worker with this many slots takes jobs straight from their commit; 0 ends that.
+    /// Sets how many slots the worker has that takes jobs straight from their commit; 0 means that
+    /// there is none.
     pub fn open(&self, parallel: u32) {
         self.state().open = parallel;
     }
 
-    /// A look for due work begins: how many of a worker's slots it may fill, at most `most`. While nobody waits it leaves
-    /// half of the free ones to jobs that are just being stored.
+    /// Begins a claim: returns how many of the worker's slots it may fill, at most `most`. While no
+    /// due job waits, it leaves half of the free slots to jobs that are just being stored.
     pub fn begin_look(&self, parallel: u32, most: u32) -> u32 {
         let mut state = self.state();
         let free = parallel.saturating_sub(state.held());
@@ -152,15 +157,16 @@ impl Inflight {
         state.looking
     }
 
-    /// A look has ended, and what it found is in hand.
+    /// Ends a claim whose jobs are registered. `caught_up` says that it found nothing due.
     pub fn end_look(&self, caught_up: bool) {
         let mut state = self.state();
         (state.looking, state.caught_up) = (0, caught_up);
     }
 
-    /// The slots of a worker, `free` of which are free.
+    /// Describes a worker's slots for a claim, `free` of which are free.
     ///
-    /// One in ten, at least one, is kept out of reach of any single lane or tenant, where there are others.
+    /// Where there are several lanes or tenants, none of them can take the last tenth of the slots,
+    /// at least one.
     pub fn slots(&self, parallel: u32, free: u32) -> Slots {
         let held = self.state().of_lane.clone();
         let (lane_max, tenant_max) = self.limits(parallel);
@@ -168,8 +174,9 @@ impl Inflight {
         Slots { free, lane_max, tenant_max, quiet: self.quiet(parallel), held }
     }
 
-    /// An eighth of a worker's slots, at least one, and as many of those that a tenant may hold, are kept for lanes that hold nothing,
-    /// where there are several lanes.
+    /// How many slots are kept for lanes without a job in flight: an eighth of the worker's slots,
+    /// at least one, where there are several lanes. The same number is kept within a tenant's
+    /// share.
     fn quiet(&self, parallel: u32) -> u32 {
         if self.tenants.len() > 1 && parallel >= 4 { (parallel / 8).max(1) } else { 0 }
     }
@@ -187,7 +194,7 @@ impl Inflight {
         self.tenants.get(lane).cloned().unwrap_or_else(|| lane.0.clone())
     }
 
-    /// The lanes that may give nothing at the moment: full ones, and those of full tenants.
+    /// Lanes that a claim must skip: those that hold all they may, and those whose tenant does.
     pub fn full_lanes(&self, slots: &Slots) -> Vec<LaneId> {
         let mut of_tenant: HashMap<&str, u32> = HashMap::new();
         for (_, tenant, jobs) in &slots.held {
@@ -203,8 +210,8 @@ impl Inflight {
         full.map(|(lane, _)| lane.clone()).collect()
     }
 
-    /// Why a job of a lane is not taken by this process's worker although it is due: a sentence; `None` where there is room, or where
-    /// no worker runs here.
+    /// Why this process's worker does not take a due job of a lane now, as a sentence. `None` where
+    /// there is room, or where no worker runs here.
     pub fn crowded(&self, lane: &LaneId) -> Option<String> {
         let parallel = self.state().open;
         if parallel == 0 {
@@ -231,7 +238,8 @@ impl Inflight {
         }
     }
 
-    /// Reserves a slot for a job that is about to be stored; `None` when it has to wait for its turn.
+    /// Reserves a slot for a job that is about to be stored. `None` means that the job must wait in
+    /// the table for its turn.
     pub fn reserve(self: &Arc<Self>, lane: &LaneId) -> Option<Reservation> {
         let parallel = self.state().open;
         if parallel == 0 {
@@ -255,21 +263,21 @@ impl Inflight {
         Some(Reservation { inflight: Arc::clone(self), lane: lane.clone() })
     }
 
-    /// Hands a job over to the worker.
+    /// Passes a leased job to the worker, and registers its lease.
     pub fn hand_over(&self, claimed: Claimed, event: Arc<Event>) {
         self.take(&claimed.job);
         // The receiver lives as long as this does.
         let _ = self.hand_over.send(Handed { claimed, event, run: None });
     }
 
-    /// Where the worker finds what is handed over. One worker at a time.
+    /// The receiving end of the jobs that are passed in memory. `None` when another worker has it.
     pub fn handed(&self) -> Option<tokio::sync::MutexGuard<'_, mpsc::UnboundedReceiver<Handed>>> {
         self.handed.try_lock().ok()
     }
 }
 
-/// A slot for a job that is being stored. It is free again when this goes, handed over or not: a job that
-/// was handed over holds its slot by its lease.
+/// A reserved slot for a job that is being stored. Dropping it frees the slot; a job that was
+/// passed to the worker holds a slot by its lease.
 pub struct Reservation {
     inflight: Arc<Inflight>,
     lane: LaneId,
@@ -284,15 +292,15 @@ impl Drop for Reservation {
 }
 
 impl Engine {
-    /// How often leases are extended.
+    /// How often leases are extended: three times within the length of a lease.
     pub(crate) fn heartbeat(&self) -> Duration {
         self.0.lease / 3
     }
 
-    /// Extends every lease in hand.
+    /// Extends every lease that this process holds. Jobs whose lease was lost are forgotten.
     ///
     /// # Errors
-    /// The store did not answer: the leases run out unless it does in time.
+    /// The store did not answer. The leases run out unless a later call succeeds in time.
     pub(crate) async fn extend_leases(&self) -> crate::store::Result<()> {
         let inflight = &self.0.inflight;
         let leases: Vec<Lease> = inflight.state().leases.values().map(|(lease, _)| *lease).collect();
@@ -307,8 +315,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes sure that no job of our own is taken for abandoned: before a claim, leases that may have run out
-    /// while the store was away are extended first.
+    /// Extends the leases before a claim, if they may have run out while the store was unavailable.
+    /// Otherwise the claim could take this process's own running jobs for abandoned ones.
     pub(super) async fn refresh_leases(&self) -> crate::store::Result<()> {
         let late = {
             let mut state = self.0.inflight.state();
@@ -324,8 +332,8 @@ impl Engine {
     }
 }
 
-/// Whether the slots that a tenant could still have, `of_tenant` of its jobs being under way, are those kept for lanes that hold nothing:
-/// the last of the worker, or the last of the tenant.
+/// Whether the slots that are left for a tenant are only those kept for lanes without a job in
+/// flight. `of_tenant` is how many jobs the tenant has in flight.
 fn are_last(quiet: u32, free: u32, of_tenant: u32, tenant_max: u32) -> bool {
     quiet > 0 && (free <= quiet || of_tenant.saturating_add(quiet) >= tenant_max)
 }

@@ -1,15 +1,25 @@
-//! Second floor: the only room that holds everything.
+//! The engine: it accepts events, executes the jobs they cause and records the outcomes.
 //!
-//! Events are accepted and work is done here; what is stored, sent and decided lies below.
+//! It is the second floor of the architecture. Storing, sending and deciding are done by the
+//! modules below it, and only the engine uses all of them.
 //!
-//! - [`accept`]: an inbound event, planned and committed
-//! - [`batch`]: callers hand in one item, a slice is committed, each gets its own answer
-//! - [`work`]: claim, execute, record, within a budget; `worker`: what it does next; [`execute`], [`record`]: its steps
-//! - [`advance`]: what an outcome means for a run; [`flows`]: definitions, compiled;
-//!   [`callback`]: an answer from outside; [`operate`]: what people do to runs; [`fsck`]: their invariants
-//! - [`inflight`]: the leases in hand meanwhile; [`tick`]: housekeeping; [`parked`]: work that the configuration has nobody for
-//! - [`watch`]: what lanes wait for, told when it changes
-//! - [`health`]: whether the store answers; [`reject`]: refused requests, counted; [`near`]: near misses
+//! - [`accept`]: plans and commits an inbound event
+//! - [`batch`]: commits the items of many callers together
+//! - [`work`]: claims and executes jobs within a budget
+//! - `worker`: decides what a worker does next
+//! - [`execute`], [`record`]: execute one job and record its outcome
+//! - [`advance`]: changes a run by the outcome of a job
+//! - [`flows`]: compiled workflow definitions
+//! - [`callback`], [`approval`]: answers and decisions from outside
+//! - [`operate`]: what operators do to runs
+//! - [`fsck`]: checks the invariants of stored runs
+//! - [`inflight`]: the leases and slots of this process
+//! - [`tick`]: housekeeping
+//! - [`parked`]: work that the configuration has no handler or workflow for
+//! - [`watch`]: reports when lanes stop or open again
+//! - [`health`]: whether the database can be used
+//! - [`reject`]: counts refused requests
+//! - [`near`]: events that narrowly missed a handler
 
 pub mod accept;
 pub mod advance;
@@ -59,42 +69,45 @@ use health::Health;
 use inflight::{Handed, Inflight};
 use reject::Rejections;
 
-/// A lease lasts this long unless the configuration says less; it is extended while work runs.
+/// How long a lease lasts, unless the configuration sets a shorter limit. Leases are extended while
+/// their jobs run.
 const LEASE: Duration = Duration::from_secs(30);
 
-/// So many lines a minute tell of deliveries of one lane that are tried again.
+/// How many log lines a minute one lane may write about failed deliveries that are retried. Further
+/// ones are counted.
 const RETRY_LINES_MAX: u32 = 5;
 
-/// What an engine is made of.
+/// Everything an engine is built from. Tests replace any of it.
 pub struct Parts {
-    /// What is remembered.
+    /// The store of events, jobs and runs.
     pub store: Arc<dyn Store>,
-    /// Out.
+    /// The sender of outgoing HTTP requests.
     pub deliver: Arc<dyn Deliver>,
-    /// Telling workers.
+    /// The channel that wakes workers when jobs become due.
     pub wake: Arc<dyn Wake>,
-    /// Wall time.
+    /// The process's wall clock, for signatures, ids and the times on attempts. Due times and
+    /// leases use the database's.
     pub clock: Arc<dyn Clock>,
-    /// Where ids come from.
+    /// The source of ids for events, jobs and runs.
     pub ids: Arc<dyn Ids>,
-    /// Where jitter comes from.
+    /// The source of randomness for jitter and tokens.
     pub chance: Chance,
-    /// The configuration.
+    /// The compiled configuration, which does not change while the engine lives.
     pub config: Arc<Config>,
-    /// Where moments are told.
+    /// The live feed of what the engine does.
     pub feed: Feed,
 }
 
-/// Random numbers for jitter. Seeded, so that a seed replays a run.
+/// A random number generator for jitter and tokens. It is seeded, so that a test can replay a run.
 pub struct Chance(Mutex<StdRng>);
 
 impl Chance {
-    /// Chance from a seed.
+    /// Creates a generator from a fixed seed. Tests use it to replay a run.
     pub fn seeded(seed: u64) -> Self {
         Self(Mutex::new(StdRng::seed_from_u64(seed)))
     }
 
-    /// Chance from the operating system.
+    /// Creates a generator with a seed from the operating system.
     #[expect(clippy::disallowed_methods, reason = "the one place that draws the seed of a process")]
     pub fn system() -> Self {
         Self(Mutex::new(StdRng::from_rng(&mut rand::rng())))
@@ -104,13 +117,13 @@ impl Chance {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).random()
     }
 
-    /// 256 random bits.
+    /// Draws 256 random bits, for a token.
     fn bytes(&self) -> [u8; 32] {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).random()
     }
 }
 
-/// The engine. Cheap to clone.
+/// The engine. A clone is cheap and shares all state.
 #[derive(Clone)]
 pub struct Engine(Arc<Inner>);
 
@@ -123,30 +136,33 @@ struct Inner {
     commits: Batch<JobOutcome, ()>,
     health: Health,
     inflight: Arc<Inflight>,
-    /// A commit of this process has stored jobs that are due at once.
+    /// A commit of this process has stored a job that is due at once, so the worker must look for
+    /// it.
     follows: AtomicBool,
     rejections: Rejections,
-    /// Lines about deliveries that are tried again, by lane.
+    /// Limits the log lines about deliveries that are retried, per lane.
     retries: Repeats<LaneId>,
     near: near::NearMisses,
     flows: flows::Flows,
     housekeeping: tick::Housekeeping,
     watched: watch::Watched,
-    /// No further job is taken.
+    /// Cancelled when no further job may be claimed: the graceful shutdown has begun.
     draining: CancellationToken,
-    /// Nothing is taken in any more.
+    /// Set when no further event is accepted.
     closed: AtomicBool,
-    /// What is under way is handed back.
+    /// Cancelled when running calls must stop, at the end of the time for a graceful shutdown.
     aborting: CancellationToken,
 }
 
 impl Engine {
-    /// Why a due job of a lane is not taken by this process's worker at the moment; `None` where nothing of the worker holds it back.
+    /// Why this process's worker does not take a due job of a lane now; `None` where the worker has
+    /// room for it, or where no worker runs here.
     pub fn crowded(&self, lane: &LaneId) -> Option<String> {
         self.0.inflight.crowded(lane)
     }
 
-    /// Builds an engine. It starts the tasks that commit; nothing is worked on before [`Engine::work`].
+    /// Builds an engine and starts the tasks that commit. No job is executed before
+    /// [`Engine::work`] is called.
     pub fn new(parts: Parts) -> Self {
         let config = Arc::clone(&parts.config);
         let writers = parts.store.writers();
@@ -179,7 +195,8 @@ impl Engine {
         }))
     }
 
-    /// Prepares the store: the lanes as configured and, where no other process can hold one, all leases ended.
+    /// Prepares the store: writes the configured lanes and workflow definitions. If `only_process`
+    /// is true, no other process can hold a lease, so all leases are ended.
     ///
     /// # Errors
     /// Those of the store.
@@ -200,91 +217,92 @@ impl Engine {
         Ok(())
     }
 
-    /// The store.
+    /// The store that this engine works on.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.parts.store
     }
 
-    /// The configuration.
+    /// The configuration that this engine was built with.
     pub fn config(&self) -> &Arc<Config> {
         &self.0.parts.config
     }
 
-    /// A handler by name.
+    /// Looks up a handler by its present name; `None` where the configuration does not name it.
     pub fn handler(&self, name: &str) -> Option<&Handler> {
         self.0.handlers.get(name)
     }
 
-    /// Wall time.
+    /// The process's wall clock. Due times and leases use the database's clock instead.
     pub fn clock(&self) -> &dyn Clock {
         &*self.0.parts.clock
     }
 
-    /// Where moments are told.
+    /// The live feed of what the engine does, such as accepted events and finished attempts.
     pub fn feed(&self) -> &Feed {
         &self.0.parts.feed
     }
 
-    /// Whether the store answers.
+    /// Whether the database can be used.
     pub fn health(&self) -> &Health {
         &self.0.health
     }
 
-    /// The routes, as configured.
+    /// The routes of the configuration.
     pub fn routes(&self) -> &Routes {
         &self.0.routes
     }
 
-    /// Events that a handler of their source did not get.
+    /// Recent events of this process that a handler of their source did not get, and why.
     pub fn near_misses(&self) -> &near::NearMisses {
         &self.0.near
     }
 
-    /// Deliveries in the hands of this process.
+    /// How many worker slots of this process are in use or reserved.
     pub fn slots_in_use(&self) -> u32 {
         self.0.inflight.held()
     }
 
-    /// Waits until there may be work, or for `at_most`.
+    /// Waits until a wake-up arrives, at most this long.
     pub async fn woken(&self, at_most: Duration) {
         self.0.parts.wake.woken(at_most).await;
     }
 
-    /// Tells workers that there is due work, after an operator changed something.
+    /// Wakes workers after an operator's change has made jobs due.
     pub async fn wake(&self) {
         self.tell(&[Wakeup::LOOK]).await;
     }
 
-    /// Tells workers of work that is committed.
+    /// Wakes workers for jobs that are committed. Wake-ups are hints: a lost one costs time, never
+    /// a job.
     pub async fn tell(&self, due: &[Wakeup]) {
         if !due.is_empty() {
             self.0.parts.wake.wake(due).await;
         }
     }
 
-    /// A worker with this many slots runs until further notice: jobs may be handed to it by the commit that
-    /// creates them.
+    /// Announces a worker with this many slots. From now on a commit may pass new jobs straight to
+    /// it.
     pub fn open_worker(&self, parallel: u32) {
         self.0.inflight.open(parallel);
     }
 
-    /// Takes no further jobs; what is under way goes on.
+    /// Begins to drain: no further job is claimed, and running jobs continue.
     pub fn drain(&self) {
         self.0.inflight.open(0);
         self.0.draining.cancel();
     }
 
-    /// Whether no further jobs are taken.
+    /// Whether the engine drains, so that no further job is claimed.
     pub fn is_draining(&self) -> bool {
         self.0.draining.is_cancelled()
     }
 
-    /// Waits until no further jobs are taken.
+    /// Waits until the engine begins to drain.
     pub async fn draining(&self) {
         self.0.draining.cancelled().await;
     }
 
-    /// Stores what is counted in memory.
+    /// Stores the counts that are kept in memory only, before the process ends.
     ///
     /// # Errors
     /// Those of the store; the counts are kept.
@@ -292,7 +310,8 @@ impl Engine {
         self.store_rejections().await
     }
 
-    /// Gives back what was handed over after the last worker had ended.
+    /// Gives back the leases of jobs that were passed in memory after the last worker had stopped.
+    /// No attempt is counted for them.
     pub async fn put_back(&self) {
         let Some(mut handed) = self.0.inflight.handed() else { return };
         while let Ok(Handed { claimed, event, .. }) = handed.try_recv() {
@@ -302,12 +321,14 @@ impl Engine {
         }
     }
 
-    /// Takes no further events: whoever brings one would not hear that it was stored.
+    /// Takes no further events. Called at shutdown, when a sender could no longer be told that its
+    /// event is stored.
     pub fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
     }
 
-    /// Stops waiting for what is under way: what was sent is on record as interrupted, the rest is handed back.
+    /// Stops running calls. A request that may have been sent is recorded as interrupted; other
+    /// jobs are given back.
     pub fn abort(&self) {
         self.0.inflight.open(0);
         self.0.draining.cancel();

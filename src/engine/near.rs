@@ -1,5 +1,5 @@
-//! Near misses: events that a handler of their source did not get, and the clause that said no. Counted by
-//! handler and clause, the last ones kept.
+//! Near misses: events that a handler of their source did not get, with the clause of its filter
+//! that was false. They are counted by handler and clause, and the latest are kept in memory.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -10,25 +10,26 @@ use crate::decide::plan::{Miss, Unmatched};
 use crate::model::EventId;
 use crate::observe::metrics;
 
-/// So many are kept.
+/// How many near misses are kept; the oldest one is dropped first.
 const KEPT: usize = 100;
-/// So many characters of a value that was seen.
+/// How many characters of a value are kept.
 const SEEN_CHARS_MAX: usize = 200;
 
-/// A handler that did not get an event.
+/// One near miss: a handler that did not get an event of its source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NearMiss {
-    /// The event.
+    /// The accepted event that did not match.
     pub event: EventId,
-    /// The handler.
+    /// The handler or workflow that did not get the event.
     pub handler: String,
-    /// The clause that said no; `events` for the patterns.
+    /// The clause of the filter that was false; `events` where no type pattern matched.
     pub clause: String,
-    /// What the clause saw, cut to a readable length.
+    /// The value on the left side of that clause, cut to a readable length; `None` where it was
+    /// missing, or for `events`.
     pub saw: Option<String>,
 }
 
-/// What was missed in this process.
+/// The near misses of this process since it started.
 #[derive(Debug, Default)]
 pub struct NearMisses(Mutex<Kept>);
 
@@ -39,7 +40,7 @@ struct Kept {
 }
 
 impl NearMisses {
-    /// Remembers the misses of an accepted event.
+    /// Records the near misses of an event after it was accepted.
     pub fn remember(&self, event: EventId, misses: Vec<Miss>) {
         if misses.is_empty() {
             return;
@@ -61,13 +62,13 @@ impl NearMisses {
         }
     }
 
-    /// How often, by handler and clause.
+    /// How many near misses there were, as handler, clause and count.
     pub fn counts(&self) -> Vec<(String, String, u64)> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.counts.iter().map(|((handler, clause), count)| (handler.clone(), clause.clone(), *count)).collect()
     }
 
-    /// The last ones, the newest first.
+    /// The latest near misses, the newest first.
     pub fn last(&self) -> Vec<NearMiss> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).last.iter().rev().cloned().collect()
     }

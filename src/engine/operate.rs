@@ -1,4 +1,4 @@
-//! What people do to runs: start one by hand, call one off, take one up again.
+//! Operators' requests about runs: start, cancel, kill, pause, resume and redrive.
 
 use bytes::Bytes;
 
@@ -14,28 +14,30 @@ use crate::model::run::Change;
 use crate::model::{Inbound, JobId, Payload, Run, RunId, Target, Timestamp};
 use crate::store::Error;
 
-/// How a run is taken up.
+/// The options of a redrive that an operator may set. The default repeats the step where the run
+/// stopped.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wish {
-    /// From this step instead of the one where it stopped.
+    /// The name of the step to start from; `None` means the step where the run stopped.
     pub from: Option<String>,
-    /// With this payload instead of the one that the step had.
+    /// The payload for that step; `None` means the payload that the step had.
     pub payload: Option<Bytes>,
-    /// On the definition of the configuration instead of its own.
+    /// Use the definition in the present configuration instead of the one that the run is pinned
+    /// to.
     pub latest: bool,
 }
 
-/// The source of events that start a run by hand.
+/// The source name of events that start a run by hand. No configured source has to exist for it.
 pub const BY_HAND: &str = "by-hand";
 
-/// Why something was not done.
+/// Why an operator's request was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotDone {
-    /// There is no such thing.
+    /// The run, workflow or token does not exist.
     Missing,
-    /// It cannot be done to it as it is: a sentence.
+    /// The present state does not allow it. The text says why.
     Refused(String),
-    /// The store did not take it.
+    /// The store could not be read or written.
     Store(Error),
 }
 
@@ -55,10 +57,11 @@ impl From<NoChange> for NotDone {
 }
 
 impl Engine {
-    /// Starts a run by hand. The answer names the run, which exists a moment later.
+    /// Starts a run by hand. The returned id is final, but the run exists only after a worker has
+    /// executed its first job.
     ///
     /// # Errors
-    /// Why not: no such workflow, or the event cannot be accepted.
+    /// There is no such workflow, or the event cannot be accepted.
     pub async fn start_run(
         &self,
         workflow: &str,
@@ -84,10 +87,12 @@ impl Engine {
         Ok((receipt, RunId::of(id)))
     }
 
-    /// Calls a run off. Nothing of it is sent any more; what is under way ends without effect.
+    /// Cancels a run. Its open jobs are not sent any more, and a call in flight has no effect on
+    /// it. If the workflow says so, completed steps are rolled back; then the steps of `finally`
+    /// run.
     ///
     /// # Errors
-    /// Why not.
+    /// No such run, it is not under way, or the store failed.
     pub async fn cancel_run(&self, id: RunId) -> Result<Run, NotDone> {
         self.wish_of(
             id,
@@ -98,40 +103,42 @@ impl Engine {
         .await
     }
 
-    /// Ends a run at once: nothing is undone, and its last steps do not run.
+    /// Ends a run at once, without rollback and without the steps of `finally`.
     ///
     /// # Errors
-    /// Why not.
+    /// No such run, it has ended already, or the store failed.
     pub async fn kill_run(&self, id: RunId) -> Result<Run, NotDone> {
         self.wish_of(id, true, &Fact::Killed, "only an open run can be killed").await
     }
 
-    /// Holds a run: nothing of it is sent until it is resumed; due times are kept.
+    /// Pauses a run. Nothing of it is sent until it is resumed; due times are kept.
     ///
     /// # Errors
-    /// Why not.
+    /// No such run, it cannot be paused as it is, or the store failed.
     pub async fn pause_run(&self, id: RunId) -> Result<Run, NotDone> {
         self.wish_of(id, false, &Fact::Paused, "only a run that goes on can be paused").await
     }
 
-    /// Lets a run go on that is paused. One that was paused by a failure repeats what failed.
+    /// Resumes a paused run. If a failure paused it, the failed step is repeated.
     ///
     /// # Errors
-    /// Why not.
+    /// No such run, it is not paused, or the store failed.
     pub async fn resume_run(&self, id: RunId) -> Result<Run, NotDone> {
         self.wish_of(id, false, &Fact::Resumed, "only a paused run can be resumed").await
     }
 
-    /// Tells a run what a person wants of it; `only` says which runs that can be done to.
+    /// Applies an operator's request to a run. `only` begins the error message if the run's status
+    /// does not allow it; `ends` allows it for a run whose definition is unusable.
     async fn wish_of(&self, id: RunId, ends: bool, fact: &Fact, only: &str) -> Result<Run, NotDone> {
         self.operate(id, ends, |run, here| advance(run, fact, here).ok_or_else(|| format!("{only}; this one is {}", run.status)))
             .await
     }
 
-    /// Takes up a run that failed or was called off, from the step where it stopped unless something else is wished.
+    /// Restarts a run that failed or was cancelled, from the step where it stopped unless the
+    /// request names another.
     ///
     /// # Errors
-    /// Why not.
+    /// No such run, it cannot be restarted in this way, or the store failed.
     pub async fn redrive_run(&self, id: RunId, wish: &Wish) -> Result<Run, NotDone> {
         let payload = wish.payload.clone().map(Payload::read);
         if !wish.latest {
@@ -172,7 +179,7 @@ impl Engine {
         }
     }
 
-    /// Makes a change that no job causes.
+    /// Commits a change of a run that no job caused, then wakes workers for its jobs.
     pub(super) async fn make(&self, change: Change, now: Timestamp) -> Result<(), NotDone> {
         let change = self.with_children(change, now).await?;
         let answers = self.health().learn(self.store().change(std::slice::from_ref(&change)).await)?;

@@ -1,5 +1,5 @@
-//! Parked work: what waits because the configuration of this process does not name its handler or its workflow. It is kept, and it is
-//! told wherever people look.
+//! Parked work: jobs that wait because this process's configuration does not name their handler or
+//! workflow. They are kept, and reported in the log, the API and the command line.
 
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
@@ -14,24 +14,25 @@ use crate::model::job::PUT_ASIDE;
 use crate::model::{Job, JobState, Lane, LaneId};
 use crate::store::{Result, Store};
 
-/// How often parked lanes are looked for.
+/// How often lanes with parked jobs are looked for.
 const EVERY: Duration = Duration::from_secs(600);
-/// The same where handlers were renamed: a process of the version before may store deliveries under their earlier names.
+/// The same while a handler lists earlier names: during a rolling update, an older process may
+/// still store deliveries under them.
 const EVERY_RENAMED: Duration = Duration::from_secs(60);
 
-/// A lane that nobody with this configuration serves, and how many open jobs it has.
+/// A lane that this configuration does not serve, with the number of its open jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parked {
-    /// The lane.
+    /// The lane whose jobs wait.
     pub lane: LaneId,
-    /// Its open jobs.
+    /// How many of its jobs are open, which means pending or leased.
     pub jobs: u64,
-    /// Why they wait.
+    /// The reason, as one sentence for people.
     pub why: String,
 }
 
-/// Why a configuration serves no job of a lane, if it serves none. Steps and instants of runs are served whatever the file says: a run
-/// stays on the definition it started with.
+/// Why a configuration serves no job of a lane; `None` if it serves them. Steps and timers are
+/// always served, because a run keeps the definition that it started with.
 pub fn why_parked(config: &Config, lane: &LaneId) -> Option<String> {
     let missing = |what: &str, name: &str| {
         Some(format!("{PUT_ASIDE}no {what} `{name}` in the configuration; name it again, or cancel what waits for it"))
@@ -45,12 +46,12 @@ pub fn why_parked(config: &Config, lane: &LaneId) -> Option<String> {
     }
 }
 
-/// Those of a store's lanes that nobody with this configuration serves, with or without jobs.
+/// Returns the lanes of the store that this configuration does not serve, with or without jobs.
 pub fn unserved(config: &Config, lanes: &[Lane]) -> Vec<LaneId> {
     lanes.iter().map(|lane| &lane.id).filter(|lane| why_parked(config, lane).is_some()).cloned().collect()
 }
 
-/// Those of a store's lanes that nobody with this configuration serves and that have open jobs.
+/// Returns the lanes that this configuration does not serve and that have open jobs.
 ///
 /// # Errors
 /// Those of the store.
@@ -61,7 +62,7 @@ pub async fn parked(store: &dyn Store, config: &Config, lanes: &[Lane]) -> Resul
 }
 
 impl Engine {
-    /// Those of the store's lanes with parked work.
+    /// Returns the lanes with parked jobs among `lanes`.
     ///
     /// # Errors
     /// Those of the store.
@@ -69,7 +70,8 @@ impl Engine {
         parked(&**self.store(), self.config(), lanes).await
     }
 
-    /// Why a job is parked, if it is: nobody serves its lane, or whoever had claimed it put it aside.
+    /// Why a pending job is parked; `None` if it is not. Either the configuration does not serve
+    /// its lane, or the last worker that claimed it had to put it aside.
     pub fn why_parked(&self, job: &Job) -> Option<String> {
         if job.state != JobState::Pending {
             return None;
@@ -77,16 +79,18 @@ impl Engine {
         why_parked(self.config(), &job.target.lane()).or_else(|| job.put_aside().map(str::to_owned))
     }
 
-    /// Calls all open deliveries to a handler off, also one that the configuration no longer names; answers how many.
+    /// Cancels all open deliveries to a handler, even one that the configuration no longer names.
+    /// Returns how many.
     ///
     /// # Errors
-    /// Those of the store; what was called off before stays so.
+    /// Those of the store; deliveries that were cancelled before the error stay cancelled.
     pub async fn cancel_of(&self, handler: &str) -> Result<u64> {
         repeat_at_most(u32::MAX, || self.store().cancel_of(handler, PER_TRANSACTION)).await
     }
 
-    /// Moves what waits under earlier names of handlers, and finds the lanes that nobody serves. Their jobs stay: another process
-    /// may know the handler, or this one may after its next configuration.
+    /// Moves jobs that wait under a handler's earlier name, and finds the lanes that this process
+    /// does not serve. Their jobs stay in the table: another process may serve them, or this one
+    /// after its next configuration.
     pub(super) async fn find_parked(&self) -> Result<()> {
         self.move_renamed().await?;
         let lanes = self.store().lanes().await?;
@@ -123,7 +127,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether it is time to look for parked work again.
+    /// Whether the interval since the last look for parked jobs is over. If so, a new interval
+    /// begins.
     pub(super) fn is_time_for_parked(&self) -> bool {
         let every = if self.config().handlers.iter().any(|handler| !handler.was.is_empty()) { EVERY_RENAMED } else { EVERY };
         let mut parked = self.0.housekeeping.parked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -135,12 +140,12 @@ impl Engine {
     }
 }
 
-/// What this process knows of parked lanes.
+/// What this process knows about parked lanes, from its last look.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// Lanes that nobody with this configuration serves, with or without jobs.
+    /// Lanes that this configuration does not serve, with or without jobs. Claims skip them.
     pub(super) unserved: Vec<LaneId>,
-    /// Those whose jobs the log tells of.
+    /// Lanes whose parked jobs were logged already.
     told: BTreeSet<LaneId>,
     looked_at: Option<Instant>,
 }

@@ -1,4 +1,5 @@
-//! Recording what a job led to: settle, commit, tell.
+//! Records the outcome of a job: it settles the outcome, commits it, and then reports it to
+//! metrics, log and feed.
 
 use std::time::Duration;
 
@@ -13,27 +14,29 @@ use crate::observe::metrics;
 use crate::store::{Claimed, Error};
 use crate::wake::Wakeup;
 
-/// A record that the store does not take is tried again after this, then after twice as long, and so on.
+/// The first pause before a commit is repeated that the store did not take. It doubles with each
+/// repeat, up to `AGAIN_MAX`.
 const AGAIN_FIRST: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(2);
 
-/// How a commit ended.
+/// The result of an attempt to commit an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Committed {
     Yes,
-    /// Someone else has the job.
+    /// The lease is gone: another worker has claimed the job.
     LeaseLost,
-    /// Someone else changed the run.
+    /// The run has changed since it was read, so the change no longer fits.
     MovedOn,
 }
 
-/// The bytes that a commit brings to a slice: what is kept of a response.
+/// How many bytes of stored response an outcome adds to a batch, which bounds the batch's size.
 pub(super) fn bytes(commit: &JobOutcome) -> usize {
     commit.attempt.as_ref().map_or(0, |attempt| attempt.response.len())
 }
 
 impl Engine {
-    /// Settles an outcome and commits it; what became of the job, or `None` when the lease was lost.
+    /// Settles an outcome and commits it. Returns what the job became, or `None` when its lease was
+    /// lost.
     pub(super) async fn record(&self, claimed: &Claimed, event: &Event, ran: Ran) -> Option<Finish> {
         let fallback = RetryPolicy::default();
         let rules = match (&claimed.job.target, &ran.of_step) {
@@ -75,8 +78,9 @@ impl Engine {
         ended
     }
 
-    /// Commits an outcome with what it changes of a run. When the run has moved on meanwhile it is settled again on
-    /// the run as it is now; the exchange is never repeated for its sake. False when the lease was lost.
+    /// Commits an outcome together with the change of its run. If the run has changed meanwhile,
+    /// the change is computed again on its present state; the call is never repeated for that.
+    /// Returns false when the lease was lost.
     async fn commit_with_run(&self, commit: &mut JobOutcome, claimed: &Claimed, event: &Event, ran: &Ran) -> bool {
         // A job that goes on changes nothing of its run yet; a start that is given up has none.
         let is_start = matches!(claimed.job.target, Target::Workflow(_));
@@ -123,8 +127,8 @@ impl Engine {
         }
     }
 
-    /// Commits until the store answers. The outcome is a fact: it is kept and offered again, and the exchange
-    /// is never repeated for its sake.
+    /// Commits an outcome, and repeats that until the store answers. The call has taken place, so
+    /// its outcome is kept and the call is not made again.
     async fn commit(&self, commit: &JobOutcome) -> Committed {
         let mut again = AGAIN_FIRST;
         loop {
@@ -149,7 +153,8 @@ impl Engine {
         }
     }
 
-    /// Ends a job whose outcome the store refuses for good, visibly: tried again, it would be refused again.
+    /// Makes a job dead whose outcome the store refuses for good. A retry of the job would end in
+    /// the same refusal.
     async fn give_up(&self, commit: &JobOutcome, why: &Error) -> Committed {
         let error = format!("what came of it cannot be stored: {why}");
         let bare = JobOutcome { finish: Finish::Dead { error }, attempt: None, lane_fact: None, change: None, ..commit.clone() };

@@ -1,4 +1,5 @@
-//! Refused requests: counted by source and reason, without their bodies. A flood of them costs one row.
+//! Counts refused requests by source and reason, without their bodies, so that a flood of them
+//! costs one row.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -13,7 +14,7 @@ use crate::store::{Rejection, Result};
 
 type Key = (String, &'static str);
 
-/// Refused requests since they were last stored.
+/// The counts of refused requests that are not stored yet.
 #[derive(Debug)]
 pub struct Rejections {
     counts: Mutex<BTreeMap<Key, u64>>,
@@ -27,7 +28,8 @@ impl Default for Rejections {
 }
 
 impl Engine {
-    /// Counts a refused request. `source` is one of the configured ones, so the table stays small.
+    /// Counts a refused request and logs the first of its kind in a minute. `source` must be a
+    /// configured source, so that the table stays small.
     pub fn reject(&self, source: &str, reason: &'static str) {
         let key = (source.to_owned(), reason);
         *self.0.rejections.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default() += 1;
@@ -38,7 +40,7 @@ impl Engine {
         }
     }
 
-    /// Tells that something needed to read a body and could not.
+    /// Reports a body that a filter, template or key needed to read and could not.
     pub(super) fn unreadable(&self, inbound: &Inbound, why: &Unreadable) {
         metrics::unreadable(&inbound.source, why.word);
         let key = (inbound.source.clone(), why.word);
@@ -48,7 +50,7 @@ impl Engine {
         }
     }
 
-    /// Stores the counts; they are kept when the store does not take them.
+    /// Stores the counts. If the store does not take them, they are kept for the next call.
     pub(super) async fn store_rejections(&self) -> Result<()> {
         let counts = std::mem::take(&mut *self.0.rejections.counts.lock().unwrap_or_else(PoisonError::into_inner));
         if counts.is_empty() {

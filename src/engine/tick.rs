@@ -1,4 +1,4 @@
-//! Housekeeping, and due work with it: `tick` alone is enough to run everything.
+//! Housekeeping, and due work with it. Calling `tick` regularly is enough to run everything.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -13,29 +13,29 @@ use crate::observe::metrics;
 use crate::store::Result;
 use crate::wake::Wakeup;
 
-/// Rows per transaction.
+/// How many rows one transaction of a chore handles, so that no lock is held for long.
 pub(super) const PER_TRANSACTION: u32 = 500;
-/// Transactions per tick and chore, so that no tick takes long.
+/// How many transactions one chore may use in one tick, so that no tick takes long.
 const TRANSACTIONS_MAX: u32 = 20;
-/// After a pass over all old events the next one starts this much later.
+/// The pause between two passes over the old events.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
-/// What a tick did.
+/// How much work one tick did. A tick that found nothing to do equals the default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ticked {
-    /// Deliveries that workers were told of.
+    /// Wake-ups that were sent for due or soon due jobs.
     pub hinted: u64,
-    /// Deliveries whose time to live had passed.
+    /// Deliveries that became dead because their event's time to live had passed.
     pub expired: u64,
-    /// Events removed, with all that was theirs.
+    /// Old events that were deleted, with their jobs, attempts and runs.
     pub pruned: u64,
-    /// Idempotency keys removed.
+    /// Idempotency keys that were deleted because their time had passed.
     pub forgotten: u64,
-    /// What was worked off.
+    /// The jobs that this tick executed; all zero if the budget allowed none.
     pub worked: Worked,
 }
 
-/// What one tick leaves to the next.
+/// The state that housekeeping keeps between two ticks.
 #[derive(Debug, Default)]
 pub struct Housekeeping {
     prune: Mutex<Pruning>,
@@ -49,17 +49,17 @@ struct Pruning {
 }
 
 impl Housekeeping {
-    /// The lanes that this process does not serve.
+    /// The lanes that this process does not serve. Claims skip them.
     pub fn unserved(&self) -> Vec<LaneId> {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner).unserved.clone()
     }
 }
 
 impl Engine {
-    /// Keeps house, and works due jobs off within the budget.
+    /// Runs housekeeping, and executes due jobs within the budget.
     ///
     /// # Errors
-    /// The store does not answer; the next tick does what this one left.
+    /// The store does not answer. The next tick does what this one left.
     pub async fn tick(&self, budget: Budget) -> Result<Ticked> {
         metrics::fold();
         for (lane, left_out) in self.0.retries.over() {
@@ -79,7 +79,7 @@ impl Engine {
         Ok(Ticked { hinted, expired, pruned, forgotten, worked })
     }
 
-    /// Gives up what nobody wants any more because its time has passed, and tells of each.
+    /// Makes deliveries dead whose event's time to live has passed, and reports each of them.
     async fn expire(&self) -> Result<u64> {
         let expired = self.store().expire(PER_TRANSACTION).await?;
         if expired.is_empty() {
@@ -99,7 +99,8 @@ impl Engine {
         Ok(u64::try_from(expired.len()).unwrap_or(u64::MAX))
     }
 
-    /// Removes what is kept no longer. One pass over old events at a time, in small steps.
+    /// Deletes events that are older than the retention, in small transactions. A pass that does
+    /// not finish continues in the next tick.
     async fn prune(&self) -> Result<u64> {
         let housekeeping = &self.0.housekeeping;
         let lock = || housekeeping.prune.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,7 +122,8 @@ impl Engine {
         Ok(pruned)
     }
 
-    /// Tells workers of what is due and of what soon will be, where they do not look for themselves all the time.
+    /// Sends wake-ups for jobs that are due or soon will be. It does nothing where workers poll the
+    /// store all the time.
     async fn send_hints(&self) -> Result<u64> {
         let Some(horizon) = self.0.parts.wake.horizon() else { return Ok(0) };
         let mut count = 0;
@@ -138,12 +140,14 @@ impl Engine {
     }
 }
 
-/// Repeats a chore until it finds less than a full batch, and leaves the rest to the next tick.
+/// Repeats a chore until it finds less than a full batch, at most `TRANSACTIONS_MAX` times. Returns
+/// how many rows it handled.
 async fn repeat<F: Future<Output = Result<u64>>>(chore: impl Fn() -> F) -> Result<u64> {
     repeat_at_most(TRANSACTIONS_MAX, chore).await
 }
 
-/// Repeats a chore until it finds less than a full batch, at most so many times; answers how much it did in all.
+/// Repeats a chore until it finds less than a full batch, at most `times` times. Returns how many
+/// rows it handled.
 pub(super) async fn repeat_at_most<F: Future<Output = Result<u64>>>(times: u32, chore: impl Fn() -> F) -> Result<u64> {
     let mut total = 0;
     for _ in 0..times {

@@ -1,4 +1,4 @@
-//! Lanes, watched: what they wait for is told when it changes, whichever process changed it.
+//! Watches the lanes and reports when one stops or opens again, whichever process caused it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,12 +9,13 @@ use crate::model::lane::Waits;
 use crate::observe::feed::FeedEvent;
 use crate::store::Result;
 
-/// What each lane waited for when it was last looked at: a stable word, nothing for those that are open.
+/// Why each lane was held back at the last look, as a stable name. Open lanes are left out.
 #[derive(Debug, Default)]
 pub struct Watched(Mutex<HashMap<LaneId, &'static str>>);
 
 impl Engine {
-    /// Looks at the lanes and tells what has changed since the last look.
+    /// Reads the lanes, and reports those whose state has changed since the last look. A lane that
+    /// only waits for its rate limit counts as open.
     ///
     /// # Errors
     /// Those of the store.

@@ -1,4 +1,4 @@
-//! Working jobs off: claim, execute, record, until nothing is due or the budget is used up.
+//! Executes due jobs: claim, execute, record, until nothing is due or the budget is used up.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,61 +14,64 @@ use crate::model::{Event, EventId, JobId, Lease, Run, RunId};
 use crate::observe::metrics;
 use crate::store::{ClaimRequest, Claimed, Result};
 
-/// A store that went away is asked again after this.
+/// The pause before an unavailable store is asked again.
 pub(super) const STORE_AGAIN: Duration = Duration::from_millis(500);
 
-/// How much may be done.
+/// How much work one call may do, and until when.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
-    /// Jobs side by side.
+    /// How many jobs may run at the same time.
     pub parallel: u32,
-    /// Jobs in all.
+    /// How many jobs may be claimed in all.
     pub jobs: u64,
-    /// Nothing is claimed after this.
+    /// No job is claimed after this instant; `None` means no limit.
     pub until: Option<Instant>,
-    /// Calls have ended by then; those that take longer time out.
+    /// Running calls end by this instant, with a timeout if need be; `None` means no limit.
     pub end: Option<Instant>,
 }
 
 impl Budget {
-    /// So many jobs side by side, without an end.
+    /// A budget for this many jobs at a time, without any other limit.
     pub const fn endless(parallel: u32) -> Self {
         Self { parallel, jobs: u64::MAX, until: None, end: None }
     }
 
-    /// No work at all.
+    /// No job is claimed: a tick with this budget does housekeeping only.
     pub const NONE: Self = Self { parallel: 0, jobs: 0, until: None, end: None };
 }
 
-/// What was done.
+/// How many jobs were worked off, by what became of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Worked {
-    /// Delivered.
+    /// Jobs that finished: delivered, or with their result passed to a run, a final failure
+    /// included.
     pub done: u64,
-    /// Due again later.
+    /// Jobs that failed and are due again later.
     pub retried: u64,
-    /// Given up.
+    /// Jobs that were given up.
     pub dead: u64,
-    /// Handed back untouched.
+    /// Jobs that were handed back untried; no attempt is counted for them.
     pub released: u64,
-    /// Finished too late: someone else has them.
+    /// Jobs whose lease was lost before their outcome was recorded. Another worker has them.
     pub stale: u64,
-    /// There may be more due work than the budget allowed for.
+    /// Due jobs may be left that the budget did not allow for.
     pub more: bool,
 }
 
-/// What a look has found.
+/// The result of one look for due work.
 pub(super) struct Found {
-    /// Jobs under lease, with what they need.
+    /// The claimed jobs, each with its event and run.
     pub(super) jobs: Vec<Handed>,
-    /// Some lane could give nothing when it was asked: it, or its tenant, held as much as it may.
+    /// A lane was skipped because it, or its tenant, already held as many slots as it may. When one
+    /// of its jobs ends, another look pays.
     pub(super) limited: bool,
 }
 
-/// What claimed jobs need: their events, and the runs of steps.
+/// What claimed jobs need before they can be executed: their events, and the runs of steps.
 type Needs = (BTreeMap<EventId, Arc<Event>>, BTreeMap<RunId, Arc<Run>>);
 
-/// A lease in hand, put down when this goes.
+/// Holds a lease while its job is executed. Dropping it, after a panic too, forgets the job, and
+/// the lease is no longer extended.
 struct LeaseGuard<'a> {
     engine: &'a Engine,
     lease: Lease,
@@ -93,16 +96,17 @@ impl Worked {
 }
 
 impl Engine {
-    /// Works due jobs off. Returns when nothing is due and nothing is under way, when the budget is used up,
-    /// or when the engine drains.
+    /// Executes due jobs. Returns when nothing is due and nothing is in flight, when the budget is
+    /// used up, or when the engine drains.
     ///
     /// # Errors
-    /// The store does not answer, and nothing was under way.
+    /// The store did not answer before any job was executed.
     pub async fn work(&self, budget: Budget) -> Result<Worked> {
         self.work_on(&[], budget).await
     }
 
-    /// The same, these jobs first.
+    /// Like [`Engine::work`], but takes the jobs in `hint` first. Functions pass the jobs that
+    /// their messages name.
     ///
     /// # Errors
     /// As [`Engine::work`].
@@ -110,14 +114,15 @@ impl Engine {
         Worker::new(self, budget, hint.to_vec(), Stays::WhileThereIsWork).run().await
     }
 
-    /// Works jobs off as they come, until the engine drains: a store that is away is waited for.
+    /// Executes jobs as they become due, until the engine drains. While the store is unavailable,
+    /// it waits and tries again.
     pub async fn work_until_drained(&self, budget: Budget) {
         self.open_worker(budget.parallel);
         // A worker that stays has no error of its own: it asks again.
         let _ = Worker::new(self, budget, Vec::new(), Stays::UntilDrained).run().await;
     }
 
-    /// Takes due jobs with their events. Nothing is taken that cannot start now.
+    /// Claims due jobs and reads their events, at most as many as can start now.
     pub(super) async fn claim(&self, parallel: u32, free: u32, hint: &[JobId]) -> Result<Found> {
         self.refresh_leases().await?;
         let slots = self.0.inflight.slots(parallel, free.min(self.config().worker.batch));
@@ -149,8 +154,9 @@ impl Engine {
         Ok(Found { jobs: ready, limited })
     }
 
-    /// The events of claimed jobs, and the runs of steps. A store that goes away in between is waited for, because jobs that were
-    /// claimed and put down untried would look like those of a worker that died.
+    /// Reads the events of claimed jobs, and the runs of steps. If the store becomes unavailable
+    /// meanwhile, it waits: jobs that are claimed and dropped untried would look like those of a
+    /// worker that died.
     async fn needs(&self, claimed: &[Claimed]) -> Result<Needs> {
         let events: Vec<EventId> = claimed.iter().map(|c| c.job.event).collect();
         let runs: Vec<RunId> = claimed.iter().filter_map(|c| c.job.target.visiting()).map(|v| v.run).collect();
@@ -175,7 +181,8 @@ impl Engine {
         }
     }
 
-    /// One job from its claim to its record; what became of it, or `None` when the lease was lost.
+    /// Executes one claimed job and records its outcome. Returns what the job became, or `None`
+    /// when its lease was lost.
     pub(super) async fn work_one(&self, Handed { claimed, event, run }: Handed, end: Option<Instant>) -> Option<Finish> {
         // However this ends, a panic included: what is no longer worked on is no longer extended.
         let _held = LeaseGuard { engine: self, lease: claimed.job.lease() };

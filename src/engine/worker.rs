@@ -1,5 +1,5 @@
-//! The worker: what is handed over to it is started at once, due work is looked for only where there may be some that this
-//! process does not hold, and both share its slots.
+//! The worker loop: it starts jobs that are passed to it in memory at once, and claims due jobs
+//! from the store when there may be some. Both kinds share its slots.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,53 +17,55 @@ use crate::decide::settle::Finish;
 use crate::model::JobId;
 use crate::store::Result;
 
-/// Due work is looked for at least this often.
+/// The longest time between two looks for due work.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// After so long without work, it is looked for less often: what comes in here or is due again here wakes the worker, so only
-/// what other processes leave behind waits for a look.
+/// After this long without work, the worker looks less often. New jobs and retries of this process
+/// wake it, so only jobs that other processes leave behind wait longer.
 const QUIET_AFTER: Duration = Duration::from_secs(10);
 const QUIET_LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Free slots gather this long before they are filled, so that one claim fills several.
+/// Once most slots are busy, freed slots are collected for this long, so that one claim fills
+/// several.
 const GATHER: Duration = Duration::from_millis(2);
 
-/// How long a worker works.
+/// When a worker stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stays {
-    /// Until nothing is due and nothing is under way.
+    /// It stops when nothing is due and nothing is in flight.
     WhileThereIsWork,
-    /// Until the engine drains.
+    /// It stops when the engine drains, and waits for work until then.
     UntilDrained,
 }
 
-/// What a worker knows when it decides what to do.
+/// The facts from which `next_action` decides what a worker does.
 #[derive(Debug, Clone, Copy)]
 struct State {
-    /// There may be due work that this process does not hold.
+    /// There may be due jobs that this process has not claimed.
     look: bool,
-    /// It is being looked for.
+    /// A claim is under way.
     is_looking: bool,
-    /// Looking is allowed: the store answers, and nothing drains.
+    /// A claim is allowed: the store is not in its pause after an error, and the engine does not
+    /// drain.
     may_look: bool,
-    /// Free slots gather, so that one look fills several.
+    /// Freed slots are being collected, so that one claim fills several.
     gathers: bool,
-    /// The budget's time is not over.
+    /// The budget still allows claims at this time.
     in_time: bool,
-    /// Free slots, within what the budget leaves.
+    /// How many further jobs may be claimed now: free slots, within the budget's number of jobs.
     free: u32,
-    /// Jobs under way.
+    /// How many jobs are executing now.
     running: usize,
-    /// It waits for work when there is none.
+    /// The worker waits for work instead of ending when there is none.
     stays: bool,
 }
 
-/// What a worker does next.
+/// The next thing that a worker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
-    /// Looks for due work.
+    /// Claims due jobs from the store, in the background.
     Look,
-    /// Waits for whatever happens next.
+    /// Waits until a job or a claim ends, a job arrives, or it is time to look.
     Wait,
-    /// Ends; there may be more due work than the budget allowed for.
+    /// Stops. `more` says that due jobs may be left that the budget did not allow for.
     End { more: bool },
 }
 
@@ -80,26 +82,27 @@ fn next_action(state: &State) -> Action {
     Action::Wait
 }
 
-/// A worker at work.
+/// The state of one running worker: its budget, its tasks, and when it looks for work next.
 pub(super) struct Worker<'a> {
     engine: &'a Engine,
     budget: Budget,
     stays: Stays,
-    /// Jobs that are looked for first.
+    /// Jobs to claim before any others.
     hint: Vec<JobId>,
     handed: Option<MutexGuard<'a, UnboundedReceiver<Handed>>>,
     running: JoinSet<Option<Finish>>,
-    /// At most one look.
+    /// The claim that is under way, if there is one. It never holds more than one task.
     looking: JoinSet<Result<Found>>,
     extending: JoinSet<()>,
     worked: Worked,
     claimed: u64,
     look: bool,
-    /// A lane gave less than it has, because it ramps up or is full: each end of a job may free a place.
+    /// A lane gave fewer jobs than it has, because it ramps up or is full. The end of any job may
+    /// change that, so the worker looks again then.
     held_back: bool,
-    /// Nothing is looked for before then, because the store did not answer.
+    /// No claim before this instant, because the store did not answer.
     not_before: Option<Instant>,
-    /// Free slots gather until then.
+    /// Freed slots are collected until this instant.
     gathers_until: Option<Instant>,
     worked_at: Instant,
     looked_at: Instant,
@@ -127,10 +130,10 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Works until there is a reason to end.
+    /// Runs the worker until it has a reason to stop.
     ///
     /// # Errors
-    /// The store does not answer, nothing was under way, and the worker does not stay.
+    /// The store did not answer before any job was executed, and the worker does not wait for it.
     pub(super) async fn run(mut self) -> Result<Worked> {
         let every = self.engine.heartbeat();
         // What has just been claimed need not be extended.
@@ -156,7 +159,8 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Starts what was handed over, and joins what has ended: a task that has ended keeps its memory until then.
+    /// Starts jobs that were passed in memory, and joins finished tasks, which keep their memory
+    /// until they are joined.
     fn collect(&mut self) {
         while let Some(Ok(handed)) = self.handed.as_mut().map(|handed| handed.try_recv()) {
             self.start(handed);
@@ -168,7 +172,7 @@ impl<'a> Worker<'a> {
         self.look |= self.engine.0.follows.swap(false, Ordering::AcqRel);
     }
 
-    /// So many jobs may still be claimed.
+    /// How many further jobs the budget allows to be claimed.
     fn left(&self) -> u32 {
         u32::try_from(self.budget.jobs.saturating_sub(self.claimed)).unwrap_or(u32::MAX)
     }
@@ -242,7 +246,8 @@ impl<'a> Worker<'a> {
         self.looking.spawn(async move { engine.claim(parallel, free, &hint).await }.in_current_span());
     }
 
-    /// A look has ended.
+    /// Takes the result of a finished look: starts the jobs it claimed, and decides whether to look
+    /// again.
     fn found(&mut self, found: std::result::Result<Result<Found>, JoinError>) -> Result<()> {
         self.looked_at = Instant::now();
         let found = found.unwrap_or_else(|died| Err(crate::store::Error::Down(format!("a look for due work died: {died}"))));
@@ -277,7 +282,7 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// The next job that is handed over; never, for a worker that takes none.
+/// Waits for the next job that is passed in memory. Never returns for a worker that takes none.
 async fn next(handed: &mut Option<MutexGuard<'_, UnboundedReceiver<Handed>>>) -> Option<Handed> {
     match handed {
         Some(handed) => handed.recv().await,

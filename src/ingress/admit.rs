@@ -1,4 +1,4 @@
-//! Genuine or not, and what it is.
+//! Decides whether an incoming request is genuine, and turns it into events.
 
 use std::net::IpAddr;
 
@@ -18,36 +18,36 @@ const HEADER_BYTES_MAX: usize = 1024;
 /// The most `ce-*` headers that are kept.
 const CE_HEADERS_MAX: usize = 32;
 
-/// What a request is.
+/// What an accepted request turned out to be.
 #[derive(Debug)]
 pub enum Admitted {
-    /// An event.
+    /// One event, with its type, kept headers and keys, to be stored.
     Event(Box<Inbound>),
     /// The events of a batch, which may be none.
     Batch(Vec<Inbound>),
-    /// A handshake of the provider, to be answered at once.
+    /// A handshake of the provider. It is answered at once and not stored.
     Challenge(Challenge),
 }
 
-/// Why a request is not taken.
+/// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdmitError {
     /// The client's address is not on the source's list.
     Address,
-    /// The signature.
+    /// The signature is missing, cannot be read, does not match or is too old.
     Signature(Reason),
-    /// A source with a schema takes UTF-8 only.
+    /// The source has a schema, and the body is not UTF-8.
     NotUtf8,
-    /// A call with more than one `Idempotency-Key`.
+    /// An API call has more than one `Idempotency-Key` with different values.
     ManyKeys,
-    /// A batch of CloudEvents that is none.
+    /// The content type says that it is a batch of CloudEvents, and it is not.
     Batch(String),
-    /// The payload does not satisfy the schema.
+    /// The payload violates the source's schema: one sentence per violation.
     Schema(Vec<String>),
 }
 
 impl AdmitError {
-    /// A stable word for counting.
+    /// The stable word for logs and counters.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Address => "address_not_allowed",
@@ -60,10 +60,10 @@ impl AdmitError {
     }
 }
 
-/// Takes a provider's webhook in: address, signature, handshake, schema, in this order.
+/// Admits a provider's webhook. Checks address, signature, handshake and schema, in this order.
 ///
 /// # Errors
-/// Why not.
+/// The first check that failed.
 pub fn admit(source: &Source, request: &Raw, client: IpAddr, now: Timestamp) -> Result<Admitted, AdmitError> {
     admit_address(source, client)?;
     let scheme = source.verify.as_deref().and_then(provider);
@@ -90,18 +90,20 @@ pub fn admit(source: &Source, request: &Raw, client: IpAddr, now: Timestamp) -> 
     }
 }
 
-/// Whether a client may send to a source at all, by its address: known before a body is read.
+/// Checks the client's address against the source's list. It needs no body, so it runs before one
+/// is read.
 ///
 /// # Errors
-/// It may not.
+/// The address is not on the list.
 pub fn admit_address(source: &Source, client: IpAddr) -> Result<(), AdmitError> {
     if source.allowed.is_empty() || source.allowed.contains(client) { Ok(()) } else { Err(AdmitError::Address) }
 }
 
-/// Takes an API call in. The type comes with the path; `ce-type` overrides it.
+/// Admits an API call. The type comes from the path; a CloudEvents type overrides it.
 ///
 /// # Errors
-/// The payload does not satisfy the source's schema.
+/// The payload does not satisfy the source's schema, or the request is no valid batch, or it has
+/// several idempotency keys.
 pub fn call(source: &Source, request: &Raw, kind: &str) -> Result<Admitted, AdmitError> {
     let one = |request: &Raw, key: Option<String>| {
         check_schema(source, &request.body)?;
@@ -127,7 +129,8 @@ pub fn call(source: &Source, request: &Raw, kind: &str) -> Result<Admitted, Admi
     }
 }
 
-/// An event as it would come in again: its type, and the other names its provider gives it.
+/// A stored event as if it came in again, with the aliases that its provider gives it today. It has
+/// no keys, so nothing is taken for a duplicate.
 pub fn again(source: &Source, kind: &str, headers: Vec<(String, String)>, body: Body) -> Inbound {
     let mut request = Raw::new(http::Uri::from_static("/"), "", http::HeaderMap::new(), body.bytes().clone());
     for (name, value) in &headers {
@@ -153,10 +156,10 @@ pub fn again(source: &Source, kind: &str, headers: Vec<(String, String)>, body: 
     }
 }
 
-/// Whether a payload satisfies the schema of its source.
+/// Checks a payload against the schema of its source, if it has one.
 ///
 /// # Errors
-/// It does not.
+/// The payload violates the schema, or is not JSON.
 pub fn check_schema(source: &Source, body: &Body) -> Result<(), AdmitError> {
     let Some(schema) = &source.schema else { return Ok(()) };
     let violations = match (body.structured(), body.view()) {
@@ -168,7 +171,8 @@ pub fn check_schema(source: &Source, body: &Body) -> Result<(), AdmitError> {
     if violations.is_empty() { Ok(()) } else { Err(AdmitError::Schema(violations)) }
 }
 
-/// An unsigned header may name the type only where nothing is signed, or where the operator trusts it.
+/// The type of a webhook. An unsigned `ce-type` header counts only if the source verifies nothing,
+/// or if the operator trusts it.
 fn webhook_kind(source: &Source, request: &Raw) -> EventType {
     let is_open = source.verify.is_none() || source.ce_type_trusted;
     if let Some(kind) = is_open.then(|| cloudevents::binary_type(request)).flatten() {
@@ -182,7 +186,8 @@ fn webhook_kind(source: &Source, request: &Raw) -> EventType {
     with_event_alias(source, scheme.map_or_else(|| EventType::plain("event"), |p| p.kind(request)))
 }
 
-/// qhook 0.6 called everything `event` but what came through sources of three names.
+/// Adds the alias `event`. qhook 0.6 called every event `event`, except from sources of three
+/// names.
 fn with_event_alias(source: &Source, mut kind: EventType) -> EventType {
     let has_types = ["stripe", "github", "shopify"].contains(&source.name.as_str());
     if !has_types && kind.name != "event" {
@@ -191,7 +196,8 @@ fn with_event_alias(source: &Source, mut kind: EventType) -> EventType {
     kind
 }
 
-/// Only a verified source's own id counts; `webhook-id` is the standard spelling.
+/// The provider's id of the event. Without verification only `webhook-id` and the CloudEvents
+/// identity count.
 fn dedupe_key(source: &Source, request: &Raw) -> Option<String> {
     match source.verify.as_deref().and_then(provider) {
         Some(provider) => {
@@ -226,7 +232,8 @@ fn inbound(
     }
 }
 
-/// A foreign name as a name: no control characters, not empty, not endless.
+/// A foreign text as the name of an event type: control characters are replaced, it is cut at
+/// `KIND_CHARS_MAX`, and an empty one is `event`.
 fn clean(name: &str) -> String {
     let clean: String = name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(KIND_CHARS_MAX).collect();
     if clean.trim().is_empty() { "event".to_owned() } else { clean }

@@ -15,25 +15,26 @@ use super::provider::{Reason, Scheme};
 use super::raw::Raw;
 use crate::model::{Secret, Timestamp};
 
-/// No list of signatures is read further.
+/// How many signatures of one header are read; further ones are ignored.
 pub const SIGNATURES_MAX: usize = 32;
-/// So many signatures by public keys are checked, each against the whole message: enough for a rotation.
+/// How many public-key signatures are checked per request. Each costs a pass over the whole
+/// message, and two are enough for a key rotation.
 pub const PUBLIC_KEY_SIGNATURES_MAX: usize = 2;
-/// The replay window of schemes that name none.
+/// The replay window for schemes that define none.
 pub const TOLERANCE: Duration = Duration::from_secs(300);
 
-/// A keyed hash.
+/// The hash function of an HMAC signature. The provider's scheme chooses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
-    /// HMAC-SHA256
+    /// HMAC-SHA256, which most providers use.
     Sha256,
-    /// HMAC-SHA512
+    /// HMAC-SHA512, as HCP Terraform signs.
     Sha512,
     /// HMAC-SHA1, where a provider still uses it.
     Sha1,
 }
 
-/// The keyed hash of some parts, one after the other.
+/// The HMAC of several parts in a row.
 pub fn keyed_hash(algorithm: Algorithm, key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
     fn run<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
         // HMAC takes keys of every length, so this cannot fail.
@@ -48,12 +49,13 @@ pub fn keyed_hash(algorithm: Algorithm, key: &[u8], parts: &[&[u8]]) -> Vec<u8> 
     }
 }
 
-/// Whether any secret gives this signature for these parts.
+/// Whether any accepted secret produces this signature for these parts.
 pub fn any_matches(secrets: &[Secret], algorithm: Algorithm, parts: &[&[u8]], signature: &[u8]) -> bool {
     any_of_matches(secrets, algorithm, parts, &[signature.to_vec()])
 }
 
-/// Whether any secret gives any of these signatures: one hash for each secret, however many signatures a sender offers.
+/// Whether any accepted secret produces any of these signatures. One hash per secret is computed,
+/// however many signatures a sender offers.
 pub fn any_of_matches(secrets: &[Secret], algorithm: Algorithm, parts: &[&[u8]], signatures: &[Vec<u8>]) -> bool {
     secrets.iter().any(|secret| {
         let ours = keyed_hash(algorithm, secret.expose().as_bytes(), parts);
@@ -61,10 +63,10 @@ pub fn any_of_matches(secrets: &[Secret], algorithm: Algorithm, parts: &[&[u8]],
     })
 }
 
-/// The readable ones of offered signatures, at most [`SIGNATURES_MAX`].
+/// The offered signatures that can be decoded, at most [`SIGNATURES_MAX`].
 ///
 /// # Errors
-/// `none` when there is none at all, `Malformed` when none is readable.
+/// `none` when nothing is offered, `Malformed` when nothing can be decoded.
 pub fn offered<'a>(
     texts: impl Iterator<Item = &'a str>,
     read: impl Fn(&str) -> Result<Vec<u8>, Reason>,
@@ -78,7 +80,7 @@ pub fn offered<'a>(
     if read.is_empty() { Err(Reason::Malformed) } else { Ok(read) }
 }
 
-/// Equality in constant time; never true of nothing.
+/// Equality in constant time. Empty input is never equal.
 pub fn same(ours: &[u8], theirs: &[u8]) -> bool {
     !ours.is_empty() && bool::from(ours.ct_eq(theirs))
 }
@@ -110,10 +112,10 @@ pub fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// The one value of a header.
+/// The value of a header that must stand there once.
 ///
 /// # Errors
-/// `Missing`, or `Malformed` when it stands there twice or is not text.
+/// `Missing`, or `Malformed` when it is repeated or not text.
 pub fn header<'a>(request: &'a Raw, name: &str) -> Result<&'a str, Reason> {
     if !request.headers.contains_key(name) {
         return Err(Reason::Missing);
@@ -121,15 +123,15 @@ pub fn header<'a>(request: &'a Raw, name: &str) -> Result<&'a str, Reason> {
     request.header(name).ok_or(Reason::Malformed)
 }
 
-/// Sets a header of a request that is being signed. Text that cannot be one is left out, and so the
-/// signature will be missed.
+/// Sets a header on a request that is being signed. A value that cannot be a header is left out, so
+/// verification will fail.
 pub fn set(request: &mut Raw, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         request.headers.insert(HeaderName::from_static(name), value);
     }
 }
 
-/// Seconds since 1970 as plain digits: no sign, no blank, no exponent.
+/// Reads seconds since 1970 from plain digits: no sign, blank or exponent.
 ///
 /// # Errors
 /// `Malformed`.
@@ -140,7 +142,8 @@ pub fn seconds(text: &str) -> Result<i64, Reason> {
     text.parse().map_err(|_| Reason::Malformed)
 }
 
-/// Whether an instant is inside the replay window, both ends included.
+/// Checks that an instant is inside the replay window, both ends included. A window of zero accepts
+/// every instant.
 ///
 /// # Errors
 /// `Stale`.
@@ -158,7 +161,7 @@ pub fn now_seconds(now: Timestamp) -> String {
     now.seconds().to_string()
 }
 
-/// The first secret's bytes, which sign.
+/// The bytes of the first secret, which is the one that signs; empty without secrets.
 pub fn signing_key<'a>(scheme: &Scheme<'a>) -> &'a [u8] {
     scheme.secrets.first().map_or(&[], |s| s.expose().as_bytes())
 }
@@ -168,40 +171,40 @@ pub fn ed25519_matches(public_key: &[u8], message: &[u8], signature: &[u8]) -> b
     UnparsedPublicKey::new(&ED25519, public_key).verify(message, signature).is_ok()
 }
 
-/// Signs with an Ed25519 seed of 32 bytes; `None` when it is none.
+/// Signs with an Ed25519 seed of 32 bytes; `None` for any other length.
 pub fn ed25519_sign(seed: &[u8], message: &[u8]) -> Option<Vec<u8>> {
     let pair = Ed25519KeyPair::from_seed_unchecked(seed).ok()?;
     Some(pair.sign(message).as_ref().to_vec())
 }
 
-/// A header of `name=value` items: the values of one name, in order.
+/// The values of one name in a header of `name=value` items, in order.
 pub fn values<'a>(text: &'a str, separator: char, name: &'a str) -> impl Iterator<Item = &'a str> {
     let items = text.split(separator).filter_map(|item| item.trim().split_once('='));
     items.filter(move |(k, _)| k.trim() == name).map(|(_, v)| v.trim())
 }
 
-/// A signature that signs its time as well, both in one header: `t=…,v1=…`, HMAC-SHA256 in hexadecimal over time and body.
-/// The whole secret is the key; any of several signatures may match.
+/// A signature scheme with the time in the same header: `t=…,v1=…`, HMAC-SHA256 in hexadecimal over
+/// time and body. The whole secret text is the key. One matching signature of several is enough.
 pub struct Timed {
-    /// The header.
+    /// The name of the header that holds time and signatures, in lower case.
     pub header: &'static str,
-    /// What stands between its items.
+    /// The character between the items of the header.
     pub separator: char,
-    /// The item with the time, in seconds since 1970.
+    /// The name of the item with the time, in seconds since 1970.
     pub time: &'static str,
-    /// The items with signatures.
+    /// The name of the items with signatures.
     pub signature: &'static str,
-    /// What stands between time and body where they are signed.
+    /// The text between time and body in the signed message.
     pub joint: &'static str,
-    /// What it is if no signature is there.
+    /// The reason to report when the header holds no signature.
     pub none: Reason,
 }
 
 impl Timed {
-    /// Whether the signature is right and fresh.
+    /// Checks that a signature matches and that its time is inside the replay window.
     ///
     /// # Errors
-    /// Why not.
+    /// Why the request is not genuine.
     pub fn verify(&self, request: &Raw, scheme: &Scheme<'_>) -> Result<(), Reason> {
         let header = header(request, self.header)?;
         let mut times = values(header, self.separator, self.time);

@@ -8,7 +8,7 @@ use super::raw::Raw;
 use crate::model::body::{Body, Declared};
 use crate::model::json::{Ref, Type};
 
-/// No batch has more events.
+/// The most events in one batch.
 pub const BATCH_MAX: usize = 1_000;
 
 /// The type in the `ce-type` header (binary mode).
@@ -17,8 +17,8 @@ pub fn binary_type(request: &Raw) -> Option<String> {
     Some(kind.trim()).filter(|kind| !kind.is_empty()).map(str::to_owned)
 }
 
-/// What the value of a `ce-*` header stands for: without quotes, and without percent-encoding, in which senders write whatever a
-/// header cannot hold (HTTP binding, 3.1.3.2).
+/// The decoded value of a `ce-*` header: quotes are removed, and percent-encoding is resolved, in
+/// which senders write what a header cannot hold (HTTP binding, 3.1.3.2).
 fn decoded(value: &str) -> Cow<'_, str> {
     let value = value.trim();
     let unquoted = match value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
@@ -32,7 +32,7 @@ fn decoded(value: &str) -> Cow<'_, str> {
     }
 }
 
-/// The content of a quoted string: what follows a backslash stands for itself.
+/// The content of a quoted string. A backslash escapes the character after it.
 fn unescaped(text: &str) -> String {
     let mut chars = text.chars();
     std::iter::from_fn(|| match chars.next()? {
@@ -52,7 +52,7 @@ pub fn event_type(request: &Raw) -> Option<String> {
     binary_type(request).or_else(|| structured_type(request))
 }
 
-/// What makes two CloudEvents the same one: source and id together.
+/// What identifies a CloudEvent: source and id together.
 pub fn identity(request: &Raw) -> Option<String> {
     let (source, id) = match is_structured(request) {
         true => (request.json_text("/source")?, request.json_text("/id")?),
@@ -64,13 +64,14 @@ pub fn identity(request: &Raw) -> Option<String> {
     Some(format!("{}:{source} {id}", source.len()))
 }
 
-/// Attributes that every CloudEvent has.
+/// The attributes that every CloudEvent must have.
 const REQUIRED: [&str; 4] = ["specversion", "id", "source", "type"];
 
-/// The events of a batch, each as a request in structured mode; `None` where the request is no batch. A batch may have no events.
+/// The events of a batch, each as a request in structured mode; `None` if the request is no batch.
+/// A batch may be empty.
 ///
 /// # Errors
-/// The content type says that it is one, and it is not, or one of its members is no CloudEvent.
+/// The content type says that it is a batch, but it is not, or one of its members is no CloudEvent.
 pub fn batch(request: &Raw) -> Result<Option<Vec<Raw>>, AdmitError> {
     if essence(request).as_deref() != Some("application/cloudevents-batch+json") {
         return Ok(None);

@@ -1,9 +1,10 @@
-//! First floor: in. A raw request becomes an `Inbound` event, an answer to a handshake, or a refusal.
+//! First floor: incoming requests. Each becomes an `Inbound` event, an answer to a handshake, or a
+//! refusal.
 //!
-//! - `provider`: what a signature scheme knows; [`providers`]: all of them, one file each
-//! - [`raw`]: the request as it came; [`check`]: building blocks of signatures
+//! - `provider`: what a signature scheme can do; [`providers`]: all schemes, one file each
+//! - [`raw`]: the request as received; [`check`]: building blocks of signatures
 //! - [`cloudevents`]: event types from CloudEvents
-//! - `admit`: genuine or not, and what it is
+//! - `admit`: whether a request is genuine, and what it is
 
 pub mod admit;
 pub mod check;
@@ -17,7 +18,7 @@ pub use provider::{Challenge, Provider, Reason, Scheme};
 pub use providers::{PROVIDERS, provider};
 pub use raw::Raw;
 
-/// What a configuration may say about providers.
+/// The signature schemes, for checking a configuration.
 pub fn known() -> crate::config::Known {
     crate::config::Known { providers: PROVIDERS.iter().map(|p| (p.name(), p.secret_check())).collect(), resolve: None }
 }

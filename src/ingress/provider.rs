@@ -1,4 +1,4 @@
-//! What a signature scheme knows.
+//! The trait of a signature scheme, and what it works with.
 
 use std::time::Duration;
 
@@ -7,34 +7,35 @@ use crate::config::CheckSecret;
 use crate::config::source::SignatureOptions;
 use crate::model::{Secret, Timestamp};
 
-/// Everything a scheme needs besides the request.
+/// Everything a signature scheme needs besides the request.
 #[derive(Debug, Clone, Copy)]
 pub struct Scheme<'a> {
     /// Accepted secrets; any may match. The first one signs.
     pub secrets: &'a [Secret],
-    /// Replay window; `None` is the scheme's own, zero is off.
+    /// The replay window. `None` is the scheme's own, zero turns the check off.
     pub tolerance: Option<Duration>,
-    /// The configurable parts.
+    /// The settings of the source's `signature` section, for schemes that can be configured.
     pub options: &'a SignatureOptions,
-    /// Wall time.
+    /// Wall time at the request. The replay window is measured from here, and signing uses it as
+    /// the timestamp.
     pub now: Timestamp,
 }
 
-/// Why a request is not believed: a stable word for the log and the count, never for the sender.
+/// Why a request is not genuine. For logs and counters only; the sender never sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// No signature.
+    /// The request has no header with a signature.
     Missing,
-    /// What stands in its place cannot be one.
+    /// A signature is there, but cannot be one: wrong form or encoding.
     Malformed,
-    /// It does not match.
+    /// A readable signature that no accepted secret produces.
     Wrong,
     /// Its timestamp is outside the window.
     Stale,
 }
 
 impl Reason {
-    /// The word.
+    /// The stable word for logs and counters, such as `signature_wrong`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Missing => "signature_missing",
@@ -48,18 +49,18 @@ impl Reason {
 /// A handshake of the provider, answered at once and not stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Challenge {
-    /// The status.
+    /// The HTTP status of the answer, for example 200, or 204 without a body.
     pub status: u16,
     /// The content type and body, if there is one.
     pub body: Option<(&'static str, String)>,
 }
 
-/// A type and its other names.
+/// An event type and its aliases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventType {
-    /// The type.
+    /// The name of the event type, as patterns match it and as it is stored.
     pub name: String,
-    /// Names that patterns may use for it too.
+    /// Other names that event patterns may use for the same type.
     pub aliases: Vec<String>,
 }
 
@@ -72,19 +73,20 @@ impl EventType {
 
 /// A signature scheme: verifies, names and signs the requests of one provider.
 pub trait Provider: Sync {
-    /// The name that `verify` uses.
+    /// The name of the scheme in the configuration's `verify`.
     fn name(&self) -> &'static str;
 
-    /// Whether the request is genuine. Runs before anything is parsed.
+    /// Checks that the request is genuine. Runs before anything in the body is interpreted.
     ///
     /// # Errors
-    /// Why not.
+    /// Why it is not.
     fn verify(&self, request: &Raw, scheme: &Scheme<'_>) -> Result<(), Reason>;
 
-    /// The headers of a genuine request (and its URL query, where the scheme signs that).
+    /// Adds the headers of a genuine request (and changes its query, where the scheme signs that).
+    /// For tests and `send`.
     fn sign(&self, request: &mut Raw, scheme: &Scheme<'_>);
 
-    /// The event's type.
+    /// The type of the event, with its other names. Schemes without types say `event`.
     fn kind(&self, _request: &Raw) -> EventType {
         EventType::plain("event")
     }
@@ -94,17 +96,18 @@ pub trait Provider: Sync {
         None
     }
 
-    /// The provider's id of what has happened, where that is another one than that of the delivery (`dedupe: event`).
+    /// The provider's id of what happened, if it differs from the id of the delivery (`dedupe:
+    /// event`).
     fn event_key(&self, _request: &Raw) -> Option<String> {
         None
     }
 
-    /// Headers that are kept with the event.
+    /// The names of headers that are stored with the event.
     fn kept_headers(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// The answer to a verified handshake.
+    /// The answer to a handshake, once it is verified; `None` for an ordinary event.
     fn challenge(&self, _request: &Raw) -> Option<Challenge> {
         None
     }
@@ -114,26 +117,27 @@ pub trait Provider: Sync {
         |_| Ok(())
     }
 
-    /// A sample body of an event type, for `send` without a payload; headers that name the type go along.
+    /// A sample body for an event type, for `send` without a payload. Headers that name the type
+    /// are included.
     fn sample(&self, kind: &str, id: &str) -> Sample;
 }
 
-/// A sample request.
+/// A made-up request of one event type, for `send` and for tests.
 #[derive(Debug, Clone)]
 pub struct Sample {
-    /// The body.
+    /// The exact bytes to send, as text. The signature is computed over them.
     pub body: String,
-    /// Headers beside the signature's.
+    /// Headers besides those of the signature.
     pub headers: Vec<(&'static str, String)>,
 }
 
 impl Sample {
-    /// A JSON body.
+    /// A sample whose body is JSON, with the `Content-Type` that says so.
     pub fn json(body: &serde_json::Value) -> Self {
         Self { body: body.to_string(), headers: vec![("content-type", "application/json".to_owned())] }
     }
 
-    /// One more header.
+    /// Adds a header to the sample. It does not replace one of the same name.
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self

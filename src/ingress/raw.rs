@@ -1,4 +1,4 @@
-//! A request as it came, before anything is believed.
+//! An HTTP request as received, before anything in it is trusted.
 
 use bytes::Bytes;
 use http::{HeaderMap, Uri};
@@ -6,16 +6,16 @@ use http::{HeaderMap, Uri};
 use crate::model::Body;
 use crate::model::body::Declared;
 
-/// A request.
+/// A request to a source, with everything that signature schemes may look at.
 #[derive(Debug, Clone)]
 pub struct Raw {
     /// The request target: path and query.
     pub uri: Uri,
     /// `https://host` as the sender saw it, for schemes that sign the URL.
     pub origin: String,
-    /// The headers.
+    /// All headers as received, repeats included. Nothing in them is verified yet.
     pub headers: HeaderMap,
-    /// The exact body.
+    /// The body exactly as received. Signatures are computed over these bytes.
     pub body: Body,
 }
 
@@ -36,17 +36,18 @@ impl Raw {
         first.to_str().ok()
     }
 
-    /// The bytes of the body.
+    /// The body's bytes, exactly as received, for hashing.
     pub fn bytes(&self) -> &[u8] {
         self.body.bytes()
     }
 
-    /// A text in the body.
+    /// A text in the body by a JSON pointer, such as `/event/type`. Forms work too. `None` when it
+    /// is missing, empty or not a text.
     pub fn json_text(&self, pointer: &str) -> Option<String> {
         self.body.text_at(pointer).map(std::borrow::Cow::into_owned)
     }
 
-    /// A text in the body, or `otherwise`.
+    /// A text in the body by a JSON pointer, or `otherwise` if there is none.
     pub fn json_text_or(&self, pointer: &str, otherwise: &str) -> String {
         self.json_text(pointer).unwrap_or_else(|| otherwise.to_owned())
     }

@@ -1,4 +1,4 @@
-//! What a delivery led to: the closed list of ways it can end.
+//! The possible outcomes of running a job, and the attempts that are kept in its history.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +13,7 @@ pub enum CallPhase {
     Connect,
     /// Waiting for the status and headers.
     Headers,
-    /// Reading the body.
+    /// The status had arrived, and the rest of the body was still being read.
     Body,
 }
 
@@ -27,12 +27,13 @@ impl fmt::Display for CallPhase {
     }
 }
 
-/// Why there was no answer, or why an answer counts as none. A closed list: each has a stable code.
+/// Why there was no response, or why a response counts as a failure. A closed list with a stable
+/// code for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
     /// The name could not be resolved.
     Dns(String),
-    /// No connection.
+    /// No connection could be made: refused, reset or unreachable.
     Connect(String),
     /// The address rules refuse the destination; nothing was sent.
     Blocked(String),
@@ -40,35 +41,37 @@ pub enum Failure {
     Tls(String),
     /// The total deadline passed.
     Timeout(CallPhase),
-    /// The connection broke, or what came was not HTTP.
+    /// The connection broke, or what was received was not HTTP.
     Protocol(String),
     /// A redirect, which is never followed.
     Redirect {
-        /// 3xx
+        /// The response's status, 300 to 399.
         status: u16,
-        /// Where it pointed.
+        /// Where it pointed, shortened for people: the origin alone, or that it was another path of
+        /// the same host. `None` if the response had no `Location`.
         location: Option<String>,
     },
     /// An answer other than 2xx and 3xx.
     Status(u16),
-    /// An answer with a good status that is not what was expected.
+    /// A response with a good status whose content is not what `expect` requires.
     Expectation(u16),
     /// The request could not be built: a URL or header that cannot be sent.
     Compose(String),
     /// A template could not be rendered: a function refused its arguments, or the payload cannot be read.
     Template(String),
-    /// The job was leased during too many unclean deaths of its workers.
+    /// The job was leased during too many deaths of its workers, so it may be what kills them.
     CrashSuspect,
-    /// Its worker was stopped after the request had begun to go out: the receiver may have it.
+    /// Its worker was stopped after sending had begun, so the receiver may have the request.
     Interrupted(String),
-    /// It may be sent only once, and nobody knows what came of that.
+    /// The call may be sent only once, and its outcome is not known. It is not repeated.
     UnknownOutcome(String),
-    /// The event's time to live ran out before it could be delivered.
+    /// The event's time to live ran out before the delivery succeeded.
     Expired,
 }
 
 impl Failure {
-    /// The same, of a request that was sent again at once because its kept connection was closed without an answer.
+    /// The same failure, marked as one of a request that was sent twice: its kept connection had
+    /// been closed without an answer.
     pub fn sent_twice(self) -> Self {
         let twice =
             |why: String| format!("{why}; it was sent twice: the receiver had closed a kept connection before it answered");
@@ -114,7 +117,7 @@ impl Failure {
         !matches!(self, Self::CrashSuspect | Self::UnknownOutcome(_) | Self::Expired)
     }
 
-    /// Whether another attempt could help at all.
+    /// Whether another attempt could succeed.
     pub fn is_passing(&self) -> bool {
         !matches!(
             self,
@@ -165,39 +168,41 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What came of running a job once.
+/// The outcome of running a job once. What it means for the job is decided in `decide::settle`.
 #[derive(Debug, Clone)]
 pub enum Outcome {
     /// A response arrived, whatever its status.
     Answered(Response),
-    /// No usable response.
+    /// No response that counts: the failure says what went wrong, and whether a retry can help.
     Failed(Failure),
-    /// The job was not tried: its lease is given back and nothing is counted.
+    /// The job was not tried. Its lease is released, and no attempt is counted.
     Postponed,
-    /// There is nothing to send: its time has come, and that is all.
+    /// There was nothing to send. The job only had to become due, as timers of runs and starts of
+    /// workflows do, or its run no longer needs it.
     Elapsed,
-    /// It cannot be tried for now, for this reason; nothing is counted.
+    /// It cannot be tried for now, for this reason. No attempt is counted, and it is looked at
+    /// again later.
     Parked(String),
 }
 
 /// How an attempt ended, as stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AttemptResult {
-    /// 2xx.
+    /// The exchange succeeded: a 2xx status, unless the configuration names other statuses.
     Delivered,
-    /// Anything else.
+    /// The exchange failed. `code` and `error` of the attempt say why.
     Failed,
-    /// The worker went away before it recorded an answer.
+    /// The worker disappeared before it recorded an outcome.
     Interrupted,
-    /// The answer came after the lease was lost; it changed nothing.
+    /// The outcome was recorded after the lease was lost. It changed nothing.
     Stale,
 }
 
 impl AttemptResult {
-    /// All of them.
+    /// Every result. Reading a stored word goes through this list.
     pub const ALL: [Self; 4] = [Self::Delivered, Self::Failed, Self::Interrupted, Self::Stale];
 
-    /// The stored word.
+    /// The word under which the database stores this result.
     pub fn word(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
@@ -207,7 +212,7 @@ impl AttemptResult {
         }
     }
 
-    /// Reads the stored word.
+    /// The result that a stored word stands for; `None` for a word that this version does not know.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|e| e.word() == word)
     }
@@ -218,15 +223,15 @@ impl AttemptResult {
 pub struct Attempt {
     /// Which send of the job this was, counting from 1.
     pub number: u32,
-    /// The claim it ran under.
+    /// The number of the claim it ran under. Job and claim identify the attempt.
     pub claim: i64,
-    /// How it ended.
+    /// How it ended, as far as the database knows.
     pub ending: AttemptResult,
     /// The failure's code, if it failed.
     pub code: Option<String>,
     /// The response status, if there was one.
     pub status: Option<u16>,
-    /// The failure, for people.
+    /// The failure in words, for people.
     pub error: Option<String>,
     /// How long the exchange took.
     pub duration: Duration,

@@ -1,5 +1,6 @@
-//! The bytes of a body, the type that its sender declared, and the one view of them that everything reads: provider types
-//! and keys, schemas, filters, templates, answers of steps and callbacks.
+//! The body of a request or response: its bytes, the type that its sender declared, and one parsed
+//! view. Provider types and keys, schemas, filters, templates, step answers and callbacks all read
+//! that view.
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
@@ -9,10 +10,11 @@ use serde_json::{Map, Value};
 
 use super::json::{self, Doc, Ref, Unreadable};
 
-/// A form with more fields is not read.
+/// The most fields of a form; a form with more is unreadable.
 pub const FORM_FIELDS_MAX: usize = 10_000;
 
-/// A body as received. Cheap to clone; it is read at most once, and only when something asks for its view.
+/// A body as received. Cheap to clone. It is parsed at most once, and only when something asks for
+/// its view.
 #[derive(Debug, Clone, Default)]
 pub struct Body(Arc<Inner>);
 
@@ -23,17 +25,18 @@ struct Inner {
     view: OnceLock<View>,
 }
 
-/// What a sender says its body is.
+/// The type that a sender declares for its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Declared {
-    /// Nothing, or something that says nothing of its structure.
+    /// No type, or one that does not tell how to parse the body.
     #[default]
     Unknown,
     /// JSON: `application/json` and all types that end in `+json`.
     Json,
     /// `application/x-www-form-urlencoded`
     Form,
-    /// `text/…`
+    /// Any `text/*` type except `text/json`. Valid JSON is still read as JSON; any other UTF-8 is
+    /// text.
     Text,
 }
 
@@ -56,28 +59,28 @@ impl Declared {
     }
 }
 
-/// What a body says.
+/// What reading the body has given. It is computed once, when something first asks for it.
 #[derive(Debug)]
 enum View {
-    /// JSON, over the bytes.
+    /// The body is JSON. The parsed form borrows from the received bytes.
     Doc(Doc),
-    /// A form: an object of its fields, or what its one JSON field holds.
+    /// A form: an object of its fields, or the JSON that its only field holds.
     Form(Value),
-    /// Text that is not JSON: a string where JSON is asked for.
+    /// Text that is not JSON. Where JSON is wanted it is a string.
     Text(String),
-    /// Nothing at all: `null` where JSON is asked for.
+    /// An empty body. Where JSON is wanted it is `null`.
     Empty,
-    /// Neither.
+    /// Neither JSON, a form nor text; the reason says what is wrong and where.
     Unreadable(Unreadable),
 }
 
 impl Body {
-    /// Wraps bytes of which nothing is declared.
+    /// Wraps bytes without a declared type.
     pub fn new(bytes: impl Into<Bytes>) -> Self {
         Self::declared(bytes, Declared::Unknown)
     }
 
-    /// Wraps bytes that are declared to be something.
+    /// Wraps bytes with a declared type.
     pub fn declared(bytes: impl Into<Bytes>, declared: Declared) -> Self {
         Self(Arc::new(Inner { bytes: bytes.into(), declared, view: OnceLock::new() }))
     }
@@ -87,13 +90,13 @@ impl Body {
         &self.0.bytes
     }
 
-    /// The same body, not read yet: gives the memory of the view back.
+    /// The same body without its parsed view, which frees that memory.
     #[must_use]
     pub fn unread(&self) -> Self {
         Self::declared(self.0.bytes.clone(), self.0.declared)
     }
 
-    /// The value that it stands for.
+    /// The value that the body stands for.
     ///
     /// # Errors
     /// It cannot be read: why, and where.
@@ -108,12 +111,12 @@ impl Body {
         }
     }
 
-    /// The view, if something has asked for it.
+    /// The view, if it was computed already.
     pub fn looked(&self) -> Option<Result<Ref<'_>, &Unreadable>> {
         self.0.view.get().map(|_| self.view())
     }
 
-    /// The value, where it is not mere text or nothing.
+    /// The value, unless the body is plain text or empty.
     pub fn structured(&self) -> Option<Ref<'_>> {
         let view = self.view().ok()?;
         match self.0.view.get() {
@@ -128,12 +131,12 @@ impl Body {
         matches!(self.0.view.get(), Some(View::Doc(_)))
     }
 
-    /// Whether it is JSON or nothing at all.
+    /// Whether it is JSON or empty.
     pub fn is_json_or_empty(&self) -> bool {
         self.is_json() || matches!(self.0.view.get(), Some(View::Empty))
     }
 
-    /// A text inside it, by a JSON pointer (RFC 6901); an empty one counts as none.
+    /// A text inside the body, by a JSON pointer (RFC 6901). An empty text counts as missing.
     pub fn text_at(&self, pointer: &str) -> Option<Cow<'_, str>> {
         self.view().ok()?.pointer(pointer)?.as_str().filter(|text| !text.is_empty())
     }
@@ -163,8 +166,9 @@ fn read(bytes: &Bytes, declared: Declared) -> View {
     }
 }
 
-/// Whether what is declared as a form is none: clients send JSON, or a plain text, under the type that is their default. No field's name
-/// begins with a bracket, and a form of fields has at least one `=`.
+/// Whether a body that is declared as a form is something else: many clients send JSON or plain
+/// text under this type, which is their default. A form's first field does not begin with a
+/// bracket, and a form with fields has at least one `=`.
 fn is_mislabelled(bytes: &[u8]) -> bool {
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     match first {
@@ -174,8 +178,8 @@ fn is_mislabelled(bytes: &[u8]) -> bool {
     }
 }
 
-/// A form as an object: repeated fields are lists. A form whose only field is `payload`, as GitHub and Slack send it, stands
-/// for the JSON in that field.
+/// Reads a form as an object; repeated fields become lists. A form whose only field is `payload`,
+/// as GitHub and Slack send it, stands for the JSON in that field.
 fn form(bytes: &[u8]) -> Result<Value, Unreadable> {
     let mut fields: Map<String, Value> = Map::new();
     for (count, (name, value)) in url::form_urlencoded::parse(bytes).enumerate() {

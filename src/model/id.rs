@@ -1,7 +1,7 @@
-//! Typed ids and the generator that makes them.
+//! Typed ids and the generators that make them.
 //!
 //! Every id is a ULID: 26 Crockford base32 characters that sort by time. The prefixed spelling
-//! (`evt_…`, `dlv_…`) is for people; both spellings are read.
+//! (`evt_…`, `dlv_…`) is for people; both spellings can be read.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ use ulid::{Generator, Ulid};
 
 use super::time::{Clock, SystemClock, Timestamp};
 
-/// Text that is no id of the expected kind.
+/// A text that is not a valid id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not an id: expected 26 characters (a ULID)")]
 pub struct BadId(pub String);
@@ -60,11 +60,11 @@ macro_rules! ids {
 }
 
 ids! {
-    /// An accepted event.
+    /// An accepted event, as the answer to the sender names it.
     EventId = "evt_";
     /// A unit of work: one delivery with all its attempts.
     JobId = "dlv_";
-    /// One try of a job.
+    /// One try of a job. Receivers see it in the `X-Tidehook-Attempt-ID` header.
     AttemptId = "att_";
     /// One execution of a workflow.
     RunId = "run_";
@@ -95,15 +95,17 @@ impl<'de> Deserialize<'de> for RunId {
 }
 
 impl RunId {
-    /// The run that a starting job starts: derived, so that a repeated start is the same run.
+    /// The run that this job starts. It has the job's own ULID, so a repeated start names the same
+    /// run.
     pub fn of(job: JobId) -> Self {
         Self(job.0)
     }
 }
 
 impl AttemptId {
-    /// The id of a claim's attempt: derived, so that a repeated write names the same attempt. It begins like its job's, with the same
-    /// instant; the rest is a hash, because ids of jobs that were made together follow each other.
+    /// The id of the attempt under this claim. It is derived, so a repeated write names the same
+    /// attempt. It shares the job's time part. The rest is a hash, because ids of jobs made
+    /// together follow each other.
     pub fn of(job: JobId, claim: i64) -> Self {
         const RANDOM_BITS: u32 = 80;
         let hash = Sha256::digest([job.0.0.to_be_bytes().as_slice(), &claim.to_be_bytes()].concat());
@@ -112,13 +114,14 @@ impl AttemptId {
     }
 }
 
-/// Where ids come from. Passed in, so that a seed replays a run.
+/// A generator of ids. It is passed in, so that a seed can replay a run.
 pub trait Ids: Send + Sync {
     /// A fresh id, larger than every one this generator gave before.
     fn next(&self) -> Ulid;
 
-    /// Learns the database's clock, as it was read when this machine's said `here`: the instants in ids are the database's
-    /// from now on, so that a machine whose clock is off does not put its ids out of order.
+    /// Adjusts this generator to the database's clock. `database` is what that clock showed when
+    /// this machine's showed `here`. Ids then carry the database's time, so a machine whose clock
+    /// is off does not put its ids out of order.
     fn follow(&self, database: Timestamp, here: Timestamp) {
         let _ = (database, here);
     }
@@ -132,7 +135,8 @@ pub struct SystemIds {
     ahead_ms: AtomicI64,
 }
 
-/// Less than this between two clocks is left alone: reading one over a network takes as long.
+/// Smaller differences between the clocks are ignored: reading a clock over the network takes that
+/// long.
 const SKEW_MIN_MS: i64 = 1_000;
 
 impl Ids for SystemIds {

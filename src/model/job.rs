@@ -1,4 +1,4 @@
-//! A job: a row with a due time.
+//! A job: a unit of work with a due time, stored as one row.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,25 +7,25 @@ use super::id::{EventId, JobId, RunId};
 use super::lane::LaneId;
 use super::time::Timestamp;
 
-/// What a job is for.
+/// What a job does when it runs, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
     /// A handler of the configuration, resolved when the job runs.
     Handler(String),
     /// The start of a workflow's run.
     Workflow(String),
-    /// A call of a run.
+    /// The HTTP call that one visit to a step makes.
     Step(Visiting),
-    /// An instant of a run: its wait, timeout or deadline is over, or a run that it started has ended.
+    /// A timer of a run: a wait, timeout or deadline is over, or a child run has finished.
     Timer(Visiting),
 }
 
-/// Which visit of which run; visit 0 is the run as a whole.
+/// A visit of a run; visit 0 stands for the run as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Visiting {
-    /// The run.
+    /// The run that the job belongs to.
     pub run: RunId,
-    /// The visit.
+    /// The number of the visit in that run, or 0 for the run as a whole.
     pub visit: u32,
     /// `workflow/step`, as people and receivers see it.
     pub step: String,
@@ -64,7 +64,8 @@ impl Target {
         }
     }
 
-    /// The name as stored.
+    /// The name as the database stores it: for the jobs of a run it also holds the run's id and the
+    /// visit, so that `from_parts` can read it back.
     pub fn stored_name(&self) -> String {
         match self {
             Self::Handler(name) | Self::Workflow(name) => name.clone(),
@@ -82,7 +83,7 @@ impl Target {
         }
     }
 
-    /// The run it belongs to, if it does.
+    /// The run and visit it belongs to; `None` for handlers and for starts of workflows.
     pub fn visiting(&self) -> Option<&Visiting> {
         match self {
             Self::Step(visiting) | Self::Timer(visiting) => Some(visiting),
@@ -102,18 +103,18 @@ impl Target {
     }
 }
 
-/// Where a job stands.
+/// The state of a job in its life cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum JobState {
     /// Waits for its due time.
     Pending,
-    /// A worker has it until its due time.
+    /// A worker holds it until its due time, which is the end of the lease.
     Leased,
-    /// Delivered.
+    /// Finished. A delivery succeeded; a job of a run did its part, even if its step failed.
     Done,
-    /// Given up, with a reason.
+    /// Given up. `last_error` has the reason.
     Dead,
-    /// Called off by a person.
+    /// Cancelled by an operator, or because its run no longer needs it.
     Cancelled,
 }
 
@@ -121,7 +122,7 @@ impl JobState {
     /// All states, in the order of a job's life.
     pub const ALL: [Self; 5] = [Self::Pending, Self::Leased, Self::Done, Self::Dead, Self::Cancelled];
 
-    /// The stored word.
+    /// The word under which the database and the API know this state.
     pub fn word(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -147,56 +148,61 @@ impl FromStr for JobState {
     }
 }
 
-/// How the last error of a job begins that cannot be worked on as things stand: its handler or its definition is gone.
+/// The start of `last_error` for a job that cannot run as things stand, because its handler or
+/// definition is missing.
 pub const PUT_ASIDE: &str = "parked: ";
 
-/// The right to record a job's outcome: it is lost when someone else claims the job.
+/// The right to record a job's outcome. It is lost when the job is claimed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lease {
-    /// The job.
+    /// The job that is leased.
     pub job: JobId,
-    /// How often the job was claimed when the lease began: the fencing token.
+    /// How often the job had been claimed when the lease began. This number is the fencing token.
     pub claim: i64,
 }
 
-/// Work to be stored with the event that causes it.
+/// A job to be stored together with the event that causes it.
 #[derive(Debug, Clone)]
 pub struct NewJob {
-    /// Its id.
+    /// The job's id, made before it is stored, so that a repeated commit stores it once.
     pub id: JobId,
-    /// What it is for.
+    /// Who the job is for: a handler, a workflow to start, or a visit of a run. It also decides the
+    /// lane that the job waits in.
     pub target: Target,
-    /// The consumer's idempotency key: `(scope, key)`. A key seen before drops this job.
+    /// The consumer's idempotency key, as `(scope, key)`. If the key was seen before, the job is
+    /// not stored.
     pub key: Option<(String, String)>,
-    /// Whoever stores it can start it at once: it is leased by the commit that creates it, if its lane has
-    /// nothing against that.
+    /// Whether the process that stores the job can start it at once. The commit then leases it, if
+    /// its lane allows that.
     pub start: bool,
 }
 
-/// A job as stored, or as claimed.
+/// A job as read from the store or as claimed.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// Its id: the same over all attempts.
     pub id: JobId,
     /// The event that caused it.
     pub event: EventId,
-    /// What it is for.
+    /// Who the job is for: a handler, a workflow to start, or a visit of a run. It also decides the
+    /// lane that the job waits in.
     pub target: Target,
-    /// Where it stands.
+    /// The state as of the time it was read. A leased job whose due time has passed can be claimed
+    /// again.
     pub state: JobState,
-    /// How many sends are on record, interrupted ones included.
+    /// How many sends are on record, including interrupted ones.
     pub attempt: u32,
-    /// How many of these were interrupted: their worker went away before an answer was recorded.
+    /// How many of these were interrupted: the worker disappeared before it recorded an outcome.
     pub lost: u32,
-    /// How many workers died of those that had marked the beginning of a send.
+    /// How many workers disappeared after they had marked the beginning of a send of this job.
     pub deaths: u32,
-    /// How often it was claimed: the fencing token of the present lease.
+    /// How often it was claimed. The latest number is the fencing token of the present lease.
     pub claim: i64,
-    /// When it is due, or when its lease ends.
+    /// When it becomes due. For a leased job: when the lease ends.
     pub due_at: Timestamp,
-    /// When it was created.
+    /// When it was stored, by the database's clock.
     pub created_at: Timestamp,
-    /// When it ended.
+    /// When it reached a final state, by the database's clock; `None` while it is open.
     pub finished_at: Option<Timestamp>,
     /// The last failure, for people.
     pub last_error: Option<String>,
@@ -208,13 +214,14 @@ impl Job {
         Lease { job: self.id, claim: self.claim }
     }
 
-    /// Why a job that waits was put aside by whoever had claimed it, if it was: nothing was sent, and it is looked at again.
+    /// Why a waiting job was parked by the worker that had claimed it; `None` if it was not.
+    /// Nothing was sent, and it is tried again later.
     pub fn put_aside(&self) -> Option<&str> {
         let error = self.last_error.as_deref().filter(|_| self.state == JobState::Pending)?;
         error.starts_with(PUT_ASIDE).then_some(error)
     }
 
-    /// Attempts that count against the policy: real exchanges only.
+    /// The attempts that count against the retry policy: real exchanges only.
     pub fn counted(&self) -> u32 {
         self.attempt.saturating_sub(self.lost)
     }

@@ -1,11 +1,12 @@
-//! Texts from outside as keys: the one place that makes them safe to store, to index and to compare.
+//! Makes texts from outside safe to store, index and compare as keys. All keys pass through here.
 
 use sha2::{Digest, Sha256};
 
-/// Keys longer than this are kept as their hash, so that an index entry stays small.
+/// Longer keys are stored as their hash, so that index entries stay small.
 pub const KEY_BYTES_MAX: usize = 200;
 
-/// A text from outside as a key: itself, or its hash where it is long or holds what a database refuses in a text.
+/// A text from outside as a key: unchanged, or hashed if it is too long or contains NUL, which
+/// Postgres refuses.
 pub fn safe(text: &str) -> String {
     match text.len() <= KEY_BYTES_MAX && !text.contains('\0') {
         true => text.to_owned(),

@@ -1,4 +1,4 @@
-//! A lane: one destination, and the state that every process must agree on about it.
+//! A lane: the queue of one destination, with the state about it that all processes share.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::time::Timestamp;
 
-/// The name of a lane: the kind of its target and the target's name, `handler:billing`.
+/// The name of a lane: the kind of target and the target's name, such as `handler:billing`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneId(pub String);
 
 impl LaneId {
-    /// The lane of a handler.
+    /// The lane of a handler's deliveries, `handler:<name>`.
     pub fn handler(name: &str) -> Self {
         Self(format!("handler:{name}"))
     }
@@ -21,7 +21,7 @@ impl LaneId {
         Self(format!("step:{place}"))
     }
 
-    /// The lane in which the instants of runs wait.
+    /// The lane of all timers of runs.
     pub fn timers() -> Self {
         Self("timers".to_owned())
     }
@@ -33,16 +33,17 @@ impl fmt::Display for LaneId {
     }
 }
 
-/// What the configuration says of a lane; written at start.
+/// The settings of a lane from the configuration, written when a process starts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LaneSpec {
-    /// Which lane.
+    /// The lane's name, which is also its key in the database.
     pub id: LaneId,
-    /// The group it shares its turn with: no group may take every worker slot.
+    /// The group it shares turns with, so that no group can take every worker slot. For handlers
+    /// this is the source.
     pub tenant: String,
-    /// Deliveries per second over all processes; `None` is unlimited.
+    /// Deliveries per second, over all processes together; `None` is unlimited.
     pub rate: Option<u32>,
-    /// Its breaker.
+    /// When its circuit breaker opens and closes.
     pub breaker: BreakerRules,
 }
 
@@ -62,7 +63,7 @@ pub struct BreakerRules {
     pub open_for_ms: u64,
     /// After each failed probe it stays open for twice as long, up to this, in milliseconds.
     pub max_open_ms: u64,
-    /// So many probes must succeed, one after the other, to close it.
+    /// How many probes in a row must succeed to close it.
     pub probes: u32,
 }
 
@@ -72,77 +73,80 @@ impl Default for BreakerRules {
     }
 }
 
-/// What a lane's circuit breaker does at the moment.
+/// The present state of a lane's circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Breaker {
-    /// Consecutive failures.
+    /// Failures in a row since the last success. The breaker opens when they reach the limit in its
+    /// rules.
     pub failures: u32,
-    /// Open until then: nothing is claimed; afterwards one probe at a time.
+    /// Until when it is open: nothing is claimed before, one probe at a time after. `None` when
+    /// closed.
     pub open_until: Option<Timestamp>,
-    /// Nothing is claimed before then: a probe is under way (its lease), the receiver asked to be left alone (`Retry-After`),
-    /// or a ramp lets out no more at the moment.
+    /// Nothing is claimed before this instant. Either a probe is in flight (until its lease ends),
+    /// or the receiver asked for a pause (`Retry-After`), or a ramp allows no more at the moment.
     pub not_before: Option<Timestamp>,
-    /// After an outage, or after an answer that asked for less: so many deliveries a second, doubling with each second;
-    /// 0 is no limit. While it is open: how many probes have succeeded.
+    /// While closed: the deliveries per second allowed after an outage or after a response that
+    /// asked for less, doubling about every second; 0 is no limit. While open: how many probes have
+    /// succeeded.
     pub ramp: u32,
 }
 
 impl Breaker {
-    /// Nothing to remember: closed, no failure, no ramp.
+    /// Whether it is closed and remembers nothing: no failure, no pause, no ramp.
     pub fn is_clean(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// A token bucket.
+/// The state of a lane's rate limit, as a token bucket: one token per delivery.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bucket {
     /// Tokens per second, and the most it can hold.
     pub rate: u32,
-    /// Tokens left at `refilled_at`.
+    /// The tokens that were left at `refilled_at`, fractions included.
     pub tokens: f64,
     /// When `tokens` was computed.
     pub refilled_at: Timestamp,
 }
 
-/// A lane as stored.
+/// A lane as the database holds it: its settings, and the state all processes share.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lane {
-    /// Which lane.
+    /// The lane's name, which is also its key in the database.
     pub id: LaneId,
-    /// The group it shares its turn with.
+    /// The group it shares turns with. For handlers this is the source.
     pub tenant: String,
-    /// Set and cleared by people; due times are kept.
+    /// Whether an operator has paused it. Due times of its jobs stay as they are.
     pub paused: bool,
-    /// Its circuit breaker.
+    /// The present state of its circuit breaker, changed by claims and outcomes.
     pub breaker: Breaker,
-    /// When that opens and closes.
+    /// The rules by which its breaker opens and closes.
     pub rules: BreakerRules,
-    /// Its throttle, if it has one.
+    /// Its rate limit; `None` if it has none.
     pub bucket: Option<Bucket>,
-    /// When it was last served; the one served longest ago comes first.
+    /// When it was last served. Lanes that were served longest ago come first.
     pub turn: Timestamp,
 }
 
-/// Why a lane gives nothing, or less than it has.
+/// Why a lane gives no jobs, or fewer than are due.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Waits {
-    /// A person has paused it.
+    /// An operator has paused it.
     Paused,
     /// Its breaker is open until then.
     Tripped(Timestamp),
     /// Its breaker is half open: one probe at a time.
     Probing,
-    /// Its receiver asked to be left alone until then.
+    /// Its receiver asked for a pause until this instant.
     NotBefore(Timestamp),
-    /// It goes on slowly after an outage: so many a second.
+    /// It is ramping up after an outage: this many a second.
     Ramp(u32),
-    /// Its rate is used up.
+    /// No token is left in its bucket. The number is the limit per second.
     Rate(u32),
 }
 
 impl Lane {
-    /// Why deliveries of this lane wait; `None` when nothing of the lane holds them back.
+    /// Why deliveries of this lane wait; `None` if the lane does not hold them back.
     pub fn waits(&self, now: Timestamp) -> Option<Waits> {
         let Breaker { open_until, not_before, ramp, .. } = self.breaker;
         match (open_until, not_before.filter(|at| *at > now)) {
@@ -158,7 +162,7 @@ impl Lane {
 }
 
 impl Waits {
-    /// A stable word.
+    /// The stable word for the API and metrics, such as `paused`.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Paused => "paused",

@@ -1,13 +1,17 @@
-//! Ground floor: the nouns. Plain values without I/O, clock or chance.
+//! Ground floor: the data types that everything shares. Plain values without I/O, clock or
+//! randomness.
 //!
-//! - [`id`]: typed ULIDs and the generator that is passed in
+//! - [`id`]: typed ULIDs and their generators
 //! - [`time`]: instants, durations as written, clocks
-//! - [`event`]: what came in; [`job`]: what must be done; [`lane`]: where it goes; [`run`]: work in several steps
-//! - [`attempt`]: what a delivery led to; [`request`]: an HTTP exchange as values
-//! - [`body`]: what was received or answered, and the one view of it; [`json`]: JSON as senders write it
+//! - [`event`]: what came in; [`job`]: units of work; [`lane`]: the queue of one destination;
+//!   [`run`]: executions of workflows
+//! - [`attempt`]: outcomes of running a job; [`request`]: an HTTP exchange as values
+//! - [`body`]: the body of a request or response, and its one parsed view; [`json`]: JSON as
+//!   senders write it
 //! - [`key`]: texts from outside as keys
-//! - [`pooler`]: what stands before a database
-//! - [`payload`]: what flows from step to step; [`path`]: JSON paths; [`secret`]: text that never prints itself
+//! - [`pooler`]: the connection pooler in front of a database
+//! - [`payload`]: the data that flows from step to step; [`path`]: JSON paths; [`secret`]: text
+//!   that never prints itself
 
 pub mod attempt;
 pub mod aws;

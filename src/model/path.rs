@@ -9,12 +9,12 @@ use std::borrow::Cow;
 use super::json::Ref;
 use super::json::query::Query;
 
-/// The longest query text that is handed to the RFC 9535 parser.
+/// The longest query text that the RFC 9535 parser accepts.
 pub const QUERY_BYTES_MAX: usize = 1024;
-/// The deepest nesting of brackets and parentheses that is handed to it.
+/// The deepest nesting of brackets and parentheses that it accepts.
 pub const QUERY_DEPTH_MAX: usize = 8;
 
-/// A compiled path.
+/// A compiled path. It remembers its text, for messages.
 #[derive(Debug, Clone)]
 pub struct Path {
     text: String,
@@ -25,9 +25,9 @@ pub struct Path {
 /// What a path starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Root {
-    /// `$`: the payload.
+    /// `$`, or nothing in front: the payload of the event or of the step.
     Payload,
-    /// `$$`: what the engine knows about the event and the delivery.
+    /// `$$`: the context, which is what the engine knows about the event and the delivery.
     Context,
 }
 
@@ -37,14 +37,15 @@ enum Tier {
     Query(Box<Query>),
 }
 
-/// What a path found.
+/// What a path selects in one value.
 #[derive(Debug, Clone)]
 pub enum Found<'a> {
-    /// Nothing.
+    /// The path leads nowhere: a key or an index on the way does not exist.
     Missing,
     /// The value of a path that names one place.
     One(Ref<'a>),
-    /// The values of a query that can select several, in document order: a list, however many there are.
+    /// The values of a query that can select several, in document order. It stays a list even if it
+    /// holds one value or none.
     Many(Vec<Ref<'a>>),
 }
 
@@ -88,12 +89,12 @@ impl Path {
         Ok(Self { text: text.to_owned(), root: Root::Payload, tier: Tier::Query(Box::new(compile_query(text)?)) })
     }
 
-    /// The path as written.
+    /// The path as the configuration has it, without surrounding blanks.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// What it starts from.
+    /// Whether the path reads the payload or the context.
     pub fn root(&self) -> Root {
         self.root
     }
@@ -106,7 +107,7 @@ impl Path {
         }
     }
 
-    /// Whether it names one place: what it finds is one value or nothing, and never a list of what was found.
+    /// Whether the path names one place, so that it finds one value or nothing, and never a list.
     pub fn is_singular(&self) -> bool {
         match &self.tier {
             Tier::Dotted(_) => true,
@@ -114,7 +115,7 @@ impl Path {
         }
     }
 
-    /// Whether it is the bare `$`, which selects nothing in a payload, as it always did.
+    /// Whether it is the bare `$`. For compatibility it selects nothing in a payload.
     pub fn is_bare_root(&self) -> bool {
         self.root == Root::Payload
             && matches!(&self.tier, Tier::Dotted(keys) if keys.is_empty() || matches!(keys.as_slice(), [key] if key == "$"))
@@ -163,7 +164,7 @@ fn child<'a>(value: Ref<'a>, key: &str) -> Option<Ref<'a>> {
     value.get(key).or_else(|| value.at(key.parse::<usize>().ok()?))
 }
 
-/// Parse time and stack use are bounded here, whatever the library does.
+/// Compiles a query after checking its length and nesting, which bounds parse time and stack use.
 fn compile_query(text: &str) -> Result<Query, String> {
     if text.len() > QUERY_BYTES_MAX {
         return Err(format!("a path may be {QUERY_BYTES_MAX} bytes long at most"));

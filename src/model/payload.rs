@@ -1,4 +1,4 @@
-//! What flows from step to step of a run.
+//! The data that flows from step to step of a run.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -7,17 +7,17 @@ use serde_json::Value;
 use super::body::Body;
 use super::json::{DEPTH_MAX, Ref};
 
-/// What flows from step to step.
+/// The data that flows from step to step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Payload {
-    /// JSON.
+    /// A JSON value, which templates and paths can look into.
     Json(Value),
-    /// Text that is none: a string where JSON is asked for.
+    /// Text that is not JSON. Expressions see it as a string.
     Text(String),
-    /// What cannot be read. A template that reads it fails.
+    /// A body that cannot be read. A template that reads it fails.
     Unreadable {
-        /// The bytes, as text.
+        /// The bytes as text, with U+FFFD for what is not UTF-8.
         text: String,
         /// What is wrong, and where.
         why: String,
@@ -25,14 +25,14 @@ pub enum Payload {
 }
 
 impl Default for Payload {
-    /// Nothing.
+    /// JSON `null`, which stands for an absent payload.
     fn default() -> Self {
         Self::Json(Value::Null)
     }
 }
 
 impl Payload {
-    /// What a body says: an empty one is `null`, a form is an object of its fields.
+    /// The payload of a body: an empty body is `null`, a form is an object of its fields.
     pub fn of(body: &Body) -> Self {
         let lossy = || String::from_utf8_lossy(body.bytes()).into_owned();
         match body.view() {
@@ -42,12 +42,12 @@ impl Payload {
         }
     }
 
-    /// What bytes say of which nothing is declared.
+    /// The payload of bytes without a declared type.
     pub fn read(bytes: impl Into<Bytes>) -> Self {
         Self::of(&Body::new(bytes))
     }
 
-    /// Whether it is nested deeper than can be kept.
+    /// Whether it is nested too deeply to be stored.
     pub fn is_too_deep(&self) -> bool {
         self.json().is_some_and(|value| is_deep(value, DEPTH_MAX))
     }
@@ -72,7 +72,7 @@ impl Payload {
         }
     }
 
-    /// As a JSON value: text becomes a string, and so does what cannot be read.
+    /// The payload as one JSON value. Plain text and unreadable bytes become a string.
     pub fn into_value(self) -> Value {
         match self {
             Self::Json(value) => value,
@@ -80,7 +80,7 @@ impl Payload {
         }
     }
 
-    /// As it is sent.
+    /// The body of a request with this payload: JSON is serialized, anything else goes out as text.
     pub fn to_body(&self) -> String {
         match self {
             Self::Json(value) => value.to_string(),
@@ -89,7 +89,7 @@ impl Payload {
     }
 }
 
-/// What is nested deeper is not kept.
+/// Whether a value is nested more than `levels` deep.
 fn is_deep(value: &Value, levels: usize) -> bool {
     match value {
         Value::Array(items) => levels == 0 || items.iter().any(|item| is_deep(item, levels - 1)),

@@ -1,20 +1,23 @@
-//! What stands between a process and its database.
+//! The connection pooler between this process and its database, if there is one.
 
-/// A pooler that hands out a connection for one transaction at a time; nothing may outlive one.
+/// The kind of pooler. A pooler in transaction mode hands out a connection for one transaction at a
+/// time, so nothing may outlive a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Pooler {
-    /// None: connections are the server's own.
+    /// No pooler: connections go to the server itself.
     #[default]
     None,
-    /// One that knows nothing of what tidehook needs, PgBouncer for instance: each transaction says what its connection is set to.
+    /// A pooler that does not know tidehook's settings, such as PgBouncer. Each transaction sets
+    /// them.
     Transaction,
-    /// One whose connections are set up when they are made, by the init query of RDS Proxy: saying it again in each transaction could pin
-    /// sessions.
+    /// RDS Proxy, whose init query sets each connection up. Setting it again in transactions could
+    /// pin sessions.
     RdsProxy,
 }
 
 impl Pooler {
-    /// Whether there is one.
+    /// Whether a pooler stands in front. If so, every access must be a transaction, and nothing may
+    /// rely on the session.
     pub fn is_there(self) -> bool {
         self != Self::None
     }

@@ -1,4 +1,4 @@
-//! An HTTP exchange as values.
+//! An HTTP exchange as values: request, progress and response.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,18 +17,18 @@ use super::body::{Body, Declared};
 pub enum Method {
     /// `GET`, always without a body.
     Get,
-    /// `POST`, the default.
+    /// `POST`, what a delivery uses unless the configuration says otherwise.
     Post,
-    /// `PUT`
+    /// `PUT`, with a body like `POST`.
     Put,
-    /// `PATCH`
+    /// `PATCH`, with a body like `POST`.
     Patch,
-    /// `DELETE`
+    /// `DELETE`. It has a body here, which some receivers ignore.
     Delete,
 }
 
 impl Method {
-    /// All of them.
+    /// Every method that a configuration may name. Parsing goes through this list.
     pub const ALL: [Self; 5] = [Self::Get, Self::Post, Self::Put, Self::Patch, Self::Delete];
 
     /// As it stands on the wire.
@@ -52,18 +52,19 @@ impl fmt::Display for Method {
 impl FromStr for Method {
     type Err = String;
 
-    /// Upper case only.
+    /// Reads a method in upper case. `post` is an error, because HTTP methods are case-sensitive.
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|m| m.word() == text).ok_or_else(|| format!("unknown HTTP method `{text}`"))
     }
 }
 
-/// One request, complete: nothing is added on the way but `Host` and `Content-Length`.
+/// One complete request. The client adds only standard headers, such as `Host`, `Content-Length`
+/// and `User-Agent`.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Where to.
+    /// The complete URL, query included. The client applies the address rules before it connects.
     pub url: Url,
-    /// How.
+    /// The HTTP method. `GET` sends no body.
     pub method: Method,
     /// Headers in the order they are sent.
     pub headers: Vec<(String, String)>,
@@ -71,19 +72,23 @@ pub struct Request {
     pub body: Bytes,
     /// Total deadline: name look-up, connection, TLS, headers and body together.
     pub timeout: Duration,
-    /// It is never sent twice by itself, not even on a connection that its receiver had closed before.
+    /// Whether it must never be sent twice, not even after the receiver had closed the kept
+    /// connection before.
     pub once: bool,
-    /// No more of the response's body is read.
+    /// How many bytes of the response body are read; the rest is cut off.
     pub response_bytes_max: usize,
-    /// Who sends, which decides what addresses may be reached and which connections are shared.
+    /// The name of the handler or kind of step that sends it. It selects the address rules, and
+    /// which connections are shared.
     pub destination: String,
-    /// How far it has come.
+    /// How far the exchange has come. The client writes it, and the worker reads it when it stops
+    /// waiting.
     pub progress: Progress,
 }
 
-/// How far an exchange has come: written by whoever makes it, read by whoever stops waiting for it. Cheap to clone.
+/// How far an exchange has come. The client writes it; whoever stops waiting for the exchange reads
+/// it. Cheap to clone.
 ///
-/// One that has told nothing counts as sent: a kept connection takes a request at once.
+/// Without a report the request counts as sent, because a kept connection sends it at once.
 #[derive(Debug, Clone, Default)]
 pub struct Progress(Arc<AtomicU8>);
 
@@ -92,7 +97,7 @@ impl Progress {
     const CONNECT: u8 = 1;
     const BODY: u8 = 2;
 
-    /// It is in this part now.
+    /// Reports that the exchange is in this phase now.
     pub fn set(&self, phase: CallPhase) {
         let mark = match phase {
             CallPhase::Connect => Self::CONNECT,
@@ -102,7 +107,7 @@ impl Progress {
         self.0.store(mark, Ordering::Relaxed);
     }
 
-    /// The part it is in.
+    /// The phase that was reported last; `Headers` if none was.
     pub fn phase(&self) -> CallPhase {
         match self.0.load(Ordering::Relaxed) {
             Self::CONNECT => CallPhase::Connect,
@@ -112,12 +117,12 @@ impl Progress {
     }
 }
 
-/// Why a body is not whole. Its status had arrived by then, and counts.
+/// Why a response body is incomplete. The status had arrived, and counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
     /// It was longer than the cap.
     AtCap,
-    /// The connection broke.
+    /// The connection broke before the end of the body.
     BrokeOff,
 }
 
@@ -130,14 +135,14 @@ impl fmt::Display for Cut {
     }
 }
 
-/// One answer.
+/// An HTTP response, as much of it as is kept. Redirects and error statuses are responses too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
-    /// The status code.
+    /// The HTTP status code, error statuses included.
     pub status: u16,
-    /// The first bytes of the body, up to the cap.
+    /// The first bytes of the body, up to `response_bytes_max`.
     pub body: Bytes,
-    /// Why the body is not whole, if it is not.
+    /// Why the body is incomplete; `None` if it is complete.
     pub cut: Option<Cut>,
     /// The `Retry-After` header as sent.
     pub retry_after: Option<String>,
@@ -145,18 +150,19 @@ pub struct Response {
     pub location: Option<String>,
     /// The `Content-Type` header as sent.
     pub content_type: Option<String>,
-    /// The request was sent again at once: the receiver had closed the kept connection that it was sent on first.
+    /// The request was sent twice: the receiver had closed the kept connection on which it was sent
+    /// first.
     pub resent: bool,
 }
 
 impl Response {
-    /// A whole answer that says nothing but this.
+    /// A complete response with nothing but this status and body.
     pub fn of(status: u16, body: impl Into<Bytes>) -> Self {
         let body = body.into();
         Self { status, body, cut: None, retry_after: None, location: None, content_type: None, resent: false }
     }
 
-    /// Its body, as what it is declared to be.
+    /// The body with its declared type, ready to be parsed.
     pub fn as_body(&self) -> Body {
         Body::declared(self.body.clone(), Declared::of(self.content_type.as_deref()))
     }

@@ -1,4 +1,5 @@
-//! A run: one execution of one workflow definition, as a value. The machine in `decide::workflow` moves it.
+//! A run: one execution of one workflow definition, as a value. The state machine in
+//! `decide::workflow` changes it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,32 +15,33 @@ use super::job::Target;
 use super::payload::Payload;
 use super::time::Timestamp;
 
-/// Where a run stands.
+/// The status of a run, as the API shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunStatus {
-    /// It waits for its turn: others with its concurrency key are running.
+    /// It waits for its turn, because other runs with its concurrency key are running.
     Queued,
-    /// It goes on, or waits for something.
+    /// It is working, or waiting for something.
     Running,
-    /// Held: nothing is sent, due times are kept.
+    /// An operator, or a failed step, has paused it. Nothing is sent, and due times are kept.
     Paused,
-    /// It has failed, and what its steps did is being undone.
+    /// It has failed, and its steps are being rolled back.
     Compensating,
-    /// It came to its end.
+    /// It finished normally, and has an output.
     Completed,
-    /// It stopped at a failure nobody caught, or at its deadline.
+    /// A failure that nothing caught, or its deadline, has stopped it.
     Failed,
-    /// Called off by a person.
+    /// It was cancelled: by an operator, by its parent, or in favour of another run with its
+    /// concurrency key.
     Cancelled,
 }
 
 impl RunStatus {
-    /// All of them.
+    /// Every status. Parsing a stored word or an API filter goes through this list.
     pub const ALL: [Self; 7] =
         [Self::Queued, Self::Running, Self::Paused, Self::Compensating, Self::Completed, Self::Failed, Self::Cancelled];
 
-    /// The stored word.
+    /// The word under which the database and the API know this status.
     pub fn word(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -52,7 +54,8 @@ impl RunStatus {
         }
     }
 
-    /// Whether nothing further happens by itself.
+    /// Whether it is final: completed, failed or cancelled. A redrive can reopen a run that did not
+    /// complete.
     pub fn is_closed(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
     }
@@ -75,11 +78,11 @@ impl FromStr for RunStatus {
 /// Why a step or a run failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunError {
-    /// The error class: a stable word, as `catch` names it.
+    /// The error class: a stable word that `catch` and retry policies match.
     pub class: String,
-    /// For people.
+    /// One sentence for people. Its wording may change; programs compare `class`.
     pub message: String,
-    /// The step.
+    /// The step concerned; `None` for what concerns the run as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
     /// The response status, if there was one.
@@ -88,10 +91,10 @@ pub struct RunError {
     /// The job that failed, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
-    /// How often it was tried.
+    /// How often the call was tried; 0 if no call failed.
     #[serde(default)]
     pub attempts: u32,
-    /// The name that the receiver gave it.
+    /// The receiver's own name for the error, read from the response body; `None` if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<String>,
 }
@@ -99,38 +102,40 @@ pub struct RunError {
 /// One execution of one workflow definition.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
-    /// Its id.
+    /// The run's id. A run that an event starts takes it from the job that starts it, so that a
+    /// repeated start is the same run.
     pub id: RunId,
-    /// The workflow's name.
+    /// The workflow's name in the configuration.
     pub workflow: String,
-    /// The hash of the definition it is pinned to.
+    /// The hash of the definition that the run is pinned to.
     pub definition: String,
-    /// The event that started it, or started its topmost parent.
+    /// The event that started it, or that started its topmost parent.
     pub event: EventId,
-    /// The run and visit that wait for it.
+    /// The parent run and the visit in it that waits for this run; `None` for a topmost run.
     pub parent: Option<(RunId, u32)>,
-    /// Where it stands.
+    /// The present status. It is a column of its own, so that runs can be listed by it.
     pub status: RunStatus,
-    /// Why it failed.
+    /// Why it failed, or why it paused at a failed step; `None` otherwise.
     pub error: Option<RunError>,
-    /// How often it changed: the fence between two who change it.
+    /// How often it was changed. Each change checks it, so that two concurrent changes cannot both
+    /// apply.
     pub version: i64,
-    /// When it was created.
+    /// When it was stored, by the database's clock.
     pub created_at: Timestamp,
-    /// When it ended.
+    /// When it closed (completed, failed or cancelled); `None` while it is open.
     pub finished_at: Option<Timestamp>,
-    /// Everything else, as the machine sees it.
+    /// Everything else that the state machine remembers.
     pub state: RunState,
-    /// Why what is stored of it cannot be read, if it cannot. Its state is empty then: it does not go on, and nothing but its end is
-    /// written, until it can.
+    /// Why its stored state or error cannot be read; `None` if it can. The state is empty then, and
+    /// the run cannot go on until its row is fixed; only ending it is possible.
     pub unreadable: Option<String>,
 }
 
 impl Run {
-    /// Whether the run can be read, and so can go on.
+    /// Checks that the run could be read, and so can go on.
     ///
     /// # Errors
-    /// A sentence: why not.
+    /// A sentence that says why not.
     pub fn readable(&self) -> Result<(), String> {
         match &self.unreadable {
             None => Ok(()),
@@ -139,101 +144,108 @@ impl Run {
     }
 }
 
-/// What the machine remembers of a run. Stored as JSON.
+/// What the state machine remembers of a run. Stored as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
-    /// What it started with.
+    /// The payload it started with: that of the event, or what a parent passed.
     pub input: Payload,
-    /// What expressions see of the event: source, type, headers, when it came.
+    /// What expressions see of the event: source, type, headers and time of acceptance.
     #[serde(default)]
     pub about: Value,
-    /// Open visits by number.
+    /// Visits that are not finished yet, by their number.
     pub visits: BTreeMap<u32, Visit>,
-    /// How many visits there were.
+    /// How many visits the run has made so far. The next visit gets the next number.
     pub visited: u32,
-    /// Those before the last redrive, which starts a fresh count of steps.
+    /// How many of them were made before the last redrive, which starts a fresh count against the
+    /// limit of steps.
     #[serde(default)]
     pub visited_before: u32,
-    /// Visits that containers have earned beyond the limit: one for each step of each place.
+    /// Visits allowed beyond the limit of steps. Each container adds one for every step of every
+    /// place.
     #[serde(default)]
     pub allowance: u32,
-    /// What finished steps left, by name: their latest visit.
+    /// The latest result of each finished step, by the step's name. Steps inside containers are
+    /// left out.
     #[serde(default)]
     pub steps: BTreeMap<String, Done>,
-    /// The last value stored under each root by a `result_path`: templates fall back to it.
+    /// The last value stored under each top-level key by a `result_path`. Templates read it if the
+    /// payload has no such key.
     #[serde(default)]
     pub kept: Map<String, Value>,
-    /// Assigned variables.
+    /// Variables set by `assign`, visible to all later steps.
     #[serde(default)]
     pub vars: Map<String, Value>,
-    /// What it came to.
+    /// The payload it ended with; `None` unless it completed.
     #[serde(default)]
     pub output: Option<Payload>,
-    /// The job of the run's deadline.
+    /// The job that fires at the run's deadline; `None` without a timeout.
     #[serde(default)]
     pub deadline: Option<JobId>,
-    /// When that is, about: an attempt that could not end before it is not made.
+    /// The approximate instant of the deadline. An attempt that could not finish before it is not
+    /// made.
     #[serde(default)]
     pub deadline_at: Option<Timestamp>,
-    /// How deep it is nested below a topmost run.
+    /// How many parents it has above it; 0 for a topmost run.
     #[serde(default)]
     pub depth: u32,
-    /// Where a run that did not complete stood: a redrive goes on from here.
+    /// Where a run stopped without completing. A redrive or a resume continues from here.
     #[serde(default)]
     pub stopped: Option<Stopped>,
-    /// How often it was redriven.
+    /// How often the run was redriven.
     #[serde(default)]
     pub redrives: u32,
-    /// Steps that can be undone, in the order in which they were done.
+    /// Finished steps that can be rolled back, in the order in which they finished.
     #[serde(default)]
     pub armed: Vec<Armed>,
-    /// How it is going to end, while its steps are undone and its last steps run.
+    /// How the run will end, while its steps are rolled back and its last steps (`finally`) run.
     #[serde(default)]
     pub ending: Option<Unwinding>,
-    /// What its steps did was undone.
+    /// Whether its steps were rolled back. Such a run cannot be redriven.
     #[serde(default)]
     pub compensated: bool,
-    /// The workflow's own `catch` has taken a failure; it takes one.
+    /// Whether the workflow's own `catch` has taken a failure. It takes at most one.
     #[serde(default)]
     pub caught: bool,
-    /// What it was before it was paused.
+    /// The status to return to when the run is resumed.
     #[serde(default)]
     pub paused_from: Option<RunStatus>,
-    /// The concurrency key it runs under.
+    /// The gate it passes: the workflow and the value of its concurrency key; `None` if it needs no
+    /// turn.
     #[serde(default)]
     pub gate: Option<String>,
-    /// The job that looks whether it is its turn.
+    /// The job that checks whether it is the run's turn.
     #[serde(default)]
     pub turn: Option<JobId>,
 }
 
-/// A finished step that can be undone.
+/// A finished step that can be rolled back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Armed {
-    /// The step.
+    /// The step's position in the definition: its index, then its index inside a container.
     pub at: Vec<usize>,
-    /// Its visit.
+    /// The number of the operation to undo. It is part of the undo call's idempotency key.
     pub visit: u32,
-    /// What it was called with.
+    /// The input it was called with, which the undo call's templates can read.
     pub input: Value,
-    /// What it answered.
+    /// The step's result. Templates read it: those of an undo call as `$$.step.output`, those of
+    /// later steps by the step's name.
     pub output: Value,
-    /// The payload after it.
+    /// The payload after the step. The undo call's templates see it as `$`.
     pub payload: Payload,
-    /// Its place in its container.
+    /// Its place in the container; `None` outside of containers.
     #[serde(default)]
     pub place: Option<usize>,
 }
 
-/// How a run ends.
+/// How a run ends, or is going to end once its last steps have run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Close {
-    /// At its end, with this payload.
+    /// It completed with this payload.
     Completed(Payload),
-    /// At a failure.
+    /// It failed, for this reason. A failure that is caught does not lead here.
     Failed(RunError),
-    /// Called off.
+    /// It was cancelled, without a failure of its own.
     Cancelled,
 }
 
@@ -248,81 +260,87 @@ impl Close {
     }
 }
 
-/// What a run does before it ends.
+/// What a run does before it ends: it rolls its steps back and runs its `finally` steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Unwinding {
-    /// How it ends.
+    /// The end that is recorded once everything before it is done.
     pub how: Close,
-    /// The payload of the last steps.
+    /// The payload that the `finally` steps start with.
     pub payload: Payload,
 }
 
-/// Where a run stopped: a step of its own list, and the payload it was entered with.
+/// Where a run stopped: a top-level step and the payload it was entered with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stopped {
-    /// The step.
+    /// The step's position in the definition: its index, then its index inside a container.
     pub at: Vec<usize>,
-    /// The payload as it came to the step.
+    /// The payload with which the step was entered, before its `input` narrowed it.
     pub payload: Payload,
-    /// The number of the operation, so that a redrive repeats it under the same key…
+    /// The number of the operation. A redrive repeats it under the same idempotency key. `None` for
+    /// a container, which is a new operation.
     pub operation: Option<u32>,
-    /// …with the same bytes: `now()` stands still.
+    /// The instant that `now()` answers in the repeated operation, so that it sends the same bytes.
     pub entered_at: Option<Timestamp>,
-    /// What came of the places of a container.
+    /// The results of a container's places, so that a redrive skips those that are done. `None` for
+    /// other steps.
     #[serde(default)]
     pub places: Option<Vec<Slot>>,
 }
 
-/// What a finished step left.
+/// The result of a finished step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Done {
-    /// `completed`, `skipped`, `failed`.
+    /// `completed`, `skipped` or `failed`.
     pub status: String,
-    /// What it answered.
+    /// The step's result. Templates read it: those of an undo call as `$$.step.output`, those of
+    /// later steps by the step's name.
     pub output: Value,
-    /// The payload after it, where that is something else.
+    /// The payload after the step, if it differs from `output`.
     #[serde(default)]
     pub after: Option<Payload>,
-    /// The response's status, if there was one.
+    /// The status of the HTTP response, if there was one.
     #[serde(default)]
     pub response_status: Option<u16>,
-    /// How often it was visited.
+    /// How often the step was visited in this run.
     pub visits: u32,
-    /// Its latest visit.
+    /// The number of its latest visit in the run.
     #[serde(default)]
     pub seq: u32,
 }
 
-/// One entry into a step.
+/// One entry into a step. A step that is entered again, in a loop for example, has a new visit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Visit {
-    /// The step, as people see it.
+    /// The step's name as people see it, with its containers.
     pub step: String,
-    /// Where the step stands in the definition: its index, then its index inside a container.
+    /// Where the step is in the definition: its index, then its index inside a container.
     pub at: Vec<usize>,
-    /// The container's visit and the place in its result, inside a container.
+    /// For a step inside a container: the container's visit, and the place for its result.
     #[serde(default)]
     pub within: Option<(u32, usize)>,
-    /// The payload, narrowed by the step's `input`.
+    /// The payload, as narrowed by the step's `input`.
     pub payload: Payload,
-    /// The payload before that, where it was narrowed.
+    /// The payload before it was narrowed; `None` if it was not.
     #[serde(default)]
     pub before: Option<Payload>,
-    /// The number of the operation, where it is not the visit's own: a redrive repeats the operation that failed.
+    /// The number of the operation, if it is not the visit's own: a redrive repeats the operation
+    /// that failed.
     #[serde(default)]
     pub operation: Option<u32>,
-    /// The visit that it undoes.
+    /// The operation that this visit rolls back; `None` for an ordinary visit.
     #[serde(default)]
     pub undoes: Option<u32>,
-    /// The run's variables as they were when it was entered, where others may set them meanwhile: inside a container.
+    /// The run's variables when the visit was entered. Kept only inside a container, where other
+    /// places may change them meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vars: Option<Map<String, Value>>,
-    /// What it waits for.
+    /// What the visit waits for. It decides which facts can move it on.
     pub phase: VisitPhase,
-    /// Open jobs of this visit.
+    /// The open jobs of this visit: calls and timers.
     #[serde(default)]
     pub jobs: Vec<JobId>,
-    /// When it was entered: what `now()` answers in its templates, so that each attempt sends the same bytes.
+    /// When it was entered. Templates of this visit see it as `now()`, so that each attempt sends
+    /// the same bytes.
     pub entered_at: Timestamp,
 }
 
@@ -330,67 +348,70 @@ pub struct Visit {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "for")]
 pub enum VisitPhase {
-    /// A call.
+    /// The outcome of an HTTP call.
     Call {
-        /// The token that the call carries. Kept only until the call is over; its hash is what is asked for later.
+        /// The callback token that the call carries. Kept only until the call is over; after that
+        /// only its hash is needed.
         #[serde(default)]
         token: Option<String>,
-        /// How often it was asked before, by a step that polls.
+        /// How often a polling step has asked before.
         #[serde(default)]
         polls: u32,
     },
-    /// An instant.
+    /// An instant: its timer is one of the visit's jobs.
     Time,
-    /// An answer from outside.
+    /// An answer from outside, after a call has delivered the token.
     Answer {
-        /// The job that misses a heartbeat.
+        /// The timer that fires if a heartbeat is missed; `None` if none are expected.
         #[serde(default)]
         beat: Option<JobId>,
     },
-    /// The same, where nobody was told of the token: it can be read where the run is shown.
+    /// An answer from outside, where no call delivers the token: it can be read where the run is
+    /// shown.
     Token {
-        /// The token.
+        /// The token in plain text. The API shows it with the run.
         token: String,
-        /// The job that misses a heartbeat.
+        /// The timer that fires if a heartbeat is missed; `None` if none are expected.
         #[serde(default)]
         beat: Option<JobId>,
     },
-    /// The end of a run that it started, or the instant to start it again.
+    /// The end of a child run, or the time to start it again.
     Child {
-        /// The run.
+        /// The child run that the visit has started.
         run: RunId,
-        /// How many have failed.
+        /// How many child runs of this visit have failed so far, for its retry policy.
         #[serde(default)]
         failed: u32,
     },
-    /// The visits inside it.
+    /// The places of a container (`parallel` or `map`): branches or items.
     Inside {
-        /// What came of each place.
+        /// The result of each place, in order.
         results: Vec<Slot>,
-        /// Open places.
+        /// Places without a result yet, entered or not. At 0 the container is done.
         open: usize,
-        /// The next place to enter.
+        /// The index of the next place to enter.
         next: usize,
-        /// Failed places.
+        /// Places that have failed and were tolerated.
         failed: u32,
-        /// What is entered, for a map.
+        /// The items of a map, one per place; empty for `parallel`.
         #[serde(default)]
         items: Vec<Value>,
     },
 }
 
-/// A place of a container.
+/// The result of one place of a container: a branch or an item.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Slot {
-    /// Nothing came of it yet.
+    /// There is no result yet.
     Open,
-    /// This came of it.
+    /// The result of the place. For a failure that was tolerated it describes the error.
     Done(Value),
 }
 
 impl Slot {
-    /// Puts a value in, once.
+    /// Stores the result of the place. Answers false, and keeps the old value, if it already had
+    /// one.
     pub fn fill(&mut self, value: Value) -> bool {
         let is_open = *self == Self::Open;
         if is_open {
@@ -399,7 +420,7 @@ impl Slot {
         is_open
     }
 
-    /// What came of it; null while it is open.
+    /// The result, or `null` while there is none.
     pub fn value(&self) -> Value {
         match self {
             Self::Open => Value::Null,
@@ -408,101 +429,103 @@ impl Slot {
     }
 }
 
-/// When a job is due.
+/// When a new job of a run becomes due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
     /// This long after the commit, by the database's clock.
     After(Duration),
-    /// At this instant.
+    /// At this instant, by the database's clock; in the past it is due at once.
     At(Timestamp),
 }
 
-/// A job of a run, to be stored with the change that wants it.
+/// A new job of a run, stored with the change that asks for it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunJob {
-    /// Its id.
+    /// The id of the new job, chosen before it is stored, so that the visit that waits for it can
+    /// name it.
     pub id: JobId,
-    /// What it is for.
+    /// The visit that the job works for, and whether it is a call or a timer.
     pub target: Target,
-    /// When.
+    /// When it may be claimed for the first time.
     pub due: Due,
-    /// It waits until its run is resumed.
+    /// Whether it is stored on hold, because its run is paused. Resuming the run frees it.
     pub held: bool,
 }
 
-/// Who runs under a concurrency key, and who waits.
+/// Which runs are inside under a concurrency key, and which wait.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gate {
-    /// Runs that run.
+    /// Runs that hold a place under the key.
     pub inside: Vec<RunId>,
     /// Runs that wait, in the order of their turns.
     pub waiting: Vec<RunId>,
 }
 
-/// A change of a gate.
+/// The change of one gate, made in the same commit as the change of the run that passes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GateChange {
-    /// The workflow and the key.
+    /// The gate's id: the workflow and the value of the concurrency key.
     pub id: String,
-    /// How often it had changed: the fence. 0 for one that is new.
+    /// The version that the change was decided on, which is the fence; 0 for a new gate.
     pub version: i64,
-    /// What it is after it.
+    /// The gate as it is to be stored.
     pub gate: Gate,
 }
 
-/// A run that a change asks for.
+/// A child run that a change asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Start {
-    /// Its id.
+    /// The id of the new run, chosen before it is stored, so that the visit that waits for it can
+    /// name it.
     pub run: RunId,
-    /// The visit that waits for it.
+    /// The visit that waits for the child run.
     pub visit: u32,
-    /// The workflow.
+    /// The name of the workflow to start, whose present definition is used.
     pub workflow: String,
-    /// What it starts with.
+    /// The payload that the new run starts with.
     pub input: Payload,
 }
 
 /// One line of a run's history.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Note {
-    /// What happened: a stable word.
+    /// What happened, as a stable word.
     pub kind: &'static str,
     /// The step, if it concerns one.
     pub step: Option<String>,
     /// The visit, if it concerns one.
     pub visit: Option<u32>,
-    /// More of it.
+    /// Details as JSON, whose fields depend on `kind`; `{}` if there are none.
     pub data: Value,
 }
 
-/// A line of history as stored.
+/// A history line as stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// Its place, from 1.
+    /// Its position in the run's history, counted from 1.
     pub seq: i64,
-    /// When.
+    /// When it was written, by the database's clock.
     pub at: Timestamp,
-    /// What happened.
+    /// What happened, as a stable word such as `StepEntered`.
     pub kind: String,
-    /// The step.
+    /// The step concerned; `None` for what concerns the run as a whole.
     pub step: Option<String>,
-    /// The visit.
+    /// The visit's number; `None` for what concerns the run as a whole.
     pub visit: Option<u32>,
-    /// More of it.
+    /// Details as JSON, whose fields depend on `kind`; `{}` if there are none.
     pub data: Value,
 }
 
-/// The right to answer a visit from outside, by the hash of its token.
+/// The right to answer a visit from outside. Only the hash of its token is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     /// SHA-256 of the token, in hexadecimal.
     pub hash: String,
-    /// The run.
+    /// The run whose visit waits for the answer.
     pub run: RunId,
-    /// The visit.
+    /// The number of the visit that waits for the answer.
     pub visit: u32,
-    /// The hash of the answer that used it up.
+    /// The hash of the answer that used the token up; `None` until it is used.
     pub answer: Option<String>,
 }
 
@@ -513,35 +536,37 @@ impl Token {
     }
 }
 
-/// A change of a run: everything that becomes true in one commit, if the run is still what it was.
+/// A change of a run: everything that takes effect in one commit, if run and gate still have the
+/// versions it was decided on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    /// The run after it. Its version is that before it.
+    /// The run after the change. Its `version` is still the one from before.
     pub run: Run,
-    /// The run does not exist yet.
+    /// Whether the run does not exist yet.
     pub is_new: bool,
-    /// It ends the run.
+    /// Whether this change closes the run, so that its end is logged and reported to the feed.
     pub ends: bool,
-    /// Jobs to store.
+    /// New jobs of the run, stored in the same commit.
     pub jobs: Vec<RunJob>,
-    /// Jobs that nobody needs any more: they end with this change, without effect.
+    /// Jobs that are no longer needed. They finish with this change, without running.
     pub cancel_jobs: Vec<JobId>,
-    /// Jobs that wait until the run is resumed.
+    /// Open jobs to put on hold until the run is resumed.
     pub hold: Vec<JobId>,
-    /// Jobs that wait for that no longer.
+    /// Jobs to take off hold.
     pub free: Vec<JobId>,
-    /// What it changes of its gate.
+    /// What it changes of its gate; `None` if it does not concern one.
     pub gate: Option<GateChange>,
-    /// When the run may go, if that is not left to the retention of everything.
+    /// How long to keep the run after this change closes it; `None` leaves that to the general
+    /// retention.
     pub keep: Option<Duration>,
-    /// Lines of history.
+    /// New lines of the run's history, in order. The store numbers them.
     pub notes: Vec<Note>,
-    /// Tokens to store.
+    /// Tokens of visits that now wait for an answer from outside, as hashes.
     pub tokens: Vec<Token>,
-    /// A token that is used up by an answer.
+    /// The token that an answer has used up.
     pub spent: Option<Token>,
-    /// Runs that it asks for.
+    /// Child runs that it starts. The engine turns them into `children` before anything is stored.
     pub starts: Vec<Start>,
-    /// The same as changes of their own, once they are made.
+    /// The child runs of `starts`, as changes of their own. The engine fills this in.
     pub children: Vec<Change>,
 }

@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// Wraps a secret text.
+    /// Wraps a secret, whose text can then only be read through `expose`.
     pub fn new(text: impl Into<String>) -> Self {
         Self(SecretString::from(text.into()))
     }

@@ -1,4 +1,4 @@
-//! Instants, durations as people write them, and the clocks that are passed in.
+//! Instants, durations as people write them, and clocks that are passed in.
 
 use std::fmt;
 use std::sync::Arc;
@@ -131,9 +131,10 @@ fn with_rest(big: u128, big_unit: &str, small: u128, small_unit: &str) -> String
     if small == 0 { format!("{big}{big_unit}") } else { format!("{big}{big_unit} {small}{small_unit}") }
 }
 
-/// Wall time. Engine time is the database's; this one serves signature windows and ids.
+/// Wall time. The engine's own timing uses the database's clock; this one serves signature windows
+/// and ids.
 pub trait Clock: Send + Sync {
-    /// The present instant.
+    /// The present instant, by this clock.
     fn now(&self) -> Timestamp;
 }
 
@@ -150,7 +151,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that only moves when told to, for tests.
+/// A clock for tests, which moves only through `advance` and `set`.
 #[derive(Debug, Clone, Default)]
 pub struct ManualClock(Arc<AtomicI64>);
 
@@ -160,12 +161,12 @@ impl ManualClock {
         Self(Arc::new(AtomicI64::new(at.0)))
     }
 
-    /// Moves the clock ahead.
+    /// Moves the clock ahead by this much, for everyone who holds a clone of it.
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(millis(by), Ordering::SeqCst);
     }
 
-    /// Puts the clock to an instant.
+    /// Sets the clock to an instant.
     pub fn set(&self, to: Timestamp) {
         self.0.store(to.0, Ordering::SeqCst);
     }

@@ -1,14 +1,14 @@
-//! What a request says of the trace it belongs to: kept with its event where it is well-formed, and passed on to receivers.
-//! Source: W3C Trace Context, "traceparent header"; `X-Request-Id` has no standard.
+//! The trace headers of a request. Well-formed ones are kept with its event and passed on to
+//! receivers. Source: W3C Trace Context, "traceparent header"; `X-Request-Id` has no standard.
 
-/// The header of a trace.
+/// The name of the W3C header that carries a trace from service to service.
 pub const TRACEPARENT: &str = "traceparent";
-/// The header of a request's id.
+/// The name of the header with a request's id.
 pub const REQUEST_ID: &str = "x-request-id";
-/// The longest id of a request that is taken over.
+/// The longest request id that is accepted.
 const REQUEST_ID_CHARS_MAX: usize = 128;
 
-/// Whether a header is one of these, and well-formed.
+/// Whether a header is one of these two, and well-formed.
 pub fn is_kept(name: &str, value: &str) -> bool {
     match name {
         TRACEPARENT => parse(value).is_some(),
@@ -17,7 +17,7 @@ pub fn is_kept(name: &str, value: &str) -> bool {
     }
 }
 
-/// Whether an id can be taken over into logs and headers as it is.
+/// Whether an id is safe to put into logs and headers unchanged.
 pub fn is_request_id(id: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:+/=@".contains(&byte);
     !id.is_empty() && id.len() <= REQUEST_ID_CHARS_MAX && id.bytes().all(fits)

@@ -1,13 +1,13 @@
-//! First floor: what is remembered.
+//! First floor: the store, which keeps events, jobs, lanes and runs in a database.
 //!
-//! The store is a set of verbs over slices. Each call is one transaction that no caller can cancel half
-//! way; each answer is per item, in the order of the slice. It makes no decisions of its own: where a
-//! state is read and changed under a lock (breaker, throttle), it applies the pure functions of
-//! [`crate::decide`].
+//! The store is a set of verbs over slices. Each call is one transaction that no caller can cancel
+//! half way. Each answer is per item, in the order of the slice. The store makes no decisions of
+//! its own: where a state is read and changed under a lock (breaker, rate limit), it applies the
+//! pure functions of [`crate::decide`].
 //!
 //! - [`error`]: the few ways a verb can fail
 //! - [`memory`]: the reference store, for tests and simulation
-//! - [`sql`]: one text over typed pools, with a dialect for what differs
+//! - [`sql`]: shared SQL over typed pools, with a dialect for what differs
 
 pub mod error;
 pub mod memory;
@@ -30,357 +30,382 @@ use crate::model::{
     Timestamp,
 };
 
-/// Answer to a slice. Outer error: the slice as a whole, and whether it was committed is not known.
-/// Inner: one item, in the order of the slice.
+/// The answer to a slice. The outer error concerns the slice as a whole, and whether it was
+/// committed is then not known. The inner results are per item, in the order of the slice.
 pub type Each<T> = Result<Vec<Result<T>>>;
 
 /// Everything the engine needs from a database.
 pub trait Store: Intake + Work + Hints + Lanes + Runs + Query + Maintenance {}
 impl<T: Intake + Work + Hints + Lanes + Runs + Query + Maintenance> Store for T {}
 
-/// An event that wants to be accepted, with all the work it causes.
+/// An event to be stored, with all the jobs it causes.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
-    /// The id it gets if it is new.
+    /// The id it gets, unless it is a duplicate.
     pub id: EventId,
-    /// What came in.
+    /// The verified request: source, type, headers, body and keys.
     pub inbound: Inbound,
-    /// What it causes.
+    /// The jobs that the event causes, as routing decided.
     pub plan: Plan,
-    /// How long its keys are remembered.
+    /// How long its keys (idempotency and deduplication) are remembered.
     pub key_ttl: Duration,
-    /// How long its deliveries may wait.
+    /// How long its deliveries may wait before they expire; `None` is without limit.
     pub event_ttl: Option<Duration>,
-    /// The lease of jobs that start at once.
+    /// How long the lease lasts for jobs that start with the commit.
     pub lease: Duration,
 }
 
-/// What became of a new event.
+/// The result of accepting one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Accepted {
-    /// Stored, with these jobs, in one transaction.
+    /// It was stored with these jobs, in one transaction.
     New {
-        /// The event's id.
+        /// The id under which the event is stored.
         event: EventId,
-        /// The jobs that were stored: those whose consumer had not seen the key yet.
+        /// The jobs that were stored. A job is left out if its consumer's idempotency key was seen
+        /// before.
         jobs: Vec<JobId>,
-        /// Those of them that are leased already, with claim 1 of an open lane with a clean breaker.
+        /// Those of `jobs` that were leased by the same commit, with claim 1: their lane was open,
+        /// without a rate limit and with a clean breaker.
         started: Vec<JobId>,
-        /// When, by the database's clock; only where something was started.
+        /// When it was stored, by the database's clock. Set only if `started` is not empty.
         at: Timestamp,
     },
-    /// Seen before: the id of the event that is stored.
+    /// A duplicate: one of its keys is held by the event with this id.
     Duplicate(EventId),
-    /// The idempotency key was used with another body.
+    /// The idempotency key was used before with another body, by the event with this id.
     Conflict(EventId),
 }
 
-/// A worker's wish for work.
+/// A worker's request for jobs.
 #[derive(Debug, Clone)]
 pub struct ClaimRequest {
-    /// The worker's slots: no more is taken than can start at once.
+    /// The worker's free slots. No more jobs are claimed than can start at once.
     pub slots: Slots,
     /// How long the lease lasts unless it is extended.
     pub lease: Duration,
-    /// Lanes this worker cannot serve at the moment.
+    /// Lanes this worker leaves out for now.
     pub skip: Vec<LaneId>,
-    /// Only these jobs; empty: whatever is due.
+    /// Only these jobs, if they are due; empty means any job that is due.
     pub of: Vec<JobId>,
 }
 
-/// A job under lease.
+/// A job that a worker now holds under a lease.
 #[derive(Debug, Clone)]
 pub struct Claimed {
-    /// The job, with its new fencing token.
+    /// The job. Its `claim` is the fencing token of the new lease.
     pub job: Job,
     /// The database's clock at the claim.
     pub now: Timestamp,
-    /// Whether the lane's breaker has nothing to remember, so that a success need not be told.
+    /// Whether the lane's breaker was clean at the claim: no failures, no ramp. A success then
+    /// changes nothing and need not be recorded on the lane.
     pub lane_clean: bool,
 }
 
-/// Taking events in.
+/// Accepts events, with everything they cause.
 #[async_trait]
 pub trait Intake: Send + Sync {
-    /// Stores each new event with all the work it causes; answers duplicates with the first id.
+    /// Stores each new event with the jobs it causes, in one transaction. A duplicate is answered
+    /// with the id of the event that holds its key.
     async fn accept(&self, new_events: &[NewEvent]) -> Each<Accepted>;
 }
 
-/// Working jobs off.
+/// Lets workers claim due jobs, extend their leases and record outcomes. Also retries, cancels and
+/// expires jobs.
 #[async_trait]
 pub trait Work: Send + Sync {
-    /// Takes due jobs under lease, lanes in turn. Short, and committed before it answers.
+    /// Claims due jobs under lease; tenants and their lanes take turns. The transaction is short,
+    /// and committed before this returns.
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claimed>>;
-    /// Moves the end of leases ahead. `LeaseLost` for one that someone else has.
+    /// Moves the end of leases to `by` from now. `LeaseLost` for a lease that is over.
     async fn extend(&self, leases: &[Lease], by: Duration) -> Each<()>;
-    /// Marks that a send is about to begin under a lease; false when someone else has the job. Asked for only where workers have
-    /// gone away before: it tells those that were killed by what they sent from those that never sent it.
+    /// Marks that a send is about to begin under this lease. False when the lease is over. The
+    /// engine asks only for jobs whose workers have died before: the mark tells a job that kills
+    /// its worker from one that never got as far as sending.
     async fn begin_send(&self, lease: Lease) -> Result<bool>;
-    /// Records outcomes: attempt, job and lane change together, or nothing does.
+    /// Records outcomes. Attempt, job, lane and run change together for each one, or not at all.
     async fn record(&self, outcomes: &[JobOutcome]) -> Each<()>;
-    /// Makes every lease end now. Only for a store that no other process can use.
+    /// Ends every lease now. Only safe for a store that no other process can use, at its start.
     async fn reclaim(&self) -> Result<u64>;
-    /// Dead jobs (or one job that has ended) become due again with a fresh attempt budget.
+    /// Makes jobs due again with a fresh attempt budget: one dead or cancelled job, or all jobs in
+    /// a state. Answers how many.
     async fn retry(&self, which: &Retry) -> Result<u64>;
-    /// Calls an open job off. False when it has ended already or does not exist.
+    /// Cancels an open job. False when it is finished already or does not exist.
     async fn cancel(&self, job: JobId) -> Result<bool>;
-    /// Calls open deliveries to a handler off, at most `most` of them; answers how many.
+    /// Cancels open deliveries of a handler, at most `most` in one call. Answers how many.
     async fn cancel_of(&self, handler: &str, most: u32) -> Result<u64>;
-    /// Open jobs whose time to live has passed become dead; answers them.
+    /// Marks pending jobs whose time to live has passed as dead, at most `most` in one call.
+    /// Answers these jobs.
     async fn expire(&self, most: u32) -> Result<Vec<Job>>;
 }
 
-/// After this, work that is due counts as untold, whoever was told of it: hints get lost.
+/// Once work has been due for this long it is announced again, even if it was announced before: an
+/// announcement can get lost.
 pub const OVERDUE: Duration = Duration::from_secs(5);
 
-/// A job that workers are to be told of.
+/// A job to announce to workers, and when it can start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HintedJob {
-    /// The job.
+    /// The job to announce to workers.
     pub job: JobId,
-    /// How long until it can start.
+    /// How long until it can start; zero if it can start now.
     pub after: Duration,
 }
 
-/// Finding work to tell of.
+/// Finds work to announce to workers that do not look for it themselves, such as functions.
 #[async_trait]
 pub trait Hints: Send + Sync {
-    /// Finds jobs that can start within `horizon` and that nobody was told of for that time, and those that have been due for
-    /// [`OVERDUE`] all the same; remembers that they are told of now. At most `most`, the earliest first.
+    /// Finds jobs that can start within `horizon` and were not announced for that time, and jobs
+    /// that have been due for [`OVERDUE`] despite an announcement. Marks them as announced. At most
+    /// `most`, the earliest first.
     async fn hints(&self, horizon: Duration, most: u32) -> Result<Vec<HintedJob>>;
-    /// Whether a lane that may run has due work.
+    /// Whether any lane that is neither paused nor held back by its breaker has due jobs.
     async fn is_due(&self) -> Result<bool>;
 }
 
-/// Which jobs to try again.
+/// Which jobs an operator wants to retry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Retry {
-    /// This one, if it is dead or cancelled.
+    /// This job, if it is dead or cancelled.
     One(JobId),
-    /// All in this state (`Dead`: fresh budget; `Pending`: due now), of one handler if named.
+    /// All jobs in this state, of every handler or of one. Each becomes due now, with a fresh
+    /// attempt budget.
     All {
-        /// `Dead`, or `Pending` for those that wait for a retry.
+        /// `Dead`, or `Pending` for jobs that wait for a retry. A pending job that was never tried
+        /// is left alone.
         state: JobState,
-        /// Only this handler's.
+        /// Only jobs of this handler, by its name; `None` is every handler.
         handler: Option<String>,
     },
 }
 
-/// Lanes.
+/// Reads and changes lanes: their settings, pauses and backlogs.
 #[async_trait]
 pub trait Lanes: Send + Sync {
-    /// Writes what the configuration says of lanes, and keeps what is known of them.
+    /// Stores the settings of lanes from the configuration. The state of existing lanes stays:
+    /// breaker, pause, tokens and turn.
     async fn upsert_lanes(&self, specs: &[LaneSpec]) -> Result<()>;
-    /// All lanes, by id.
+    /// Every lane that was ever written, in the order of ids, including lanes that the
+    /// configuration no longer names.
     async fn lanes(&self) -> Result<Vec<Lane>>;
-    /// Since when the oldest due job of each lane has been due; lanes without due work are left out.
+    /// For each lane with due jobs, since when the oldest of them has been due.
     async fn backlog(&self) -> Result<BTreeMap<LaneId, Timestamp>>;
-    /// Pauses or resumes a lane; false when there is none. A lane that is resumed while its breaker is open lets one
-    /// probe through at once.
+    /// Pauses or resumes a lane; false when it does not exist. Resuming a lane whose breaker is
+    /// open lets one probe through at once.
     async fn pause(&self, lane: &LaneId, paused: bool) -> Result<bool>;
-    /// How many open jobs each of these lanes has; lanes without are left out.
+    /// How many open jobs each of these lanes has. Lanes without any are left out.
     async fn open_jobs(&self, lanes: &[LaneId]) -> Result<BTreeMap<LaneId, u64>>;
-    /// Gives waiting deliveries of one handler to another, at most `most` of them, and moves a pause of its lane along with them.
-    /// Those under lease stay until it ends. Answers how many were moved.
+    /// Moves waiting deliveries from one handler to another, at most `most` in one call, and a
+    /// pause of the old lane with them. Leased ones are left where they are until their lease ends.
+    /// Answers how many were moved.
     async fn rename(&self, from: &str, to: &str, most: u32) -> Result<u64>;
 }
 
-/// A definition of a workflow as it was written, before variables were replaced: JSON.
+/// One version of a workflow's definition, as written: variables and secrets are not replaced yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Definition {
-    /// SHA-256 of the body, in hexadecimal.
+    /// SHA-256 of the body, in hexadecimal. Runs name their definition by it.
     pub hash: String,
-    /// The workflow's name.
+    /// The name of the workflow. Several definitions can have the same one.
     pub name: String,
-    /// What was written.
+    /// The definition as JSON. Secrets and other variables are still references in it.
     pub body: String,
 }
 
-/// Which runs.
+/// Which runs a list holds. Every field that is set narrows it further.
 #[derive(Debug, Clone, Default)]
 pub struct RunFilter {
-    /// Only this workflow's.
+    /// Only runs of the workflow with this name.
     pub workflow: Option<String>,
-    /// Only in this status.
+    /// Only runs that are in this status now.
     pub status: Option<RunStatus>,
-    /// Only this event's.
+    /// Only what this event caused, the work of child runs included; `None` is every event.
     pub event: Option<EventId>,
-    /// Beyond this id in the order of the page.
+    /// Only ids that come after this one in the order of the page. `None` starts at the first.
     pub after: Option<RunId>,
 }
 
-/// Runs of workflows.
+/// Stores workflow definitions and runs, and reads them back.
 #[async_trait]
 pub trait Runs: Send + Sync {
-    /// Keeps definitions; those that are known change nothing.
+    /// Stores definitions. One whose hash is stored already changes nothing.
     async fn define(&self, definitions: &[Definition]) -> Result<()>;
-    /// A definition by its hash.
+    /// A definition by its hash; `None` if it was never stored.
     async fn definition(&self, hash: &str) -> Result<Option<Definition>>;
     /// Runs by their ids; those that do not exist are left out.
     async fn runs_by_id(&self, ids: &[RunId]) -> Result<BTreeMap<RunId, Run>>;
-    /// A run by its id.
+    /// One run by its id; `None` if it does not exist.
     async fn run(&self, id: RunId) -> Result<Option<Run>> {
         Ok(self.runs_by_id(&[id]).await?.remove(&id))
     }
-    /// Runs in the order of their ids.
+    /// Runs that match the filter, in the order of their ids.
     async fn runs(&self, filter: &RunFilter, page: Page) -> Result<Vec<Run>>;
-    /// What happened to a run, in order.
+    /// The history of a run, oldest first.
     async fn history(&self, run: RunId) -> Result<Vec<Entry>>;
-    /// Who runs and who waits under a concurrency key, and how often that has changed; nobody, where there is none yet.
+    /// A gate (the queue of one concurrency key) with its version: which runs are inside and which
+    /// wait. Version 0 and an empty gate if there is none yet.
     async fn gate(&self, id: &str) -> Result<(i64, Gate)>;
-    /// A token by its hash.
+    /// A callback token by the SHA-256 of its text; `None` if there is no such token.
     async fn token(&self, hash: &str) -> Result<Option<Token>>;
-    /// Changes runs without a job that causes it: an answer from outside, a person. `MovedOn` when the run is not
-    /// what it was. A change that is new names an id that nobody has used; one that is used is an error, and nothing changes.
-    /// Changes with a cause are part of [`Work::record`].
+    /// Applies changes that no job causes: an answer from outside, or an operator's request.
+    /// `MovedOn` when the run has changed since it was read. A new run whose id is taken is an
+    /// error, and nothing changes. Changes that a job causes are part of [`Work::record`].
     async fn change(&self, changes: &[Change]) -> Each<()>;
 }
 
-/// A page of a list.
+/// How a list is cut: how many items, in which order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
-    /// At most this many.
+    /// The most items the page may have; the page is shorter at the end of the list.
     pub limit: u32,
     /// Newest first instead of oldest first.
     pub newest_first: bool,
 }
 
-/// Which events.
+/// Which events a list holds. Every field that is set narrows it further.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter {
-    /// Only this source's.
+    /// Only events that came in through this source.
     pub source: Option<String>,
-    /// Only this type.
+    /// Only events of exactly this type. Patterns and aliases do not apply.
     pub kind: Option<String>,
-    /// Accepted at or after.
+    /// Only events accepted at this instant or later.
     pub since: Option<Timestamp>,
-    /// Accepted before or at.
+    /// Only events accepted at this instant or earlier.
     pub until: Option<Timestamp>,
-    /// Beyond this id in the order of the page.
+    /// Only ids that come after this one in the order of the page. `None` starts at the first.
     pub after: Option<EventId>,
 }
 
-/// Which jobs.
+/// Which jobs a list holds. Every field that is set narrows it further.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
-    /// Only in one of these states; empty is all.
+    /// Only jobs in one of these states; empty means every state.
     pub states: Vec<JobState>,
-    /// Only with at least one attempt (`Some(true)`) or with none (`Some(false)`).
+    /// `Some(true)`: only jobs with at least one attempt. `Some(false)`: only jobs with none.
     pub attempted: Option<bool>,
-    /// Only this handler's.
+    /// Only deliveries to this handler, by its name.
     pub handler: Option<String>,
-    /// Only this event's.
+    /// Only what this event caused, the work of child runs included; `None` is every event.
     pub event: Option<EventId>,
-    /// Only what is parked, or only what is not: jobs of these lanes, which nobody serves, and those that were put aside.
+    /// `(true, lanes)`: only parked jobs; `(false, lanes)`: all others. Parked are the jobs of
+    /// these lanes, which the configuration does not serve, and jobs that a worker put aside.
     pub parked: Option<(bool, Vec<LaneId>)>,
-    /// Beyond this id in the order of the page.
+    /// Only ids that come after this one in the order of the page. `None` starts at the first.
     pub after: Option<JobId>,
 }
 
-/// A rejected request, by source and reason.
+/// How often requests to a source were refused for one reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
-    /// The source it was sent to.
+    /// The source that the requests were sent to.
     pub source: String,
-    /// Why: a stable word.
+    /// Why it was refused, as a stable word such as `signature_wrong`.
     pub reason: String,
-    /// How often.
+    /// How many requests were refused for this reason. A call of `reject` adds this many.
     pub count: u64,
-    /// When last.
+    /// When the last one was refused, by the database's clock.
     pub last_at: Timestamp,
 }
 
-/// Totals that are kept up with the work, never counted.
+/// Totals over all jobs, maintained with every change so that no query has to count rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
-    /// Jobs that are open.
+    /// Jobs that are not finished: pending or leased.
     pub open: i64,
-    /// Jobs that are dead.
+    /// Jobs that are out of retries and were not retried by an operator since.
     pub dead: i64,
 }
 
-/// Reading.
+/// Reads events, jobs, attempts and totals. Nothing here changes anything.
 #[async_trait]
 pub trait Query: Send + Sync {
-    /// A list of events; bodies are left out.
+    /// Events that match the filter, without their bodies.
     async fn events(&self, filter: &EventFilter, page: Page) -> Result<Vec<Event>>;
-    /// Events with their bodies; unknown ids are left out.
+    /// Events by their ids, with bodies. Unknown ids are left out.
     async fn events_by_id(&self, ids: &[EventId]) -> Result<BTreeMap<EventId, Event>>;
-    /// A list of jobs.
+    /// Jobs that match the filter, in the order of their ids, cut to the page.
     async fn jobs(&self, filter: &JobFilter, page: Page) -> Result<Vec<Job>>;
-    /// One job.
+    /// One job by its id; `None` if it does not exist.
     async fn job(&self, id: JobId) -> Result<Option<Job>>;
-    /// A job's attempts, in order.
+    /// The attempts of a job, oldest first.
     async fn attempts(&self, job: JobId) -> Result<Vec<Attempt>>;
-    /// Totals.
+    /// How many jobs are open and how many are dead.
     async fn totals(&self) -> Result<Totals>;
-    /// Rejected requests, by source and reason.
+    /// All counts of refused requests, by source and reason.
     async fn rejections(&self) -> Result<Vec<Rejection>>;
 }
 
-/// Which chores have anything to do.
+/// Which housekeeping verbs have anything to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Chores {
-    /// [`Work::expire`].
+    /// [`Work::expire`] has jobs to mark as dead.
     pub expire: bool,
-    /// [`Maintenance::prune`].
+    /// [`Maintenance::prune`] has events that are old enough to be deleted, or gates that are no
+    /// longer used.
     pub prune: bool,
-    /// [`Maintenance::forget_keys`].
+    /// [`Maintenance::forget_keys`] has keys that have expired.
     pub forget: bool,
 }
 
-/// Housekeeping.
+/// Migrations, retention, health checks and figures about the database.
 #[async_trait]
 pub trait Maintenance: Send + Sync {
-    /// Brings the schema up to date; safe when two processes start at once.
+    /// Brings the schema up to date. Safe when two processes start at once.
     async fn migrate(&self) -> Result<()>;
-    /// How many migrations the schema lacks; nothing where it is that of this version, or of a later one.
+    /// How many migrations the schema lacks; 0 when it is up to date or newer than this version.
     async fn lacks(&self) -> Result<usize>;
-    /// The database's clock; the cheapest way to see that it answers.
+    /// The database's clock. Also the cheapest check that the database answers.
     async fn now(&self) -> Result<Timestamp>;
-    /// Writes a row of this many bytes that means nothing, and answers the database's clock: whether an event of that size could be
-    /// stored now.
+    /// Writes a dummy row of this many bytes and answers the database's clock. It shows whether an
+    /// event of that size could be stored now.
     async fn probe(&self, bytes: usize) -> Result<Timestamp>;
-    /// Adds to the counts of rejected requests.
+    /// Adds to the counts of refused requests, per source and reason.
     async fn reject(&self, rejections: &[Rejection]) -> Result<()>;
-    /// Removes events older than `age` whose jobs have all ended, with all that is theirs, starting after
-    /// `from`. Answers how many went, and where to go on (`None` at the end).
+    /// Deletes events older than `age`, with their jobs, attempts and runs, if all of their work
+    /// ended before that as well and no workflow keeps a run longer. Looks at `most` events,
+    /// starting after `from`. Answers how many were deleted, and where to continue (`None` at the
+    /// end).
     async fn prune(&self, age: Duration, from: Option<EventId>, most: u32) -> Result<(u64, Option<EventId>)>;
-    /// Looks which chores have anything to do, in one query; events older than `age` may be old enough to go.
+    /// Finds out in one query which chores have anything to do. `age` is the retention for
+    /// [`Maintenance::prune`].
     async fn chores(&self, age: Duration) -> Result<Chores>;
-    /// Removes keys whose time has passed; answers how many.
+    /// Deletes keys that have expired, at most `most` in one call. Answers how many.
     async fn forget_keys(&self, most: u32) -> Result<u64>;
-    /// How many slices of the same verb are worth committing side by side.
+    /// How many slices of the same verb are worth committing at the same time.
     fn writers(&self) -> usize;
-    /// Open connections and how many of them are idle; nothing for a store without.
+    /// Open connections, and how many of them are idle. `None` for a store without connections.
     fn connections(&self) -> Option<(u32, u32)>;
-    /// What the database is: its version and the like, for people.
+    /// Version and similar facts about the database, for people.
     async fn about(&self) -> Result<Vec<String>>;
-    /// Warnings about settings that weaken a promise.
+    /// Warnings about database settings that put durability or progress at risk, one sentence each.
     async fn weaknesses(&self) -> Result<Vec<String>>;
-    /// Finishes what is under way and closes the connections.
+    /// Finishes running work and closes the connections.
     async fn close(&self);
 }
 
 /// How to reach a database.
 #[derive(Debug, Clone)]
 pub struct Address {
-    /// `sqlite:…`, `postgres://…`
+    /// `sqlite:…`, `postgres://…` or `memory:`. Secret, because it can hold a password.
     pub url: crate::model::Secret,
-    /// Pool size.
+    /// The most connections of the pool. SQLite uses 1 to 4 of them, for reading only.
     pub connections: u32,
-    /// Tests put a clock here; otherwise the database's own is used.
+    /// A clock for tests. Without one the database's own clock is used.
     pub clock: Option<ManualClock>,
-    /// A pooler hands out a connection for one transaction at a time: nothing may outlive one.
+    /// What stands between this process and the database. Behind a pooler every access is a
+    /// transaction.
     pub pooler: crate::model::Pooler,
-    /// Connections may have died while this process was frozen: an idle one is asked before it is used.
+    /// Idle connections are checked before use. For processes that are frozen between invocations:
+    /// their connections may have died meanwhile.
     pub tests_idle: bool,
-    /// The password is made of somebody's credentials of AWS, again and again.
+    /// Sign passwords with these AWS credentials (IAM database authentication), again whenever the
+    /// last one gets old.
     pub iam: Option<crate::model::AwsIdentity>,
 }
 
 impl Address {
-    /// A database that is reached directly, by a process that lives on.
+    /// An address without pooler, test clock or IAM authentication.
     pub fn new(url: crate::model::Secret, connections: u32) -> Self {
         Self { url, connections, clock: None, pooler: crate::model::Pooler::None, tests_idle: false, iam: None }
     }
@@ -395,10 +420,10 @@ pub static DIALECTS: &[(&[&str], Open)] = &[
     (&["postgres", "postgresql"], |address| Box::pin(sql::postgres::open(address))),
 ];
 
-/// Opens the store a URL names. `memory:` is the reference store.
+/// Opens the store that a URL names. `memory:` is the reference store.
 ///
 /// # Errors
-/// The URL names no known dialect, or the database cannot be opened.
+/// The URL's scheme is not known, or the database cannot be opened.
 pub async fn connect(address: Address) -> Result<Arc<dyn Store>> {
     let scheme = address.url.expose().split(':').next().unwrap_or("").to_owned();
     if scheme == "memory" {

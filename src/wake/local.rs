@@ -1,4 +1,4 @@
-//! Wake-ups between the tasks of one process.
+//! Wake-ups between the tasks of one process, in memory.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -10,20 +10,20 @@ use tokio::time::Instant;
 
 use super::{Wake, Wakeup};
 
-/// So many future wake-ups are remembered; further ones are left to the regular look.
+/// The most future wake-ups that are remembered. Jobs beyond that are found by the regular polling.
 const LATER_MAX: usize = 10_000;
 
 /// Wake-ups of one process.
 #[derive(Debug, Default)]
 pub struct Local {
     now: Notify,
-    /// A new instant was remembered.
+    /// Signals that an earlier instant may have been added.
     moved: Notify,
     later: Mutex<BTreeSet<Instant>>,
 }
 
 impl Local {
-    /// There is work. Kept for the next waiter when nobody waits at the moment.
+    /// Wakes a waiter now. If nobody waits, the next waiter returns at once.
     pub(super) fn look(&self) {
         self.now.notify_one();
     }
@@ -39,12 +39,12 @@ impl Local {
         self.moved.notify_one();
     }
 
-    /// The next remembered instant.
+    /// The earliest remembered instant.
     fn next(&self) -> Option<Instant> {
         self.later.lock().unwrap_or_else(PoisonError::into_inner).first().copied()
     }
 
-    /// Forgets instants that have come.
+    /// Forgets the instants that have passed.
     fn forget_past(&self) {
         let now = Instant::now();
         let mut later = self.later.lock().unwrap_or_else(PoisonError::into_inner);

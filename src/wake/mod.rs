@@ -1,10 +1,10 @@
-//! First floor: telling a worker that there is something to do.
+//! First floor: wake-ups, which tell workers that there is work.
 //!
-//! A wake-up is a hint: lost, repeated or late, it changes nothing but speed, since rows are the truth and workers look
-//! for themselves.
+//! A wake-up is a hint. If it is lost, repeated or late, work is only slower: the rows in the
+//! database are the truth, and workers look for work themselves.
 //!
 //! - [`local`]: between the tasks of one process; [`postgres`]: between processes on one database
-//! - [`sqs`]: to whoever reads a queue, functions above all
+//! - [`sqs`]: messages for workers that read a queue, functions above all
 
 pub mod local;
 pub mod postgres;
@@ -17,37 +17,40 @@ use async_trait::async_trait;
 
 use crate::model::JobId;
 
-/// Work that is due, or will be.
+/// One piece of work that is due, now or later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wakeup {
-    /// The job; `None`: some work, whatever a look finds.
+    /// The job; `None` for any work that a worker finds when it looks.
     pub job: Option<JobId>,
-    /// How long until it is due.
+    /// How long until it is due; zero if it is due now.
     pub after: Duration,
-    /// Whoever tells of it goes on with it by itself, if there is time; others need not be sent for.
+    /// Whether the caller will continue with this job itself, so that no other worker needs a
+    /// message.
     pub here: bool,
 }
 
 impl Wakeup {
-    /// There is some work now.
+    /// Some work is due now.
     pub const LOOK: Self = Self { job: None, after: Duration::ZERO, here: false };
 
-    /// A job is due after this time.
+    /// This job is due after this time.
     pub fn of(job: JobId, after: Duration) -> Self {
         Self { job: Some(job), after, here: false }
     }
 }
 
-/// Tells workers, and lets them wait.
+/// Sends wake-ups to workers, and lets workers wait for them.
 #[async_trait]
 pub trait Wake: Send + Sync {
-    /// Tells of work that is committed. What cannot be told is not an error: workers, or the next tick, find it.
+    /// Announces work that is committed. A failure is not an error: workers, or the next tick, find
+    /// the work anyway.
     async fn wake(&self, due: &[Wakeup]);
 
-    /// Waits until a wake-up came since the last return, or for `at_most`.
+    /// Waits until a wake-up arrives (or has arrived since the last call), for at most `at_most`.
     async fn woken(&self, at_most: Duration);
 
-    /// How far ahead a tick looks for work to tell of; `None` where workers look for themselves all the time.
+    /// How far ahead a tick looks for work to announce; `None` if workers poll by themselves all
+    /// the time.
     fn horizon(&self) -> Option<Duration> {
         None
     }

@@ -1,5 +1,5 @@
-//! Wake-ups between processes on one Postgres: `LISTEN` and `NOTIFY`, outside every transaction of the
-//! store and debounced, so that a burst of events costs one message.
+//! Wake-ups between processes on one Postgres, by `LISTEN` and `NOTIFY`. They are sent outside the
+//! store's transactions and debounced, so that a burst of events costs one message.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +13,15 @@ use tokio_util::sync::DropGuard;
 use super::{Wake, Wakeup, local::Local};
 use crate::model::{Ids, Secret, SystemIds};
 
-/// The channel's name.
+/// The channel of `NOTIFY`. All processes on one database share it, so the payload names the
+/// sender.
 const CHANNEL: &str = "tidehook";
-/// At most one message in this time.
+/// At most one message is sent in this time.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// How long to wait before connecting again.
 const RECONNECT: Duration = Duration::from_secs(1);
 
-/// Wakes this process at once and the others by a message.
+/// Wakes this process at once, and the others by a message.
 pub struct Postgres {
     local: Arc<Local>,
     outbox: Arc<Notify>,
@@ -28,7 +29,7 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts listening and telling in the background; a database that is away is tried again.
+    /// Starts listening and sending in the background. An unreachable database is tried again.
     ///
     /// # Errors
     /// The URL cannot be read.
@@ -45,7 +46,7 @@ impl Postgres {
     }
 }
 
-/// One connection of its own, never one of the store's.
+/// A pool of one connection, separate from the store's.
 fn pool(options: PgConnectOptions) -> sqlx::PgPool {
     PgPoolOptions::new().max_connections(1).acquire_timeout(RECONNECT).idle_timeout(None).connect_lazy_with(options)
 }

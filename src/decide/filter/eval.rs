@@ -1,4 +1,4 @@
-//! Clauses over a payload.
+//! Evaluates a compiled condition over a payload.
 
 use std::cmp::Ordering;
 
@@ -38,7 +38,7 @@ pub(super) fn refused_by(expr: &Expr, scope: &Scope<'_>) -> Option<Refused> {
     }
 }
 
-/// No more of a value that was seen is kept.
+/// A list or object with more entries than this is described instead of copied into a near miss.
 const SEEN_ENTRIES_MAX: usize = 100;
 
 fn seen(clause: &Clause, scope: &Scope<'_>) -> Option<Value> {
@@ -52,8 +52,8 @@ fn seen(clause: &Clause, scope: &Scope<'_>) -> Option<Value> {
     got.into_value()
 }
 
-/// A function that refuses its arguments makes its operand missing, and so does a payload that cannot be read: never the
-/// whole filter an error.
+/// Whether one comparison holds. If a function refuses its arguments, or the payload cannot be
+/// read, the operand counts as missing; it is no error of the whole condition.
 fn clause_holds(clause: &Clause, scope: &Scope<'_>) -> bool {
     let left = clause.left.value(scope).unwrap_or(Got::Missing);
     match &clause.test {
@@ -81,7 +81,8 @@ fn text_is(value: Ref<'_>, test: impl Fn(&str) -> bool) -> bool {
     value.as_str().is_some_and(|text| test(&text))
 }
 
-/// A path with several values is true if any of them satisfies.
+/// Whether a test holds for a value. Of a path with several values, one that satisfies it is
+/// enough.
 fn any(got: &Got<'_>, mut test: impl FnMut(Ref<'_>) -> bool) -> bool {
     match got {
         Got::Missing => false,

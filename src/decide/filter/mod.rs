@@ -1,11 +1,11 @@
-//! Conditions: `$.amount > 100 && $.currency in [EUR, USD]`.
+//! Conditions in the configuration, such as `$.amount > 100 && $.currency in [EUR, USD]`.
 //!
-//! - `parse`: text into clauses, checked once at load
-//! - `eval`: clauses over a payload, and the first clause that was false
+//! - `parse`: compiles the text into clauses, when the configuration is read
+//! - `eval`: evaluates clauses over a payload, and finds the first one that is false
 //!
-//! The grammar is a superset of qhook's single comparison; [`Filter::parse_qhook`] keeps the four
-//! readings that differ (`== null`, single quotes, operators inside quotes, the first operator of a
-//! fixed order).
+//! The grammar extends qhook's single comparison. [`Filter::parse_qhook`] keeps the four readings
+//! that differ (`== null`, single quotes, operators inside quotes, the first operator of a fixed
+//! order).
 
 mod eval;
 mod parse;
@@ -18,14 +18,14 @@ use serde_json::Value;
 use super::operand::{Operand, Scope};
 use crate::model::Path;
 
-/// The longest condition.
+/// A condition longer than this many bytes does not compile.
 pub const TEXT_BYTES_MAX: usize = 2048;
 /// Parentheses and negations nest this deep at most.
 pub const NESTING_MAX: usize = 16;
 /// The longest list after `in`.
 pub const LIST_MAX: usize = 1000;
 
-/// A compiled condition.
+/// A condition on a payload and its context, compiled and checked before it is used.
 #[derive(Debug, Clone)]
 pub struct Filter {
     text: String,
@@ -36,20 +36,20 @@ pub struct Filter {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct BadFilter {
-    /// Byte offset in the text.
+    /// The byte offset of the error in the text.
     pub at: usize,
-    /// What is wrong.
+    /// One sentence for the author of the configuration: what is wrong at this place.
     pub message: String,
-    /// How to mend it.
+    /// A suggestion of what to write instead, where there is one.
     pub help: Option<String>,
 }
 
-/// The clause that decided, and what it saw.
+/// The clause that made a condition false, and the value it saw. Near misses and dry runs show it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refused {
-    /// The clause as written.
+    /// The text of the clause, as the author wrote it.
     pub clause: String,
-    /// The value on its left; `None` when it was missing.
+    /// The value on the clause's left side; `None` when it was missing.
     pub saw: Option<Value>,
 }
 
@@ -78,7 +78,8 @@ enum Test {
     Contains(Right),
     StartsWith(Right),
     EndsWith(Right),
-    /// `None` never matches: a pattern that qhook would not have compiled either.
+    /// `None` never matches. It stands for a pattern that does not compile, which only a condition
+    /// with qhook's reading may have.
     Matches(Option<Regex>),
     In(Vec<Literal>),
 }
@@ -98,7 +99,8 @@ enum Right {
     Value(Operand),
 }
 
-/// A literal is text; quotes do not make a type. Only the bare word `null` means null.
+/// A literal on the right side of a comparison. It is a text: quotes do not make a type, and only
+/// the bare word `null` means null.
 #[derive(Debug, Clone, PartialEq)]
 struct Literal {
     text: String,
@@ -124,15 +126,15 @@ impl Filter {
     /// Compiles a condition.
     ///
     /// # Errors
-    /// Where the text is no condition, and why.
+    /// Where the text is not a valid condition, and why.
     pub fn parse(text: &str) -> Result<Self, BadFilter> {
         Ok(Self { text: text.to_owned(), root: parse::parse(text)? })
     }
 
-    /// Compiles a condition with qhook's reading.
+    /// Compiles a condition as qhook reads it.
     ///
     /// # Errors
-    /// Where the text is no condition, and why.
+    /// Where the text is not a valid condition, and why.
     pub fn parse_qhook(text: &str) -> Result<Self, BadFilter> {
         Ok(Self { text: text.to_owned(), root: parse::parse_qhook(text)? })
     }
@@ -142,7 +144,7 @@ impl Filter {
         &self.text
     }
 
-    /// Every path it reads.
+    /// Returns every path that the condition reads, on both sides of its comparisons.
     pub fn paths(&self) -> Vec<&Path> {
         in_expr(&self.root)
     }
@@ -152,7 +154,7 @@ impl Filter {
         eval::holds(&self.root, scope)
     }
 
-    /// The first clause that kept the condition from holding; `None` when it holds.
+    /// Finds the first clause that made the condition false; `None` when the condition holds.
     pub fn refused_by(&self, scope: &Scope<'_>) -> Option<Refused> {
         eval::refused_by(&self.root, scope)
     }

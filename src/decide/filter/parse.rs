@@ -1,4 +1,4 @@
-//! Text into clauses.
+//! Parses the text of a condition into clauses.
 
 use super::{BadFilter, Clause, Expr, LIST_MAX, Literal, NESTING_MAX, Order, Right, TEXT_BYTES_MAX, Test};
 use crate::decide::foreign::check_text;
@@ -6,7 +6,7 @@ use crate::decide::operand::{Operand, split_top};
 use crate::model::Path;
 use regex_lite::{Regex, RegexBuilder};
 
-/// Compiled programs of `matches` may take this much memory.
+/// How much memory the compiled regular expression of a `matches` may take.
 const REGEX_BYTES_MAX: usize = 1 << 20;
 
 pub(super) fn parse(text: &str) -> Result<Expr, BadFilter> {
@@ -34,7 +34,7 @@ fn bad(at: usize, message: &str, help: Option<&str>) -> BadFilter {
     BadFilter { at, message: message.to_owned(), help: help.map(str::to_owned) }
 }
 
-/// What ends the left side of a comparison.
+/// An operator, which ends the left side of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Op {
     Equal,
@@ -48,7 +48,8 @@ enum Op {
     Exists,
 }
 
-/// Longer symbols stand before their prefixes.
+/// Operators by their symbol. A longer symbol stands before its prefix, because the first match
+/// wins.
 const SYMBOLS: [(&str, Op); 6] = [
     ("==", Op::Equal),
     ("!=", Op::Unequal),
@@ -328,7 +329,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// What a function answers is a text, or the operand is one.
+/// Whether an operand always yields a text, because it is one or because its function returns one.
 fn is_text(operand: &Operand) -> bool {
     const TEXTS: [&str; 14] = [
         "upper",
@@ -353,7 +354,7 @@ fn is_text(operand: &Operand) -> bool {
     }
 }
 
-/// A list that cannot be meant.
+/// Refuses a list after `in` that cannot be meant, such as an empty one.
 fn check_list(list: &[Literal], at: usize) -> Result<(), BadFilter> {
     if list.is_empty() {
         return Err(bad(at, "the list after `in` is empty, so nothing is in it", Some("name what it may be: `in [x, y]`")));
@@ -419,7 +420,7 @@ fn operand(text: &str, at: usize) -> Result<Operand, BadFilter> {
     Operand::parse(text, true).map_err(|why| bad(at, &why, None))
 }
 
-/// What stands left of an operator and was probably meant as something else.
+/// Refuses a left side that was probably meant as something else.
 fn check_left(text: &str, op: Op, at: usize) -> Result<(), BadFilter> {
     check_braces(text, at)?;
     if op == Op::Exists
@@ -430,7 +431,7 @@ fn check_left(text: &str, op: Op, at: usize) -> Result<(), BadFilter> {
     Ok(())
 }
 
-/// A bare path that was probably meant as something else.
+/// Refuses a bare path that was probably meant as something else.
 fn check_bare(text: &str, at: usize) -> Result<(), BadFilter> {
     if text.contains(" = ") {
         return Err(bad(at, "`=` is no operator", Some("write `==` to compare")));
@@ -450,7 +451,7 @@ fn check_bare(text: &str, at: usize) -> Result<(), BadFilter> {
     Ok(())
 }
 
-/// Braces belong to templates.
+/// Refuses the braces of a template, which conditions do not have.
 fn check_braces(text: &str, at: usize) -> Result<(), BadFilter> {
     if text.contains("{{") {
         return Err(bad(at, "a condition takes paths as they are", Some("write `$.a`, without braces")));
@@ -465,7 +466,7 @@ fn regex(pattern: &str) -> Result<Regex, String> {
     RegexBuilder::new(pattern).size_limit(REGEX_BYTES_MAX).build().map_err(|e| e.to_string())
 }
 
-/// qhook's own algorithm: one comparison, found by the first operator of a fixed order.
+/// Parses with qhook's own algorithm: one comparison, split at the first operator of a fixed order.
 pub(super) fn parse_qhook(text: &str) -> Result<Expr, BadFilter> {
     check_length(text)?;
     let text = text.trim();

@@ -1,7 +1,11 @@
-//! Expressions of other languages. Keys of a payload may hold nearly every character, so whatever is no operator here would be taken for
-//! part of a key, never be found, and be false for ever. What was probably meant as something else is refused, with what to write.
+//! Recognizes expressions that were written in another language's syntax, and says what to write
+//! instead.
+//!
+//! A payload's keys may hold nearly every character. A foreign operator would therefore be read as
+//! part of a key, never be found, and make the condition false for ever. Such a text is refused
+//! when the configuration is read.
 
-/// Words that are operators elsewhere, and what to write here.
+/// Words that are operators in other languages, and what to write here.
 const WORDS: [(&[&str], &str); 12] = [
     (&["and", "or", "xor", "∧", "∨"], "combine conditions with `&&` and `||`"),
     (&["not"], "write `not` or `!` before the whole comparison: `not $.a in [x, y]`"),
@@ -53,13 +57,13 @@ const WORDS: [(&[&str], &str); 12] = [
     (&["mod", "div", "plus", "minus", "times"], "`add(a, b)` adds, and nothing else is computed"),
     (&["null", "nil", "none", "undefined", "true", "false"], "compare with `== null`, `== true`"),
 ];
-/// Characters that nobody's keys have and that stand for something elsewhere.
+/// Characters that hardly any key holds and that are operators in other languages.
 const SIGNS: &str = "=<>!&|?(){}\",;*^~`\\≥≤≠≈“”";
 
-/// Why a path is probably no path, and what to write.
+/// Checks that a text is probably meant as a path.
 ///
 /// # Errors
-/// The sentence.
+/// A sentence: what is wrong, and what to write.
 pub fn check_path(text: &str) -> Result<(), String> {
     if text == "$" || text == "$." {
         let why = "`$` alone selects nothing: name a field (`$.order`), or leave the template out to pass the body on";
@@ -102,7 +106,7 @@ fn check_start(text: &str, plain: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What stands between keys elsewhere, and paths that follow each other.
+/// Refuses signs that join keys in other languages, and several paths in a row.
 fn check_joints(plain: &str) -> Result<(), String> {
     for joint in ["::", ":-", "++", "--", " #", " //", " /*"] {
         if plain.contains(joint) {
@@ -125,10 +129,10 @@ fn check_joints(plain: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a path fits where only the payload is read.
+/// Checks that a path fits where only the payload can be read.
 ///
 /// # Errors
-/// The sentence.
+/// A sentence: what is wrong, and what to write.
 pub fn check_place(text: &str) -> Result<(), String> {
     if text.starts_with("$$") {
         return Err(format!("`{text}` is of the context, and only the payload is read here"));
@@ -142,7 +146,8 @@ pub fn check_place(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// `$.a * 2`, `$.a+$.b`: keys such as `+1` and `detail-type` stay keys.
+/// Refuses computations such as `$.a * 2` and `$.a+$.b`. Keys such as `+1` and `detail-type` stay
+/// keys.
 fn check_computation(plain: &str) -> Result<(), String> {
     let is_number = |text: &str| text.trim_start().starts_with(|c: char| c.is_ascii_digit());
     let computed = plain.char_indices().find(|(at, c)| {
@@ -196,10 +201,10 @@ fn check_words(plain: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Why an unquoted text on the right of a comparison is probably none, and what to write.
+/// Checks that an unquoted text on the right side of a comparison is probably meant as a text.
 ///
 /// # Errors
-/// The sentence.
+/// A sentence: what is wrong, and what to write.
 pub fn check_text(text: &str) -> Result<(), String> {
     if text.starts_with('=') {
         return Err("`===` and `!==` are `==` and `!=` here".to_owned());
@@ -256,14 +261,14 @@ pub fn check_text(text: &str) -> Result<(), String> {
     check_quotes(text)
 }
 
-/// Whether a text goes on as a condition after a word that joins them elsewhere.
+/// Whether a text holds `and`, `or` or `xor` followed by what looks like another condition.
 fn joins_conditions(text: &str) -> bool {
     let words: Vec<&str> = text.split_whitespace().collect();
     let starts_one = |word: &str| word.starts_with(['$', '!', '(']) || word.eq_ignore_ascii_case("not");
     words.windows(2).any(|pair| ["and", "or", "xor"].iter().any(|join| pair[0].eq_ignore_ascii_case(join)) && starts_one(pair[1]))
 }
 
-/// Quotes that do not go around the whole text.
+/// Refuses quotes that do not enclose the whole text.
 fn check_quotes(text: &str) -> Result<(), String> {
     let is_wrapped = |quote: char| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
     if ['`', '“', '”', '„'].iter().any(|quote| text.starts_with(*quote)) {
@@ -289,10 +294,10 @@ fn check_quotes(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Why a template is probably meant otherwise, and what to write.
+/// Checks a template for the syntax of other languages and for an unclosed placeholder.
 ///
 /// # Errors
-/// The sentence.
+/// A sentence: what is wrong, and what to write.
 pub fn check_template(text: &str) -> Result<(), String> {
     let trimmed = text.trim();
     let is_triple = |text: &str| text.starts_with("{{{") && text.ends_with("}}}") && text.matches("{{").count() == 1;

@@ -1,4 +1,5 @@
-//! What other languages write, and what keys and texts may hold.
+//! Tests: expressions of other languages are refused, and keys and texts that resemble them are
+//! not.
 
 use crate::decide::filter::Filter;
 use crate::decide::template::Template;

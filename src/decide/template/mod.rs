@@ -1,11 +1,12 @@
 //! Payload templates: text with `{{ path | function }}` placeholders, or a mapping of such texts.
 //!
-//! Compiled at load, rendered in a single pass: what a placeholder yields is never scanned again. A
-//! template whose literal part is JSON yields valid JSON by construction, because each placeholder is
-//! classified once as inside a JSON string or in the place of a value.
+//! A template is compiled when the configuration is read, and rendered in a single pass: a rendered
+//! value is never searched for placeholders again. If the literal part is JSON, the result is
+//! always valid JSON, because each placeholder is known to stand inside a JSON string or in the
+//! place of a value.
 //!
-//! - `parse`: text and mappings into segments
-//! - `render`: segments over a scope
+//! - `parse`: compiles texts and mappings into segments
+//! - `render`: renders segments over a scope
 
 mod parse;
 mod render;
@@ -17,10 +18,10 @@ use serde_json::Value;
 use super::operand::{Operand, Scope};
 use crate::model::Path;
 
-/// No rendered body is larger.
+/// A rendered body that is larger than this is an error.
 pub const OUTPUT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// A compiled template.
+/// A payload template, compiled when the configuration is read.
 #[derive(Debug, Clone)]
 pub struct Template {
     form: Form,
@@ -45,7 +46,7 @@ struct Slot {
     place: Place,
 }
 
-/// What stands around a placeholder.
+/// Where a placeholder stands, which decides how its value is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// Between the quotes of a JSON string: escaped text without quotes.
@@ -68,22 +69,22 @@ enum Node {
     Object(Vec<(String, Node)>),
 }
 
-/// What a template came to.
+/// The result of rendering a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
-    /// The body.
+    /// The rendered text, which is sent as the body.
     pub body: String,
     /// Placeholders that had no value and became `null`.
     pub missing: Vec<String>,
 }
 
-/// Why a template does not compile.
+/// Why a template does not compile, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct BadTemplate {
-    /// Byte offset in the text.
+    /// The byte offset of the error in the text.
     pub at: usize,
-    /// What is wrong.
+    /// One sentence for the author of the configuration: what is wrong at this place.
     pub message: String,
 }
 
@@ -109,16 +110,17 @@ impl Template {
         self.is_json
     }
 
-    /// Renders plain text, for a place where JSON does not stand: what each placeholder yields passes through `fit`, with
-    /// whether it begins the text.
+    /// Renders plain text for a place that is no JSON, such as a URL. Each value passes through
+    /// `fit`, which also gets whether the value begins the text.
     ///
     /// # Errors
-    /// A function refused its arguments, a placeholder has no value, `fit` refuses it, or the text is too long.
+    /// A function refused its arguments, a placeholder has no value, `fit` refuses it, or the text
+    /// is too long.
     pub fn render_plain(&self, scope: &Scope<'_>, fit: impl Fn(&str, bool) -> Result<String, String>) -> Result<String, String> {
         render::plain(self, scope, &fit)
     }
 
-    /// Every path it reads.
+    /// Returns every path that the placeholders read.
     pub fn paths(&self) -> Vec<&Path> {
         match &self.form {
             Form::Text(segments) => in_segments(segments),
@@ -126,7 +128,7 @@ impl Template {
         }
     }
 
-    /// The text without its placeholders' values, each of them replaced by `filler`; `None` for a mapping.
+    /// The text with `filler` in place of every placeholder; `None` for a mapping.
     pub fn with_filler(&self, filler: &str) -> Option<String> {
         let Form::Text(segments) = &self.form else { return None };
         let text = |segment: &Segment| match segment {
@@ -136,7 +138,7 @@ impl Template {
         Some(segments.iter().map(text).collect())
     }
 
-    /// Whether nothing in it is a placeholder.
+    /// Whether the template has no placeholder; false for a mapping.
     pub fn is_fixed(&self) -> bool {
         matches!(&self.form, Form::Text(segments) if segments.iter().all(|s| matches!(s, Segment::Literal(_))))
     }

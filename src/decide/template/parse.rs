@@ -1,4 +1,4 @@
-//! Text and mappings into segments.
+//! Compiles texts and mappings into the segments of a template.
 
 use serde_json::Value;
 
@@ -101,7 +101,8 @@ fn pieces(text: &str) -> Result<Vec<Piece<'_>>, BadTemplate> {
     Ok(pieces)
 }
 
-/// Where a placeholder ends: at the first `}}` that stands in no quotes, or at the first one where quotes are never closed.
+/// Finds the end of a placeholder: the first `}}` outside quotes, or the first one at all where
+/// quotes are never closed.
 fn closing(text: &str) -> Option<usize> {
     let mut quote: Option<char> = None;
     let mut escaped = false;
@@ -120,7 +121,7 @@ fn closing(text: &str) -> Option<usize> {
     text.find("}}")
 }
 
-/// `path | function | function(arg)`
+/// Parses the text of a placeholder: `path | function | function(arg)`.
 fn expression(text: &str) -> Result<Operand, String> {
     let mut stages = split_top(text, '|').into_iter().map(str::trim);
     let mut operand = Operand::parse(stages.next().unwrap_or(""), true)?;
@@ -143,7 +144,7 @@ fn expression(text: &str) -> Result<Operand, String> {
     Ok(operand)
 }
 
-/// Whether the literal parts are JSON once every placeholder is taken for a value.
+/// Whether the literal parts are JSON when every placeholder stands for a value.
 fn stands_for_json(pieces: &[Piece<'_>]) -> bool {
     let mut probe = String::new();
     let mut in_string = false;
@@ -159,7 +160,7 @@ fn stands_for_json(pieces: &[Piece<'_>]) -> bool {
     serde_json::from_str::<serde::de::IgnoredAny>(&probe).is_ok()
 }
 
-/// Whether the end of `text` is inside a JSON string, given whether its start is.
+/// Whether the end of `text` lies inside a JSON string. `in_string` says whether its start does.
 fn string_state(text: &str, mut in_string: bool) -> bool {
     let mut escaped = false;
     for byte in text.bytes() {

@@ -1,4 +1,4 @@
-//! Segments over a scope.
+//! Renders a compiled template over a scope.
 
 use serde_json::{Map, Value};
 

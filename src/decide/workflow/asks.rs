@@ -1,4 +1,4 @@
-//! What a change asks for: calls, instants, the end of jobs.
+//! The jobs that a change of a run creates or cancels: calls, timers, and notices to other runs.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::model::run::{Due, RunJob, Visit, VisitPhase};
 use crate::model::{JobId, RunId, RunStatus, Target};
 
 impl Walk<'_> {
-    /// A job of the fact that is told: it has ended by itself and is not cancelled.
+    /// Removes the job that a fact comes from. It has ended by itself, so it need not be cancelled.
     pub(super) fn done_with(&mut self, job: JobId) {
         let state = &mut self.change.run.state;
         for visit in state.visits.values_mut() {
@@ -20,14 +20,14 @@ impl Walk<'_> {
         state.turn = state.turn.filter(|open| *open != job);
     }
 
-    /// Closes a visit: its open jobs are cancelled.
+    /// Closes a visit and cancels its open jobs.
     pub(super) fn close(&mut self, seq: u32) -> Option<Visit> {
         let visit = self.change.run.state.visits.remove(&seq)?;
         self.cancel_jobs(&visit.jobs);
         Some(visit)
     }
 
-    /// Jobs that need not run any more. Those that are not stored yet are not stored at all.
+    /// Cancels jobs. Those that this change would have stored are not stored at all.
     pub fn cancel_jobs(&mut self, jobs: &[JobId]) {
         for job in jobs {
             let before = self.change.jobs.len();
@@ -38,7 +38,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Closes everything inside a container.
+    /// Closes every visit inside a container.
     pub(super) fn close_inside(&mut self, container: u32) {
         let visits = self.change.run.state.visits.iter();
         let inside = visits.filter(|(_, visit)| visit.within.is_some_and(|(of, _)| of == container));
@@ -48,7 +48,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Closes a visit that nobody waits for any more. A run that it started is told: it ends as its parent has.
+    /// Closes a visit whose result is not needed any more. If the visit has started another run,
+    /// that run is notified and cancels itself.
     pub(super) fn abandon(&mut self, seq: u32) {
         let is_called = |visit: &Visit| matches!(visit.phase, VisitPhase::Call { .. }) && !visit.jobs.is_empty();
         if self.change.run.state.visits.get(&seq).is_some_and(is_called) {
@@ -66,45 +67,47 @@ impl Walk<'_> {
         }
     }
 
-    /// A job that tells another run of this one.
+    /// Creates a job that makes another run look at its state again, such as a parent after its
+    /// child has ended.
     pub(super) fn word_to(&mut self, run: RunId, visit: u32, step: &str) {
         let target = Target::Timer(Visiting { run, visit, step: step.to_owned() });
         let id = JobId(self.here.draw.id());
         self.change.jobs.push(RunJob { id, target, due: Due::After(Duration::ZERO), held: false });
     }
 
-    /// Tells the run that waits for this one.
+    /// Notifies the parent run, if there is one, that this run has ended.
     pub(super) fn tell_parent(&mut self) {
         if let Some((parent, visit)) = self.change.run.parent {
             self.word_to(parent, visit, &self.flow().name);
         }
     }
 
-    /// Gives up its place under its concurrency key.
+    /// Creates the job that gives up the run's place under its concurrency key.
     pub(super) fn leave_gate(&mut self) {
         if self.change.run.state.gate.is_some() {
             self.word_to(self.change.run.id, 0, &self.flow().name);
         }
     }
 
-    /// A container may be entered this often beyond the limit of steps.
+    /// Raises the limit of visits for a container: by one visit for each of its steps in each
+    /// place.
     pub fn allow(&mut self, places: usize, steps: usize) {
         let more = u32::try_from(places.saturating_mul(steps)).unwrap_or(u32::MAX);
         let allowance = &mut self.change.run.state.allowance;
         *allowance = allowance.saturating_add(more);
     }
 
-    /// Asks for a call of a visit.
+    /// Creates a job that makes a visit's call at once.
     pub fn call(&mut self, seq: u32) {
         self.call_after(seq, Duration::ZERO);
     }
 
-    /// Asks for a call of a visit, later.
+    /// Creates a job that makes a visit's call after a delay.
     pub fn call_after(&mut self, seq: u32, delay: Duration) {
         self.job(seq, Due::After(delay), Target::Step);
     }
 
-    /// Asks for an instant of a visit.
+    /// Creates a timer for a visit. When it is due, the visit gets `Fact::Elapsed`.
     pub fn wake_at(&mut self, seq: u32, due: Due) -> Option<JobId> {
         self.job(seq, due, Target::Timer)
     }
@@ -120,7 +123,7 @@ impl Walk<'_> {
         Some(id)
     }
 
-    /// Asks for an instant of the run as a whole.
+    /// Creates a timer for the run as a whole.
     fn run_job(&mut self, due: Due) -> JobId {
         let id = JobId(self.here.draw.id());
         let run = &self.change.run;
@@ -130,7 +133,7 @@ impl Walk<'_> {
         id
     }
 
-    /// Asks for the run's deadline.
+    /// Creates the timer for the run's deadline, if the workflow has a timeout.
     pub(super) fn set_deadline(&mut self) {
         let Some(timeout) = self.flow().timeout else { return };
         let id = self.run_job(Due::After(timeout));
@@ -139,7 +142,7 @@ impl Walk<'_> {
         state.deadline_at = Some(self.here.now.plus(timeout));
     }
 
-    /// The run waits for its turn under its concurrency key.
+    /// Queues the run under its concurrency key.
     pub(super) fn ask_for_turn(&mut self, gate: String) {
         self.note("Queued", None, json!({ "key": gate }));
         self.change.run.status = RunStatus::Queued;
@@ -147,7 +150,7 @@ impl Walk<'_> {
         self.look_for_turn();
     }
 
-    /// Asks whether it is the run's turn.
+    /// Creates the job that checks whether it is the run's turn under its concurrency key.
     pub(super) fn look_for_turn(&mut self) {
         let id = self.run_job(Due::After(Duration::ZERO));
         self.change.run.state.turn = Some(id);

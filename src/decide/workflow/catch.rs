@@ -1,44 +1,46 @@
-//! Failures of steps, and where they go.
+//! The `catch` entries of steps and workflows, and how failures become errors that they can match.
 
 use super::flow::ResultPath;
 use crate::decide::errors::{ErrorName, class_of};
 use crate::model::run::RunError;
 use crate::model::{Failure, JobId};
 
-/// Where some failures go.
+/// One `catch` entry: which failures it takes, and what the run does then.
 #[derive(Debug, Clone)]
 pub struct Catch {
-    /// Which ones.
+    /// The failures that this entry catches, by class or status.
     pub errors: Vec<ErrorName>,
-    /// Where they go.
+    /// What happens after such a failure: the run continues at a step, or it fails and undoes its
+    /// steps.
     pub way: Way,
-    /// Where the error goes; without it, its fields are added to the payload.
+    /// Where the error is put into the payload; without it, the error's fields are added to the
+    /// payload.
     pub result_path: Option<ResultPath>,
 }
 
-/// Where a caught failure goes.
+/// What a run does after a caught failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// To a step: its index in the same list.
+    /// It continues at a step, given by its index in the same list.
     Step(usize),
-    /// The run fails, and what its steps did is undone.
+    /// It fails, and its completed steps are rolled back.
     Undo,
 }
 
 impl Catch {
-    /// Whether it takes a failure.
+    /// Whether this entry catches a failure.
     pub fn takes(&self, error: &RunError) -> bool {
         self.errors.iter().any(|name| name.holds(&error.class, error.status, error.app.as_deref()))
     }
 }
 
-/// A failed call as a step's error.
+/// Converts a failed call into the error of its step.
 pub fn of_failure(failure: &Failure, job: JobId, attempts: u32) -> RunError {
     let class = class_of(failure.code(), failure.status());
     RunError { status: failure.status(), job: Some(job.to_string()), attempts, ..error(class, failure.to_string()) }
 }
 
-/// An error of the machine's own.
+/// Builds an error that the workflow machine raises itself, without a call.
 pub fn error(class: &str, message: impl Into<String>) -> RunError {
     RunError { class: class.to_owned(), message: message.into(), step: None, status: None, job: None, attempts: 0, app: None }
 }

@@ -1,11 +1,12 @@
-//! What must hold of every run, whatever happened: the invariants, as a function.
+//! The invariants of a run: what must be true of every stored run at any time.
 
 use std::collections::BTreeSet;
 
 use crate::model::run::{Slot, VisitPhase};
 use crate::model::{JobId, Run, RunStatus};
 
-/// What is wrong with a run, one sentence each. `open` are its open jobs.
+/// Lists what is wrong with a run, one sentence each; empty means that nothing is. `open` are the
+/// run's open jobs.
 pub fn faults(run: &Run, open: &BTreeSet<JobId>) -> Vec<String> {
     let mut faults = Vec::new();
     let mut say = |what: String| faults.push(what);

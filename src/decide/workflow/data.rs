@@ -1,4 +1,5 @@
-//! What a step makes of the payload: input, result path, output; what an error adds to it.
+//! How data flows through a step: `input`, `result`, `result_path` and `output`, and what an error
+//! adds to the payload.
 
 use std::cell::{Cell, OnceCell};
 
@@ -14,7 +15,7 @@ use crate::model::path::Root;
 use crate::model::run::{Close, Run, RunError, RunState, Visit, VisitPhase};
 use crate::model::{Path, Payload, Timestamp};
 
-/// What expressions of a visit see.
+/// What the expressions of a visit can read.
 pub struct View<'a> {
     run: &'a Run,
     seq: u32,
@@ -23,14 +24,15 @@ pub struct View<'a> {
     now: Timestamp,
     extra: Vec<(&'static str, Value)>,
     uses_kept: bool,
-    /// `$$`, made when something reads it.
+    /// The value of `$$`, built when an expression first reads it.
     context: OnceCell<Value>,
-    /// The payload with what was kept of earlier results in place of what is missing.
+    /// The payload, with values that earlier steps stored and later responses have removed.
+    /// Templates read this one.
     filled: OnceCell<Value>,
 }
 
 impl<'a> View<'a> {
-    /// The view of a visit over a payload, its own or one on its way through the step.
+    /// Creates the view of a visit over a payload: its own, or one that the step is just building.
     pub fn of(run: &'a Run, seq: u32, step: &'a str, payload: &'a Payload) -> Self {
         let now = run.state.visits.get(&seq).map_or(run.created_at, |visit| visit.entered_at);
         Self {
@@ -46,32 +48,36 @@ impl<'a> View<'a> {
         }
     }
 
-    /// With more under `$$`.
+    /// Adds a value to the context, where expressions read it as `$$.KEY`.
     pub fn with(mut self, key: &'static str, value: Value) -> Self {
         self.extra.push((key, value));
         self
     }
 
-    /// The view of a response: what it lacks is missing.
+    /// The same view without values of earlier steps. It serves to read a response, where a missing
+    /// field must stay missing.
     pub fn without_kept(self) -> Self {
         Self { uses_kept: false, ..self }
     }
 
-    /// Whether a condition holds. Conditions see the payload as it is.
+    /// Whether a condition holds. Conditions see the payload as it is, without values of earlier
+    /// steps.
     pub fn holds(&self, condition: &Filter) -> bool {
         condition.holds(&self.scope(self.payload.view(), &condition.paths()))
     }
 
-    /// Renders a template: what it yields is its own, whatever the payload is.
+    /// Renders a template into a new payload.
     ///
     /// # Errors
-    /// The step's error: a function refused its arguments, or the template reads a payload that cannot be read.
+    /// The step's error: a function refused its arguments, or the template reads a payload that
+    /// cannot be read.
     pub fn render(&self, template: &Template) -> Result<Payload, RunError> {
         let rendered = template.render(&self.scope(self.filled(), &template.paths())).map_err(|why| error("template", why))?;
         Ok(Payload::read(rendered.body.into_bytes()))
     }
 
-    /// Renders the text of a URL or a header. Unlike elsewhere, what has no value is a failure.
+    /// Renders the text of a URL or a header. Unlike in other templates, a placeholder without a
+    /// value is an error.
     ///
     /// # Errors
     /// A sentence for people.
@@ -156,7 +162,8 @@ fn steps(state: &RunState) -> Value {
     Value::Object(state.steps.iter().map(|(name, done)| (name.clone(), one(done))).collect())
 }
 
-/// A root that a later response has wiped shows the value last stored under it.
+/// Adds the values that earlier steps stored to a payload from which a later response has removed
+/// them.
 fn with_kept(payload: &Value, kept: &Map<String, Value>) -> Value {
     let mut fields = match payload {
         Value::Object(fields) => fields.clone(),
@@ -170,10 +177,10 @@ fn with_kept(payload: &Value, kept: &Map<String, Value>) -> Value {
     Value::Object(fields)
 }
 
-/// The payload after a response. Text is a string in it.
+/// Puts a step's result into the payload at `path`. A text becomes a JSON string.
 ///
 /// # Errors
-/// The payload is no object, so that nothing can be set in it: losing either of the two would be silent.
+/// The payload is not an object, so nothing can be set in it without losing data.
 pub fn merge(payload: Payload, result: Payload, path: &ResultPath) -> Result<Payload, RunError> {
     Ok(match path {
         ResultPath::Replace => result,
@@ -214,7 +221,8 @@ fn set(at: &mut Value, keys: &[String], value: Value) {
     }
 }
 
-/// The payload that a failed step hands on.
+/// The payload after a failed step, with a description of the error: set at `path`, or else added
+/// to its fields.
 pub fn with_error(flow: &Flow, payload: Payload, failure: &RunError, path: Option<&ResultPath>) -> Payload {
     if let Some(path) = path {
         let described = Payload::Json(described(failure));
@@ -241,7 +249,7 @@ pub fn with_error(flow: &Flow, payload: Payload, failure: &RunError, path: Optio
     }
 }
 
-/// The payload after a failed step that goes on: as if it had answered with the error, the payload kept.
+/// The payload after a failed step that goes on: the error takes the place of the response.
 pub fn going_on(flow: &Flow, payload: Payload, failure: &RunError, step: &Step) -> Payload {
     let answer = json!({ "error": failure.message, "failed_step": step.name });
     match &step.result_path {
@@ -254,7 +262,7 @@ pub fn going_on(flow: &Flow, payload: Payload, failure: &RunError, step: &Step) 
     }
 }
 
-/// A failure as payloads and expressions see it.
+/// An error as payloads and expressions see it.
 pub fn described(failure: &RunError) -> Value {
     let mut error = json!({
         "error": failure.message, "failed_step": failure.step, "job_id": failure.job, "error_type": failure.class,
@@ -266,10 +274,10 @@ pub fn described(failure: &RunError) -> Value {
     error
 }
 
-/// Whether the payload has the parameters.
+/// Checks that the payload has the parameters that the workflow declares.
 ///
 /// # Errors
-/// A sentence that names the first one that is missing or of another type.
+/// A sentence that names the first parameter that is missing or of another type.
 pub fn check_params(flow: &Flow, payload: &Payload) -> Result<(), String> {
     let workflow = &flow.name;
     let fields = payload.json().and_then(Value::as_object);

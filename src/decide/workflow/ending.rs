@@ -1,4 +1,5 @@
-//! The end of a run, and what stands between: pauses, undoing what steps did, the last steps.
+//! How a run pauses and ends: holding its jobs, rolling back completed steps, running the steps of
+//! `finally`, closing the run.
 
 use serde_json::json;
 
@@ -8,7 +9,8 @@ use super::walk::Walk;
 use crate::model::run::{Close, RunError, Stopped, Unwinding, Visit, VisitPhase};
 use crate::model::{Payload, RunStatus};
 
-/// Where a visit stood, for a redrive. A container keeps the places that are done, and is a new operation.
+/// Where a redrive of a visit starts. A container keeps its finished places, and its redrive is a
+/// new operation.
 fn stopped(seq: u32, visit: &Visit) -> Stopped {
     let payload = visit.before.clone().unwrap_or_else(|| visit.payload.clone());
     let places = match &visit.phase {
@@ -33,7 +35,7 @@ impl Walk<'_> {
         }
     }
 
-    /// A step's failure pauses the run: a person mends what is wrong and resumes it.
+    /// Pauses the run after a step's failure. An operator fixes the cause and resumes the run.
     pub(super) fn pause_at(&mut self, seq: u32, why: RunError) {
         self.note("Paused", Some(seq), json!({ "error": why.message, "class": why.class }));
         self.stop_at(seq);
@@ -41,7 +43,7 @@ impl Walk<'_> {
         self.hold();
     }
 
-    /// Nothing more is sent until the run is resumed.
+    /// Pauses the run: its jobs are held until it is resumed.
     pub(super) fn hold(&mut self) {
         let run = &mut self.change.run;
         run.state.paused_from = Some(run.status);
@@ -52,7 +54,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Goes on after a pause.
+    /// Resumes a paused run. Its held jobs are freed; a run that a failure paused repeats the step
+    /// that failed.
     pub(super) fn resume(&mut self) {
         self.note("Resumed", None, json!({}));
         let run = &mut self.change.run;
@@ -74,21 +77,21 @@ impl Walk<'_> {
         }
     }
 
-    /// Enters the step at which the run stopped, as the same operation.
+    /// Enters the step where the run stopped again, as the same operation.
     pub(super) fn take_up(&mut self, stopped: Stopped) {
         self.repeats = Some((stopped.operation, stopped.entered_at));
         self.places = stopped.places;
         self.enter(stopped.at, None, stopped.payload);
     }
 
-    /// Jobs of the run that are stored and open.
+    /// The open jobs of the run that are stored already.
     fn open_jobs(&self) -> Vec<crate::model::JobId> {
         let state = &self.change.run.state;
         let all = state.visits.values().flat_map(|visit| visit.jobs.iter().copied()).chain(state.deadline).chain(state.turn);
         all.filter(|id| !self.change.jobs.iter().any(|new| new.id == *id)).collect()
     }
 
-    /// Remembers where the run stands, for a redrive: the first open step of its own list.
+    /// Remembers where a redrive will start: at the first open step of the workflow's own list.
     fn remember_stop(&mut self) {
         let state = &mut self.change.run.state;
         let open = state.visits.iter().find(|(_, visit)| visit.within.is_none());
@@ -104,7 +107,7 @@ impl Walk<'_> {
         open.or(state.stopped.as_ref().map(|stopped| &stopped.payload)).unwrap_or(&state.input).clone()
     }
 
-    /// Nothing of the run's steps stays open.
+    /// Closes all open visits, and cancels the run's deadline and its turn.
     fn abandon_all(&mut self) {
         self.ahead.clear();
         let open: Vec<u32> = self.change.run.state.visits.keys().copied().collect();
@@ -117,13 +120,14 @@ impl Walk<'_> {
         self.cancel_jobs(&deadline.into_iter().chain(turn).collect::<Vec<_>>());
     }
 
-    /// Ends the run: what its steps did is undone first if the workflow says so, then its last steps run.
+    /// Begins to end the run. If the workflow says so and the run did not complete, its steps are
+    /// rolled back first; then the steps of `finally` run.
     pub(super) fn end(&mut self, how: Close, payload: Payload) {
         let undoes = self.flow().undoes && !matches!(how, Close::Completed(_));
         self.begin_end(how, payload, undoes);
     }
 
-    /// Ends the run, undoing what its steps did.
+    /// Begins to end the run with a rollback, whatever the workflow says.
     pub(super) fn end_undoing(&mut self, how: Close, payload: Payload) {
         self.begin_end(how, payload, true);
     }
@@ -160,7 +164,7 @@ impl Walk<'_> {
         self.finish();
     }
 
-    /// Undoes the step that was done last.
+    /// Rolls back the completed step that finished last, or goes on to the steps of `finally`.
     fn undo_next(&mut self) {
         let Some(armed) = self.change.run.state.armed.last().cloned() else { return self.finish() };
         let undo = self.flow().step(&armed.at).and_then(|step| step.undo);
@@ -172,7 +176,7 @@ impl Walk<'_> {
         self.enter(vec![undo], None, armed.payload);
     }
 
-    /// A step was undone.
+    /// Called when a rollback call has succeeded: the next step is undone, or the rollback is over.
     pub(super) fn undone(&mut self) {
         let state = &mut self.change.run.state;
         state.armed.pop();
@@ -184,7 +188,8 @@ impl Walk<'_> {
         self.finish();
     }
 
-    /// A step could not be undone: never passed over in silence.
+    /// Pauses the run because a step could not be rolled back. An operator must act; such a failure
+    /// is never skipped.
     pub(super) fn not_undone(&mut self, seq: u32, why: RunError) {
         let error = RunError { class: "compensation_failed".to_owned(), ..why };
         self.note("Paused", Some(seq), json!({ "error": error.message, "class": error.class }));
@@ -193,7 +198,8 @@ impl Walk<'_> {
         self.hold();
     }
 
-    /// Nothing is left to undo: the last steps run.
+    /// Enters the first step of `finally`, once nothing is left to roll back. Without `finally`,
+    /// the run is closed.
     fn finish(&mut self) {
         let Some(ending) = &self.change.run.state.ending else { return };
         let Some(finally) = self.flow().finally else { return self.close_run() };
@@ -202,7 +208,7 @@ impl Walk<'_> {
         self.enter(vec![finally], None, payload);
     }
 
-    /// Sets what the run is, or will be when it is resumed.
+    /// Sets the run's status; for a paused run, the status that it gets when it is resumed.
     fn set_status(&mut self, status: RunStatus) {
         let run = &mut self.change.run;
         match run.status {
@@ -211,7 +217,8 @@ impl Walk<'_> {
         }
     }
 
-    /// The run has ended.
+    /// Closes the run for good: status, history and retention are set, and the parent and the gate
+    /// are notified.
     pub(super) fn close_run(&mut self) {
         self.abandon_all();
         let Some(Unwinding { how, .. }) = self.change.run.state.ending.take() else { return };
@@ -246,7 +253,7 @@ impl Walk<'_> {
         self.leave_gate();
     }
 
-    /// Ends the run at once: nothing is undone, and its last steps do not run.
+    /// Ends the run at once, without rollback and without the steps of `finally`.
     pub(super) fn kill(&mut self) {
         if self.change.run.state.ending.is_none() {
             self.remember_stop();

@@ -1,67 +1,72 @@
-//! What can happen to a run.
+//! The facts that can change a run, such as a response, a timer or an operator's request.
 
 use super::gate::Turn;
 use crate::model::run::RunError;
 use crate::model::{JobId, Payload};
 
-/// Something that happened. It concerns a visit, or the run as a whole; one that concerns nothing open changes
-/// nothing.
+/// Something that happened to a visit or to the run as a whole. A fact about a visit that is closed
+/// changes nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fact {
-    /// A call was answered as the step wants it.
+    /// A call succeeded by the rules of its step.
     Answered {
-        /// The visit.
+        /// The number of the visit that made the call.
         visit: u32,
-        /// The job that called.
+        /// The job that made the call. The fact is ignored unless the visit still waits for this
+        /// job.
         job: JobId,
-        /// The response's status.
+        /// The HTTP status of the response.
         status: u16,
-        /// Its body.
+        /// The body of the response, as the step's `reads` setting interprets it.
         body: Payload,
     },
-    /// A call failed for good.
+    /// A call failed for good: it has no retry left.
     Failed {
-        /// The visit.
+        /// The number of the visit that made the call.
         visit: u32,
-        /// The job that called.
+        /// The job that made the call. The fact is ignored unless the visit still waits for this
+        /// job.
         job: JobId,
-        /// Why.
+        /// The failure, as `catch` sees it.
         error: RunError,
     },
-    /// An instant has come.
+    /// A timer job became due: a wait, a timeout, a heartbeat limit, a later retry, or the run's
+    /// deadline.
     Elapsed {
-        /// The visit; 0 is the run's deadline.
+        /// The number of the visit that the timer belongs to; 0 means the run's deadline.
         visit: u32,
-        /// The job that waited for it.
+        /// The timer job. The fact is ignored unless the visit, or the run's deadline, still waits
+        /// for it.
         job: JobId,
     },
-    /// An answer came from outside.
+    /// An outside system or a person answered with the step's token.
     CalledBack {
-        /// The visit.
+        /// The number of the visit that waits for the answer.
         visit: u32,
-        /// The answer, or why the caller says it failed.
+        /// The answer, or the caller's reason for a failure.
         answer: Result<Payload, String>,
     },
-    /// A run that it started has ended.
+    /// A run that the step started as a sub-workflow has ended.
     ChildEnded {
-        /// The visit.
+        /// The number of the visit that started the other run.
         visit: u32,
-        /// What it came to, or why it failed.
+        /// The output of that run, or why it failed.
         result: Result<Payload, RunError>,
     },
-    /// Who was asked for an answer is still at it.
+    /// The system that will answer reports that it is still at work.
     Heartbeat {
-        /// The visit.
+        /// The number of the visit that waits for the answer.
         visit: u32,
     },
-    /// What the run found under its concurrency key.
+    /// The run's place under its concurrency key was decided.
     Turn(Turn),
-    /// The run is called off: what its steps did is undone if the workflow says so, and its last steps run.
+    /// An operator, a parent or the concurrency rule cancels the run. Its steps are rolled back if
+    /// the workflow says so, and the steps of `finally` run.
     Cancelled,
-    /// The run is ended at once.
+    /// An operator ends the run at once, without rollback and `finally`.
     Killed,
-    /// Nothing more is sent until the run is resumed.
+    /// An operator pauses the run. Nothing of it is sent until it is resumed.
     Paused,
-    /// The run goes on.
+    /// An operator resumes a paused run.
     Resumed,
 }

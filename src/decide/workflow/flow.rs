@@ -1,4 +1,4 @@
-//! A definition, compiled from the configuration.
+//! A workflow definition in compiled form, as the configuration describes it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,76 +16,79 @@ use crate::model::{Method, Path};
 /// Runs nest this deep at most: a run at this depth cannot start another one.
 pub const DEPTH_MAX: u32 = 16;
 
-/// A workflow, compiled.
+/// A workflow definition, compiled. A run keeps the definition that it started with.
 #[derive(Debug, Clone)]
 pub struct Flow {
-    /// Its name.
+    /// The workflow's name in the configuration.
     pub name: String,
-    /// The hash of what was written, before variables were replaced.
+    /// The hash of the definition's text, before variables were replaced. Runs are pinned to it.
     pub hash: String,
-    /// How long a run may take, waits included.
+    /// How long a run may take, waits included; `None` means no limit.
     pub timeout: Option<Duration>,
-    /// Keys that the payload must have.
+    /// The parameters that the payload must have when a run starts.
     pub params: Vec<Param>,
-    /// Its steps, in order; behind them those of `finally`, and the calls that undo steps.
+    /// All steps in one list: the workflow's own, then those of `finally`, then the calls that roll
+    /// steps back.
     pub steps: Vec<Step>,
-    /// How many of them are the workflow's own.
+    /// How many of these are the workflow's own steps.
     pub main: usize,
-    /// The index of the first step of `finally`.
+    /// The index of the first step of `finally`; `None` without one.
     pub finally: Option<usize>,
-    /// A run that fails undoes what its steps did.
+    /// Whether a run that fails or is cancelled rolls back its completed steps.
     pub undoes: bool,
-    /// Where failures go that no step catches.
+    /// What happens after failures that no step catches.
     pub catch: Vec<Catch>,
-    /// What a run comes to, instead of its last payload.
+    /// Renders the output of a completed run; without it, the output is the last payload.
     pub output: Option<Template>,
-    /// How many runs at once.
+    /// How many runs may be under way at once; `None` means any number.
     pub concurrency: Option<Concurrency>,
-    /// How long runs are kept, by how they ended.
+    /// How long finished runs are kept, by how they ended.
     pub retention: Retention,
-    /// How many visits a run may have.
+    /// How many steps a run may enter in all, which stops endless loops. Containers raise the
+    /// limit.
     pub visits_max: u32,
-    /// Steps that fail hand the next one the bare error, as qhook does.
+    /// Whether a failed step passes only the bare error on as the payload, as qhook does.
     pub bare_errors: bool,
 }
 
-/// How many runs of a workflow at once.
+/// The limit of concurrent runs of a workflow.
 #[derive(Debug, Clone)]
 pub struct Concurrency {
-    /// Those with the same key count together; without one, all do.
+    /// Renders the concurrency key. Runs with the same key count together; without a template, all
+    /// runs of the workflow do.
     pub key: Option<Template>,
-    /// So many.
+    /// How many runs with the same key may be under way at once.
     pub limit: usize,
-    /// What becomes of one too many.
+    /// What happens to a run that exceeds the limit.
     pub on_limit: OnLimit,
 }
 
-/// What becomes of a run that is one too many.
+/// What happens to a run that exceeds the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnLimit {
-    /// It waits for its turn.
+    /// The new run waits until one of the others ends.
     Queue,
-    /// It is called off.
+    /// The new run is cancelled before it enters a step.
     Skip,
-    /// The oldest running one is called off.
+    /// The new run takes the place of the oldest running one, which is cancelled.
     CancelRunning,
-    /// It waits, and those that waited before it are called off.
+    /// The new run waits, and the runs that waited before it are cancelled.
     ReplaceQueued,
 }
 
-/// How long runs are kept.
+/// How long finished runs are kept.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Retention {
-    /// Those that completed.
+    /// For runs that completed; `None` keeps them as long as other events.
     pub completed: Option<Duration>,
-    /// Those that failed or were called off.
+    /// For runs that failed or were cancelled; `None` keeps them as long as other events.
     pub failed: Option<Duration>,
 }
 
-/// A key that the payload must have.
+/// A parameter of a workflow: a top-level key that the payload must or may have.
 #[derive(Debug, Clone)]
 pub struct Param {
-    /// The key.
+    /// The top-level key of the payload.
     pub name: String,
     /// `string`, `number`, `boolean`, `object` or `array`.
     pub kind: String,
@@ -93,34 +96,37 @@ pub struct Param {
     pub required: bool,
 }
 
-/// A step.
+/// One step of a workflow, with everything the configuration says about it.
 #[derive(Debug, Clone)]
 pub struct Step {
-    /// Its name.
+    /// The step's name, unique in its list. Expressions read its results as `$$.steps.NAME`.
     pub name: String,
-    /// What it does.
+    /// The type of the step and the settings of that type.
     pub kind: Arc<dyn StepType>,
-    /// It is passed over unless this holds.
+    /// The step is skipped unless this condition holds.
     pub when: Option<Filter>,
-    /// Narrows the payload.
+    /// Builds the payload that the step itself sees from the run's payload; without it, the step
+    /// sees the payload as it is.
     pub input: Option<Template>,
-    /// Selects from the response.
+    /// Selects a part of the response as the step's result.
     pub result: Option<Template>,
-    /// Where the response goes.
+    /// Where the result is put into the payload.
     pub result_path: ResultPath,
-    /// Applied to the payload after the merge.
+    /// Renders the payload that the step leaves, after the result was put into it.
     pub output: Option<Template>,
-    /// Variables of the run that it sets.
+    /// Renders an object; its fields become variables of the run.
     pub assign: Option<Template>,
-    /// The index of the call that undoes it.
+    /// The index of the step that rolls this one back; `None` when it needs no rollback.
     pub undo: Option<usize>,
-    /// A failure that nobody catches pauses the run.
+    /// Whether a failure that nobody catches pauses the run instead of ending it.
     pub pauses: bool,
-    /// Where failures go, in order.
+    /// The `catch` entries of the step. The first one that takes a failure decides.
     pub catch: Vec<Catch>,
-    /// A failure that nobody catches is taken for an answer.
+    /// Whether the run continues after a failure that nobody catches, with the error in place of
+    /// the response.
     pub goes_on: bool,
-    /// What comes after it.
+    /// Where the run goes when the step is done. A `choice` goes to the step that its condition
+    /// names instead.
     pub next: Next,
 }
 
@@ -129,18 +135,18 @@ pub struct Step {
 pub enum Next {
     /// The step with this index.
     Step(usize),
-    /// Nothing.
+    /// The list of steps ends here: the run ends, or the enclosing container gets the result.
     End,
 }
 
-/// Where a response goes.
+/// How a step's result is put into the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResultPath {
     /// It replaces the payload.
     Replace,
-    /// It is set at this place of the payload: keys from the root.
+    /// The result is set in the payload at this place, given as keys from the root.
     Set(Vec<String>),
-    /// It is discarded.
+    /// The payload stays as it was, and the result is not kept in it.
     Discard,
 }
 
@@ -165,44 +171,45 @@ impl ResultPath {
     }
 }
 
-/// An HTTP call.
+/// An HTTP call of a step, compiled: the request, its retries and what counts as a success.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// Where to.
+    /// The URL to call, before `query` is added.
     pub url: Address,
-    /// The same for people: without what came from a variable or looks like a token.
+    /// The URL for display, without values that came from variables or look like tokens.
     pub shown_url: String,
-    /// What is added to its query.
+    /// Parameters that are added to the URL's query.
     pub query: Vec<(String, Template)>,
-    /// How.
+    /// The HTTP method of the request.
     pub method: Method,
-    /// Headers. Like everything here they may hold secrets: they are rendered when the call is made, and never stored.
+    /// The headers to send. Like everything here they may hold secrets, so they are rendered when
+    /// the call is made and never stored.
     pub headers: Vec<(String, Template)>,
-    /// The body, where it is not the payload itself.
+    /// Renders the body; without it, the payload is the body.
     pub body: Option<Template>,
-    /// Total deadline.
+    /// How long one attempt may take in all, from connecting to the last byte of the response.
     pub timeout: Duration,
-    /// Retry policies.
+    /// The policies for failed attempts. The first one that lists a failure decides.
     pub retry: Vec<RetryPolicy>,
-    /// What counts as a success.
+    /// Which responses count as a success.
     pub expect: Expect,
-    /// Asked again until the answer is there.
+    /// For a step that polls: when to call again, and how often. `None` makes one call.
     pub poll: Option<Poll>,
-    /// Under which key receivers know it again.
+    /// The idempotency key that the request carries.
     pub key: CallKey,
-    /// What may have arrived is never sent again.
+    /// A request that may have arrived is never sent again.
     pub once: bool,
-    /// What is kept of it.
+    /// How much of each exchange is stored with the attempt.
     pub log: Log,
-    /// Places of responses that are not kept with attempts.
+    /// Fields of responses that are masked before they are stored, each as keys from the root.
     pub redact: Vec<Vec<String>>,
-    /// Where the receiver's own name of a failure stands in its response.
+    /// The path in a response where the receiver names its error.
     pub error_path: Path,
-    /// How its response is read.
+    /// How the body of the response is interpreted.
     pub reads: Reads,
 }
 
-/// How a response is read.
+/// How the body of a response is interpreted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reads {
     /// As JSON if it is JSON, as text otherwise.
@@ -210,59 +217,61 @@ pub enum Reads {
     Auto,
     /// As JSON; anything else is a failure.
     Json,
-    /// As text.
+    /// As text, even where it is JSON.
     Text,
 }
 
-/// Where a call goes.
+/// The URL of a call: fixed in the configuration, or rendered from data.
 #[derive(Debug, Clone)]
 pub enum Address {
-    /// Always the same.
+    /// A complete URL, written in the configuration.
     Fixed(Url),
-    /// Rendered when the call is made, and judged then.
+    /// Rendered when the call is made, and checked against the address policy then.
     Template {
-        /// What is rendered.
+        /// The template of the URL.
         text: Template,
-        /// Its host comes from the payload, so it is judged as a stranger's.
+        /// Whether its host comes from data. Then it is checked as a stranger's URL, which reaches
+        /// public addresses only.
         is_foreign: bool,
     },
 }
 
-/// What counts as a success.
+/// Which responses count as a success.
 #[derive(Debug, Clone, Default)]
 pub struct Expect {
-    /// Statuses, as ranges; empty is 200 to 299.
+    /// Successful statuses, as inclusive ranges; empty means 200 to 299.
     pub status: Vec<(u16, u16)>,
-    /// A condition on the response.
+    /// A condition that the response must meet as well.
     pub when: Option<Filter>,
 }
 
-/// A call that is made again until the answer is there.
+/// A call that is repeated until a response meets a condition.
 #[derive(Debug, Clone)]
 pub struct Poll {
-    /// The condition on the response.
+    /// The condition on the response that ends the polling.
     pub until: Filter,
-    /// The time between two calls.
+    /// The time between the end of one call and the next.
     pub every: Duration,
-    /// So many calls at most.
+    /// After this many calls without the awaited answer, the step fails with `poll_timeout`.
     pub max: u32,
 }
 
-/// Under which key receivers know a call again.
+/// Which idempotency key a call carries, by which the receiver recognizes repeats.
 #[derive(Debug, Clone)]
 pub enum CallKey {
-    /// The same for all attempts of a visit.
+    /// One key for all attempts of a visit, so that a retry is recognized as the same call.
     Visit,
-    /// Another one for each attempt.
+    /// A new key for each attempt.
     Attempt,
-    /// None is sent.
+    /// The request carries no idempotency key.
     None,
-    /// This.
+    /// The rendered text of this template.
     Template(Template),
 }
 
 impl Flow {
-    /// What is left of a definition that cannot be used any more: enough to end its runs.
+    /// A definition without steps. It stands in for one that cannot be used any more, so that its
+    /// runs can still be ended.
     pub fn without_steps(name: &str, hash: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -282,18 +291,18 @@ impl Flow {
         }
     }
 
-    /// The step at a place: an index, then an index inside a container.
+    /// Returns the step at a place: an index in the list, then an index inside a container.
     pub fn step(&self, at: &[usize]) -> Option<&Step> {
         let (first, rest) = at.split_first()?;
         rest.iter().try_fold(self.steps.get(*first)?, |step, index| step.kind.inner().get(*index))
     }
 
-    /// The call that is made at a place, if one is.
+    /// Returns the call that the step at a place makes; `None` if it makes none.
     pub fn call(&self, at: &[usize]) -> Option<&Call> {
         self.step(at)?.kind.call()
     }
 
-    /// `workflow/step` of every place, inner ones included.
+    /// The names of all places as `workflow/step`, those inside containers included.
     pub fn places(&self) -> Vec<String> {
         let inner = |step: &Step| {
             let of = step.name.clone();
@@ -303,7 +312,7 @@ impl Flow {
         names.map(|name| format!("{}/{name}", self.name)).collect()
     }
 
-    /// `workflow/step` of a place.
+    /// The name of a place as `workflow/step`.
     pub fn place(&self, at: &[usize]) -> String {
         let names: Vec<&str> = (1..=at.len()).filter_map(|n| self.step(&at[..n])).map(|step| step.name.as_str()).collect();
         format!("{}/{}", self.name, names.join(":"))

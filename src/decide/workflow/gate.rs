@@ -1,4 +1,5 @@
-//! How many runs at once under one concurrency key. A gate is a value: who is inside, who waits.
+//! Limits how many runs with the same concurrency key are under way. A *gate* is the row per key
+//! that lists the runs inside and the runs that wait.
 
 use super::Fact;
 use super::flow::{Concurrency, OnLimit};
@@ -6,24 +7,25 @@ use super::machine::{Here, advance, hand_on};
 use crate::model::run::{Change, Gate, GateChange};
 use crate::model::{JobId, Run, RunId, RunStatus};
 
-/// What a run finds at its gate.
+/// What the gate decided about a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Turn {
-    /// It runs.
+    /// The run has a place and may run now.
     Admitted {
-        /// Runs that are called off for it.
+        /// Runs that are cancelled to make room for it.
         instead_of: Vec<RunId>,
     },
-    /// It waits.
+    /// The run stays in the queue until another run of the key ends.
     Waits {
-        /// Runs that waited before it and are called off.
+        /// Runs that waited before it and are cancelled.
         instead_of: Vec<RunId>,
     },
-    /// It is called off.
+    /// The run is cancelled, because the limit is reached and the rule is `OnLimit::Skip`.
     Refused,
 }
 
-/// A run comes to its gate. One that is inside stays, one that waits keeps its place.
+/// Decides about a run that arrives at its gate. A run that is inside stays inside, and one that
+/// waits keeps its place in the queue.
 pub fn arrive(gate: &mut Gate, run: RunId, rule: &Concurrency) -> Turn {
     if gate.inside.contains(&run) {
         return Turn::Admitted { instead_of: Vec::new() };
@@ -57,15 +59,15 @@ pub fn arrive(gate: &mut Gate, run: RunId, rule: &Concurrency) -> Turn {
     }
 }
 
-/// A run leaves; whose turn it is then.
+/// Removes a run from its gate. Returns the run whose turn it is now, if one waits.
 pub fn leave(gate: &mut Gate, run: RunId, limit: usize) -> Option<RunId> {
     gate.inside.retain(|inside| *inside != run);
     gate.waiting.retain(|waiting| *waiting != run);
     (gate.inside.len() < limit && !gate.waiting.is_empty()).then(|| gate.waiting[0])
 }
 
-/// What a word means to a run that has a concurrency key; `None` when it means nothing here. `known` is the gate as it is
-/// and how often it has changed.
+/// Handles a timer of a run that has a concurrency key; `None` when it has nothing to do with the
+/// gate. `known` is the gate's version and content.
 pub fn at_gate(run: &Run, job: JobId, known: (i64, Gate), here: &Here<'_>) -> Option<Change> {
     let (version, mut gate) = known;
     let id = run.state.gate.clone()?;

@@ -1,46 +1,48 @@
-//! A definition as a graph: which step leads where, and why.
+//! A workflow definition as a graph for display: which step leads where, and why.
 
 use super::catch::{Catch, Way};
 use super::flow::{Flow, Next, Step};
 use super::step_type::Branch;
 use crate::decide::errors::ErrorName;
 
-/// A way from a step.
+/// One arrow of the graph: a transition from a step to the next, or to the end of the run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edge {
-    /// Where it begins.
+    /// The place that the transition leaves.
     pub from: Place,
-    /// Where it leads.
+    /// The place that the transition enters.
     pub to: Place,
-    /// When it is taken; empty is always.
+    /// The condition on which the run takes it, for display; empty means always.
     pub when: String,
-    /// What it is taken for.
+    /// Why the run takes it: a step is done, a step failed, or a step is undone.
     pub what: Cause,
 }
 
-/// Where a way begins or leads.
+/// An end point of a transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// A step, by its index.
+    /// A step, by its index in the workflow's list.
     Step(usize),
-    /// Any step of the workflow's own that has no other way.
+    /// Stands for every step of the workflow's own list, for transitions that the workflow declares
+    /// as a whole.
     AnyStep,
-    /// The end of the run.
+    /// The end of the run, after which no step follows.
     End,
 }
 
-/// What a way is taken for.
+/// Why a run takes a transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// What comes next.
+    /// The step is done, and this is what follows it.
     Next,
-    /// A failure.
+    /// A step failed, and a `catch` takes the failure.
     Failure,
-    /// What a step did is undone.
+    /// A completed step is rolled back.
     Undo,
 }
 
-/// Every way from every step, in order; then those of the workflow as a whole.
+/// All transitions of a workflow: those of each step in order, then those of the workflow as a
+/// whole.
 pub fn edges(flow: &Flow) -> Vec<Edge> {
     let mut edges: Vec<Edge> = flow.steps.iter().enumerate().flat_map(|(at, step)| of(flow, at, step)).collect();
     edges.extend(flow.catch.iter().map(|catch| caught(flow, Place::AnyStep, catch)));
@@ -51,13 +53,13 @@ pub fn edges(flow: &Flow) -> Vec<Edge> {
     edges
 }
 
-/// Whether a step undoes another.
+/// Whether the step at this index rolls another one back.
 fn is_undo(flow: &Flow, at: usize) -> bool {
     let undoes = |step: &Step| step.undo == Some(at);
     flow.steps.iter().any(|step| undoes(step) || step.kind.inner().iter().any(undoes))
 }
 
-/// Where the workflow's own steps lead when nothing comes after them.
+/// Where a step leads when nothing comes after it: to `finally`, or to the end of the run.
 fn end(flow: &Flow, from: usize) -> Place {
     match flow.finally {
         Some(finally) if from < flow.main => Place::Step(finally),

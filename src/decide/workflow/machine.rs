@@ -1,4 +1,5 @@
-//! Start and advance: a run and a fact into the change that it makes.
+//! The state machine of workflow runs: `start` begins a run, `advance` applies a fact to it. Both
+//! return the change to commit.
 
 use serde_json::{Value, json};
 use ulid::Ulid;
@@ -12,9 +13,9 @@ use crate::model::key::safe;
 use crate::model::run::{Change, Close, Note, RunError, RunState, VisitPhase};
 use crate::model::{EventId, Payload, Run, RunId, RunStatus, Timestamp};
 
-/// Where ids and tokens come from. Passed in, so that a seed replays a run.
+/// The source of ids, tokens and random numbers. It is passed in, so that a test can replay a run.
 pub trait Draw {
-    /// A fresh id.
+    /// Draws a fresh id for a job or a run.
     fn id(&self) -> Ulid;
     /// 256 random bits as 52 characters of base32.
     fn token(&self) -> String;
@@ -22,34 +23,36 @@ pub trait Draw {
     fn chance(&self) -> f64;
 }
 
-/// What the machine is given besides run and fact.
+/// What the machine needs besides the run and the fact.
 pub struct Here<'a> {
     /// The definition the run is pinned to.
     pub flow: &'a Flow,
-    /// The instant of this change.
+    /// The time of this change, by the database's clock.
     pub now: Timestamp,
-    /// Ids and tokens.
+    /// The source of ids, tokens and random numbers.
     pub draw: &'a dyn Draw,
 }
 
-/// What starts a run.
+/// Everything a new run begins with.
 #[derive(Debug, Clone)]
 pub struct Birth {
-    /// The run's id.
+    /// The id of the new run. It is given by the caller, so that a repeated start makes the same
+    /// run.
     pub id: RunId,
-    /// The event it belongs to.
+    /// The event that started the run, or its topmost parent.
     pub event: EventId,
-    /// What expressions see of that.
+    /// What expressions read as `$$.event`.
     pub about: Value,
-    /// What it starts with.
+    /// The payload that the run begins with; checked against the workflow's parameters.
     pub input: Payload,
-    /// Who waits for it.
+    /// The run that called this one as a sub-workflow, and the number of its visit; `None` for a
+    /// topmost run.
     pub parent: Option<(RunId, u32)>,
-    /// How deep it is nested.
+    /// How many runs are above this one in the chain of sub-workflows; 0 for a topmost run.
     pub depth: u32,
 }
 
-/// A run before anything happened to it.
+/// Builds a new run before its first change.
 pub(super) fn unborn(birth: Birth, here: &Here<'_>) -> Run {
     let Birth { id, event, about, input, parent, depth } = birth;
     Run {
@@ -68,7 +71,7 @@ pub(super) fn unborn(birth: Birth, here: &Here<'_>) -> Run {
     }
 }
 
-/// Starts a run. A payload without the parameters makes a run that has failed.
+/// Starts a run. If the payload lacks a parameter of the workflow, the run has failed at once.
 pub fn start(birth: Birth, here: &Here<'_>) -> Change {
     let input = birth.input.clone();
     let mut walk = Walk::new(unborn(birth, here), here);
@@ -88,7 +91,8 @@ pub fn start(birth: Birth, here: &Here<'_>) -> Change {
     walk.change
 }
 
-/// A run that begins at a step of its own list, whatever would come before it: for trying a step out.
+/// Starts a run at one step of the workflow's own list, without the steps before it. It serves to
+/// try a step out.
 pub fn at_step(birth: Birth, at: usize, here: &Here<'_>) -> Change {
     let input = birth.input.clone();
     let mut walk = Walk::new(unborn(birth, here), here);
@@ -98,7 +102,8 @@ pub fn at_step(birth: Birth, at: usize, here: &Here<'_>) -> Change {
     walk.change
 }
 
-/// The concurrency key that a run counts under: the workflow's name, and what its template comes to.
+/// The concurrency key of a run: the workflow's name and the rendered template. `None` without a
+/// limit.
 fn gate_of(walk: &Walk<'_>) -> Result<Option<String>, RunError> {
     let (flow, run) = (walk.flow(), &walk.change.run);
     let Some(concurrency) = &flow.concurrency else { return Ok(None) };
@@ -109,7 +114,7 @@ fn gate_of(walk: &Walk<'_>) -> Result<Option<String>, RunError> {
 }
 
 impl Walk<'_> {
-    /// What the run found at its gate.
+    /// Applies the gate's decision: the run begins, waits or is cancelled.
     fn have_turn(&mut self, turn: &Turn) {
         if let Some(job) = self.change.run.state.turn.take() {
             self.cancel_jobs(&[job]);
@@ -132,7 +137,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Enters the first step, or the one where the run stopped before it was redriven.
+    /// Enters the first step, or after a redrive the step where the run stopped.
     pub(super) fn begin_run(&mut self) {
         self.set_deadline();
         let state = &mut self.change.run.state;
@@ -146,7 +151,8 @@ impl Walk<'_> {
     }
 }
 
-/// A run that has ended gives its place under its concurrency key to the next.
+/// Builds the change by which a closed run gives up its place at its gate, and notifies the next
+/// run.
 pub(super) fn hand_on(run: &Run, next: Option<RunId>, here: &Here<'_>) -> Change {
     let mut walk = Walk::new(run.clone(), here);
     if let Some(next) = next {
@@ -155,7 +161,8 @@ pub(super) fn hand_on(run: &Run, next: Option<RunId>, here: &Here<'_>) -> Change
     walk.change
 }
 
-/// What a fact changes; `None` when it changes nothing: it concerns a visit that is over, or was told before.
+/// Applies a fact to a run. `None` when nothing changes: the fact concerns a closed visit, or was
+/// applied before.
 pub fn advance(run: &Run, fact: &Fact, here: &Here<'_>) -> Option<Change> {
     if run.status.is_closed() {
         return None;
@@ -236,7 +243,7 @@ pub fn advance(run: &Run, fact: &Fact, here: &Here<'_>) -> Option<Change> {
     Some(walk.change)
 }
 
-/// A line of history.
+/// Builds one entry of a run's history.
 pub(super) fn note(kind: &'static str, step: Option<String>, visit: Option<u32>, data: serde_json::Value) -> Note {
     Note { kind, step, visit, data }
 }

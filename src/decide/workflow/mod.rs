@@ -1,13 +1,21 @@
-//! The workflow machine: a run and a fact into the run after it, and what it asks for. Pure: time, ids and tokens
-//! come in; nothing is sent here, and a repeated fact changes nothing.
+//! The workflow machine: from a run and a fact it computes the changed run and the jobs to store.
 //!
-//! - [`flow`]: a definition, compiled; [`fact`]: what can happen to a run
-//! - [`machine`]: start and advance; [`walk`]: from step to step; [`ending`]: pauses, rollback, the last steps; [`asks`]: the jobs
-//!   that a change wants; [`redrive`]: taking a run up again; [`gate`]: how many runs at once
-//! - [`step_type`]: what the machine asks of a type of step; the types are in `config::workflow::steps`
-//! - [`check`]: what must hold of every run
-//! - [`graph`]: which step leads where
-//! - [`data`]: input, result path, output; [`catch`]: failures and where they go
+//! It is pure: time, ids and tokens are passed in, and nothing is sent here. A repeated fact
+//! changes nothing.
+//!
+//! - [`flow`]: a definition, compiled
+//! - [`fact`]: what can happen to a run
+//! - [`machine`]: starts a run and applies facts to it
+//! - [`walk`]: moves a run from step to step
+//! - [`ending`]: pauses, rollback and `finally`
+//! - [`asks`]: the jobs that a change creates or cancels
+//! - [`redrive`]: restarts a run that failed or was cancelled
+//! - [`gate`]: limits concurrent runs
+//! - [`step_type`]: what the machine asks of a step type, see `config::workflow::steps`
+//! - [`check`]: the invariants of a run
+//! - [`graph`]: a definition as a graph
+//! - [`data`]: how data flows through a step
+//! - [`catch`]: how failures are caught
 
 pub mod asks;
 pub mod catch;

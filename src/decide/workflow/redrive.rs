@@ -1,4 +1,5 @@
-//! Taking a run up again that failed or was called off.
+//! Redrive: restarts a run that failed or was cancelled, from the step where it stopped or from
+//! another one.
 
 use serde_json::json;
 
@@ -8,21 +9,23 @@ use super::walk::Walk;
 use crate::model::run::{Change, Stopped};
 use crate::model::{Payload, Run, RunStatus};
 
-/// How a run is taken up.
+/// The options of a redrive: where the run starts again, with which payload, and by which
+/// definition.
 #[derive(Debug, Clone, Default)]
 pub struct Redrive<'a> {
-    /// From this step instead of the one where it stopped.
+    /// The name of the step to start from; `None` means the step where the run stopped.
     pub from: Option<&'a str>,
-    /// With this payload instead of the one that the step had.
+    /// The payload for that step; `None` means the payload that the step had.
     pub payload: Option<Payload>,
-    /// The definition it leaves for the one at hand.
+    /// The definition that the run leaves for the one in `Here`; `None` when it keeps its
+    /// definition.
     pub leaves: Option<&'a Flow>,
 }
 
-/// Takes up a run that failed or was called off, from the step where it stopped, with a fresh budget and deadline.
+/// Restarts a run that failed or was cancelled, with a fresh limit of steps and a fresh deadline.
 ///
 /// # Errors
-/// A sentence: there is nothing to take up, or not like this.
+/// A sentence: why the run cannot be restarted, or not in this way.
 pub fn redrive(run: &Run, wish: &Redrive<'_>, here: &Here<'_>) -> Result<Change, String> {
     if !matches!(run.status, RunStatus::Failed | RunStatus::Cancelled) {
         return Err(format!("only a run that failed or was cancelled can be redriven; this one is {}", run.status));
@@ -59,7 +62,7 @@ pub fn redrive(run: &Run, wish: &Redrive<'_>, here: &Here<'_>) -> Result<Change,
     Ok(walk.change)
 }
 
-/// Where it goes on, and with what.
+/// Decides at which step the run starts again, and with which payload.
 fn from(run: &Run, wish: &Redrive<'_>, stopped: Stopped, flow: &Flow) -> Result<Stopped, String> {
     let here = flow.step(&stopped.at).map(|step| step.name.as_str());
     let new = |at, payload| Stopped { at, payload, operation: None, entered_at: None, places: None };
@@ -83,7 +86,7 @@ fn from(run: &Run, wish: &Redrive<'_>, stopped: Stopped, flow: &Flow) -> Result<
     Ok(new(vec![at], payload))
 }
 
-/// The payload that a step was entered with last: what the step before it left.
+/// The payload with which a step was last entered, which is what the step before it left.
 fn entered_with(run: &Run, name: &str) -> Option<Payload> {
     let seq = run.state.steps.get(name)?.seq;
     let before = run.state.steps.values().filter(|done| done.seq < seq).max_by_key(|done| done.seq);
@@ -93,7 +96,8 @@ fn entered_with(run: &Run, name: &str) -> Option<Payload> {
     })
 }
 
-/// Pins a run to another definition, if everything it has done is there as well.
+/// Pins a run to another definition. It fails if a step that the run has entered is missing there,
+/// or has another type.
 fn move_on(run: &mut Run, old: &Flow, new: &Flow) -> Result<(), String> {
     for step in old.steps.iter().filter(|step| run.state.steps.contains_key(&step.name)) {
         let kind = step.kind.name();
@@ -119,7 +123,7 @@ fn gone(step: &str) -> String {
     format!("the workflow has no step '{step}' any more; redrive the run on the definition it has, without `latest`")
 }
 
-/// The place in a new definition of what stood at a place of an old one.
+/// Finds the place of a step in a new definition, by the names of the step and its container.
 fn moved(at: &[usize], old: &Flow, new: &Flow) -> Result<Vec<usize>, String> {
     let mut place = Vec::new();
     for depth in 1..=at.len() {

@@ -50,7 +50,7 @@ pub trait StepType: Debug + Send + Sync {
         Err(error("unknown_step", "a step without steps inside received a result from inside"))
     }
 
-    /// The steps inside a container.
+    /// The steps inside a container; empty for other step types.
     fn inner(&self) -> &[Step] {
         &[]
     }

@@ -1,4 +1,5 @@
-//! From step to step: entering, leaving, failing. One walk is one change of a run.
+//! Moves a run from step to step: entering, leaving and failing steps. One `Walk` makes one change
+//! of a run.
 
 use std::collections::VecDeque;
 
@@ -14,21 +15,25 @@ use crate::model::json::DEPTH_MAX;
 use crate::model::run::{Armed, Change, Close, Done, RunError, Slot, Stopped, Visit, VisitPhase};
 use crate::model::{Payload, Run, RunId, Timestamp};
 
-/// The name of a container's visit and a place in its result.
+/// For a visit inside a container: the container's visit, and the visit's place in the container's
+/// result. `None` for all others.
 pub type Within = Option<(u32, usize)>;
 
-/// A run being changed.
+/// One change of a run in the making. It collects what a fact causes until nothing is left to
+/// enter.
 pub struct Walk<'a> {
-    /// The change so far.
+    /// What has changed so far: the run as it is now, and the jobs, tokens and history to store
+    /// with it.
     pub change: Change,
     pub(super) here: &'a Here<'a>,
-    /// What the next step that is entered repeats: the number of its operation, and its instant.
+    /// For a redrive: the operation and the time that the next entered step repeats, so that the
+    /// receiver sees the same call.
     pub(super) repeats: Option<(Option<u32>, Option<Timestamp>)>,
-    /// The visit that the next step that is entered undoes.
+    /// During a rollback: the visit that the next entered step rolls back.
     pub(super) undoes: Option<u32>,
-    /// What the next container that is entered has done before.
+    /// For a redrive of a container: the results of its places from before.
     pub places: Option<Vec<Slot>>,
-    /// Steps that are to be entered.
+    /// Steps to enter, each with its container and payload.
     pub(super) ahead: VecDeque<(Vec<usize>, Within, Payload)>,
 }
 
@@ -88,7 +93,7 @@ impl<'a> Walk<'a> {
         self.ahead.push_back((at, within, payload));
     }
 
-    /// Enters what is ahead until nothing is, or the run has ended.
+    /// Enters the scheduled steps until none is left or the run has ended.
     pub(super) fn go(&mut self) {
         while let Some((at, within, payload)) = self.ahead.pop_front() {
             if self.change.run.status.is_closed() {
@@ -169,7 +174,7 @@ impl<'a> Walk<'a> {
         step.kind.enter(self, seq, step)
     }
 
-    /// What expressions of an open visit see.
+    /// What the expressions of an open visit can read.
     pub fn view<'s>(&'s self, seq: u32, step: &'s Step) -> Option<View<'s>> {
         let visit = self.change.run.state.visits.get(&seq)?;
         Some(View::of(&self.change.run, seq, &step.name, &visit.payload))
@@ -180,7 +185,7 @@ impl<'a> Walk<'a> {
         self.change.run.state.visits.get_mut(&seq)
     }
 
-    /// Tells a visit what happened.
+    /// Applies a fact to a visit.
     pub(super) fn tell(&mut self, seq: u32, fact: &Fact) {
         let flow = self.flow();
         let Some(visit) = self.change.run.state.visits.get(&seq) else { return };
@@ -193,14 +198,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A step is done and leaves the payload as it is.
+    /// Finishes a step that leaves the payload unchanged.
     fn pass(&mut self, seq: u32, step: &'a Step, next: &Next) {
         self.record_done(seq, step, "completed", None, None);
         self.note("StepCompleted", Some(seq), json!({}));
         self.go_on(seq, next);
     }
 
-    /// A step is done: its result goes into the payload, and the next one is entered.
+    /// Finishes a step: its result goes into the payload, and the next step is scheduled.
     pub(super) fn leave(&mut self, seq: u32, step: &'a Step, result: Payload, status: Option<u16>) {
         let Some(input) = self.visit(seq).map(|visit| visit.payload.clone()) else { return };
         match self.absorb(seq, step, result, status) {
@@ -214,7 +219,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Takes a result into the payload; what the step answered, as selected.
+    /// Puts a step's result into the payload, and sets its variables. Returns the result as
+    /// selected.
     fn absorb(&mut self, seq: u32, step: &Step, result: Payload, status: Option<u16>) -> Result<Payload, RunError> {
         let Some(visit) = self.change.run.state.visits.get(&seq) else { return Ok(result) };
         let needs_response = step.result.is_some() || step.output.is_some() || step.assign.is_some();
@@ -261,7 +267,7 @@ impl<'a> Walk<'a> {
         Ok(selected)
     }
 
-    /// Remembers a step that can be undone.
+    /// Remembers a completed step, so that it can be rolled back later.
     fn arm(&mut self, seq: u32, step: &Step, input: Payload, result: &Payload) {
         if step.undo.is_none() || self.change.run.state.ending.is_some() {
             return;
@@ -292,7 +298,7 @@ impl<'a> Walk<'a> {
         state.steps.insert(step.name.clone(), done);
     }
 
-    /// Closes a visit and enters what comes next.
+    /// Closes a visit and schedules what comes next.
     fn go_on(&mut self, seq: u32, next: &Next) {
         let Some(visit) = self.close(seq) else { return };
         match next {
@@ -307,7 +313,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A sequence of steps has come to its end.
+    /// Handles the end of a list of steps: of a container's place, a rollback call, `finally`, or
+    /// the run itself.
     fn ends(&mut self, visit: Visit) {
         match visit.within {
             Some((container, place)) => self.came_of(container, place, Ok(visit.payload)),
@@ -317,7 +324,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The run has come to the end of its steps.
+    /// Completes the run after its last step, and renders its output.
     fn complete(&mut self, payload: Payload) {
         let rendered = match &self.flow().output {
             Some(template) => View::of(&self.change.run, 0, "output", &payload).render(template).map(Some),
@@ -332,7 +339,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Tells a container what came of a place inside it.
+    /// Tells a container how a place inside it has ended.
     fn came_of(&mut self, container: u32, place: usize, result: Result<Payload, RunError>) {
         let flow = self.flow();
         let Some(visit) = self.change.run.state.visits.get(&container) else { return };
@@ -348,7 +355,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A step has failed: caught, passed over, or the end of its sequence.
+    /// Handles a step's failure: it is caught, skipped, pauses the run, or fails the list of steps
+    /// it is in.
     pub(super) fn fail(&mut self, seq: u32, step: &'a Step, why: RunError) {
         let Some(visit) = self.change.run.state.visits.get(&seq) else { return };
         let (payload, within, undoes) = (visit.payload.clone(), visit.within, visit.undoes);
@@ -402,8 +410,9 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Who takes a failure: the step, or the workflow for the steps of its own list. The workflow takes one failure of
-    /// a run, so that the steps which deal with it cannot lead back to themselves.
+    /// Finds the `catch` entry that takes a failure: of the step, or of the workflow for steps of
+    /// its own list. The workflow's `catch` takes only one failure of a run, so that the steps that
+    /// handle it cannot lead back to themselves.
     fn catch_of(&mut self, step: &'a Step, within: Within, why: &RunError) -> Option<&'a Catch> {
         if let Some(catch) = step.catch.iter().find(|c| c.takes(why)) {
             return Some(catch);

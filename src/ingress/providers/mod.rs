@@ -1,4 +1,4 @@
-//! The providers: one file each, one line in the list.
+//! The signature schemes of all providers: one file each, one line in `PROVIDERS`.
 
 mod bearer;
 mod discord;
@@ -21,7 +21,7 @@ mod tests;
 
 use super::provider::Provider;
 
-/// All signature schemes.
+/// Every signature scheme that `verify` can name. A new provider adds one line here.
 pub static PROVIDERS: &[&dyn Provider] = &[
     &bearer::Bearer,
     &discord::Discord,

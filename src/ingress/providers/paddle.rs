@@ -9,7 +9,7 @@ use crate::ingress::raw::Raw;
 
 pub struct Paddle;
 
-/// `Paddle-Signature`.
+/// Paddle's layout of the header that holds the time and the signatures.
 const SIGNATURE: Timed =
     Timed { header: "paddle-signature", separator: ';', time: "ts", signature: "h1", joint: ":", none: Reason::Malformed };
 

@@ -51,7 +51,8 @@ impl Provider for Shopify {
             .map(str::to_owned)
     }
 
-    /// One act of a merchant may cause several deliveries of one topic, each with an id of its own, and this one in common.
+    /// The id of what happened. One action of a merchant can cause several deliveries of one topic,
+    /// with different delivery ids but this id in common.
     fn event_key(&self, request: &Raw) -> Option<String> {
         let id = request.header("x-shopify-event-id").or_else(|| request.header("shopify-event-id"));
         id.filter(|id| !id.is_empty()).map(str::to_owned)

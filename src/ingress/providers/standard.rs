@@ -13,7 +13,8 @@ use crate::ingress::raw::Raw;
 
 pub struct StandardWebhooks;
 
-/// What a secret is.
+/// A secret of Standard Webhooks after decoding. Its prefix (`whsec_`, `whpk_`, `whsk_`) decides
+/// which kind it is.
 enum Key {
     Shared(Vec<u8>),
     Public(Vec<u8>),
@@ -37,8 +38,8 @@ fn key_of(secret: &str) -> Result<Key, String> {
     key(secret).map(Key::Shared)
 }
 
-/// The keys that a secret may stand for. Without a prefix that is the text itself, and what it decodes to: the official libraries
-/// take bare base64 for a key.
+/// The keys that a secret may stand for. Without a prefix these are the text itself and what it
+/// decodes to as base64, because the official libraries accept bare base64 as a key.
 fn keys_of(secret: &str) -> Vec<Key> {
     let secret = bare(secret);
     let has_prefix = ["whsec_", "whpk_", "whsk_"].iter().any(|prefix| secret.starts_with(prefix));
@@ -46,7 +47,7 @@ fn keys_of(secret: &str) -> Vec<Key> {
     key_of(secret).ok().into_iter().chain(decoded).collect()
 }
 
-/// A secret without what stands around it: some show it as `v1,whsec_…`.
+/// A secret without the `v1,` that some providers show in front of `whsec_…`.
 fn bare(secret: &str) -> &str {
     let secret = secret.trim();
     secret.strip_prefix("v1,").unwrap_or(secret)
@@ -67,7 +68,7 @@ fn named<'a>(request: &'a Raw, name: &str) -> Result<&'a str, Reason> {
     }
 }
 
-/// Verifies the three headers.
+/// Verifies id, timestamp and signature, in the `webhook-` or the `svix-` spelling.
 pub(super) fn verify(request: &Raw, scheme: &Scheme<'_>) -> Result<(), Reason> {
     let id = named(request, "id")?;
     let time = named(request, "timestamp")?;

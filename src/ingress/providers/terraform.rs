@@ -35,7 +35,7 @@ impl Provider for Terraform {
         EventType::plain(trigger.unwrap_or_else(|| "event".to_owned()))
     }
 
-    /// A notification has no id of its own; run, trigger and instant together name it.
+    /// A notification has no id of its own. Run, trigger and instant together identify it.
     fn dedupe_key(&self, request: &Raw) -> Option<String> {
         let run = request.json_text("/run_id")?;
         let trigger = request.json_text("/notifications/0/trigger")?;

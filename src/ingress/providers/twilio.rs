@@ -19,7 +19,8 @@ const HEADER: &str = "x-twilio-signature";
 /// Which key and algorithm a webhook was signed with: `key=…,algorithm=HMAC_SHA256`.
 const SETTINGS: &str = "x-twilio-webhooks-signature-settings";
 
-/// The algorithm that a request names. Both are keyed with the same secret, so it does not matter who names it.
+/// The algorithm that the request names. Both use the same secret as key, so it is safe to let the
+/// request choose.
 fn algorithm(request: &Raw) -> Result<Algorithm, Reason> {
     let settings = request.header(SETTINGS).unwrap_or("");
     let named = settings.split(',').filter_map(|pair| pair.split_once('=')).find(|(name, _)| name.trim() == "algorithm");
@@ -30,7 +31,8 @@ fn algorithm(request: &Raw) -> Result<Algorithm, Reason> {
     }
 }
 
-/// The URL as Twilio may have signed it: as it is, with its port, and without. Its own libraries try the same.
+/// The URLs that Twilio may have signed: as it is, with its port, and without. Its own libraries
+/// try the same.
 fn urls(request: &Raw) -> Vec<String> {
     let target = request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let mut urls = vec![format!("{}{target}", request.origin)];
@@ -101,7 +103,8 @@ impl Provider for Twilio {
         check::set(request, HEADER, &check::base64(&signature));
     }
 
-    /// Callbacks of messages and calls name their status in the form; a message that came in has a body and no such status.
+    /// The type by status: callbacks of messages and calls have one in the form, an incoming
+    /// message has none.
     fn kind(&self, request: &Raw) -> EventType {
         let status = |name: &str, field: &str| request.json_text(field).map(|status| format!("{name}.{status}"));
         let named = status("message", "/MessageStatus").or_else(|| status("call", "/CallStatus"));

@@ -1,8 +1,9 @@
-//! Numbers by value, at any precision: a number is its text, and no double ever stands in for it.
+//! Compares numbers by value, at any precision. A number stays text; it never becomes a double.
 
 use std::cmp::Ordering;
 
-/// A number taken apart: `0.digits × 10^scale`, the digits without zeros at either end; no digits are zero.
+/// A number taken apart as `0.digits × 10^scale`. The digits have no zeros at either end; zero has
+/// no digits.
 struct Decimal<'a> {
     is_negative: bool,
     whole: &'a str,
@@ -62,7 +63,7 @@ pub fn compare(a: &str, b: &str) -> Ordering {
     }
 }
 
-/// One text for all spellings of a number.
+/// One common text for all spellings of the same number.
 pub fn canonical(text: &str) -> String {
     let number = Decimal::read(text);
     if number.is_zero() {

@@ -1,15 +1,15 @@
-//! A parsed text: its bytes, and eight bytes for each value in it. A tree of values would take up to forty times the
-//! text; this takes four times at most, and is made in one pass.
+//! A parsed JSON text: its bytes, and eight bytes for each value in it. A tree of values would take
+//! up to forty times the text. This takes four times at most, and needs one pass.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 use serde_json::{Map, Number, Value};
 
-/// Texts are shorter than this: a cell keeps lengths in 29 bits.
+/// The length that texts must stay below, because a cell keeps lengths in 29 bits.
 pub(super) const LENGTH_MAX: usize = 1 << 29;
 
-/// What a value is.
+/// The kind of one value, kept in three bits of its `Cell`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NodeKind {
     Null,
@@ -18,7 +18,7 @@ pub(super) enum NodeKind {
     Number,
     /// A string without escapes.
     Plain,
-    /// A string with escapes.
+    /// A string with at least one escape, which must be decoded before use.
     Escaped,
     Array,
     Object,
@@ -35,8 +35,9 @@ const KINDS: [NodeKind; 8] = [
     NodeKind::Object,
 ];
 
-/// One value. A scalar: where its text begins and how long it is. A container: how many entries it has, and how many cells
-/// they take, which follow; an entry of an object is a key and a value.
+/// One value. For a scalar it holds where its text begins and how long it is. For a container it
+/// holds how many entries it has and how many cells follow for them. An entry of an object is a key
+/// and a value.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cell {
     first: u32,
@@ -62,13 +63,13 @@ impl Cell {
         (self.second & ((1 << 29) - 1)) as usize
     }
 
-    /// One more entry of a container, which takes this many cells by now.
+    /// Counts one more entry of a container whose content now takes `inside` cells.
     pub(super) fn count_one(&mut self, inside: usize) {
         *self = Self::new(self.kind(), self.first() + 1, inside);
     }
 }
 
-/// A parsed JSON text.
+/// A parsed JSON text. It keeps the original bytes and points into them.
 #[derive(Debug, Clone)]
 pub struct Doc {
     text: Bytes,
@@ -80,7 +81,7 @@ impl Doc {
         Self { text, cells }
     }
 
-    /// The whole value.
+    /// The outermost value, from which every other one is reached.
     pub fn root(&self) -> Node<'_> {
         Node { doc: self, at: 0 }
     }
@@ -107,7 +108,7 @@ impl<'a> Node<'a> {
         self.cell().kind()
     }
 
-    /// The cell after this value.
+    /// The index of the first cell after this value.
     fn end(self) -> usize {
         let cell = self.cell();
         match cell.kind() {
@@ -124,7 +125,7 @@ impl<'a> Node<'a> {
         std::str::from_utf8(bytes).unwrap_or("")
     }
 
-    /// A string's text.
+    /// A string with its escapes decoded. Borrowed when it has none.
     pub(super) fn text(self) -> Cow<'a, str> {
         match self.kind() {
             NodeKind::Escaped => Cow::Owned(unescaped(self.raw())),
@@ -137,7 +138,7 @@ impl<'a> Node<'a> {
         self.cell().first()
     }
 
-    /// The values of a list.
+    /// The values of a list, in order. On any other type the result has no meaning.
     pub(super) fn items(self) -> impl Iterator<Item = Node<'a>> {
         let mut next = Node { doc: self.doc, at: self.at + 1 };
         (0..self.len()).map(move |_| {
@@ -157,7 +158,8 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// As a value of its own.
+    /// Copies the value out of the text, with everything inside it. Of repeated keys the last one
+    /// wins.
     pub fn to_value(self) -> Value {
         match self.kind() {
             NodeKind::Null => Value::Null,
@@ -177,7 +179,7 @@ impl<'a> Node<'a> {
     }
 }
 
-/// A number with its text as it was written.
+/// A number that keeps its text as written.
 pub fn number(text: &str) -> Number {
     // What is called here has been found to be a number.
     text.parse().unwrap_or_else(|_| Number::from(0))
@@ -204,7 +206,8 @@ pub(super) fn unescaped(raw: &str) -> String {
     out
 }
 
-/// The character of a `\u` whose digits are next; of a pair, both halves are taken. A half without its other is U+FFFD.
+/// Reads the four digits after a `\u`, and for a surrogate pair the second half too. Half a pair
+/// becomes U+FFFD.
 fn code_point(rest: &mut &str) -> char {
     let unit = |text: &str| text.get(..4).and_then(|hex| u32::from_str_radix(hex, 16).ok());
     let first = unit(rest).unwrap_or(0xfffd);

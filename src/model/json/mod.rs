@@ -24,21 +24,21 @@ use doc::NodeKind;
 /// Nesting beyond this makes a text unreadable.
 pub const DEPTH_MAX: usize = 512;
 
-/// How `serde_json` marks its own numbers and raw texts inside serialized values: an object with such a key would be taken for
-/// one of these when a stored run is read again, so no body may have one.
+/// The prefix of keys with which `serde_json` marks its own numbers and raw texts. An object with
+/// such a key would be misread when a stored run is loaded, so no body may contain one.
 pub const RESERVED: &str = "$serde_json::private::";
 
 /// Why a body cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
-    /// A stable word, for counting.
+    /// The stable word for counters.
     pub word: &'static str,
     /// What is wrong and where, for people.
     pub why: String,
 }
 
 impl Unreadable {
-    /// A key begins with what is reserved.
+    /// A key begins with the reserved prefix.
     pub(in crate::model) const RESERVED_KEY: &'static str = "reserved_key";
 }
 
@@ -48,36 +48,36 @@ impl std::fmt::Display for Unreadable {
     }
 }
 
-/// A JSON value where it lies: in a tree, in a parsed text, or a text that stands for itself.
+/// A JSON value by reference: in a tree, in a parsed text, or a text that stands for a string.
 #[derive(Debug, Clone, Copy)]
 pub enum Ref<'a> {
-    /// In a tree.
+    /// In a tree of values, such as the state of a run.
     Value(&'a Value),
-    /// In a parsed text.
+    /// In a parsed text, such as the body of an event.
     Node(Node<'a>),
-    /// A string.
+    /// Plain text that stands for a JSON string, such as a `text/plain` body.
     Text(&'a str),
 }
 
-/// What a value is.
+/// The JSON type of a value, wherever the value lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {
-    /// `null`
+    /// The literal `null`. An empty body counts as this too.
     Null,
-    /// `true`, `false`
+    /// The literals `true` and `false`, with which of the two it is.
     Bool(bool),
-    /// A number.
+    /// A number, of any size and precision.
     Number,
-    /// A string.
+    /// A string, or a text that stands for one.
     String,
-    /// A list.
+    /// A list of values, in order.
     Array,
-    /// An object.
+    /// An object: keys with values. The last of repeated keys counts.
     Object,
 }
 
 impl<'a> Ref<'a> {
-    /// What it is.
+    /// The JSON type of the value. Cheap: nothing is decoded or copied.
     pub fn kind(self) -> Type {
         match self {
             Self::Text(_) | Self::Value(Value::String(_)) => Type::String,
@@ -98,12 +98,12 @@ impl<'a> Ref<'a> {
         }
     }
 
-    /// Whether it is `null`.
+    /// Whether it is the literal `null`. A missing field is not `null`, but `None` from `get`.
     pub fn is_null(self) -> bool {
         self.kind() == Type::Null
     }
 
-    /// A string's text.
+    /// The text of a string, decoded; `None` for every other type.
     pub fn as_str(self) -> Option<Cow<'a, str>> {
         match self {
             Self::Text(text) => Some(Cow::Borrowed(text)),
@@ -136,7 +136,8 @@ impl<'a> Ref<'a> {
         }
     }
 
-    /// A field of an object. Of repeated keys the last one counts, here and so everywhere.
+    /// A field of an object; `None` if it is missing. Of repeated keys the last one counts, as
+    /// everywhere.
     pub fn get(self, key: &str) -> Option<Ref<'a>> {
         match self {
             Self::Value(value) => value.as_object()?.get(key).map(Ref::Value),
@@ -147,7 +148,7 @@ impl<'a> Ref<'a> {
         }
     }
 
-    /// An item of a list.
+    /// An item of a list, counted from 0; `None` beyond the end, and for anything but a list.
     pub fn at(self, index: usize) -> Option<Ref<'a>> {
         match self {
             Self::Value(value) => value.as_array()?.get(index).map(Ref::Value),
@@ -156,7 +157,7 @@ impl<'a> Ref<'a> {
         }
     }
 
-    /// The items of a list; nothing for anything else.
+    /// The items of a list; empty for every other type.
     pub fn items(self) -> Vec<Ref<'a>> {
         match self {
             Self::Value(Value::Array(items)) => items.iter().map(Ref::Value).collect(),
@@ -165,7 +166,8 @@ impl<'a> Ref<'a> {
         }
     }
 
-    /// The entries of an object in the order of their keys' first appearance; nothing for anything else.
+    /// The entries of an object, in the order in which their keys first appear; empty for every
+    /// other type.
     pub fn entries(self) -> Vec<(Cow<'a, str>, Ref<'a>)> {
         match self {
             Self::Value(Value::Object(map)) => {
@@ -192,7 +194,7 @@ impl<'a> Ref<'a> {
         }
     }
 
-    /// The first key of an object that stands in it more than once.
+    /// The first key that an object repeats.
     pub fn repeated_key(self) -> Option<Cow<'a, str>> {
         match self {
             Self::Node(node) if self.kind() == Type::Object => {
@@ -203,7 +205,7 @@ impl<'a> Ref<'a> {
         }
     }
 
-    /// The value a JSON pointer (RFC 6901) without escapes names.
+    /// The value that a JSON pointer (RFC 6901) leads to. Escapes (`~0`, `~1`) are not supported.
     pub fn pointer(self, pointer: &str) -> Option<Ref<'a>> {
         pointer.split('/').skip(1).try_fold(self, |at, key| match at.kind() {
             Type::Array => at.at(key.parse().ok()?),
@@ -211,7 +213,7 @@ impl<'a> Ref<'a> {
         })
     }
 
-    /// As a value of its own.
+    /// A copy that borrows nothing, for storing or changing.
     pub fn to_value(self) -> Value {
         match self {
             Self::Value(value) => value.clone(),
@@ -225,7 +227,7 @@ impl<'a> Ref<'a> {
         self.as_str().or_else(|| self.as_number()).unwrap_or_else(|| Cow::Owned(self.to_value().to_string()))
     }
 
-    /// A text that two values share if they are the same, numbers by value and objects whatever the order of their keys.
+    /// A text that is the same for equal values: numbers by value, objects in any order of keys.
     pub fn canonical(self) -> String {
         match self.kind() {
             Type::Number => self.as_number().map_or_else(String::new, |text| decimal::canonical(&text)),
@@ -244,7 +246,7 @@ impl<'a> Ref<'a> {
         }
     }
 
-    /// Whether two values are the same: numbers by value, objects whatever the order of their keys.
+    /// Whether two values are equal: numbers by value, objects in any order of keys.
     pub fn equals(self, other: Ref<'_>) -> bool {
         match (self.kind(), other.kind()) {
             (Type::Number, Type::Number) => self.compared_to(other) == Some(Ordering::Equal),
@@ -270,7 +272,7 @@ impl<'a> Ref<'a> {
     }
 }
 
-/// Reads a text that must be JSON as a value of its own: as tolerantly as a body.
+/// Parses a text as JSON, with the tolerance that bodies get, into a value that borrows nothing.
 ///
 /// # Errors
 /// As [`parse()`].
@@ -278,10 +280,11 @@ pub fn value_of(text: impl AsRef<[u8]>) -> Result<Value, Unreadable> {
     parse(Bytes::copy_from_slice(text.as_ref())).map(|doc| doc.root().to_value())
 }
 
-/// Reads stored JSON of our own: as deep as what flows through workflows, and a few levels more.
+/// Reads JSON that tidehook itself has stored. There is no limit on nesting: what was stored was
+/// checked before.
 ///
 /// # Errors
-/// It is not what was expected.
+/// It is not of the expected form.
 pub fn stored<'a, T: serde::Deserialize<'a>>(text: &'a str) -> serde_json::Result<T> {
     let mut reader = serde_json::Deserializer::from_str(text);
     reader.disable_recursion_limit();

@@ -1,4 +1,4 @@
-//! Text into cells, without recursion and without a copy: what a body is made of is found once, and read where it lies.
+//! Parses JSON text into cells, without recursion and without copying.
 
 use bytes::Bytes;
 
@@ -75,7 +75,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Reads a scalar or an empty container, or opens one that holds something; whether it did the latter.
+    /// Reads a scalar or an empty container, or opens a container. Answers whether it opened one.
     fn value(&mut self) -> Result<bool, Unreadable> {
         match self.peek() {
             None => self.wrong("the text ends where a value is expected"),
@@ -134,7 +134,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// Refuses a key, as it stands between its quotes, that no stored value can have.
+    /// Refuses a key with the reserved prefix. `raw` is the key as it stands between its quotes.
     fn check_key(&self, raw: &[u8]) -> Result<(), Unreadable> {
         let is_reserved = match raw.contains(&b'\\') {
             true => unescaped(&String::from_utf8_lossy(raw)).starts_with(RESERVED),
@@ -146,7 +146,8 @@ impl Parser<'_> {
         }
     }
 
-    /// Goes on after a value: to the next one, or out of the containers that end here. Whether the document has ended.
+    /// Continues after a value: to the next one, or out of the containers that end here. Answers
+    /// whether the document has ended.
     fn after_value(&mut self) -> Result<bool, Unreadable> {
         loop {
             self.blanks();

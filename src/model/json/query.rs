@@ -7,16 +7,16 @@ use serde_json::Value;
 
 use super::{Ref, Type};
 
-/// A compiled query.
+/// A compiled JSONPath query. Compile it once; it can be evaluated any number of times.
 #[derive(Debug, Clone)]
 pub struct Query {
     pub(super) segments: Vec<Segment>,
 }
 
-/// One step of a query.
+/// One segment of a query: what it selects from each value found so far.
 #[derive(Debug, Clone)]
 pub(super) struct Segment {
-    /// It selects from all descendants, and not from children alone.
+    /// Whether it selects from all descendants instead of children only.
     pub(super) descends: bool,
     pub(super) selectors: Vec<Selector>,
 }
@@ -30,7 +30,7 @@ pub(super) enum Selector {
     Filter(Test),
 }
 
-/// A query inside a filter: from the whole document or from the node that is tested.
+/// A query inside a filter. It starts at the whole document or at the node that is tested.
 #[derive(Debug, Clone)]
 pub(super) struct Inner {
     pub(super) is_absolute: bool,
@@ -86,7 +86,7 @@ enum Step {
     Index(usize),
 }
 
-/// A selected value, and where it stands if that was asked for.
+/// A selected value, with its place if paths were asked for.
 #[derive(Debug, Clone)]
 struct Hit<'a> {
     value: Ref<'a>,
@@ -227,7 +227,7 @@ impl Inner {
     }
 }
 
-/// What an operand of a comparison came to.
+/// The value of an operand in a comparison.
 enum Got<'a> {
     Nothing,
     Ref(Ref<'a>),
@@ -312,7 +312,7 @@ fn compare(left: Option<Ref<'_>>, order: Order, right: Option<Ref<'_>>) -> bool 
     }
 }
 
-/// A pattern of RFC 9485 as one of this process; `None` for what is none, which matches nothing.
+/// Compiles an RFC 9485 pattern; `None` if it is invalid, and then it matches nothing.
 pub(super) fn regex(pattern: &str, is_whole: bool) -> Option<Regex> {
     const BYTES_MAX: usize = 1 << 20;
     // There a dot stands for everything but line breaks of both kinds.

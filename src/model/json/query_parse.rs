@@ -1,4 +1,5 @@
-//! The text of RFC 9535 queries: its grammar to the letter, types of functions included.
+//! The parser for RFC 9535 queries. It follows the grammar exactly, including the types of
+//! functions.
 
 use serde_json::Value;
 
@@ -27,7 +28,7 @@ struct Parser<'a> {
     at: usize,
 }
 
-/// What stands on one side of a comparison, or alone.
+/// One side of a comparison, or a test on its own.
 enum Term {
     Literal(Value),
     Query(Inner),
@@ -260,7 +261,7 @@ impl<'a> Parser<'a> {
         Ok(if tests.len() == 1 { tests.remove(0) } else { Test::All(tests) })
     }
 
-    /// An operator with the blanks around it; nothing is taken where it does not follow.
+    /// Consumes an operator and the blanks around it; consumes nothing if it does not follow.
     fn operator(&mut self, token: &str) -> bool {
         let before = self.at;
         self.blanks();

@@ -1,4 +1,4 @@
-//! Telling of work, over maps.
+//! The `Hints` verbs over maps: which jobs to announce to workers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Housekeeping, over maps.
+//! The `Maintenance` verbs over maps. There is no schema and no connection to look after.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,6 +1,8 @@
-//! The reference store: the verbs over maps, for tests and simulation. Nothing survives the process.
+//! The reference store: the verbs over maps, for tests and simulation. Nothing survives the
+//! process.
 //!
-//! It is the specification in the plainest form; the conformance suite holds the SQL stores to it.
+//! It is the specification in its plainest form. The conformance suite checks the SQL stores
+//! against it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -29,7 +31,7 @@ use crate::model::{
     SystemClock, Target, Timestamp,
 };
 
-/// The reference store.
+/// The store in memory: every verb over maps, under one lock.
 pub struct Memory {
     clock: Box<dyn Clock>,
     world: Mutex<World>,
@@ -48,18 +50,18 @@ struct World {
     history: BTreeMap<(RunId, i64), Entry>,
     tokens: BTreeMap<String, Token>,
     gates: BTreeMap<String, (i64, Gate)>,
-    /// Runs that their workflow keeps longer than everything else.
+    /// Until when a finished run is kept, for runs whose workflow sets its own retention.
     kept_until: BTreeMap<RunId, Timestamp>,
 }
 
 struct Row {
     job: Job,
     expires_at: Option<Timestamp>,
-    /// No claim sees it.
+    /// It belongs to a paused run, so no claim takes it.
     held: bool,
-    /// The claim under which a send was about to begin.
+    /// The claim under which a send was about to begin; `None` if no send was marked.
     begun: Option<i64>,
-    /// Until when it counts as told of.
+    /// Until when its announcement counts: before this instant `hints` does not report it again.
     woken_until: Option<Timestamp>,
 }
 
@@ -85,7 +87,7 @@ impl Memory {
 }
 
 impl World {
-    /// Who holds a key, if it still counts.
+    /// The holder of a key, unless the key has expired.
     fn holder(&self, key: &(String, String), now: Timestamp) -> Option<&Key> {
         self.keys.get(key).filter(|k| k.expires_at > now)
     }
@@ -317,7 +319,7 @@ impl World {
     }
 }
 
-/// The same order and cut as the SQL stores.
+/// Sorts and cuts a list exactly as the SQL stores do.
 fn paged<K: Ord + Copy, V>(items: Vec<(K, V)>, after: Option<K>, page: Page) -> Vec<V> {
     let beyond = |id: K| after.is_none_or(|a| if page.newest_first { id < a } else { id > a });
     let mut items: Vec<_> = items.into_iter().filter(|(id, _)| beyond(*id)).collect();

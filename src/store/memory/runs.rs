@@ -1,4 +1,4 @@
-//! Runs over maps.
+//! The verbs for runs, over maps.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::model::run::{Change, Due, Entry, Gate, GateChange, Token};
 use crate::model::{Job, JobState, Run, RunId, Target, Timestamp};
 
 impl World {
-    /// Whether a change is still made to what it was decided on.
+    /// Whether run and gate still have the versions that the change was decided on.
     pub(super) fn is_current(&self, change: &Change) -> bool {
         let version = self.runs.get(&change.run.id).map(|run| run.version);
         let is_known = if change.is_new { version.is_none() } else { version == Some(change.run.version) };

@@ -1,8 +1,9 @@
-//! A copy of an SQLite database while a server works on it: everything that was committed before the copy began, and nothing of
-//! what came after.
+//! Copies an SQLite database while a server uses it: everything that was committed before the copy
+//! began, and nothing later.
 //!
-//! The file alone is no backup: what was committed last may stand in the `-wal` file beside it. `VACUUM INTO` reads both under one
-//! snapshot (<https://www.sqlite.org/lang_vacuum.html>) and leaves one file that needs no other.
+//! Copying the file alone would not do, because the latest commits may still be in the `-wal` file
+//! beside it. `VACUUM INTO` reads both under one snapshot
+//! (<https://www.sqlite.org/lang_vacuum.html>) and writes one file that needs no other.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,20 +17,22 @@ use sqlx::{Connection, SqliteConnection};
 use super::dialect::Dialect;
 use crate::store::error::{Error, Result};
 
-/// What was copied.
+/// The result of a finished backup, for the command line to report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backup {
-    /// Events in the copy.
+    /// How many events the copy holds, counted in the copy.
     pub events: u64,
-    /// Its size.
+    /// The size of the copied file in bytes.
     pub bytes: u64,
 }
 
-/// Copies the database at a URL into a file that is not there yet, readable for its owner alone. The file appears when the copy is
-/// complete, checked and on disk; one that is cut off leaves a file whose name ends in `.partial`.
+/// Copies the database at a URL into a new file that only its owner can read. The file appears once
+/// the copy is complete, checked and on disk. A copy that is interrupted leaves a file whose name
+/// ends in `.partial`.
 ///
 /// # Errors
-/// The database cannot be read, the file is there already or cannot be written, or the copy is not sound.
+/// The database cannot be read, the file exists already or cannot be written, or the copy fails its
+/// check.
 pub async fn backup(url: &str, to: &Path) -> Result<Backup> {
     let wrong = |why: String| Error::Corrupt(why);
     let options = SqliteConnectOptions::from_str(url).map_err(|e| wrong(format!("the SQLite URL cannot be read: {e}")))?;

@@ -1,4 +1,4 @@
-//! The few things in which databases differ.
+//! The few points in which databases differ: clock, locks, placeholders, tables of values, errors.
 
 use async_trait::async_trait;
 use sqlx::Pool;
@@ -12,7 +12,7 @@ use super::seam::{Binds, Executes, Reads};
 use super::statement::Rows;
 use crate::store::error::Error;
 
-/// What a database must be able to take and give for the shared statements.
+/// The types that a database must bind and read for the shared statements.
 pub trait Speaks:
     Executes
     + Binds<i64>
@@ -44,41 +44,44 @@ pub trait Speaks:
 {
 }
 
-/// A database tidehook can live in.
+/// A database that can hold tidehook's tables.
 #[async_trait]
 pub trait Dialect: Speaks {
-    /// Its name in messages and caches.
+    /// The database's name, in messages and as a key of caches.
     const DIALECT_NAME: &'static str;
-    /// The database's clock: an expression for milliseconds since 1970 as a 64-bit number.
+    /// The database's clock, as an SQL expression: milliseconds since 1970 as a 64-bit number.
     const NOW: &'static str;
-    /// Starts a transaction that will write.
+    /// The statement that starts a transaction that will write.
     const BEGIN: &'static str;
-    /// The same behind a pooler, with whatever a connection is set to elsewhere.
+    /// The same behind a pooler. It also sets what a direct connection is set to when it is opened.
     const BEGIN_POOLED: &'static str = Self::BEGIN;
     /// Locks the rows of a `SELECT` until the transaction ends.
     const LOCK: &'static str;
-    /// The same, leaving out rows that someone else has locked.
+    /// The same, but skips rows that another transaction has locked.
     const SKIP_LOCKED: &'static str;
 
-    /// What the database is: texts under the column `name`.
+    /// A query for version and similar facts: texts in the column `name`.
     const ABOUT: &'static str;
-    /// Stores events, their jobs and the total in one statement, where the database can do that: the shared
-    /// statements of `intake` in one round trip. Binds as they do, then the shard.
+    /// One statement that stores events, their jobs and the total, if the database can do that. It
+    /// does in one round trip what the shared statements of `intake` do in several. Binds the same
+    /// values, then the shard.
     const STORE: Option<&'static str> = None;
-    /// Records outcomes that no lane need know, with attempts and totals, in one statement: the shared
-    /// statements of `work` in one round trip, for those that still hold their lease.
+    /// One statement that records outcomes with attempts and totals, for those that still hold
+    /// their lease; only for outcomes that concern neither a breaker nor a run. It does in one
+    /// round trip what the shared statements of `work` do in several.
     const RECORD: Option<&'static str> = None;
 
-    /// What a tick tells of, in the form that suits the planner.
+    /// The query for jobs to announce, in the form that suits the database's planner.
     const UNTOLD: &'static str = super::hints::UNTOLD;
 
-    /// The embedded migrations.
+    /// The migrations that are compiled into this binary.
     fn migrator() -> Migrator;
 
     /// Runs the migrations; safe when two processes start at once.
     async fn migrate(pool: &Pool<Self>) -> Result<(), Error>;
 
-    /// Why no connection can be opened; nothing where one can, or where none is opened while the store runs.
+    /// Why no connection can be opened, asked with a connection of its own. `None` when one can be
+    /// opened, or when the dialect opens none later.
     async fn why_not(pool: &Pool<Self>) -> Option<String> {
         let _ = pool;
         None
@@ -87,20 +90,21 @@ pub trait Dialect: Speaks {
     /// Appends the next placeholder and counts it.
     fn placeholder(out: &mut String, next: &mut usize);
 
-    /// Appends a table of bound values without its alias, or with it where the columns are named there,
-    /// and counts its placeholders.
+    /// Appends a table of bound values and counts its placeholders. The alias follows in the text.
     fn rows(out: &mut String, columns: &[(&str, &str)], next: &mut usize);
 
-    /// Binds the values of a `{rows: …}`.
+    /// Binds the values of one `{rows: …}`.
     fn bind_rows(args: &mut Self::Arguments, rows: Rows) -> sqlx::Result<()>;
 
-    /// Appends the condition that the column before it is one of a bound list, and counts its placeholder.
+    /// Appends the condition that the column before it equals one of a bound list, and counts its
+    /// placeholder.
     fn list(out: &mut String, next: &mut usize);
 
-    /// Whether joins with a table of values are narrowed by `{only …}`.
+    /// Whether `{only …}` is expanded. It keeps the planner from starting a join at the wrong
+    /// table.
     const GUIDES_JOINS: bool = false;
 
-    /// Appends the condition that narrows a join, and counts its placeholder if it has one.
+    /// Appends the condition of an `{only …}`, or `true` where joins are not guided.
     fn only(out: &mut String, column: &str, next: &mut usize) {
         match Self::GUIDES_JOINS {
             true => {
@@ -112,14 +116,15 @@ pub trait Dialect: Speaks {
         }
     }
 
-    /// Binds the words of a `{any}`.
+    /// Binds the values of one `{any}`.
     fn bind_list(args: &mut Self::Arguments, words: Vec<String>) -> sqlx::Result<()>;
 
-    /// Takes due jobs of each lane, at most the number beside it, oldest first, and puts them under lease; with `of`, only
-    /// jobs of that list.
+    /// Claims due jobs of each lane, oldest first and at most the number beside it, and puts them
+    /// under lease. With `of`, only jobs of that list.
     ///
-    /// The one statement that is written per dialect: with row locks it is one round trip, without them
-    /// it is a look and an update that nobody can come between.
+    /// This is the one statement that every dialect writes for itself. With row locks it takes one
+    /// round trip. Without them it is a query and an update inside a transaction that excludes
+    /// other writers.
     async fn take(
         conn: &mut Self::Connection,
         clock: Option<i64>,
@@ -128,28 +133,29 @@ pub trait Dialect: Speaks {
         of: &[String],
     ) -> sqlx::Result<Vec<DueRow>>;
 
-    /// Settings that weaken a promise, one sentence each.
+    /// Settings that put durability or progress at risk, one sentence each.
     async fn weaknesses(conn: &mut Self::Connection) -> sqlx::Result<Vec<String>>;
 
-    /// Settings that a connection lacks although whoever made it was to set them, one sentence each.
+    /// Settings that a connection should have but lacks behind a pooler, one sentence each.
     async fn unset(_: &mut Self::Connection) -> sqlx::Result<Vec<String>> {
         Ok(Vec::new())
     }
 
-    /// Whether a statement failed because of someone else and may be tried again.
+    /// Whether a statement failed because of a concurrent transaction and may be tried again.
     fn is_busy(error: &sqlx::Error) -> bool;
 
-    /// Whether the connection, not the database, may have been the cause.
+    /// Whether the connection may be at fault rather than the database, so that another connection
+    /// may work.
     fn is_stale_connection(error: &sqlx::Error) -> bool {
         matches!(error, sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed)
             || matches!(error, sqlx::Error::Database(e) if e.code().is_some_and(|c| c.starts_with("57P")))
     }
 
-    /// What an error means to a caller.
+    /// Translates an error of the driver into what it means to the caller.
     fn error(error: sqlx::Error) -> Error;
 }
 
-/// Embedded migrations: number, name and text of each, in order.
+/// The embedded migrations, in order: number, name and text of each.
 pub(super) fn migrations(list: &[(i64, &'static str, &'static str)]) -> Migrator {
     use sqlx::migrate::{Migration, MigrationType};
     let migrations = list.iter().map(|(number, name, text)| {
@@ -159,7 +165,7 @@ pub(super) fn migrations(list: &[(i64, &'static str, &'static str)]) -> Migrator
     Migrator { migrations: migrations.collect::<Vec<_>>().into(), ignore_missing: true, ..Migrator::DEFAULT }
 }
 
-/// A database with another program's tables is left alone.
+/// Refuses a database that holds another program's tables, before any migration changes it.
 pub(super) async fn refuse_foreign<D: Dialect>(conn: &mut D::Connection, tables: &'static str) -> Result<(), Error> {
     let rows: Vec<NameRow> = super::statement::sql::<D>(tables).all(conn).await.map_err(D::error)?;
     let tables = super::maintenance::names(rows);

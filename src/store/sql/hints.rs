@@ -1,4 +1,5 @@
-//! Telling of work: what a tick finds that nobody was told of, and remembers that it is told now.
+//! The `Hints` verbs in SQL: finds jobs that nobody has announced to workers, and marks them as
+//! announced.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,7 +29,7 @@ macro_rules! untold {
     };
 }
 
-/// What of a lane's jobs was not told of.
+/// The condition for jobs of a lane that were not announced for the time at which they can start.
 macro_rules! of_lane {
     () => {
         "j.finished_at IS NULL AND j.due_at <= {now} + ? AND (j.state = 'pending' OR j.due_at <= {now})

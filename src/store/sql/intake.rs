@@ -1,4 +1,4 @@
-//! Taking events in: keys, event, jobs and counters in one transaction.
+//! Accepting events: keys, events, jobs and counters in one transaction.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -22,7 +22,7 @@ const READ_KEYS: &str = "SELECT k.scope, k.word, k.event_id, k.fingerprint, k.ex
     FROM keys k JOIN {rows: scope text, word text} AS r ON k.scope = r.scope AND k.word = r.word
     WHERE {only k.scope} AND {only k.word}";
 const DELETE_KEYS: &str = "DELETE FROM keys WHERE (scope, word) IN (SELECT r.scope, r.word FROM {rows: scope text, word text} AS r) AND {only scope} AND {only word}";
-/// Stores events; answers which, and when.
+/// Stores events. Returns the ids that were new, and when they were stored.
 macro_rules! insert_events {
     () => {
         "INSERT INTO events (id, source, kind, headers, body, unique_key, created_at)
@@ -31,9 +31,9 @@ macro_rules! insert_events {
     ON CONFLICT (id) DO NOTHING RETURNING id, created_at AS at"
     };
 }
-/// Stores jobs; answers which, with their claim. `lease` is there for a job that could start at once; the lane must
-/// be open, unlimited and without a memory of failures, or the job waits for a claim, which asks the lane under its
-/// lock.
+/// Stores jobs. Returns the ids that were new, with their claim. `lease` is set for a job that may
+/// start with this commit. It does so only if its lane is open, has no rate limit and remembers no
+/// failure; otherwise the job waits for a claim, which checks the lane under its lock.
 macro_rules! insert_jobs {
     () => {
         "INSERT INTO jobs
@@ -57,7 +57,7 @@ pub(super) const COUNT: &str = "INSERT INTO counters (name, shard, value) VALUES
 
 pub(super) const ALL: &[&str] = &[INSERT_KEYS, READ_KEYS, DELETE_KEYS, INSERT_EVENTS, INSERT_JOBS, COUNT];
 
-/// A key that a new event wants to hold.
+/// A key that a new event tries to take.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Want {
     scope: String,
@@ -67,7 +67,7 @@ struct Want {
     ttl_ms: i64,
 }
 
-/// Who holds a key.
+/// The event that holds a key at the moment.
 struct Holder {
     event: EventId,
     fingerprint: Option<String>,
@@ -153,7 +153,8 @@ async fn accept<D: Dialect>(
     Ok(first_ids(new_events, answers))
 }
 
-/// A duplicate of an item of the same slice that itself turned out to be a duplicate names the first.
+/// Points duplicates at the first event. An event may be a duplicate of one in the same slice that
+/// is a duplicate itself.
 fn first_ids(new_events: &[NewEvent], answers: Vec<Option<Accepted>>) -> Vec<Accepted> {
     let mut firsts: HashMap<EventId, EventId> = HashMap::new();
     for (new_event, answer) in new_events.iter().zip(&answers) {
@@ -179,7 +180,7 @@ fn first_ids(new_events: &[NewEvent], answers: Vec<Option<Accepted>>) -> Vec<Acc
         .collect()
 }
 
-/// Takes the keys that are free, and answers who holds each.
+/// Takes the keys that are free, replaces those that have expired, and answers who holds each.
 async fn hold<D: Dialect>(conn: &mut D::Connection, clock: Option<i64>, mut wants: Vec<Want>) -> sqlx::Result<KeyHolders> {
     if wants.is_empty() {
         return Ok(KeyHolders::new());
@@ -203,21 +204,21 @@ async fn hold<D: Dialect>(conn: &mut D::Connection, clock: Option<i64>, mut want
     }
 }
 
-/// Scope and word of keys.
+/// Scope and word of each key.
 type Names = BTreeSet<(String, String)>;
 
 fn names(wants: &[Want]) -> Names {
     wants.iter().map(|w| (w.scope.clone(), w.word.clone())).collect()
 }
 
-/// Binds keys, as a table and as the lists that narrow a statement to them.
+/// Binds keys twice: as a table, and as the lists that narrow the statement to them.
 fn keyed<D: Dialect>(statement: Sql<D>, keys: &Names) -> Sql<D> {
     let rows = Rows::default().text(keys.iter().map(|(scope, _)| scope)).text(keys.iter().map(|(_, word)| word));
     let scopes: BTreeSet<&String> = keys.iter().map(|(scope, _)| scope).collect();
     statement.rows(rows).only(scopes).only(keys.iter().map(|(_, word)| word))
 }
 
-/// Removes keys; answers how many.
+/// Deletes keys. Answers how many.
 pub(super) async fn delete_keys<D: Dialect>(conn: &mut D::Connection, keys: Names) -> sqlx::Result<u64> {
     if keys.is_empty() {
         return Ok(0);
@@ -230,7 +231,8 @@ fn holder(row: KeyRow) -> sqlx::Result<((String, String), Holder)> {
     Ok(((row.scope, row.word), Holder { event, fingerprint: row.fingerprint }))
 }
 
-/// What it means that someone else holds a wanted key.
+/// The answer to an event whose wanted key another event holds: a duplicate, or a conflict if the
+/// bodies differ. `None` if the key is its own or free.
 fn taken(want: &Want, held: &KeyHolders) -> Option<Accepted> {
     let holder = held.get(&(want.scope.clone(), want.word.clone()))?;
     if holder.event == want.event {
@@ -272,12 +274,12 @@ fn want_rows(wants: &[Want]) -> Rows {
         .int(wants.iter().map(|w| w.ttl_ms))
 }
 
-/// What was stored now.
+/// What one slice has stored.
 #[derive(Default)]
 struct Inserted {
-    /// When, by event.
+    /// When each event was stored, by event id, in milliseconds since 1970.
     at: HashMap<String, i64>,
-    /// The jobs that are leased already.
+    /// The ids of jobs that this commit put under lease.
     started: BTreeSet<String>,
 }
 
@@ -335,7 +337,8 @@ async fn insert<D: Dialect>(
     Ok(Inserted { at, started: inserted.into_iter().filter(|r| r.claim == 1).map(|r| r.id).collect() })
 }
 
-/// Adds to the totals, in the order of their names.
+/// Adds to the totals, always in the order of their names, so that two transactions cannot deadlock
+/// on them.
 pub(super) async fn count<D: Dialect>(
     conn: &mut D::Connection,
     shard: i64,

@@ -1,4 +1,4 @@
-//! Lanes: what the configuration says of them, and what people do to them.
+//! The `Lanes` verbs in SQL: settings from the configuration, pauses, backlogs and renames.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Housekeeping.
+//! Housekeeping in SQL: migrations, retention, probes, and counts of refused requests.
 
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -202,7 +202,7 @@ impl<D: Dialect> Maintenance for SqlStore<D> {
 }
 
 impl<D: Dialect> SqlStore<D> {
-    /// A number of the table of migrations; 0 where there is no such table yet.
+    /// A number from the table of migrations; 0 if the table does not exist yet.
     async fn of_migrations(&self, statement: &'static str) -> Result<i64> {
         let found = self.read(move |_, conn| Box::pin(async move { sql::<D>(statement).first::<CountRow>(conn).await })).await;
         match found {
@@ -251,13 +251,13 @@ async fn prune<D: Dialect>(
     Ok((gone, Some(last)))
 }
 
-/// Every shared statement, for the test that prepares them on every dialect.
+/// Every shared statement. A test prepares each one on every dialect.
 pub fn statements() -> Vec<&'static str> {
     [super::intake::ALL, super::work::ALL, super::lanes::ALL, super::query::ALL, super::runs::ALL, super::hints::ALL, ALL]
         .concat()
 }
 
-/// The names a catalogue query answers.
+/// The texts that a query for names returned.
 pub(super) fn names(rows: Vec<NameRow>) -> Vec<String> {
     rows.into_iter().map(|r| r.name).collect()
 }

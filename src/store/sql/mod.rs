@@ -1,10 +1,13 @@
-//! The stores that speak SQL: the verbs once, over typed pools, and a dialect for what differs.
+//! The stores that use SQL: each verb is written once, and a dialect covers what differs between
+//! databases.
 //!
-//! - [`seam`]: what shared statements need from a database; [`statement`]: static text and its binds
+//! - [`seam`]: what shared statements need from a database; [`statement`]: static text and its
+//!   bound values
 //! - [`dialect`]: the few things that differ; [`postgres`], [`sqlite`]: one dialect each
 //! - `backup`: a copy of an SQLite file that is in use
 //! - [`tx`]: a transaction that cannot be left half way
-//! - `rows`: rows and the model; `intake`, `work`, `lanes`, `hints`, `query`, `maintenance`: the verbs, named as in [`super`]
+//! - `rows`: rows and how they become values of the model; `intake`, `work`, `lanes`, `hints`,
+//!   `query`, `maintenance`: the verbs, named as in [`super`]
 
 #[cfg(feature = "cli")]
 pub mod backup;
@@ -44,39 +47,42 @@ use crate::model::{Ids, ManualClock, Pooler, SystemIds, Timestamp};
 use dialect::Dialect;
 use tx::{AtHand, Tx};
 
-/// A verb that takes longer is taken for a database that does not answer.
+/// A verb that takes longer fails as if the database did not answer.
 const VERB_TIME_MAX: Duration = Duration::from_secs(10);
-/// The same for one that only reads.
+/// The same limit for a verb that only reads.
 const READ_TIME_MAX: Duration = Duration::from_secs(4);
-/// Rows of each total that one process adds to, in turn.
+/// How many rows per total one process spreads its additions over.
 const SHARDS: i64 = 16;
-/// A passing conflict (deadlock, busy) is tried this often.
+/// How often a verb is tried when it meets a passing conflict (deadlock, busy).
 const BUSY_TRIES: u32 = 5;
 
 tokio::task_local! {
-    /// Whether the verb of this task may prepare statements under names. A task's own, because the driver's calls take
-    /// a connection and a text, and neither knows what stands between it and the server.
+    /// Whether the verb of this task may keep prepared statements. A task-local, because the
+    /// driver's calls take only a connection and a text, and neither knows whether a pooler is in
+    /// between.
     static KEEPS_STATEMENTS: bool;
 }
 
-/// Whether prepared statements may be kept on a connection: not behind a pooler, where the next transaction has another.
+/// Whether prepared statements may be kept on a connection. Not behind a pooler, where the next
+/// transaction may get another connection.
 pub fn keeps_statements() -> bool {
     KEEPS_STATEMENTS.try_with(|keeps| *keeps).unwrap_or(true)
 }
 
-/// How much a verb is.
+/// How many statements a verb consists of, which decides how it runs and whether it may be
+/// repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Extent {
-    /// Several statements that hold together.
+    /// Several statements in one transaction, in a task that no caller can cancel.
     Transaction,
-    /// One statement that may be repeated.
+    /// One statement that is its own transaction and may be repeated.
     Statement,
 }
 
-/// Gives a pool what its next connections need; or says, in a sentence, why it cannot.
+/// Gives a pool the password for its next connections, or says in one sentence why it cannot.
 pub(super) type Renew<D> = Box<dyn Fn(Pool<D>) -> BoxFuture<'static, std::result::Result<(), String>> + Send + Sync>;
 
-/// A store over one dialect. Cheap to clone.
+/// A store over one dialect. Cheap to clone: clones share pools and clock.
 pub struct SqlStore<D: Dialect>(Arc<Inner<D>>);
 
 impl<D: Dialect> Clone for SqlStore<D> {
@@ -86,30 +92,33 @@ impl<D: Dialect> Clone for SqlStore<D> {
 }
 
 struct Inner<D: Dialect> {
-    /// For statements that write.
+    /// The pool for verbs that write. SQLite's has one connection.
     write: Pool<D>,
-    /// For statements that only read.
+    /// The pool for verbs that only read. For Postgres it is the same pool.
     read: Pool<D>,
-    /// Connections of theirs that need not go back to them at once.
+    /// Connections kept out of the pool for immediate reuse.
     at_hand: Arc<AtHand<D>>,
-    /// Tests put a clock here; otherwise the database's own is used.
+    /// A clock for tests. Without one the database's own clock is used.
     clock: Option<ManualClock>,
-    /// A pooler stands before the server: whatever is done is done in a transaction, and no statement is kept.
+    /// The pooler in front of the server, if any. Behind one every access is a transaction, and no
+    /// statement is kept.
     pooler: Pooler,
-    /// Gives a pool what its next connections need, if that grows old.
+    /// Renews the password of the pool, for passwords that expire.
     renew: Option<Renew<D>>,
-    /// The first of the rows of each total that this process adds to.
+    /// The first of the rows per total that this process adds to.
     first_shard: i64,
-    /// Which of them is next.
+    /// Counts transactions; modulo `SHARDS` it picks the row for the next one.
     next_shard: AtomicI64,
-    /// Whatever must live as long as the store: SQLite's lock file.
+    /// Keeps SQLite's lock file open, and so locked, for as long as the store lives.
     _keep: Option<std::fs::File>,
-    /// Held by whoever asks why no connection can be had: of many that wait in vain, one is enough.
+    /// Held while one caller finds out why no connection can be opened. Others that wait in vain do
+    /// not ask again.
     asking: tokio::sync::Mutex<()>,
 }
 
 impl<D: Dialect> SqlStore<D> {
-    /// `at_hand`: so many connections may be kept at hand; none where the two pools are not the same.
+    /// `at_hand` is how many connections may be kept for immediate reuse; 0 when reads and writes
+    /// have pools of their own.
     fn new(
         (write, read, at_hand): (Pool<D>, Pool<D>, usize),
         clock: Option<ManualClock>,
@@ -132,7 +141,8 @@ impl<D: Dialect> SqlStore<D> {
         }))
     }
 
-    /// What an error means to a caller. A pool only says that it was waited for in vain: a connection of its own says why.
+    /// What an error means to the caller. A pool that ran into its timeout does not say why, so a
+    /// connection of its own is tried to find out.
     async fn failed(&self, error: sqlx::Error) -> Error {
         if matches!(error, sqlx::Error::PoolTimedOut)
             && let Ok(_asking) = self.0.asking.try_lock()
@@ -143,18 +153,18 @@ impl<D: Dialect> SqlStore<D> {
         D::error(error)
     }
 
-    /// The row of a total that the next transaction adds to. A row is locked until its transaction has ended, so
-    /// neither processes nor the writers of one process may share them all the time.
+    /// The row of a total that the next transaction adds to. A row stays locked until its
+    /// transaction ends, so processes, and the writers of one process, must not all share one row.
     fn shard(&self) -> i64 {
         self.0.first_shard + self.0.next_shard.fetch_add(1, Ordering::Relaxed).rem_euclid(SHARDS)
     }
 
-    /// What `{now}` binds: an instant in tests, nothing otherwise.
+    /// The value bound to `{now}`: an instant in tests, null otherwise.
     fn clock(&self) -> Option<i64> {
         self.0.clock.as_ref().map(|c| c.now().0)
     }
 
-    /// Runs a verb in a task of its own, which no caller can cancel half way, inside one transaction.
+    /// Runs a verb inside one transaction, in a task that no caller can cancel.
     ///
     /// A passing conflict is tried again from the start.
     async fn write<T, F>(&self, verb: F) -> Result<T>
@@ -197,7 +207,7 @@ impl<D: Dialect> SqlStore<D> {
         }
     }
 
-    /// A statement that is its own transaction, and one round trip.
+    /// Runs a verb that is a single statement: its own transaction, in one round trip.
     async fn attempt_alone<T, F>(&self, verb: &F) -> sqlx::Result<T>
     where
         F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>>,
@@ -222,7 +232,7 @@ impl<D: Dialect> SqlStore<D> {
         }
     }
 
-    /// With passwords that grow old.
+    /// The same store, with a function that renews its passwords.
     #[cfg(feature = "lambda")]
     fn renewing(self, renew: Renew<D>) -> Self {
         match Arc::try_unwrap(self.0) {
@@ -232,13 +242,14 @@ impl<D: Dialect> SqlStore<D> {
         }
     }
 
-    /// How a transaction begins.
+    /// The text that begins a transaction.
     fn begin(&self) -> &'static str {
         if self.0.pooler == Pooler::Transaction { D::BEGIN_POOLED } else { D::BEGIN }
     }
 
-    /// A connection for statements that stand alone. A pooler hands out another one for each transaction, and parsing, binding
-    /// and running are several messages: behind one even these are transactions.
+    /// Opens a connection for statements that stand alone. Behind a pooler this is a transaction
+    /// too: parsing, binding and running are separate messages, and the pooler could send them to
+    /// different connections.
     async fn open(&self, pool: &Pool<D>) -> sqlx::Result<Tx<D>> {
         match self.0.pooler.is_there() {
             true => Tx::begin(pool, &self.0.at_hand, self.begin()).await,
@@ -246,7 +257,7 @@ impl<D: Dialect> SqlStore<D> {
         }
     }
 
-    /// Work that ends when the database does not answer, with what its connections need.
+    /// Puts a time limit on work, and first renews the password where passwords expire.
     async fn bounded<T: Send + 'static>(
         &self,
         time_max: Duration,
@@ -264,7 +275,7 @@ impl<D: Dialect> SqlStore<D> {
         })))
     }
 
-    /// Bounded work in a task of its own, which goes on when its caller hangs up.
+    /// Bounded work in a task of its own, which continues when its caller goes away.
     async fn owned<T: Send + 'static>(
         &self,
         time_max: Duration,
@@ -276,8 +287,8 @@ impl<D: Dialect> SqlStore<D> {
         }
     }
 
-    /// Bounded work in the task of its caller: for a single statement, which is whole or nothing by itself. A caller that hangs up
-    /// closes the connection, and the database ends what was begun on it.
+    /// Bounded work in the caller's task, for a single statement, which is atomic by itself. If the
+    /// caller goes away the connection is closed, and the database ends what was begun on it.
     async fn here<T: Send + 'static>(
         &self,
         time_max: Duration,
@@ -289,7 +300,7 @@ impl<D: Dialect> SqlStore<D> {
         }
     }
 
-    /// Runs a reading verb, once more if the first connection turned out to be dead.
+    /// Runs a verb that reads. It is repeated, up to twice, if its connection turns out to be dead.
     async fn read<T, F>(&self, verb: F) -> Result<T>
     where
         T: Send + 'static,
@@ -318,7 +329,7 @@ impl<D: Dialect> SqlStore<D> {
     }
 }
 
-/// Applies a slice: as a whole if it can be, item by item if one of them spoils it.
+/// Applies a slice as a whole if possible. If one item spoils it, the items are applied one by one.
 async fn each<I, T, Fut>(items: &[I], whole: impl Fn(Arc<[I]>) -> Fut) -> super::Each<T>
 where
     I: Clone,

@@ -1,4 +1,4 @@
-//! What workers report, as rows.
+//! Converts outcomes and leases into rows for the statements of `work`.
 
 use super::rows::DueRow;
 use super::statement::Rows;
@@ -6,7 +6,8 @@ use crate::decide::settle::{Finish, JobOutcome};
 use crate::model::time::millis;
 use crate::model::{AttemptResult, JobState, Lease};
 
-/// The attempts of workers that went away: the claim before the present one.
+/// Attempts that were interrupted, for jobs whose lease ran out: they belong to the claim before
+/// the present one.
 pub(super) fn interrupted_rows(rows: &[&DueRow]) -> Rows {
     let count = rows.len();
     Rows::default()
@@ -33,7 +34,8 @@ pub(super) fn ids(outcomes: &[JobOutcome]) -> impl Iterator<Item = String> {
     outcomes.iter().map(|c| c.lease.job.to_string())
 }
 
-/// 1 for a commit that puts an interrupted attempt on record: those count for no policy.
+/// 1 for an outcome whose attempt was interrupted, else 0. Such attempts do not count against the
+/// retry policy.
 fn lost(commit: &JobOutcome) -> i64 {
     i64::from(commit.attempt.as_ref().is_some_and(|attempt| attempt.ending == AttemptResult::Interrupted))
 }

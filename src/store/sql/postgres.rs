@@ -1,4 +1,4 @@
-//! Postgres: row locks that skip, arrays as tables, one statement per claim.
+//! The Postgres dialect: row locks that skip, arrays as tables of values, one statement per claim.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -24,9 +24,9 @@ impl Speaks for Postgres {}
 
 /// How long a request may wait for a connection: ingress answers 503 within two seconds.
 const ACQUIRE_MAX: Duration = Duration::from_millis(1_500);
-/// The most connections that are kept at hand.
+/// The most connections that are kept for immediate reuse.
 const AT_HAND_MAX: usize = 4;
-/// Why no connection can be had is asked for this long.
+/// How long a test connection may take that finds out why none can be opened.
 const WHY_NOT_MAX: Duration = Duration::from_secs(1);
 
 // Without a join: the rows are named by an array, so that every plan goes by the index of due jobs and then by key,
@@ -91,7 +91,7 @@ const RECORD: &str = "WITH r AS MATERIALIZED (
     )
     SELECT id FROM held";
 
-/// How a URL is connected to.
+/// The options for connecting to a URL directly, with the settings of each session.
 ///
 /// # Errors
 /// The URL cannot be read.
@@ -100,8 +100,9 @@ pub fn options(url: &str) -> sqlx::Result<PgConnectOptions> {
     Ok(options.options([("tcp_user_timeout", "10s")]))
 }
 
-/// What each connection is set to: at its start; behind a pooler that knows nothing of it, in each transaction ([`Dialect::BEGIN_POOLED`]);
-/// behind RDS Proxy, by the proxy (`infra/proxy.yaml`).
+/// The settings of each connection. A direct connection gets them when it is opened, a pooled one
+/// in each transaction ([`Dialect::BEGIN_POOLED`]), and RDS Proxy sets them itself
+/// (`infra/proxy.yaml`).
 pub const SETTINGS: [(&str, &str); 6] = [
     // A statement or a lock that hangs must not hold a request; a crashed peer must not hold a row.
     ("statement_timeout", "10s"),
@@ -117,7 +118,8 @@ pub const SETTINGS: [(&str, &str); 6] = [
     ("jit", "off"),
 ];
 
-/// What a pooler lets through at the start: it refuses settings that the next user would not expect.
+/// Removes from the options what a pooler refuses at connect time: settings that its next user
+/// would not expect.
 fn pooled(options: PgConnectOptions) -> PgConnectOptions {
     options.application_name("tidehook").extra_float_digits(None)
 }
@@ -151,7 +153,7 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
     }
 }
 
-/// A store whose passwords are signed by AWS's credentials.
+/// The same store with passwords that are signed by AWS credentials.
 #[cfg(feature = "lambda")]
 #[expect(clippy::unnecessary_wraps, reason = "a build without the feature has none")]
 fn with_iam(store: SqlStore<Postgres>, options: PgConnectOptions, who: AwsIdentity) -> Result<SqlStore<Postgres>> {
@@ -350,7 +352,8 @@ impl Dialect for Postgres {
     }
 }
 
-/// The statements whose cost must not grow with what is kept, as Postgres gets them, for the test of their plans.
+/// The statements whose cost must not grow with the amount of stored data, as Postgres gets them. A
+/// test checks their plans.
 pub fn hot_statements() -> Vec<(&'static str, String)> {
     let text = |sql: &'static str| super::statement::expanded::<Postgres>(sql).to_owned();
     vec![
@@ -368,10 +371,10 @@ pub fn hot_statements() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Creates a database of its own and answers its URL, for tests.
+/// Creates a database and answers its URL, for tests.
 ///
 /// # Errors
-/// Those of the server.
+/// The server's errors.
 pub async fn create_database(server: &str, name: &str) -> sqlx::Result<String> {
     let mut options = PgConnectOptions::from_str(server)?;
     let mut conn = sqlx::PgConnection::connect_with(&options).await?;

@@ -1,4 +1,4 @@
-//! Lists and counts.
+//! Reading lists, single rows and totals for the API.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Rows and the model.
+//! The rows that statements read, and how they become values of the model.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::model::{Attempt, AttemptResult, Event, Job, Lane, LaneId, Run, Target
 use crate::store::Rejection;
 use crate::store::error::{Error, Result};
 
-/// Declares a row: its columns by name, readable from every database that knows their types.
+/// Declares row types with named columns, readable from every database that knows their types.
 macro_rules! rows {
     ($($(#[$doc:meta])* $name:ident { $($column:ident: $type:ty),* $(,)? })*) => {$(
         $(#[$doc])*
@@ -35,62 +35,62 @@ macro_rules! rows {
 }
 
 rows! {
-    /// An event.
+    /// An event, with or without its body.
     EventRow { id: String, source: String, kind: String, headers: String, body: Vec<u8>, unique_key: Option<String>, created_at: i64 }
-    /// A job.
+    /// A job as it stands, for lists and single reads.
     JobRow {
         id: String, event_id: String, target_kind: String, target_name: String, state: String, attempt: i64, lost: i64,
         deaths: i64, claim: i64, due_at: i64, created_at: i64, finished_at: Option<i64>, last_error: Option<String>,
     }
-    /// A job just claimed: with the state it was in before and the database's clock.
+    /// A job that was just claimed, with the state it had before and the database's clock.
     DueRow {
         id: String, event_id: String, target_kind: String, target_name: String, lane: String, attempt: i64, lost: i64,
         deaths: i64, begun: Option<i64>, claim: i64, due_at: i64, created_at: i64, was: String, now: i64,
     }
-    /// An attempt.
+    /// One attempt in the history of a job.
     AttemptRow {
         number: i64, claim: i64, ending: String, code: Option<String>, status: Option<i64>, error: Option<String>,
         duration_ms: i64, response: Vec<u8>, at: i64,
     }
-    /// A lane.
+    /// A lane with its breaker and bucket, and the database's clock at the time.
     LaneRow {
         id: String, tenant: String, paused: i64, failures: i64, open_until: Option<i64>, probe_until: Option<i64>, ramp: i64,
         rate: Option<i64>, tokens: f64, refilled_at: i64, turn: i64, rules: Option<String>, now: i64,
     }
-    /// A key and who has it.
+    /// An idempotency key, the event that holds it, and the database's clock at the time.
     KeyRow { scope: String, word: String, event_id: String, fingerprint: Option<String>, expires_at: i64, now: i64 }
-    /// An id.
+    /// The id of a row that a statement found or changed.
     IdRow { id: String }
-    /// An event that was stored now.
+    /// An id with a number: an instant in most statements, a count where open jobs are counted.
     StoredRow { id: String, at: i64 }
-    /// Either of the two: an event has an instant, a job a claim.
+    /// One thing that `STORE` has stored: an event with its instant, or a job with its claim.
     MadeRow { id: String, at: Option<i64>, claim: Option<i64> }
-    /// A job that was stored now: claim 1 when it is leased already.
+    /// A job that was just stored. Its claim is 1 if it is leased already, else 0.
     StartedRow { id: String, claim: i64 }
-    /// A definition.
+    /// A version of a workflow's definition.
     DefinitionRow { hash: String, name: String, body: String }
-    /// A run.
+    /// A run, with its state and error as JSON.
     RunRow {
         id: String, workflow: String, definition: String, event_id: String, parent_run: Option<String>, parent_visit: Option<i64>,
         status: String, error: Option<String>, version: i64, state: String, created_at: i64, finished_at: Option<i64>,
     }
-    /// A run's fence, and how many lines of history it has.
+    /// A run's version, which fences changes, and the number of its history lines.
     VersionRow { id: String, version: i64, noted: i64 }
-    /// A line of history.
+    /// One line in the history of a run.
     EntryRow { seq: i64, at: i64, kind: String, step: Option<String>, visit: Option<i64>, data: String }
-    /// A token.
+    /// A callback token, by its hash.
     TokenRow { hash: String, run_id: String, visit: i64, answer: Option<String> }
-    /// A gate.
+    /// A gate, with its state as JSON.
     GateRow { id: String, version: i64, state: String }
-    /// A name.
+    /// A single text, such as the name of a table or of a setting.
     NameRow { name: String }
-    /// A count.
+    /// A single number, such as a count.
     CountRow { n: i64 }
-    /// The clock.
+    /// The database's clock, in milliseconds since 1970.
     NowRow { now: i64 }
-    /// A total.
+    /// One of the totals, summed over its shards.
     TotalRow { name: String, value: i64 }
-    /// A rejection.
+    /// Refused requests of one source, for one reason.
     RejectionRow { source: String, reason: String, count: i64, last_at: i64 }
 }
 
@@ -98,7 +98,7 @@ fn corrupt(what: &str, value: &str) -> Error {
     Error::Corrupt(format!("stored {what} `{value}` cannot be read"))
 }
 
-/// A stored number that this version keeps in 32 bits.
+/// A stored 64-bit number as 32 bits, clamped to the range.
 pub(super) fn u32_of(value: i64) -> u32 {
     u32::try_from(value.max(0)).unwrap_or(u32::MAX)
 }
@@ -210,8 +210,8 @@ impl From<LaneRow> for Lane {
     }
 }
 
-/// What a process wrote at its start. A lane whose rules cannot be read works on with those of the defaults: a failure here
-/// would hold up all lanes.
+/// Reads a lane's breaker rules. If they cannot be read, the lane works on with the defaults:
+/// failing here would stop every lane.
 fn rules(lane: &LaneId, text: &str) -> BreakerRules {
     stored(text).unwrap_or_else(|why| {
         let lane = &lane.0;

@@ -1,5 +1,5 @@
-//! Runs: read, and changed whole or not at all. A change is fenced by the run's version, and where a job causes it by
-//! that job's lease as well.
+//! The `Runs` verbs in SQL. A change applies as a whole or not at all. It is fenced by the run's
+//! version, and by the lease if a job caused it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -205,15 +205,16 @@ impl<D: Dialect> Runs for SqlStore<D> {
     }
 }
 
-/// What is known of runs under their locks.
+/// What is known about runs once they are locked.
 pub(super) struct Standing {
-    /// Whether each change is still made to what it was decided on. Of several to one run only the first is.
+    /// For each change, whether run and gate still have the versions it was decided on. Of several
+    /// changes to one run only the first is current.
     pub(super) current: Vec<bool>,
-    /// How many lines of history each run has.
+    /// How many history lines each run has.
     noted: HashMap<RunId, i64>,
 }
 
-/// Locks the runs that changes are made to, and then the gates.
+/// Locks the runs that changes apply to, then their gates, and checks the versions.
 pub(super) async fn lock<D: Dialect>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
@@ -240,7 +241,8 @@ pub(super) async fn lock<D: Dialect>(
     Ok(Standing { current: changes.iter().map(&mut is_current).collect(), noted })
 }
 
-/// Locks the gates that changes pass; their versions.
+/// Locks the gates that changes pass and answers their versions. Gates that do not exist yet are
+/// created.
 async fn lock_gates<D: Dialect>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
@@ -257,7 +259,7 @@ async fn lock_gates<D: Dialect>(
     Ok(rows.into_iter().map(|row| (row.id, row.version)).collect())
 }
 
-/// Makes changes true, with the runs that they start.
+/// Applies changes, with the child runs that they start.
 pub(super) async fn apply<D: Dialect>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
@@ -328,7 +330,7 @@ pub(super) async fn apply<D: Dialect>(
     count::<D>(conn, store.shard(), &mut counts).await
 }
 
-/// A value of our own, as it is stored.
+/// A value as the JSON text that is stored.
 pub(super) fn encoded<T: serde::Serialize>(value: &T) -> sqlx::Result<String> {
     // NUL cannot be stored in a text of Postgres; inside JSON it stands escaped, so it never occurs here.
     serde_json::to_string(value).map_err(|e| sqlx::Error::Encode(Box::new(e)))
@@ -402,7 +404,8 @@ fn job_rows(jobs: &[(EventId, &RunJob)]) -> Rows {
         .int(jobs.iter().map(|(_, job)| delay(job)))
 }
 
-/// Where a job waits: where nobody looks, while its run is held.
+/// The lane a new job is stored in. A job of a paused run gets a `held:` lane, which no claim looks
+/// at.
 fn lane(job: &RunJob) -> String {
     let lane = job.target.lane().0;
     if job.held { format!("held:{lane}") } else { lane }

@@ -1,12 +1,12 @@
-//! What shared statements need from a database.
+//! What shared statements need from a database, as traits of the database type.
 //!
-//! sqlx's bounds, moved onto three small traits *of the database type*: a supertrait is implied where a
-//! where-clause is not, so shared statements need no where-clauses at all.
+//! sqlx states its bounds as where-clauses, which every generic function would have to repeat. As
+//! supertraits of the database type they are implied, so shared statements need no where-clauses.
 
 use futures::future::BoxFuture;
 use sqlx::{Database, Encode, FromRow, SqlStr, Type};
 
-/// The database can take a value of this type.
+/// The database can bind a value of this type.
 pub trait Binds<T>: Database {
     /// Adds a value to a statement's arguments.
     ///
@@ -45,19 +45,20 @@ where
     }
 }
 
-/// The database runs statements.
+/// The database can run statements.
 pub trait Executes: Database {
     /// Runs a statement and answers its rows.
     fn all(conn: &mut Self::Connection, sql: SqlStr, args: Self::Arguments) -> BoxFuture<'_, sqlx::Result<Vec<Self::Row>>>;
     /// Runs a statement and answers how many rows it changed.
     fn run(conn: &mut Self::Connection, sql: SqlStr, args: Self::Arguments) -> BoxFuture<'_, sqlx::Result<u64>>;
-    /// Runs text without arguments, unprepared.
+    /// Runs text without arguments and without preparing it.
     fn plain<'c>(conn: &'c mut Self::Connection, sql: &'static str) -> BoxFuture<'c, sqlx::Result<()>>;
-    /// Prepares a statement without running it.
+    /// Prepares a statement without running it, for tests.
     fn prepares(conn: &mut Self::Connection, sql: SqlStr) -> BoxFuture<'_, sqlx::Result<()>>;
 }
 
-/// The ten lines each driver needs: its executor is implemented for its own connection type only.
+/// Implements `Executes` for a database. It is a macro because each driver implements sqlx's
+/// executor for its own connection type only.
 #[macro_export]
 macro_rules! runs {
     ($db:ty) => {

@@ -1,4 +1,4 @@
-//! SQLite: one writer, readers beside it, JSON as a table of values.
+//! The SQLite dialect: one writer, several readers beside it, JSON as a table of values.
 
 use std::fmt::Write;
 use std::fs::{File, OpenOptions};
@@ -80,8 +80,8 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
     Ok(Arc::new(SqlStore::new((write, read, 0), address.clock, Pooler::None, lock)))
 }
 
-/// What is stored is nobody else's business: the file is made readable for its owner alone before anything is in it. SQLite gives
-/// the files beside it the same mode. A file that is there already keeps the mode that somebody gave it.
+/// Creates the database file readable for its owner only, before any data is in it. SQLite gives
+/// the files beside it the same mode. An existing file keeps its mode.
 fn make_private(file: &std::path::Path) -> Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
@@ -91,7 +91,7 @@ fn make_private(file: &std::path::Path) -> Result<()> {
     }
 }
 
-/// A file that cannot be written to stays so: waiting would not help.
+/// Fails if the file cannot be written to: this does not pass, so waiting would not help.
 async fn check_writable(pool: &Pool<Sqlite>, file: &std::path::Path, passes: impl Fn(&sqlx::Error) -> bool) -> Result<()> {
     let tried = sqlx::raw_sql("BEGIN IMMEDIATE; ROLLBACK").execute(pool).await;
     match tried {
@@ -105,7 +105,7 @@ async fn check_writable(pool: &Pool<Sqlite>, file: &std::path::Path, passes: imp
     }
 }
 
-/// The lock is the file's neighbour: SQLite's own locks would also stop `sqlite3` from reading.
+/// Locks a file beside the database. SQLite's own locks would also keep `sqlite3` from reading.
 fn lock(database: &std::path::Path) -> Result<File> {
     let mut path = database.as_os_str().to_owned();
     path.push("-lock");

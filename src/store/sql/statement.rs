@@ -1,15 +1,15 @@
-//! A statement: static text, its binds, optional conditions.
+//! A statement: static text, its bound values and optional conditions.
 //!
-//! The text is the same for every dialect. It may hold
+//! The text is the same for every dialect. It may contain:
 //!
-//! - `?`, a value;
-//! - `{now}`, the database's clock (or the instant a test binds), a value too;
-//! - `{rows: id text, n int, body bytes}`, a table of values of any length with these columns, under
-//!   whatever alias follows; it binds one [`Rows`];
-//! - `{any}`, one of a list of words of any length, after the column; it binds one list;
-//! - `{only jobs.id}`, the same beside a join with a table of values, where a planner might start from the wrong side:
-//!   with it every plan starts from the few. It is nothing where the planner needs no help;
-//! - `{lock}` and `{skip locked}`, row locks where the database has them.
+//! - `?`, a value
+//! - `{now}`, the database's clock (or the instant that a test binds); it binds one value too
+//! - `{rows: id text, n int, body bytes}`, a table of values with these columns and any number of
+//!   rows, under the alias that follows; it binds one [`Rows`]
+//! - `{any}` after a column: the column equals one of a list of any length; it binds one list
+//! - `{only jobs.id}` beside a join with a table of values: the same condition, for planners that
+//!   might start the join at the wrong table; it is `true` for the others
+//! - `{lock}` and `{skip locked}`, row locks where the database has them
 //!
 //! Only static text can be added, so nothing can be injected.
 
@@ -23,14 +23,14 @@ use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 use super::dialect::Dialect;
 use super::seam::{Binds, Reads};
 
-/// A column of [`Rows`].
+/// One column of a [`Rows`] table: its values, one per row.
 #[derive(Debug, Clone)]
 pub enum Column {
-    /// Text, or null.
+    /// Text values; `None` is SQL's null.
     Text(Vec<Option<String>>),
     /// A whole number, or null.
     Int(Vec<Option<i64>>),
-    /// Bytes.
+    /// Byte strings, never null.
     Bytes(Vec<Vec<u8>>),
 }
 
@@ -39,7 +39,7 @@ pub enum Column {
 pub struct Rows(pub Vec<Column>);
 
 impl Rows {
-    /// Adds a text column.
+    /// Adds a column of texts without nulls. Every column must have as many values as the others.
     pub fn text<I, S>(mut self, values: I) -> Self
     where
         I: IntoIterator<Item = S>,
@@ -55,7 +55,7 @@ impl Rows {
         self
     }
 
-    /// Adds a number column.
+    /// Adds a column of whole numbers without nulls.
     pub fn int(mut self, values: impl IntoIterator<Item = i64>) -> Self {
         self.0.push(Column::Int(values.into_iter().map(Some).collect()));
         self
@@ -89,15 +89,15 @@ impl Rows {
     }
 }
 
-/// A text as every database takes it: one of them has no NUL in texts, so none is stored anywhere. Keys, which must stay
-/// distinct, are made safe before (`model::key`).
+/// A text without NUL, which Postgres cannot store in texts: it is replaced by U+FFFD in every
+/// database. Keys, which must stay distinct, are made safe before (`model::key`).
 fn storable(text: String) -> String {
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
 
-/// A value of a statement, in a form that every database takes.
+/// A value that can be bound, in a form that every database can store.
 pub trait Bound: Sized {
-    /// That form.
+    /// The value in that form. Texts lose NUL characters; every other type stays as it is.
     fn storable(self) -> Self {
         self
     }
@@ -118,19 +118,21 @@ impl Bound for Option<String> {
 impl Bound for i64 {}
 impl Bound for Option<i64> {}
 
-/// A statement being put together.
+/// A statement under construction: its text and the values bound so far.
 pub struct Sql<D: Dialect> {
     text: Cow<'static, str>,
     args: sqlx::Result<D::Arguments>,
 }
 
-/// Starts a statement.
+/// Starts a statement from static text in the notation of this module. Nothing runs before `run`,
+/// `all` or `first`.
 pub fn sql<D: Dialect>(text: &'static str) -> Sql<D> {
     Sql { text: Cow::Borrowed(text), args: Ok(D::Arguments::default()) }
 }
 
 impl<D: Dialect> Sql<D> {
-    /// Binds the next value.
+    /// Binds a value to the next `?` or `{now}`, in the order of the text. A value that cannot be
+    /// encoded fails the statement when it runs.
     pub fn bind<T: Bound>(mut self, value: T) -> Self
     where
         D: Binds<T>,
@@ -143,7 +145,7 @@ impl<D: Dialect> Sql<D> {
         self
     }
 
-    /// Binds the next `{rows: …}`.
+    /// Binds the values of the next `{rows: …}`.
     pub fn rows(mut self, rows: Rows) -> Self {
         let rows = rows.storable();
         if let Ok(args) = &mut self.args
@@ -154,7 +156,7 @@ impl<D: Dialect> Sql<D> {
         self
     }
 
-    /// Binds the next `{any}`.
+    /// Binds the list of the next `{any}`.
     pub fn list<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
         if let Ok(args) = &mut self.args
             && let Err(error) = D::bind_list(args, words.into_iter().map(|word| storable(word.into())).collect())
@@ -164,12 +166,12 @@ impl<D: Dialect> Sql<D> {
         self
     }
 
-    /// Binds the next `{only …}`.
+    /// Binds the list of the next `{only …}`; nothing where the dialect does not use it.
     pub fn only<S: Into<String>>(self, words: impl IntoIterator<Item = S>) -> Self {
         if D::GUIDES_JOINS { self.list(words) } else { self }
     }
 
-    /// Adds static text and one value if there is one.
+    /// Adds static text and its value; nothing if there is no value.
     pub fn and<T: Bound>(mut self, text: &'static str, value: Option<T>) -> Self
     where
         D: Binds<T>,
@@ -183,7 +185,8 @@ impl<D: Dialect> Sql<D> {
         }
     }
 
-    /// Adds static text.
+    /// Adds static text at the end, such as a further condition. Its placeholders are bound after
+    /// those before it.
     pub fn then(mut self, text: &'static str) -> Self {
         self.text.to_mut().push_str(text);
         self
@@ -231,7 +234,7 @@ impl<D: Dialect> Sql<D> {
     }
 }
 
-/// The dialect's form of a static text; made once per text and kept for the life of the process.
+/// A static text in the dialect's form. Made once per text and kept for the life of the process.
 pub fn expanded<D: Dialect>(text: &'static str) -> &'static str {
     type Known = RwLock<HashMap<(&'static str, &'static str), &'static str>>;
     static KNOWN: OnceLock<Known> = OnceLock::new();

@@ -1,7 +1,8 @@
-//! IAM database authentication: a password that is a signed request, good for a quarter of an hour. Connections that are open
-//! stay open; new ones need a new password by then.
+//! IAM database authentication: the password is a signed request that is valid for 15 minutes. Open
+//! connections stay open; new ones need a password that is still valid.
 //!
-//! As in <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.Connecting.html>.
+//! As in
+//! <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.Connecting.html>.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -17,35 +18,36 @@ use tokio::sync::Mutex;
 
 use crate::model::{AwsIdentity, Clock, SystemClock, Timestamp, no_credentials};
 
-/// How long a password is good for, at most.
+/// How long a password is valid, at most.
 const GOOD_FOR: Duration = Duration::from_secs(900);
-/// The next one is made after this, or when what signs it ends.
+/// A new password is made after this time, or earlier if the credentials that sign it expire
+/// earlier.
 const RENEW_AFTER: Duration = Duration::from_secs(600);
-/// Credentials end a little before their time is up: a connection takes some of it.
+/// How long before the credentials expire the next password is made, since connecting takes time.
 const MARGIN: Duration = Duration::from_secs(60);
-/// After a failure it is tried again no sooner.
+/// How long to wait after a failure before trying again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Who signs, for which database.
+/// Makes the passwords for one database with one AWS identity.
 pub struct Tokens {
     options: PgConnectOptions,
     who: AwsIdentity,
-    /// When the next password is due, in milliseconds since 1970.
+    /// When to make the next password, in milliseconds since 1970.
     due_at: AtomicI64,
-    /// Until when the present one is good. Held while a new one is made.
+    /// Until when the present password is valid. Locked while a new one is made.
     good_until: Mutex<Timestamp>,
 }
 
 impl Tokens {
-    /// For a database, as somebody who may connect to it.
+    /// For this database, with an identity that may connect to it.
     pub fn new(options: PgConnectOptions, who: AwsIdentity) -> Self {
         Self { options, who, due_at: AtomicI64::new(i64::MIN), good_until: Mutex::new(Timestamp(0)) }
     }
 
-    /// Gives a pool a new password for its next connections, if the present one grows old.
+    /// Gives a pool a new password for its next connections, if the present one is due for renewal.
     ///
     /// # Errors
-    /// A sentence: there is no password that is good. It may be another time.
+    /// A sentence: there is no valid password, and none can be made now.
     pub async fn renew(&self, pool: &Pool<Postgres>) -> Result<(), String> {
         if SystemClock.now().0 < self.due_at.load(Ordering::Relaxed) {
             return Ok(());
@@ -72,7 +74,7 @@ impl Tokens {
         }
     }
 
-    /// A password, and until when it is good: no longer than the credentials that sign it.
+    /// A new password and until when it is valid: no longer than the credentials that sign it.
     async fn made(&self, now: Timestamp) -> Result<(String, Timestamp), String> {
         let credentials = self.who.credentials.provide_credentials().await.map_err(|why| no_credentials(&why))?;
         let (host, port, user) = (self.options.get_host(), self.options.get_port(), self.options.get_username());
@@ -84,7 +86,7 @@ impl Tokens {
     }
 }
 
-/// The password: a presigned request without its scheme.
+/// The password itself: a presigned request without its scheme.
 fn token(host: &str, port: u16, user: &str, region: &str, who: &Credentials, at: Timestamp) -> Result<String, String> {
     let mut settings = SigningSettings::default();
     settings.signature_location = SignatureLocation::QueryParams;

@@ -1,9 +1,9 @@
 //! A transaction that cannot be left half way.
 //!
-//! sqlx's own `begin` is not cancel-safe: a future that is dropped at the wrong moment returns a
-//! connection to the pool with a transaction open, and the next user's work is rolled back with it.
-//! Here a connection goes back to the pool only after COMMIT or ROLLBACK has answered; in every other
-//! case, a dropped future included, it is closed, and the database rolls back by itself.
+//! sqlx's own `begin` is not cancel-safe. A future dropped at the wrong moment returns a connection
+//! to the pool with a transaction open, and the next user's work is rolled back with it. Here a
+//! connection returns to the pool only after COMMIT or ROLLBACK has answered. In every other case,
+//! including a dropped future, it is closed, and the database rolls back by itself.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,11 +13,13 @@ use sqlx::pool::PoolConnection;
 
 use super::dialect::Dialect;
 
-/// A connection is kept at hand no longer than this: then the pool looks at its age, and whether it lives.
+/// How long a connection is kept at most. Then it returns to the pool, which checks its age and
+/// whether it is alive.
 const AT_HAND_MAX: Duration = Duration::from_secs(60);
 
-/// A few connections that are at rest. The pool asks each that comes back whether it lives, in a task of its own; under load that is
-/// a message and a wake-up for each statement, and whoever takes a dead connection notices all the same.
+/// A few idle connections, kept outside the pool for immediate reuse. The pool pings each
+/// connection that returns, in a task of its own. Under load that is one message and one wake-up
+/// per statement, and a dead connection is noticed anyway when it is used.
 pub struct AtHand<D: Dialect> {
     most: usize,
     kept: Mutex<Option<Vec<Kept<D>>>>,
@@ -29,7 +31,7 @@ struct Kept<D: Dialect> {
 }
 
 impl<D: Dialect> AtHand<D> {
-    /// Keeps at most so many.
+    /// Keeps at most `most` connections; with 0 each one goes back to its pool at once.
     pub fn new(most: usize) -> Self {
         Self { most, kept: Mutex::new(Some(Vec::with_capacity(most))) }
     }
@@ -38,8 +40,8 @@ impl<D: Dialect> AtHand<D> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.pop()
     }
 
-    /// Keeps a connection that is at rest, or gives it back to its pool: where enough are kept, where it is old, and where somebody may
-    /// wait for the pool to have one.
+    /// Keeps an idle connection, or returns it to its pool: if enough are kept, if it is old, or if
+    /// somebody may be waiting for the pool.
     fn put(&self, kept: Kept<D>, pool: &Pool<D>) {
         let has_room = pool.size() < pool.options().get_max_connections() || pool.num_idle() > 0;
         if has_room
@@ -51,12 +53,12 @@ impl<D: Dialect> AtHand<D> {
         }
     }
 
-    /// How many are kept.
+    /// How many connections are kept at the moment. The pool counts them as in use.
     pub fn count(&self) -> usize {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Vec::len)
     }
 
-    /// Gives them back, and keeps none any more.
+    /// Returns the kept connections to the pool and keeps none from now on.
     pub fn close(&self) {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
@@ -79,18 +81,18 @@ impl<D: Dialect> Tx<D> {
         Ok(Self { kept: Some(kept), is_open, pool: pool.clone(), at_hand: Arc::clone(at_hand) })
     }
 
-    /// Gives the connection back: it is at rest.
+    /// Returns the connection, which has no transaction open.
     fn give_back(&mut self) {
         if let Some(kept) = self.kept.take() {
             self.at_hand.put(kept, &self.pool);
         }
     }
 
-    /// Takes a connection and begins. A pooled connection that turns out to be dead is replaced: nothing
-    /// was done on it yet.
+    /// Takes a connection and begins a transaction. A pooled connection that turns out to be dead
+    /// is replaced, since nothing was done on it yet.
     ///
     /// # Errors
-    /// No connection can be had.
+    /// No connection can be had, or the transaction cannot begin.
     pub async fn begin(pool: &Pool<D>, at_hand: &Arc<AtHand<D>>, text: &'static str) -> sqlx::Result<Self> {
         let mut tries = pool.options().get_max_connections() + 1;
         loop {
@@ -103,8 +105,8 @@ impl<D: Dialect> Tx<D> {
         }
     }
 
-    /// Takes a connection without beginning: for statements that stand alone. Like a transaction, it goes back
-    /// to the pool only when it is known to be at rest.
+    /// Takes a connection without beginning a transaction, for statements that stand alone. It
+    /// returns to the pool only through `close`.
     ///
     /// # Errors
     /// No connection can be had.
@@ -112,7 +114,7 @@ impl<D: Dialect> Tx<D> {
         Self::take(pool, at_hand, false).await
     }
 
-    /// Gives the connection back, after a commit where one is open.
+    /// Returns the connection. An open transaction is committed first.
     ///
     /// # Errors
     /// As [`Tx::commit`].
@@ -124,7 +126,7 @@ impl<D: Dialect> Tx<D> {
         Ok(())
     }
 
-    /// The connection.
+    /// The connection to run statements on.
     ///
     /// # Errors
     /// The transaction has ended, which cannot happen before `commit` or `rollback` consumed it.
@@ -135,7 +137,7 @@ impl<D: Dialect> Tx<D> {
         }
     }
 
-    /// Commits and gives the connection back.
+    /// Commits and returns the connection.
     ///
     /// # Errors
     /// Whether it was committed is not known; the connection is closed.
@@ -145,7 +147,7 @@ impl<D: Dialect> Tx<D> {
         Ok(())
     }
 
-    /// Rolls back and gives the connection back, or closes it.
+    /// Rolls back and returns the connection; closes it if that fails.
     pub async fn rollback(mut self) {
         if let Ok(conn) = self.conn()
             && D::plain(conn, "ROLLBACK").await.is_ok()

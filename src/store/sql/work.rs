@@ -1,4 +1,5 @@
-//! Working jobs off: claim through lanes, extend, record.
+//! The `Work` verbs in SQL: claim through lanes, extend leases, record outcomes; retry, cancel and
+//! expire jobs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::model::{Job, JobId, JobState, Lane, LaneId, Lease, Timestamp};
 use crate::store::error::{Error, Result};
 use crate::store::{ClaimRequest, Claimed, Each, Retry, Work};
 
-/// The columns of a lane, the clock beside them.
+/// The columns of a lane, and the database's clock.
 macro_rules! lane_columns {
     () => {
         "id, tenant, paused, failures, open_until, probe_until, ramp, rate, tokens, refilled_at, turn, rules, {now} AS now"
@@ -106,7 +107,7 @@ pub(super) const ALL: &[&str] = &[
     EXPIRE,
 ];
 
-/// A lane as locked, with the clock at that moment.
+/// A locked lane, with the database's clock at that moment.
 #[derive(Clone)]
 struct Locked {
     lane: Lane,
@@ -286,7 +287,8 @@ impl<D: Dialect> Work for SqlStore<D> {
 }
 
 impl<D: Dialect> SqlStore<D> {
-    /// Records outcomes that no lane need know, in one statement; answers the jobs that still held their lease.
+    /// Records outcomes that concern no breaker and no run, in one statement. Answers the jobs that
+    /// still held their lease.
     async fn record_alone(&self, text: &'static str, outcomes: &Arc<[JobOutcome]>) -> Result<BTreeSet<String>> {
         let outcomes = Arc::clone(outcomes);
         let rows = self
@@ -302,7 +304,7 @@ impl<D: Dialect> SqlStore<D> {
         Ok(rows.into_iter().map(|row| row.id).collect())
     }
 
-    /// One statement in a transaction of its own.
+    /// Runs one statement in a transaction of its own. Answers how many rows it changed.
     pub(super) async fn run(&self, build: impl Fn(&Self) -> super::statement::Sql<D> + Send + Sync + 'static) -> Result<u64> {
         self.write(move |store, conn| {
             let statement = build(&store);
@@ -311,7 +313,7 @@ impl<D: Dialect> SqlStore<D> {
         .await
     }
 
-    /// A statement that ends jobs and answers their ids; the totals follow.
+    /// Runs a statement that finishes jobs and returns their ids, and updates the totals.
     async fn ending(&self, build: impl Fn(&Self) -> super::statement::Sql<D> + Send + Sync + 'static) -> Result<u64> {
         self.write(move |store, conn| {
             let statement = build(&store);
@@ -406,7 +408,8 @@ async fn claim<D: Dialect>(
     Ok((taken, clean))
 }
 
-/// How many jobs a lane may give at the moment, at most `most`.
+/// How many jobs the lane may give now: limited by `most`, its pause, its breaker and its rate
+/// limit.
 fn allowed(locked: &Locked, most: i64) -> i64 {
     let Locked { lane, now } = locked;
     if lane.paused || most <= 0 {
@@ -424,7 +427,7 @@ fn allowed(locked: &Locked, most: i64) -> i64 {
     }
 }
 
-/// A lane after it was served.
+/// The state of a lane after a claim: its turn, its tokens, and its breaker if it was probed.
 fn served(locked: &Locked, taken: u32, lease: Duration) -> Lane {
     let Locked { lane, now } = locked;
     let mut lane = lane.clone();
@@ -487,7 +490,7 @@ async fn record_jobs<D: Dialect>(
     record_rest::<D>(conn, store, outcomes, &fenced).await
 }
 
-/// Records what becomes of the jobs whose lease still holds, and answers which.
+/// Updates the jobs whose lease still holds, and answers which they are.
 async fn fence<D: Dialect>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
@@ -498,7 +501,7 @@ async fn fence<D: Dialect>(
     Ok(record.all::<IdRow>(conn).await?.into_iter().map(|r| r.id).collect())
 }
 
-/// Attempts, totals and lanes of the same commits.
+/// Records attempts, totals and breaker changes of the same outcomes, and answers each.
 async fn record_rest<D: Dialect>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
@@ -551,7 +554,7 @@ async fn record_rest<D: Dialect>(
     Ok(outcomes.iter().map(|c| if holds(c) || repeats(c) { Ok(()) } else { Err(Error::LeaseLost) }).collect())
 }
 
-/// A lane after its breaker learnt what happened, in the order it happened.
+/// The lane after its breaker has taken in the facts of these outcomes, in their order.
 fn told(locked: Locked, facts: &BTreeMap<String, Vec<LaneFact>>) -> Lane {
     let mut lane = locked.lane;
     for fact in facts.get(&lane.id.0).into_iter().flatten() {

@@ -1,7 +1,8 @@
-//! Wake-ups by SQS: a message names jobs that are due when it is delivered. Sent after the commit and before the answer;
-//! up to 15 minutes ahead the queue's own delay carries the time, whatever is later is left to the ticks.
+//! Wake-ups by SQS: each message names jobs that are due when it is delivered. Messages are sent
+//! after the commit and before the answer. The queue delays them by up to 15 minutes; anything
+//! later is left to the ticks.
 //!
-//! - [`Hint`]: what a message says; [`Sqs`]: the wake-ups; [`queue`]: how a queue is asked
+//! - [`Hint`]: the content of a message; [`Sqs`]: the wake-ups; [`queue`]: the client of the queue
 //!
 //! Messages are sent by `SendMessageBatch`:
 //! <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>
@@ -22,23 +23,24 @@ use crate::model::JobId;
 use crate::observe::metrics;
 use queue::Queue;
 
-/// The form of messages: others are not ours, or are of another version.
+/// The version of the message format. Messages without it, or with another one, are refused.
 const VERSION: u32 = 1;
-/// The longest delay of a message.
+/// The longest delay that SQS allows for a message.
 pub const DELAY_MAX: Duration = Duration::from_secs(900);
-/// Jobs of one message: what a worker does side by side.
+/// The most jobs in one message, which a worker runs side by side.
 const JOBS_PER_MESSAGE: usize = 10;
-/// Messages of one request: the most there may be.
+/// The most messages in one request, a limit of SQS.
 const MESSAGES_PER_REQUEST: usize = 10;
-/// Requests under way at once.
+/// How many requests are in flight at once.
 const REQUESTS: usize = 4;
-/// A message larger than this is none of ours: ten ids take less than half a KiB.
+/// A longer message cannot be a hint: ten ids take less than half a KiB.
 const BYTES_MAX: usize = 64 * 1024;
 
-/// What a message says: these jobs are due. Without jobs: something is.
+/// The content of a message: these jobs are due. Without jobs: some work is due.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Hint {
-    /// The jobs.
+    /// Jobs that are due when the message is delivered. Empty: some work is due, and the worker
+    /// looks for it.
     pub jobs: Vec<JobId>,
 }
 
@@ -49,10 +51,10 @@ struct Written {
 }
 
 impl Hint {
-    /// Reads a message's body.
+    /// Reads the body of a message.
     ///
     /// # Errors
-    /// It is none of ours, or cannot be read; it never will be.
+    /// It is not a hint, or of another version. Reading it again would not help.
     pub fn read(body: &str) -> Result<Self, String> {
         if body.len() > BYTES_MAX {
             return Err(format!("{} bytes are more than any hint has", body.len()));
@@ -65,14 +67,14 @@ impl Hint {
         Ok(Self { jobs: jobs.map_err(|_| "it names something that is not a job".to_owned())? })
     }
 
-    /// The body of its message.
+    /// The hint as the body of a message.
     pub fn write(&self) -> String {
         let jobs: Vec<String> = self.jobs.iter().map(ToString::to_string).collect();
         json!({ "tidehook": VERSION, "jobs": jobs }).to_string()
     }
 }
 
-/// Wake-ups over a queue.
+/// Wake-ups sent as messages over an SQS queue, for workers that run as functions.
 pub struct Sqs {
     queue: Queue,
     local: Local,
@@ -80,7 +82,7 @@ pub struct Sqs {
 }
 
 impl Sqs {
-    /// Over a queue. A tick looks `horizon` ahead.
+    /// Wake-ups over this queue. A tick looks `horizon` ahead, at most [`DELAY_MAX`].
     pub fn new(queue: Queue, horizon: Duration) -> Self {
         Self { queue, local: Local::default(), horizon: horizon.min(DELAY_MAX) }
     }
@@ -113,13 +115,15 @@ impl Sqs {
     }
 }
 
-/// The work is committed: the next tick finds it.
+/// Counts and logs hints that were not sent. The work is committed, so the next tick announces it
+/// again.
 fn failed(count: usize, why: &str) {
     metrics::hints_failed(count);
     tracing::warn!(count, why, "Hints were not sent; the next tick announces the work again.");
 }
 
-/// The messages for wake-ups: those of the same second share messages. What is too far away is left to the ticks.
+/// The messages for these wake-ups. Jobs due in the same second share messages. What is further
+/// away than `DELAY_MAX` is left to the ticks.
 fn messages(due: &[Wakeup]) -> Vec<(Duration, Hint)> {
     let mut by_second: BTreeMap<u64, BTreeSet<JobId>> = BTreeMap::new();
     for wakeup in due.iter().filter(|wakeup| !wakeup.here && wakeup.after <= DELAY_MAX) {

@@ -1,4 +1,4 @@
-//! A queue of SQS, asked by AWS's own client.
+//! A queue of SQS, called through AWS's own client.
 
 use std::time::Duration;
 
@@ -8,14 +8,15 @@ use aws_config::timeout::TimeoutConfig;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 
-/// An answer is waited for no longer than this, over all tries: what is announced holds up an answer of ours meanwhile.
+/// The most time for one call, over all tries. The sender of an event waits for it, since wake-ups
+/// are sent before the answer.
 const CALL_MAX: Duration = Duration::from_secs(2);
 const TRY_MAX: Duration = Duration::from_millis(900);
-/// A message that is sent twice is a hint that is given twice.
+/// How often a call is tried. A message that is sent twice does no harm: it is a repeated hint.
 const TRIES: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(80);
 
-/// A queue, and the client that asks it. Cheap to clone.
+/// A queue and the client that calls it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Queue {
     client: Client,
@@ -31,18 +32,18 @@ impl Queue {
         Self { client: Client::from_conf(config), url }
     }
 
-    /// Its URL, as inputs name it.
+    /// The queue's URL, as requests name it.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The client, for whatever is asked of the queue.
+    /// The client, for calls to the queue.
     pub fn client(&self) -> &Client {
         &self.client
     }
 }
 
-/// A sentence from an error of the client, whose own text says next to nothing.
+/// One sentence from an error of the client, whose own text says next to nothing.
 pub fn sentence<E, R>(error: &SdkError<E, R>) -> String
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,

@@ -58,7 +58,7 @@ pub(super) fn notify(reading: &Reading<'_>, s: &mut Section<'_>) -> Option<Call>
     call.call()
 }
 
-/// A step that waits for an answer.
+/// The settings of a `callback` or `approval` step, which waits for an answer from outside.
 #[derive(Debug)]
 pub(super) struct Callback {
     pub(super) awaited: Awaited,

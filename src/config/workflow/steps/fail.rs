@@ -1,4 +1,4 @@
-//! `fail`: a failure on purpose.
+//! The `fail` step: fails on purpose, with an error that the configuration names.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! `map`: the same steps for each item of a list; results stand in the order of the items.
+//! The `map` step: runs the same steps for each item of a list. The results are in the order of the
+//! items.
 
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ use crate::model::path::Found;
 use crate::model::run::{RunError, Slot};
 use crate::model::{Path, Payload};
 
-/// No map has more items.
+/// A list with more items than this fails the step with `map_too_large`.
 const ITEMS_MAX: usize = 1_000;
 
 const KEYS: &[Key] = &[
@@ -128,7 +129,7 @@ fn read_tolerated(s: &mut Section<'_>) -> u32 {
 /// Where the items of a map are.
 #[derive(Debug, Clone)]
 enum Items {
-    /// At a path of the payload.
+    /// At this path of the payload.
     Path(Path),
     /// In the array that a template renders.
     Template(Template),
@@ -140,13 +141,14 @@ struct Map {
     items: Items,
     /// Filled in when jumps are resolved.
     steps: Vec<Step>,
-    /// How many items at once; `None` is all of them.
+    /// How many items run at the same time; `None` means all of them.
     concurrency: Option<usize>,
-    /// How many items may fail.
+    /// How many items may fail before the step fails.
     tolerated: u32,
     /// How many of a hundred items may fail. The larger of the two bounds counts.
     tolerated_percent: u32,
-    /// A failed item leaves its error in its place.
+    /// Whether any number of items may fail. A failed item leaves its error in the result, as a
+    /// tolerated one does.
     collects: bool,
 }
 

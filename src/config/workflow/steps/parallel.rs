@@ -1,4 +1,5 @@
-//! `parallel`: several calls at once with the same input; the result is an object keyed by branch.
+//! The `parallel` step: runs several branches at once with the same payload. The result is an
+//! object with one key per branch.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! `set`: a value, computed from the payload.
+//! The `set` step: computes a value from the payload, without a call.
 
 use std::sync::Arc;
 

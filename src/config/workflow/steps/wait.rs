@@ -1,4 +1,4 @@
-//! `wait`: for a while, or until an instant of the payload.
+//! The `wait` step: waits for a time, or until an instant that the payload holds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::model::{Path, Timestamp};
 /// No instant is later: the end of the year 9999, in seconds since 1970.
 const LATEST: i64 = 253_402_300_799;
 
-/// From here on a number counts milliseconds.
+/// A number from here on is read as milliseconds, a smaller one as seconds.
 const MILLISECONDS_FROM: i64 = 100_000_000_000;
 
 const KEYS: &[Key] = &[
@@ -47,7 +47,7 @@ fn read(reading: &Reading<'_>, s: &mut Section<'_>, _: &mut Draft) -> Option<Arc
 /// A step that waits for time to pass.
 #[derive(Debug)]
 enum Wait {
-    /// This long.
+    /// This long, counted from the entry into the step.
     For(Duration),
     /// Until the instant at a path: an RFC 3339 text, or seconds or milliseconds since 1970.
     Until(Path),
@@ -81,7 +81,8 @@ impl StepType for Wait {
     }
 }
 
-/// Reads an instant. What cannot be read is a failure, never "now".
+/// Reads an instant from the payload. A value that cannot be read fails the step; it never means
+/// "now".
 fn instant(found: Option<&Value>, step: &Step, path: &Path) -> Result<Timestamp, RunError> {
     // What an event holds may be of any length; a message is for people.
     let short = |text: &str| text.chars().take(40).collect::<String>();
