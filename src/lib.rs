@@ -1,12 +1,16 @@
 //! tidehook turns events into HTTP actions, reliably.
 //!
-//! The floors of the house, from the top; an arrow may only point down (`tests/it/floors.rs`):
+//! The code is layered like the floors of a house. A module may import only from lower floors;
+//! `tests/it/floors.rs` checks it. From the top:
 //!
-//! - [`server`], [`container`], [`lambda`], [`http`], `cli`: how people and clouds reach it; [`environment`]: what a process is told
-//! - [`engine`]: accept · work · tick · operate; the only room that holds everything
-//! - [`store`], [`deliver`], [`ingress`], [`wake`], [`secrets`], `aws`: the outside world; these rooms do not see each other
-//! - [`config`] → [`decide`] → [`model`]: no I/O, no clock, no chance
-//! - [`observe`] stands beside the stairs: what happens, told as it happens
+//! - [`server`], [`container`], [`lambda`], [`http`], `cli`: how people and clouds reach it
+//! - [`environment`]: the settings that a process gets from its environment
+//! - [`engine`]: accepts events, works on jobs, runs housekeeping, operates runs
+//! - [`store`], [`deliver`], [`ingress`], [`wake`], [`secrets`], `aws`: the outside world
+//! - [`config`] → [`decide`] → [`model`]: no I/O, no clock, no randomness
+//!
+//! [`observe`] stands beside the floors: logs, metrics, and the feed of what happens. The modules
+//! of the outside world do not import each other; only the engine uses them together.
 
 #[cfg(feature = "lambda")]
 pub mod aws;
@@ -31,12 +35,13 @@ pub mod wake;
 
 use std::process::ExitCode;
 
-/// Runs one of the doors to its end, on a runtime of its own.
+/// Runs one way to start tidehook (function, command line or container) to its end, on a runtime of
+/// its own.
 pub fn start<F: Future<Output = ExitCode>>(door: impl FnOnce() -> F) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: the runtime does not start: {error}");
+            eprintln!("error: the async runtime cannot start: {error}");
             return ExitCode::FAILURE;
         }
     };

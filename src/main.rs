@@ -1,4 +1,5 @@
-//! The binary: a function where a runtime API is there, else the command line, else the container.
+//! The program: a function where there is a runtime API of AWS Lambda, else the command line, else
+//! the container.
 
 use std::process::ExitCode;
 
@@ -16,9 +17,12 @@ fn main() -> ExitCode {
     otherwise()
 }
 
-/// Has the allocator of a server give freed memory back to the system at once: a burst of large bodies leaves a third less behind, and an
-/// event costs the same processor time (docs/benchmarks.md). The allocator reads its options from the environment when a process begins,
-/// so the process begins again, under the same id; where that fails it goes on as it is.
+/// Makes the allocator of a server return freed memory to the system at once: after a burst of
+/// large bodies, the process keeps a third less, at the same processor time per event
+/// (docs/benchmarks.md).
+///
+/// The allocator reads its options from the environment when a process starts. So the process
+/// executes itself again under the same id; where that fails, it goes on as it is.
 #[cfg(feature = "mimalloc")]
 fn give_memory_back() {
     use std::os::unix::process::CommandExt;
@@ -26,7 +30,9 @@ fn give_memory_back() {
     let mut words = std::env::args_os();
     let name = words.next().unwrap_or_else(|| "tidehook".into());
     let words: Vec<_> = words.collect();
-    if std::env::var_os(OPTION).is_some() || !words.iter().any(|word| word == "start" || word == "serve") {
+    if std::env::var_os(OPTION).is_some()
+        || !words.iter().any(|word| word == "start" || word == "serve")
+    {
         return;
     }
     if let Ok(program) = std::env::current_exe() {
@@ -45,7 +51,7 @@ fn otherwise() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if !matches!(words.iter().map(String::as_str).collect::<Vec<_>>()[..], [] | ["start"]) {
         eprintln!(
-            "error: this build is for functions: it knows `start` and no other verb; the command line is the feature `cli`"
+            "error: this build is for functions and supports the command `start` only; build it with the feature `cli` for the command line"
         );
         return ExitCode::from(2);
     }

@@ -1,4 +1,5 @@
-//! Third floor: the container. Opens the store, serves requests, works, keeps house, and ends in good order.
+//! The server: opens the store, serves requests, works on jobs, runs housekeeping, and shuts down
+//! gracefully. Third floor.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,48 +29,51 @@ use crate::observe::metrics;
 use crate::store::{self, Address, Store};
 use crate::wake::{Wake, local::Local, postgres};
 
-/// The database when the configuration names none.
+/// The URL of the embedded database when the configuration names none.
 pub const DEFAULT_DATABASE: &str = "sqlite:tidehook.db?mode=rwc";
-/// A database that is away at start is waited for this long.
+/// How long a start waits for a database that is unreachable.
 const START_WAIT_MAX: Duration = Duration::from_secs(60);
-/// Housekeeping.
+/// The time between two runs of housekeeping.
 const TICK_EVERY: Duration = Duration::from_secs(5);
-/// A store that is away is asked this often whether it is back.
+/// How often a store that is unreachable or refuses writes is asked whether it is back.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
-/// A request's head must be there after this.
+/// The time limit for the head of a request.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
-/// The largest request head.
+/// The largest request head, in bytes.
 const HEAD_BYTES_MAX: usize = 128 * 1024;
-/// The most request headers.
+/// The most headers of a request.
 const HEADERS_MAX: usize = 100;
-/// Open connections; further ones wait to be accepted.
+/// The most open connections; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 20_000;
-/// Connections that wait to be accepted; the system may hold fewer (`net.core.somaxconn`).
+/// The most connections that wait to be accepted; the system may hold fewer (`net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
-/// After the deliveries, open requests get this long to end.
+/// The time limit of each last step of a shutdown: open requests, outcomes, jobs to return, the
+/// store.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The configuration asks for what this version cannot do.
-    #[error("this version cannot run: {}", .0.join(", "))]
+    /// The configuration asks for something that this version cannot run: its names.
+    #[error("the configuration uses features that this version cannot run: {}; remove them", .0.join(", "))]
     CannotRun(Vec<String>),
-    /// The database.
+    /// The database cannot be opened, migrated or prepared.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The address to listen on.
+    /// The address cannot be listened on.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
-    /// Something of this machine.
+    /// A resource of this machine cannot be used, such as its name resolution or its signals: a
+    /// sentence.
     #[error("{0}")]
     Machine(String),
 }
 
-/// The URL of the configured database.
+/// The URL of the configured database, or of an embedded one when the configuration names none.
 ///
 /// # Errors
-/// The configuration names a server and nothing says where it is: an embedded database in its place would look like an empty one.
+/// The configuration names a database server and not its URL. An embedded database in its place
+/// would look like an empty server.
 pub fn database_url(config: &Config) -> store::Result<Secret> {
     match (&config.database.url, config.database.lacks_url()) {
         (Some(url), _) => Ok(url.clone()),
@@ -78,45 +82,56 @@ pub fn database_url(config: &Config) -> store::Result<Secret> {
     }
 }
 
-/// Opens the configured store.
+/// Opens the configured store. It does not migrate it.
 ///
 /// # Errors
 /// Those of the store.
 pub async fn open_store(config: &Config) -> store::Result<Arc<dyn Store>> {
     let address = Address::new(database_url(config)?, config.database.max_connections);
-    store::connect(Address { pooler: config.database.pooler, iam: iam(config).await?, ..address }).await
+    store::connect(Address { pooler: config.database.pooler, iam: iam(config).await?, ..address })
+        .await
 }
 
-/// Who signs the passwords of the database, where the configuration says that somebody does.
+/// The AWS identity that signs the passwords of the database; `None` unless `database.auth` is
+/// `iam`.
 ///
 /// # Errors
-/// The environment does not say who, or this build is without AWS.
+/// The environment names no identity, or this build is without AWS.
 pub async fn iam(config: &Config) -> store::Result<Option<AwsIdentity>> {
     if !config.database.iam {
         return Ok(None);
     }
-    let wrong = |why| store::Error::Corrupt(format!("database.auth is iam, but {why}"));
+    let wrong = |why| store::Error::Corrupt(format!("`database.auth` is `iam`, but {why}"));
     crate::environment::identity().await.map(Some).map_err(wrong)
 }
 
-/// Opens the store by the way that migrations take: past a pooler, where `TIDEHOOK_MIGRATE_URL` says how.
+/// Opens the store for a migration: at `TIDEHOOK_MIGRATE_URL` if that is set, so that migrations
+/// can go past a pooler.
 ///
 /// # Errors
 /// Those of the store.
 pub async fn open_store_to_migrate(config: &Config) -> store::Result<Arc<dyn Store>> {
     match crate::environment::resolved("MIGRATE_URL").map_err(store::Error::Corrupt)? {
-        Some(url) => store::connect(Address { iam: iam(config).await?, ..Address::new(Secret::new(url), 1) }).await,
+        Some(url) => {
+            store::connect(Address { iam: iam(config).await?, ..Address::new(Secret::new(url), 1) })
+                .await
+        }
         None => open_store(config).await,
     }
 }
 
-/// Puts an engine together over an open store.
+/// Builds an engine over an open store.
 ///
 /// # Errors
-/// Something of this machine cannot be used.
-pub fn engine(config: Arc<Config>, store: Arc<dyn Store>, wake: Arc<dyn Wake>) -> Result<Engine, StartError> {
+/// The name resolution or the certificates of this machine cannot be used.
+pub fn engine(
+    config: Arc<Config>,
+    store: Arc<dyn Store>,
+    wake: Arc<dyn Wake>,
+) -> Result<Engine, StartError> {
     let resolver = resolve::system().map_err(StartError::Machine)?;
-    let destinations = config.handlers.iter().map(|h| (h.name.clone(), h.policy.clone(), Author::Operator));
+    let destinations =
+        config.handlers.iter().map(|h| (h.name.clone(), h.policy.clone(), Author::Operator));
     let steps = (step::DESTINATION.to_owned(), config.server.policy.clone(), Author::Operator);
     let foreign = (step::FOREIGN.to_owned(), config.server.policy.clone(), Author::Stranger);
     let destinations = destinations.chain([steps, foreign]);
@@ -133,7 +148,8 @@ pub fn engine(config: Arc<Config>, store: Arc<dyn Store>, wake: Arc<dyn Wake>) -
     }))
 }
 
-/// A running server.
+/// A running server: the listener, the worker and the housekeeping loop. It ends with
+/// [`Server::stop`].
 pub struct Server {
     engine: Engine,
     address: SocketAddr,
@@ -144,7 +160,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts: opens and migrates the store, listens, works.
+    /// Starts a server: listens, opens and migrates the store, then works.
     ///
     /// # Errors
     /// Why it did not start; nothing is left running.
@@ -158,24 +174,30 @@ impl Server {
         Self::start_on(listener, config).await
     }
 
-    /// Starts on a listener that is there already.
+    /// Starts a server on a listener that is open already.
     ///
     /// # Errors
-    /// As [`Server::start`].
+    /// As [`Server::start`], without those of listening.
     pub async fn start_on(listener: TcpListener, config: Config) -> Result<Self, StartError> {
         count(&config);
         let config = Arc::new(config);
         let wake: Arc<dyn Wake> = match config.database.driver {
             // What listens keeps a connection and its session, which a pooler does not, and a password of a quarter of an hour
             // neither: workers look for themselves.
-            Driver::Postgres if config.database.pooler.is_there() || config.database.iam => Arc::new(Local::default()),
-            Driver::Postgres => Arc::new(postgres::Postgres::start(&database_url(&config)?).map_err(StartError::Machine)?),
+            Driver::Postgres if config.database.pooler.is_there() || config.database.iam => {
+                Arc::new(Local::default())
+            }
+            Driver::Postgres => Arc::new(
+                postgres::Postgres::start(&database_url(&config)?).map_err(StartError::Machine)?,
+            ),
             Driver::Sqlite | Driver::Mysql | Driver::D1 => Arc::new(Local::default()),
         };
         let engine = engine(Arc::clone(&config), open_store(&config).await?, wake)?;
 
         // Requests are answered from the first moment: with 503 until the store is ready.
-        let address = listener.local_addr().map_err(|e| StartError::Machine(format!("the listener has no address: {e}")))?;
+        let address = listener.local_addr().map_err(|e| {
+            StartError::Machine(format!("the address of the listener cannot be read: {e}"))
+        })?;
         let stop_serving = CancellationToken::new();
         let routes = router(State::new(engine.clone()));
         let serving = tokio::spawn(serve(listener, routes, stop_serving.clone()));
@@ -191,17 +213,18 @@ impl Server {
         Ok(Self { engine, address, serving, stop_serving, working, keeping })
     }
 
-    /// Where it listens.
+    /// The address that it listens on, with the real port where the configuration asks for port 0.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its engine.
+    /// The engine behind the routes, for callers in the same process.
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    /// Ends in good order: takes no further jobs, waits for deliveries, hands the rest back, says goodbye.
+    /// Shuts down gracefully: claims no further jobs, waits up to `worker.drain_timeout_secs` for
+    /// deliveries in flight, then cuts them off and returns their jobs.
     ///
     /// `hurry` ends the wait for deliveries early.
     pub async fn stop(self, hurry: impl Future<Output = ()>) {
@@ -211,10 +234,10 @@ impl Server {
         tokio::select! {
             _ = &mut working => {}
             () = async { tokio::select! { () = tokio::time::sleep(drain) => {}, () = hurry => {} } } => {
-                tracing::info!("Deliveries that are still under way are cut off, and are on record as interrupted.");
+                tracing::info!("Deliveries still in flight are aborted and recorded as interrupted.");
                 self.engine.abort();
                 if tokio::time::timeout(GOODBYE_MAX, &mut working).await.is_err() {
-                    tracing::warn!("Some outcomes could not be recorded; their leases run out by themselves, and they are on record then.");
+                    tracing::warn!("Some outcomes could not be recorded before shutdown. Their leases expire, and the interrupted attempts are recorded then.");
                     working.abort();
                 }
             }
@@ -222,19 +245,19 @@ impl Server {
         self.engine.close();
         self.stop_serving.cancel();
         if tokio::time::timeout(GOODBYE_MAX, self.serving).await.is_err() {
-            tracing::debug!("Some requests were still open.");
+            tracing::debug!("Some requests were still open at shutdown.");
         }
         self.keeping.abort();
         // Requests that were still open may have handed something over.
         let _ = tokio::time::timeout(GOODBYE_MAX, self.engine.put_back()).await;
         if let Err(error) = self.engine.flush().await {
-            tracing::debug!(%error, "The last counts of refused requests were not stored.");
+            tracing::debug!(%error, "The last counts of refused requests could not be stored.");
         }
         let _ = tokio::time::timeout(GOODBYE_MAX, self.engine.store().close()).await;
     }
 }
 
-/// Listens with a queue that takes a burst of new connections while one loop accepts them.
+/// Listens with a backlog for bursts of new connections, because one loop accepts them all.
 fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
@@ -242,7 +265,7 @@ fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Migrates and prepares the store; one that is away is waited for.
+/// Migrates and prepares the store; waits up to a minute for one that is unreachable.
 async fn get_ready(engine: &Engine) -> Result<(), StartError> {
     let start = Instant::now();
     let only_process = is_embedded(engine.config());
@@ -261,7 +284,7 @@ async fn get_ready(engine: &Engine) -> Result<(), StartError> {
             Err(error) if error.is_passing() && start.elapsed() < START_WAIT_MAX => {
                 // Once for each reason: whoever waits a minute need not read it sixty times.
                 if told.as_ref() != Some(&error) {
-                    tracing::warn!(%error, "The database cannot be used yet; trying again each second for a minute.");
+                    tracing::warn!(%error, "The database is not available yet. Startup retries every second for up to one minute.");
                     told = Some(error);
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -271,7 +294,7 @@ async fn get_ready(engine: &Engine) -> Result<(), StartError> {
     }
 }
 
-/// The housekeeping loop, and the probe of a store that is away.
+/// The housekeeping loop. While the store is unreachable or refuses writes, it probes it instead.
 async fn keep(engine: Engine) {
     let nothing = Budget::NONE;
     let mut ticks = tokio::time::interval(TICK_EVERY);
@@ -287,10 +310,10 @@ async fn keep(engine: Engine) {
         tokio::select! {
             _ = ticks.tick() => {
                 if let Err(error) = engine.health().learn(engine.tick(nothing).await) {
-                    tracing::debug!(%error, "Housekeeping waits for the next tick.");
+                    tracing::debug!(%error, "Housekeeping failed. The next tick tries again.");
                 }
                 if let Err(error) = engine.health().learn(engine.watch_lanes().await) {
-                    tracing::debug!(%error, "Lanes are looked at with the next tick.");
+                    tracing::debug!(%error, "The lanes could not be checked. The next tick tries again.");
                 }
             }
             () = tokio::time::sleep(PROBE_EVERY) => {}
@@ -298,20 +321,26 @@ async fn keep(engine: Engine) {
     }
 }
 
-/// Starts counting, with what is configured at 0.
+/// Starts the metrics of this process, with counters of what is configured at 0.
 pub fn count(config: &Config) {
     metrics::start();
-    let sources: Vec<_> = config.sources.iter().map(|s| (s.name.as_str(), s.verify.is_some())).collect();
+    let sources: Vec<_> =
+        config.sources.iter().map(|s| (s.name.as_str(), s.verify.is_some())).collect();
     let steps = config.workflows.iter().flat_map(|w| {
         let calls = w.flow.steps.iter().filter(|step| step.kind.name() == "http");
         calls.map(|step| format!("{}/{}", w.name, step.name))
     });
-    let handlers: Vec<String> = config.handlers.iter().map(|h| h.name.clone()).chain(steps).collect();
+    let handlers: Vec<String> =
+        config.handlers.iter().map(|h| h.name.clone()).chain(steps).collect();
     let workflows: Vec<_> = config.workflows.iter().map(|w| w.name.as_str()).collect();
-    metrics::expect(metrics::Expected { sources: &sources, handlers: &handlers, workflows: &workflows });
+    metrics::expect(metrics::Expected {
+        sources: &sources,
+        handlers: &handlers,
+        workflows: &workflows,
+    });
 }
 
-/// Accepts connections until told to stop, then lets open requests end.
+/// Accepts connections until `stop` is cancelled, then waits for open requests.
 async fn serve(listener: TcpListener, routes: Router, stop: CancellationToken) {
     let (graceful, slots) = (GracefulShutdown::new(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
     loop {
@@ -331,7 +360,7 @@ async fn serve(listener: TcpListener, routes: Router, stop: CancellationToken) {
             }
             Some((Err(error), _)) => {
                 // Out of file descriptors, mostly: it passes when connections end.
-                tracing::warn!(%error, "A connection could not be accepted.");
+                tracing::warn!(%error, "An incoming connection could not be accepted.");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             None => break,
@@ -341,7 +370,7 @@ async fn serve(listener: TcpListener, routes: Router, stop: CancellationToken) {
     graceful.shutdown().await;
 }
 
-/// Serves one connection. HTTP/1.1 only: what stands in front of it may speak more.
+/// Serves one connection with HTTP/1.1 only; a proxy in front of it may speak other versions.
 fn connection(
     stream: TcpStream,
     peer: SocketAddr,
@@ -369,7 +398,7 @@ fn connection(
     }
 }
 
-/// Whether a configuration's database belongs to one process alone.
+/// Whether the configured database is embedded: a file that one process at a time uses.
 pub fn is_embedded(config: &Config) -> bool {
     config.database.driver == Driver::Sqlite
 }

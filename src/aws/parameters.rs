@@ -1,8 +1,11 @@
-//! Secrets that AWS keeps, read by the two calls that there are for it: `GetParameter` of Systems Manager and `GetSecretValue` of
-//! Secrets Manager. AWS's runtime finds credentials, signs, retries and keeps the time; only the documents are written here.
+//! Reads secrets that AWS keeps, with one call per service: `GetParameter` of Systems Manager and
+//! `GetSecretValue` of Secrets Manager.
 //!
-//! <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameter.html>,
-//! <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>
+//! AWS's runtime crates find credentials, sign, retry and enforce timeouts; this file only writes
+//! and reads the documents.
+//!
+//! - <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameter.html>
+//! - <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>
 
 use std::time::Duration;
 
@@ -12,7 +15,9 @@ use aws_runtime::auth::SigV4OperationSigningConfig;
 use aws_runtime::auth::sigv4::{SCHEME_ID, SigV4AuthScheme};
 use aws_runtime::retries::classifiers::AwsErrorCodeClassifier;
 use aws_smithy_runtime::client::orchestrator::operation::Operation;
-use aws_smithy_runtime::client::retries::classifiers::{HttpStatusCodeClassifier, TransientErrorClassifier};
+use aws_smithy_runtime::client::retries::classifiers::{
+    HttpStatusCodeClassifier, TransientErrorClassifier,
+};
 use aws_smithy_runtime_api::client::auth::AuthSchemeOptionResolverParams;
 use aws_smithy_runtime_api::client::auth::static_resolver::{
     StaticAuthSchemeOptionResolver, StaticAuthSchemeOptionResolverParams,
@@ -32,29 +37,33 @@ use serde_json::Value;
 use super::identity;
 use crate::model::{AWS_HELP, no_credentials};
 
-/// An answer is waited for this long, over all tries.
+/// The time limit of one question, over all its tries.
 const CALL_MAX: Duration = Duration::from_secs(8);
 const TRY_MAX: Duration = Duration::from_secs(3);
-/// Many processes that start at once are throttled: the pauses between tries are drawn, and grow.
+/// The most tries of one question. AWS throttles many processes that start at once, so the pauses
+/// between tries grow and are random.
 const TRIES: u32 = 4;
-/// What passes by itself, beside throttling.
+/// Statuses that are worth another try, in addition to throttling.
 const PASSING: &[u16] = &[500, 502, 503, 504];
 
-/// One of the two services.
+/// A service of AWS that keeps secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
     /// Systems Manager, for parameters.
     Ssm,
-    /// Secrets Manager.
+    /// Secrets Manager, asked with `GetSecretValue`; a secret may be JSON that holds several keys.
     SecretsManager,
 }
 
 impl Service {
-    /// Its name in addresses and signatures, in actions, and in the names of variables.
+    /// The service's name in addresses and signatures, its prefix in `x-amz-target`, and the
+    /// variable that overrides its endpoint.
     fn names(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Ssm => ("ssm", "AmazonSSM", "AWS_ENDPOINT_URL_SSM"),
-            Self::SecretsManager => ("secretsmanager", "secretsmanager", "AWS_ENDPOINT_URL_SECRETS_MANAGER"),
+            Self::SecretsManager => {
+                ("secretsmanager", "secretsmanager", "AWS_ENDPOINT_URL_SECRETS_MANAGER")
+            }
         }
     }
 
@@ -62,29 +71,40 @@ impl Service {
         let (name, _, variable) = self.names();
         let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
         let own = std::env::var(variable).ok().filter(|url| !url.is_empty());
-        own.or_else(|| sdk.endpoint_url().map(str::to_owned)).unwrap_or_else(|| format!("https://{name}.{region}.{domain}"))
+        own.or_else(|| sdk.endpoint_url().map(str::to_owned))
+            .unwrap_or_else(|| format!("https://{name}.{region}.{domain}"))
     }
 }
 
-/// Why there is no answer.
+/// Why a question to AWS has no answer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Failed {
-    /// Nobody was asked: this process has no credentials.
+    /// AWS was not asked, because this process has no region or no credentials; callers treat the
+    /// secret as absent.
     Nobody(String),
-    /// A sentence: AWS refuses, or does not answer.
+    /// AWS refused or did not answer in time: a sentence that says why. It is never replaced by a
+    /// default.
     Refused(String),
 }
 
-/// Asks a service for an action, both under the names of the API reference, and answers its output.
+/// Calls an action of a service and returns its output. `action` and `input` are named as in AWS's
+/// API reference.
 ///
 /// # Errors
 /// There are no credentials, AWS refuses, or there is no answer in time.
-pub async fn ask(sdk: &SdkConfig, service: Service, action: &'static str, input: &Value) -> Result<Value, Failed> {
+pub async fn ask(
+    sdk: &SdkConfig,
+    service: Service,
+    action: &'static str,
+    input: &Value,
+) -> Result<Value, Failed> {
     let who = identity(sdk).map_err(Failed::Nobody)?;
     let Some(http) = sdk.http_client() else { return Err(Failed::Nobody(AWS_HELP.to_owned())) };
     let (name, prefix, _) = service.names();
     let mut layer = Layer::new("tidehook");
-    layer.store_put(AuthSchemeOptionResolverParams::from(StaticAuthSchemeOptionResolverParams::new()));
+    layer.store_put(AuthSchemeOptionResolverParams::from(
+        StaticAuthSchemeOptionResolverParams::new(),
+    ));
     layer.store_put(SigV4OperationSigningConfig {
         region: Some(aws_config::Region::new(who.region.clone()).into()),
         name: Some(name.into()),
@@ -92,7 +112,9 @@ pub async fn ask(sdk: &SdkConfig, service: Service, action: &'static str, input:
     });
     let components = RuntimeComponentsBuilder::new("tidehook")
         .with_auth_scheme(SigV4AuthScheme::new())
-        .with_auth_scheme_option_resolver(Some(StaticAuthSchemeOptionResolver::new(vec![SCHEME_ID])))
+        .with_auth_scheme_option_resolver(Some(StaticAuthSchemeOptionResolver::new(vec![
+            SCHEME_ID,
+        ])))
         .with_identity_resolver(SCHEME_ID, who.credentials.clone());
     let target = format!("{prefix}.{action}");
     let mut operation = Operation::builder()
@@ -105,8 +127,17 @@ pub async fn ask(sdk: &SdkConfig, service: Service, action: &'static str, input:
         .retry_classifier(AwsErrorCodeClassifier::<Answered>::new())
         .retry_classifier(TransientErrorClassifier::<Answered>::new())
         .retry_classifier(HttpStatusCodeClassifier::new_from_codes(PASSING))
-        .timeout_config(TimeoutConfig::builder().operation_timeout(CALL_MAX).operation_attempt_timeout(TRY_MAX).build())
-        .runtime_plugin(StaticRuntimePlugin::new().with_config(layer.freeze()).with_runtime_components(components));
+        .timeout_config(
+            TimeoutConfig::builder()
+                .operation_timeout(CALL_MAX)
+                .operation_attempt_timeout(TRY_MAX)
+                .build(),
+        )
+        .runtime_plugin(
+            StaticRuntimePlugin::new()
+                .with_config(layer.freeze())
+                .with_runtime_components(components),
+        );
     if let Some(sleep) = sdk.sleep_impl() {
         operation = operation.sleep_impl(sleep);
     }
@@ -127,7 +158,7 @@ pub async fn ask(sdk: &SdkConfig, service: Service, action: &'static str, input:
     operation.invoke(input.to_string()).await.map_err(|error| failed(&error))
 }
 
-/// An error that a service answers.
+/// An error document that a service answered with.
 #[derive(Debug)]
 struct Answered(ErrorMetadata);
 
@@ -135,7 +166,7 @@ impl std::fmt::Display for Answered {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self.0.code(), self.0.message()) {
             (Some(code), Some(message)) => write!(f, "{code}: {message}"),
-            (code, message) => f.write_str(code.or(message).unwrap_or("no reason is given")),
+            (code, message) => f.write_str(code.or(message).unwrap_or("no reason given")),
         }
     }
 }
@@ -148,17 +179,19 @@ impl ProvideErrorMetadata for Answered {
     }
 }
 
-/// Reads an answer: a document, or an error with its type and a message.
+/// Reads a response: a JSON document on success, else an error with its type and message.
 fn answered(response: &HttpResponse) -> Result<Value, OrchestratorError<Answered>> {
-    let document: Option<Value> = response.body().bytes().and_then(|bytes| serde_json::from_slice(bytes).ok());
+    let document: Option<Value> =
+        response.body().bytes().and_then(|bytes| serde_json::from_slice(bytes).ok());
     if response.status().is_success() {
-        return document.ok_or_else(|| OrchestratorError::other("the answer is not JSON"));
+        return document.ok_or_else(|| OrchestratorError::other("the response is not JSON"));
     }
     let document = document.unwrap_or_default();
     // `com.amazonaws.ssm#ParameterNotFound`, unless something before the service answers.
     let code = document["__type"].as_str().map(|code| code.rsplit('#').next().unwrap_or(code));
     let message = document["message"].as_str().or(document["Message"].as_str());
-    let meta = ErrorMetadata::builder().code(code.map_or_else(|| response.status().as_u16().to_string(), str::to_owned));
+    let meta = ErrorMetadata::builder()
+        .code(code.map_or_else(|| response.status().as_u16().to_string(), str::to_owned));
     let meta = match message {
         Some(message) => meta.message(message),
         None => meta,
@@ -166,9 +199,10 @@ fn answered(response: &HttpResponse) -> Result<Value, OrchestratorError<Answered
     Err(OrchestratorError::operation(Answered(meta.build())))
 }
 
-/// What an error means to a reader.
+/// Turns an error of the SDK into a sentence, and tells missing credentials from a refusal.
 fn failed(error: &SdkError<Answered, HttpResponse>) -> Failed {
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    let causes =
+        std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
     for cause in causes {
         if let Some(why) = cause.downcast_ref::<CredentialsError>() {
             return match why {
@@ -178,7 +212,7 @@ fn failed(error: &SdkError<Answered, HttpResponse>) -> Failed {
         }
     }
     match error {
-        SdkError::ServiceError(answer) => Failed::Refused(format!("AWS answers {}", answer.err())),
-        other => Failed::Refused(format!("AWS cannot be asked: {}", DisplayErrorContext(other))),
+        SdkError::ServiceError(answer) => Failed::Refused(format!("AWS returned {}", answer.err())),
+        other => Failed::Refused(format!("the call to AWS failed: {}", DisplayErrorContext(other))),
     }
 }

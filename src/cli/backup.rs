@@ -10,12 +10,12 @@ use super::{Done, Global, context, print};
 use crate::server;
 use crate::store::sql::backup::backup;
 
-/// Copy the SQLite database into a file, also while a server works on it
+/// Back up the SQLite database to a file, even while a server uses it
 ///
-/// The copy holds everything that was acknowledged before it began. Postgres has its own tools: docs/operations.md names them.
+/// The backup contains everything that was acknowledged before it started. For Postgres, use its own tools: see docs/operations.md.
 #[derive(Debug, Args)]
 pub(super) struct Backup {
-    /// The new file
+    /// The backup file to create; it must not exist
     file: PathBuf,
 }
 
@@ -23,17 +23,27 @@ pub(super) async fn run(verb: &Backup, global: &Global) -> Done {
     let config = context::configuration(global, false)?;
     if !server::is_embedded(&config) {
         return Err(
-            anyhow!("the database is a server of its own; `pg_dump` and base backups copy it (docs/operations.md)").into()
+            anyhow!("`backup` works with SQLite only; back up Postgres with `pg_dump` or base backups (docs/operations.md)").into()
         );
     }
     if !context::has_database(&config) {
-        return Err(anyhow!("there is no database yet; `tidehook start` or `tidehook migrate` creates it").into());
+        return Err(anyhow!(
+            "the database does not exist yet; create it with `tidehook start` or `tidehook migrate`"
+        )
+        .into());
     }
     let made = backup(server::database_url(&config)?.expose(), &verb.file).await?;
     match global.json {
-        true => print::json(&json!({ "file": verb.file.display().to_string(), "events": made.events, "bytes": made.bytes })),
+        true => print::json(
+            &json!({ "file": verb.file.display().to_string(), "events": made.events, "bytes": made.bytes }),
+        ),
         false => {
-            print::note(&format!("{} holds {} events in {} bytes.", verb.file.display(), made.events, made.bytes));
+            print::note(&format!(
+                "Wrote {}: {} events, {} bytes.",
+                verb.file.display(),
+                made.events,
+                made.bytes
+            ));
         }
     }
     Ok(())

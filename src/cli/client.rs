@@ -1,4 +1,5 @@
-//! How a server is asked: over HTTP, or, when none runs, the same routes in this process over the store.
+//! How the command line reaches a server: over HTTP, or, when none runs, through the same routes
+//! inside this process over the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,18 +19,16 @@ use crate::server;
 use crate::store;
 use crate::wake::local::Local;
 
-/// A request is given up after this.
+/// The time limit of one request.
 const TIME_MAX: Duration = Duration::from_secs(30);
-/// Following ends after a day.
+/// The time limit of a request whose answer is followed line by line.
 const FOLLOW_TIME_MAX: Duration = Duration::from_secs(86_400);
-/// No larger answer is read.
+/// The largest answer that is read from the routes inside this process.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// An answer.
+/// A server's answer, with any status. `value` turns it into data or an error.
 pub(crate) struct Answer {
-    /// Its status.
     pub(crate) status: StatusCode,
-    /// Its body as text.
     pub(crate) text: String,
 }
 
@@ -38,23 +37,27 @@ enum Way {
     Here(Router),
 }
 
-/// A server to ask.
+/// A client of the HTTP API: over the network, or over the same routes inside this process when no
+/// server runs.
 pub(crate) struct Client {
     way: Way,
     token: Option<String>,
 }
 
 impl Client {
-    /// The server a verb is about: the remote one if named; else the running one of the configuration; else
-    /// the store itself.
+    /// Connects to the server that a verb is about.
+    ///
+    /// That is the one `--remote` names; else the one that holds the configuration's embedded
+    /// database; else the routes over the store, in this process.
     pub(crate) async fn connect(global: &Global) -> Result<Self, Failed> {
         if let Some(url) = context::remote(global) {
             return Ok(Self::http(url, context::token(global))?);
         }
         let config = context::configuration(global, false)?;
-        let token = context::token(global).or_else(|| config.api.auth_token.as_ref().map(|t| t.expose().to_owned()));
+        let token = context::token(global)
+            .or_else(|| config.api.auth_token.as_ref().map(|t| t.expose().to_owned()));
         if server::is_embedded(&config) && !context::has_database(&config) {
-            return Err(anyhow!("there is no database yet; start the server first, or name another with --remote").into());
+            return Err(anyhow!("the database does not exist yet; start the server first, or name a running server with --remote").into());
         }
         match server::open_store(&config).await {
             Ok(store) => Self::here(config, store, token).await,
@@ -64,40 +67,66 @@ impl Client {
         }
     }
 
-    /// The server at a URL.
-    #[expect(clippy::disallowed_methods, reason = "asks the server that the person at the keyboard named")]
+    /// A client of the server at a base URL without a trailing slash. `token` is sent as the bearer
+    /// token of every request that has no `Authorization` header.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "asks the server that the person at the keyboard named"
+    )]
     pub(crate) fn http(url: String, token: Option<String>) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder().timeout(TIME_MAX).redirect(reqwest::redirect::Policy::none()).build()?;
+        let http = reqwest::Client::builder()
+            .timeout(TIME_MAX)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
         Ok(Self { way: Way::Http { url, http }, token })
     }
 
-    async fn here(config: Config, store: Arc<dyn store::Store>, token: Option<String>) -> Result<Self, Failed> {
+    async fn here(
+        config: Config,
+        store: Arc<dyn store::Store>,
+        token: Option<String>,
+    ) -> Result<Self, Failed> {
         // A look must not change a schema that a running server may depend on.
         if let Err(error) = store.totals().await {
             return match store.lacks().await {
                 Ok(0) | Err(_) => Err(error.into()),
-                Ok(lacks) => {
-                    Err(anyhow!("the database's schema lacks {lacks} migration(s); run `tidehook migrate` first").into())
-                }
+                Ok(lacks) => Err(anyhow!(
+                    "the database schema lacks {lacks} migration(s); run `tidehook migrate` first"
+                )
+                .into()),
             };
         }
         let engine = server::engine(Arc::new(config), store, Arc::new(Local::default()))?;
         Ok(Self { way: Way::Here(router(State::new(engine))), token })
     }
 
-    /// Makes a request.
-    pub(crate) async fn request(&self, method: Method, path: &str, headers: HeaderMap, body: Vec<u8>) -> anyhow::Result<Answer> {
+    /// Sends a request and returns the answer, with any status. It fails only when no answer can be
+    /// read.
+    pub(crate) async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Vec<u8>,
+    ) -> anyhow::Result<Answer> {
         let mut headers = headers;
         if let Some(token) = &self.token
             && !headers.contains_key(header::AUTHORIZATION)
         {
-            let value = HeaderValue::from_str(&format!("Bearer {token}")).context("the token cannot be sent in a header")?;
+            let value = HeaderValue::from_str(&format!("Bearer {token}"))
+                .context("the API token contains characters that are not allowed in a header")?;
             headers.insert(header::AUTHORIZATION, value);
         }
         match &self.way {
             Way::Http { url, http } => {
-                let response = http.request(method, format!("{url}{path}")).headers(headers).body(body).send().await;
-                let response = response.with_context(|| format!("{url} does not answer; is the server running?"))?;
+                let response = http
+                    .request(method, format!("{url}{path}"))
+                    .headers(headers)
+                    .body(body)
+                    .send()
+                    .await;
+                let response = response
+                    .with_context(|| format!("{url} does not answer; is the server running?"))?;
                 let status = response.status();
                 Ok(Answer { status, text: response.text().await? })
             }
@@ -108,41 +137,54 @@ impl Client {
                 *request.headers_mut() = headers;
                 let response = router.clone().oneshot(request).await?;
                 let status = response.status();
-                let body = http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-                let bytes = body.map_err(|e| anyhow!("the answer cannot be read: {e}"))?.to_bytes();
+                let body = http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+                    .collect()
+                    .await;
+                let bytes =
+                    body.map_err(|e| anyhow!("the response cannot be read: {e}"))?.to_bytes();
                 Ok(Answer { status, text: String::from_utf8_lossy(&bytes).into_owned() })
             }
         }
     }
 
-    /// Follows a route that sends lines. Only a running server has something to follow.
+    /// Opens a route that answers line by line. It needs a running server: a store alone has
+    /// nothing to follow.
     pub(crate) async fn lines(&self, path: &str) -> anyhow::Result<Lines> {
-        let Way::Http { url, http } = &self.way else { bail!("no server is running; there is nothing to follow") };
+        let Way::Http { url, http } = &self.way else {
+            bail!(
+                "no server is running, so there is nothing to follow; start one, or name it with --remote"
+            )
+        };
         let mut request = http.get(format!("{url}{path}")).timeout(FOLLOW_TIME_MAX);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
-        let response = request.send().await.with_context(|| format!("{url} does not answer; is the server running?"))?;
+        let response = request
+            .send()
+            .await
+            .with_context(|| format!("{url} does not answer; is the server running?"))?;
         let status = response.status();
         if !status.is_success() {
             value(Answer { status, text: response.text().await? })?;
-            bail!("the server answered {status}");
+            bail!("the server returned {status}");
         }
         Ok(Lines { response, buffer: Vec::new() })
     }
 
-    /// Reads a route.
+    /// Sends a `GET` and reads the answer as JSON; a status other than 2xx is an error with the
+    /// server's message.
     pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
         value(self.request(Method::GET, path, HeaderMap::new(), Vec::new()).await?)
     }
 
-    /// Changes something by a route.
+    /// Sends a `POST` without a body and reads the answer as JSON; a status other than 2xx is an
+    /// error.
     pub(crate) async fn post(&self, path: &str) -> anyhow::Result<Value> {
         value(self.request(Method::POST, path, HeaderMap::new(), Vec::new()).await?)
     }
 }
 
-/// Lines of a route that is being followed.
+/// The lines of a route that is being followed, read as they arrive.
 pub(crate) struct Lines {
     response: reqwest::Response,
     buffer: Vec<u8>,
@@ -164,21 +206,32 @@ impl Lines {
     }
 }
 
-/// What was asked for cannot be: the command line is wrong, and not what it was about.
+/// An argument of the command line is wrong. `run` answers it with exit code 2 instead of 1.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct WrongArgument(pub(crate) String);
 
 pub(crate) fn value(answer: Answer) -> anyhow::Result<Value> {
-    let body: Value = serde_json::from_str(&answer.text).unwrap_or_else(|_| Value::String(answer.text.clone()));
+    let body: Value =
+        serde_json::from_str(&answer.text).unwrap_or_else(|_| Value::String(answer.text.clone()));
     if answer.status.is_success() {
         return Ok(body);
     }
     let details = body["details"].as_array().map_or(String::new(), |details| {
-        let detail = |d: &Value| format!("; {}: {}", d["field"].as_str().unwrap_or(""), d["message"].as_str().unwrap_or(""));
+        let detail = |d: &Value| {
+            format!(
+                "; {}: {}",
+                d["field"].as_str().unwrap_or(""),
+                d["message"].as_str().unwrap_or("")
+            )
+        };
         details.iter().map(detail).collect()
     });
-    let message = format!("{}{details} ({})", body["message"].as_str().unwrap_or("the server refused"), answer.status);
+    let message = format!(
+        "{}{details} ({})",
+        body["message"].as_str().unwrap_or("the server refused the request"),
+        answer.status
+    );
     match body["code"].as_str() {
         Some("validation_error") => Err(WrongArgument(message).into()),
         _ => Err(anyhow!(message)),
@@ -192,7 +245,9 @@ pub(crate) fn encode(text: &str) -> String {
 
 /// A query of those parameters that have a value.
 pub(crate) fn query(parameters: &[(&str, Option<String>)]) -> String {
-    let set = parameters.iter().filter_map(|(name, value)| value.as_ref().map(|v| format!("{name}={}", encode(v))));
+    let set = parameters
+        .iter()
+        .filter_map(|(name, value)| value.as_ref().map(|v| format!("{name}={}", encode(v))));
     let text = set.collect::<Vec<_>>().join("&");
     if text.is_empty() { text } else { format!("?{text}") }
 }

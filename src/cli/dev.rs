@@ -1,5 +1,7 @@
-//! `tidehook dev`: one command to see it work. A database that goes when it ends, a configuration to read,
-//! a receiver that fails once, one signed sample webhook, and the timeline as it happens.
+//! `tidehook dev`: a demonstration in one command, with nothing to set up.
+//!
+//! It starts a server with a temporary database and configuration and a receiver that fails once,
+//! sends a signed sample webhook, and prints what happens.
 
 use std::path::{Path, PathBuf};
 
@@ -20,13 +22,13 @@ use crate::ingress;
 use crate::observe::feed::{FeedEvent, Next};
 use crate::server::Server;
 
-/// Show it work: a signed sample webhook, a receiver that fails once, the timeline
+/// Run a demo: a signed sample webhook, a receiver that fails once, and a live timeline
 #[derive(Debug, Args)]
 pub(super) struct Dev {
-    /// Listen here; a free port when it is taken
+    /// Port to listen on; another free port if it is in use
     #[arg(long, default_value_t = 8888)]
     port: u16,
-    /// End once the sample is delivered
+    /// Exit when the sample is delivered
     #[arg(long)]
     once: bool,
 }
@@ -36,8 +38,11 @@ const EVENT: &str = "push";
 
 pub(super) async fn run(dev: Dev, global: &Global) -> Done {
     let mut signals = Signals::listen()?;
-    let dir = tempfile::Builder::new().prefix("tidehook-dev-").tempdir().context("a temporary directory is needed")?;
-    let receiver = receiver::start().await.context("the receiver cannot listen")?;
+    let dir = tempfile::Builder::new()
+        .prefix("tidehook-dev-")
+        .tempdir()
+        .context("a temporary directory cannot be created")?;
+    let receiver = receiver::start().await.context("the demo receiver cannot listen on a port")?;
     let listener = listen(dev.port).await?;
     let port = listener.local_addr()?.port();
     let path = dir.path().join("tidehook.yaml");
@@ -45,10 +50,13 @@ pub(super) async fn run(dev: Dev, global: &Global) -> Done {
         .replace("{port}", &port.to_string())
         .replace("{receiver}", &receiver.to_string())
         .replace("{database}", &dir.path().join("dev.db").display().to_string());
-    std::fs::write(&path, &text).with_context(|| format!("{} cannot be written", path.display()))?;
+    std::fs::write(&path, &text)
+        .with_context(|| format!("{} cannot be written", path.display()))?;
     let config = read(&path, text)?;
     let raw = {
-        let source = config.source(SOURCE).ok_or_else(|| anyhow!("the example has no source"))?;
+        let source = config
+            .source(SOURCE)
+            .ok_or_else(|| anyhow!("the example configuration has no source"))?;
         send::prepare(source, EVENT, None, &format!("http://127.0.0.1:{port}"))?
     };
     let server = Server::start_on(listener, config).await?;
@@ -56,11 +64,13 @@ pub(super) async fn run(dev: Dev, global: &Global) -> Done {
     let timeline = Timeline::begin(global.json);
     if !global.json {
         introduce(&path, port, &receiver.to_string());
-        timeline.say("sent", "a sample: a GitHub push, signed with the secret of the configuration");
+        timeline.say("sent", "a sample GitHub push, signed with the secret from the configuration");
     }
     let ready = send::ready(&raw);
     let client = Client::http(format!("http://127.0.0.1:{port}"), None)?;
-    let posted = tokio::spawn(async move { client.request(Method::POST, &ready.path, ready.headers, ready.body).await });
+    let posted = tokio::spawn(async move {
+        client.request(Method::POST, &ready.path, ready.headers, ready.body).await
+    });
 
     let mut delivered = false;
     loop {
@@ -81,7 +91,9 @@ pub(super) async fn run(dev: Dev, global: &Global) -> Done {
                     }
                 }
             }
-            Err(RecvError::Lagged(missed)) => print::note(&format!("… {missed} moments went by too fast to show")),
+            Err(RecvError::Lagged(missed)) => {
+                print::note(&format!("… {missed} lines are not shown: too many at once"))
+            }
             Err(RecvError::Closed) => break,
         }
     }
@@ -89,16 +101,20 @@ pub(super) async fn run(dev: Dev, global: &Global) -> Done {
     server.stop(signals.stop()).await;
     match answer.status.is_success() && (delivered || !dev.once) {
         true => Ok(()),
-        false => Err(Failed::Other(anyhow!("the sample was answered {}: {}", answer.status, answer.text))),
+        false => Err(Failed::Other(anyhow!(
+            "the server answered the sample with {}: {}",
+            answer.status,
+            answer.text
+        ))),
     }
 }
 
-/// The wanted port of this machine, else a free one.
+/// Binds the wanted port on loopback, else a free one.
 async fn listen(port: u16) -> anyhow::Result<TcpListener> {
     match TcpListener::bind(("127.0.0.1", port)).await {
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            print::note(&format!("Port {port} is taken; using a free one."));
+            print::note(&format!("Port {port} is in use. Using another free port."));
             Ok(TcpListener::bind(("127.0.0.1", 0)).await?)
         }
         Err(error) => Err(error).with_context(|| format!("cannot listen on port {port}")),
@@ -108,7 +124,13 @@ async fn listen(port: u16) -> anyhow::Result<TcpListener> {
 fn read(path: &Path, content: String) -> Result<Config, Failed> {
     let mut problems = Problems::default();
     let texts = vec![Text { name: path.display().to_string(), content }];
-    let config = from_texts(texts, &crate::config::layers::Variables::new(), false, &ingress::known(), &mut problems);
+    let config = from_texts(
+        texts,
+        &crate::config::layers::Variables::new(),
+        false,
+        &ingress::known(),
+        &mut problems,
+    );
     config.ok_or_else(|| {
         print::problems(&problems);
         Failed::Config(serde_json::Value::Null)
@@ -121,20 +143,26 @@ fn program() -> String {
 }
 
 fn introduce(path: &Path, port: u16, receiver: &str) {
-    print::line(&format!("tidehook {}: one event on its way\n", env!("CARGO_PKG_VERSION")));
-    print::line(&format!("  webhooks   http://127.0.0.1:{port}/webhooks/{SOURCE}, signed"));
+    print::line(&format!("tidehook {}: demo\n", env!("CARGO_PKG_VERSION")));
+    print::line(&format!(
+        "  webhooks   http://127.0.0.1:{port}/webhooks/{SOURCE} (signature required)"
+    ));
     print::line(&format!("  events     http://127.0.0.1:{port}/events/app/{{type}}"));
-    print::line(&format!("  receiver   http://{receiver}, fails the first attempt of every delivery on purpose"));
+    print::line(&format!(
+        "  receiver   http://{receiver} (fails the first attempt of each delivery on purpose)"
+    ));
     print::line(&format!("  config     {}", path.display()));
-    print::line("  database   SQLite beside it; all of it goes when this ends\n");
+    print::line("  database   SQLite next to the configuration; both are deleted on exit\n");
 }
 
 fn invite(path: &Path, port: u16) {
     let (program, path) = (program(), path.display());
-    print::line("\nSend your own from another terminal:\n");
+    print::line("\nSend your own events from another terminal:\n");
     print::line(&format!("  {program} send github pull_request --config {path}"));
-    print::line(&format!("  curl -d '{{\"id\": 7}}' http://127.0.0.1:{port}/events/app/order.created"));
-    print::line("\nCtrl-C ends it.\n");
+    print::line(&format!(
+        "  curl -d '{{\"id\": 7}}' http://127.0.0.1:{port}/events/app/order.created"
+    ));
+    print::line("\nPress Ctrl-C to stop.\n");
 }
 
 const CONFIG: &str = "\

@@ -1,4 +1,5 @@
-//! `tidehook doctor`: what is wrong with an installation, without side effects. Ends with 1 when something is.
+//! `tidehook doctor`: looks for problems of an installation without changing anything. The exit
+//! code is 1 when it finds one.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -20,25 +21,25 @@ use crate::model::{Clock, SystemClock};
 use crate::server;
 use crate::store::{self, Store};
 
-/// A connection to a receiver is tried this long.
+/// The time limit of a connection to a receiver.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
-/// A server that is asked how it is answers within this time.
+/// The time limit of one request to a running server.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// Clocks may differ by this much.
+/// The difference between the clocks of this machine and the database that is tolerated.
 const SKEW_MAX: Duration = Duration::from_secs(5);
 
-/// Look for what is wrong: configuration, database, clocks, receivers
+/// Check for problems: configuration, database, clocks, receivers
 ///
-/// Changes nothing. Exit codes: 0 all is well, 1 something was found, 2 the configuration has errors. With --remote,
-/// that server is asked how it is instead of the database of the configuration.
+/// The command changes nothing. Exit codes: 0 no problems, 1 problems found, 2 the configuration has errors. With --remote,
+/// doctor checks that server instead of the database in the configuration.
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
-    /// Look at a deployed stack of functions instead, with the AWS CLI: schedule, queue, times, connections, permissions
+    /// Check a deployed stack of functions instead, using the AWS CLI: schedule, queue, timeouts, connections, permissions
     #[arg(long, value_name = "STACK")]
     lambda: Option<String>,
 }
 
-/// What was looked at, and what was found.
+/// The findings of a check-up, in the order in which they are printed.
 #[derive(Default)]
 pub(super) struct Report(Vec<Finding>);
 
@@ -49,7 +50,7 @@ struct Finding {
 
 enum Verdict {
     Well,
-    /// Right for some installations; it is said and not counted.
+    /// Fine in some installations: it is printed, and does not count as an issue.
     Note(String),
     Wrong(String),
 }
@@ -86,10 +87,14 @@ pub(super) async fn run(doctor: &Doctor, global: &Global) -> Done {
         }
         return Err(Failed::Config(Value::Null));
     };
-    let warnings = loaded.problems.sorted().iter().filter(|p| p.severity == Severity::Warning).count();
+    let warnings =
+        loaded.problems.sorted().iter().filter(|p| p.severity == Severity::Warning).count();
     match warnings {
         0 => report.well(format!("configuration {}", loaded.path.display())),
-        n => report.wrong(format!("configuration {}", loaded.path.display()), format!("{n} warning(s), see above")),
+        n => report.wrong(
+            format!("configuration {}", loaded.path.display()),
+            format!("{n} warning(s), see above"),
+        ),
     }
     readable(&loaded.path, global.env.as_deref(), &mut report);
     security(&config, &mut report);
@@ -101,18 +106,23 @@ pub(super) async fn run(doctor: &Doctor, global: &Global) -> Done {
     show(&report, global)
 }
 
-/// A configuration may hold secrets, and a `.env` file does: others of this machine should not read them.
+/// Notes a configuration or `.env` file that every user of this machine can read: it may hold
+/// secrets.
 fn readable(path: &std::path::Path, env: Option<&str>, report: &mut Report) {
     use std::os::unix::fs::PermissionsExt;
     let env = env.map(str::to_owned).or_else(|| context::variable("ENV"));
-    let of_env =
-        env.iter().flat_map(|env| [std::path::PathBuf::from(format!(".env.{env}")), path.with_file_name(format!(".env.{env}"))]);
+    let of_env = env.iter().flat_map(|env| {
+        [
+            std::path::PathBuf::from(format!(".env.{env}")),
+            path.with_file_name(format!(".env.{env}")),
+        ]
+    });
     for path in std::iter::once(path.to_owned()).chain(of_env) {
         let mode = std::fs::metadata(&path).map(|about| about.permissions().mode());
         if mode.is_ok_and(|mode| mode & 0o004 != 0) {
             report.note(
                 path.display().to_string(),
-                "others of this machine can read it: `chmod 600` it if it holds secrets as such",
+                "other users of this machine can read this file: run `chmod 600` on it if it contains secrets",
             );
         }
     }
@@ -121,12 +131,13 @@ fn readable(path: &std::path::Path, env: Option<&str>, report: &mut Report) {
 fn security(config: &Config, report: &mut Report) {
     let mut token = |what: &str, set: bool, open: &str| match set {
         true => report.well(what),
-        false => report.wrong(what, format!("not set: {open} is open to everyone who can reach it")),
+        false => report.wrong(what, format!("not set: requests to {open} need no token; set one")),
     };
     token("api.auth_token", config.api.auth_token.is_some(), "/events and /api");
     token("api.metrics_auth_token", config.api.metrics_auth_token.is_some(), "/metrics");
     if config.server.policy.allow_private {
-        let why = "deliveries may reach private and loopback addresses; for development only";
+        let why =
+            "deliveries may reach private and loopback addresses; use this for development only";
         match config.server.bind.is_loopback() {
             true => report.note("server.allow_private_urls", why),
             false => report.wrong("server.allow_private_urls", why),
@@ -139,13 +150,22 @@ fn security(config: &Config, report: &mut Report) {
     }
     let cannot = config.cannot_run();
     if !cannot.is_empty() {
-        report.wrong("what this version runs", format!("it refuses to start with {}", cannot.join(", ")));
+        report.wrong(
+            "what this version runs",
+            format!(
+                "this version does not start with {}; remove it from the configuration",
+                cannot.join(", ")
+            ),
+        );
     }
 }
 
 async fn database(config: &Config, report: &mut Report) {
     if server::is_embedded(config) && !context::has_database(config) {
-        return report.wrong("database", "there is none yet; `tidehook start` or `tidehook migrate` creates it");
+        return report.wrong(
+            "database",
+            "it does not exist yet; create it with `tidehook start` or `tidehook migrate`",
+        );
     }
     match server::open_store(config).await {
         Ok(store) => {
@@ -174,24 +194,38 @@ async fn of_store(store: &dyn Store, config: &Config, report: &mut Report) {
     let here = SystemClock.now();
     let skew = here.since(now).max(now.since(here));
     match skew > SKEW_MAX {
-        true => report.wrong("clocks", format!("this machine and the database differ by {} s", skew.as_secs())),
+        true => report.wrong(
+            "clocks",
+            format!(
+                "the clocks of this machine and the database differ by {} s; check NTP on both",
+                skew.as_secs()
+            ),
+        ),
         false => report.well("clocks agree with the database"),
     }
     match store.weaknesses().await {
-        Ok(weak) if weak.is_empty() => report.well("database: durable settings, no long transactions"),
+        Ok(weak) if weak.is_empty() => {
+            report.well("database: durable settings, no long transactions")
+        }
         Ok(weak) => weak.into_iter().for_each(|why| report.wrong("database", why)),
         Err(error) => report.wrong("database", error.to_string()),
     }
     match store.lacks().await {
         Ok(0) => report.well("database schema"),
-        Ok(lacks) => return report.wrong("database schema", format!("it lacks {lacks} migration(s); run `tidehook migrate`")),
+        Ok(lacks) => {
+            return report.wrong(
+                "database schema",
+                format!("{lacks} migration(s) are missing; run `tidehook migrate`"),
+            );
+        }
         Err(error) => return report.wrong("database schema", error.to_string()),
     }
     match store.totals().await {
-        Ok(totals) if totals.dead > 0 => {
-            report.wrong("deliveries", format!("{} are dead: `tidehook jobs list -s dead`", totals.dead))
-        }
-        Ok(_) => report.well("deliveries: none is dead"),
+        Ok(totals) if totals.dead > 0 => report.wrong(
+            "deliveries",
+            format!("{} are dead; list them with `tidehook jobs list -s dead`", totals.dead),
+        ),
+        Ok(_) => report.well("deliveries: none are dead"),
         Err(error) => report.wrong("deliveries", error.to_string()),
     }
     let lanes = match store.lanes().await {
@@ -202,13 +236,14 @@ async fn of_store(store: &dyn Store, config: &Config, report: &mut Report) {
         of_held(&lane.id.0, waits.word(), &waits.to_string(), report);
     }
     match parked(store, config, &lanes).await {
-        Ok(parked) if parked.is_empty() => report.well("deliveries: none is parked"),
+        Ok(parked) if parked.is_empty() => report.well("deliveries: none are parked"),
         Ok(parked) => parked.iter().for_each(|lane| of_parked(lane.jobs, &lane.why, report)),
         Err(error) => report.wrong("deliveries", error.to_string()),
     }
 }
 
-/// A lane that holds its deliveries back. A rate that is used up is the ordinary life of a lane that has one.
+/// Reports a lane that holds its deliveries back. A rate limit that is used up is normal and not
+/// reported.
 fn of_held(lane: &str, word: &str, why: &str, report: &mut Report) {
     match word {
         "tripped" | "probing" => report.wrong(format!("lane {lane}"), why),
@@ -217,11 +252,11 @@ fn of_held(lane: &str, word: &str, why: &str, report: &mut Report) {
     }
 }
 
-/// What a lane's parked jobs mean for people, with the two ways out.
+/// Reports the parked deliveries of a lane, with the two ways to resolve them.
 fn of_parked(jobs: u64, why: &str, report: &mut Report) {
     report.wrong(
         "deliveries",
-        format!("{jobs} {why}: `was` moves them to a new name, `tidehook jobs cancel --handler` calls them off"),
+        format!("{jobs} {why}. If the handler was renamed, list its old name in `was`; to cancel the jobs, run `tidehook jobs cancel --handler`"),
     );
 }
 
@@ -232,36 +267,45 @@ async fn of_server(url: String, token: Option<String>, report: &mut Report) {
     };
     match ask(&client, "/health").await {
         Ok(health) if health["status"] == "ok" => report.well(format!("server {url}")),
-        Ok(health) => report.wrong(format!("server {url}"), format!("its health is {}", print::text(&health["status"]))),
+        Ok(health) => report.wrong(
+            format!("server {url}"),
+            format!("/health reports {}", print::text(&health["status"])),
+        ),
         Err(error) => return report.wrong(format!("server {url}"), format!("{error:#}")),
     }
     match ask(&client, "/api/lanes").await {
         Ok(answer) => {
             let lanes = answer["lanes"].as_array().map_or(&[][..], Vec::as_slice);
-            let parked = || lanes.iter().filter_map(|lane| Some((lane["parked_jobs"].as_u64()?, lane["why"].as_str()?)));
+            let parked = || {
+                lanes
+                    .iter()
+                    .filter_map(|lane| Some((lane["parked_jobs"].as_u64()?, lane["why"].as_str()?)))
+            };
             parked().for_each(|(jobs, why)| of_parked(jobs, why, report));
             for lane in lanes.iter().filter(|lane| lane["parked_jobs"].is_null()) {
                 let text = |key: &str| lane[key].as_str().unwrap_or("");
                 of_held(text("id"), text("waits"), text("why"), report);
             }
             if parked().next().is_none() {
-                report.well("deliveries: none is parked");
+                report.well("deliveries: none are parked");
             }
         }
-        Err(error) => report.note(format!("server {url}"), format!("its lanes cannot be seen: {error:#}")),
+        Err(error) => {
+            report.note(format!("server {url}"), format!("its lanes cannot be read: {error:#}"))
+        }
     }
 }
 
 async fn ask(client: &Client, path: &str) -> anyhow::Result<Value> {
     let answer = tokio::time::timeout(ANSWER_MAX, client.get(path)).await;
-    answer.unwrap_or_else(|_| Err(anyhow!("no answer within {} s", ANSWER_MAX.as_secs())))
+    answer.unwrap_or_else(|_| Err(anyhow!("no response within {} s", ANSWER_MAX.as_secs())))
 }
 
 /// Connects to every receiver and hangs up: no request is sent.
 async fn receivers(config: &Config, report: &mut Report) {
     let resolver = match resolve::system() {
         Ok(resolver) => resolver,
-        Err(why) => return report.wrong("names", why),
+        Err(why) => return report.wrong("DNS resolver", why),
     };
     let mut seen = BTreeSet::new();
     for handler in &config.handlers {
@@ -278,20 +322,32 @@ async fn receivers(config: &Config, report: &mut Report) {
     }
 }
 
-async fn reach(handler: &Handler, host: &str, port: u16, resolver: &hickory_resolver::TokioResolver) -> Result<(), String> {
+async fn reach(
+    handler: &Handler,
+    host: &str,
+    port: u16,
+    resolver: &hickory_resolver::TokioResolver,
+) -> Result<(), String> {
     let addresses: Vec<IpAddr> = match host.parse::<IpAddr>() {
         Ok(address) => vec![address],
-        Err(_) => resolver.lookup_ip(host).await.map_err(|e| format!("no address: {e}"))?.iter().collect(),
+        Err(_) => resolver
+            .lookup_ip(host)
+            .await
+            .map_err(|e| format!("the DNS lookup failed: {e}"))?
+            .iter()
+            .collect(),
     };
     for address in &addresses {
         handler.policy.judge(Author::Operator, host, *address)?;
     }
-    let mut why = "no address".to_owned();
+    let mut why = "the name has no IP address".to_owned();
     for address in addresses {
-        match tokio::time::timeout(CONNECT_MAX, TcpStream::connect(SocketAddr::new(address, port))).await {
+        match tokio::time::timeout(CONNECT_MAX, TcpStream::connect(SocketAddr::new(address, port)))
+            .await
+        {
             Ok(Ok(_)) => return Ok(()),
-            Ok(Err(error)) => why = format!("no connection: {error}"),
-            Err(_) => why = format!("no connection within {} s", CONNECT_MAX.as_secs()),
+            Ok(Err(error)) => why = format!("the connection failed: {error}"),
+            Err(_) => why = format!("the connection timed out after {} s", CONNECT_MAX.as_secs()),
         }
     }
     Err(why)
@@ -311,7 +367,9 @@ impl Report {
             };
             json!({ "what": f.what, "ok": ok, "why": why })
         };
-        print::json(&json!({ "issues": self.issues(), "findings": self.0.iter().map(finding).collect::<Vec<_>>() }));
+        print::json(
+            &json!({ "issues": self.issues(), "findings": self.0.iter().map(finding).collect::<Vec<_>>() }),
+        );
     }
 }
 
@@ -328,7 +386,11 @@ fn show(report: &Report, global: &Global) -> Done {
                 Verdict::Wrong(why) => format!("  issue  {what}: {}", print::one_line(why)),
             });
         }
-        let summary = if issues == 0 { "All checks passed.".to_owned() } else { format!("{issues} issue(s) found.") };
+        let summary = if issues == 0 {
+            "All checks passed.".to_owned()
+        } else {
+            format!("{issues} issue(s) found.")
+        };
         print::line(&summary);
     }
     match issues {

@@ -1,4 +1,4 @@
-//! `tidehook events`: what came in.
+//! `tidehook events`: lists the events that were accepted.
 
 use clap::Subcommand;
 
@@ -7,24 +7,24 @@ use super::{Done, Global, print};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Events {
-    /// List events, the newest first
+    /// List events, newest first
     List {
-        /// Only of this source
+        /// Only events of this source
         #[arg(short, long)]
         source: Option<String>,
-        /// Only of this type
+        /// Only events of this type
         #[arg(short = 't', long = "type")]
         kind: Option<String>,
-        /// Accepted at or after this time
+        /// Only events accepted at or after this time
         #[arg(long)]
         since: Option<String>,
-        /// Accepted at or before this time
+        /// Only events accepted at or before this time
         #[arg(long)]
         until: Option<String>,
-        /// At most this many
+        /// Maximum number of events
         #[arg(short, long, default_value_t = 20)]
         limit: u32,
-        /// Go on after this event
+        /// Continue the list after this event id
         #[arg(long)]
         after: Option<String>,
     },

@@ -1,4 +1,4 @@
-//! `tidehook graph`: a workflow as a drawing.
+//! `tidehook graph`: draws a workflow in the terminal, as a Mermaid flowchart or as JSON.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -12,12 +12,12 @@ use crate::decide::workflow::Flow;
 use crate::decide::workflow::flow::Step;
 use crate::decide::workflow::graph::{Cause, Edge, Place, edges};
 
-/// Draw a workflow, rollback edges included; with a run, the path it took
+/// Draw a workflow with its rollback edges; with --run, mark the path of that run
 #[derive(Debug, Args)]
 pub(super) struct Graph {
-    /// The workflow
+    /// The name of the workflow
     workflow: String,
-    /// Mark the steps that this run entered
+    /// The id of a run: mark the steps that it entered
     #[arg(long, value_name = "RUN")]
     run: Option<String>,
     /// Print a Mermaid flowchart
@@ -29,28 +29,43 @@ pub(super) async fn run(graph: &Graph, global: &Global) -> Done {
     let config = context::configuration(global, false)?;
     let workflow = context::workflow(&config, &graph.workflow)?;
     let taken = match &graph.run {
-        Some(id) => entered(&Client::connect(global).await?.get(&format!("/api/runs/{}", encode(id))).await?),
+        Some(id) => entered(
+            &Client::connect(global).await?.get(&format!("/api/runs/{}", encode(id))).await?,
+        ),
         None => BTreeSet::new(),
     };
-    let events: Vec<&str> = workflow.events.iter().map(crate::decide::pattern::Pattern::text).collect();
+    let events: Vec<&str> =
+        workflow.events.iter().map(crate::decide::pattern::Pattern::text).collect();
     let start = match &workflow.source {
-        Some(source) => format!("{source}: {}", if events.is_empty() { "*".to_owned() } else { events.join(", ") }),
+        Some(source) => format!(
+            "{source}: {}",
+            if events.is_empty() { "*".to_owned() } else { events.join(", ") }
+        ),
         None => "called".to_owned(),
     };
     if global.json {
         print::json(&data(&workflow.flow, &start, &taken));
         return Ok(());
     }
-    let text = if graph.mermaid { mermaid(&workflow.flow, &start, &taken) } else { plain(&workflow.flow, &start, &taken) };
+    let text = if graph.mermaid {
+        mermaid(&workflow.flow, &start, &taken)
+    } else {
+        plain(&workflow.flow, &start, &taken)
+    };
     print::line(text.trim_end());
     Ok(())
 }
 
-/// The steps of a workflow's own list that a run entered.
+/// The names of the steps that a run entered, from its history. A step inside a map counts as its
+/// map.
 fn entered(run: &Value) -> BTreeSet<String> {
     let history = run["history"].as_array().into_iter().flatten();
-    let steps = history.filter(|entry| entry["kind"] == "StepEntered").filter_map(|entry| entry["step"].as_str());
-    let name = |place: &str| place.split_once('/').and_then(|(_, step)| step.split(':').next()).map(str::to_owned);
+    let steps = history
+        .filter(|entry| entry["kind"] == "StepEntered")
+        .filter_map(|entry| entry["step"].as_str());
+    let name = |place: &str| {
+        place.split_once('/').and_then(|(_, step)| step.split(':').next()).map(str::to_owned)
+    };
     steps.filter_map(name).collect()
 }
 
@@ -67,7 +82,7 @@ fn what(step: &Step) -> String {
     }
 }
 
-/// The steps and the ways between them, as data.
+/// The steps and the edges between them, for `--json`.
 fn data(flow: &Flow, start: &str, taken: &BTreeSet<String>) -> Value {
     let name = |place: Place| match place {
         Place::Step(at) => flow.steps.get(at).map(|step| step.name.as_str()),
@@ -90,7 +105,7 @@ fn data(flow: &Flow, start: &str, taken: &BTreeSet<String>) -> Value {
     json!({ "workflow": flow.name, "start": start, "steps": steps.collect::<Vec<_>>(), "edges": edges.collect::<Vec<_>>() })
 }
 
-/// One line a step: what it is, and where it leads.
+/// A drawing for a terminal: one line per step, followed by the edges that leave it.
 fn plain(flow: &Flow, start: &str, taken: &BTreeSet<String>) -> String {
     let edges = edges(flow);
     let width = flow.steps.iter().map(|step| step.name.chars().count()).max().unwrap_or(0);
@@ -138,11 +153,17 @@ fn mermaid(flow: &Flow, start: &str, taken: &BTreeSet<String>) -> String {
     };
     for Edge { from, to, when, what } in edges(flow) {
         let line = if what == Cause::Next { "-->" } else { "-.->" };
-        let label = if when.is_empty() { String::new() } else { format!("|\"{}\"|", quoted(&when)) };
+        let label =
+            if when.is_empty() { String::new() } else { format!("|\"{}\"|", quoted(&when)) };
         let _ = writeln!(out, "  {} {line}{label} {}", place(from), place(to));
     }
-    let marked: Vec<String> =
-        flow.steps.iter().enumerate().filter(|(_, step)| taken.contains(&step.name)).map(|(at, _)| format!("s{at}")).collect();
+    let marked: Vec<String> = flow
+        .steps
+        .iter()
+        .enumerate()
+        .filter(|(_, step)| taken.contains(&step.name))
+        .map(|(at, _)| format!("s{at}"))
+        .collect();
     if !marked.is_empty() {
         let _ = writeln!(out, "  classDef taken fill:#bde5c8\n  class {} taken", marked.join(","));
     }
@@ -170,7 +191,13 @@ workflows:
 
     fn flow() -> Flow {
         let texts = vec![Text { name: "t".into(), content: TEXT.into() }];
-        let config = from_texts(texts, &Default::default(), false, &Known::default(), &mut Problems::default());
+        let config = from_texts(
+            texts,
+            &Default::default(),
+            false,
+            &Known::default(),
+            &mut Problems::default(),
+        );
         config.unwrap().workflows[0].flow.clone()
     }
 
@@ -192,7 +219,12 @@ workflows:
     #[test]
     fn the_flowchart_dots_failures_and_fills_what_was_taken() {
         let text = mermaid(&flow(), "app: *", &BTreeSet::from(["a".to_owned()]));
-        for line in ["s0 -.->|\"4xx, timeout\"| s3", "s1 -->|\"$.x == 1\"| s0", "s3 --> finish([end])", "class s0 taken"] {
+        for line in [
+            "s0 -.->|\"4xx, timeout\"| s3",
+            "s1 -->|\"$.x == 1\"| s0",
+            "s3 --> finish([end])",
+            "class s0 taken",
+        ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
     }

@@ -1,4 +1,5 @@
-//! `tidehook init`: a configuration to start from.
+//! `tidehook init`: writes a configuration to start from, an overlay for local work, and the editor
+//! schema.
 
 use std::path::{Path, PathBuf};
 
@@ -9,13 +10,13 @@ use serde_json::json;
 use super::{Done, Global, context, print};
 use crate::ingress::PROVIDERS;
 
-/// Write a configuration to start from
+/// Create a starter configuration
 #[derive(Debug, Args)]
 pub(super) struct Init {
-    /// Whose events: `event` for an application's own, or a provider (github, stripe, …)
+    /// The kind of source: `event` for your own application, or a provider (github, stripe, …)
     #[arg(short, long, default_value = "event", value_name = "NAME")]
     template: String,
-    /// Overwrite files that are there
+    /// Overwrite existing files
     #[arg(short, long)]
     force: bool,
 }
@@ -26,10 +27,15 @@ pub(super) fn run(init: &Init, global: &Global) -> Done {
         "event" | "default" => EVENT.to_owned(),
         provider if PROVIDERS.iter().any(|p| p.name() == provider) => webhook(provider),
         other => {
-            let names: Vec<&str> = ["event"].into_iter().chain(PROVIDERS.iter().map(|p| p.name())).collect();
+            let names: Vec<&str> =
+                ["event"].into_iter().chain(PROVIDERS.iter().map(|p| p.name())).collect();
             let near = crate::config::problem::nearest(other, names.iter().copied());
             let hint = near.map_or(String::new(), |n| format!(" (did you mean `{n}`?)"));
-            return Err(anyhow::anyhow!("unknown template `{other}`{hint}; known are {}", names.join(", ")).into());
+            return Err(anyhow::anyhow!(
+                "unknown template `{other}`{hint}; valid templates: {}",
+                names.join(", ")
+            )
+            .into());
         }
     };
     let path = global.config.clone().or_else(|| context::variable("CONFIG").map(PathBuf::from));
@@ -39,28 +45,50 @@ pub(super) fn run(init: &Init, global: &Global) -> Done {
     if !init.force {
         for path in [&path, &local] {
             if path.exists() {
-                return Err(anyhow::anyhow!("{} is there already; --force overwrites it", path.display()).into());
+                return Err(anyhow::anyhow!(
+                    "{} already exists; use --force to overwrite it",
+                    path.display()
+                )
+                .into());
             }
         }
     }
     let schema = path.with_file_name(SCHEMA);
     write(&path, &format!("{HEADER}{text}"))?;
     write(&local, &format!("{HEADER}{LOCAL}"))?;
-    let text = serde_json::to_string_pretty(&crate::config::schema::schema()).context("the schema cannot be written")?;
+    let text = serde_json::to_string_pretty(&crate::config::schema::schema())
+        .context("the JSON Schema cannot be generated")?;
     write(&schema, &(text + "\n"))?;
     if global.json {
-        let files = [path.display().to_string(), local.display().to_string(), schema.display().to_string()];
+        let files =
+            [path.display().to_string(), local.display().to_string(), schema.display().to_string()];
         print::json(&json!({ "created": files, "template": template }));
         return Ok(());
     }
-    print::note(&format!("Created {} and {} (template: {template})", path.display(), local.display()));
-    print::note(&format!("Created {}, which their first lines name: editors complete and check keys with it", schema.display()));
+    print::note(&format!(
+        "Created {} and {} (template: {template})",
+        path.display(),
+        local.display()
+    ));
+    print::note(&format!(
+        "Created {}: editors use this schema to complete and check keys",
+        schema.display()
+    ));
     if template != "event" && template != "default" {
-        print::note(&format!("Set {} to the provider's signing secret.", variable(template)));
+        print::note(&format!(
+            "Set the environment variable {} to the signing secret of the provider.",
+            variable(template)
+        ));
     }
-    let named = if path == Path::new("tidehook.yaml") { String::new() } else { format!(" --config {}", path.display()) };
+    let named = if path == Path::new("tidehook.yaml") {
+        String::new()
+    } else {
+        format!(" --config {}", path.display())
+    };
     print::note(&format!("Start with: tidehook start --env local{named}"));
-    print::note("Other verbs take `--env local` too; `export TIDEHOOK_ENV=local` says it for all of them.");
+    print::note(
+        "Pass `--env local` to the other commands too, or run `export TIDEHOOK_ENV=local` once.",
+    );
     Ok(())
 }
 
@@ -79,13 +107,13 @@ fn webhook(provider: &str) -> String {
     WEBHOOK.replace("{provider}", provider).replace("{variable}", &variable(provider))
 }
 
-/// The schema's file, beside the configuration.
+/// The name of the schema's file, which lies beside the configuration.
 const SCHEMA: &str = "tidehook.schema.json";
-/// What YAML editors look for.
+/// The comment that tells YAML editors which schema to use.
 const HEADER: &str = "# yaml-language-server: $schema=tidehook.schema.json\n";
 
 const EVENT: &str = "\
-# An application posts its events; every handler gets those it wants.
+# The application posts its events. Each handler gets the events that match it.
 #   curl -d '{\"id\": 7}' http://127.0.0.1:8888/events/app/order.created
 sources:
   app:
@@ -100,7 +128,7 @@ handlers:
 ";
 
 const WEBHOOK: &str = "\
-# {provider} posts signed webhooks to /webhooks/{provider}; every handler gets those it wants.
+# {provider} posts signed webhooks to /webhooks/{provider}. Each handler gets the events that match it.
 sources:
   {provider}:
     type: webhook
@@ -116,7 +144,7 @@ handlers:
 ";
 
 const LOCAL: &str = "\
-# Laid over the configuration with `--env local`: for a machine of one's own.
+# Merged over the configuration with `--env local`: settings for local development.
 server:
   bind: 127.0.0.1
   allow_private_urls: true

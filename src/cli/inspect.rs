@@ -1,4 +1,4 @@
-//! `tidehook inspect`: an event with its deliveries and their attempts.
+//! `tidehook inspect`: shows an event with its deliveries and their attempts.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use super::client::{Client, encode};
 use super::{Done, Global, print};
 
-/// So much of a payload is shown.
+/// The most characters of a payload that are printed.
 const PAYLOAD_CHARS_MAX: usize = 200;
 
-/// Show an event with its deliveries and attempts
+/// Show one event with its deliveries and attempts
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
-    /// The event's id
+    /// The id of the event
     event: String,
 }
 
@@ -38,7 +38,7 @@ pub(super) async fn run(inspect: &Inspect, global: &Global) -> Done {
     print::line(&format!("Accepted  {} UTC", field("created_at")));
     print::line(&format!("Payload   {}", payload(&event["payload"])));
     if jobs.is_empty() {
-        print::line("\nNo handler wanted it.");
+        print::line("\nNo handler matched this event.");
     }
     for job in jobs.iter().filter(|job| job["kind"] != "timer") {
         print::line("");
@@ -47,7 +47,7 @@ pub(super) async fn run(inspect: &Inspect, global: &Global) -> Done {
     Ok(())
 }
 
-/// A job with its attempts.
+/// Prints a job with its attempts, for people.
 pub(super) fn show_job(job: &Value) {
     let field = |name: &str| print::text(&job[name]);
     let (what, to) = match job["kind"].as_str() {
@@ -68,8 +68,12 @@ pub(super) fn show_job(job: &Value) {
         print::line(&format!("  waits   {}", print::one_line(waits)));
     }
     for attempt in job["attempts"].as_array().map_or(&[][..], Vec::as_slice) {
-        let error = attempt["error"].as_str().map_or(String::new(), |e| format!(": {}", print::one_line(e)));
-        let status = attempt["status_code"].as_u64().map_or("no answer".to_owned(), |s| format!("HTTP {s}"));
+        let error = attempt["error"]
+            .as_str()
+            .map_or(String::new(), |e| format!(": {}", print::one_line(e)));
+        let status = attempt["status_code"]
+            .as_u64()
+            .map_or("no response".to_owned(), |s| format!("HTTP {s}"));
         print::line(&format!(
             "  attempt {}  {}  {}  {status} in {} ms{error}",
             print::text(&attempt["attempt"]),

@@ -1,4 +1,4 @@
-//! `tidehook jobs`: deliveries.
+//! `tidehook jobs`: lists, shows, retries and cancels deliveries.
 
 use clap::Subcommand;
 
@@ -7,40 +7,40 @@ use super::{Done, Global, print};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Jobs {
-    /// List deliveries, the newest first
+    /// List deliveries, newest first
     List {
-        /// available, running, retryable, parked, completed, dead or cancelled
+        /// Only deliveries in this status: available, running, retryable, parked, completed, dead or cancelled
         #[arg(short, long)]
         status: Option<String>,
-        /// Only of this handler
+        /// Only deliveries of this handler
         #[arg(long)]
         handler: Option<String>,
-        /// At most this many
+        /// Maximum number of deliveries
         #[arg(short, long, default_value_t = 20)]
         limit: u32,
-        /// Go on after this delivery
+        /// Continue the list after this delivery id
         #[arg(long)]
         after: Option<String>,
     },
-    /// Show a delivery, or a call of a run, with its attempts
+    /// Show one delivery, or one call of a run, with its attempts
     Show {
-        /// The delivery
+        /// The id of the delivery
         id: String,
     },
-    /// Try dead deliveries again with a fresh budget: one (a cancelled one, too), or all
+    /// Retry dead deliveries with a fresh attempt count: one by id (also a cancelled one), or all
     Retry {
-        /// The delivery; without it, all dead ones
+        /// The id of the delivery; all dead deliveries if omitted
         id: Option<String>,
-        /// Only of this handler
+        /// Only deliveries of this handler
         #[arg(long, conflicts_with = "id")]
         handler: Option<String>,
     },
-    /// Call an open delivery off, or all of a handler
+    /// Cancel one open delivery, or all open deliveries of a handler
     Cancel {
-        /// The delivery
+        /// The id of the delivery
         #[arg(required_unless_present = "handler")]
         id: Option<String>,
-        /// All open deliveries of this handler, also of one that the configuration no longer names
+        /// Cancel all open deliveries of this handler, even if it is no longer in the configuration
         #[arg(long, conflicts_with = "id")]
         handler: Option<String>,
     },
@@ -76,7 +76,8 @@ pub(super) async fn run(verb: Jobs, global: &Global) -> Done {
             }
         }
         Jobs::Show { id } => {
-            let job = client.get(&format!("/api/jobs/{}?include_attempts=true", encode(&id))).await?;
+            let job =
+                client.get(&format!("/api/jobs/{}?include_attempts=true", encode(&id))).await?;
             match global.json {
                 true => print::json(&job),
                 false => super::inspect::show_job(&job),
@@ -85,12 +86,18 @@ pub(super) async fn run(verb: Jobs, global: &Global) -> Done {
         Jobs::Retry { id, handler } => {
             let path = match &id {
                 Some(id) => format!("/api/jobs/{}/retry", encode(id)),
-                None => format!("/api/jobs/retry{}", query(&[("status", Some("dead".to_owned())), ("handler", handler)])),
+                None => format!(
+                    "/api/jobs/retry{}",
+                    query(&[("status", Some("dead".to_owned())), ("handler", handler)])
+                ),
             };
             let answer = client.post(&path).await?;
             match global.json {
                 true => print::json(&answer),
-                false => print::line(&format!("{} dead job(s) queued for retry.", print::text(&answer["retried"]))),
+                false => print::line(&format!(
+                    "{} dead delivery(s) will be retried.",
+                    print::text(&answer["retried"])
+                )),
             }
         }
         Jobs::Cancel { id, handler } => {
@@ -101,8 +108,13 @@ pub(super) async fn run(verb: Jobs, global: &Global) -> Done {
             let answer = client.post(&path).await?;
             match (global.json, id) {
                 (true, _) => print::json(&answer),
-                (false, Some(_)) => print::line(&format!("{} is cancelled.", print::text(&answer["id"]))),
-                (false, None) => print::line(&format!("{} open job(s) cancelled.", print::text(&answer["cancelled"]))),
+                (false, Some(_)) => {
+                    print::line(&format!("{} was cancelled.", print::text(&answer["id"])))
+                }
+                (false, None) => print::line(&format!(
+                    "{} open delivery(s) cancelled.",
+                    print::text(&answer["cancelled"])
+                )),
             }
         }
     }

@@ -1,4 +1,5 @@
-//! `tidehook lanes`: destinations, and what keeps their deliveries waiting.
+//! `tidehook lanes`: lists destinations with what keeps their deliveries waiting, pauses and
+//! resumes them.
 
 use clap::Subcommand;
 
@@ -7,16 +8,16 @@ use super::{Done, Global, print};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Lanes {
-    /// List the destinations
+    /// List the lanes, with their state and why they wait
     List,
-    /// Deliver nothing to a handler until it is resumed; due times are kept
+    /// Pause deliveries to a handler until it is resumed; due times do not change
     Pause {
-        /// The handler
+        /// The name of the handler
         handler: String,
     },
-    /// Deliver to a handler again; a tripped breaker lets one delivery through at once and closes when it succeeds
+    /// Resume deliveries to a handler; if its circuit breaker is open, one probe is sent now and a success closes the breaker
     Resume {
-        /// The handler
+        /// The name of the handler
         handler: String,
     },
 }
@@ -25,8 +26,12 @@ pub(super) async fn run(verb: Lanes, global: &Global) -> Done {
     let client = Client::connect(global).await?;
     let answer = match &verb {
         Lanes::List => client.get("/api/lanes").await?,
-        Lanes::Pause { handler } => client.post(&format!("/api/lanes/{}/pause", lane(handler))).await?,
-        Lanes::Resume { handler } => client.post(&format!("/api/lanes/{}/resume", lane(handler))).await?,
+        Lanes::Pause { handler } => {
+            client.post(&format!("/api/lanes/{}/pause", lane(handler))).await?
+        }
+        Lanes::Resume { handler } => {
+            client.post(&format!("/api/lanes/{}/resume", lane(handler))).await?
+        }
     };
     match (&verb, global.json) {
         (_, true) => print::json(&answer),
@@ -39,12 +44,14 @@ pub(super) async fn run(verb: Lanes, global: &Global) -> Done {
                 ("RATE", "rate_limit"),
                 ("WAITS", "why"),
             ];
-            print::table(&answer["lanes"], &columns, "There are no lanes.");
+            print::table(&answer["lanes"], &columns, "No lanes.");
         }
-        (Lanes::Pause { handler }, false) => print::note(&format!("{} is paused.", print::one_line(handler))),
+        (Lanes::Pause { handler }, false) => {
+            print::note(&format!("{} was paused.", print::one_line(handler)))
+        }
         (Lanes::Resume { handler }, false) => {
             print::note(&format!(
-                "{} is resumed; if its breaker was tripped, one delivery is tried now.",
+                "{} was resumed. If its circuit breaker was open, one delivery is sent now as a probe.",
                 print::one_line(handler)
             ));
         }
@@ -52,8 +59,13 @@ pub(super) async fn run(verb: Lanes, global: &Global) -> Done {
     Ok(())
 }
 
-/// A handler's lane; a lane's full name is taken as it is.
+/// The lane id, encoded for a path: a name without a colon is a handler's, one with a colon is an
+/// id already.
 fn lane(handler: &str) -> String {
-    let id = if handler.contains(':') { handler.to_owned() } else { crate::model::LaneId::handler(handler).0 };
+    let id = if handler.contains(':') {
+        handler.to_owned()
+    } else {
+        crate::model::LaneId::handler(handler).0
+    };
     encode(&id)
 }

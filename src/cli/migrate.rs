@@ -1,4 +1,5 @@
-//! `tidehook migrate`: the schema of the database, up to date. Safe to repeat and to run twice at once.
+//! `tidehook migrate`: brings the database's schema up to date. It is safe to repeat, and to run
+//! twice at once.
 
 use clap::Args;
 use serde_json::json;
@@ -6,10 +7,10 @@ use serde_json::json;
 use super::{Done, Global, context, print, stack};
 use crate::server;
 
-/// Bring the database's schema up to date
+/// Apply pending database migrations
 #[derive(Debug, Args)]
 pub(super) struct Migrate {
-    /// Have the ticker of a deployed stack of functions do it, asked by the AWS CLI
+    /// Migrate the database of a deployed stack of functions: invokes its ticker with the AWS CLI
     #[arg(long, value_name = "STACK")]
     lambda: Option<String>,
 }
@@ -31,10 +32,10 @@ pub(super) async fn run(migrate: &Migrate, global: &Global) -> Done {
 fn told(applied: Option<usize>, global: &Global) -> Done {
     match (global.json, applied) {
         (true, applied) => print::json(&json!({ "migrated": true, "applied": applied })),
-        (false, Some(applied @ 1..)) => {
-            print::note(&format!("The database's schema is up to date: {applied} migrations were applied."))
-        }
-        (false, _) => print::note("The database's schema is up to date."),
+        (false, Some(applied @ 1..)) => print::note(&format!(
+            "The database schema is up to date. {applied} migrations were applied."
+        )),
+        (false, _) => print::note("The database schema is up to date."),
     }
     Ok(())
 }

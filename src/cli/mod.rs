@@ -1,11 +1,13 @@
-//! Third floor: the command line, one file per verb. Data goes to standard output, everything else to
-//! standard error; colour is decoration; exit codes are for scripts: 0 done, 1 failed, 2 the configuration
-//! or the command line is wrong.
+//! The command line: one file per verb. Third floor.
 //!
-//! - `context`: the configuration and the server a verb is about; `client`: how it is asked
-//! - `print`: tables and values
-//! - `dev`, `start`, `validate`, `init`, `send`, `inspect`, `explain`, `tail`, `doctor`, `events`, `jobs`, `lanes`, `rejections`,
-//!   `migrate`, `backup`, `schema`: the verbs
+//! Data goes to standard output, everything else to standard error. Colour carries no information.
+//! The exit code is 0 for success, 1 for a failure, and 2 when the configuration or the command
+//! line is wrong.
+//!
+//! - `context`: finds the configuration and the server that a verb works with
+//! - `client`: how that server is reached
+//! - `print`: output as tables, lines and JSON
+//! - all other files: one verb each, under its name (`run` is in `runs`)
 
 mod backup;
 mod client;
@@ -45,7 +47,13 @@ use crate::observe::log;
 
 /// Turns events into HTTP actions, reliably.
 #[derive(Debug, Parser)]
-#[command(name = "tidehook", version, about, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "tidehook",
+    version,
+    about,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -53,97 +61,98 @@ pub struct Cli {
     verb: Verb,
 }
 
-/// What every verb takes.
+/// Options that every verb accepts, before or after its name.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
     /// The configuration file [default: tidehook.yaml, else qhook.yaml]
     #[arg(short, long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The environment: reads .env.NAME and the overlay beside the configuration
+    /// The environment: also reads .env.NAME and the overlay file next to the configuration
     #[arg(short, long, global = true, value_name = "NAME")]
     env: Option<String>,
-    /// Warnings are errors
+    /// Treat warnings as errors
     #[arg(long, global = true, conflicts_with = "lenient")]
     strict: bool,
-    /// Unknown keys are warnings
+    /// Report unknown keys as warnings instead of errors
     #[arg(long, global = true)]
     lenient: bool,
-    /// Ask the server at this URL instead of the one of the configuration
+    /// Use the server at this URL instead of the one in the configuration
     #[arg(long, global = true, value_name = "URL")]
     remote: Option<String>,
-    /// The API token of the server
+    /// The bearer token for the server's API
     #[arg(long, global = true, value_name = "TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Print JSON
+    /// Print the output as JSON
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Show it work: a signed sample webhook, a receiver that fails once, the timeline
+    /// Run a demo: a signed sample webhook, a receiver that fails once, and a live timeline
     Dev(dev::Dev),
-    /// Run the server
+    /// Run the server until a signal stops it
     #[command(alias = "serve")]
     Start,
-    /// Check a configuration
+    /// Check the configuration
     #[command(alias = "check")]
     Validate,
-    /// Write a configuration to start from
+    /// Create a starter configuration
     Init(init::Init),
-    /// Send an event, signed as its provider signs it
+    /// Send an event, signed like its provider signs it
     Send(send::Send),
-    /// Show an event with its deliveries and attempts
+    /// Show one event with its deliveries and attempts
     Inspect(inspect::Inspect),
-    /// Say which handlers an event reaches, and for each other one the first clause that failed
+    /// Show which handlers an event matches, and why the others do not match
     Explain(explain::Explain),
-    /// Play scenarios: events, answers, the passing of time, and what must come of it
+    /// Run scenario tests: events, mock responses, simulated time, and expected results
     Test(test::Test),
-    /// Run one step of a workflow against a made-up answer
+    /// Run one step of a workflow against a mock response
     TestStep(test_step::TestStep),
-    /// Follow events and outcomes as they happen
+    /// Follow events and their outcomes live
     Tail(tail::Tail),
-    /// Look for what is wrong: configuration, database, clocks, receivers
+    /// Check for problems: configuration, database, clocks, receivers
     Doctor(doctor::Doctor),
-    /// Events
+    /// List events
     #[command(subcommand)]
     Events(events::Events),
-    /// Deliveries
+    /// Manage deliveries: list, show, retry, cancel
     #[command(subcommand)]
     Jobs(jobs::Jobs),
-    /// Runs of workflows: list, show, cancel, kill, pause, resume, redrive, approve, reject
+    /// Manage workflow runs: list, show, cancel, kill, pause, resume, redrive, approve, reject
     #[command(subcommand, alias = "workflow-runs")]
     Runs(runs::Runs),
-    /// Draw a workflow, rollback edges included; with a run, the path it took
+    /// Draw a workflow with its rollback edges; with --run, mark the path of that run
     Graph(graph::Graph),
-    /// Start a workflow by hand
+    /// Start a workflow run manually
     Run(runs::Start),
-    /// Destinations: list, pause, resume
+    /// Manage lanes (the queue of each destination): list, pause, resume
     #[command(subcommand)]
     Lanes(lanes::Lanes),
-    /// Check that stored runs are as they must be; exit code 1 when one is not
+    /// Check stored runs for inconsistencies; exits with code 1 if there are any
     Fsck,
-    /// Refused requests, counted by source and reason
+    /// Show the number of refused requests by source and reason
     Rejections,
-    /// Bring the database's schema up to date
+    /// Apply pending database migrations
     Migrate(migrate::Migrate),
-    /// Copy the SQLite database into a file, also while a server works on it
+    /// Back up the SQLite database to a file, even while a server uses it
     Backup(backup::Backup),
-    /// Print the JSON Schema of the configuration, for editors
+    /// Print the JSON Schema of the configuration for editors
     Schema(schema::Schema),
-    /// Print the completions of a shell
+    /// Print a shell completion script
     Completions {
-        /// bash, zsh, fish, elvish or powershell
+        /// The shell: bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
     },
 }
 
-/// Why a verb ends without success.
+/// Why a verb failed; it decides the exit code.
 #[derive(Debug)]
 pub(crate) enum Failed {
-    /// The configuration is wrong; its problems, which people have been told, as data.
+    /// The configuration is wrong: exit code 2. The problems were printed for people already; here
+    /// they are data for `--json`.
     Config(Value),
-    /// Anything else.
+    /// Any other failure. The exit code is 2 when an argument is wrong (`WrongArgument`), else 1.
     Other(anyhow::Error),
 }
 
@@ -155,13 +164,14 @@ impl<E: Into<anyhow::Error>> From<E> for Failed {
 
 pub(crate) type Done = Result<(), Failed>;
 
-/// Runs a command and answers its exit code.
+/// Runs a command and returns the exit code of the process.
 pub async fn run(cli: Cli) -> ExitCode {
     let variable = |name: &str| context::variable(name);
     let format = log::Format::from_word(variable("LOG_FORMAT").as_deref());
     let filter = std::env::var("RUST_LOG").ok().filter(|f| !f.is_empty());
     // The timeline of `dev` tells what happens; only trouble is logged beside it.
-    let quiet = matches!(cli.verb, Verb::Dev(_) | Verb::Test(_)).then(|| "tidehook=error".to_owned());
+    let quiet =
+        matches!(cli.verb, Verb::Dev(_) | Verb::Test(_)).then(|| "tidehook=error".to_owned());
     let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
     log::start(format, filter.or(quiet).as_deref(), colour);
     // One provider for all TLS; a second call finds it there.
@@ -178,7 +188,11 @@ pub async fn run(cli: Cli) -> ExitCode {
         Err(Failed::Other(error)) => {
             let is_argument = error.is::<client::WrongArgument>();
             if json {
-                print::failure(if is_argument { "argument" } else { "failed" }, &format!("{error:#}"), &Value::Null);
+                print::failure(
+                    if is_argument { "argument" } else { "failed" },
+                    &format!("{error:#}"),
+                    &Value::Null,
+                );
             }
             print::error(&format!("{error:#}"));
             if is_argument { ExitCode::from(2) } else { ExitCode::FAILURE }

@@ -1,4 +1,5 @@
-//! Tables, values, problems.
+//! The output of the command line: lines and tables of data on standard output, notes and errors on
+//! standard error.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,10 +11,11 @@ use crate::config::Problems;
 use crate::container;
 use crate::observe::log;
 
-/// Whether data was printed.
+/// Whether a line of data was printed. Then a failure adds no JSON of its own.
 static HAS_DATA: AtomicBool = AtomicBool::new(false);
 
-/// A line of data. A reader that has gone away ends the program quietly, as is usual in a pipe.
+/// Prints a line of data. When the reader is gone (as `head` in a pipe), the program exits quietly
+/// with 0.
 pub(crate) fn line(text: &str) {
     HAS_DATA.store(true, Ordering::Relaxed);
     if writeln!(anstream::stdout(), "{text}").is_err() {
@@ -21,12 +23,13 @@ pub(crate) fn line(text: &str) {
     }
 }
 
-/// A value as JSON.
+/// Prints a value to standard output as indented JSON: the data of a verb under `--json`.
 pub(crate) fn json(value: &Value) {
     line(&serde_json::to_string_pretty(value).unwrap_or_else(|_| value.to_string()));
 }
 
-/// Why a verb that was to print JSON failed, as its data. A verb that has printed its own, as a report of what is wrong, keeps to that.
+/// Prints why a verb failed as JSON. A verb that has printed data before (a report of what is
+/// wrong) prints nothing more.
 pub(crate) fn failure(code: &str, message: &str, problems: &Value) {
     if HAS_DATA.load(Ordering::Relaxed) {
         return;
@@ -38,12 +41,12 @@ pub(crate) fn failure(code: &str, message: &str, problems: &Value) {
     self::json(&json!({ "error": error }));
 }
 
-/// A line for people, beside the data.
+/// Prints a line for people to standard error.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
-/// What went wrong.
+/// Prints why a verb failed to standard error, as a line of the log where the log is JSON.
 pub(crate) fn error(text: &str) {
     if log::is_json() {
         container::tell_error(text);
@@ -53,13 +56,14 @@ pub(crate) fn error(text: &str) {
     note(&format!("{style}error:{style:#} {text}"));
 }
 
-/// The problems of a configuration.
+/// Prints the problems of a configuration to standard error.
 pub(crate) fn problems(problems: &Problems) {
     let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
     container::tell_problems(problems, colour);
 }
 
-/// A table of some fields of a list.
+/// Prints some fields of each entry of a list as a table, or `empty` as a note when there are no
+/// entries.
 pub(crate) fn table(list: &Value, columns: &[(&str, &str)], empty: &str) {
     let rows = list.as_array().map_or(&[][..], Vec::as_slice);
     if rows.is_empty() {
@@ -77,7 +81,7 @@ pub(crate) fn table(list: &Value, columns: &[(&str, &str)], empty: &str) {
     }
 }
 
-/// A value as a person reads it; foreign text stays on its line.
+/// A value as people read it, on one line: `-` for null, texts without quotes.
 pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
@@ -86,7 +90,8 @@ pub(crate) fn text(value: &Value) -> String {
     }
 }
 
-/// Foreign text without what could move the cursor or start a line.
+/// Text from outside, with control characters replaced: it can neither move the cursor nor start a
+/// line.
 pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

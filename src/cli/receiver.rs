@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 
 type Seen = Arc<Mutex<HashSet<String>>>;
 
-/// Starts it on a free port of this machine.
+/// Starts the receiver on a free port of loopback and returns its address.
 pub(super) async fn start() -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
@@ -21,9 +21,13 @@ pub(super) async fn start() -> std::io::Result<SocketAddr> {
     Ok(address)
 }
 
-/// 503 to what was not seen before, 200 afterwards.
+/// Answers 503 to the first attempt of a delivery, 200 to all later ones.
 async fn answer(State(seen): State<Seen>, headers: HeaderMap) -> StatusCode {
-    let id = headers.get("x-tidehook-delivery-id").and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+    let id = headers
+        .get("x-tidehook-delivery-id")
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("")
+        .to_owned();
     let is_first = seen.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
     if is_first { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }
 }

@@ -1,4 +1,4 @@
-//! `tidehook rejections`: refused requests, counted.
+//! `tidehook rejections`: lists refused requests, counted by source and reason.
 
 use super::client::Client;
 use super::{Done, Global, print};
@@ -8,8 +8,13 @@ pub(super) async fn run(global: &Global) -> Done {
     match global.json {
         true => print::json(&answer),
         false => {
-            let columns = [("SOURCE", "source"), ("REASON", "reason"), ("COUNT", "count"), ("LAST", "last_at")];
-            print::table(&answer["rejections"], &columns, "No request was refused.");
+            let columns = [
+                ("SOURCE", "source"),
+                ("REASON", "reason"),
+                ("COUNT", "count"),
+                ("LAST", "last_at"),
+            ];
+            print::table(&answer["rejections"], &columns, "No requests were refused.");
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `tidehook runs`, `tidehook run`: runs of workflows.
+//! `tidehook runs` and `tidehook run`: list, operate and start runs of workflows.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -15,52 +15,52 @@ use super::{Done, Global, print};
 pub(super) enum Runs {
     /// List runs, newest first
     List {
-        /// Only in this status: queued, running, paused, compensating, completed, failed, cancelled
+        /// Only runs in this status: queued, running, paused, compensating, completed, failed, cancelled
         #[arg(short, long)]
         status: Option<String>,
-        /// Only of this workflow
+        /// Only runs of this workflow
         #[arg(short, long)]
         workflow: Option<String>,
-        /// So many
+        /// Maximum number of runs
         #[arg(short, long, default_value_t = 20)]
         limit: u32,
     },
-    /// Show a run with its history
+    /// Show one run with its history
     Show {
-        /// The run
+        /// The id of the run
         run: String,
     },
-    /// Call a run off: what its steps did is undone if the workflow says so, and its last steps run
+    /// Cancel a run: it rolls back if the workflow says so, and its `finally` steps run
     Cancel {
-        /// The run
+        /// The id of the run
         run: String,
     },
-    /// End a run at once: nothing is undone, and its last steps do not run
+    /// End a run at once, without rollback and without its `finally` steps
     Kill {
-        /// The run
+        /// The id of the run
         run: String,
     },
-    /// Hold a run: nothing is sent until it is resumed; due times are kept
+    /// Pause a run: it makes no calls until it is resumed; due times do not change
     Pause {
-        /// The run
+        /// The id of the run
         run: String,
     },
-    /// Let a paused run go on; one that was paused by a failure repeats what failed
+    /// Resume a paused run; a run that a failure paused repeats the failed step
     Resume {
-        /// The run
+        /// The id of the run
         run: String,
     },
-    /// Take up a failed or cancelled run from the step where it stopped
+    /// Restart a failed or cancelled run at the step where it stopped
     Redrive {
-        /// The run
+        /// The id of the run
         run: String,
-        /// From this step instead
+        /// Restart at this step instead
         #[arg(long, value_name = "STEP")]
         from: Option<String>,
-        /// With the payload in this file instead of the one that the step had; `-` for standard input
+        /// Use the payload in this file instead of the payload the step had; `-` for standard input
         #[arg(short, long, value_name = "FILE")]
         payload: Option<PathBuf>,
-        /// On the definition of the configuration instead of the one it started with
+        /// Use the workflow definition in the current configuration instead of the one the run started with
         #[arg(long)]
         latest: bool,
     },
@@ -70,27 +70,27 @@ pub(super) enum Runs {
     Reject(Decision),
 }
 
-/// A decision
+/// The arguments of `approve` and `reject`: which step of which run is decided, by whom and why.
 #[derive(Debug, Args)]
 pub(super) struct Decision {
-    /// The run
+    /// The id of the run
     run: String,
-    /// The step
+    /// The name of the step
     step: String,
-    /// Who decides
+    /// The name of the approver
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
-    /// Why
+    /// A comment on the decision
     #[arg(long, value_name = "TEXT")]
     comment: Option<String>,
 }
 
-/// Start a workflow by hand
+/// Start a workflow run manually
 #[derive(Debug, Args)]
 pub(super) struct Start {
-    /// The workflow
+    /// The name of the workflow
     workflow: String,
-    /// Read the payload from this file, `-` for standard input; an empty object when left out
+    /// Read the payload from this file, `-` for standard input; an empty object if omitted
     #[arg(short, long, value_name = "FILE")]
     payload: Option<PathBuf>,
 }
@@ -113,10 +113,15 @@ pub(super) async fn run(verb: Runs, global: &Global) -> Done {
         Runs::Pause { run } => client.post(&format!("/api/runs/{}/pause", encode(run))).await?,
         Runs::Resume { run } => client.post(&format!("/api/runs/{}/resume", encode(run))).await?,
         Runs::Redrive { run, from, payload, latest } => {
-            let wish = query(&[("from", from.clone()), ("latest", latest.then(|| "true".to_owned()))]);
+            let wish =
+                query(&[("from", from.clone()), ("latest", latest.then(|| "true".to_owned()))]);
             let payload = payload.as_deref().map(read).transpose()?.unwrap_or_default();
-            if !payload.is_empty() && serde_json::from_slice::<serde::de::IgnoredAny>(&payload).is_err() {
-                print::note("The payload is not JSON; it is passed on as text, and templates see nothing in it.");
+            if !payload.is_empty()
+                && serde_json::from_slice::<serde::de::IgnoredAny>(&payload).is_err()
+            {
+                print::note(
+                    "The payload is not JSON. It is sent as text, and templates find no values in it.",
+                );
             }
             let path = format!("/api/runs/{}/redrive{wish}", encode(run));
             value(client.request(Method::POST, &path, HeaderMap::new(), payload).await?)?
@@ -137,12 +142,16 @@ pub(super) async fn run(verb: Runs, global: &Global) -> Done {
                 ("STEP", "current_step"),
                 ("CREATED", "created_at"),
             ];
-            print::table(&answer["runs"], &columns, "There are no runs.");
+            print::table(&answer["runs"], &columns, "No runs.");
         }
         Runs::Show { .. } => show(&answer),
         Runs::Cancel { run } if matches!(text(&answer, "status"), "running" | "compensating") => {
-            let what = if text(&answer, "status") == "running" { "its last steps run" } else { "what its steps did is undone" };
-            print::note(&format!("{} is called off; {what} first.", print::one_line(&run)));
+            let what = if text(&answer, "status") == "running" {
+                "its `finally` steps run"
+            } else {
+                "its rollback runs"
+            };
+            print::note(&format!("{} is being cancelled; {what} first.", print::one_line(&run)));
         }
         Runs::Cancel { run }
         | Runs::Kill { run }
@@ -158,9 +167,14 @@ pub(super) async fn run(verb: Runs, global: &Global) -> Done {
 }
 
 async fn decide(client: &Client, decision: &Decision, word: &str) -> anyhow::Result<Value> {
-    let path = format!("/api/runs/{}/steps/{}/{word}", encode(&decision.run), encode(&decision.step));
+    let path =
+        format!("/api/runs/{}/steps/{}/{word}", encode(&decision.run), encode(&decision.step));
     let said = json!({ "by": decision.by, "comment": decision.comment });
-    value(client.request(Method::POST, &path, HeaderMap::new(), said.to_string().into_bytes()).await?)
+    value(
+        client
+            .request(Method::POST, &path, HeaderMap::new(), said.to_string().into_bytes())
+            .await?,
+    )
 }
 
 /// A file's content, or that of standard input.
@@ -191,25 +205,48 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 
 fn show(run: &Value) {
     let step = run["current_step"].as_str().map_or(String::new(), |step| format!(" at {step}"));
-    print::line(&format!("run_{}  {}  {}{step}", text(run, "id"), text(run, "workflow"), text(run, "status")));
+    print::line(&format!(
+        "run_{}  {}  {}{step}",
+        text(run, "id"),
+        text(run, "workflow"),
+        text(run, "status")
+    ));
     print::line(&format!("  event {}", text(run, "event_id")));
     if let Some(why) = run["error"]["message"].as_str() {
         print::line(&format!("  {}: {}", text(&run["error"], "class"), print::one_line(why)));
     }
     for entry in run["history"].as_array().into_iter().flatten() {
-        let step = entry["step"].as_str().and_then(|s| s.split_once('/')).map_or("", |(_, step)| step);
+        let step =
+            entry["step"].as_str().and_then(|s| s.split_once('/')).map_or("", |(_, step)| step);
         let data = match &entry["data"] {
-            Value::Object(fields) if !fields.is_empty() => print::one_line(&entry["data"].to_string()),
+            Value::Object(fields) if !fields.is_empty() => {
+                print::one_line(&entry["data"].to_string())
+            }
             _ => String::new(),
         };
-        print::line(format!("  {}  {:<18} {step:<24} {data}", text(entry, "at"), text(entry, "kind")).trim_end());
+        print::line(
+            format!("  {}  {:<18} {step:<24} {data}", text(entry, "at"), text(entry, "kind"))
+                .trim_end(),
+        );
     }
     for open in run["open"].as_array().into_iter().flatten() {
-        print::line(&format!("  open: {} waits for {}", text(open, "step"), text(open, "waits_for")));
-        for job in open["jobs"].as_array().into_iter().flatten().filter(|job| job["kind"] != "timer") {
-            let error = job["last_error"].as_str().map_or(String::new(), |e| format!(", last: {}", print::one_line(e)));
-            let (id, sent, at) = (text(job, "id"), print::text(&job["attempt"]), text(job, "scheduled_at"));
-            print::line(&format!("        job {id}: {}, {sent} attempts so far, due {at}{error}", text(job, "status")));
+        print::line(&format!(
+            "  open: {} waits for {}",
+            text(open, "step"),
+            text(open, "waits_for")
+        ));
+        for job in
+            open["jobs"].as_array().into_iter().flatten().filter(|job| job["kind"] != "timer")
+        {
+            let error = job["last_error"]
+                .as_str()
+                .map_or(String::new(), |e| format!(", last: {}", print::one_line(e)));
+            let (id, sent, at) =
+                (text(job, "id"), print::text(&job["attempt"]), text(job, "scheduled_at"));
+            print::line(&format!(
+                "        job {id}: {}, {sent} attempt(s) so far, due {at}{error}",
+                text(job, "status")
+            ));
         }
     }
 }

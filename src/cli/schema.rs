@@ -1,17 +1,17 @@
-//! `tidehook schema`: the JSON Schema of the configuration, or its reference for people.
+//! `tidehook schema`: prints the JSON Schema of the configuration, or its reference for people.
 
 use clap::Args;
 
 use super::{Done, print};
 
-/// Print the JSON Schema of the configuration, for editors
+/// Print the JSON Schema of the configuration for editors
 ///
-/// Write it beside the configuration and name it in the configuration's first line:
+/// Save it next to the configuration, and name it in the first line of the configuration:
 /// `tidehook schema > tidehook.schema.json`, and `# yaml-language-server: $schema=tidehook.schema.json`.
 /// `tidehook init` does both.
 #[derive(Debug, Args)]
 pub(super) struct Schema {
-    /// Print the reference for people instead, as Markdown
+    /// Print the reference of all keys as Markdown instead
     #[arg(long)]
     reference: bool,
 }

@@ -1,4 +1,4 @@
-//! `tidehook start`: the server.
+//! `tidehook start`: runs the server in the foreground.
 
 use super::{Done, Failed, Global, context, print};
 use crate::container;

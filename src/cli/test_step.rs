@@ -1,5 +1,7 @@
-//! `tidehook test-step`: one step against an answer that is made up: what it sends, what it makes of the answer, where it
-//! leads. Nothing is called and nothing is stored.
+//! `tidehook test-step`: runs one step of a workflow against a made-up answer.
+//!
+//! It shows the request that the step sends, what it makes of the answer, and which step follows.
+//! Nothing is called and nothing is stored.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -26,31 +28,33 @@ use crate::engine::execute::OfStep;
 use crate::model::Body;
 use crate::model::run::{Change, Note, RunJob, VisitPhase};
 use crate::model::{
-    Clock, Event, EventId, Failure, Job, JobId, JobState, Outcome, Payload, Request, Response, Run, RunId, SystemClock, Timestamp,
+    Clock, Event, EventId, Failure, Job, JobId, JobState, Outcome, Payload, Request, Response, Run,
+    RunId, SystemClock, Timestamp,
 };
 
-/// Run one step of a workflow against a made-up answer
+/// Run one step of a workflow against a mock response
 #[derive(Debug, Args)]
 pub(super) struct TestStep {
-    /// The workflow
+    /// The name of the workflow
     workflow: String,
-    /// The step
+    /// The name of the step
     step: String,
-    /// The payload that it is entered with: a file, `-` for standard input; an empty object when left out
+    /// File with the payload of the step, `-` for standard input; an empty object if omitted
     #[arg(short, long, value_name = "FILE")]
     payload: Option<PathBuf>,
-    /// The body of the answer: a file; an empty object when left out
+    /// File with the body of the response; an empty object if omitted
     #[arg(short, long, value_name = "FILE")]
     answer: Option<PathBuf>,
-    /// The status of the answer
+    /// The HTTP status of the response
     #[arg(short, long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(100..600))]
     status: u16,
-    /// There is no answer: the call times out
+    /// Simulate a timeout: the call gets no response
     #[arg(long, conflicts_with_all = ["answer", "status"])]
     times_out: bool,
 }
 
-/// Ids that count up.
+/// Ids that count up and fixed values in place of chance, so that a dry run of a step prints the
+/// same each time.
 struct Made(Cell<u128>);
 
 impl Draw for Made {
@@ -81,11 +85,17 @@ pub(super) fn run(test: &TestStep, global: &Global) -> Done {
     Ok(())
 }
 
-fn play(config: &Config, flow: &Arc<Flow>, test: &TestStep, payload: &[u8], answer: Vec<u8>) -> anyhow::Result<Value> {
+fn play(
+    config: &Config,
+    flow: &Arc<Flow>,
+    test: &TestStep,
+    payload: &[u8],
+    answer: Vec<u8>,
+) -> anyhow::Result<Value> {
     let at = flow.steps.iter().position(|step| step.name == test.step);
     let at = at.ok_or_else(|| {
         let names: Vec<&str> = flow.steps.iter().map(|step| step.name.as_str()).collect();
-        anyhow!("the workflow has no step `{}`; it has {}", test.step, names.join(", "))
+        anyhow!("the workflow has no step `{}`; its steps are {}", test.step, names.join(", "))
     })?;
     let now = SystemClock.now();
     let draw = Made(Cell::new(u128::from(u64::MAX)));
@@ -100,7 +110,8 @@ fn play(config: &Config, flow: &Arc<Flow>, test: &TestStep, payload: &[u8], answ
         depth: 0,
     };
     let entered = at_step(birth, at, &here);
-    let Some((seq, visit)) = entered.run.state.visits.iter().find(|(_, visit)| visit.at == [at]) else {
+    let Some((seq, visit)) = entered.run.state.visits.iter().find(|(_, visit)| visit.at == [at])
+    else {
         return Ok(outcome(&entered, None, flow, 1));
     };
     if let Some(emit) = flow.steps[at].kind.emission() {
@@ -111,7 +122,15 @@ fn play(config: &Config, flow: &Arc<Flow>, test: &TestStep, payload: &[u8], answ
             Ok(body) => {
                 let body = body.unwrap_or_else(|| visit.payload.clone()).into_value();
                 let emits = json!({ "source": emit.source, "type": emit.event, "body": body });
-                (Fact::Answered { visit: *seq, job, status: 202, body: Payload::Json(Value::Null) }, emits)
+                (
+                    Fact::Answered {
+                        visit: *seq,
+                        job,
+                        status: 202,
+                        body: Payload::Json(Value::Null),
+                    },
+                    emits,
+                )
             }
             Err(error) => (Fact::Failed { visit: *seq, job, error }, Value::Null),
         };
@@ -131,16 +150,29 @@ fn play(config: &Config, flow: &Arc<Flow>, test: &TestStep, payload: &[u8], answ
     let step = &flow.steps[at];
     let around = Signing { signing_key: None, qhook_headers: false, now };
     let (public_url, policy) = (config.server.public_url.as_ref(), &config.server.policy);
-    let calling = Calling { job: &job, event: &event, run: &entered.run, seq: *seq, visit, step, call, public_url, policy };
+    let calling = Calling {
+        job: &job,
+        event: &event,
+        run: &entered.run,
+        seq: *seq,
+        visit,
+        step,
+        call,
+        public_url,
+        policy,
+    };
     let (request, sent) = match compose_step(&calling, around) {
-        Ok(request) if test.times_out => {
-            (Some(request), Outcome::Failed(Failure::Timeout(crate::model::attempt::CallPhase::Headers)))
-        }
+        Ok(request) if test.times_out => (
+            Some(request),
+            Outcome::Failed(Failure::Timeout(crate::model::attempt::CallPhase::Headers)),
+        ),
         Ok(request) => (Some(request), Outcome::Answered(Response::of(test.status, answer))),
         Err(why) => (None, Outcome::Failed(why)),
     };
     let fact = heard(flow, &entered.run, (*seq, &job), sent, now);
-    let next = fact.and_then(|fact| advance(&entered.run, &fact, &here)).unwrap_or_else(|| entered.clone());
+    let next = fact
+        .and_then(|fact| advance(&entered.run, &fact, &here))
+        .unwrap_or_else(|| entered.clone());
     let mut shown = outcome(&next, request.as_ref(), flow, *seq);
     // What a variable put into the URL may be a secret, as everywhere else.
     if request.is_some() && call.shown_url.contains(STARS) {
@@ -149,12 +181,19 @@ fn play(config: &Config, flow: &Arc<Flow>, test: &TestStep, payload: &[u8], answ
     Ok(shown)
 }
 
-/// What the machine is told of the answer, once no further attempt follows.
-fn heard(flow: &Arc<Flow>, run: &Run, (visit, job): (u32, &Job), sent: Outcome, now: Timestamp) -> Option<Fact> {
+/// The fact that the state machine gets for an outcome, as if no retries were left.
+fn heard(
+    flow: &Arc<Flow>,
+    run: &Run,
+    (visit, job): (u32, &Job),
+    sent: Outcome,
+    now: Timestamp,
+) -> Option<Fact> {
     let timing = Timing { duration: Duration::ZERO, now };
     let (outcome, of_step) = OfStep::judge(flow, run, visit, sent);
     let once = [RetryPolicy { max: 1, ..RetryPolicy::default() }];
-    let commit = settle(job, &outcome, OutcomeRules { retry: &once, ..of_step.rules(&[]) }, timing, 0.5);
+    let commit =
+        settle(job, &outcome, OutcomeRules { retry: &once, ..of_step.rules(&[]) }, timing, 0.5);
     told(Some(&of_step), (visit, job.id), &commit, &outcome)
 }
 
@@ -187,7 +226,7 @@ fn job_of(job: &RunJob, event: &Event, now: Timestamp) -> Job {
     }
 }
 
-/// What came of it, as data: the request, what the step came to, and where the run stands.
+/// The result as data: the request, what became of the step, and the state of the run.
 fn outcome(change: &Change, request: Option<&Request>, flow: &Flow, seq: u32) -> Value {
     let run = &change.run;
     // What came of the steps after it is not this step's.
@@ -218,11 +257,12 @@ fn outcome(change: &Change, request: Option<&Request>, flow: &Flow, seq: u32) ->
     })
 }
 
-/// A header's value; one that may be a secret is not shown.
+/// The value of a header as it is printed: stars for one that may be a secret.
 fn shown(name: &str, value: &str) -> String {
     let name = name.to_ascii_lowercase();
-    let is_secret =
-        ["authorization", "cookie", "secret", "token", "api-key", "apikey", "password"].iter().any(|w| name.contains(w));
+    let is_secret = ["authorization", "cookie", "secret", "token", "api-key", "apikey", "password"]
+        .iter()
+        .any(|w| name.contains(w));
     if is_secret { "***".to_owned() } else { value.to_owned() }
 }
 
@@ -237,16 +277,25 @@ fn show(shown: &Value) {
     }
     if let Value::Object(emits) = &shown["emits"] {
         let (kind, source) = (text(&emits["type"]), text(&emits["source"]));
-        print::line(&format!("emits   {kind} of {source} with {}", print::one_line(&emits["body"].to_string())));
+        print::line(&format!(
+            "emits   {kind} of {source} with {}",
+            print::one_line(&emits["body"].to_string())
+        ));
     }
     let why = match &shown["failed"] {
-        Value::Object(failed) => format!(": {} ({})", text(&failed["error"]), text(&failed["class"])),
+        Value::Object(failed) => {
+            format!(": {} ({})", text(&failed["error"]), text(&failed["class"]))
+        }
         _ => String::new(),
     };
     let caught = if shown["caught"] == true { ", caught" } else { "" };
     print::line(&format!("step    {}{why}{caught}", text(&shown["step"])));
     for next in shown["next"].as_array().into_iter().flatten() {
-        print::line(&format!("next    {} with {}", text(&next["step"]), print::one_line(&next["payload"].to_string())));
+        print::line(&format!(
+            "next    {} with {}",
+            text(&next["step"]),
+            print::one_line(&next["payload"].to_string())
+        ));
     }
     let output = if shown["output"].is_null() {
         String::new()

@@ -1,4 +1,4 @@
-//! `tidehook validate`: everything that is wrong with a configuration, at once.
+//! `tidehook validate`: reports every problem of a configuration at once.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,11 @@ pub(super) fn run(global: &Global) -> Done {
             Some(config) => summary(&loaded, config),
             None => {
                 let errors = count(&loaded, Severity::Error);
-                print::error(&format!("{} has {errors} error{}", loaded.path.display(), if errors == 1 { "" } else { "s" }));
+                print::error(&format!(
+                    "{} has {errors} error{}",
+                    loaded.path.display(),
+                    if errors == 1 { "" } else { "s" }
+                ));
             }
         }
     }
@@ -28,7 +32,7 @@ fn count(loaded: &Loaded, severity: Severity) -> usize {
     loaded.problems.sorted().iter().filter(|p| p.severity == severity).count()
 }
 
-/// Problems as data.
+/// The problems of a configuration as a JSON list, in the order of the file, for `--json`.
 pub(super) fn listed(problems: &Problems) -> Value {
     let problem = |p: &crate::config::Problem| {
         let severity = if p.severity == Severity::Error { "error" } else { "warning" };
@@ -67,7 +71,8 @@ fn summary(loaded: &Loaded, config: &Config) {
         print::line(&format!("  source    {}: {kind}{verified}", source.name));
     }
     for handler in &config.handlers {
-        let events: Vec<&str> = handler.events.iter().map(crate::decide::pattern::Pattern::text).collect();
+        let events: Vec<&str> =
+            handler.events.iter().map(crate::decide::pattern::Pattern::text).collect();
         let events = if events.is_empty() { "*".to_owned() } else { events.join(", ") };
         let filter = handler.filter.as_ref().map_or(String::new(), |f| format!(" if {}", f.text()));
         print::line(&format!(
@@ -76,13 +81,20 @@ fn summary(loaded: &Loaded, config: &Config) {
         ));
     }
     for workflow in &config.workflows {
-        print::line(&format!("  workflow  {}: {}", workflow.name, counted(workflow.steps(), "step")));
+        print::line(&format!(
+            "  workflow  {}: {}",
+            workflow.name,
+            counted(workflow.steps(), "step")
+        ));
     }
     for queue in &config.queues {
         print::line(&format!("  queue     {}: {}", queue.name, queue.source));
     }
     let cannot = config.cannot_run();
     if !cannot.is_empty() {
-        print::note(&format!("note: `start` refuses this file: this version cannot run: {}", cannot.join(", ")));
+        print::note(&format!(
+            "note: `tidehook start` refuses this file, because this version cannot run: {}",
+            cannot.join(", ")
+        ));
     }
 }

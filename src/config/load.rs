@@ -1,4 +1,5 @@
-//! Files into a configuration: the only file here that reads a disk.
+//! Loads a configuration from files: the text, its overlay, `.env` files and variables. It is the
+//! only file of `config` that reads the disk.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,40 +9,44 @@ use super::problem::{Problem, Problems, Severity, Text};
 use super::tree::{self, Node};
 use super::{Config, Known, keys};
 
-/// Where the database is, when the file does not say.
+/// The variable that names the database when the file does not.
 const DATABASE_URL: &str = "DATABASE_URL";
 
-/// What to load.
+/// Which configuration to load, and how strictly to judge it.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
-    /// The file; `tidehook.yaml`, else `qhook.yaml`, when not given.
+    /// The file to load; `None` takes the first that exists of those that [`default_path`] tries.
     pub path: Option<PathBuf>,
-    /// The environment: `.env.NAME` and the overlay `<stem>.NAME.<ext>`.
+    /// The name of an environment: it adds the variables of `.env.NAME` and the overlay
+    /// `<stem>.NAME.<ext>`.
     pub env: Option<String>,
-    /// Warnings are errors.
+    /// Warnings count as errors (`--strict`), except notes on differences to qhook.
     pub strict: bool,
-    /// Unknown keys are warnings.
+    /// Unknown keys are warnings and not errors (`--lenient`).
     pub lenient: bool,
-    /// The process's variables.
+    /// The variables that `${…}` may name; those of `.env.NAME` are added where they are not set.
     pub variables: Variables,
 }
 
-/// What was loaded.
+/// The result of loading: a configuration or the reasons why there is none.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The file.
+    /// The file that was read, or the one that was looked for and not found.
     pub path: PathBuf,
-    /// The configuration, unless it has errors.
+    /// The configuration, or `None` when it has errors.
     pub config: Option<Config>,
-    /// Errors and warnings.
+    /// Every error and warning that was found; warnings are there beside a usable configuration,
+    /// too.
     pub problems: Problems,
 }
 
-/// Loads a configuration with its overlay, variables replaced, every problem collected.
+/// Loads a configuration: merges its overlay, replaces variables, and collects every problem.
 pub fn load(request: &Request, known: &Known) -> Loaded {
     let mut problems = Problems { strict: request.strict, ..Problems::default() };
     let path = request.path.clone().unwrap_or_else(default_path);
-    let Some(base) = read_text(&path, &mut problems) else { return Loaded { path, config: None, problems } };
+    let Some(base) = read_text(&path, &mut problems) else {
+        return Loaded { path, config: None, problems };
+    };
     let mut variables = request.variables.clone();
     let overlay = request.env.as_deref().and_then(|env| {
         let before = problems.list.len();
@@ -49,10 +54,16 @@ pub fn load(request: &Request, known: &Known) -> Loaded {
         let overlay = overlay_path(&path, env);
         // A file that cannot be read is there, and has its own message.
         if of_file.is_none() && problems.list.len() == before && !overlay.exists() {
-            let message =
-                format!("there is neither {} nor .env.{env}: the environment `{env}` changes nothing", overlay.display());
-            let problem = unreadable(message, Some("check the name, or write one of them"));
-            problems.push(Problem { severity: Severity::Warning, code: "empty_environment", ..problem });
+            let message = format!(
+                "neither {} nor .env.{env} exists, so the environment `{env}` has no effect",
+                overlay.display()
+            );
+            let problem = unreadable(message, Some("check the name, or create one of these files"));
+            problems.push(Problem {
+                severity: Severity::Warning,
+                code: "empty_environment",
+                ..problem
+            });
         }
         for (key, value) in of_file.into_iter().flatten() {
             variables.entry(key).or_insert(value);
@@ -60,9 +71,18 @@ pub fn load(request: &Request, known: &Known) -> Loaded {
         overlay.exists().then(|| read_text(&overlay, &mut problems)).flatten()
     });
     let texts = [Some(base), overlay];
-    let mut config = from_texts(texts.into_iter().flatten().collect(), &variables, request.lenient, known, &mut problems);
+    let mut config = from_texts(
+        texts.into_iter().flatten().collect(),
+        &variables,
+        request.lenient,
+        known,
+        &mut problems,
+    );
     // A file of qhook's finds its API as it was: open without a token, with a warning.
-    let is_of_qhook = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("qhook"));
+    let is_of_qhook = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .is_some_and(|name| name.starts_with("qhook"));
     if let Some(config) = config.as_mut().filter(|_| is_of_qhook) {
         config.api.open = true;
     }
@@ -72,18 +92,29 @@ pub fn load(request: &Request, known: &Known) -> Loaded {
     Loaded { path, config, problems }
 }
 
-/// Whoever forgets the environment is told so, where one lies beside the file, instead of being sent to edit it.
+/// Adds a hint to errors about private URLs when an overlay lies beside the file: perhaps `--env`
+/// was forgotten.
 fn hint_at_overlays(path: &Path, problems: &mut Problems) {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = |entry: std::io::Result<std::fs::DirEntry>| entry.ok()?.file_name().into_string().ok();
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name =
+        |entry: std::io::Result<std::fs::DirEntry>| entry.ok()?.file_name().into_string().ok();
     let extension = path.extension().map_or("yaml".into(), |extension| extension.to_string_lossy());
     let end = format!(".{extension}");
-    let of_overlay = |name: String| Some(name.strip_prefix(&format!("{stem}."))?.strip_suffix(&end)?.to_owned());
-    let mut envs: Vec<String> = std::fs::read_dir(folder).into_iter().flatten().filter_map(name).filter_map(of_overlay).collect();
+    let of_overlay =
+        |name: String| Some(name.strip_prefix(&format!("{stem}."))?.strip_suffix(&end)?.to_owned());
+    let mut envs: Vec<String> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(name)
+        .filter_map(of_overlay)
+        .collect();
     envs.sort();
     let Some(first) = envs.first() else { return };
-    let hint = format!("with `--env {first}` or TIDEHOOK_ENV={first} the file {stem}.{first}{end} is laid over this one");
+    let hint = format!(
+        "to merge {stem}.{first}{end} over this file, use `--env {first}` or TIDEHOOK_ENV={first}"
+    );
     for problem in problems.list.iter_mut().filter(|problem| problem.code == "private_url") {
         problem.help = Some(match problem.help.take() {
             Some(help) => format!("{hint}; {help}"),
@@ -92,7 +123,7 @@ fn hint_at_overlays(path: &Path, problems: &mut Problems) {
     }
 }
 
-/// Reads texts that were already fetched; each later one is an overlay.
+/// Reads a configuration from texts in memory; each later one is an overlay over those before it.
 pub fn from_texts(
     texts: Vec<Text>,
     variables: &Variables,
@@ -131,23 +162,42 @@ pub fn from_texts(
     {
         let unresolved = failed.get(DATABASE_URL).cloned();
         let (code, message, help) = match (unresolved, config.database.take_from_environment(url)) {
-            (Some(why), _) => ("unresolved_reference", format!("DATABASE_URL is `{url}`, which stands for nothing: {why}"), None),
-            (None, Err(message)) => ("bad_url", message, Some("set `database.url`, or `database.driver` to fit")),
+            (Some(why), _) => (
+                "unresolved_reference",
+                format!("DATABASE_URL is `{url}`, which cannot be resolved: {why}"),
+                None,
+            ),
+            (None, Err(message)) => (
+                "bad_url",
+                message,
+                Some("set `database.url`, or change `database.driver` to match DATABASE_URL"),
+            ),
             (None, Ok(())) => return Some(config),
         };
-        problems.push(Problem { key: "database.url".to_owned(), code, ..unreadable(message, help) });
+        problems.push(Problem {
+            key: "database.url".to_owned(),
+            code,
+            ..unreadable(message, help)
+        });
         return None;
     }
     if let Some(message) = config.database.lacks_url() {
-        let help = "set `database.url` or DATABASE_URL; verbs that need no database go on without";
+        let help =
+            "set `database.url` or DATABASE_URL; commands that need no database work without it";
         let problem = Problem { key: "database.url".to_owned(), ..unreadable(message, Some(help)) };
-        problems.push(Problem { severity: Severity::Warning, code: "needs_database_url", ..problem });
+        problems.push(Problem {
+            severity: Severity::Warning,
+            code: "needs_database_url",
+            ..problem
+        });
     }
     (!problems.has_errors()).then_some(config)
 }
 
-/// The variables with the secrets that a tree refers to, and those that could not be looked up. The values of the variables it names
-/// may hold references too, and so may `DATABASE_URL`, because the file need not name it.
+/// The variables with all secrets by reference resolved, and the reasons for those that failed.
+///
+/// References may stand in the tree, in the values of variables that the tree uses, and in
+/// `DATABASE_URL`, which the file need not name.
 fn with_references(root: &Node, variables: &Variables, known: &Known) -> (Variables, Variables) {
     let (mut all, mut failed) = (variables.clone(), Variables::new());
     let (mut names, used) = (layers::references(root), layers::variables_of(root));
@@ -173,26 +223,37 @@ fn with_references(root: &Node, variables: &Variables, known: &Known) -> (Variab
     (all, failed)
 }
 
-/// `--lenient` is `compat.unknown_keys: warn`.
+/// Applies `--lenient` by setting `compat.unknown_keys: warn` in the tree.
 fn set_lenient(root: &mut Node) {
     let place = root.place;
     let scalar = tree::Scalar { text: "warn".into(), plain: true, ..tree::Scalar::default() };
     let key = |text: &str| tree::Key { text: text.into(), place };
-    let over =
-        Node { value: tree::Value::Map(vec![(key("unknown_keys"), Node { value: tree::Value::Scalar(scalar), place })]), place };
+    let over = Node {
+        value: tree::Value::Map(vec![(
+            key("unknown_keys"),
+            Node { value: tree::Value::Scalar(scalar), place },
+        )]),
+        place,
+    };
     let over = Node { value: tree::Value::Map(vec![(key("compat"), over)]), place };
     *root = layers::merge(std::mem::replace(root, Node::null(place)), over);
     debug_assert!(keys::TOP.iter().any(|k| k.name == "compat"));
 }
 
-/// The file that is read when none is named: a layer's, that of a function's code, `tidehook.yaml`, `qhook.yaml`.
+/// The file to load when none is named: the first that exists of `/opt/tidehook.yaml` (a layer of a
+/// function), `tidehook.yaml` in the code of a function, `tidehook.yaml` and `qhook.yaml`. When
+/// none exists, `tidehook.yaml`.
 pub fn default_path() -> PathBuf {
     let ours = PathBuf::from("tidehook.yaml");
     let theirs = PathBuf::from("qhook.yaml");
     // Where a layer of a function puts its files, and where its code lies.
     let layer = PathBuf::from("/opt/tidehook.yaml");
-    let beside = std::env::var_os("LAMBDA_TASK_ROOT").map(|root| PathBuf::from(root).join("tidehook.yaml"));
-    let found = [Some(layer), beside, Some(ours.clone()), Some(theirs)].into_iter().flatten().find(|path| path.exists());
+    let beside =
+        std::env::var_os("LAMBDA_TASK_ROOT").map(|root| PathBuf::from(root).join("tidehook.yaml"));
+    let found = [Some(layer), beside, Some(ours.clone()), Some(theirs)]
+        .into_iter()
+        .flatten()
+        .find(|path| path.exists());
     found.unwrap_or(ours)
 }
 
@@ -202,11 +263,14 @@ fn overlay_path(base: &Path, env: &str) -> PathBuf {
     base.with_file_name(format!("{stem}.{env}.{extension}"))
 }
 
-/// `.env.NAME` of the working directory, else beside the file; it may be absent.
+/// Reads `.env.NAME` of the working directory, else the one beside the configuration; `None` when
+/// there is neither or it cannot be read.
 fn env_file(base: &Path, env: &str, problems: &mut Problems) -> Option<Variables> {
     let name = format!(".env.{env}");
     let beside = base.with_file_name(&name);
-    let found = [PathBuf::from(name), beside].into_iter().find_map(|path| Some((std::fs::read(&path).ok()?, path)));
+    let found = [PathBuf::from(name), beside]
+        .into_iter()
+        .find_map(|path| Some((std::fs::read(&path).ok()?, path)));
     let (bytes, path) = found?;
     let shown = path.display();
     let text = match String::from_utf8(bytes) {
@@ -215,14 +279,17 @@ fn env_file(base: &Path, env: &str, problems: &mut Problems) -> Option<Variables
             let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
             let help = "save the file as UTF-8";
-            problems.push(unreadable(format!("{shown}, line {line}: it is not UTF-8 text"), Some(help)));
+            problems.push(unreadable(
+                format!("{shown}, line {line}: the file is not UTF-8 text"),
+                Some(help),
+            ));
             return None;
         }
     };
     match layers::dotenv(&text) {
         Ok(variables) => Some(variables),
         Err(why) => {
-            let help = "a line is `NAME=value`, `NAME=\"value\"` or `export NAME=value`; text after ` #` is a comment";
+            let help = "write each line as `NAME=value`, `NAME=\"value\"` or `export NAME=value`; text after ` #` is a comment";
             problems.push(unreadable(format!("{shown}: {why}"), Some(help)));
             None
         }
@@ -234,10 +301,15 @@ fn read_text(path: &Path, problems: &mut Problems) -> Option<Text> {
     match std::fs::read(path) {
         Ok(bytes) => match String::from_utf8(bytes) {
             Ok(content) => return Some(Text { name, content }),
-            Err(_) => problems.push(unreadable(format!("Failed to read config: {name}: it is not UTF-8 text"), None)),
+            Err(_) => problems.push(unreadable(
+                format!(
+                    "Failed to read config: {name}: the file is not UTF-8 text; save it as UTF-8"
+                ),
+                None,
+            )),
         },
         Err(why) => {
-            let help = "name a file with --config, or make one with `tidehook init`";
+            let help = "name a file with --config, or create one with `tidehook init`";
             problems.push(unreadable(format!("Failed to read config: {name}: {why}"), Some(help)));
         }
     }

@@ -1,4 +1,5 @@
-//! Secrets out of quoted lines: what is shown of a file keeps its columns and loses its secrets.
+//! Masks secrets in what is shown of a configuration: quoted lines keep their columns, URLs keep
+//! their host.
 
 use std::sync::LazyLock;
 
@@ -6,8 +7,8 @@ use regex_lite::{Captures, Regex};
 
 use super::keys::{Keys, TOP, Takes};
 
-/// Every key that takes a secret, wherever it stands; `url` is one of a database, whose password stands
-/// before an `@`.
+/// Matches a key that takes a secret, with its value. The key `url` is left out: of a database URL
+/// only the password is secret, which `USER_INFO` matches.
 static SECRET: LazyLock<Option<Regex>> = LazyLock::new(|| {
     let mut names = vec!["secrets"];
     collect(&TOP, &mut names);
@@ -19,15 +20,15 @@ static SECRET: LazyLock<Option<Regex>> = LazyLock::new(|| {
     let value = r#""[^"\n]*"?|'[^'\n]*'?|\[[^\]\n]*\]?|(?:\$\{[^}\n]*\}|[^\s,}\]#"'\[])(?:\$\{[^}\n]*\}|[^,}\n])*"#;
     Regex::new(&format!(r#"(["']?\b(?:{names})["']?\s*:\s*)({value})"#)).ok()
 });
-/// User name and password of a URL.
+/// Matches the user name and the password of a URL.
 static USER_INFO: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(//)([^/@\s]+)(@)").ok());
 
-/// A parameter of a URL whose value is a secret.
+/// Matches a URL parameter whose name says that its value is a secret.
 static PARAMETER: LazyLock<Option<Regex>> = LazyLock::new(|| {
     let names = SECRET_PARAMETERS.join("|");
     Regex::new(&format!(r#"(?i)([?&](?:{names})=)([^&\s"'#,}}]+)"#)).ok()
 });
-/// A credential that stands in a header or a body as it is.
+/// Matches a header or a field whose name says that its value is a credential.
 static CREDENTIAL: LazyLock<Option<Regex>> = LazyLock::new(|| {
     let name = r"authorization|cookie|[\w-]*(?:token|secret|api[-_]?key|password)";
     let value = r#""[^"\n]*"?|'[^'\n]*'?|(?:\$\{[^}\n]*\}|[^\s,}"'\[{])(?:\$\{[^}\n]*\}|[^,}\n])*"#;
@@ -38,29 +39,42 @@ fn collect(keys: &'static Keys, names: &mut Vec<&'static str>) {
     for key in keys.iter() {
         match key.takes {
             Takes::Secret => names.push(key.name),
-            Takes::Section(keys) | Takes::Named(keys) | Takes::Items(keys) | Takes::OneOrMore(keys) => collect(keys, names),
+            Takes::Section(keys)
+            | Takes::Named(keys)
+            | Takes::Items(keys)
+            | Takes::OneOrMore(keys) => collect(keys, names),
             _ => {}
         }
     }
 }
 
-/// A text with stars for its secrets, character by character. Variables stay: they hold no secret themselves.
+/// The text with a star for each character of its secrets, so that columns stay true. `${VAR}`
+/// stays readable: it holds no secret itself.
 pub fn masked(text: &str) -> String {
     let text = match &*SECRET {
-        Some(secret) => secret.replace_all(text, |found: &Captures<'_>| format!("{}{}", &found[1], starred(&found[2]))),
+        Some(secret) => secret.replace_all(text, |found: &Captures<'_>| {
+            format!("{}{}", &found[1], starred(&found[2]))
+        }),
         None => text.into(),
     };
     let text = match &*USER_INFO {
-        Some(user) => user.replace_all(&text, |found: &Captures<'_>| format!("{}{}{}", &found[1], starred(&found[2]), &found[3])),
+        Some(user) => user.replace_all(&text, |found: &Captures<'_>| {
+            format!("{}{}{}", &found[1], starred(&found[2]), &found[3])
+        }),
         None => text,
     };
     [&PARAMETER, &CREDENTIAL].into_iter().fold(text.into_owned(), |text, part| match &**part {
-        Some(part) => part.replace_all(&text, |found: &Captures<'_>| format!("{}{}", &found[1], starred(&found[2]))).into_owned(),
+        Some(part) => part
+            .replace_all(&text, |found: &Captures<'_>| {
+                format!("{}{}", &found[1], starred(&found[2]))
+            })
+            .into_owned(),
         None => text,
     })
 }
 
-/// Stars for everything but quotes, brackets and variables.
+/// Stars for every character except quotes, brackets, commas, spaces and variables without a
+/// default.
 fn starred(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     let mut rest = value;
@@ -78,16 +92,18 @@ fn starred(value: &str) -> String {
     out
 }
 
-/// What stands in place of a secret.
+/// The text that stands in place of a secret.
 pub const STARS: &str = "***";
-/// A run of letters and digits of this length that reads like no word is taken for a token.
+/// The shortest run of letters and digits that may be taken for a token.
 const TOKEN_LEAST: usize = 16;
-/// Parameters whose values are secrets however short they are.
+/// URL parameters whose values are always secret, however short.
 const SECRET_PARAMETERS: [&str; 9] =
     ["token", "key", "secret", "sig", "signature", "password", "access_token", "api_key", "apikey"];
 
-/// A URL for people: its host, and of the rest what neither came from a variable nor looks like a token. URLs of chat systems and the like
-/// are secrets themselves. `shown` is the text with stars where variables stand.
+/// A URL for display: its host, and the rest without what came from a variable or looks like a
+/// token. The URLs of chat systems, for instance, are secrets themselves.
+///
+/// `shown` is the text with stars in place of variables.
 pub fn masked_url(text: &str, shown: &str) -> String {
     let authority = |text: &str| {
         let (scheme, rest) = text.split_once("://")?;
@@ -95,7 +111,9 @@ pub fn masked_url(text: &str, shown: &str) -> String {
         Some((scheme.len() + 3 + end, rest[..end].to_owned()))
     };
     let (head, tail) = match (authority(shown), authority(text)) {
-        (Some((end, host)), _) if !host.contains(STARS) && !shown[..end].starts_with(STARS) => shown.split_at(end),
+        (Some((end, host)), _) if !host.contains(STARS) && !shown[..end].starts_with(STARS) => {
+            shown.split_at(end)
+        }
         // A variable names the host, and perhaps all of it.
         (_, Some((end, _))) if end == text.len() => (text, ""),
         (_, Some((end, _))) => (&text[..end], "/***"),
@@ -105,11 +123,15 @@ pub fn masked_url(text: &str, shown: &str) -> String {
         (Some(scheme), Some(at)) => format!("{}{STARS}{}", &head[..scheme + 3], &head[at..]),
         _ => head.to_owned(),
     };
-    let (path, query) = tail.split_once('?').map_or((tail, None), |(path, query)| (path, Some(query)));
-    let path: Vec<&str> = path.split('/').map(|part| if looks_like_token(part) { STARS } else { part }).collect();
+    let (path, query) =
+        tail.split_once('?').map_or((tail, None), |(path, query)| (path, Some(query)));
+    let path: Vec<&str> =
+        path.split('/').map(|part| if looks_like_token(part) { STARS } else { part }).collect();
     let query = query.map(|query| {
         let pairs = query.split('&').map(|pair| match pair.split_once('=') {
-            Some((name, value)) if is_secret(name) || looks_like_token(value) => format!("{name}={STARS}"),
+            Some((name, value)) if is_secret(name) || looks_like_token(value) => {
+                format!("{name}={STARS}")
+            }
             _ => pair.to_owned(),
         });
         format!("?{}", pairs.collect::<Vec<_>>().join("&"))
@@ -121,7 +143,8 @@ fn is_secret(parameter: &str) -> bool {
     SECRET_PARAMETERS.contains(&parameter.to_ascii_lowercase().as_str())
 }
 
-/// Whether a part of a URL holds a long run of letters and digits that mixes them, or that mixes cases as no word does; or is a UUID.
+/// Whether a part of a URL looks like a token: a UUID, or a long run that mixes letters and digits,
+/// or cases, as no word does.
 fn looks_like_token(part: &str) -> bool {
     let is_uuid = part.len() == 36
         && part.bytes().enumerate().all(|(at, byte)| match at {
@@ -129,12 +152,18 @@ fn looks_like_token(part: &str) -> bool {
             _ => byte.is_ascii_hexdigit(),
         });
     is_uuid
-        || part.split(|c: char| !c.is_ascii_alphanumeric()).filter(|run| run.len() >= TOKEN_LEAST).any(|run| {
-            let count = |which: fn(&u8) -> bool| run.bytes().filter(which).count();
-            let (digits, upper, lower) =
-                (count(u8::is_ascii_digit), count(u8::is_ascii_uppercase), count(u8::is_ascii_lowercase));
-            (digits >= 2 && upper + lower >= 2) || (upper >= 4 && lower >= 4)
-        })
+        || part
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .filter(|run| run.len() >= TOKEN_LEAST)
+            .any(|run| {
+                let count = |which: fn(&u8) -> bool| run.bytes().filter(which).count();
+                let (digits, upper, lower) = (
+                    count(u8::is_ascii_digit),
+                    count(u8::is_ascii_uppercase),
+                    count(u8::is_ascii_lowercase),
+                );
+                (digits >= 2 && upper + lower >= 2) || (upper >= 4 && lower >= 4)
+            })
 }
 
 #[cfg(test)]
@@ -144,7 +173,11 @@ mod tests {
     #[test]
     fn a_url_for_people_has_its_host_and_no_secret() {
         for (text, shown, masked) in [
-            ("https://a.example.com/orders", "https://a.example.com/orders", "https://a.example.com/orders"),
+            (
+                "https://a.example.com/orders",
+                "https://a.example.com/orders",
+                "https://a.example.com/orders",
+            ),
             (
                 "https://a.example.com:8443/x/tok?y=1",
                 "https://a.example.com:8443/x/***?y=1",
@@ -186,7 +219,10 @@ mod tests {
     fn secrets_are_starred_and_columns_stay() {
         for (text, shown) in [
             ("secret: abc def # note", "secret: *** *** * ****"),
-            ("a: { type: webhook, secret: abc, verify: x }", "a: { type: webhook, secret: ***, verify: x }"),
+            (
+                "a: { type: webhook, secret: abc, verify: x }",
+                "a: { type: webhook, secret: ***, verify: x }",
+            ),
             ("secret: \"a b\"", "secret: \"* *\""),
             ("secrets: [\"ab\", cd]", "secrets: [\"**\", **]"),
             ("auth_token: ${TOKEN}", "auth_token: ${TOKEN}"),

@@ -1,11 +1,16 @@
-//! Ground floor: YAML into types that cannot be wrong.
+//! The configuration: reads YAML into checked types, and reports every mistake at once. Ground
+//! floor.
 //!
-//! - [`tree`]: text into nodes that know their place; [`layers`]: overlays and `${VAR}`
-//! - [`problem`]: what is wrong, where, and how to mend it; all of it at once; `mask`: without the secrets
-//! - [`keys`]: every key there is, the one list behind reading, hints and the editor schema
-//! - `read`: nodes into values, by the keys of a section
+//! - [`tree`]: text into nodes that know their place in the file
+//! - [`layers`]: overlays, variables and secrets by reference
+//! - [`problem`]: a mistake with its place and a suggestion
+//! - `mask`: hides secrets in what is shown
+//! - [`keys`]: the list of all keys; reading, suggestions and the editor schema use it
+//! - `read`: reads values from a section by its keys
 //! - `source`, `handler`, `workflow`, `queue`, `alert`, `server`: one section each
-//! - [`schema`]: JSON Schema for editors; `reference`: the same list for people; `load`: the only file here that reads a disk
+//! - [`schema`]: the JSON Schema for editors
+//! - `reference`: the reference for people
+//! - `load`: the only file here that reads the disk
 
 pub mod alert;
 pub mod handler;
@@ -43,38 +48,44 @@ use crate::model::{LaneId, LaneSpec, Target};
 use read::Section;
 use tree::Node;
 
-/// A whole configuration, checked. Lists keep the order of the file.
+/// A whole configuration that was checked. Lists are in the order of the file.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where events are kept.
+    /// The section `database`: which database stores events, jobs and runs, and how to connect to
+    /// it.
     pub database: Database,
-    /// How it is reached.
+    /// The section `server`: the listen address, limits of requests, and which addresses deliveries
+    /// may reach.
     pub server: Server,
-    /// Who may call.
+    /// The section `api`: the tokens of `/api`, `/events` and `/metrics`.
     pub api: Api,
-    /// How it delivers.
+    /// The section `delivery`: defaults of all deliveries, and the key that signs them.
     pub delivery: Delivery,
-    /// How it works.
+    /// The section `worker`: parallel deliveries, leases, retention and the time a shutdown may
+    /// take.
     pub worker: Worker,
-    /// Readings of older files.
+    /// The section `compat`: which behaviour of qhook is kept for older files.
     pub compat: Compat,
-    /// Where events come from.
+    /// The sources: where events come from and how they are verified.
     pub sources: Vec<Arc<Source>>,
-    /// Who gets them.
+    /// The handlers: HTTP destinations that each get events of one source.
     pub handlers: Vec<Handler>,
-    /// Multi-step work.
+    /// The workflows, compiled; each is started by events, by other workflows or by hand.
     pub workflows: Vec<Workflow>,
-    /// Pull queues.
+    /// Queues that consumers pull from; checked only, `cannot_run` refuses them.
     pub queues: Vec<Queue>,
-    /// Whom to tell.
+    /// Where operators are notified; `None` when the file has no `alerts`. Checked only,
+    /// `cannot_run` refuses it.
     pub alerts: Option<Alerts>,
-    /// What each section says, as a hash: `server`, `sources.github`, …
+    /// A hash of each section or named entry (`server`, `sources.github`), to tell what a reload
+    /// would change.
     pub fingerprints: BTreeMap<String, String>,
-    /// The variables it was read with, for definitions of workflows that it no longer holds.
+    /// The variables it was read with. Runs may need them for older definitions of workflows
+    /// (`Config::compile`).
     variables: Hidden,
 }
 
-/// Variables, which may be secret and are never shown.
+/// Variables whose values are never printed, because they may be secret.
 #[derive(Clone, Default)]
 struct Hidden(layers::Variables);
 
@@ -84,24 +95,27 @@ impl std::fmt::Debug for Hidden {
     }
 }
 
-/// What the floors above know and a configuration may name.
+/// What the configuration needs from modules above it: it may not import them, so callers pass it
+/// in.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
-    /// Signature schemes: the name that `verify` uses, and a check of the secret's form.
+    /// The signature schemes by the name that `verify` uses, each with a check of its secret's
+    /// form.
     pub providers: BTreeMap<&'static str, CheckSecret>,
-    /// What secrets by reference stand for; `None` where nothing is looked up.
+    /// Resolves secrets by reference; `None` in places that look nothing up, such as tests.
     pub resolve: Option<Resolve>,
 }
 
-/// Looks references up: what each stands for (nothing, where there is nobody to ask), or a sentence why there is no answer.
+/// Resolves references: each has a value, `None` when there is nobody to ask, or a sentence why
+/// there is no answer.
 pub type Resolve = fn(&BTreeSet<String>) -> BTreeMap<String, Result<Option<String>, String>>;
 
-/// A check of a secret's form: a sentence when the scheme cannot use it.
+/// Checks the form of a secret; the error is a sentence why the scheme cannot use it.
 pub type CheckSecret = fn(&str) -> Result<(), String>;
 
-/// Reads a merged and expanded tree.
+/// Reads a tree that was merged and whose variables were replaced.
 ///
-/// Every problem is collected; a configuration comes back only when none of them is an error.
+/// It collects every problem, and returns a configuration only when none of them is an error.
 pub fn read(root: &Node, known: &Known, problems: &mut Problems) -> Option<Config> {
     let mut top = Section::new(root, &keys::TOP, "", problems);
     let compat = Compat::read(top.section("compat"));
@@ -112,15 +126,18 @@ pub fn read(root: &Node, known: &Known, problems: &mut Problems) -> Option<Confi
     let delivery = Delivery::read(top.section("delivery"));
     let worker = Worker::read(top.section("worker"));
     let policy = server.policy.clone();
-    let sources = top.each("sources", |name, section| Source::read(name, section, known).map(Arc::new));
+    let sources =
+        top.each("sources", |name, section| Source::read(name, section, known).map(Arc::new));
     let names = names(&sources);
-    let around = ReadContext { sources: &names, policy: &policy, delivery: &delivery, compat: &compat };
+    let around =
+        ReadContext { sources: &names, policy: &policy, delivery: &delivery, compat: &compat };
     let handlers = top.each("handlers", |name, section| Handler::read(name, section, &around));
     let workflows = top.each("workflows", |name, section| Workflow::read(name, section, &around));
     workflow::check_references(&workflows, top.problems());
     handler::check_renamed(&handlers, top.problems());
     let handler_names: Vec<String> = handlers.iter().map(|h| h.name.clone()).collect();
-    let queues = top.each("queues", |name, section| Queue::read(name, section, &around, &handler_names));
+    let queues =
+        top.each("queues", |name, section| Queue::read(name, section, &around, &handler_names));
     let alerts = Alerts::read(top.optional_section("alerts"));
     top.finish();
     if problems.has_errors() {
@@ -149,19 +166,29 @@ pub fn read(root: &Node, known: &Known, problems: &mut Problems) -> Option<Confi
     })
 }
 
-/// Without a token whoever reaches the server may use what the token would guard.
-fn warn_of_open_doors(server: &Server, api: &Api, sources: &[Arc<Source>], problems: &mut Problems) {
+/// Warns when there is no token and the server listens on more than loopback: everyone who reaches
+/// it can use what a token would protect.
+fn warn_of_open_doors(
+    server: &Server,
+    api: &Api,
+    sources: &[Arc<Source>],
+    problems: &mut Problems,
+) {
     if api.auth_token.is_some() || server.bind.is_loopback() {
         return;
     }
-    let takes_events = sources.iter().any(|source| matches!(source.kind, SourceKind::Event | SourceKind::Outbound));
+    let takes_events = sources
+        .iter()
+        .any(|source| matches!(source.kind, SourceKind::Event | SourceKind::Outbound));
     let open = match (takes_events, api.open) {
         (_, true) => "/events and /api are",
         (true, false) => "/events is",
         (false, false) => return,
     };
-    let message = format!("`api.auth_token` is not set: {open} open to everyone who can reach this server");
-    let help = Some("set `api.auth_token`, or `server.bind: 127.0.0.1` where only this machine shall reach it".to_owned());
+    let message = format!(
+        "`api.auth_token` is not set, so {open} open to everyone who can reach this server"
+    );
+    let help = Some("set `api.auth_token`; or set `server.bind: 127.0.0.1` if only this machine needs to reach the server".to_owned());
     problems.push(Problem {
         severity: Severity::Warning,
         code: "open_api",
@@ -172,17 +199,24 @@ fn warn_of_open_doors(server: &Server, api: &Api, sources: &[Arc<Source>], probl
     });
 }
 
-/// A hash of what each section says, variables replaced, so that a change can be named without being shown.
+/// A hash of each section after variables were replaced, so that a change can be reported without
+/// showing values.
 fn fingerprints(root: &Node) -> BTreeMap<String, String> {
     use sha2::{Digest, Sha256};
     let hash = |node: &Node| hex::encode(Sha256::digest(read::json(node).to_string()));
     let tree::Value::Map(sections) = &root.value else { return BTreeMap::new() };
     let mut found = BTreeMap::new();
     for (key, section) in sections {
-        let is_named = keys::TOP.iter().any(|k| k.name == key.text && matches!(k.takes, keys::Takes::Named(_)));
+        let is_named = keys::TOP
+            .iter()
+            .any(|k| k.name == key.text && matches!(k.takes, keys::Takes::Named(_)));
         match &section.value {
             tree::Value::Map(entries) if is_named => {
-                found.extend(entries.iter().map(|(name, node)| (format!("{}.{}", key.text, name.text), hash(node))));
+                found.extend(
+                    entries
+                        .iter()
+                        .map(|(name, node)| (format!("{}.{}", key.text, name.text), hash(node))),
+                );
             }
             _ => {
                 found.insert(key.text.clone(), hash(section));
@@ -192,15 +226,15 @@ fn fingerprints(root: &Node) -> BTreeMap<String, String> {
     found
 }
 
-/// What a section needs of the sections before it.
+/// What later sections need of those that were read before them.
 pub struct ReadContext<'a> {
-    /// The sources by name, with what is known of each.
+    /// The names of all sources, with their kinds.
     pub sources: &'a BTreeMap<String, SourceKind>,
-    /// Which private addresses may be reached.
+    /// Which private addresses calls may reach, from the section `server`.
     pub policy: &'a Policy,
-    /// Defaults of deliveries.
+    /// The section `delivery`, for defaults.
     pub delivery: &'a Delivery,
-    /// Readings of older files.
+    /// The section `compat`: how expressions are read.
     pub compat: &'a Compat,
 }
 
@@ -209,7 +243,7 @@ fn names(sources: &[Arc<Source>]) -> BTreeMap<String, SourceKind> {
 }
 
 impl Config {
-    /// The consumers, compiled for routing.
+    /// The routing rules: all handlers, and the workflows that events can start.
     pub fn routes(&self) -> Routes {
         let handlers = self.handlers.iter().map(|h| Route {
             target: Target::Handler(h.name.clone()),
@@ -232,7 +266,7 @@ impl Config {
         Routes(handlers.chain(workflows).collect())
     }
 
-    /// What the lanes' rows must say.
+    /// The lanes of all handlers and workflows, with their limits, as the store must have them.
     pub fn lanes(&self) -> Vec<LaneSpec> {
         let handler = |h: &Handler| LaneSpec {
             rate: h.rate_limit,
@@ -247,22 +281,26 @@ impl Config {
         lanes
     }
 
-    /// A workflow by name.
+    /// The workflow with this name, if the configuration has one.
     pub fn workflow(&self, name: &str) -> Option<&Workflow> {
         self.workflows.iter().find(|w| w.name == name)
     }
 
-    /// Compiles a definition as it was written once, with the variables of today.
+    /// Compiles a stored definition of a workflow with the current variables: runs stay on the
+    /// definition that they started with.
     ///
     /// # Errors
-    /// It cannot be compiled any more: what is wrong with it.
+    /// It does not compile any more; the message says why.
     pub fn compile(&self, name: &str, definition: &str) -> Result<Workflow, String> {
         let mut problems = Problems::default();
-        let written: serde_json::Value = serde_json::from_str(definition).map_err(|why| why.to_string())?;
+        let written: serde_json::Value =
+            serde_json::from_str(definition).map_err(|why| why.to_string())?;
         // What starts a run does not matter to one that has started, and its source may be gone.
         let mut running = written.clone();
         if let Some(keys) = running.as_object_mut() {
-            ["source", "events", "filter", "idempotency_key"].iter().for_each(|key| drop(keys.remove(*key)));
+            ["source", "events", "filter", "idempotency_key"]
+                .iter()
+                .for_each(|key| drop(keys.remove(*key)));
             keys.insert("callable".to_owned(), true.into());
         }
         let node = tree::parse(&running.to_string(), 0);
@@ -271,12 +309,18 @@ impl Config {
             let names = names(&self.sources);
             let Self { server, delivery, compat, .. } = self;
             let around = ReadContext { sources: &names, policy: &server.policy, delivery, compat };
-            let mut section = Section::new(&node, &workflow::keys::WORKFLOW, &format!("workflows.{name}"), &mut problems);
+            let mut section = Section::new(
+                &node,
+                &workflow::keys::WORKFLOW,
+                &format!("workflows.{name}"),
+                &mut problems,
+            );
             section.set_lenient(true);
             Workflow::read(name, section, &around)
         });
         let wrong = |problems: &Problems| {
-            let lines: Vec<&str> = problems.list.iter().map(|problem| problem.message.as_str()).collect();
+            let lines: Vec<&str> =
+                problems.list.iter().map(|problem| problem.message.as_str()).collect();
             lines.join("; ")
         };
         match read {
@@ -289,8 +333,13 @@ impl Config {
         }
     }
 
-    /// Keeps what workflows were written as, and the variables for older ones.
-    fn set_written(&mut self, written: &serde_json::Value, variables: &layers::Variables, problems: &mut Problems) {
+    /// Gives each workflow its text as written, and keeps the variables for older definitions.
+    fn set_written(
+        &mut self,
+        written: &serde_json::Value,
+        variables: &layers::Variables,
+        problems: &mut Problems,
+    ) {
         for workflow in &mut self.workflows {
             let written = &written[&workflow.name];
             workflow.warn_of_stored_variables(written, problems);
@@ -300,12 +349,12 @@ impl Config {
         self.variables = Hidden(variables.clone());
     }
 
-    /// A source by name.
+    /// The source with this name, if the configuration has one.
     pub fn source(&self, name: &str) -> Option<&Arc<Source>> {
         self.sources.iter().find(|s| s.name == name)
     }
 
-    /// What this version understands and cannot run yet; starting names each of them and stops.
+    /// What the configuration asks for and this version cannot run yet. `start` lists it and stops.
     pub fn cannot_run(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let mut say = |what: &str, name: &str| lines.push(format!("{what} `{name}`"));
@@ -324,7 +373,9 @@ impl Config {
         match self.database.driver {
             Driver::Sqlite | Driver::Postgres => {}
             Driver::Mysql => lines.push("database driver `mysql`".to_owned()),
-            Driver::D1 => lines.push("database driver `d1` (set DATABASE_URL to SQLite or Postgres)".to_owned()),
+            Driver::D1 => lines.push(
+                "database driver `d1` (set DATABASE_URL to a SQLite or Postgres URL)".to_owned(),
+            ),
         }
         lines
     }

@@ -1,4 +1,5 @@
-//! `queues`: what consumers pull. Checked here; running them comes with the pull API.
+//! The section `queues`: messages that consumers fetch themselves. It is checked here; the pull API
+//! is not implemented yet.
 
 use std::time::Duration;
 
@@ -9,35 +10,50 @@ use crate::decide::filter::Filter;
 use crate::decide::pattern::Pattern;
 use crate::model::{Path, Secret};
 
-/// A pull queue.
+/// A queue whose messages consumers fetch themselves. It is checked, and `Config::cannot_run` still
+/// refuses to start with it.
 #[derive(Debug, Clone)]
 pub struct Queue {
-    /// Its name.
+    /// The key of its entry under `queues`; no handler may have the same name, and it holds no
+    /// slash.
     pub name: String,
-    /// The source it listens to.
+    /// The source whose events become messages.
     pub source: String,
-    /// Which types it wants; empty is all.
+    /// The patterns of event types that it gets; an empty list means all types.
     pub events: Vec<Pattern>,
-    /// Which payloads it wants.
+    /// The condition on the payload; `None` accepts every payload.
     pub filter: Option<Filter>,
-    /// Under which key it wants an event once.
+    /// The path of an idempotency key: of several events with the same key, the queue gets one.
     pub idempotency_key: Option<Path>,
-    /// How long a received message is invisible.
+    /// How long a message that a consumer received is hidden from others; 30 s by default.
     pub visibility: Duration,
-    /// Deliveries before the dead-letter queue.
+    /// The deliveries of a message before it is moved to the dead-letter queue.
     pub attempts_max: u32,
-    /// The consumers' key; open without.
+    /// The bearer key of its consumers; `None` leaves the queue open, which is warned of.
     pub api_key: Option<Secret>,
 }
 
 impl Queue {
-    pub(super) fn read(name: &str, mut s: Section<'_>, around: &ReadContext<'_>, handlers: &[String]) -> Option<Self> {
+    pub(super) fn read(
+        name: &str,
+        mut s: Section<'_>,
+        around: &ReadContext<'_>,
+        handlers: &[String],
+    ) -> Option<Self> {
         let who = format!("queue '{name}'");
         if name.contains('/') {
-            s.error("bad_name", "", format!("queue name '{name}' must not contain '/'"));
+            s.error(
+                "bad_name",
+                "",
+                format!("queue name '{name}' must not contain '/': rename the queue"),
+            );
         }
         if handlers.iter().any(|h| h == name) {
-            s.error("bad_name", "", format!("queue name '{name}' conflicts with handler of the same name"));
+            s.error(
+                "bad_name",
+                "",
+                format!("queue name '{name}' is also the name of a handler: rename one of them"),
+            );
         }
         let source = read_source(&mut s, &who, around);
         let visibility = match s.text("visibility_timeout") {
@@ -48,7 +64,7 @@ impl Queue {
                     s.error(
                         "out_of_range",
                         "visibility_timeout",
-                        format!("queue '{name}' has invalid visibility_timeout '{text}'"),
+                        format!("queue '{name}' has invalid visibility_timeout '{text}': use a duration longer than 0, like `30s`"),
                     );
                     Duration::from_secs(30)
                 }
@@ -58,18 +74,28 @@ impl Queue {
             s.warn(
                 "open_queue",
                 "",
-                format!("queue '{name}' has no api_key: anyone who reaches the server can take its messages"),
+                format!("queue '{name}' has no api_key: everyone who can reach the server can receive its messages; set `api_key`"),
             );
         }
         let queue = (
             read_patterns(&mut s, around.compat),
             read_filter(&mut s, "filter", around.compat),
             read_path(&mut s, "idempotency_key"),
-            s.number32("max_attempts").unwrap_or(around.delivery.retry.first().map_or(1, |retry| retry.max.max(1))),
+            s.number32("max_attempts")
+                .unwrap_or(around.delivery.retry.first().map_or(1, |retry| retry.max.max(1))),
             s.secret("api_key"),
         );
         s.finish();
         let (events, filter, idempotency_key, attempts_max, api_key) = queue;
-        Some(Self { name: name.to_owned(), source: source?, events, filter, idempotency_key, visibility, attempts_max, api_key })
+        Some(Self {
+            name: name.to_owned(),
+            source: source?,
+            events,
+            filter,
+            idempotency_key,
+            visibility,
+            attempts_max,
+            api_key,
+        })
     }
 }

@@ -1,5 +1,6 @@
-//! Nodes into values, by the keys of a section. Every problem is collected; a value that is wrong reads
-//! as absent, so that one mistake is told once.
+//! Reads the values of a section by the list of its keys.
+//!
+//! Every problem is collected. A wrong value reads as absent, so that one mistake is reported once.
 
 use std::time::Duration;
 
@@ -10,13 +11,14 @@ use super::tree::{self, Node, Scalar, Value};
 use crate::model::Secret;
 use crate::model::time::parse_duration;
 
-/// A section being read.
+/// A reader of one section: it knows the keys that the section accepts, and collects what is wrong
+/// with their values.
 pub struct Section<'a> {
     entries: Vec<(tree::Key, Node)>,
     keys: &'static Keys,
     path: String,
     place: Place,
-    /// Where problems go.
+    /// Collects the problems of the whole file.
     problems: &'a mut Problems,
     lenient: bool,
 }
@@ -24,11 +26,11 @@ pub struct Section<'a> {
 /// A value with its place, for checks that come later.
 #[derive(Debug, Clone)]
 pub struct Placed<T> {
-    /// The value.
+    /// The value as it was read.
     pub value: T,
-    /// Where it stands.
+    /// The place in the file, for problems that are found after reading.
     pub place: Place,
-    /// The key path it stands under.
+    /// The path of its key, for problems that are found after reading.
     pub key: String,
 }
 
@@ -41,7 +43,11 @@ impl<'a> Section<'a> {
             Value::Map(entries) => entries.clone(),
             Value::Null => Vec::new(),
             _ => {
-                let what = if path.is_empty() { "a configuration".to_owned() } else { format!("`{path}`") };
+                let what = if path.is_empty() {
+                    "the configuration".to_owned()
+                } else {
+                    format!("`{path}`")
+                };
                 problems.push(Problem {
                     severity: Severity::Error,
                     code: "wrong_type",
@@ -56,17 +62,17 @@ impl<'a> Section<'a> {
         Self { entries, keys, path: path.to_owned(), place: node.place, problems, lenient: false }
     }
 
-    /// Unknown keys are warnings from here on.
+    /// Reports unknown keys as warnings and not as errors from here on, also in inner sections.
     pub fn set_lenient(&mut self, lenient: bool) {
         self.lenient = lenient;
     }
 
-    /// The problems, for checks that belong to no key.
+    /// The collected problems, for checks that belong to no key.
     pub fn problems(&mut self) -> &mut Problems {
         self.problems
     }
 
-    /// Where the section begins.
+    /// The place where the section begins.
     pub fn place(&self) -> Place {
         self.place
     }
@@ -85,7 +91,8 @@ impl<'a> Section<'a> {
         self.keys.iter().find(|k| k.name == name).map_or(Takes::Text, |k| k.takes)
     }
 
-    /// The entry of a key that the section has; one that it does not have is reported at the end, and not read.
+    /// The value of a key, if the section has the key and accepts it. A key that it does not accept
+    /// is reported by [`Section::finish`] and never read.
     fn entry(&self, name: &str) -> Option<&Node> {
         let is_known = self.keys.iter().any(|key| key.name == name);
         self.entries.iter().find(|(k, _)| is_known && k.text == name).map(|(_, node)| node)
@@ -96,22 +103,22 @@ impl<'a> Section<'a> {
         (!matches!(node.value, Value::Null)).then(|| node.clone())
     }
 
-    /// Whether the key stands there at all, null included.
+    /// Whether the key is written at all, even with null.
     pub fn has(&self, name: &str) -> bool {
         self.entry(name).is_some()
     }
 
-    /// Whether the key stands there with a YAML null.
+    /// Whether the key is written with a YAML null.
     pub fn is_null(&self, name: &str) -> bool {
         self.entry(name).is_some_and(|node| matches!(node.value, Value::Null))
     }
 
-    /// Whether a mapping stands there.
+    /// Whether the value of the key is a mapping.
     pub fn is_mapping(&self, name: &str) -> bool {
         self.entry(name).is_some_and(|node| matches!(node.value, Value::Map(_)))
     }
 
-    /// Reports a problem at a key, or at the section when the key is not there.
+    /// Reports a problem at a key, or at the section when the key is not written.
     pub fn problem(
         &mut self,
         severity: Severity,
@@ -120,9 +127,17 @@ impl<'a> Section<'a> {
         message: impl Into<String>,
         help: Option<String>,
     ) {
-        let place = self.entries.iter().find(|(k, _)| k.text == key).map_or(self.place, |(_, n)| n.place);
+        let place =
+            self.entries.iter().find(|(k, _)| k.text == key).map_or(self.place, |(_, n)| n.place);
         let key = if key.is_empty() { self.path.clone() } else { self.key_path(key) };
-        self.problems.push(Problem { severity, code, place: Some(place), key, message: message.into(), help });
+        self.problems.push(Problem {
+            severity,
+            code,
+            place: Some(place),
+            key,
+            message: message.into(),
+            help,
+        });
     }
 
     /// Reports an error at a key.
@@ -137,7 +152,9 @@ impl<'a> Section<'a> {
 
     fn wrong(&mut self, key: &str, expected: &str, node: &Node) {
         let got = match &node.value {
-            Value::Scalar(s) if s.text.len() <= 60 && !matches!(self.takes(key), Takes::Secret) => format!("`{}`", s.text),
+            Value::Scalar(s) if s.text.len() <= 60 && !matches!(self.takes(key), Takes::Secret) => {
+                format!("`{}`", s.text)
+            }
             _ => node.kind().to_owned(),
         };
         let message = format!("`{}` must be {expected}, not {got}", self.key_path(key));
@@ -156,7 +173,8 @@ impl<'a> Section<'a> {
         let must_be_set = matches!(self.takes(key), Takes::Secret | Takes::Url);
         match &node.value {
             Value::Scalar(scalar) => {
-                let placed = Placed { value: scalar.clone(), place: node.place, key: self.key_path(key) };
+                let placed =
+                    Placed { value: scalar.clone(), place: node.place, key: self.key_path(key) };
                 self.unset(&placed, must_be_set).then_some(placed)
             }
             _ => {
@@ -166,7 +184,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Reports variables that are not set; false when the value cannot be used for that reason.
+    /// Reports variables that are not set. It answers whether the value can be used nevertheless.
     fn unset(&mut self, scalar: &Placed<Scalar>, must_be_set: bool) -> bool {
         let Some(name) = scalar.value.unset.first() else { return true };
         let (severity, what) = match must_be_set {
@@ -179,28 +197,34 @@ impl<'a> Section<'a> {
             place: Some(scalar.place),
             key: scalar.key.clone(),
             message: format!("the variable {name} is not set, and `{}` {what}", scalar.key),
-            help: Some(format!("set {name}, or give a default with ${{{name}:-…}}")),
+            help: Some(format!("set {name}, or add a default: ${{{name}:-…}}")),
         });
         let reads_as_absent = scalar.value.plain && scalar.value.text.is_empty();
         !(must_be_set || reads_as_absent)
     }
 
-    /// A text.
+    /// Reads a scalar as text; `None` when it is absent or null. A list or a mapping is reported.
     pub fn text(&mut self, key: &str) -> Option<String> {
         self.placed_text(key).map(|t| t.value)
     }
 
-    /// A text, and the same for people: stars where a variable's value stands in it. What is wrong with it is told where it is read.
+    /// A text, and the same text with stars in place of variables' values. It reports nothing:
+    /// reading the key does.
     pub fn shown_text(&self, key: &str) -> Option<(&str, &str)> {
         match &self.entry(key)?.value {
-            Value::Scalar(scalar) => Some((&scalar.text, scalar.shown.as_ref().unwrap_or(&scalar.text))),
+            Value::Scalar(scalar) => {
+                Some((&scalar.text, scalar.shown.as_ref().unwrap_or(&scalar.text)))
+            }
             _ => None,
         }
     }
 
-    /// The texts of a map by their names, with stars where a variable's value stands.
+    /// The texts of a mapping by their names, with stars in place of variables' values. It reports
+    /// nothing.
     pub fn shown_texts(&self, key: &str) -> Vec<(String, String)> {
-        let Some(Value::Map(entries)) = self.entry(key).map(|node| &node.value) else { return Vec::new() };
+        let Some(Value::Map(entries)) = self.entry(key).map(|node| &node.value) else {
+            return Vec::new();
+        };
         let text = |node: &Node| match &node.value {
             Value::Scalar(scalar) => Some(scalar.shown.as_ref().unwrap_or(&scalar.text).clone()),
             _ => None,
@@ -208,13 +232,13 @@ impl<'a> Section<'a> {
         entries.iter().filter_map(|(name, node)| Some((name.text.clone(), text(node)?))).collect()
     }
 
-    /// A text with its place.
+    /// Like [`Section::text`], with the place in the file for checks that come later.
     pub fn placed_text(&mut self, key: &str) -> Option<Placed<String>> {
-        let scalar = self.scalar(key, "a text")?;
+        let scalar = self.scalar(key, "a string")?;
         Some(Placed { value: scalar.value.text, place: scalar.place, key: scalar.key })
     }
 
-    /// A text that must be there.
+    /// Reads a text, and reports a key that is missing.
     pub fn required_text(&mut self, key: &str) -> Option<String> {
         if self.node(key).is_none() {
             self.missing(key);
@@ -225,27 +249,46 @@ impl<'a> Section<'a> {
     fn missing(&mut self, key: &str) {
         let message = format!("`{}` is missing", self.key_path(key));
         let about = self.keys.iter().find(|k| k.name == key).map(|k| k.about.to_owned());
-        self.problem(Severity::Error, "missing_key", "", message, about.map(|a| format!("`{key}`: {a}")));
+        self.problem(
+            Severity::Error,
+            "missing_key",
+            "",
+            message,
+            about.map(|a| format!("`{key}`: {a}")),
+        );
     }
 
-    /// A secret, never empty.
+    /// Reads a secret. A null and an empty text are errors, so that an unset variable never leaves
+    /// a door open.
     pub fn secret(&mut self, key: &str) -> Option<Secret> {
         // `secret: ""` and `secret:` are the same mistake as an unset variable.
         if self.is_null(key) {
             let message = format!("`{}` is empty", self.key_path(key));
-            self.problem(Severity::Error, "empty_secret", key, message, Some("leave the key out, or give it a value".into()));
+            self.problem(
+                Severity::Error,
+                "empty_secret",
+                key,
+                message,
+                Some("set a value, or remove the key".into()),
+            );
             return None;
         }
         let text = self.placed_text(key)?;
         if text.value.trim().is_empty() {
             let message = format!("`{}` is empty", self.key_path(key));
-            self.problem(Severity::Error, "empty_secret", key, message, Some("leave the key out, or give it a value".into()));
+            self.problem(
+                Severity::Error,
+                "empty_secret",
+                key,
+                message,
+                Some("set a value, or remove the key".into()),
+            );
             return None;
         }
         Some(Secret::new(text.value))
     }
 
-    /// A truth value.
+    /// Reads `true` or `false`; `None` when it is absent. Any other value is reported.
     pub fn bool(&mut self, key: &str) -> Option<bool> {
         let scalar = self.scalar(key, "true or false")?;
         match scalar.value.text.as_str() {
@@ -260,7 +303,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A whole number in the range its key names.
+    /// Reads a whole number in the range that the list of keys gives for the key.
     pub fn number(&mut self, key: &str) -> Option<u64> {
         let Takes::Number(least, most) = self.takes(key) else { return None };
         let expected = format!("a whole number from {least} to {most}");
@@ -275,12 +318,13 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A whole number that fits 32 bits.
+    /// Like [`Section::number`], for numbers that fit 32 bits.
     pub fn number32(&mut self, key: &str) -> Option<u32> {
         self.number(key).and_then(|n| u32::try_from(n).ok())
     }
 
-    /// A fraction in the range its key names.
+    /// Reads a number, with or without decimals, in the range that the list of keys gives for the
+    /// key.
     pub fn fraction(&mut self, key: &str) -> Option<f64> {
         let Takes::Fraction(least, most) = self.takes(key) else { return None };
         let expected = format!("a number from {least} to {most}");
@@ -295,7 +339,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A duration.
+    /// Reads a duration such as `30s`; a number without a unit is seconds.
     pub fn duration(&mut self, key: &str) -> Option<Duration> {
         let scalar = self.scalar(key, "a duration like `30s`")?;
         match parse_duration(&scalar.value.text) {
@@ -308,7 +352,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// One of the words its key allows, read as a type.
+    /// Reads one of the words that the list of keys allows for the key.
     pub fn word(&mut self, key: &str) -> Option<String> {
         let Takes::Word(words) = self.takes(key) else { return None };
         let word = self.text(key)?;
@@ -322,11 +366,18 @@ impl<'a> Section<'a> {
     /// Reports a word that is none of the known ones.
     pub fn bad_word(&mut self, key: &str, word: &str, words: &[&str]) {
         let path = self.key_path(key);
-        let help = did_you_mean(word, words.iter().copied()).unwrap_or_else(|| format!("known are {}", words.join(", ")));
-        self.problem(Severity::Error, "unknown_word", key, format!("`{path}` cannot be `{word}`"), Some(help));
+        let help = did_you_mean(word, words.iter().copied())
+            .unwrap_or_else(|| format!("valid values: {}", words.join(", ")));
+        self.problem(
+            Severity::Error,
+            "unknown_word",
+            key,
+            format!("`{path}` has invalid value `{word}`"),
+            Some(help),
+        );
     }
 
-    /// A list of texts; absent is `None`.
+    /// Reads a list of texts; `None` when it is absent.
     pub fn texts(&mut self, key: &str) -> Option<Vec<Placed<String>>> {
         let node = self.node(key)?;
         let held = flow_value(&node);
@@ -336,7 +387,11 @@ impl<'a> Section<'a> {
                 && let Some(name) = s.unset.first()
             {
                 let name = name.clone();
-                self.warn("unset_variable", key, format!("the variable {name} is not set, so `{key}` is empty"));
+                self.warn(
+                    "unset_variable",
+                    key,
+                    format!("the variable {name} is not set, so `{key}` is empty"),
+                );
                 return None;
             }
             self.wrong(key, "a list", &node);
@@ -349,16 +404,20 @@ impl<'a> Section<'a> {
                 Value::Scalar(s) => {
                     let placed = Placed { value: s.clone(), place: item.place, key: path };
                     if self.unset(&placed, false) {
-                        texts.push(Placed { value: placed.value.text, place: item.place, key: placed.key });
+                        texts.push(Placed {
+                            value: placed.value.text,
+                            place: item.place,
+                            key: placed.key,
+                        });
                     }
                 }
-                _ => self.wrong(key, "a list of texts", item),
+                _ => self.wrong(key, "a list of strings", item),
             }
         }
         Some(texts)
     }
 
-    /// One text, or a list of texts.
+    /// Reads one text, or a list of texts, as a list; `None` when it is absent.
     pub fn one_or_more_texts(&mut self, key: &str) -> Option<Vec<Placed<String>>> {
         match self.node(key)?.value {
             Value::Scalar(ref scalar) if !scalar.text.trim_start().starts_with('[') => {
@@ -370,7 +429,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A list of words its key allows.
+    /// Reads a list of words that the list of keys allows for the key; other words are reported and
+    /// left out.
     pub fn words(&mut self, key: &str) -> Option<Vec<String>> {
         let Takes::Words(words) = self.takes(key) else { return None };
         let texts = self.texts(key)?;
@@ -384,7 +444,7 @@ impl<'a> Section<'a> {
         Some(good)
     }
 
-    /// A mapping of names to texts.
+    /// Reads a mapping of free names to texts; a null value is an empty text.
     pub fn text_map(&mut self, key: &str) -> Vec<(tree::Key, Placed<String>)> {
         let Some(node) = self.node(key) else { return Vec::new() };
         let held = flow_value(&node);
@@ -404,7 +464,7 @@ impl<'a> Section<'a> {
                 }
                 Value::Null => String::new(),
                 _ => {
-                    self.wrong(key, "a mapping of names to texts", value);
+                    self.wrong(key, "a mapping of names to strings", value);
                     continue;
                 }
             };
@@ -413,12 +473,14 @@ impl<'a> Section<'a> {
         map
     }
 
-    /// Whatever stands there, as JSON for a template: plain scalars by YAML's core schema.
+    /// Reads any value as JSON for a template. A single scalar is text; plain scalars inside lists
+    /// and mappings get the type of YAML's core schema.
     pub fn template(&mut self, key: &str) -> Option<Placed<serde_json::Value>> {
         let node = self.node(key)?;
         let value = match &node.value {
             Value::Scalar(s) => {
-                let placed = Placed { value: s.clone(), place: node.place, key: self.key_path(key) };
+                let placed =
+                    Placed { value: s.clone(), place: node.place, key: self.key_path(key) };
                 self.unset(&placed, false);
                 serde_json::Value::String(s.text.clone())
             }
@@ -430,26 +492,29 @@ impl<'a> Section<'a> {
         Some(Placed { value, place: node.place, key: self.key_path(key) })
     }
 
-    /// Reports the variables of a template's mapping that are not set.
+    /// Reports variables that are not set, anywhere in the mapping or list of a template.
     fn unset_inside(&mut self, key: &str, node: &Node) {
         match &node.value {
             Value::Scalar(scalar) => {
-                let placed = Placed { value: scalar.clone(), place: node.place, key: self.key_path(key) };
+                let placed =
+                    Placed { value: scalar.clone(), place: node.place, key: self.key_path(key) };
                 self.unset(&placed, false);
             }
             Value::List(items) => items.iter().for_each(|item| self.unset_inside(key, item)),
-            Value::Map(entries) => entries.iter().for_each(|(_, value)| self.unset_inside(key, value)),
+            Value::Map(entries) => {
+                entries.iter().for_each(|(_, value)| self.unset_inside(key, value))
+            }
             Value::Null => {}
         }
     }
 
-    /// A section inside this one; empty when absent.
+    /// Starts reading a section inside this one; an absent one reads as empty.
     pub fn section(&mut self, key: &str) -> Section<'_> {
         let node = self.node(key).unwrap_or_else(|| Node::null(self.place));
         self.inner(key, &node)
     }
 
-    /// A section inside this one, if it is there.
+    /// Starts reading a section inside this one; `None` when it is absent.
     pub fn optional_section(&mut self, key: &str) -> Option<Section<'_>> {
         let node = self.node(key)?;
         Some(self.inner(key, &node))
@@ -466,8 +531,13 @@ impl<'a> Section<'a> {
         section
     }
 
-    /// Named sections with the same keys, in the order of the file.
-    pub fn each<T>(&mut self, key: &str, mut read: impl FnMut(&str, Section<'_>) -> Option<T>) -> Vec<T> {
+    /// Reads named sections with the same keys, in the order of the file. Entries that `read`
+    /// refuses are left out.
+    pub fn each<T>(
+        &mut self,
+        key: &str,
+        mut read: impl FnMut(&str, Section<'_>) -> Option<T>,
+    ) -> Vec<T> {
         let Some(node) = self.node(key) else { return Vec::new() };
         let held = flow_value(&node);
         let node = held.unwrap_or(node);
@@ -478,13 +548,23 @@ impl<'a> Section<'a> {
         let mut all = Vec::new();
         for (name, value) in entries {
             if name.text.is_empty() || name.text.chars().any(char::is_control) {
-                self.error("bad_name", key, format!("`{key}` has an entry without a usable name"));
+                self.error(
+                    "bad_name",
+                    key,
+                    format!(
+                        "`{key}` has an entry whose name is empty or contains control characters"
+                    ),
+                );
                 continue;
             }
             let path = format!("{key}.{}", name.text);
             let Takes::Named(keys) = self.takes(key) else { continue };
             // An empty entry is told about at its name, not at nothing.
-            let value = if matches!(value.value, Value::Null) { Node::null(name.place) } else { value.clone() };
+            let value = if matches!(value.value, Value::Null) {
+                Node::null(name.place)
+            } else {
+                value.clone()
+            };
             let mut section = Section::new(&value, keys, &path, self.problems);
             section.lenient = self.lenient;
             section.place = name.place;
@@ -493,8 +573,12 @@ impl<'a> Section<'a> {
         all
     }
 
-    /// A list of sections with the same keys.
-    pub fn items<T>(&mut self, key: &str, mut read: impl FnMut(usize, Section<'_>) -> Option<T>) -> Vec<T> {
+    /// Reads a list of sections with the same keys. Entries that `read` refuses are left out.
+    pub fn items<T>(
+        &mut self,
+        key: &str,
+        mut read: impl FnMut(usize, Section<'_>) -> Option<T>,
+    ) -> Vec<T> {
         let Some(node) = self.node(key) else { return Vec::new() };
         let held = flow_value(&node);
         let node = held.unwrap_or(node);
@@ -513,8 +597,13 @@ impl<'a> Section<'a> {
         all
     }
 
-    /// A section, or a list of sections with the same keys; `read` is told whether it stands in a list.
-    pub fn one_or_more<T>(&mut self, key: &str, mut read: impl FnMut(bool, Section<'_>) -> T) -> Vec<T> {
+    /// Reads a section, or a list of sections with the same keys. `read` gets whether it stands in
+    /// a list.
+    pub fn one_or_more<T>(
+        &mut self,
+        key: &str,
+        mut read: impl FnMut(bool, Section<'_>) -> T,
+    ) -> Vec<T> {
         let Some(node) = self.node(key) else { return Vec::new() };
         let held = flow_value(&node);
         let node = held.unwrap_or(node);
@@ -525,7 +614,8 @@ impl<'a> Section<'a> {
         };
         let mut all = Vec::new();
         for (at, item) in items.iter().enumerate() {
-            let path = if is_list { format!("{}[{at}]", self.key_path(key)) } else { self.key_path(key) };
+            let path =
+                if is_list { format!("{}[{at}]", self.key_path(key)) } else { self.key_path(key) };
             let mut section = Section::new(item, keys, &path, self.problems);
             section.lenient = self.lenient;
             all.push(read(is_list, section));
@@ -533,16 +623,18 @@ impl<'a> Section<'a> {
         all
     }
 
-    /// Reports every key that nobody knows.
+    /// Reports every key of the section that is not in its list of keys. Call it after the last
+    /// read.
     pub fn finish(&mut self) {
         let known = |name: &str| self.keys.iter().any(|k: &Key| k.name == name);
-        let unknown: Vec<tree::Key> = self.entries.iter().map(|(k, _)| k.clone()).filter(|k| !known(&k.text)).collect();
+        let unknown: Vec<tree::Key> =
+            self.entries.iter().map(|(k, _)| k.clone()).filter(|k| !known(&k.text)).collect();
         for key in unknown {
             let names = self.keys.iter().map(|k| k.name);
-            let merge = (key.text == "<<").then(|| "merge keys are not read: repeat the keys, or use an overlay".to_owned());
+            let merge = (key.text == "<<").then(|| "YAML merge keys (`<<`) are not supported: repeat the keys, or use an overlay file".to_owned());
             let help = merge
                 .or_else(|| did_you_mean(&key.text, names.clone()))
-                .unwrap_or_else(|| format!("known here are {}", names.collect::<Vec<_>>().join(", ")));
+                .unwrap_or_else(|| format!("valid keys: {}", names.collect::<Vec<_>>().join(", ")));
             self.problems.push(Problem {
                 severity: if self.lenient { Severity::Warning } else { Severity::Error },
                 code: "unknown_key",
@@ -559,13 +651,19 @@ impl<'a> Section<'a> {
 pub fn json(node: &Node) -> serde_json::Value {
     match &node.value {
         Value::Null => serde_json::Value::Null,
-        Value::Scalar(Scalar { text, plain: true, .. }) => match serde_yaml::from_str::<serde_yaml::Value>(text) {
-            Ok(serde_yaml::Value::Bool(b)) => serde_json::Value::Bool(b),
-            Ok(serde_yaml::Value::Number(n)) => serde_json::to_value(n).unwrap_or_else(|_| text.clone().into()),
-            _ => serde_json::Value::String(text.clone()),
-        },
+        Value::Scalar(Scalar { text, plain: true, .. }) => {
+            match serde_yaml::from_str::<serde_yaml::Value>(text) {
+                Ok(serde_yaml::Value::Bool(b)) => serde_json::Value::Bool(b),
+                Ok(serde_yaml::Value::Number(n)) => {
+                    serde_json::to_value(n).unwrap_or_else(|_| text.clone().into())
+                }
+                _ => serde_json::Value::String(text.clone()),
+            }
+        }
         Value::Scalar(scalar) => serde_json::Value::String(scalar.text.clone()),
         Value::List(items) => serde_json::Value::Array(items.iter().map(json).collect()),
-        Value::Map(entries) => serde_json::Value::Object(entries.iter().map(|(k, n)| (k.text.clone(), json(n))).collect()),
+        Value::Map(entries) => serde_json::Value::Object(
+            entries.iter().map(|(k, n)| (k.text.clone(), json(n))).collect(),
+        ),
     }
 }

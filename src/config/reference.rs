@@ -1,4 +1,4 @@
-//! The reference of the file for people, generated from the list of keys.
+//! Generates the reference of the configuration (`docs/configuration.md`) from the list of keys.
 
 use std::fmt::Write;
 
@@ -9,29 +9,34 @@ const HEAD: &str = "\
 
 # Configuration
 
-The file is `--config FILE`, else `TIDEHOOK_CONFIG`, else `/opt/tidehook.yaml`, else `$LAMBDA_TASK_ROOT/tidehook.yaml`,
-else `tidehook.yaml`, else `qhook.yaml`. `--env NAME` (or `TIDEHOOK_ENV`) lays
-`<stem>.NAME.yaml` over it, mappings merged and everything else replaced, and reads `.env.NAME` for variables that are not set. The `QHOOK_`
-spelling of each variable is read too.
+tidehook reads the first of these files: `--config FILE`, `TIDEHOOK_CONFIG`, `/opt/tidehook.yaml`,
+`$LAMBDA_TASK_ROOT/tidehook.yaml`, `tidehook.yaml`, `qhook.yaml`. With `--env NAME` (or `TIDEHOOK_ENV`), it also merges
+`<stem>.NAME.yaml` over that file: mappings are merged, everything else is replaced. Variables that are not set are read from
+`.env.NAME`. Each `TIDEHOOK_` variable can also be written with the prefix `QHOOK_`.
 
-`${VAR}` and `${VAR:-default}` stand inside scalars and are replaced once: what a variable holds is data, neither YAML nor expanded again.
-`$${` is a literal `${`. A variable that is not set is an error for a secret, a token or a URL, and a warning elsewhere.
+`${VAR}` and `${VAR:-default}` can be used inside scalars. They are replaced once: the value of a variable is data. It is not parsed
+as YAML and not expanded again. Write `$${` for a literal `${`. A variable that is not set is an error in a secret, a token or a URL,
+and a warning elsewhere.
 
-`${file:/run/secrets/x}`, `${ssm:/path}` and `${secretsmanager:name#key}` are secrets by reference: the text of a file, and what AWS
-answers, directly or through the extension beside a function (`docs/serverless.md`). A default serves where there is nobody to ask:
-`${ssm:/path:-made-up}`.
+`${file:/run/secrets/x}`, `${ssm:/path}` and `${secretsmanager:name#key}` are references to secrets. tidehook reads the file, or asks
+AWS directly or through the extension that runs next to a function (`docs/serverless.md`). The default in `${ssm:/path:-made-up}`
+applies where AWS is not available.
 
-Durations are whole numbers with a unit: `250ms`, `30s`, `5m`, `2h`, `7d`; without a unit they are seconds. A duration of 0 switches
-`delivery.event_ttl` and `heartbeat` off, leaves `breaker.open_for` at its default, is refused for the `timeout` of a call, `poll.every` and `visibility_timeout`, and is no time at all
-everywhere else: the next attempt comes at once, a key is forgotten at once, a run or an answer is late at once, a drain waits for nothing.
+Durations are whole numbers with a unit: `250ms`, `30s`, `5m`, `2h`, `7d`; without a unit they are seconds. The effect of a duration
+of 0 depends on the key. It turns `delivery.event_ttl` and `heartbeat` off. It leaves `breaker.open_for` at its default. It is an error
+for the `timeout` of a call, `poll.every` and `visibility_timeout`. Everywhere else it means no time: the next attempt follows at once,
+a key is forgotten at once, a run or an answer times out at once, and a drain does not wait.
 
-A variable's value may hold references too (`postgres://${secretsmanager:db#username}:${secretsmanager:db#password}@host/name`). Unknown keys are errors;
-`--lenient` or `compat.unknown_keys: warn` makes them warnings, `--strict` makes every warning an error.
+The value of a variable may contain references too:
+`postgres://${secretsmanager:db#username}:${secretsmanager:db#password}@host/name`.
 
-Sections marked *later* are read and validated; this version refuses to start with them and names them.
+Unknown keys are errors. `--lenient` or `compat.unknown_keys: warn` turns them into warnings. `--strict` turns every warning into an
+error.
+
+Sections marked *later* are validated, but this version does not start with them; the error message names them.
 ";
 
-/// The reference as Markdown.
+/// The reference of the configuration as Markdown.
 pub fn reference() -> String {
     let mut out = HEAD.to_owned();
     let mut told = Told::new();
@@ -49,19 +54,26 @@ pub fn reference() -> String {
     out
 }
 
-/// Lists of keys that were told, and where.
+/// The lists of keys that were written already, each with the section where they stand; later
+/// sections refer to it.
 type Told = Vec<(*const super::keys::Key, String)>;
 
 fn section(out: &mut String, path: &str, keys: &'static Keys, told: &mut Told) {
     if let Some((_, first)) = told.iter().find(|(list, _)| *list == keys.as_ptr()) {
         // Writing to a string cannot fail.
-        let _ = writeln!(out, "\nThe keys of `{first}`.");
+        let _ = writeln!(out, "\nSame keys as `{first}`.");
         return;
     }
     told.push((keys.as_ptr(), path.to_owned()));
     out.push_str("\n| Key | Takes | Meaning |\n|---|---|---|\n");
     for key in keys.iter() {
-        let _ = writeln!(out, "| `{}` | {} | {} |", key.name, takes(key.takes), key.about.replace('|', "\\|"));
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {} |",
+            key.name,
+            takes(key.takes),
+            key.about.replace('|', "\\|")
+        );
     }
     for key in keys.iter() {
         let (inner, keys) = match key.takes {
@@ -77,25 +89,28 @@ fn section(out: &mut String, path: &str, keys: &'static Keys, told: &mut Told) {
 }
 
 fn takes(takes: Takes) -> String {
-    let words = |words: &[&str]| words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", ");
+    let words =
+        |words: &[&str]| words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", ");
     match takes {
-        Takes::Text => "text".to_owned(),
-        Takes::Secret => "secret text".to_owned(),
+        Takes::Text => "string".to_owned(),
+        Takes::Secret => "secret string".to_owned(),
         Takes::Url => "URL".to_owned(),
         Takes::Bool => "true or false".to_owned(),
-        Takes::Number(least, most) if most >= u64::from(u32::MAX) => format!("whole number from {least}"),
+        Takes::Number(least, most) if most >= u64::from(u32::MAX) => {
+            format!("whole number from {least}")
+        }
         Takes::Number(least, most) => format!("whole number, {least} to {most}"),
         Takes::Fraction(least, most) => format!("number, {least} to {most}"),
         Takes::Duration => "duration".to_owned(),
         Takes::Word(list) => words(list),
-        Takes::Texts => "list of texts".to_owned(),
-        Takes::OneOrMoreTexts => "text, or list of texts".to_owned(),
+        Takes::Texts => "list of strings".to_owned(),
+        Takes::OneOrMoreTexts => "string, or list of strings".to_owned(),
         Takes::Words(list) => format!("list of {}", words(list)),
-        Takes::TextMap => "names to texts".to_owned(),
-        Takes::Template => "text or mapping with `{{ … }}`".to_owned(),
+        Takes::TextMap => "mapping of names to strings".to_owned(),
+        Takes::Template => "string or mapping with `{{ … }}`".to_owned(),
         Takes::Section(_) => "section".to_owned(),
-        Takes::Named(_) => "named sections".to_owned(),
+        Takes::Named(_) => "mapping of names to sections".to_owned(),
         Takes::Items(_) => "list of sections".to_owned(),
-        Takes::OneOrMore(_) => "section, or list of them".to_owned(),
+        Takes::OneOrMore(_) => "section, or list of sections".to_owned(),
     }
 }

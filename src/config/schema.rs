@@ -1,4 +1,4 @@
-//! JSON Schema for editors, generated from the list of keys.
+//! Generates the JSON Schema of the configuration for editors from the list of keys.
 
 use serde_json::{Map, Value, json};
 
@@ -27,7 +27,7 @@ fn section(keys: &Keys) -> Value {
     json!({ "type": ["object", "null"], "properties": properties, "additionalProperties": false })
 }
 
-/// A scalar may always be a text that holds a variable.
+/// The schema of a value. Most values may also be a text that is a variable.
 fn takes(takes: Takes) -> Value {
     const VARIABLE: &str = r"\$\{[A-Za-z0-9_]+(:-[^}]*)?\}";
     let variable = || json!({ "type": "string", "pattern": VARIABLE });
@@ -44,7 +44,9 @@ fn takes(takes: Takes) -> Value {
         Takes::Duration => {
             json!({ "anyOf": [{ "type": ["integer", "null"], "minimum": 0 }, { "type": "string", "pattern": r"^\s*[0-9]+\s*(ms|s|m|h|d)?\s*$" }, variable()] })
         }
-        Takes::Word(words) => json!({ "anyOf": [{ "enum": words }, { "type": "null" }, variable()] }),
+        Takes::Word(words) => {
+            json!({ "anyOf": [{ "enum": words }, { "type": "null" }, variable()] })
+        }
         Takes::Texts => {
             json!({ "anyOf": [{ "type": "array", "items": { "type": ["string", "number", "boolean"] } }, { "type": "null" }, variable()] })
         }
@@ -59,8 +61,12 @@ fn takes(takes: Takes) -> Value {
         }
         Takes::Template => json!({ "type": ["string", "object", "array", "null"] }),
         Takes::Section(keys) => section(keys),
-        Takes::OneOrMore(keys) => json!({ "anyOf": [section(keys), { "type": "array", "items": section(keys) }] }),
-        Takes::Named(keys) => json!({ "type": ["object", "null"], "additionalProperties": section(keys) }),
+        Takes::OneOrMore(keys) => {
+            json!({ "anyOf": [section(keys), { "type": "array", "items": section(keys) }] })
+        }
+        Takes::Named(keys) => {
+            json!({ "type": ["object", "null"], "additionalProperties": section(keys) })
+        }
         Takes::Items(keys) => json!({ "type": ["array", "null"], "items": section(keys) }),
     }
 }

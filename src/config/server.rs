@@ -1,4 +1,5 @@
-//! The sections that say how tidehook itself runs: database, server, api, delivery, worker, compat.
+//! The sections that configure tidehook itself: `database`, `server`, `api`, `delivery`, `worker`
+//! and `compat`.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,33 +15,35 @@ use crate::decide::retry::{Jitter, RetryPolicy};
 use crate::decide::signature;
 use crate::model::{Pooler, Secret};
 
-/// Which database.
+/// The kind of database that the configuration names, also those that this version cannot run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Driver {
-    /// Embedded; the default.
+    /// An embedded SQLite file, used by one process at a time; the default.
     Sqlite,
-    /// Postgres.
+    /// A Postgres server, shared by any number of processes.
     Postgres,
-    /// MySQL or MariaDB.
+    /// MySQL or MariaDB; read and checked, and refused at start.
     Mysql,
-    /// Cloudflare D1, which only its own runtime can reach.
+    /// Cloudflare D1, which only Cloudflare's runtime can reach; starting needs a `DATABASE_URL` of
+    /// another kind.
     D1,
 }
 
-/// `database`
+/// The section `database`: where events, jobs and runs are stored.
 #[derive(Debug, Clone)]
 pub struct Database {
-    /// Which one.
+    /// The kind of database; SQLite unless the file or the scheme of `DATABASE_URL` says otherwise.
     pub driver: Driver,
-    /// Where; `None` when neither the file nor `DATABASE_URL` says.
+    /// The URL of the database; `None` when neither the file nor `DATABASE_URL` gives one.
     pub url: Option<Secret>,
-    /// Pool size.
+    /// The most connections that this process opens; 1 to 1000, 10 by default.
     pub max_connections: u32,
-    /// Between here and the server stands a pooler that hands out a connection for one transaction at a time.
+    /// The pooler between this process and the database, if any. It lends a connection for one
+    /// transaction at a time.
     pub pooler: Pooler,
-    /// IAM database authentication: the password is signed by AWS's credentials.
+    /// Whether the password is signed with AWS credentials (IAM authentication of RDS and Aurora).
     pub iam: bool,
-    /// The file names the driver.
+    /// Whether the file names the driver; else `DATABASE_URL` may decide it.
     driver_given: bool,
 }
 
@@ -53,7 +56,11 @@ impl Database {
             Some("mysql" | "mariadb") => Driver::Mysql,
             Some("d1") => Driver::D1,
             Some(other) => {
-                s.error("unknown_driver", "driver", format!("unsupported database driver '{other}'"));
+                s.error(
+                    "unknown_driver",
+                    "driver",
+                    format!("unsupported database driver '{other}': use sqlite or postgres"),
+                );
                 Driver::Sqlite
             }
         };
@@ -70,24 +77,34 @@ impl Database {
         }
         s.secret("api_token");
         if driver == Driver::D1 {
-            s.warn("needs_database_url", "driver", "driver d1 works only inside Cloudflare; starting needs a DATABASE_URL");
+            s.warn("needs_database_url", "driver", "the driver d1 works only inside Cloudflare: set DATABASE_URL to a SQLite or Postgres URL to start the server");
         }
         if let Some(url) = &url {
             let scheme = scheme_of(url);
             if driver != Driver::D1 && Driver::of_scheme(scheme) != Some(driver) {
-                let help = "write it like postgres://user:password@host:5432/name, or sqlite:file.db";
-                let message = format!("the database URL starts with `{scheme}:`, which does not fit the driver");
+                let help =
+                    "write it like postgres://user:password@host:5432/name, or sqlite:file.db";
+                let message = format!(
+                    "the database URL starts with `{scheme}:`, which does not match `database.driver`"
+                );
                 s.problem(Severity::Error, "bad_url", "url", message, Some(help.into()));
             } else if !is_readable(url) {
                 let help = "write it like postgres://user:password@host:5432/name; encode `@`, `/` and `:` in the password as %40, %2F and %3A";
-                s.problem(Severity::Error, "bad_url", "url", "the database URL cannot be read", Some(help.into()));
+                s.problem(
+                    Severity::Error,
+                    "bad_url",
+                    "url",
+                    "the database URL is invalid",
+                    Some(help.into()),
+                );
             }
         }
         s.finish();
         Self { driver, url, max_connections, pooler, iam, driver_given }
     }
 
-    /// A sentence where the file names a server and nothing says where it is. An embedded database has a default.
+    /// A sentence when the file names a database server and nothing gives its URL. An embedded
+    /// database has a default.
     pub fn lacks_url(&self) -> Option<String> {
         let name = match self.driver {
             Driver::Postgres => "postgres",
@@ -95,12 +112,16 @@ impl Database {
             // What runs elsewhere has its own message.
             Driver::Sqlite | Driver::D1 => return None,
         };
-        let lacks = || format!("`database.driver` is {name}, and neither `database.url` nor DATABASE_URL says where it is");
+        let lacks = || {
+            format!(
+                "`database.driver` is {name}, but neither `database.url` nor DATABASE_URL is set"
+            )
+        };
         self.url.is_none().then(lacks)
     }
 
-    /// Takes `DATABASE_URL` where the file names no URL. It also decides the driver where the file names none,
-    /// or names one that only another runtime can reach.
+    /// Takes the URL from `DATABASE_URL`. It also decides the driver when the file names none, or
+    /// names one that only another runtime can reach.
     ///
     /// # Errors
     /// The URL does not fit the driver that the file names.
@@ -108,12 +129,17 @@ impl Database {
         let url = Secret::new(url);
         let of_url = Driver::of_scheme(scheme_of(&url));
         match of_url {
-            Some(of_url) if of_url == self.driver || !self.driver_given || self.driver == Driver::D1 => {
+            Some(of_url)
+                if of_url == self.driver || !self.driver_given || self.driver == Driver::D1 =>
+            {
                 self.driver = of_url;
                 self.url = Some(url);
                 Ok(())
             }
-            _ => Err(format!("DATABASE_URL starts with `{}:`, which does not fit the driver of the file", scheme_of(&url))),
+            _ => Err(format!(
+                "DATABASE_URL starts with `{}:`, which does not match `database.driver`",
+                scheme_of(&url)
+            )),
         }
     }
 }
@@ -129,73 +155,87 @@ impl Driver {
     }
 }
 
-/// What stands before the first colon, if it is a scheme; anything else may be part of a password.
+/// The scheme of a URL, or an empty text: what stands before the first colon may also be part of a
+/// password.
 fn scheme_of(url: &Secret) -> &str {
     let before = url.expose().split_once(':').map_or("", |(before, _)| before);
-    let is_scheme = before.len() <= 20 && before.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+    let is_scheme = before.len() <= 20
+        && before.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
     if is_scheme { before } else { "" }
 }
 
-/// Whether a server's URL has a host and a port that can be one.
+/// Whether the URL of a database server can be parsed and has a host; an SQLite URL always passes.
 fn is_readable(url: &Secret) -> bool {
     scheme_of(url) == "sqlite" || Url::parse(url.expose()).is_ok_and(|url| url.has_host())
 }
 
-/// How the client's address is found.
+/// Which forwarding headers are believed when the client's address is determined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProxyTrust {
-    /// The socket's peer.
+    /// Nobody: the client is the peer of the socket, and forwarding headers are ignored.
     None,
-    /// So many proxies stand in front.
+    /// This many proxies stand in front, whoever they are; 1 to 16.
     Hops(usize),
-    /// Proxies stand in these networks.
+    /// Forwarding headers count when the peer is in these networks.
     Networks(Networks),
 }
 
 impl ProxyTrust {
-    /// A sentence, where anybody can claim to be anybody: headers count whoever sends them.
+    /// A sentence when a client can forge its address: with a number of hops, headers count whoever
+    /// sends them.
     pub fn weakness(&self) -> Option<&'static str> {
         matches!(self, Self::Hops(_)).then_some(
-            "whoever reaches this port without the proxy can name any client address in X-Forwarded-For, past allowed_ips and \
-             ip_rate_limit; list the proxies' networks in server.trusted_proxies",
+            "a client that reaches this port without the proxy can fake its address in X-Forwarded-For and bypass allowed_ips and \
+             ip_rate_limit; list the networks of the proxies in server.trusted_proxies",
         )
     }
 }
 
-/// `server`
+/// The section `server`: how requests reach tidehook, and which addresses it may reach itself.
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// Listen address.
+    /// The address to listen on; all IPv4 addresses by default.
     pub bind: IpAddr,
-    /// Listen port.
+    /// The port to listen on; 8888 by default, and 0 takes a free one.
     pub port: u16,
-    /// The base URL as the outside sees it.
+    /// The base URL under which others reach this server, for callback links and for signatures
+    /// that cover the URL. Without it, signatures are checked against the host that the request
+    /// names.
     pub public_url: Option<Url>,
-    /// Largest request body in bytes.
+    /// The largest request body in bytes, unless a source sets its own; 1 MiB by default.
     pub body_bytes_max: usize,
-    /// Concurrent requests.
+    /// How many requests are processed at once, counted when their bodies are there; further ones
+    /// are answered 503. 100 by default.
     pub inbound_max: u32,
-    /// Requests per second and client address.
+    /// Requests per second for each client address; `None` is unlimited.
     pub ip_rate_limit: Option<u32>,
-    /// Whose word about the client's address counts.
+    /// Which forwarding headers are believed.
     pub trust: ProxyTrust,
-    /// Which private addresses deliveries may reach.
+    /// Which private addresses and which ports calls may reach.
     pub policy: Policy,
-    /// Serve `/_echo`.
+    /// Whether `/_echo` is served, which answers what it is sent; follows `allow_private_urls`
+    /// unless the file says otherwise.
     pub echo: bool,
-    /// Outbound endpoints start active.
+    /// Whether outbound endpoints start active without a challenge; not used yet.
     pub skip_endpoint_verification: bool,
 }
 
 impl Server {
     pub(super) fn read(mut s: Section<'_>) -> Self {
-        let mut policy = Policy { allow_private: s.bool("allow_private_urls").unwrap_or(false), ..Policy::default() };
+        let mut policy = Policy {
+            allow_private: s.bool("allow_private_urls").unwrap_or(false),
+            ..Policy::default()
+        };
         read_allowed(&mut s, &mut policy);
         policy.denied_ports = read_ports(&mut s);
         let bind = s.text("bind").and_then(|text| match text.parse() {
             Ok(address) => Some(address),
             Err(_) => {
-                s.error("wrong_type", "bind", format!("`server.bind` must be an IP address, not `{text}`"));
+                s.error(
+                    "wrong_type",
+                    "bind",
+                    format!("`server.bind` must be an IP address like `127.0.0.1`, not `{text}`"),
+                );
                 None
             }
         });
@@ -206,7 +246,10 @@ impl Server {
             bind: bind.unwrap_or(IpAddr::from([0, 0, 0, 0])),
             port: s.number("port").and_then(|n| u16::try_from(n).ok()).unwrap_or(8888),
             public_url,
-            body_bytes_max: s.number("max_body_size").and_then(|n| usize::try_from(n).ok()).unwrap_or(1 << 20),
+            body_bytes_max: s
+                .number("max_body_size")
+                .and_then(|n| usize::try_from(n).ok())
+                .unwrap_or(1 << 20),
             inbound_max: s.number32("max_inbound").unwrap_or(100),
             ip_rate_limit: s.number32("ip_rate_limit").filter(|n| *n > 0),
             trust,
@@ -225,7 +268,8 @@ fn read_ports(s: &mut Section<'_>) -> Vec<u16> {
         match entry.value.parse::<u16>() {
             Ok(port) => ports.push(port),
             Err(_) => {
-                let message = format!("`server.denied_ports` takes port numbers, not `{}`", entry.value);
+                let message =
+                    format!("`server.denied_ports` must list port numbers, not `{}`", entry.value);
                 s.error("wrong_type", "denied_ports", message);
             }
         }
@@ -255,22 +299,23 @@ fn read_trust(s: &mut Section<'_>, trusts: bool) -> ProxyTrust {
     }
 }
 
-/// `allowed_private_hosts`: names and globs, or addresses and networks.
+/// Reads `allowed_private_hosts` into a policy: names and globs, addresses and networks.
 pub(super) fn read_allowed(s: &mut Section<'_>, policy: &mut Policy) {
     for entry in s.texts("allowed_private_hosts").unwrap_or_default() {
         let text = entry.value.trim().to_ascii_lowercase();
-        let looks_like_address = text.contains([':', '/']) || text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let looks_like_address =
+            text.contains([':', '/']) || text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         if looks_like_address {
             if let Err(why) = policy.networks.push(&text) {
                 s.error("bad_address", "allowed_private_hosts", why);
             }
         } else if text.is_empty() || text.trim_start_matches("*.").contains('*') {
-            let help = "write a host name, `*.corp.example`, or a network like `10.0.0.0/8`";
+            let help = "write a host name, a pattern like `*.corp.example`, or a network like `10.0.0.0/8`";
             s.problem(
                 Severity::Error,
                 "bad_address",
                 "allowed_private_hosts",
-                format!("`{text}` is neither a host name nor a network"),
+                format!("`{text}` is not a host name, pattern or network"),
                 Some(help.into()),
             );
         } else {
@@ -279,14 +324,15 @@ pub(super) fn read_allowed(s: &mut Section<'_>, policy: &mut Policy) {
     }
 }
 
-/// `api`
+/// The section `api`: who may use the management routes.
 #[derive(Debug, Clone, Default)]
 pub struct Api {
-    /// Bearer token of `/events` and `/api`. Without it `/events` is open, and `/api` answers clients of this machine only.
+    /// The bearer token of `/events` and `/api`. Without it, `/events` is open and `/api` answers
+    /// only clients on this machine.
     pub auth_token: Option<Secret>,
-    /// Without a token, `/api` answers everyone.
+    /// Whether `/api` answers everyone when there is no token.
     pub open: bool,
-    /// Bearer token of `/metrics`; it is open without.
+    /// The bearer token of `/metrics`, which is open without one.
     pub metrics_auth_token: Option<Secret>,
 }
 
@@ -302,7 +348,7 @@ impl Api {
     }
 }
 
-/// The key that signs deliveries.
+/// The key that signs deliveries; it is never printed.
 #[derive(Clone)]
 pub struct SigningKey(pub Vec<u8>);
 
@@ -312,18 +358,19 @@ impl std::fmt::Debug for SigningKey {
     }
 }
 
-/// `delivery`
+/// The section `delivery`: defaults of the calls to handlers and steps.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// Signs what is sent.
+    /// Signs deliveries as Standard Webhooks describes it; `None` sends them without a signature.
     pub signing_key: Option<SigningKey>,
-    /// Total deadline of one delivery.
+    /// The deadline of one attempt as a whole, unless a handler or step sets its own; 30 s by
+    /// default.
     pub timeout: Duration,
-    /// Retry policy of handlers that say nothing else.
+    /// The retry policies of handlers, steps and workflows that set none.
     pub retry: Vec<RetryPolicy>,
-    /// Deliveries that wait longer are given up.
+    /// Deliveries that wait longer than this are given up; `None` (0 in the file) never gives up.
     pub event_ttl: Option<Duration>,
-    /// How long idempotency keys are remembered.
+    /// How long idempotency keys are remembered; 168 h by default.
     pub idempotency_ttl: Duration,
 }
 
@@ -336,24 +383,27 @@ impl Delivery {
             timeout: read_timeout(&mut s).unwrap_or(Duration::from_secs(30)),
             retry,
             event_ttl: s.duration("event_ttl").filter(|d| !d.is_zero()),
-            idempotency_ttl: s.duration("idempotency_ttl").unwrap_or(Duration::from_secs(168 * 3600)),
+            idempotency_ttl: s
+                .duration("idempotency_ttl")
+                .unwrap_or(Duration::from_secs(168 * 3600)),
         };
         s.finish();
         delivery
     }
 }
 
-/// The key of the text; where it cannot be decoded, the text itself, as published overlays have it.
+/// The bytes of the signing key. A text that starts with `whsec_` and is not base64 is used as it
+/// stands, with a warning, because published overlays hold such texts.
 fn signing_key(s: &mut Section<'_>, secret: &Secret) -> SigningKey {
     let text = secret.expose();
     SigningKey(signature::key(text).unwrap_or_else(|_| {
-        let why = "`delivery.signing_secret` starts with whsec_ but the rest is not base64: the whole text is used as the key";
+        let why = "`delivery.signing_secret` starts with whsec_, but the rest is not base64, so the whole string is used as the key: fix the base64, or remove whsec_";
         s.warn("weak_secret", "signing_secret", why);
         text.as_bytes().to_vec()
     }))
 }
 
-/// A deadline: at least a millisecond, at most an hour.
+/// Reads `timeout`: at least a millisecond, at most an hour.
 pub(super) fn read_timeout(s: &mut Section<'_>) -> Option<Duration> {
     let timeout = s.duration("timeout")?;
     let range = Duration::from_millis(1)..=Duration::from_secs(3600);
@@ -365,14 +415,17 @@ pub(super) fn read_timeout(s: &mut Section<'_>) -> Option<Duration> {
     None
 }
 
-/// Retry policies: one over the values it leaves out, or a list of them. The first that lists a failure decides.
+/// Reads retry policies: one, or a list. Of a list, the first that lists a failure applies. `base`
+/// gives the values that a policy leaves out.
 pub(super) fn read_retry(s: &mut Section<'_>, key: &str, base: &[RetryPolicy]) -> Vec<RetryPolicy> {
     if !s.has(key) {
         return base.to_vec();
     }
     let first = base.first().cloned().unwrap_or_default();
     let of_list = RetryPolicy { errors: vec![ErrorName::All], ..first.clone() };
-    s.one_or_more(key, |in_list, section| read_policy(section, if in_list { &of_list } else { &first }))
+    s.one_or_more(key, |in_list, section| {
+        read_policy(section, if in_list { &of_list } else { &first })
+    })
 }
 
 fn read_policy(mut s: Section<'_>, base: &RetryPolicy) -> RetryPolicy {
@@ -382,13 +435,20 @@ fn read_policy(mut s: Section<'_>, base: &RetryPolicy) -> RetryPolicy {
         _ => base.rate,
     };
     if s.has("max_delay") && s.has("max_interval") {
-        s.error("twice", "max_interval", "`max_delay` and `max_interval` are the same key".to_owned());
+        s.error(
+            "twice",
+            "max_interval",
+            "`max_delay` and `max_interval` are two names of the same key: remove one".to_owned(),
+        );
     }
     let policy = RetryPolicy {
         max: s.number32("max").unwrap_or(base.max),
         rate: s.fraction("rate").unwrap_or(rate),
         interval: s.duration("interval").unwrap_or(base.interval),
-        max_delay: s.duration("max_delay").or_else(|| s.duration("max_interval")).unwrap_or(base.max_delay),
+        max_delay: s
+            .duration("max_delay")
+            .or_else(|| s.duration("max_interval"))
+            .unwrap_or(base.max_delay),
         jitter: read_jitter(&mut s).unwrap_or(base.jitter),
         errors: read_errors(&mut s).unwrap_or_else(|| base.errors.clone()),
         deadline: s.duration("deadline").or(base.deadline),
@@ -412,14 +472,16 @@ fn read_jitter(s: &mut Section<'_>) -> Option<Jitter> {
             s.error(
                 "wrong_type",
                 "jitter",
-                format!("`{path}.jitter` must be a number from 0 to 1, `full` or `none`, not `{text}`"),
+                format!(
+                    "`{path}.jitter` must be a number from 0 to 1, `full` or `none`, not `{text}`"
+                ),
             );
             None
         }
     }
 }
 
-/// Names of failures; absent is `None`.
+/// Reads the failures that `errors` lists; `None` when it is absent.
 pub(super) fn read_errors(s: &mut Section<'_>) -> Option<Vec<ErrorName>> {
     let texts = s.texts("errors")?;
     let mut errors = Vec::new();
@@ -435,18 +497,19 @@ pub(super) fn read_errors(s: &mut Section<'_>) -> Option<Vec<ErrorName>> {
     Some(errors)
 }
 
-/// `worker`
+/// The section `worker`: how jobs are claimed, and how long finished ones are kept.
 #[derive(Debug, Clone)]
 pub struct Worker {
-    /// Longest lease.
+    /// The upper bound of a lease, 300 s by default. The engine leases for 30 s or for this,
+    /// whichever is shorter.
     pub lease_max: Duration,
-    /// How long ended work is kept.
+    /// How long finished events, jobs and runs are kept; 72 h by default.
     pub retention: Duration,
-    /// How long a shutdown waits for deliveries.
+    /// How long a graceful shutdown waits for deliveries in flight; 30 s by default.
     pub drain: Duration,
-    /// Parallel deliveries.
+    /// How many deliveries one process makes at the same time; 10 by default.
     pub concurrency: u32,
-    /// Jobs claimed at once.
+    /// The most jobs that one claim takes; 10 by default.
     pub batch: u32,
 }
 
@@ -464,18 +527,18 @@ impl Worker {
     }
 }
 
-/// `compat`
+/// The section `compat`: which behaviour of qhook 0.6 is kept for files that were written for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compat {
-    /// Send `X-Qhook-*` beside `X-Tidehook-*`.
+    /// Sends `X-Qhook-*` headers in addition to `X-Tidehook-*`; true by default.
     pub qhook_headers: bool,
-    /// Emit `qhook_*` beside `tidehook_*`.
+    /// Emits `qhook_*` metrics in addition to `tidehook_*`; true by default.
     pub qhook_metrics: bool,
-    /// A catch target receives only the error.
+    /// A catch target receives only the error, as in qhook, and not the payload with it.
     pub qhook_catch_payload: bool,
-    /// Conditions and patterns are read as qhook reads them.
+    /// Conditions and patterns are read as qhook 0.6 reads them.
     pub qhook_expressions: bool,
-    /// Unknown keys are warnings.
+    /// Unknown keys are warnings and not errors.
     pub lenient_keys: bool,
 }
 

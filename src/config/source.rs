@@ -1,4 +1,4 @@
-//! `sources`: where events come from.
+//! The section `sources`: where events come from, and how their requests are verified.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -11,77 +11,83 @@ use crate::decide::cidr::Networks;
 use crate::model::Secret;
 use crate::model::json::Ref;
 
-/// What kind of source it is.
+/// How the events of a source come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceKind {
     /// A provider posts to `/webhooks/{source}`.
     Webhook,
     /// An application posts to `/events/{source}/{type}`.
     Event,
-    /// Amazon SNS.
+    /// Amazon SNS posts notifications; checked only, this version refuses to start with it.
     Sns,
-    /// A clock.
+    /// A schedule makes the events; checked only, this version refuses to start with it.
     Cron,
-    /// An application posts, customers' endpoints receive.
+    /// An application posts events that go to the endpoints of its customers; checked only, this
+    /// version refuses to start with it.
     Outbound,
 }
 
-/// A source.
+/// A source: one origin of events, and how its requests are verified, deduplicated and limited.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// Its name.
+    /// The key of its entry under `sources`; it stands in the path of its route and in every event.
     pub name: String,
-    /// Its kind.
+    /// How its events come in; without `type`, a source that has `verify` is a webhook.
     pub kind: SourceKind,
-    /// The signature scheme; `None` takes everything.
+    /// The signature scheme that requests must pass; `None` accepts requests of anyone.
     pub verify: Option<String>,
-    /// Accepted secrets, the first one signs.
+    /// The accepted secrets, any of which may have signed a request; `tidehook send` signs with the
+    /// first.
     pub secrets: Vec<Secret>,
-    /// What a payload must satisfy.
+    /// The JSON Schema that payloads must satisfy, if there is one.
     pub schema: Option<Schema>,
-    /// Who may send; empty is everyone.
+    /// The client addresses that may send; empty allows everyone.
     pub allowed: Networks,
-    /// Replay window; `None` is the scheme's own, zero is off.
+    /// How old a signed timestamp may be; `None` is the scheme's own window, zero switches the
+    /// check off.
     pub tolerance: Option<Duration>,
-    /// Which id makes repeats harmless.
+    /// Which id of a request makes repeats harmless.
     pub dedupe: Dedupe,
-    /// Whether `ce-type` sets the type although the source is verified.
+    /// Whether the header `ce-type` of a CloudEvent sets the event type although the source is
+    /// verified.
     pub ce_type_trusted: bool,
-    /// The largest body, where it is not the server's.
+    /// The largest body of this source in bytes; `None` is the server's limit.
     pub body_bytes_max: Option<usize>,
-    /// Headers that are kept with the event and delivered, beside those that the provider names; lower case.
+    /// Request headers, in lower case, that are kept with the event and delivered, in addition to
+    /// those of the provider.
     pub headers: Vec<String>,
-    /// `verify: hmac` and its kin.
+    /// The settings of signature schemes that can be configured, such as `verify: hmac`.
     pub signature: SignatureOptions,
 }
 
-/// Which id makes repeats of an event harmless.
+/// Which id of a request makes repeats of an event harmless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dedupe {
-    /// The provider's id of the delivery, else the identity of a CloudEvent.
+    /// The provider's id of the delivery, or else the identity of a CloudEvent; the default.
     Provider,
-    /// The provider's id of what has happened, where it sends one beside that of the delivery.
+    /// The provider's id of what happened, which stays the same over several deliveries; only
+    /// Shopify sends one.
     Event,
-    /// None: whatever comes is an event of its own.
+    /// None: every request becomes an event of its own.
     Off,
 }
 
-/// How a configurable scheme signs.
+/// How a configurable signature scheme signs; `None` in a field is the scheme's default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SignatureOptions {
-    /// The header.
+    /// The header that carries the signature, in lower case; `None` is the scheme's own.
     pub header: Option<String>,
-    /// What stands before the signature.
+    /// The text before the signature in its header, such as `sha256=`.
     pub prefix: Option<String>,
-    /// sha256, sha512 or sha1.
+    /// The hash of the HMAC: `sha256`, `sha512` or `sha1`.
     pub algorithm: Option<String>,
-    /// hex or base64.
+    /// `hex` or `base64`: how the signature is encoded; `None` is the scheme's own.
     pub encoding: Option<String>,
-    /// The header with the timestamp.
+    /// The header that carries the timestamp, in lower case; the scheme `grafana` reads it.
     pub timestamp_header: Option<String>,
 }
 
-/// A compiled JSON Schema.
+/// A compiled JSON Schema (draft 2020-12).
 #[derive(Clone)]
 pub struct Schema(Arc<jsonschema::Validator>);
 
@@ -92,7 +98,7 @@ impl std::fmt::Debug for Schema {
 }
 
 impl Schema {
-    /// The first violations, a sentence each; empty when the payload is fine.
+    /// The first five violations, one sentence each; empty when the payload satisfies the schema.
     pub fn violations(&self, payload: Ref<'_>) -> Vec<String> {
         let made;
         let payload = match payload {
@@ -102,7 +108,11 @@ impl Schema {
                 &made
             }
         };
-        self.0.iter_errors(payload).take(5).map(|e| format!("{e} at `{}`", e.instance_path())).collect()
+        self.0
+            .iter_errors(payload)
+            .take(5)
+            .map(|e| format!("{e} at `{}`", e.instance_path()))
+            .collect()
     }
 }
 
@@ -110,7 +120,9 @@ fn read_dedupe(name: &str, s: &mut Section<'_>, verify: Option<&str>) -> Dedupe 
     match s.word("dedupe").as_deref() {
         Some("off") => Dedupe::Off,
         Some("event") if verify != Some("shopify") => {
-            let message = format!("source '{name}': only shopify tells deliveries and events apart (`dedupe: event`)");
+            let message = format!(
+                "source '{name}': `dedupe: event` works with `verify: shopify` only; use `provider` or `off`"
+            );
             s.error("unknown_word", "dedupe", message);
             Dedupe::Provider
         }
@@ -126,7 +138,7 @@ impl Source {
         let mut secrets: Vec<Secret> = s.secret("secret").into_iter().collect();
         for text in s.texts("secrets").unwrap_or_default() {
             if text.value.trim().is_empty() {
-                s.error("empty_secret", "secrets", format!("source '{name}' has an empty entry in `secrets`"));
+                s.error("empty_secret", "secrets", format!("source '{name}' has an empty entry in `secrets`: set a value, or remove the entry"));
             } else {
                 secrets.push(Secret::new(text.value));
             }
@@ -158,10 +170,10 @@ impl Source {
         s.bool("skip_verify");
         let topics = s.texts("topic_arns").unwrap_or_default();
         if kind == Some(SourceKind::Sns) && topics.is_empty() {
-            s.warn("no_topics", "type", format!("source '{name}' names no topic_arns, so every SNS message to it is refused"));
+            s.warn("no_topics", "type", format!("source '{name}' has no `topic_arns`, so it refuses every SNS message: list the topics it accepts"));
         }
         if s.has("path") {
-            s.warn("no_effect", "path", format!("source '{name}': `path` has no effect; the route is /webhooks/{name}"));
+            s.warn("no_effect", "path", format!("source '{name}': `path` has no effect, because the route is always /webhooks/{name}; remove it"));
             s.text("path");
         }
         s.finish();
@@ -174,8 +186,14 @@ fn read_kind(name: &str, s: &mut Section<'_>) -> Option<SourceKind> {
         if s.has("verify") {
             return Some(SourceKind::Webhook);
         }
-        let help = "`type`: webhook, event, sns, cron or outbound";
-        s.problem(Severity::Error, "missing_key", "", format!("source '{name}' has no type"), Some(help.into()));
+        let help = "add `type`: webhook, event, sns, cron or outbound";
+        s.problem(
+            Severity::Error,
+            "missing_key",
+            "",
+            format!("source '{name}' has no type"),
+            Some(help.into()),
+        );
         return None;
     };
     match word.as_str() {
@@ -186,8 +204,15 @@ fn read_kind(name: &str, s: &mut Section<'_>) -> Option<SourceKind> {
         "outbound" => Some(SourceKind::Outbound),
         other => {
             let known = ["webhook", "event", "sns", "cron", "outbound"];
-            let help = did_you_mean(other, known).unwrap_or_else(|| format!("known are {}", known.join(", ")));
-            s.problem(Severity::Error, "unknown_word", "type", format!("source '{name}' has invalid type '{other}'"), Some(help));
+            let help = did_you_mean(other, known)
+                .unwrap_or_else(|| format!("valid types: {}", known.join(", ")));
+            s.problem(
+                Severity::Error,
+                "unknown_word",
+                "type",
+                format!("source '{name}' has invalid type '{other}'"),
+                Some(help),
+            );
             None
         }
     }
@@ -197,8 +222,15 @@ fn read_verify(name: &str, s: &mut Section<'_>, known: &Known) -> Option<String>
     let is_webhook = matches!(s.text("type").as_deref(), Some("webhook") | None);
     let Some(scheme) = s.text("verify") else {
         if is_webhook && !s.has("verify") && s.has("type") {
-            let message = format!("source '{name}' takes webhooks from anyone: it has no `verify`");
-            s.problem(Severity::Warning, "unverified", "type", message, Some("write `verify: none` if that is meant".into()));
+            let message =
+                format!("source '{name}' accepts webhooks from anyone, because it has no `verify`");
+            s.problem(
+                Severity::Warning,
+                "unverified",
+                "type",
+                message,
+                Some("set `verify` to the provider, or to `none` if this is intended".into()),
+            );
         }
         return None;
     };
@@ -209,7 +241,8 @@ fn read_verify(name: &str, s: &mut Section<'_>, known: &Known) -> Option<String>
         return Some(scheme);
     }
     let names = || known.providers.keys().copied();
-    let help = did_you_mean(&scheme, names()).unwrap_or_else(|| format!("known are {}", names().collect::<Vec<_>>().join(", ")));
+    let help = did_you_mean(&scheme, names())
+        .unwrap_or_else(|| format!("valid values: {}", names().collect::<Vec<_>>().join(", ")));
     s.problem(
         Severity::Error,
         "unknown_provider",
@@ -220,28 +253,41 @@ fn read_verify(name: &str, s: &mut Section<'_>, known: &Known) -> Option<String>
     None
 }
 
-/// A shorter secret is warned of.
+/// The number of characters below which a secret is warned of.
 const SECRET_CHARS_LEAST: usize = 8;
 
 fn check_secrets(name: &str, s: &mut Section<'_>, scheme: &str, secrets: &[Secret], known: &Known) {
     if secrets.is_empty() {
         // An unset variable and an empty text have been told already.
         if !s.has("secret") {
-            let help = "give it `secret: ${NAME_OF_A_VARIABLE}`";
+            let help = "add `secret: ${NAME_OF_A_VARIABLE}`";
             let message = format!("source '{name}' has verify enabled but no secret configured");
             s.problem(Severity::Error, "missing_secret", "verify", message, Some(help.into()));
         }
         return;
     }
-    let key = |s: &Section<'_>, at: usize| if at == 0 && s.has("secret") { "secret" } else { "secrets" };
+    let key =
+        |s: &Section<'_>, at: usize| if at == 0 && s.has("secret") { "secret" } else { "secrets" };
     if let Some(at) = secrets.iter().position(|secret| secret.expose().trim() != secret.expose()) {
-        let message = format!("source '{name}': a secret begins or ends with white space, which is part of it");
-        let help = "a file read with `$(cat FILE)` or `echo` ends in a line break: take that off, unless the sender has it too";
+        let message = format!(
+            "source '{name}': a secret starts or ends with white space, which counts as part of the secret"
+        );
+        let help = "remove the white space (often a line break from `echo`), unless the sender uses it too";
         s.problem(Severity::Warning, "secret_whitespace", key(s, at), message, Some(help.into()));
     }
-    if let Some(at) = secrets.iter().position(|secret| secret.expose().trim().len() < SECRET_CHARS_LEAST) {
-        let message = format!("source '{name}': a secret of fewer than {SECRET_CHARS_LEAST} characters can be guessed");
-        s.problem(Severity::Warning, "weak_secret", key(s, at), message, Some("use 16 random characters or more".into()));
+    if let Some(at) =
+        secrets.iter().position(|secret| secret.expose().trim().len() < SECRET_CHARS_LEAST)
+    {
+        let message = format!(
+            "source '{name}': a secret has fewer than {SECRET_CHARS_LEAST} characters and can be guessed"
+        );
+        s.problem(
+            Severity::Warning,
+            "weak_secret",
+            key(s, at),
+            message,
+            Some("use at least 16 random characters".into()),
+        );
     }
     let Some(check) = known.providers.get(scheme) else { return };
     for (at, secret) in secrets.iter().enumerate() {
@@ -265,7 +311,7 @@ fn read_networks(name: &str, s: &mut Section<'_>) -> Networks {
 fn read_header_name(s: &mut Section<'_>, key: &str) -> Option<String> {
     let name = s.text(key)?;
     if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
-        s.error("bad_header", key, format!("`{name}` is no header name"));
+        s.error("bad_header", key, format!("`{name}` is not a valid header name"));
         return None;
     }
     Some(name.to_ascii_lowercase())
@@ -278,10 +324,12 @@ fn read_header_names(s: &mut Section<'_>) -> Vec<String> {
         let is_secret = ["authorization", "proxy-authorization", "cookie"].contains(&name.as_str());
         match http::HeaderName::from_bytes(name.as_bytes()) {
             Ok(_) if is_secret => {
-                s.error("bad_header", "headers", format!("`{name}` holds a secret of the sender, so it is not kept with events"));
+                s.error("bad_header", "headers", format!("the header `{name}` contains a secret of the sender and cannot be stored with events: remove it"));
             }
             Ok(_) => names.push(name),
-            Err(_) => s.error("bad_header", "headers", format!("`{name}` is no header name")),
+            Err(_) => {
+                s.error("bad_header", "headers", format!("`{name}` is not a valid header name"))
+            }
         }
     }
     names
@@ -292,14 +340,22 @@ fn read_schema(name: &str, s: &mut Section<'_>) -> Option<Schema> {
     let value: serde_json::Value = match serde_json::from_str(&text) {
         Ok(value) => value,
         Err(why) => {
-            s.error("bad_schema", "schema", format!("source '{name}': the schema is not JSON: {why}"));
+            s.error(
+                "bad_schema",
+                "schema",
+                format!("source '{name}': the schema is not JSON: {why}"),
+            );
             return None;
         }
     };
     match jsonschema::draft202012::new(&value) {
         Ok(validator) => Some(Schema(Arc::new(validator))),
         Err(why) => {
-            s.error("bad_schema", "schema", format!("source '{name}': the schema is no JSON Schema: {why}"));
+            s.error(
+                "bad_schema",
+                "schema",
+                format!("source '{name}': the schema is not a valid JSON Schema: {why}"),
+            );
             None
         }
     }
@@ -318,28 +374,31 @@ fn read_cron(name: &str, s: &mut Section<'_>, kind: Option<SourceKind>) {
         return;
     }
     let Some(schedule) = schedule else {
-        s.error("missing_key", "type", format!("source '{name}' is type 'cron' but has no schedule"));
+        s.error("missing_key", "type", format!("source '{name}' is type 'cron' but has no schedule: add `schedule`, a cron expression like `0 9 * * *`"));
         return;
     };
     let fields = schedule.split_whitespace().count();
-    let parser = croner::parser::CronParser::builder().seconds(croner::parser::Seconds::Optional).build();
+    let parser =
+        croner::parser::CronParser::builder().seconds(croner::parser::Seconds::Optional).build();
     match parser.parse(&schedule) {
         Ok(cron) if (5..=6).contains(&fields) => {
             // Ten years from a fixed day hold every date a schedule can name, leap days included.
             let from = chrono::DateTime::from_timestamp(1_767_225_600, 0);
             if from.is_some_and(|from| cron.find_next_occurrence(&from, false).is_err()) {
-                s.warn("never_fires", "schedule", format!("source '{name}' has a cron schedule '{schedule}' that never fires"));
+                s.warn("never_fires", "schedule", format!("source '{name}' has a cron schedule '{schedule}' that never fires: no date matches it"));
             }
         }
         Ok(_) => s.error(
             "bad_schedule",
             "schedule",
-            format!("source '{name}' has invalid cron schedule '{schedule}': 5 or 6 fields are needed"),
+            format!("source '{name}' has invalid cron schedule '{schedule}': write 5 fields, or 6 with leading seconds"),
         ),
         Err(why) => s.error("bad_schedule", "schedule", format!("source '{name}' has invalid cron schedule '{schedule}': {why}")),
     }
 }
 
 fn is_zone(text: &str) -> bool {
-    text == "UTC" || chrono::FixedOffset::from_str(text).is_ok() || text.parse::<chrono_tz::Tz>().is_ok()
+    text == "UTC"
+        || chrono::FixedOffset::from_str(text).is_ok()
+        || text.parse::<chrono_tz::Tz>().is_ok()
 }

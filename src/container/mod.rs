@@ -1,6 +1,9 @@
-//! Third floor: the container. The server runs until a signal ends it; another has it look at its configuration again.
+//! Runs the server as a long-lived process, until a signal ends it. Third floor.
 //!
-//! - [`signals`]: those of the system
+//! SIGHUP makes it load the configuration again and log what a restart would change; nothing is
+//! applied.
+//!
+//! - [`signals`]: the Unix signals that it listens for
 
 pub mod signals;
 
@@ -14,7 +17,8 @@ use crate::observe::log;
 use crate::server::{Server, StartError};
 use signals::{Asked, Signals};
 
-/// Runs it as the environment alone says: what a build without the command line can do besides being a function.
+/// Runs the server with the configuration that the environment names. This is what a build without
+/// the command line does, unless it is a function.
 pub async fn from_environment() -> ExitCode {
     let filter = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
     log::start(log::Format::from_word(variable("LOG_FORMAT").as_deref()), filter.as_deref(), false);
@@ -33,31 +37,42 @@ pub async fn from_environment() -> ExitCode {
     }
 }
 
-/// Runs it with a configuration. To look again is to load the configuration anew; problems are told.
+/// Runs the server with a configuration until a signal ends it.
+///
+/// `look` loads the configuration anew on SIGHUP, and `tell` reports its problems then.
 ///
 /// # Errors
-/// It does not start.
-pub async fn run(config: Config, look: impl Fn() -> Loaded, tell: impl Fn(&Problems)) -> Result<(), StartError> {
+/// The server does not start.
+pub async fn run(
+    config: Config,
+    look: impl Fn() -> Loaded,
+    tell: impl Fn(&Problems),
+) -> Result<(), StartError> {
     warn(&config);
     raise_file_limit();
-    let mut signals =
-        Signals::listen().map_err(|error| StartError::Machine(format!("signals cannot be listened for: {error}")))?;
+    let mut signals = Signals::listen().map_err(|error| {
+        StartError::Machine(format!("the signal handlers cannot be installed: {error}"))
+    })?;
     let server = tokio::select! {
         started = Server::start(config.clone()) => started?,
         () = signals.stop() => return Ok(()),
     };
-    let (address, handlers, workflows) = (server.address(), config.handlers.len(), config.workflows.len());
+    let (address, handlers, workflows) =
+        (server.address(), config.handlers.len(), config.workflows.len());
     tracing::info!(%address, handlers, workflows, version = env!("CARGO_PKG_VERSION"), "tidehook is ready.");
     while signals.next().await == Asked::Reload {
         reload(&look(), &config, &tell);
     }
-    tracing::info!("Shutting down: what is under way may end; a second signal ends it at once.");
+    tracing::info!(
+        "Shutting down: waiting for in-flight deliveries. A second signal stops them at once."
+    );
     server.stop(signals.stop()).await;
-    tracing::info!("Goodbye.");
+    tracing::info!("tidehook has stopped.");
     Ok(())
 }
 
-/// Tells the problems of a configuration on standard error: with the lines they point into for people, else as lines of the log.
+/// Writes the problems of a configuration to standard error: with the lines they point into, or as
+/// lines of the log where the log is JSON.
 pub fn tell_problems(problems: &Problems, colour: bool) {
     if problems.list.is_empty() {
         return;
@@ -77,7 +92,7 @@ pub fn tell_problems(problems: &Problems, colour: bool) {
     }
 }
 
-/// Tells on standard error why the process ends.
+/// Writes to standard error why the process ends, as a line of the log where the log is JSON.
 pub fn tell_error(error: &str) {
     if log::is_json() {
         tracing::error!("{error}");
@@ -86,43 +101,56 @@ pub fn tell_error(error: &str) {
     }
 }
 
-/// What is open or without effect although the file may look as if it were not.
+/// Warns of settings that weaken the protection of deliveries and client addresses.
 fn warn(config: &Config) {
     if config.server.policy.allow_private {
-        tracing::warn!("server.allow_private_urls is set: deliveries may reach private and loopback addresses.");
+        tracing::warn!(
+            "server.allow_private_urls is true: deliveries may reach private and loopback addresses. Use it for development only."
+        );
     }
     if let Some(why) = config.server.trust.weakness() {
-        tracing::warn!("server.trust_proxy is set without networks: {why}.");
+        tracing::warn!(
+            "server.trust_proxy is true, but server.trusted_proxies lists no networks: {why}."
+        );
     }
 }
 
-/// Open connections need file descriptors; the soft limit of many systems is far below the hard one.
+/// Raises the soft limit of open files to the hard one: connections need file descriptors, and many
+/// systems allow few by default.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
-        tracing::debug!(%error, "The limit of open files stays as it is.");
+    if let Err(error) =
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        tracing::debug!(%error, "The limit of open files could not be raised.");
     }
 }
 
-/// Says what a restart with a new configuration would change. Nothing is applied.
+/// Logs what a restart with the new configuration would change. Nothing is applied.
 fn reload(loaded: &Loaded, running: &Config, tell: impl Fn(&Problems)) {
     let Some(new) = &loaded.config else {
-        tracing::warn!("The configuration has errors now; the running one stays.");
+        tracing::warn!(
+            "The changed configuration has errors. The server keeps the one it runs with."
+        );
         tell(&loaded.problems);
         return;
     };
     let changes = changes(running, new);
     match changes.is_empty() {
         true => tracing::info!("The configuration is unchanged."),
-        false => tracing::info!(changes = changes.join("; "), "The configuration has changed; restart to apply."),
+        false => tracing::info!(
+            changes = changes.join("; "),
+            "The configuration file has changed. Restart the server to apply it."
+        ),
     }
 }
 
-/// What differs, by name: values may be secrets and are not shown.
+/// The sections that differ, by their names only: values may be secrets.
 fn changes(old: &Config, new: &Config) -> Vec<String> {
     let (old, new) = (&old.fingerprints, &new.fingerprints);
-    let removed = old.keys().filter(|key| !new.contains_key(*key)).map(|key| format!("{key} removed"));
+    let removed =
+        old.keys().filter(|key| !new.contains_key(*key)).map(|key| format!("{key} removed"));
     let others = new.iter().filter_map(|(key, hash)| match old.get(key) {
         None => Some(format!("{key} added")),
         Some(before) if before != hash => Some(format!("{key} changed")),

@@ -1,25 +1,29 @@
-//! Signals of the system.
+//! The Unix signals that a server listens for: SIGTERM and SIGINT stop it, SIGHUP makes it compare
+//! its configuration with the file.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that matter to a server.
+/// Receives the signals that a server reacts to.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
 }
 
-/// What a signal asks for.
+/// What a signal asks the server to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
-    /// End in good order.
+    /// Shut down gracefully (SIGTERM, SIGINT).
     Stop,
-    /// Look at the configuration again.
+    /// Load the configuration again and log what a restart would change (SIGHUP).
     Reload,
 }
 
 impl Signals {
-    /// Listens for signals from now on.
+    /// Starts listening; from now on these signals no longer end the process by themselves.
+    ///
+    /// # Errors
+    /// The system does not let this process listen.
     pub fn listen() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -28,7 +32,7 @@ impl Signals {
         })
     }
 
-    /// The next signal.
+    /// Waits for the next signal and says what it asks for.
     pub async fn next(&mut self) -> Asked {
         tokio::select! {
             _ = self.terminate.recv() => Asked::Stop,
@@ -37,7 +41,7 @@ impl Signals {
         }
     }
 
-    /// Waits until asked to stop.
+    /// Waits for a signal that asks to stop; requests to reload are ignored meanwhile.
     pub async fn stop(&mut self) {
         while self.next().await != Asked::Stop {}
     }

@@ -60,7 +60,9 @@ fn kind_v4(a: Ipv4Addr) -> AddressClass {
     let o = a.octets();
     match o {
         [169, 254, ..] => AddressClass::Special("link-local and metadata"),
-        [100, 100, 100, 200] | [168, 63, 129, 16] | [192, 0, 0, 192] => AddressClass::Special("cloud metadata"),
+        [100, 100, 100, 200] | [168, 63, 129, 16] | [192, 0, 0, 192] => {
+            AddressClass::Special("cloud metadata")
+        }
         [127, ..] => AddressClass::Private("loopback"),
         [10, ..] | [192, 168, ..] => AddressClass::Private("private"),
         [172, b, ..] if (16..32).contains(&b) => AddressClass::Private("private"),
@@ -116,9 +118,19 @@ fn kind_v6(a: Ipv6Addr) -> AddressClass {
 /// Whether a host name is one that private networks use: a single label, or a well-known ending
 /// such as `.internal`. An operator's URL with such a name may resolve to a private address.
 pub fn is_private_name(host: &str) -> bool {
-    const ENDINGS: [&str; 8] = [".internal", ".local", ".lan", ".home.arpa", ".svc", ".cluster.local", ".test", ".localdomain"];
+    const ENDINGS: [&str; 8] = [
+        ".internal",
+        ".local",
+        ".lan",
+        ".home.arpa",
+        ".svc",
+        ".cluster.local",
+        ".test",
+        ".localdomain",
+    ];
     let host = host.trim_end_matches('.').to_ascii_lowercase();
-    host != "metadata.google.internal" && (!host.contains('.') || ENDINGS.iter().any(|e| host.ends_with(e)))
+    host != "metadata.google.internal"
+        && (!host.contains('.') || ENDINGS.iter().any(|e| host.ends_with(e)))
 }
 
 impl Policy {
@@ -134,7 +146,9 @@ impl Policy {
         match kind(address) {
             AddressClass::Public => Ok(()),
             AddressClass::Private(_) if self.allow_private || self.lists(host) => Ok(()),
-            AddressClass::Private(_) if author == Author::Operator && is_private_name(host) => Ok(()),
+            AddressClass::Private(_) if author == Author::Operator && is_private_name(host) => {
+                Ok(())
+            }
             AddressClass::Private(what) | AddressClass::Special(what) => refuse(what),
         }
     }
@@ -165,7 +179,11 @@ impl Policy {
                 if bare == "metadata.google.internal" {
                     return Err(UrlRefusal::Special);
                 }
-                return if forbidden && !self.allow_private && !self.lists(&bare) { Err(UrlRefusal::Private) } else { Ok(()) };
+                return if forbidden && !self.allow_private && !self.lists(&bare) {
+                    Err(UrlRefusal::Private)
+                } else {
+                    Ok(())
+                };
             }
         };
         if self.networks.contains(address) {
@@ -183,7 +201,9 @@ impl Policy {
     fn lists(&self, host: &str) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         self.hosts.iter().any(|entry| match entry.strip_prefix("*.") {
-            Some(suffix) => host.strip_suffix(suffix).is_some_and(|head| head.ends_with('.') && head.len() > 1),
+            Some(suffix) => {
+                host.strip_suffix(suffix).is_some_and(|head| head.ends_with('.') && head.len() > 1)
+            }
             None => *entry == host,
         })
     }
@@ -193,13 +213,13 @@ impl Policy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UrlRefusal {
     /// The scheme is neither `http` nor `https`, or the URL has no host.
-    #[error("its scheme is neither http nor https")]
+    #[error("the scheme must be http or https")]
     Scheme,
     /// A user name or password in the URL.
-    #[error("it holds a user name or password")]
+    #[error("it contains a user name or password")]
     UserInfo,
     /// Port 0, or one of the denied ones.
-    #[error("its port may not be reached")]
+    #[error("its port is not allowed (see `server.denied_ports`)")]
     Port,
     /// A private or loopback address.
     #[error("it is a private or loopback address")]
@@ -335,7 +355,9 @@ mod tests {
             networks,
             denied_ports: Vec::new(),
         };
-        let ok = |host: &str, ip: &str| policy.judge(Author::Stranger, host, ip.parse().unwrap()).is_ok();
+        let ok = |host: &str, ip: &str| {
+            policy.judge(Author::Stranger, host, ip.parse().unwrap()).is_ok()
+        };
         assert!(ok("any.example", "10.2.3.4"));
         assert!(ok("a.corp.example", "192.168.0.1"));
         assert!(!ok("corp.example", "192.168.0.1"));

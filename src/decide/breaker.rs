@@ -71,14 +71,21 @@ pub fn after(breaker: &Breaker, rules: &BreakerRules, fact: LaneFact, now: Times
             match probed >= rules.probes.max(1) {
                 true => Breaker { ramp: 1, ..Breaker::default() },
                 // The next probe may follow at once.
-                false => Breaker { ramp: probed, not_before: None, open_until: Some(until.min(now)), ..*breaker },
+                false => Breaker {
+                    ramp: probed,
+                    not_before: None,
+                    open_until: Some(until.min(now)),
+                    ..*breaker
+                },
             }
         }
         // A result that was under way when the breaker opened does not prolong it.
         (Some(until), LaneFact::Failed) if now < until => *breaker,
         (Some(_), LaneFact::Failed) => opened(breaker.failures.saturating_add(1), rules, now),
         // It answers: what it asks for is kept, and it is no failure.
-        (Some(_), LaneFact::Limited(wait)) => Breaker { not_before: left_alone(breaker, wait, now), ..*breaker },
+        (Some(_), LaneFact::Limited(wait)) => {
+            Breaker { not_before: left_alone(breaker, wait, now), ..*breaker }
+        }
         (None, LaneFact::Succeeded) => Breaker { failures: 0, ..*breaker },
         (None, LaneFact::Failed) => {
             let failures = breaker.failures.saturating_add(1);
@@ -101,8 +108,14 @@ fn left_alone(breaker: &Breaker, wait: Duration, now: Timestamp) -> Option<Times
 
 fn opened(failures: u32, rules: &BreakerRules, now: Timestamp) -> Breaker {
     let again = failures.saturating_sub(rules.failures.max(1)).min(32);
-    let open_ms = rules.open_for_ms.saturating_mul(1 << again).min(rules.max_open_ms.max(rules.open_for_ms));
-    Breaker { failures, open_until: Some(now.plus(Duration::from_millis(open_ms))), not_before: None, ramp: 0 }
+    let open_ms =
+        rules.open_for_ms.saturating_mul(1 << again).min(rules.max_open_ms.max(rules.open_for_ms));
+    Breaker {
+        failures,
+        open_until: Some(now.plus(Duration::from_millis(open_ms))),
+        not_before: None,
+        ramp: 0,
+    }
 }
 
 #[cfg(test)]
@@ -111,7 +124,8 @@ mod tests {
 
     const T0: Timestamp = Timestamp(1_000_000);
     const OPEN_FOR: Duration = Duration::from_secs(60);
-    const RULES: BreakerRules = BreakerRules { failures: 5, open_for_ms: 60_000, max_open_ms: 60_000, probes: 1 };
+    const RULES: BreakerRules =
+        BreakerRules { failures: 5, open_for_ms: 60_000, max_open_ms: 60_000, probes: 1 };
 
     fn failed(times: u32) -> Breaker {
         (0..times).fold(Breaker::default(), |b, _| after(&b, &RULES, LaneFact::Failed, T0))
@@ -142,12 +156,18 @@ mod tests {
     #[test]
     fn a_failed_probe_opens_it_again_and_a_good_one_closes_it_under_a_ramp_that_is_a_rate() {
         let mut now = T0.plus(OPEN_FOR);
-        assert_eq!(after(&failed(5), &RULES, LaneFact::Failed, now).open_until, Some(now.plus(OPEN_FOR)));
+        assert_eq!(
+            after(&failed(5), &RULES, LaneFact::Failed, now).open_until,
+            Some(now.plus(OPEN_FOR))
+        );
         let mut breaker = after(&failed(5), &RULES, LaneFact::Succeeded, now);
         for expected in [1, 2, 4, 8, 16, 32] {
             assert_eq!(allows(&breaker, now), Allows::AtMost(expected));
             breaker = served(&breaker, expected, OPEN_FOR, now);
-            assert!(matches!(allows(&breaker, now.plus(Duration::from_millis(999))), Allows::NothingBefore(_)));
+            assert!(matches!(
+                allows(&breaker, now.plus(Duration::from_millis(999))),
+                Allows::NothingBefore(_)
+            ));
             now = now.plus(Duration::from_secs(1));
         }
         assert_eq!(allows(&breaker, now), Allows::AtMost(64));
@@ -156,7 +176,9 @@ mod tests {
 
     #[test]
     fn a_receiver_that_asks_for_less_is_left_alone_that_long_and_never_trips() {
-        let limited = (0..30).fold(Breaker::default(), |b, _| after(&b, &RULES, LaneFact::Limited(Duration::from_secs(4)), T0));
+        let limited = (0..30).fold(Breaker::default(), |b, _| {
+            after(&b, &RULES, LaneFact::Limited(Duration::from_secs(4)), T0)
+        });
         assert_eq!((limited.open_until, limited.failures), (None, 0));
         let later = T0.plus(Duration::from_secs(4));
         assert_eq!(allows(&limited, T0), Allows::NothingBefore(later));
@@ -166,7 +188,8 @@ mod tests {
     }
 
     #[test]
-    fn each_failed_probe_opens_it_for_twice_as_long_up_to_a_bound_and_several_probes_may_be_asked_for() {
+    fn each_failed_probe_opens_it_for_twice_as_long_up_to_a_bound_and_several_probes_may_be_asked_for()
+     {
         let rules = BreakerRules { failures: 2, open_for_ms: 1_000, max_open_ms: 3_000, probes: 2 };
         let mut breaker = Breaker::default();
         let mut now = T0;
@@ -187,6 +210,9 @@ mod tests {
 
     #[test]
     fn late_failures_do_not_prolong_an_open_breaker() {
-        assert_eq!(after(&failed(5), &RULES, LaneFact::Failed, T0.plus(Duration::from_secs(30))), failed(5));
+        assert_eq!(
+            after(&failed(5), &RULES, LaneFact::Failed, T0.plus(Duration::from_secs(30))),
+            failed(5)
+        );
     }
 }

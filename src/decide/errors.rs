@@ -60,7 +60,10 @@ impl FromStr for ErrorName {
             "4xx" => Self::Status(400, 499),
             "5xx" => Self::Status(500, 599),
             word if CLASSES.contains(&word) => Self::Class(word.to_owned()),
-            word if word.strip_prefix("app:").is_some_and(|name| !name.is_empty() && !name.contains("{{")) => {
+            word if word
+                .strip_prefix("app:")
+                .is_some_and(|name| !name.is_empty() && !name.contains("{{")) =>
+            {
                 Self::Class(word.to_owned())
             }
             other => match other.split_once('-').map(|(from, to)| (status(from), status(to))) {
@@ -95,13 +98,18 @@ impl ErrorName {
         match self {
             Self::All => !matches!(class, "cancelled" | "step_limit"),
             // Redirects count as server errors too, as in qhook.
-            Self::Status(500, 599) => status.is_some_and(|s| (500..600).contains(&s) || s < 400 && class == "3xx"),
+            Self::Status(500, 599) => {
+                status.is_some_and(|s| (500..600).contains(&s) || s < 400 && class == "3xx")
+            }
             Self::Status(from, to) => status.is_some_and(|s| (*from..=*to).contains(&s)),
             Self::Class(word) => {
                 class == word
                     || word.strip_prefix("app:").is_some_and(|name| app == Some(name))
-                    || word == "timeout" && class.ends_with("_timeout") && class != "workflow_timeout"
-                    || word == "network" && matches!(class, "dns" | "tls" | "ssrf_blocked" | "invalid_response")
+                    || word == "timeout"
+                        && class.ends_with("_timeout")
+                        && class != "workflow_timeout"
+                    || word == "network"
+                        && matches!(class, "dns" | "tls" | "ssrf_blocked" | "invalid_response")
             }
         }
     }
@@ -134,8 +142,9 @@ mod tests {
 
     #[test]
     fn names_stand_for_the_failures_they_say() {
-        let holds =
-            |name: &str, class: &str, status: Option<u16>| name.parse::<ErrorName>().unwrap().holds(class, status, Some("busy"));
+        let holds = |name: &str, class: &str, status: Option<u16>| {
+            name.parse::<ErrorName>().unwrap().holds(class, status, Some("busy"))
+        };
         for (name, class, status, expected) in [
             ("all", "4xx", Some(404), true),
             ("all", "step_limit", None, false),

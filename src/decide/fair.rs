@@ -37,7 +37,13 @@ impl Slots {
             *of_lane.entry(lane.clone()).or_default() += held;
             *of_tenant.entry(tenant.clone()).or_default() += held;
         }
-        Sharing { slots: self, left: self.free, share: (self.free / lanes).max(1), of_lane, of_tenant }
+        Sharing {
+            slots: self,
+            left: self.free,
+            share: (self.free / lanes).max(1),
+            of_lane,
+            of_tenant,
+        }
     }
 }
 
@@ -59,7 +65,8 @@ impl Sharing<'_> {
         let tenant_room = room(self.slots.tenant_max, self.of_tenant.get(&lane.tenant));
         let is_quiet = self.of_lane.get(&lane.id).is_none_or(|held| *held == 0);
         // Of the worker's slots and of the tenant's alike: where one tenant has receivers that hang, its others answer all the same.
-        let open = |room: u32| room.saturating_sub(self.slots.quiet).max(u32::from(is_quiet && room > 0));
+        let open =
+            |room: u32| room.saturating_sub(self.slots.quiet).max(u32::from(is_quiet && room > 0));
         open(self.left).min(open(tenant_room)).min(self.share).min(lane_room)
     }
 
@@ -110,7 +117,10 @@ mod tests {
             lane_max: 9,
             tenant_max: 9,
             quiet: 3,
-            held: vec![(LaneId::handler("hangs"), "a".into(), 5), (LaneId::handler("too"), "a".into(), 2)],
+            held: vec![
+                (LaneId::handler("hangs"), "a".into(), 5),
+                (LaneId::handler("too"), "a".into(), 2),
+            ],
         };
         let mut sharing = slots.among(4);
         assert_eq!(sharing.most(&lane("hangs", "a")), 0);
@@ -130,7 +140,13 @@ mod tests {
 
     #[test]
     fn what_is_held_already_counts() {
-        let slots = Slots { free: 6, lane_max: 3, tenant_max: 8, quiet: 0, held: vec![(LaneId::handler("x"), "a".into(), 2)] };
+        let slots = Slots {
+            free: 6,
+            lane_max: 3,
+            tenant_max: 8,
+            quiet: 0,
+            held: vec![(LaneId::handler("x"), "a".into(), 2)],
+        };
         assert_eq!(slots.among(1).most(&lane("x", "a")), 1);
         assert_eq!(slots.among(2).most(&lane("y", "a")), 3);
     }

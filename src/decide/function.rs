@@ -44,19 +44,51 @@ impl std::fmt::Debug for Function {
 
 /// Every function that templates and conditions may call. `find` looks names up here.
 pub static FUNCTIONS: &[Function] = &[
-    Function { name: "default", args: (2, 2), apply: |a, _| Ok(present(a, 0).or(a[1].as_ref()).cloned()) },
-    Function { name: "coalesce", args: (1, 16), apply: |a, _| Ok((0..a.len()).find_map(|i| present(a, i)).cloned()) },
-    Function { name: "json", args: (1, 1), apply: |a, _| Ok(Some(Value::String(any(a, 0).to_string()))) },
+    Function {
+        name: "default",
+        args: (2, 2),
+        apply: |a, _| Ok(present(a, 0).or(a[1].as_ref()).cloned()),
+    },
+    Function {
+        name: "coalesce",
+        args: (1, 16),
+        apply: |a, _| Ok((0..a.len()).find_map(|i| present(a, i)).cloned()),
+    },
+    Function {
+        name: "json",
+        args: (1, 1),
+        apply: |a, _| Ok(Some(Value::String(any(a, 0).to_string()))),
+    },
     Function {
         name: "parse",
         args: (1, 1),
-        apply: |a, _| on_text(a, |s| json::value_of(s).map_err(|why| format!("parse: the text is not JSON: {why}"))),
+        apply: |a, _| {
+            on_text(a, |s| {
+                json::value_of(s).map_err(|why| format!("parse: the string is not JSON: {why}"))
+            })
+        },
     },
-    Function { name: "string", args: (1, 1), apply: |a, _| Ok(present(a, 0).map(|v| Value::String(text_of(v)))) },
+    Function {
+        name: "string",
+        args: (1, 1),
+        apply: |a, _| Ok(present(a, 0).map(|v| Value::String(text_of(v)))),
+    },
     Function { name: "number", args: (1, 1), apply: number },
-    Function { name: "upper", args: (1, 1), apply: |a, _| on_text(a, |s| Ok(Value::String(s.to_uppercase()))) },
-    Function { name: "lower", args: (1, 1), apply: |a, _| on_text(a, |s| Ok(Value::String(s.to_lowercase()))) },
-    Function { name: "trim", args: (1, 1), apply: |a, _| on_text(a, |s| Ok(Value::String(s.trim().to_owned()))) },
+    Function {
+        name: "upper",
+        args: (1, 1),
+        apply: |a, _| on_text(a, |s| Ok(Value::String(s.to_uppercase()))),
+    },
+    Function {
+        name: "lower",
+        args: (1, 1),
+        apply: |a, _| on_text(a, |s| Ok(Value::String(s.to_lowercase()))),
+    },
+    Function {
+        name: "trim",
+        args: (1, 1),
+        apply: |a, _| on_text(a, |s| Ok(Value::String(s.trim().to_owned()))),
+    },
     Function { name: "split", args: (2, 2), apply: split },
     Function { name: "join", args: (2, 2), apply: join },
     Function { name: "replace", args: (3, 3), apply: replace },
@@ -67,7 +99,11 @@ pub static FUNCTIONS: &[Function] = &[
     Function { name: "partition", args: (2, 2), apply: partition },
     Function { name: "get", args: (2, 2), apply: get },
     Function { name: "merge", args: (2, 2), apply: merge },
-    Function { name: "base64", args: (1, 1), apply: |a, _| on_text(a, |s| Ok(Value::String(STANDARD.encode(s)))) },
+    Function {
+        name: "base64",
+        args: (1, 1),
+        apply: |a, _| on_text(a, |s| Ok(Value::String(STANDARD.encode(s)))),
+    },
     Function { name: "base64_decode", args: (1, 1), apply: |a, _| on_text(a, base64_decode) },
     Function { name: "hash", args: (1, 2), apply: hash },
     Function { name: "uuid", args: (0, 0), apply: |_, scope| Ok(Some(Value::String(uuid(scope)))) },
@@ -76,7 +112,11 @@ pub static FUNCTIONS: &[Function] = &[
     Function { name: "add", args: (2, 2), apply: add },
     Function { name: "random", args: (0, 1), apply: random },
     Function { name: "format", args: (1, 16), apply: format_text },
-    Function { name: "url_encode", args: (1, 1), apply: |a, _| on_text(a, |s| Ok(Value::String(url_encode(s)))) },
+    Function {
+        name: "url_encode",
+        args: (1, 1),
+        apply: |a, _| on_text(a, |s| Ok(Value::String(url_encode(s)))),
+    },
 ];
 
 /// Finds a function by its name.
@@ -88,10 +128,16 @@ pub fn find(name: &str) -> Result<&'static Function, String> {
         return Ok(function);
     }
     if name.is_empty() {
-        return Err("`||` and `|` need a function after one `|`: what is missing has `| default(x)`".to_owned());
+        return Err(
+            "write one `|` with a function after it; for a missing value, write `| default(x)`"
+                .to_owned(),
+        );
     }
-    let nearest = FUNCTIONS.iter().map(|f| (strsim::damerau_levenshtein(f.name, name), f.name)).min();
-    let hint = nearest.filter(|(far, _)| *far <= 2).map_or(String::new(), |(_, n)| format!("; did you mean `{n}`?"));
+    let nearest =
+        FUNCTIONS.iter().map(|f| (strsim::damerau_levenshtein(f.name, name), f.name)).min();
+    let hint = nearest
+        .filter(|(far, _)| *far <= 2)
+        .map_or(String::new(), |(_, n)| format!("; did you mean `{n}`?"));
     Err(format!("unknown function `{name}`{hint}"))
 }
 
@@ -122,7 +168,9 @@ fn present<'a>(args: Args<'a>, at: usize) -> Option<&'a Value> {
 fn on_text(args: Args<'_>, f: impl Fn(&str) -> Result<Value, String>) -> Answer {
     match present(args, 0) {
         None => Ok(None),
-        Some(value @ (Value::Array(_) | Value::Object(_))) => Err(format!("expected a text, got {}", kind(value))),
+        Some(value @ (Value::Array(_) | Value::Object(_))) => {
+            Err(format!("expected a string, got {}", kind(value)))
+        }
         Some(value) => f(&text_of(value)).map(Some),
     }
 }
@@ -130,7 +178,11 @@ fn on_text(args: Args<'_>, f: impl Fn(&str) -> Result<Value, String>) -> Answer 
 fn text_arg(args: Args<'_>, at: usize, name: &str) -> Result<String, String> {
     match present(args, at) {
         Some(Value::String(text)) => Ok(text.clone()),
-        other => Err(format!("{name}: argument {} must be a text, got {}", at + 1, other.map_or("nothing", kind))),
+        other => Err(format!(
+            "{name}: argument {} must be a string, got {}",
+            at + 1,
+            other.map_or("nothing", kind)
+        )),
     }
 }
 
@@ -142,7 +194,9 @@ fn array_arg<'a>(args: Args<'a>, name: &str) -> Result<&'a [Value], String> {
 }
 
 fn integer_arg(args: Args<'_>, at: usize, name: &str) -> Result<i64, String> {
-    any(args, at).as_i64().ok_or_else(|| format!("{name}: argument {} must be a whole number", at + 1))
+    any(args, at)
+        .as_i64()
+        .ok_or_else(|| format!("{name}: argument {} must be a whole number", at + 1))
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -150,7 +204,7 @@ fn kind(value: &Value) -> &'static str {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
         Value::Number(_) => "a number",
-        Value::String(_) => "a text",
+        Value::String(_) => "a string",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
     }
@@ -162,7 +216,7 @@ fn number(args: Args<'_>, _: &Scope<'_>) -> Answer {
         Some(Value::Number(n)) => Ok(Some(Value::Number(n.clone()))),
         Some(Value::String(text)) => match json::value_of(text.trim()) {
             Ok(Value::Number(n)) => Ok(Some(Value::Number(n))),
-            _ => Err(format!("number: `{}` is no number", short(text))),
+            _ => Err(format!("number: `{}` is not a number", short(text))),
         },
         Some(other) => Err(format!("number: cannot turn {} into a number", kind(other))),
     }
@@ -208,7 +262,9 @@ fn length(args: Args<'_>, _: &Scope<'_>) -> Answer {
 fn contains(args: Args<'_>, _: &Scope<'_>) -> Answer {
     Ok(present(args, 0).map(|haystack| {
         Value::Bool(match haystack {
-            Value::Array(items) => items.iter().any(|item| Ref::Value(item).equals(Ref::Value(any(args, 1)))),
+            Value::Array(items) => {
+                items.iter().any(|item| Ref::Value(item).equals(Ref::Value(any(args, 1))))
+            }
             Value::Object(map) => map.contains_key(&text_of(any(args, 1))),
             other => text_of(other).contains(&text_of(any(args, 1))),
         })
@@ -217,7 +273,8 @@ fn contains(args: Args<'_>, _: &Scope<'_>) -> Answer {
 
 fn unique(args: Args<'_>, _: &Scope<'_>) -> Answer {
     let mut seen = std::collections::HashSet::new();
-    let items = array_arg(args, "unique")?.iter().filter(|v| seen.insert(Ref::Value(v).canonical()));
+    let items =
+        array_arg(args, "unique")?.iter().filter(|v| seen.insert(Ref::Value(v).canonical()));
     Ok(Some(Value::Array(items.cloned().collect())))
 }
 
@@ -231,7 +288,7 @@ fn range(args: Args<'_>, _: &Scope<'_>) -> Answer {
     let mut at = first;
     while (step > 0 && at <= last) || (step < 0 && at >= last) {
         if items.len() == RANGE_MAX {
-            return Err(format!("range: more than {RANGE_MAX} numbers"));
+            return Err(format!("range: the result has more than {RANGE_MAX} numbers"));
         }
         items.push(Value::from(at));
         match at.checked_add(step) {
@@ -253,7 +310,11 @@ fn get(args: Args<'_>, _: &Scope<'_>) -> Answer {
     Ok(match present(args, 0) {
         Some(Value::Array(items)) => {
             let at = integer_arg(args, 1, "get")?;
-            let at = if at < 0 { at.saturating_add(i64::try_from(items.len()).unwrap_or(i64::MAX)) } else { at };
+            let at = if at < 0 {
+                at.saturating_add(i64::try_from(items.len()).unwrap_or(i64::MAX))
+            } else {
+                at
+            };
             usize::try_from(at).ok().and_then(|i| items.get(i)).cloned()
         }
         Some(Value::Object(map)) => map.get(&text_of(any(args, 1))).cloned(),
@@ -266,16 +327,27 @@ fn merge(args: Args<'_>, _: &Scope<'_>) -> Answer {
     for at in 0..2 {
         match present(args, at) {
             None => {}
-            Some(Value::Object(map)) => merged.extend(map.iter().map(|(k, v)| (k.clone(), v.clone()))),
-            Some(other) => return Err(format!("merge: argument {} must be an object, got {}", at + 1, kind(other))),
+            Some(Value::Object(map)) => {
+                merged.extend(map.iter().map(|(k, v)| (k.clone(), v.clone())))
+            }
+            Some(other) => {
+                return Err(format!(
+                    "merge: argument {} must be an object, got {}",
+                    at + 1,
+                    kind(other)
+                ));
+            }
         }
     }
     Ok(Some(Value::Object(merged)))
 }
 
 fn base64_decode(text: &str) -> Result<Value, String> {
-    let bytes = STANDARD.decode(text).map_err(|_| "base64_decode: the text is not base64".to_owned())?;
-    String::from_utf8(bytes).map(Value::String).map_err(|_| "base64_decode: the bytes are not UTF-8".into())
+    let bytes =
+        STANDARD.decode(text).map_err(|_| "base64_decode: the string is not base64".to_owned())?;
+    String::from_utf8(bytes)
+        .map(Value::String)
+        .map_err(|_| "base64_decode: the bytes are not UTF-8".into())
 }
 
 fn hash(args: Args<'_>, _: &Scope<'_>) -> Answer {
@@ -285,7 +357,11 @@ fn hash(args: Args<'_>, _: &Scope<'_>) -> Answer {
             "sha256" => hex::encode(sha2::Sha256::digest(s)),
             "sha512" => hex::encode(sha2::Sha512::digest(s)),
             "sha1" => hex::encode(sha1::Sha1::digest(s)),
-            other => return Err(format!("hash: unknown algorithm `{other}`: expected sha1, sha256 or sha512")),
+            other => {
+                return Err(format!(
+                    "hash: unknown algorithm `{other}`: expected sha1, sha256 or sha512"
+                ));
+            }
         }))
     })
 }
@@ -329,7 +405,10 @@ fn now(args: Args<'_>, scope: &Scope<'_>) -> Answer {
         scope.now.rfc3339()
     } else {
         let pattern = text_arg(args, 0, "now")?;
-        scope.now.format(&pattern).ok_or_else(|| format!("now: `{}` is no date format", short(&pattern)))?
+        scope
+            .now
+            .format(&pattern)
+            .ok_or_else(|| format!("now: `{}` is not a date format", short(&pattern)))?
     };
     Ok(Some(Value::String(text)))
 }
@@ -342,7 +421,8 @@ fn date_add(args: Args<'_>, _: &Scope<'_>) -> Answer {
     };
     let span = parse_duration(by)?;
     on_text(args, |s| {
-        let at = Timestamp::parse(s).ok_or_else(|| format!("date_add: `{}` is no timestamp", short(s)))?;
+        let at = Timestamp::parse(s)
+            .ok_or_else(|| format!("date_add: `{}` is not a timestamp", short(s)))?;
         let moved = if negative { at.minus(span) } else { at.plus(span) };
         Ok(Value::String(moved.rfc3339()))
     })
@@ -350,7 +430,9 @@ fn date_add(args: Args<'_>, _: &Scope<'_>) -> Answer {
 
 fn add(args: Args<'_>, _: &Scope<'_>) -> Answer {
     let (a, b) = (any(args, 0), any(args, 1));
-    let whole = |value: &Value| value.as_number().and_then(|number| number.to_string().parse::<i128>().ok());
+    let whole = |value: &Value| {
+        value.as_number().and_then(|number| number.to_string().parse::<i128>().ok())
+    };
     if let (Some(x), Some(y)) = (whole(a), whole(b))
         && let Some(sum) = x.checked_add(y)
     {
@@ -371,7 +453,7 @@ fn format_text(args: Args<'_>, _: &Scope<'_>) -> Answer {
     for piece in pieces {
         at += 1;
         if at >= args.len() {
-            return Err(format!("format: `{}` has more {{}} than there are values", short(&pattern)));
+            return Err(format!("format: `{}` has more {{}} than values", short(&pattern)));
         }
         // Writing to a string cannot fail.
         let _ = write!(text, "{}{piece}", text_of(any(args, at)));
@@ -381,7 +463,11 @@ fn format_text(args: Args<'_>, _: &Scope<'_>) -> Answer {
 }
 
 fn bounded(bytes: usize) -> Result<(), String> {
-    if bytes > OUTPUT_BYTES_MAX { Err(format!("the result would be larger than {OUTPUT_BYTES_MAX} bytes")) } else { Ok(()) }
+    if bytes > OUTPUT_BYTES_MAX {
+        Err(format!("the result would be larger than {OUTPUT_BYTES_MAX} bytes"))
+    } else {
+        Ok(())
+    }
 }
 
 fn short(text: &str) -> String {

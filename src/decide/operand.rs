@@ -104,7 +104,9 @@ impl Operand {
             Self::Literal(value) => Got::One(Item::Ref(Ref::Value(value))),
             Self::Path(path) => {
                 let root = match path.root() {
-                    Root::Payload => scope.payload.map_err(|why| format!("the payload cannot be read: {why}"))?,
+                    Root::Payload => scope
+                        .payload
+                        .map_err(|why| format!("the payload cannot be parsed: {why}"))?,
                     Root::Context => Ref::Value(scope.context),
                 };
                 match path.find(root) {
@@ -143,14 +145,18 @@ impl Got<'_> {
             Self::Missing => None,
             Self::One(Item::Ref(value)) => Some(value.to_value()),
             Self::One(Item::Made(value)) => Some(value),
-            Self::Many(values) => Some(Value::Array(values.into_iter().map(Ref::to_value).collect())),
+            Self::Many(values) => {
+                Some(Value::Array(values.into_iter().map(Ref::to_value).collect()))
+            }
         }
     }
 }
 
 fn parse(text: &str, bare_is_path: bool, depth: usize) -> Result<Operand, String> {
     if depth > CALL_DEPTH_MAX {
-        return Err(format!("function calls may nest {CALL_DEPTH_MAX} deep at most"));
+        return Err(format!(
+            "function calls are nested too deeply: the limit is {CALL_DEPTH_MAX} levels"
+        ));
     }
     if text.is_empty() {
         return Err("a value is missing here".into());
@@ -158,10 +164,11 @@ fn parse(text: &str, bare_is_path: bool, depth: usize) -> Result<Operand, String
     if text.starts_with('"') {
         return serde_json::from_str::<String>(text)
             .map(|s| Operand::Literal(Value::String(s)))
-            .map_err(|_| format!("{text} is no complete \"string\""));
+            .map_err(|_| format!("{text} is not a complete \"string\""));
     }
     if let Some(inner) = text.strip_prefix('\'') {
-        let inner = inner.strip_suffix('\'').ok_or_else(|| format!("{text} lacks its closing quote"))?;
+        let inner =
+            inner.strip_suffix('\'').ok_or_else(|| format!("{text} has no closing quote"))?;
         return Ok(Operand::Literal(Value::String(inner.to_owned())));
     }
     if text.starts_with('$') {
@@ -187,7 +194,8 @@ fn parse(text: &str, bare_is_path: bool, depth: usize) -> Result<Operand, String
         "null" => return Ok(Operand::Literal(Value::Null)),
         _ => {}
     }
-    let may_be_number = !bare_is_path || text.contains(['.', '-']) || text.bytes().all(|b| b.is_ascii_digit());
+    let may_be_number =
+        !bare_is_path || text.contains(['.', '-']) || text.bytes().all(|b| b.is_ascii_digit());
     if may_be_number && let Ok(Value::Number(number)) = json::value_of(text) {
         return Ok(Operand::Literal(Value::Number(number)));
     }
@@ -205,8 +213,13 @@ fn parse(text: &str, bare_is_path: bool, depth: usize) -> Result<Operand, String
 pub fn call(function: &'static Function, args: Vec<Operand>) -> Result<Operand, String> {
     let (least, most) = function.args;
     if args.len() < least || args.len() > most {
-        let expected = if least == most { format!("{least}") } else { format!("{least} to {most}") };
-        return Err(format!("`{}` takes {expected} argument(s), not {}", function.name, args.len()));
+        let expected =
+            if least == most { format!("{least}") } else { format!("{least} to {most}") };
+        return Err(format!(
+            "`{}` takes {expected} argument(s), not {}",
+            function.name,
+            args.len()
+        ));
     }
     check_constants(function.name, &args)?;
     Ok(Operand::Call(function, args))
@@ -219,16 +232,16 @@ fn check_constants(function: &str, args: &[Operand]) -> Result<(), String> {
         _ => None,
     };
     match (function, text(0)) {
-        ("now", Some(pattern)) if !pattern.contains('%') => {
-            Err(format!("`now(\"{pattern}\")` yields that very text: patterns are strftime's, like \"%Y-%m-%d\""))
-        }
+        ("now", Some(pattern)) if !pattern.contains('%') => Err(format!(
+            "`now(\"{pattern}\")` returns this text unchanged: write a strftime pattern like \"%Y-%m-%d\""
+        )),
         ("format", Some(pattern)) => {
             let (places, values) = (pattern.matches("{}").count(), args.len() - 1);
             match places == values {
                 true => Ok(()),
-                false => {
-                    Err(format!("`format` fills each `{{}}` in turn: \"{pattern}\" has {places} of them for {values} value(s)"))
-                }
+                false => Err(format!(
+                    "`format` needs one value for each `{{}}`: \"{pattern}\" has {places} of them, but {values} value(s) follow"
+                )),
             }
         }
         _ => Ok(()),

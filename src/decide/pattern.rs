@@ -47,7 +47,8 @@ impl Pattern {
             PatternKind::Exact => self.text == event_type,
             PatternKind::Prefix(prefix) => {
                 // `order.*` keeps its dot in the prefix, so something must follow it.
-                event_type.starts_with(prefix.as_str()) && !(prefix.ends_with('.') && event_type.len() == prefix.len())
+                event_type.starts_with(prefix.as_str())
+                    && !(prefix.ends_with('.') && event_type.len() == prefix.len())
             }
             PatternKind::Globs(globs) => {
                 let segments: Vec<&str> = event_type.split('.').collect();

@@ -67,13 +67,20 @@ impl Unmatched {
         match self {
             Self::Source => "it listens to another source".to_owned(),
             Self::Events => {
-                let names: Vec<&str> = std::iter::once(&inbound.kind).chain(&inbound.aliases).map(String::as_str).collect();
+                let names: Vec<&str> = std::iter::once(&inbound.kind)
+                    .chain(&inbound.aliases)
+                    .map(String::as_str)
+                    .collect();
                 let patterns: Vec<&str> = route.events.iter().map(Pattern::text).collect();
-                format!("none of its patterns `{}` matches `{}`", patterns.join("`, `"), names.join("`, `"))
+                format!(
+                    "none of its patterns `{}` matches `{}`",
+                    patterns.join("`, `"),
+                    names.join("`, `")
+                )
             }
             Self::Filter(refused) => {
-                let saw = refused.saw.as_ref().map_or("nothing".to_owned(), Value::to_string);
-                format!("`{}` does not hold: it saw {saw}", refused.clause)
+                let saw = refused.saw.as_ref().map_or("missing".to_owned(), Value::to_string);
+                format!("`{}` is not true: the value is {saw}", refused.clause)
             }
         }
     }
@@ -86,12 +93,17 @@ impl Route {
             return Some(Unmatched::Source);
         }
         let names = || std::iter::once(&inbound.kind).chain(&inbound.aliases);
-        if !self.events.is_empty() && !self.events.iter().any(|pattern| names().any(|name| pattern.matches(name))) {
+        if !self.events.is_empty()
+            && !self.events.iter().any(|pattern| names().any(|name| pattern.matches(name)))
+        {
             return Some(Unmatched::Events);
         }
         let filter = self.filter.as_ref()?;
         let context = context(inbound);
-        let scope = Scope { context: &context, ..Scope::of(inbound.body.view().map_err(|why| why.why.as_str())) };
+        let scope = Scope {
+            context: &context,
+            ..Scope::of(inbound.body.view().map_err(|why| why.why.as_str()))
+        };
         if filter.holds(&scope) { None } else { filter.refused_by(&scope).map(Unmatched::Filter) }
     }
 }
@@ -108,7 +120,12 @@ pub fn plan(routes: &Routes, inbound: &Inbound, ids: &dyn Ids) -> Plan {
         let target = route.target.clone();
         match route.refuses(inbound) {
             Some(why) => plan.misses.push(Miss { target, why }),
-            None => plan.jobs.push(NewJob { id: JobId::next(ids), target, key: consumer_key(route, inbound), start: false }),
+            None => plan.jobs.push(NewJob {
+                id: JobId::next(ids),
+                target,
+                key: consumer_key(route, inbound),
+                start: false,
+            }),
         }
     }
     plan
@@ -132,7 +149,8 @@ fn consumer_key(route: &Route, inbound: &Inbound) -> Option<(String, String)> {
         // A number as it is written: two that differ beyond a double are two keys.
         Type::Bool(_) | Type::Number | Type::String => value.to_value().to_string(),
     };
-    let scope = format!("{}:{}|{}|{}", route.target.kind(), route.key_name, inbound.source, inbound.kind);
+    let scope =
+        format!("{}:{}|{}|{}", route.target.kind(), route.key_name, inbound.source, inbound.kind);
     Some((scope, key))
 }
 
@@ -186,7 +204,9 @@ mod tests {
 
     #[test]
     fn keys_are_scalars_and_scoped_by_consumer_and_type() {
-        let key = |kind: &str, body: &str| planned(vec![route("a", &[], None)], &inbound(kind, body))[0].key.clone();
+        let key = |kind: &str, body: &str| {
+            planned(vec![route("a", &[], None)], &inbound(kind, body))[0].key.clone()
+        };
         assert_eq!(key("x", r#"{"id": 1}"#), Some(("handler:a|shop|x".into(), "1".into())));
         assert_eq!(key("x", r#"{"id": "1"}"#), Some(("handler:a|shop|x".into(), "\"1\"".into())));
         assert_ne!(key("x", r#"{"id": 1}"#), key("y", r#"{"id": 1}"#));

@@ -14,7 +14,11 @@ pub fn refilled(bucket: &Bucket, now: Timestamp) -> Bucket {
 /// How many whole tokens the bucket holds, which is how many jobs may be claimed now.
 pub fn available(bucket: &Bucket) -> u32 {
     // The value is within 0..=rate, which is a u32.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the range of the rate")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped to the range of the rate"
+    )]
     let whole = bucket.tokens.clamp(0.0, f64::from(bucket.rate)).floor() as u32;
     whole
 }

@@ -112,7 +112,13 @@ pub fn after(
     if !failure.is_passing() {
         return Verdict::GiveUp(GiveUp::Permanent);
     }
-    after_class(policies, tried, (class_of(failure.code(), failure.status()), failure.status()), retry_after, chance)
+    after_class(
+        policies,
+        tried,
+        (class_of(failure.code(), failure.status()), failure.status()),
+        retry_after,
+        chance,
+    )
 }
 
 /// Like [`after`], for a failure of which only class and status are known, such as that of a
@@ -125,14 +131,22 @@ pub fn after_class(
     chance: f64,
 ) -> Verdict {
     let first = |class: &str, status: Option<u16>, app: Option<&str>| {
-        policies.iter().position(|policy| policy.errors.iter().any(|name| name.holds(class, status, app)))
+        policies
+            .iter()
+            .position(|policy| policy.errors.iter().any(|name| name.holds(class, status, app)))
     };
-    let Some(mine) = first(class, status, tried.app) else { return Verdict::GiveUp(GiveUp::NotListed) };
+    let Some(mine) = first(class, status, tried.app) else {
+        return Verdict::GiveUp(GiveUp::NotListed);
+    };
     let policy = &policies[mine];
     let count = match policies.len() {
         1 => tried.count,
         _ => {
-            let before = tried.before.iter().filter(|(class, status)| first(class, *status, None) == Some(mine)).count();
+            let before = tried
+                .before
+                .iter()
+                .filter(|(class, status)| first(class, *status, None) == Some(mine))
+                .count();
             u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1)
         }
     };
@@ -154,11 +168,14 @@ impl RetryPolicy {
     pub fn delay(&self, failed: u32, chance: f64) -> Duration {
         let exponent = i32::try_from(failed.saturating_sub(1).min(GROWTHS_MAX)).unwrap_or(i32::MAX);
         let seconds = self.interval.as_secs_f64() * self.rate.max(1.0).powi(exponent);
-        let base = Duration::try_from_secs_f64(seconds).unwrap_or(self.max_delay).min(self.max_delay);
+        let base =
+            Duration::try_from_secs_f64(seconds).unwrap_or(self.max_delay).min(self.max_delay);
         let chance = chance.clamp(0.0, 1.0);
         match self.jitter {
             // The share is bounded by the configuration: ten years times two fits easily.
-            Jitter::Share(share) => base.mul_f64((1.0 - share + 2.0 * share * chance).clamp(0.0, 2.0)),
+            Jitter::Share(share) => {
+                base.mul_f64((1.0 - share + 2.0 * share * chance).clamp(0.0, 2.0))
+            }
             Jitter::Full => base.mul_f64(chance),
         }
     }
@@ -198,7 +215,13 @@ mod tests {
     }
 
     fn verdict(policies: &[RetryPolicy], count: u32, failure: &Failure) -> Verdict {
-        after(policies, Tried { count, before: &[], age: Duration::ZERO, app: None }, failure, None, 0.5)
+        after(
+            policies,
+            Tried { count, before: &[], age: Duration::ZERO, app: None },
+            failure,
+            None,
+            0.5,
+        )
     }
 
     #[test]
@@ -208,7 +231,10 @@ mod tests {
         assert!(matches!(verdict(std::slice::from_ref(&three), 2, &failed), Verdict::RetryIn(_)));
         assert_eq!(verdict(&[three], 3, &failed), Verdict::GiveUp(GiveUp::Exhausted));
         for max in [0, 1] {
-            assert_eq!(verdict(&[RetryPolicy { max, ..policy() }], 1, &failed), Verdict::GiveUp(GiveUp::Exhausted));
+            assert_eq!(
+                verdict(&[RetryPolicy { max, ..policy() }], 1, &failed),
+                Verdict::GiveUp(GiveUp::Exhausted)
+            );
         }
     }
 
@@ -220,7 +246,10 @@ mod tests {
     fn a_class_that_is_not_listed_is_not_retried() {
         let policy = [RetryPolicy { errors: errors(&["5xx", "timeout"]), ..policy() }];
         assert_eq!(verdict(&policy, 1, &Failure::Status(404)), Verdict::GiveUp(GiveUp::NotListed));
-        assert_eq!(verdict(&policy, 1, &Failure::Connect("refused".into())), Verdict::GiveUp(GiveUp::NotListed));
+        assert_eq!(
+            verdict(&policy, 1, &Failure::Connect("refused".into())),
+            Verdict::GiveUp(GiveUp::NotListed)
+        );
         for failure in [
             Failure::Status(503),
             Failure::Timeout(crate::model::CallPhase::Body),
@@ -233,11 +262,20 @@ mod tests {
     #[test]
     fn each_policy_of_a_list_counts_its_own_failures() {
         let busy = RetryPolicy { errors: errors(&["429"]), max: 3, ..policy() };
-        let broken = RetryPolicy { errors: errors(&["all"]), max: 2, interval: Duration::from_secs(1), ..policy() };
+        let broken = RetryPolicy {
+            errors: errors(&["all"]),
+            max: 2,
+            interval: Duration::from_secs(1),
+            ..policy()
+        };
         let list = [busy, broken];
         let before = [("4xx", Some(429)), ("5xx", Some(503)), ("4xx", Some(429))];
-        let tried =
-            |n: usize| Tried { count: 1 + u32::try_from(n).unwrap(), before: &before[..n], age: Duration::ZERO, app: None };
+        let tried = |n: usize| Tried {
+            count: 1 + u32::try_from(n).unwrap(),
+            before: &before[..n],
+            age: Duration::ZERO,
+            app: None,
+        };
         let verdict = |n, status| after(&list, tried(n), &Failure::Status(status), None, 0.5);
         assert!(matches!(verdict(1, 429), Verdict::RetryIn(_)));
         assert_eq!(verdict(1, 503), Verdict::RetryIn(Duration::from_secs(1)), "its first failure");
@@ -265,12 +303,18 @@ mod tests {
     #[test]
     fn full_jitter_is_anything_up_to_the_delay() {
         let policy = RetryPolicy { jitter: Jitter::Full, rate: 3.0, ..policy() };
-        assert_eq!((policy.delay(2, 0.0), policy.delay(2, 1.0)), (Duration::ZERO, Duration::from_secs(90)));
+        assert_eq!(
+            (policy.delay(2, 0.0), policy.delay(2, 1.0)),
+            (Duration::ZERO, Duration::from_secs(90))
+        );
     }
 
     #[test]
     fn a_refused_address_is_permanent() {
-        assert_eq!(verdict(&[policy()], 1, &Failure::Blocked("loopback".into())), Verdict::GiveUp(GiveUp::Permanent));
+        assert_eq!(
+            verdict(&[policy()], 1, &Failure::Blocked("loopback".into())),
+            Verdict::GiveUp(GiveUp::Permanent)
+        );
     }
 
     #[test]

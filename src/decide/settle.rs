@@ -9,10 +9,12 @@ use super::retry::{self, GiveUp, RetryPolicy, Tried, Verdict, read_retry_after};
 use crate::model::job::PUT_ASIDE;
 use crate::model::json;
 use crate::model::run::Change;
-use crate::model::{Attempt, AttemptResult, Failure, Job, LaneId, Lease, Outcome, Target, Timestamp};
+use crate::model::{
+    Attempt, AttemptResult, Failure, Job, LaneId, Lease, Outcome, Target, Timestamp,
+};
 
 /// Stored with an attempt whose request was sent twice, because the kept connection had closed.
-const RESENT: &str = "sent again at once: the receiver had closed the kept connection before it answered anything";
+const RESENT: &str = "sent a second time at once: the receiver had closed the kept-alive connection without a response";
 /// How long a parked job waits before it is looked at again.
 const PARKED_FOR: Duration = Duration::from_secs(30);
 /// How many bytes of a response are stored with its attempt.
@@ -169,7 +171,9 @@ impl<'a> OutcomeRules<'a> {
 /// Masks the field at a place with `***`. In a list on the way, it does so in each element.
 fn redact(value: &mut Value, keys: &[String]) {
     match (value, keys.split_first()) {
-        (Value::Array(items), _) if !keys.is_empty() => items.iter_mut().for_each(|item| redact(item, keys)),
+        (Value::Array(items), _) if !keys.is_empty() => {
+            items.iter_mut().for_each(|item| redact(item, keys))
+        }
         (value, None) => *value = Value::String("***".to_owned()),
         (Value::Object(fields), Some((key, rest))) => {
             if let Some(field) = fields.get_mut(key) {
@@ -181,16 +185,34 @@ fn redact(value: &mut Value, keys: &[String]) {
 }
 
 /// Settles an outcome. `chance` is a random number in `0.0..1.0` for the jitter.
-pub fn settle(job: &Job, outcome: &Outcome, rules: OutcomeRules<'_>, timing: Timing, chance: f64) -> JobOutcome {
+pub fn settle(
+    job: &Job,
+    outcome: &Outcome,
+    rules: OutcomeRules<'_>,
+    timing: Timing,
+    chance: f64,
+) -> JobOutcome {
     let commit = |finish, attempt: Option<Attempt>, lane_fact| {
         let sent = job.attempt + u32::from(attempt.is_some());
-        JobOutcome { lease: job.lease(), lane: job.target.lane(), finish, sent, attempt, lane_fact, change: None }
+        JobOutcome {
+            lease: job.lease(),
+            lane: job.target.lane(),
+            finish,
+            sent,
+            attempt,
+            lane_fact,
+            change: None,
+        }
     };
     let (failure, response) = match outcome {
         Outcome::Postponed => return commit(Finish::Released, None, None),
         Outcome::Elapsed => return commit(Finish::Done, None, None),
         Outcome::Parked(why) => {
-            return commit(Finish::Retry { after: PARKED_FOR, error: format!("{PUT_ASIDE}{why}") }, None, None);
+            return commit(
+                Finish::Retry { after: PARKED_FOR, error: format!("{PUT_ASIDE}{why}") },
+                None,
+                None,
+            );
         }
         Outcome::Answered(response) if rules.accept(response.status) && !rules.unmet => {
             let resent = response.resent.then(|| RESENT.to_owned());
@@ -199,23 +221,41 @@ pub fn settle(job: &Job, outcome: &Outcome, rules: OutcomeRules<'_>, timing: Tim
                 (cut, resent) => cut.or(resent),
             };
             let kept = rules.kept(&response.body);
-            let attempt = attempt(job, AttemptResult::Delivered, timing, Some(response.status), kept, error, None);
+            let attempt = attempt(
+                job,
+                AttemptResult::Delivered,
+                timing,
+                Some(response.status),
+                kept,
+                error,
+                None,
+            );
             return commit(Finish::Done, Some(attempt), Some(LaneFact::Succeeded));
         }
-        Outcome::Answered(response) if rules.accept(response.status) => (Failure::Expectation(response.status), Some(response)),
-        Outcome::Answered(response) if (300..400).contains(&response.status) => {
-            (Failure::Redirect { status: response.status, location: response.location.clone() }, Some(response))
+        Outcome::Answered(response) if rules.accept(response.status) => {
+            (Failure::Expectation(response.status), Some(response))
         }
+        Outcome::Answered(response) if (300..400).contains(&response.status) => (
+            Failure::Redirect { status: response.status, location: response.location.clone() },
+            Some(response),
+        ),
         Outcome::Answered(response) => (Failure::Status(response.status), Some(response)),
         Outcome::Failed(failure) => (failure.clone(), None),
     };
     if let Failure::Interrupted(why) = &failure {
         return interrupted(job, why, rules.once, timing);
     }
-    let retry_after = response.and_then(|r| r.retry_after.as_deref()).and_then(|h| read_retry_after(h, timing.now));
+    let retry_after = response
+        .and_then(|r| r.retry_after.as_deref())
+        .and_then(|h| read_retry_after(h, timing.now));
     let counted = job.counted() + u32::from(failure.is_exchange());
     let mut error = failure.to_string();
-    let tried = Tried { count: counted, before: rules.before, age: timing.now.since(job.created_at), app: rules.app };
+    let tried = Tried {
+        count: counted,
+        before: rules.before,
+        age: timing.now.since(job.created_at),
+        app: rules.app,
+    };
     let verdict = match rules.once && !failure.is_unsent() {
         true => Verdict::GiveUp(GiveUp::Permanent),
         false => retry::after(rules.retry, tried, &failure, retry_after, chance),
@@ -225,8 +265,10 @@ pub fn settle(job: &Job, outcome: &Outcome, rules: OutcomeRules<'_>, timing: Tim
         Verdict::RetryIn(after) => Finish::Retry { after, error: error.clone() },
         Verdict::GiveUp(why) => {
             match why {
-                GiveUp::NotListed => error.push_str(" (not in `retry.errors`)"),
-                GiveUp::TooLate => error.push_str(" (the next attempt would come after `retry.deadline`)"),
+                GiveUp::NotListed => error.push_str(" (not retried: not in `retry.errors`)"),
+                GiveUp::TooLate => error.push_str(
+                    " (not retried: the next attempt would start after `retry.deadline`)",
+                ),
                 GiveUp::Permanent | GiveUp::Exhausted => {}
             }
             Finish::Dead { error: error.clone() }
@@ -234,9 +276,17 @@ pub fn settle(job: &Job, outcome: &Outcome, rules: OutcomeRules<'_>, timing: Tim
     };
     let kept = rules.kept(response.map_or(&[][..], |r| &r.body));
     let error = (rules.log != Log::None).then_some(error);
-    let attempt = failure
-        .is_exchange()
-        .then(|| attempt(job, AttemptResult::Failed, timing, failure.status(), kept, error, Some(failure.code())));
+    let attempt = failure.is_exchange().then(|| {
+        attempt(
+            job,
+            AttemptResult::Failed,
+            timing,
+            failure.status(),
+            kept,
+            error,
+            Some(failure.code()),
+        )
+    });
     commit(finish, attempt, lane_fact)
 }
 
@@ -249,8 +299,17 @@ fn interrupted(job: &Job, why: &str, once: bool, timing: Timing) -> JobOutcome {
         false => Failure::Interrupted(why.to_owned()),
     };
     let error = failure.to_string();
-    let attempt = attempt(job, AttemptResult::Interrupted, timing, None, Vec::new(), Some(error.clone()), Some("interrupted"));
-    let finish = if once { Finish::Dead { error } } else { Finish::Retry { after: Duration::ZERO, error } };
+    let attempt = attempt(
+        job,
+        AttemptResult::Interrupted,
+        timing,
+        None,
+        Vec::new(),
+        Some(error.clone()),
+        Some("interrupted"),
+    );
+    let finish =
+        if once { Finish::Dead { error } } else { Finish::Retry { after: Duration::ZERO, error } };
     JobOutcome {
         lease: job.lease(),
         lane: job.target.lane(),
@@ -264,19 +323,29 @@ fn interrupted(job: &Job, why: &str, once: bool, timing: Timing) -> JobOutcome {
 
 /// What a failure says about the destination. A status that the policy does not retry is about the
 /// event, a 429 is about the rate, and a request that was never sent says nothing.
-fn lane_fact(failure: &Failure, verdict: &Verdict, retry_after: Option<Duration>) -> Option<LaneFact> {
+fn lane_fact(
+    failure: &Failure,
+    verdict: &Verdict,
+    retry_after: Option<Duration>,
+) -> Option<LaneFact> {
     /// The pause after a 429 without `Retry-After`.
     const PAUSE: Duration = Duration::from_secs(1);
     match failure {
         Failure::Status(429) => Some(LaneFact::Limited(retry_after.unwrap_or(PAUSE))),
-        Failure::Status(503) if retry_after.is_some_and(|wait| !wait.is_zero()) => retry_after.map(LaneFact::Limited),
+        Failure::Status(503) if retry_after.is_some_and(|wait| !wait.is_zero()) => {
+            retry_after.map(LaneFact::Limited)
+        }
         Failure::Compose(_)
         | Failure::Template(_)
         | Failure::CrashSuspect
         | Failure::Interrupted(_)
         | Failure::UnknownOutcome(_)
         | Failure::Expired => None,
-        _ if failure.status().is_some() && matches!(verdict, Verdict::GiveUp(GiveUp::NotListed | GiveUp::Permanent)) => None,
+        _ if failure.status().is_some()
+            && matches!(verdict, Verdict::GiveUp(GiveUp::NotListed | GiveUp::Permanent)) =>
+        {
+            None
+        }
         _ => Some(LaneFact::Failed),
     }
 }
@@ -388,9 +457,15 @@ mod tests {
         let rules = OutcomeRules { once: true, ..OutcomeRules::of(&policy) };
         let timing = Timing { duration: Duration::ZERO, now: Timestamp(0) };
         let finish = |outcome: Outcome| settle(&job(0, 0), &outcome, rules, timing, 0.5).finish;
-        assert!(matches!(finish(Outcome::Failed(Failure::Timeout(crate::model::CallPhase::Headers))), Finish::Dead { .. }));
+        assert!(matches!(
+            finish(Outcome::Failed(Failure::Timeout(crate::model::CallPhase::Headers))),
+            Finish::Dead { .. }
+        ));
         assert!(matches!(finish(answered(503)), Finish::Dead { .. }));
-        assert!(matches!(finish(Outcome::Failed(Failure::Connect("refused".into()))), Finish::Retry { .. }));
+        assert!(matches!(
+            finish(Outcome::Failed(Failure::Connect("refused".into()))),
+            Finish::Retry { .. }
+        ));
     }
 
     #[test]
@@ -415,7 +490,10 @@ mod tests {
 
     #[test]
     fn a_redirect_is_a_failure_that_names_its_target() {
-        let outcome = Outcome::Answered(Response { location: Some("http://x/".into()), ..Response::of(302, "") });
+        let outcome = Outcome::Answered(Response {
+            location: Some("http://x/".into()),
+            ..Response::of(302, "")
+        });
         let attempt = settled(&job(0, 0), &outcome).attempt.unwrap();
         assert_eq!(attempt.code.as_deref(), Some("redirect_not_followed"));
         assert!(attempt.error.unwrap().contains("http://x/"));

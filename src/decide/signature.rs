@@ -23,7 +23,7 @@ pub fn key(secret: &str) -> Result<Vec<u8>, String> {
         None => Ok(secret.as_bytes().to_vec()),
         Some(rest) => match LENIENT.decode(rest) {
             Ok(key) if !key.is_empty() => Ok(key),
-            _ => Err("a secret that starts with whsec_ must go on in base64".to_owned()),
+            _ => Err("a secret that starts with whsec_ must continue with base64".to_owned()),
         },
     }
 }
@@ -45,7 +45,12 @@ mod tests {
     #[test]
     fn the_published_vector_is_met() {
         let key = key("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
-        let signature = signature(&key, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", br#"{"test": 2432232314}"#);
+        let signature = signature(
+            &key,
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            "1614265330",
+            br#"{"test": 2432232314}"#,
+        );
         assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
         assert!(super::key("whsec_!").is_err());
         assert_eq!(super::key("whsec_YWI=").unwrap(), super::key("whsec_YWI").unwrap());

@@ -66,7 +66,8 @@ impl Client {
             let rules = match known {
                 Some(rules) => rules,
                 None => {
-                    let rules = Arc::new(ConnectionRules::new(policy, author, resolver, tls.clone())?);
+                    let rules =
+                        Arc::new(ConnectionRules::new(policy, author, resolver, tls.clone())?);
                     all.push(Arc::clone(&rules));
                     rules
                 }
@@ -91,7 +92,7 @@ fn read_tls() -> Result<rustls::ClientConfig, String> {
     let mut roots = rustls::RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     for error in &native.errors {
-        tracing::debug!(%error, "a certificate of the system cannot be read");
+        tracing::debug!(%error, "A CA certificate of the system cannot be read.");
     }
     roots.add_parsable_certificates(native.certs);
     if roots.is_empty() {
@@ -100,7 +101,7 @@ fn read_tls() -> Result<rustls::ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|e| format!("TLS cannot be set up: {e}"))?
+        .map_err(|e| format!("TLS cannot be initialized: {e}"))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -108,8 +109,16 @@ fn read_tls() -> Result<rustls::ClientConfig, String> {
 }
 
 impl ConnectionRules {
-    #[expect(clippy::disallowed_methods, reason = "the one client of deliveries, with every address guarded")]
-    fn new(policy: Policy, author: Author, resolver: &TokioResolver, tls: rustls::ClientConfig) -> Result<Self, String> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one client of deliveries, with every address guarded"
+    )]
+    fn new(
+        policy: Policy,
+        author: Author,
+        resolver: &TokioResolver,
+        tls: rustls::ClientConfig,
+    ) -> Result<Self, String> {
         let policy = Arc::new(policy);
         let guarded = Guarded { resolver: resolver.clone(), policy: Arc::clone(&policy), author };
         let watched = Arc::clone(&policy);
@@ -123,13 +132,16 @@ impl ConnectionRules {
                 .no_proxy()
                 .referer(false)
                 .dns_resolver(guarded)
-                .connector_layer(tower::layer::layer_fn(move |inner| Watch { inner, policy: Arc::clone(&watched) }))
+                .connector_layer(tower::layer::layer_fn(move |inner| Watch {
+                    inner,
+                    policy: Arc::clone(&watched),
+                }))
                 .http1_max_headers(HEADERS_MAX)
                 .pool_idle_timeout(IDLE_MAX)
                 .tcp_nodelay(true)
                 .user_agent(concat!("tidehook/", env!("CARGO_PKG_VERSION")))
                 .build()
-                .map_err(|e| format!("the HTTP client cannot be set up: {e}"))
+                .map_err(|e| format!("the HTTP client cannot be created: {e}"))
         };
         let (http, fresh) = (builder(usize::MAX)?, builder(0)?);
         Ok(Self { policy, author, http, fresh })
@@ -139,7 +151,9 @@ impl ConnectionRules {
     /// about it.
     fn judge_literal(&self, request: &Request) -> Result<(), Failure> {
         let host = request.url.host_str().unwrap_or("the URL");
-        self.policy.judge_url(&request.url).map_err(|why| Failure::Blocked(format!("{host}: {why}")))?;
+        self.policy
+            .judge_url(&request.url)
+            .map_err(|why| Failure::Blocked(format!("{host}: {why}")))?;
         let address = match request.url.host() {
             Some(Host::Ipv4(v4)) => IpAddr::V4(v4),
             Some(Host::Ipv6(v6)) => IpAddr::V6(v6),
@@ -158,22 +172,31 @@ impl ConnectionRules {
         };
         let mut headers = http::HeaderMap::with_capacity(request.headers.len());
         for (name, value) in &request.headers {
-            let unfit = || Failure::Compose(format!("the header `{}` cannot be sent", name.escape_debug()));
+            let unfit = || {
+                Failure::Compose(format!(
+                    "the header `{}` has an invalid name or value",
+                    name.escape_debug()
+                ))
+            };
             let name = http::HeaderName::from_bytes(name.as_bytes()).map_err(|_| unfit())?;
             headers.insert(name, http::HeaderValue::from_str(value).map_err(|_| unfit())?);
         }
         let cap = request.response_bytes_max;
         let build = |client: &reqwest::Client| {
-            let builder = client.request(method.clone(), request.url.clone()).headers(headers.clone());
+            let builder =
+                client.request(method.clone(), request.url.clone()).headers(headers.clone());
             if request.method == Method::Get { builder } else { builder.body(request.body.clone()) }
         };
         let (sent, resent) = match build(&self.http).send().await {
             // A kept connection that its receiver closed before it answered: nearly always it had closed it before this request came. Where
             // it had not, it gets the request twice, with the same ids; the attempt says so.
-            Err(error) if !request.once && !has_connected() && died_unanswered(&error) => (build(&self.fresh).send().await, true),
+            Err(error) if !request.once && !has_connected() && died_unanswered(&error) => {
+                (build(&self.fresh).send().await, true)
+            }
             sent => (sent, false),
         };
-        let response = sent.map_err(|error| if resent { failure(error).sent_twice() } else { failure(error) })?;
+        let response = sent
+            .map_err(|error| if resent { failure(error).sent_twice() } else { failure(error) })?;
         set_phase(CallPhase::Body);
         Ok(Response { resent, ..read(response, cap).await })
     }
@@ -183,13 +206,17 @@ impl ConnectionRules {
 impl Deliver for Client {
     async fn send(&self, request: Request) -> Outcome {
         let Some(rules) = self.by_destination.get(&request.destination) else {
-            return Outcome::Failed(Failure::Compose(format!("nothing is known of the destination `{}`", request.destination)));
+            return Outcome::Failed(Failure::Compose(format!(
+                "unknown destination `{}`",
+                request.destination
+            )));
         };
         if let Err(refused) = rules.judge_literal(&request) {
             return Outcome::Failed(refused);
         }
         let (progress, deadline) = (request.progress.clone(), request.timeout);
-        let exchange = CONNECTED.scope(Arc::default(), PROGRESS.scope(progress.clone(), rules.exchange(request)));
+        let exchange = CONNECTED
+            .scope(Arc::default(), PROGRESS.scope(progress.clone(), rules.exchange(request)));
         match tokio::time::timeout(deadline, exchange).await {
             Ok(Ok(response)) => Outcome::Answered(response),
             Ok(Err(failure)) => Outcome::Failed(failure),
@@ -236,7 +263,7 @@ async fn read(mut response: reqwest::Response, cap: usize) -> Response {
 fn shown_target(target: &str) -> String {
     match url::Url::parse(target) {
         Ok(url) if url.has_host() => format!("{}/…", url.origin().ascii_serialization()),
-        _ => "another path of the same host".to_owned(),
+        _ => "a different path on the same host".to_owned(),
     }
 }
 
@@ -282,11 +309,12 @@ fn died_unanswered(error: &reqwest::Error) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let mut source = error.source();
     while let Some(cause) = source {
-        let is_closed =
-            cause.downcast_ref::<hyper::Error>().is_some_and(|e| e.is_incomplete_message() || e.is_closed() || e.is_canceled());
-        let is_reset = cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|e| matches!(e.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof));
+        let is_closed = cause
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(|e| e.is_incomplete_message() || e.is_closed() || e.is_canceled());
+        let is_reset = cause.downcast_ref::<std::io::Error>().is_some_and(|e| {
+            matches!(e.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+        });
         if is_closed || is_reset {
             return true;
         }
@@ -354,7 +382,9 @@ where
 fn second_net(connection: &impl Connection, policy: &Policy) -> Result<(), Blocked> {
     let mut extensions = http::Extensions::new();
     connection.connected().get_extras(&mut extensions);
-    let Some(peer) = extensions.get::<HttpInfo>().map(|info| info.remote_addr().ip()) else { return Ok(()) };
+    let Some(peer) = extensions.get::<HttpInfo>().map(|info| info.remote_addr().ip()) else {
+        return Ok(());
+    };
     match crate::decide::address::kind(peer) {
         crate::decide::address::AddressClass::Special(what) if !policy.networks.contains(peer) => {
             Err(Blocked(format!("the connection leads to {peer}, a {what} address")))

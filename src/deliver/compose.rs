@@ -29,7 +29,12 @@ pub struct Signing<'a> {
 ///
 /// # Errors
 /// The transform cannot be rendered, or the request cannot be built.
-pub fn compose(job: &Job, event: &Event, handler: &Handler, around: Signing<'_>) -> Result<Request, Failure> {
+pub fn compose(
+    job: &Job,
+    event: &Event,
+    handler: &Handler,
+    around: Signing<'_>,
+) -> Result<Request, Failure> {
     let body = body(job, event, handler)?;
     let mut headers = Headers(Vec::with_capacity(20));
     if let Some(content_type) = content_type(event, handler) {
@@ -55,7 +60,11 @@ pub fn compose(job: &Job, event: &Event, handler: &Handler, around: Signing<'_>)
     // What the source keeps of a request goes along: it names the event as the provider does. A message that is signed here has our
     // id: verifiers would look for another one under the older names first.
     let is_foreign_id = |name: &str| around.signing_key.is_some() && name.starts_with("svix-");
-    for (name, value) in event.headers.iter().filter(|(name, _)| !is_foreign_id(name) && !OWN.contains(&name.as_str())) {
+    for (name, value) in event
+        .headers
+        .iter()
+        .filter(|(name, _)| !is_foreign_id(name) && !OWN.contains(&name.as_str()))
+    {
         headers.set(name, value);
     }
     if let Some(key) = around.signing_key {
@@ -134,7 +143,13 @@ fn body(job: &Job, event: &Event, handler: &Handler) -> Result<Bytes, Failure> {
         "job": { "id": job.id.to_string(), "handler": handler.name },
     });
     // Time and chance are the event's, so that every attempt sends the same bytes.
-    let scope = Scope { payload, context: &context, now: event.created_at, seed: job.id.0.0, drawn: Cell::new(0) };
+    let scope = Scope {
+        payload,
+        context: &context,
+        now: event.created_at,
+        seed: job.id.0.0,
+        drawn: Cell::new(0),
+    };
     template.render(&scope).map(|rendered| Bytes::from(rendered.body)).map_err(Failure::Template)
 }
 

@@ -35,7 +35,7 @@ pub struct NoAddress(pub String);
 /// The resolver cannot be set up.
 pub fn system() -> Result<TokioResolver, String> {
     let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
-        tracing::warn!(%error, "The system's DNS settings cannot be read; only addresses and the hosts file resolve.");
+        tracing::warn!(%error, "The DNS settings of the system cannot be read. Only IP addresses and names in the hosts file resolve.");
         TokioResolver::builder_with_config(ResolverConfig::default(), TokioRuntimeProvider::default())
     });
     let options = builder.options_mut();
@@ -45,7 +45,7 @@ pub fn system() -> Result<TokioResolver, String> {
     options.attempts = 2;
     options.positive_max_ttl = Some(KEPT_MAX);
     options.negative_max_ttl = Some(MISSING_KEPT_MAX);
-    builder.build().map_err(|e| format!("the resolver cannot be set up: {e}"))
+    builder.build().map_err(|e| format!("the DNS resolver cannot be created: {e}"))
 }
 
 /// A resolver with the address rules of one destination.
@@ -61,14 +61,19 @@ pub struct Guarded {
 }
 
 impl Guarded {
-    async fn addresses(self, name: String) -> Result<Addrs, Box<dyn std::error::Error + Send + Sync>> {
-        let found = self.resolver.lookup_ip(name.as_str()).await.map_err(|e| match e.is_no_records_found() {
-            true => NoAddress(format!("{name} has no address")),
-            false => NoAddress(format!("{name}: {e}")),
+    async fn addresses(
+        self,
+        name: String,
+    ) -> Result<Addrs, Box<dyn std::error::Error + Send + Sync>> {
+        let found = self.resolver.lookup_ip(name.as_str()).await.map_err(|e| {
+            match e.is_no_records_found() {
+                true => NoAddress(format!("{name} has no IP address")),
+                false => NoAddress(format!("{name}: {e}")),
+            }
         })?;
         let addresses: Vec<std::net::IpAddr> = found.iter().collect();
         if addresses.is_empty() {
-            return Err(NoAddress(format!("{name} has no address")).into());
+            return Err(NoAddress(format!("{name} has no IP address")).into());
         }
         for address in &addresses {
             self.policy.judge(self.author, &name, *address).map_err(Blocked)?;

@@ -59,11 +59,12 @@ pub struct Calling<'a> {
 pub fn compose_step(calling: &Calling<'_>, around: Signing<'_>) -> Result<Request, Failure> {
     let Calling { job, event, run, seq, visit, call, step, .. } = calling;
     let VisitPhase::Call { token, polls } = &visit.phase else {
-        return Err(Failure::Compose("the step waits for no call".to_owned()));
+        return Err(Failure::Compose("the step does not wait for a call".to_owned()));
     };
     let token = token.as_deref();
     let view = match token {
-        Some(token) => View::of(run, *seq, &step.name, &visit.payload).with("callback", callback(calling, token)),
+        Some(token) => View::of(run, *seq, &step.name, &visit.payload)
+            .with("callback", callback(calling, token)),
         None => View::of(run, *seq, &step.name, &visit.payload),
     };
     let unbuilt = Failure::Compose;
@@ -74,7 +75,10 @@ pub fn compose_step(calling: &Calling<'_>, around: Signing<'_>) -> Result<Reques
     };
     let key = operation(run, *seq, visit, *polls);
     let mut headers = Headers::default();
-    headers.set("Content-Type", if is_text { "text/plain; charset=utf-8" } else { "application/json" });
+    headers.set(
+        "Content-Type",
+        if is_text { "text/plain; charset=utf-8" } else { "application/json" },
+    );
     let handler = match &job.target {
         Target::Step(visiting) => visiting.step.clone(),
         other => other.name().to_owned(),
@@ -99,7 +103,8 @@ pub fn compose_step(calling: &Calling<'_>, around: Signing<'_>) -> Result<Reques
         CallKey::Attempt => headers.set("Idempotency-Key", &format!("{key}-a{}", job.attempt + 1)),
         CallKey::None => {}
         CallKey::Template(template) => {
-            headers.set("Idempotency-Key", &view.render_plain(template, in_header).map_err(unbuilt)?);
+            headers
+                .set("Idempotency-Key", &view.render_plain(template, in_header).map_err(unbuilt)?);
         }
     }
     headers.set("traceparent", &traceparent(event, job));
@@ -119,7 +124,9 @@ pub fn compose_step(calling: &Calling<'_>, around: Signing<'_>) -> Result<Reques
         headers.set("webhook-signature", &signature(signing, &key, &timestamp, &body));
     }
     for (name, template) in &call.headers {
-        let value = view.render_plain(template, in_header).map_err(|why| unbuilt(format!("header `{name}`: {why}")))?;
+        let value = view
+            .render_plain(template, in_header)
+            .map_err(|why| unbuilt(format!("header `{name}`: {why}")))?;
         headers.set(name, &value);
     }
     Ok(Request {
@@ -152,8 +159,11 @@ fn url(calling: &Calling<'_>, view: &View<'_>) -> Result<(Url, &'static str), Fa
     let (mut url, destination) = match &call.url {
         Address::Fixed(url) => (url.clone(), DESTINATION),
         Address::Template { text, is_foreign } => {
-            let text = view.render_plain(text, in_url).map_err(|why| Failure::Compose(format!("url: {why}")))?;
-            let url = Url::parse(&text).map_err(|why| Failure::Compose(format!("the URL `{text}` cannot be read: {why}")))?;
+            let text = view
+                .render_plain(text, in_url)
+                .map_err(|why| Failure::Compose(format!("url: {why}")))?;
+            let url = Url::parse(&text)
+                .map_err(|why| Failure::Compose(format!("the URL `{text}` is invalid: {why}")))?;
             policy.judge_url(&url).map_err(|why| Failure::Blocked(format!("{url}: {why}")))?;
             (url, if *is_foreign { FOREIGN } else { DESTINATION })
         }
@@ -171,26 +181,33 @@ fn url(calling: &Calling<'_>, view: &View<'_>) -> Result<(Url, &'static str), Fa
 fn in_url(text: &str, begins: bool) -> Result<String, String> {
     if begins {
         return match text.contains(|c: char| c.is_control() || c.is_whitespace()) {
-            true => Err("a URL holds no blanks and no control characters".to_owned()),
+            true => Err(
+                "the value contains spaces or control characters, which are not allowed in a URL"
+                    .to_owned(),
+            ),
             false => Ok(text.to_owned()),
         };
     }
     match text {
-        "" => Err("an empty value has no place in a URL".to_owned()),
-        "." | ".." => Err(format!("`{text}` has no place in a URL")),
+        "" => Err("a placeholder in the URL is empty".to_owned()),
+        "." | ".." => Err(format!("the value `{text}` is not allowed in a URL")),
         text => Ok(utf8_percent_encode(text, ENCODED).to_string()),
     }
 }
 
 fn in_header(text: &str, _: bool) -> Result<String, String> {
     match text.contains(char::is_control) {
-        true => Err("a value with line breaks or control characters is not sent".to_owned()),
+        true => Err("the value contains line breaks or control characters".to_owned()),
         false => Ok(text.to_owned()),
     }
 }
 
 /// The body, and whether it is plain text rather than JSON.
-fn body(calling: &Calling<'_>, view: &View<'_>, token: Option<&str>) -> Result<(Bytes, bool), Failure> {
+fn body(
+    calling: &Calling<'_>,
+    view: &View<'_>,
+    token: Option<&str>,
+) -> Result<(Bytes, bool), Failure> {
     let Calling { run, visit, call, step, .. } = calling;
     if let Some(template) = &call.body {
         let sent = view.render(template).map_err(|why| Failure::Template(why.message))?;
@@ -207,8 +224,12 @@ fn body(calling: &Calling<'_>, view: &View<'_>, token: Option<&str>) -> Result<(
         "payload": visit.payload.clone().into_value(),
     });
     if let (Value::Object(fields), Value::Object(links)) = (&mut notice, callback(calling, token)) {
-        fields
-            .extend(links.into_iter().filter(|(name, _)| name != "token").map(|(name, link)| (format!("callback_{name}"), link)));
+        fields.extend(
+            links
+                .into_iter()
+                .filter(|(name, _)| name != "token")
+                .map(|(name, link)| (format!("callback_{name}"), link)),
+        );
         if let Some(link) = fields.remove("callback_approve_url") {
             fields.insert("approve_url".to_owned(), link);
         }

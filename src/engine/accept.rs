@@ -61,7 +61,7 @@ pub enum NotAccepted {
     #[error("the database is full")]
     Full,
     /// The idempotency key was used with another body, for this event.
-    #[error("the idempotency key was used with another body")]
+    #[error("the idempotency key was already used with a different body")]
     Conflict(EventId),
     /// The store refuses the event for good, so a repeat would fail as well. The text is the
     /// store's error.
@@ -101,7 +101,10 @@ pub(super) fn committer(
             let (new_events, slots): (Vec<NewEvent>, Vec<Vec<Reservation>>) =
                 offered.into_iter().map(|o| (o.new_event, o.slots)).unzip();
             let answers = store.accept(&new_events).await?;
-            new_events.iter().zip(&answers).for_each(|(new_event, answer)| hand_over(&inflight, new_event, answer));
+            new_events
+                .iter()
+                .zip(&answers)
+                .for_each(|(new_event, answer)| hand_over(&inflight, new_event, answer));
             drop(slots);
             Ok(answers)
         })
@@ -173,7 +176,10 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::accept`].
-    pub async fn accept_planned(&self, Planned { inbound, mut plan }: Planned) -> Result<Receipt, NotAccepted> {
+    pub async fn accept_planned(
+        &self,
+        Planned { inbound, mut plan }: Planned,
+    ) -> Result<Receipt, NotAccepted> {
         let health = self.health();
         if self.0.closed.load(std::sync::atomic::Ordering::Acquire) {
             return Err(NotAccepted::Stopping);
@@ -193,10 +199,15 @@ impl Engine {
             job.start = slot.is_some();
             slots.extend(slot);
         }
-        let handlers: Vec<String> = plan.jobs.iter().map(|job| job.target.name().to_owned()).collect();
+        let handlers: Vec<String> =
+            plan.jobs.iter().map(|job| job.target.name().to_owned()).collect();
         // Deliveries are what is counted; a run is none.
-        let starts: Vec<JobId> =
-            plan.jobs.iter().filter(|job| matches!(job.target, Target::Workflow(_))).map(|job| job.id).collect();
+        let starts: Vec<JobId> = plan
+            .jobs
+            .iter()
+            .filter(|job| matches!(job.target, Target::Workflow(_)))
+            .map(|job| job.id)
+            .collect();
         let told = inbound.clone();
         let delivery = &self.config().delivery;
         let new_event = NewEvent {
@@ -213,13 +224,15 @@ impl Engine {
             Ok(answer) => answer,
             Err(_) => {
                 // A busy processor is no silent database: that is asked before it is said.
-                let (answer, probed) =
-                    tokio::join!(tokio::time::timeout(PROBE_MAX, &mut committed), tokio::time::timeout(PROBE_MAX, self.ask()));
+                let (answer, probed) = tokio::join!(
+                    tokio::time::timeout(PROBE_MAX, &mut committed),
+                    tokio::time::timeout(PROBE_MAX, self.ask())
+                );
                 match (answer, probed) {
                     (Ok(answer), _) => answer,
                     (Err(_), Ok(Ok(_))) => return Err(NotAccepted::Unavailable),
                     (Err(_), _) => {
-                        health.set_down("no commit in time, and no answer to a question");
+                        health.set_down("the commit timed out, and the database does not answer");
                         return Err(NotAccepted::Unavailable);
                     }
                 }
@@ -238,7 +251,9 @@ impl Engine {
             Ok(Accepted::Conflict(event)) => return Err(NotAccepted::Conflict(event)),
             Err(Error::Full(_)) => return Err(NotAccepted::Full),
             Err(Error::Down(_) | Error::ReadOnly(_)) => return Err(NotAccepted::Unavailable),
-            Err(error @ (Error::InUse(_) | Error::LeaseLost | Error::MovedOn | Error::Corrupt(_))) => {
+            Err(
+                error @ (Error::InUse(_) | Error::LeaseLost | Error::MovedOn | Error::Corrupt(_)),
+            ) => {
                 tracing::error!(source = told.source, %error, "An event cannot be stored.");
                 return Err(NotAccepted::Unstorable(error.to_string()));
             }

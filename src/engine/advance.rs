@@ -17,7 +17,9 @@ use crate::decide::workflow::machine::Birth;
 use crate::decide::workflow::{Draw, Fact, Flow, Here, advance, start};
 use crate::model::job::Visiting;
 use crate::model::run::{Change, Due, RunError, Start, Visit, VisitPhase};
-use crate::model::{Cut, Event, Failure, Job, JobId, Outcome, Payload, Run, RunId, RunStatus, Target, Timestamp};
+use crate::model::{
+    Cut, Event, Failure, Job, JobId, Outcome, Payload, Run, RunId, RunStatus, Target, Timestamp,
+};
 use crate::observe::feed::FeedEvent;
 use crate::observe::metrics;
 use crate::store::{Claimed, Error};
@@ -85,7 +87,9 @@ impl Engine {
                     None => self.store().run(visiting.run).await?.map(Arc::new),
                 };
                 match run {
-                    Some(run) => self.next_of(&run, visiting, job, ran, commit, claimed.now).await?,
+                    Some(run) => {
+                        self.next_of(&run, visiting, job, ran, commit, claimed.now).await?
+                    }
                     None => None,
                 }
             }
@@ -96,11 +100,24 @@ impl Engine {
         }
     }
 
-    fn start_of(&self, name: &str, job: &Job, event: &Event, now: Timestamp) -> Result<Change, NoChange> {
+    fn start_of(
+        &self,
+        name: &str,
+        job: &Job,
+        event: &Event,
+        now: Timestamp,
+    ) -> Result<Change, NoChange> {
         let gone = || NoChange::Parked(format!("the configuration has no workflow `{name}`"));
         let workflow = self.config().workflow(name).ok_or_else(gone)?;
         let input = Payload::of(&event.body);
-        let birth = Birth { id: RunId::of(job.id), event: event.id, about: about(event), input, parent: None, depth: 0 };
+        let birth = Birth {
+            id: RunId::of(job.id),
+            event: event.id,
+            about: about(event),
+            input,
+            parent: None,
+            depth: 0,
+        };
         Ok(start(birth, &Here { flow: &workflow.flow, now, draw: &Entropy(self) }))
     }
 
@@ -137,7 +154,9 @@ impl Engine {
         let visit = visiting.visit;
         if let Target::Timer(_) = job.target {
             return match run.state.visits.get(&visit) {
-                Some(Visit { phase: VisitPhase::Child { run: child, .. }, jobs, .. }) if !jobs.contains(&job.id) => {
+                Some(Visit { phase: VisitPhase::Child { run: child, .. }, jobs, .. })
+                    if !jobs.contains(&job.id) =>
+                {
                     self.child_fact(*child, visit).await
                 }
                 _ => Ok(Some(Fact::Elapsed { visit, job: job.id })),
@@ -148,7 +167,12 @@ impl Engine {
 
     /// Handles a timer that concerns the run as a whole: its deadline, its turn under its
     /// concurrency key, or a parent that no longer waits for it.
-    async fn word_to_run(&self, run: &Run, job: &Job, now: Timestamp) -> Result<Option<Change>, NoChange> {
+    async fn word_to_run(
+        &self,
+        run: &Run,
+        job: &Job,
+        now: Timestamp,
+    ) -> Result<Option<Change>, NoChange> {
         run.readable().map_err(NoChange::Parked)?;
         // The end of a run needs no definition.
         let flow = self.flow_to_end(run).await?;
@@ -173,37 +197,53 @@ impl Engine {
             let phase = parent.state.visits.get(&visit).map(|visit| &visit.phase);
             matches!(phase, Some(VisitPhase::Child { run: child, .. }) if *child == run.id)
         };
-        let is_wanted =
-            parent.is_some_and(|parent| !parent.status.is_closed() && (parent.unreadable.is_some() || waits(&parent)));
+        let is_wanted = parent.is_some_and(|parent| {
+            !parent.status.is_closed() && (parent.unreadable.is_some() || waits(&parent))
+        });
         Ok(if is_wanted { None } else { advance(run, &Fact::Cancelled, &here()) })
     }
 
     async fn child_fact(&self, child: RunId, visit: u32) -> Result<Option<Fact>, NoChange> {
         let Some(child) = self.store().run(child).await? else { return Ok(None) };
         child.readable().map_err(NoChange::Parked)?;
-        let cancelled = || catch::error("cancelled", "the called run was called off");
+        let cancelled = || catch::error("cancelled", "the called run was cancelled");
         let result = match child.status {
-            RunStatus::Completed => Ok(child.state.output.unwrap_or(Payload::Json(serde_json::Value::Null))),
+            RunStatus::Completed => {
+                Ok(child.state.output.unwrap_or(Payload::Json(serde_json::Value::Null)))
+            }
             RunStatus::Failed | RunStatus::Cancelled => Err(child.error.unwrap_or_else(cancelled)),
-            RunStatus::Queued | RunStatus::Running | RunStatus::Paused | RunStatus::Compensating => return Ok(None),
+            RunStatus::Queued
+            | RunStatus::Running
+            | RunStatus::Paused
+            | RunStatus::Compensating => return Ok(None),
         };
         Ok(Some(Fact::ChildEnded { visit, result }))
     }
 
     /// Starts the sub-workflow runs that a change asks for. If the configuration has no such
     /// workflow, the parent's step fails in the same change.
-    pub(super) async fn with_children(&self, mut change: Change, now: Timestamp) -> Result<Change, NoChange> {
-        let mut asked: Vec<(Start, u32)> = change.starts.drain(..).map(|start| (start, change.run.state.depth + 1)).collect();
+    pub(super) async fn with_children(
+        &self,
+        mut change: Change,
+        now: Timestamp,
+    ) -> Result<Change, NoChange> {
+        let mut asked: Vec<(Start, u32)> =
+            change.starts.drain(..).map(|start| (start, change.run.state.depth + 1)).collect();
         while let Some((Start { run, visit, workflow, input }, depth)) = asked.pop() {
             let Some(workflow) = self.config().workflow(&workflow) else {
-                let error = catch::error("workflow_failed", format!("the configuration has no workflow `{workflow}`"));
+                let error = catch::error(
+                    "workflow_failed",
+                    format!("the configuration has no workflow `{workflow}`"),
+                );
                 let flow = self.flow_of(&change.run).await?;
-                change = self.also(change, &Fact::ChildEnded { visit, result: Err(error) }, &flow, now);
+                change =
+                    self.also(change, &Fact::ChildEnded { visit, result: Err(error) }, &flow, now);
                 asked.extend(change.starts.drain(..).map(|start| (start, depth)));
                 continue;
             };
             let (event, about) = (change.run.event, change.run.state.about.clone());
-            let birth = Birth { id: run, event, about, input, parent: Some((change.run.id, visit)), depth };
+            let birth =
+                Birth { id: run, event, about, input, parent: Some((change.run.id, visit)), depth };
             let mut child = start(birth, &Here { flow: &workflow.flow, now, draw: &Entropy(self) });
             // A child that starts children of its own does so by itself, one level at a time.
             child = Box::pin(self.with_children(child, now)).await?;
@@ -215,10 +255,20 @@ impl Engine {
     /// Applies a further fact to a change that is not committed yet, and joins the two changes into
     /// one.
     fn also(&self, change: Change, fact: &Fact, flow: &Arc<Flow>, now: Timestamp) -> Change {
-        let Some(next) = advance(&change.run, fact, &Here { flow, now, draw: &Entropy(self) }) else { return change };
+        let Some(next) = advance(&change.run, fact, &Here { flow, now, draw: &Entropy(self) })
+        else {
+            return change;
+        };
         let unstored = |id: &JobId| change.jobs.iter().any(|job| job.id == *id);
-        let cancel_jobs: Vec<_> = next.cancel_jobs.iter().copied().filter(|id| !unstored(id)).collect();
-        let jobs = change.jobs.iter().filter(|job| !next.cancel_jobs.contains(&job.id)).cloned().chain(next.jobs).collect();
+        let cancel_jobs: Vec<_> =
+            next.cancel_jobs.iter().copied().filter(|id| !unstored(id)).collect();
+        let jobs = change
+            .jobs
+            .iter()
+            .filter(|job| !next.cancel_jobs.contains(&job.id))
+            .cloned()
+            .chain(next.jobs)
+            .collect();
         Change {
             run: next.run,
             is_new: change.is_new,
@@ -260,7 +310,8 @@ impl Engine {
                 Due::After(delay) => *delay,
                 Due::At(at) => at.since(now),
             };
-            let announced = change.jobs.iter().filter(|job| change.hold.iter().all(|id| *id != job.id));
+            let announced =
+                change.jobs.iter().filter(|job| change.hold.iter().all(|id| *id != job.id));
             due.extend(announced.map(|job| Wakeup::of(job.id, after(&job.due))));
             if !change.free.is_empty() {
                 due.push(Wakeup::LOOK);
@@ -272,7 +323,7 @@ impl Engine {
                 self.tell_run(&change.run, "paused");
                 if let Some(error) = &change.run.error {
                     let (run, workflow) = (change.run.id, &change.run.workflow);
-                    tracing::warn!(%run, workflow, error = error.message, "A run is paused by a failure, until somebody resumes it.");
+                    tracing::warn!(%run, workflow, error = error.message, "A failure paused a run. The run waits until it is resumed.");
                 }
             }
             if change.ends {
@@ -280,8 +331,8 @@ impl Engine {
                 self.tell_run(&change.run, change.run.status.word());
                 let error = change.run.error.as_ref().map_or("", |error| error.message.as_str());
                 match change.run.status {
-                    RunStatus::Failed => tracing::warn!(%run, workflow, error, "A run has failed."),
-                    status => tracing::info!(%run, workflow, %status, "A run has ended."),
+                    RunStatus::Failed => tracing::warn!(%run, workflow, error, "A run failed."),
+                    status => tracing::info!(%run, workflow, %status, "A run finished."),
                 }
             }
         }
@@ -295,30 +346,43 @@ impl Engine {
 
 /// Translates the end of a step's call into a fact for its run; `None` while the run must not hear
 /// of it, such as before a retry.
-pub fn told(of_step: Option<&OfStep>, (visit, job): (u32, JobId), commit: &JobOutcome, outcome: &Outcome) -> Option<Fact> {
+pub fn told(
+    of_step: Option<&OfStep>,
+    (visit, job): (u32, JobId),
+    commit: &JobOutcome,
+    outcome: &Outcome,
+) -> Option<Fact> {
     let error = match (&commit.finish, outcome) {
-        (Finish::Done, Outcome::Answered(response)) if response.cut == Some(Cut::AtCap) => RunError {
-            status: Some(response.status),
-            attempts: commit.sent,
-            job: Some(job.to_string()),
-            ..catch::error("response_too_large", "the response is larger than is read")
-        },
+        (Finish::Done, Outcome::Answered(response)) if response.cut == Some(Cut::AtCap) => {
+            RunError {
+                status: Some(response.status),
+                attempts: commit.sent,
+                job: Some(job.to_string()),
+                ..catch::error("response_too_large", "the response is larger than the size limit")
+            }
+        }
         (Finish::Done, Outcome::Answered(response)) => {
-            let body = of_step.map_or_else(|| Payload::of(&response.as_body()), |step| step.body(response));
+            let body = of_step
+                .map_or_else(|| Payload::of(&response.as_body()), |step| step.body(response));
             return Some(Fact::Answered { visit, job, status: response.status, body });
         }
         (Finish::Dead { .. } | Finish::FailedIntoRun { .. }, outcome) => {
             let failure = match outcome {
-                Outcome::Answered(response) => match commit.attempt.as_ref().and_then(|attempt| attempt.code.as_deref()) {
-                    Some("expectation") => Failure::Expectation(response.status),
-                    _ => Failure::Status(response.status),
-                },
+                Outcome::Answered(response) => {
+                    match commit.attempt.as_ref().and_then(|attempt| attempt.code.as_deref()) {
+                        Some("expectation") => Failure::Expectation(response.status),
+                        _ => Failure::Status(response.status),
+                    }
+                }
                 // What goes on is told to nobody: this was a call that may be made only once.
                 Outcome::Failed(Failure::Interrupted(why)) => Failure::UnknownOutcome(why.clone()),
                 Outcome::Failed(failure) => failure.clone(),
                 Outcome::Postponed | Outcome::Elapsed | Outcome::Parked(_) => return None,
             };
-            RunError { app: of_step.and_then(|step| step.app.clone()), ..of_failure(&failure, job, commit.sent) }
+            RunError {
+                app: of_step.and_then(|step| step.app.clone()),
+                ..of_failure(&failure, job, commit.sent)
+            }
         }
         _ => return None,
     };
@@ -327,7 +391,10 @@ pub fn told(of_step: Option<&OfStep>, (visit, job): (u32, JobId), commit: &JobOu
 
 /// Builds what expressions of a run read as `$$.event`: source, type, headers and time of receipt.
 fn about(event: &Event) -> Value {
-    let headers: serde_json::Map<String, Value> =
-        event.headers.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect();
+    let headers: serde_json::Map<String, Value> = event
+        .headers
+        .iter()
+        .map(|(name, value)| (name.clone(), Value::String(value.clone())))
+        .collect();
     json!({ "source": event.source, "type": event.kind, "received_at": event.created_at.rfc3339(), "headers": headers })
 }

@@ -57,7 +57,8 @@ impl Decision {
     }
 
     fn fields(body: &Body, decided: Option<bool>) -> Result<Self, String> {
-        let expected = "expected an object: {\"approved\": true, \"by\": \"name\", \"comment\": \"text\"}";
+        let expected =
+            "expected an object: {\"approved\": true, \"by\": \"name\", \"comment\": \"text\"}";
         let fields = match Payload::of(body) {
             Payload::Json(Value::Object(fields)) => fields,
             Payload::Json(Value::Null) if decided.is_some() => serde_json::Map::new(),
@@ -66,22 +67,27 @@ impl Decision {
         // Of repeated keys the last one counts, and another reader's first one might say the opposite.
         if let Some(repeated) = body.structured().and_then(|payload| payload.repeated_key()) {
             let repeated: String = repeated.chars().take(40).collect();
-            return Err(format!("the key `{}` stands there twice", repeated.escape_debug()));
+            return Err(format!("duplicate key `{}`", repeated.escape_debug()));
         }
-        if let Some(unknown) = fields.keys().find(|key| !["approved", "by", "comment"].contains(&key.as_str())) {
+        if let Some(unknown) =
+            fields.keys().find(|key| !["approved", "by", "comment"].contains(&key.as_str()))
+        {
             let unknown: String = unknown.chars().take(40).collect();
             return Err(format!("unknown key `{}`; {expected}", unknown.escape_debug()));
         }
         let text = |name: &str| match fields.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(_) => Err(format!("`{name}` must be a text; {expected}")),
+            Some(_) => Err(format!("`{name}` must be a string; {expected}")),
         };
         let approved = match (decided, fields.get("approved")) {
             (Some(decided), None) => decided,
             (Some(decided), Some(Value::Bool(approved))) if *approved == decided => decided,
             (None, Some(Value::Bool(approved))) => *approved,
-            (Some(_), Some(_)) => return Err("`approved` says something else than the path".to_owned()),
+            (Some(_), Some(_)) => return Err(
+                "`approved` in the body contradicts the path: remove it, or use the other route"
+                    .to_owned(),
+            ),
             (None, _) => return Err(format!("`approved` must be true or false; {expected}")),
         };
         Ok(Self { approved, by: text("by")?, comment: text("comment")? })
@@ -92,14 +98,24 @@ impl Decision {
     ///
     /// # Errors
     /// A sentence for the caller: `by` names none of the approvers.
-    pub(super) fn by(&self, approval: &Approval, now: Timestamp) -> Result<Result<Payload, String>, String> {
-        let may = approval.approvers.is_empty() || self.by.as_ref().is_some_and(|by| approval.approvers.contains(by));
+    pub(super) fn by(
+        &self,
+        approval: &Approval,
+        now: Timestamp,
+    ) -> Result<Result<Payload, String>, String> {
+        let may = approval.approvers.is_empty()
+            || self.by.as_ref().is_some_and(|by| approval.approvers.contains(by));
         if !may {
-            return Err(format!("`by` must name one of the approvers: {}", approval.approvers.join(", ")));
+            return Err(format!(
+                "`by` must name one of the approvers: {}",
+                approval.approvers.join(", ")
+            ));
         }
         let by = self.by.as_deref().map_or(String::new(), |by| format!(" by {by}"));
         Ok(match self.approved {
-            true => Ok(Payload::Json(json!({ "approved": true, "by": self.by, "at": now.rfc3339(), "comment": self.comment }))),
+            true => Ok(Payload::Json(
+                json!({ "approved": true, "by": self.by, "at": now.rfc3339(), "comment": self.comment }),
+            )),
             false => Err(match &self.comment {
                 Some(comment) => format!("rejected{by}: {comment}"),
                 None => format!("rejected{by}"),
@@ -115,7 +131,12 @@ pub(super) fn approval_of<'a>(run: &Run, flow: &'a Flow, visit: u32) -> Option<&
 
 /// Whether a visit waits for an answer from outside.
 pub(super) fn waits(visit: &Visit) -> bool {
-    matches!(visit.phase, VisitPhase::Answer { .. } | VisitPhase::Token { .. } | VisitPhase::Call { token: Some(_), .. })
+    matches!(
+        visit.phase,
+        VisitPhase::Answer { .. }
+            | VisitPhase::Token { .. }
+            | VisitPhase::Call { token: Some(_), .. }
+    )
 }
 
 impl Engine {
@@ -125,11 +146,19 @@ impl Engine {
     /// # Errors
     /// No such token, or its step waits for no decision any more.
     pub async fn asked(&self, token: &str) -> Result<Asked, NotDone> {
-        let found = self.health().learn(self.store().token(&Token::hash_of(token)).await)?.ok_or(NotDone::Missing)?;
+        let found = self
+            .health()
+            .learn(self.store().token(&Token::hash_of(token)).await)?
+            .ok_or(NotDone::Missing)?;
         let run = self.store().run(found.run).await?.ok_or(NotDone::Missing)?;
         run.readable().map_err(NotDone::Refused)?;
-        let over = || NotDone::Refused("this was decided, or is not asked any more".to_owned());
-        let visit = run.state.visits.get(&found.visit).filter(|visit| waits(visit)).ok_or_else(over)?;
+        let over = || {
+            NotDone::Refused(
+                "this approval was already decided, or the step no longer waits for it".to_owned(),
+            )
+        };
+        let visit =
+            run.state.visits.get(&found.visit).filter(|visit| waits(visit)).ok_or_else(over)?;
         let flow = self.flow_of(&run).await.map_err(super::advance::NoChange::from)?;
         let approval = approval_of(&run, &flow, found.visit).ok_or(NotDone::Missing)?;
         Ok(Asked {
@@ -146,13 +175,18 @@ impl Engine {
     /// # Errors
     /// No such run or no such waiting step, several visits of the step wait, or `by` may not
     /// decide.
-    pub async fn decide_step(&self, id: RunId, step: &str, decision: &Decision) -> Result<Run, NotDone> {
+    pub async fn decide_step(
+        &self,
+        id: RunId,
+        step: &str,
+        decision: &Decision,
+    ) -> Result<Run, NotDone> {
         self.operate(id, false, |run, here| {
             let mut named = run.state.visits.iter().filter(|(_, visit)| visit.step == step && waits(visit));
-            let nobody = || format!("the step '{step}' of this run waits for no decision");
+            let nobody = || format!("the step '{step}' of this run does not wait for a decision");
             let (seq, _) = named.next().ok_or_else(nobody)?;
             if named.next().is_some() {
-                return Err(format!("several visits of '{step}' wait for a decision; use their tokens"));
+                return Err(format!("several visits of the step '{step}' wait for a decision; decide each one with its callback token"));
             }
             let approval = approval_of(run, here.flow, *seq).ok_or_else(nobody)?;
             let answer = decision.by(approval, here.now)?;
@@ -173,9 +207,16 @@ mod tests {
         assert!(!read(r#"{"approved": false, "by": "ada"}"#).unwrap().approved);
         let only = Approval { approvers: vec!["ada".to_owned()] };
         assert!(read(r#"{"approved": true}"#).unwrap().by(&only, Timestamp(0)).is_err());
-        let yes = read(r#"{"approved": true, "by": "ada", "comment": "go"}"#).unwrap().by(&only, Timestamp(0)).unwrap().unwrap();
+        let yes = read(r#"{"approved": true, "by": "ada", "comment": "go"}"#)
+            .unwrap()
+            .by(&only, Timestamp(0))
+            .unwrap()
+            .unwrap();
         assert_eq!(yes.json().unwrap()["by"], "ada");
-        let no = read(r#"{"approved": false, "by": "ada", "comment": "not today"}"#).unwrap().by(&only, Timestamp(0)).unwrap();
+        let no = read(r#"{"approved": false, "by": "ada", "comment": "not today"}"#)
+            .unwrap()
+            .by(&only, Timestamp(0))
+            .unwrap();
         assert_eq!(no, Err("rejected by ada: not today".to_owned()));
     }
 

@@ -31,7 +31,12 @@ pub struct Batch<I, T>(mpsc::Sender<Item<I, T>>);
 impl<I: Send + 'static, T: Send + 'static> Batch<I, T> {
     /// Starts `writers` tasks that commit batches in parallel. They end when this is dropped.
     /// `verb` names them in metrics; `weight` returns how many bytes an item has.
-    pub fn start<F, Fut>(writers: usize, verb: &'static str, weight: fn(&I) -> usize, commit: F) -> Self
+    pub fn start<F, Fut>(
+        writers: usize,
+        verb: &'static str,
+        weight: fn(&I) -> usize,
+        commit: F,
+    ) -> Self
     where
         F: Fn(Vec<I>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Each<T>> + Send + 'static,
@@ -58,7 +63,10 @@ impl<I: Send + 'static, T: Send + 'static> Batch<I, T> {
 
 /// Takes the items of the next batch: at least one, then those that are already waiting, within the
 /// limits. Empty once the queue is closed.
-async fn gathered<I, T>(waiting: &Mutex<mpsc::Receiver<Item<I, T>>>, weight: fn(&I) -> usize) -> Vec<Item<I, T>> {
+async fn gathered<I, T>(
+    waiting: &Mutex<mpsc::Receiver<Item<I, T>>>,
+    weight: fn(&I) -> usize,
+) -> Vec<Item<I, T>> {
     // One writer gathers while the others commit.
     let mut waiting = waiting.lock().await;
     let mut slice = Vec::new();
@@ -67,7 +75,11 @@ async fn gathered<I, T>(waiting: &Mutex<mpsc::Receiver<Item<I, T>>>, weight: fn(
     while let Some(item) = next {
         bytes += weight(&item.item);
         slice.push(item);
-        next = if slice.len() < ITEMS_MAX && bytes < BYTES_MAX { waiting.try_recv().ok() } else { None };
+        next = if slice.len() < ITEMS_MAX && bytes < BYTES_MAX {
+            waiting.try_recv().ok()
+        } else {
+            None
+        };
     }
     slice
 }
@@ -87,12 +99,15 @@ async fn write<I, T, F, Fut>(
             return;
         }
         metrics::committed(verb, slice.len());
-        let (items, answers): (Vec<I>, Vec<_>) = slice.into_iter().map(|i| (i.item, i.answer)).unzip();
+        let (items, answers): (Vec<I>, Vec<_>) =
+            slice.into_iter().map(|i| (i.item, i.answer)).unzip();
         match commit(items).await {
             Ok(each) => {
                 let mut each = each.into_iter();
                 for answer in answers {
-                    let result = each.next().unwrap_or_else(|| Err(Error::Corrupt("the store gave no answer".to_owned())));
+                    let result = each.next().unwrap_or_else(|| {
+                        Err(Error::Corrupt("the database did not respond".to_owned()))
+                    });
                     // A caller that hung up needs no answer.
                     let _ = answer.send(result);
                 }
@@ -123,7 +138,10 @@ mod tests {
                 let opens = Arc::clone(&opens);
                 async move {
                     opens.acquire().await.unwrap().forget();
-                    Ok(items.into_iter().map(|n| if n == 3 { Err(Error::LeaseLost) } else { Ok(n * 2) }).collect())
+                    Ok(items
+                        .into_iter()
+                        .map(|n| if n == 3 { Err(Error::LeaseLost) } else { Ok(n * 2) })
+                        .collect())
                 }
             },
         ));

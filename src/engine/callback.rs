@@ -81,33 +81,47 @@ impl Engine {
         let store_failed = |error| NotAnswered::NotDone(NotDone::from(error));
         let (hash, fingerprint) = (Token::hash_of(token), answer.fingerprint());
         loop {
-            let found = self.health().learn(self.store().token(&hash).await).map_err(store_failed)?;
+            let found =
+                self.health().learn(self.store().token(&hash).await).map_err(store_failed)?;
             let Some(found) = found else { return Err(NotAnswered::Unknown) };
             match &found.answer {
                 Some(_) if matches!(answer, Answer::Heartbeat) => return Err(NotAnswered::Gone),
-                Some(before) if *before == fingerprint => return Ok(Answered { run: found.run, duplicate: true }),
+                Some(before) if *before == fingerprint => {
+                    return Ok(Answered { run: found.run, duplicate: true });
+                }
                 Some(_) => return Err(NotAnswered::Conflict),
                 None => {}
             }
-            let Some(run) = self.store().run(found.run).await.map_err(store_failed)? else { return Err(NotAnswered::Unknown) };
-            let flow = self.flow_of(&run).await.map_err(|e| NotAnswered::NotDone(NoChange::from(e).into()))?;
+            let Some(run) = self.store().run(found.run).await.map_err(store_failed)? else {
+                return Err(NotAnswered::Unknown);
+            };
+            let flow = self
+                .flow_of(&run)
+                .await
+                .map_err(|e| NotAnswered::NotDone(NoChange::from(e).into()))?;
             let now = self.store().now().await.map_err(store_failed)?;
             let said = |said| Fact::CalledBack { visit: found.visit, answer: said };
             let fact = match (answer, approval_of(&run, &flow, found.visit)) {
                 (Answer::Heartbeat, _) => Fact::Heartbeat { visit: found.visit },
                 (Answer::Done(body), Some(approval)) => {
                     let decision = Decision::read(body).map_err(NotAnswered::Unclear)?;
-                    said(decision.by(approval, now).map_err(|why| NotAnswered::NotDone(NotDone::Refused(why)))?)
+                    said(
+                        decision
+                            .by(approval, now)
+                            .map_err(|why| NotAnswered::NotDone(NotDone::Refused(why)))?,
+                    )
                 }
                 (Answer::Done(body), None) => said(Ok(Payload::of(body))),
                 // A decision has one form. Failing the step would decide it, past those who may.
                 (Answer::Failed(_), Some(_)) => {
-                    let why = "the step waits for a decision: send `approved`, true or false, to /callback/TOKEN";
+                    let why = "the step waits for a decision: send `approved` (true or false) to /callback/TOKEN";
                     return Err(NotAnswered::Unclear(why.to_owned()));
                 }
                 (Answer::Failed(why), None) => said(Err(why.clone())),
             };
-            let Some(mut change) = advance(&run, &fact, &Here { flow: &flow, now, draw: &Entropy(self) }) else {
+            let Some(mut change) =
+                advance(&run, &fact, &Here { flow: &flow, now, draw: &Entropy(self) })
+            else {
                 // A sign of life where none is asked for is welcome, and changes nothing.
                 let waits = run.state.visits.get(&found.visit).is_some_and(waits);
                 if matches!(answer, Answer::Heartbeat) && waits && !run.status.is_closed() {

@@ -19,7 +19,10 @@ use crate::deliver::step::{Calling, compose_step, operation};
 use crate::model::Body;
 use crate::model::job::Visiting;
 use crate::model::run::{Visit, VisitPhase};
-use crate::model::{CallPhase, Cut, Event, Failure, Inbound, Job, Outcome, Payload, Request, Response, Run, Target, Timestamp};
+use crate::model::{
+    CallPhase, Cut, Event, Failure, Inbound, Job, Outcome, Payload, Request, Response, Run, Target,
+    Timestamp,
+};
 
 /// The result of one execution: its outcome, its timing, and what settling it needs.
 pub struct Ran {
@@ -58,8 +61,11 @@ impl OfStep {
     /// have become a failure, and what settling it needs.
     pub fn judge(flow: &Arc<Flow>, run: &Run, seq: u32, outcome: Outcome) -> (Outcome, Self) {
         let visit = run.state.visits.get(&seq);
-        let mut of_step = Self::of(flow, visit.map_or(&[], |visit| &visit.at), run.state.deadline_at);
-        let (Some(visit), Some(step)) = (visit, flow.step(&of_step.at)) else { return (outcome, of_step) };
+        let mut of_step =
+            Self::of(flow, visit.map_or(&[], |visit| &visit.at), run.state.deadline_at);
+        let (Some(visit), Some(step)) = (visit, flow.step(&of_step.at)) else {
+            return (outcome, of_step);
+        };
         let Some(call) = step.kind.call() else { return (outcome, of_step) };
         let is_notice = matches!(visit.phase, VisitPhase::Call { token: Some(_), .. });
         let outcome = whole(outcome, is_notice, call.reads);
@@ -67,7 +73,8 @@ impl OfStep {
             let body = Payload::of(&response.as_body());
             let answer = json!({ "status": response.status, "body": body.clone().into_value() });
             let view = View::of(run, seq, &step.name, &body).with("response", answer);
-            of_step.unmet = !is_notice && call.expect.when.as_ref().is_some_and(|when| !view.holds(when));
+            of_step.unmet =
+                !is_notice && call.expect.when.as_ref().is_some_and(|when| !view.holds(when));
             of_step.app = app(call, response.status, &body);
         }
         (outcome, of_step)
@@ -76,7 +83,9 @@ impl OfStep {
     /// Parses a response's body as the step's `reads` setting says.
     pub fn body(&self, response: &Response) -> Payload {
         match self.call().map(|call| call.reads) {
-            Some(Reads::Text) => Payload::Text(String::from_utf8_lossy(&response.body).into_owned()),
+            Some(Reads::Text) => {
+                Payload::Text(String::from_utf8_lossy(&response.body).into_owned())
+            }
             _ => Payload::of(&response.as_body()),
         }
     }
@@ -125,12 +134,16 @@ impl Ran {
 /// response of a `callback` step's notify call is not used, so it may be incomplete.
 fn whole(outcome: Outcome, is_notice: bool, reads: Reads) -> Outcome {
     match outcome {
-        Outcome::Answered(response) if is_notice => Outcome::Answered(Response { cut: None, ..response }),
+        Outcome::Answered(response) if is_notice => {
+            Outcome::Answered(Response { cut: None, ..response })
+        }
         Outcome::Answered(response) if response.cut == Some(Cut::BrokeOff) => {
-            Outcome::Failed(Failure::Protocol("the response body broke off".to_owned()))
+            Outcome::Failed(Failure::Protocol("the response body was cut off".to_owned()))
         }
         Outcome::Answered(response)
-            if reads == Reads::Json && (200..300).contains(&response.status) && !response.as_body().is_json_or_empty() =>
+            if reads == Reads::Json
+                && (200..300).contains(&response.status)
+                && !response.as_body().is_json_or_empty() =>
         {
             Outcome::Failed(Failure::Protocol("the response is not JSON".to_owned()))
         }
@@ -140,7 +153,13 @@ fn whole(outcome: Outcome, is_notice: bool, reads: Reads) -> Outcome {
 
 impl Engine {
     /// Executes a job once. A call ends before `end`: its timeout is shortened to that.
-    pub(super) async fn execute(&self, job: &Job, event: &Event, run: Option<Arc<Run>>, end: Option<Instant>) -> Ran {
+    pub(super) async fn execute(
+        &self,
+        job: &Job,
+        event: &Event,
+        run: Option<Arc<Run>>,
+        end: Option<Instant>,
+    ) -> Ran {
         let started = Instant::now();
         // Where workers have gone away before, the mark that a send begins tells what kills them from what never reached them.
         let sends = matches!(job.target, Target::Handler(_) | Target::Step(_));
@@ -156,21 +175,36 @@ impl Engine {
             Err(_) => return Ran { run, ..Ran::postponed(self.clock().now()) },
         };
         let (outcome, of_step) = match &job.target {
-            Target::Step(visiting) if !is_crash_suspect(job) => self.step(job, event, visiting, (run.as_ref(), end)).await,
+            Target::Step(visiting) if !is_crash_suspect(job) => {
+                self.step(job, event, visiting, (run.as_ref(), end)).await
+            }
             _ => (self.outcome(job, event, end).await, None),
         };
-        Ran { outcome, timing: Timing { duration: started.elapsed(), now: self.clock().now() }, of_step, before, run }
+        Ran {
+            outcome,
+            timing: Timing { duration: started.elapsed(), now: self.clock().now() },
+            of_step,
+            before,
+            run,
+        }
     }
 
     /// Reads class and status of a job's earlier failures. It queries the store only for a job with
     /// several retry policies.
-    async fn failures_before(&self, job: &Job, run: Option<&Run>) -> crate::store::Result<Vec<(&'static str, Option<u16>)>> {
+    async fn failures_before(
+        &self,
+        job: &Job,
+        run: Option<&Run>,
+    ) -> crate::store::Result<Vec<(&'static str, Option<u16>)>> {
         if job.attempt == 0 || !self.has_policies(job, run).await {
             return Ok(Vec::new());
         }
         let attempts = self.health().learn(self.store().attempts(job.id).await)?;
         let failure = |attempt: &crate::model::Attempt| {
-            let code = attempt.code.as_deref().filter(|_| attempt.ending == crate::model::AttemptResult::Failed)?;
+            let code = attempt
+                .code
+                .as_deref()
+                .filter(|_| attempt.ending == crate::model::AttemptResult::Failed)?;
             Some((class_of(code, attempt.status), attempt.status))
         };
         Ok(attempts.iter().filter_map(failure).collect())
@@ -178,7 +212,9 @@ impl Engine {
 
     async fn has_policies(&self, job: &Job, run: Option<&Run>) -> bool {
         match (&job.target, run) {
-            (Target::Handler(name), _) => self.handler(name).is_some_and(|handler| handler.retry.len() > 1),
+            (Target::Handler(name), _) => {
+                self.handler(name).is_some_and(|handler| handler.retry.len() > 1)
+            }
             (Target::Step(visiting), Some(run)) => {
                 let at = run.state.visits.get(&visiting.visit).map(|visit| visit.at.clone());
                 let flow = self.flow_of(run).await.ok();
@@ -213,7 +249,8 @@ impl Engine {
         match request {
             Ok(mut request) => {
                 if let Some(end) = end {
-                    request.timeout = request.timeout.min(end.saturating_duration_since(Instant::now()));
+                    request.timeout =
+                        request.timeout.min(end.saturating_duration_since(Instant::now()));
                 }
                 let progress = request.progress.clone();
                 // Nothing is begun by a worker that stops.
@@ -225,7 +262,9 @@ impl Engine {
                     (Some(outcome), _) => outcome,
                     (None, CallPhase::Connect) => Outcome::Postponed,
                     (None, CallPhase::Headers | CallPhase::Body) => {
-                        Outcome::Failed(Failure::Interrupted("its worker was stopped before the answer was there".to_owned()))
+                        Outcome::Failed(Failure::Interrupted(
+                            "the worker was stopped before the response arrived".to_owned(),
+                        ))
                     }
                 }
             }
@@ -242,18 +281,22 @@ impl Engine {
         visiting: &Visiting,
         (run, end): (Option<&Arc<Run>>, Option<Instant>),
     ) -> (Outcome, Option<OfStep>) {
-        let Some(run) = run.filter(|run| !run.status.is_closed()) else { return (Outcome::Elapsed, None) };
+        let Some(run) = run.filter(|run| !run.status.is_closed()) else {
+            return (Outcome::Elapsed, None);
+        };
         if let Err(why) = run.readable() {
             return (Outcome::Parked(why), None);
         }
-        let Some(visit) = run.state.visits.get(&visiting.visit).filter(|visit| visit.jobs.contains(&job.id)) else {
+        let Some(visit) =
+            run.state.visits.get(&visiting.visit).filter(|visit| visit.jobs.contains(&job.id))
+        else {
             return (Outcome::Elapsed, None);
         };
         let flow = match self.flow_of(run).await {
             Ok(flow) => flow,
             Err(NoFlow::Store(error)) => return (Outcome::Parked(error.to_string()), None),
             Err(NoFlow::Unusable(why)) => {
-                tracing::error!(run = %run.id, why, "A run cannot go on; it is looked at again.");
+                tracing::error!(run = %run.id, why, "A run cannot continue. Its job is parked and tried again later.");
                 return (Outcome::Parked(why), None);
             }
         };
@@ -264,7 +307,7 @@ impl Engine {
         }
         let Some(call) = step.kind.call() else { return (Outcome::Elapsed, None) };
         if call.once && job.lost > 0 {
-            let why = "the worker that had it went away before it recorded an answer".to_owned();
+            let why = "the worker stopped before it recorded a response".to_owned();
             return (Outcome::Failed(Failure::UnknownOutcome(why)), Some(of_step));
         }
         let config = self.config();
@@ -274,7 +317,8 @@ impl Engine {
             now: self.clock().now(),
         };
         let (public_url, policy) = (config.server.public_url.as_ref(), &config.server.policy);
-        let calling = Calling { job, event, run, seq: visiting.visit, visit, step, call, public_url, policy };
+        let calling =
+            Calling { job, event, run, seq: visiting.visit, visit, step, call, public_url, policy };
         let sent = self.send(compose_step(&calling, around), end).await;
         let (outcome, of_step) = OfStep::judge(&flow, run, visiting.visit, sent);
         (outcome, Some(of_step))
@@ -282,7 +326,14 @@ impl Engine {
 
     /// Publishes the event of an `emit` step. Its deduplication key comes from the visit, so
     /// repeats store no second event.
-    async fn emit(&self, run: &Run, seq: u32, visit: &Visit, step: &str, emit: &Emission) -> Outcome {
+    async fn emit(
+        &self,
+        run: &Run,
+        seq: u32,
+        visit: &Visit,
+        step: &str,
+        emit: &Emission,
+    ) -> Outcome {
         let rendered = match &emit.body {
             Some(template) => View::of(run, seq, step, &visit.payload).render(template).map(Some),
             None => Ok(None),
@@ -298,7 +349,11 @@ impl Engine {
                 None => vec!["the payload is not JSON".to_owned()],
             };
             if !violations.is_empty() {
-                let why = format!("the schema of source `{}` refuses the event: {}", emit.source, violations.join("; "));
+                let why = format!(
+                    "the event does not satisfy the schema of source `{}`: {}",
+                    emit.source,
+                    violations.join("; ")
+                );
                 return Outcome::Failed(Failure::Compose(why));
             }
         }
@@ -316,9 +371,12 @@ impl Engine {
                 content_type: Some("application/json".to_owned()),
                 ..Response::of(202, json!({ "event_id": receipt.event.to_string() }).to_string())
             }),
-            Err(why @ (NotAccepted::Starting | NotAccepted::Stopping | NotAccepted::Unavailable | NotAccepted::Full)) => {
-                Outcome::Parked(why.to_string())
-            }
+            Err(
+                why @ (NotAccepted::Starting
+                | NotAccepted::Stopping
+                | NotAccepted::Unavailable
+                | NotAccepted::Full),
+            ) => Outcome::Parked(why.to_string()),
             Err(why @ (NotAccepted::Conflict(_) | NotAccepted::Unstorable(_))) => {
                 Outcome::Failed(Failure::Compose(why.to_string()))
             }

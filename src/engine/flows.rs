@@ -28,7 +28,8 @@ pub enum NoFlow {
 impl Flows {
     /// Starts the cache with the definitions of a configuration.
     pub fn of(config: &Config) -> Self {
-        let flows = config.workflows.iter().map(|w| (w.flow.hash.clone(), Arc::new(w.flow.clone())));
+        let flows =
+            config.workflows.iter().map(|w| (w.flow.hash.clone(), Arc::new(w.flow.clone())));
         Self(Mutex::new(flows.collect()))
     }
 
@@ -44,8 +45,11 @@ impl Engine {
     /// # Errors
     /// Those of the store.
     pub(super) async fn define(&self) -> crate::store::Result<()> {
-        let definition =
-            |w: &Workflow| Definition { hash: w.flow.hash.clone(), name: w.name.clone(), body: w.definition.clone() };
+        let definition = |w: &Workflow| Definition {
+            hash: w.flow.hash.clone(),
+            name: w.name.clone(),
+            body: w.definition.clone(),
+        };
         let definitions: Vec<Definition> = self.config().workflows.iter().map(definition).collect();
         self.store().define(&definitions).await
     }
@@ -58,7 +62,7 @@ impl Engine {
     pub(super) async fn flow_to_end(&self, run: &Run) -> Result<Arc<Flow>, NoFlow> {
         match self.flow(&run.definition).await {
             Err(NoFlow::Unusable(why)) => {
-                tracing::warn!(run = %run.id, why, "A run is ended without its definition.");
+                tracing::warn!(run = %run.id, why, "A run is ended although its definition cannot be used.");
                 Ok(Arc::new(Flow::without_steps(&run.workflow, &run.definition)))
             }
             other => other,
@@ -84,20 +88,30 @@ impl Engine {
         }
         let found = self.store().definition(hash).await.map_err(NoFlow::Store)?;
         let Some(definition) = found else {
-            return Err(NoFlow::Unusable(format!("the definition {hash} is not in the database")));
+            return Err(NoFlow::Unusable(format!(
+                "the workflow definition {hash} is not in the database"
+            )));
         };
         let unusable = |why: String| {
             let name = &definition.name;
-            NoFlow::Unusable(format!("workflow `{name}` as it was when the run started cannot be used any more: {why}"))
+            NoFlow::Unusable(format!(
+                "the version of workflow `{name}` that the run started with cannot be used any more: {why}"
+            ))
         };
-        let workflow = self.config().compile(&definition.name, &definition.body).map_err(unusable)?;
+        let workflow =
+            self.config().compile(&definition.name, &definition.body).map_err(unusable)?;
         if workflow.flow.hash != hash {
-            return Err(unusable("its text does not have its hash".to_owned()));
+            return Err(unusable("its stored text does not match its hash".to_owned()));
         }
         // Lanes of steps that the configuration no longer names.
         self.store().upsert_lanes(&workflow.lanes()).await.map_err(NoFlow::Store)?;
         let flow = Arc::new(workflow.flow);
-        self.0.flows.0.lock().unwrap_or_else(PoisonError::into_inner).insert(hash.to_owned(), Arc::clone(&flow));
+        self.0
+            .flows
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(hash.to_owned(), Arc::clone(&flow));
         Ok(flow)
     }
 }

@@ -74,7 +74,9 @@ impl Health {
 
     /// Why the store takes no writes; `None` while it takes them.
     pub fn no_writes(&self) -> Option<NoWrites> {
-        [NoWrites::Full, NoWrites::ReadOnly].into_iter().find(|why| *why as u8 == self.no_writes.load(Ordering::Relaxed))
+        [NoWrites::Full, NoWrites::ReadOnly]
+            .into_iter()
+            .find(|why| *why as u8 == self.no_writes.load(Ordering::Relaxed))
     }
 
     /// Updates the health from the result of a store call, and returns that result unchanged.
@@ -88,7 +90,7 @@ impl Health {
             Err(Error::ReadOnly(why)) => self.set_no_writes(NoWrites::ReadOnly, why),
             _ => {
                 if self.is_down.swap(false, Ordering::Relaxed) {
-                    tracing::info!("The database can be used again.");
+                    tracing::info!("The database is available again.");
                 }
             }
         }
@@ -98,21 +100,23 @@ impl Health {
     fn set_no_writes(&self, no_writes: NoWrites, why: &str) {
         metrics::database_error();
         if self.no_writes.swap(no_writes as u8, Ordering::Relaxed) != no_writes as u8 {
-            tracing::error!(%why, "Nothing can be stored: {no_writes}; events get 503 until it takes writes.");
+            tracing::error!(%why, "The database does not accept writes: {no_writes}. New events get 503 until it does.");
         }
     }
 
     /// Records a successful write: from now on the store counts as writable again.
     pub fn set_written(&self) {
-        if self.no_writes.load(Ordering::Relaxed) != 0 && self.no_writes.swap(0, Ordering::Relaxed) != 0 {
-            tracing::info!("The database takes writes again.");
+        if self.no_writes.load(Ordering::Relaxed) != 0
+            && self.no_writes.swap(0, Ordering::Relaxed) != 0
+        {
+            tracing::info!("The database accepts writes again.");
         }
     }
 
     /// Records that the store did not answer. `why` goes to the log, once per outage.
     pub fn set_down(&self, why: &str) {
         if !self.is_down.swap(true, Ordering::Relaxed) {
-            tracing::error!(why, "The database cannot be used; requests get 503 until it can.");
+            tracing::error!(why, "The database is unavailable. Requests get 503 until it is back.");
         }
     }
 }
@@ -143,7 +147,11 @@ impl Engine {
         }
         *probed = None;
         // A database that was full has room again when the largest event fits: less would be told and taken back.
-        let bytes = if health.no_writes() == Some(NoWrites::Full) { self.config().server.body_bytes_max } else { 0 };
+        let bytes = if health.no_writes() == Some(NoWrites::Full) {
+            self.config().server.body_bytes_max
+        } else {
+            0
+        };
         let now = health.learn(self.store().probe(bytes).await)?;
         health.set_written();
         *probed = Some((Instant::now(), now));

@@ -55,7 +55,10 @@ struct State {
 
 impl State {
     fn held(&self) -> u32 {
-        u32::try_from(self.leases.len()).unwrap_or(u32::MAX).saturating_add(self.reserved).saturating_add(self.looking)
+        u32::try_from(self.leases.len())
+            .unwrap_or(u32::MAX)
+            .saturating_add(self.reserved)
+            .saturating_add(self.looking)
     }
 
     fn let_go(&mut self, lane: &LaneId) {
@@ -82,7 +85,12 @@ impl Inflight {
             caught_up: false,
             extended: Instant::now(),
         };
-        Self { state: Mutex::new(state), tenants, hand_over, handed: tokio::sync::Mutex::new(handed) }
+        Self {
+            state: Mutex::new(state),
+            tenants,
+            hand_over,
+            handed: tokio::sync::Mutex::new(handed),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -170,7 +178,8 @@ impl Inflight {
     pub fn slots(&self, parallel: u32, free: u32) -> Slots {
         let held = self.state().of_lane.clone();
         let (lane_max, tenant_max) = self.limits(parallel);
-        let held = held.into_iter().map(|(lane, jobs)| (lane.clone(), self.tenant(&lane), jobs)).collect();
+        let held =
+            held.into_iter().map(|(lane, jobs)| (lane.clone(), self.tenant(&lane), jobs)).collect();
         Slots { free, lane_max, tenant_max, quiet: self.quiet(parallel), held }
     }
 
@@ -200,13 +209,24 @@ impl Inflight {
         for (_, tenant, jobs) in &slots.held {
             *of_tenant.entry(tenant).or_default() += jobs;
         }
-        let is_full = |lane: &&LaneId| slots.held.iter().any(|(held, _, jobs)| held == *lane && *jobs >= slots.lane_max);
-        let full_tenant = |tenant: &str| of_tenant.get(tenant).is_some_and(|jobs| *jobs >= slots.tenant_max);
-        let last =
-            |tenant: &str| are_last(slots.quiet, slots.free, of_tenant.get(tenant).copied().unwrap_or(0), slots.tenant_max);
-        let is_busy = |lane: &&LaneId| slots.held.iter().any(|(held, _, jobs)| held == *lane && *jobs > 0);
-        let full =
-            self.tenants.iter().filter(|(lane, tenant)| is_full(lane) || full_tenant(tenant) || last(tenant) && is_busy(lane));
+        let is_full = |lane: &&LaneId| {
+            slots.held.iter().any(|(held, _, jobs)| held == *lane && *jobs >= slots.lane_max)
+        };
+        let full_tenant =
+            |tenant: &str| of_tenant.get(tenant).is_some_and(|jobs| *jobs >= slots.tenant_max);
+        let last = |tenant: &str| {
+            are_last(
+                slots.quiet,
+                slots.free,
+                of_tenant.get(tenant).copied().unwrap_or(0),
+                slots.tenant_max,
+            )
+        };
+        let is_busy =
+            |lane: &&LaneId| slots.held.iter().any(|(held, _, jobs)| held == *lane && *jobs > 0);
+        let full = self.tenants.iter().filter(|(lane, tenant)| {
+            is_full(lane) || full_tenant(tenant) || last(tenant) && is_busy(lane)
+        });
         full.map(|(lane, _)| lane.clone()).collect()
     }
 
@@ -221,19 +241,28 @@ impl Inflight {
         let tenant = self.tenant(lane);
         let state = self.state();
         let of_lane = state.of_lane.get(lane).copied().unwrap_or(0);
-        let of_tenant: u32 = state.of_lane.iter().filter(|(other, _)| self.tenant(other) == tenant).map(|(_, jobs)| jobs).sum();
+        let of_tenant: u32 = state
+            .of_lane
+            .iter()
+            .filter(|(other, _)| self.tenant(other) == tenant)
+            .map(|(_, jobs)| jobs)
+            .sum();
         if of_lane >= lane_max {
-            return Some(format!("{of_lane} of its lane are under way, which is its share of the worker's {parallel} slots"));
+            return Some(format!(
+                "its lane has {of_lane} deliveries in flight, its full share of the worker's {parallel} slots"
+            ));
         }
         if of_tenant >= tenant_max {
-            return Some(format!("{of_tenant} of its source are under way, which is its share of the worker's {parallel} slots"));
+            return Some(format!(
+                "its source has {of_tenant} deliveries in flight, its full share of the worker's {parallel} slots"
+            ));
         }
         let (free, quiet) = (parallel.saturating_sub(state.held()), self.quiet(parallel));
         match free {
-            0 => Some(format!("all {parallel} slots of the worker are taken")),
-            free if of_lane > 0 && are_last(quiet, free, of_tenant, tenant_max) => {
-                Some(format!("{of_lane} of its lane are under way, and the last free slots are for lanes that have none"))
-            }
+            0 => Some(format!("all {parallel} slots of the worker are in use")),
+            free if of_lane > 0 && are_last(quiet, free, of_tenant, tenant_max) => Some(format!(
+                "its lane has {of_lane} deliveries in flight, and the last free slots are reserved for lanes that have none"
+            )),
             _ => None,
         }
     }
@@ -249,12 +278,19 @@ impl Inflight {
         let tenant = self.tenants.get(lane)?;
         let mut state = self.state();
         let of_lane = state.of_lane.get(lane).copied().unwrap_or(0) + state.looking;
-        let siblings = state.of_lane.iter().filter(|(other, _)| self.tenants.get(other) == Some(tenant));
+        let siblings =
+            state.of_lane.iter().filter(|(other, _)| self.tenants.get(other) == Some(tenant));
         let of_tenant: u32 = siblings.map(|(_, jobs)| jobs).sum::<u32>() + state.looking;
         let free = parallel.saturating_sub(state.held());
         let quiet = self.quiet(parallel);
-        let is_kept = state.of_lane.contains_key(lane) && are_last(quiet, free, of_tenant, tenant_max);
-        if !state.caught_up || free == 0 || is_kept || of_lane >= lane_max || of_tenant >= tenant_max {
+        let is_kept =
+            state.of_lane.contains_key(lane) && are_last(quiet, free, of_tenant, tenant_max);
+        if !state.caught_up
+            || free == 0
+            || is_kept
+            || of_lane >= lane_max
+            || of_tenant >= tenant_max
+        {
             return None;
         }
         state.reserved += 1;
@@ -303,13 +339,14 @@ impl Engine {
     /// The store did not answer. The leases run out unless a later call succeeds in time.
     pub(crate) async fn extend_leases(&self) -> crate::store::Result<()> {
         let inflight = &self.0.inflight;
-        let leases: Vec<Lease> = inflight.state().leases.values().map(|(lease, _)| *lease).collect();
+        let leases: Vec<Lease> =
+            inflight.state().leases.values().map(|(lease, _)| *lease).collect();
         let started = Instant::now();
         let answers = self.health().learn(self.store().extend(&leases, self.0.lease).await)?;
         inflight.state().extended = started;
         for (lease, answer) in leases.iter().zip(answers) {
             if answer == Err(Error::LeaseLost) && inflight.is_lost(*lease) {
-                tracing::warn!(job = %lease.job, "A lease was lost while its delivery was under way; another worker has it.");
+                tracing::warn!(job = %lease.job, "A lease was lost while its delivery was in flight. Another worker has claimed the job.");
             }
         }
         Ok(())
@@ -343,7 +380,8 @@ mod tests {
     use super::*;
 
     fn lanes(list: &[(&str, &str)]) -> Arc<Inflight> {
-        let tenants = list.iter().map(|(lane, tenant)| (LaneId::handler(lane), (*tenant).to_owned()));
+        let tenants =
+            list.iter().map(|(lane, tenant)| (LaneId::handler(lane), (*tenant).to_owned()));
         let inflight = Arc::new(Inflight::new(tenants.collect()));
         inflight.open(5);
         inflight.end_look(true);
@@ -357,7 +395,11 @@ mod tests {
         while let Some(one) = inflight.reserve(&LaneId::handler("a")) {
             held.push(one);
         }
-        assert_eq!(held.len(), 3, "one slot in five is for other tenants, and one for the other lanes of its own");
+        assert_eq!(
+            held.len(),
+            3,
+            "one slot in five is for other tenants, and one for the other lanes of its own"
+        );
         held.extend(inflight.reserve(&LaneId::handler("b")));
         assert_eq!(held.len(), 4);
         assert!(inflight.reserve(&LaneId::handler("b")).is_none(), "and no more for its tenant");
@@ -386,7 +428,11 @@ mod tests {
         let held: Vec<Reservation> = (0..4).map_while(|_| inflight.reserve(&a)).collect();
         assert_eq!((held.len(), inflight.begin_look(10, 100)), (4, 3), "half of what is free");
         let meanwhile: Vec<Reservation> = (0..10).map_while(|_| inflight.reserve(&a)).collect();
-        assert_eq!(meanwhile.len(), 2, "four held, three that the look may bring, two more: the last one is for idle lanes");
+        assert_eq!(
+            meanwhile.len(),
+            2,
+            "four held, three that the look may bring, two more: the last one is for idle lanes"
+        );
         let other = inflight.reserve(&b);
         assert!(other.is_some() && inflight.reserve(&b).is_none(), "and no more than there are");
         drop((meanwhile, other));
@@ -402,7 +448,10 @@ mod tests {
             let inflight = lanes(list);
             inflight.open(8);
             let _held = inflight.reserve(&LaneId::handler("a"));
-            assert!(inflight.full_lanes(&inflight.slots(8, inflight.free(8))).is_empty(), "{list:?}");
+            assert!(
+                inflight.full_lanes(&inflight.slots(8, inflight.free(8))).is_empty(),
+                "{list:?}"
+            );
         }
     }
 
@@ -415,7 +464,10 @@ mod tests {
         }
         *inflight.state().of_lane.entry(LaneId::handler("a")).or_default() += 2;
         inflight.ends(lease(1));
-        assert!(!inflight.is_lost(lease(1)) && inflight.holds(lease(1)), "its record says what became of it");
+        assert!(
+            !inflight.is_lost(lease(1)) && inflight.holds(lease(1)),
+            "its record says what became of it"
+        );
         assert!(inflight.is_lost(lease(2)) && !inflight.holds(lease(2)));
         inflight.put_down(lease(1));
         assert!(inflight.state().ending.is_empty() && inflight.state().of_lane.is_empty());

@@ -166,13 +166,17 @@ impl Engine {
     pub fn new(parts: Parts) -> Self {
         let config = Arc::clone(&parts.config);
         let writers = parts.store.writers();
-        let inflight = Arc::new(Inflight::new(config.lanes().into_iter().map(|lane| (lane.id, lane.tenant)).collect()));
+        let inflight = Arc::new(Inflight::new(
+            config.lanes().into_iter().map(|lane| (lane.id, lane.tenant)).collect(),
+        ));
         let recording = Arc::clone(&parts.store);
-        let new_events = Batch::start(writers, "accept", accept::bytes, accept::committer(&parts, &inflight));
-        let commits = Batch::start(writers, "record", record::bytes, move |commits: Vec<JobOutcome>| {
-            let store = Arc::clone(&recording);
-            async move { store.record(&commits).await }
-        });
+        let new_events =
+            Batch::start(writers, "accept", accept::bytes, accept::committer(&parts, &inflight));
+        let commits =
+            Batch::start(writers, "record", record::bytes, move |commits: Vec<JobOutcome>| {
+                let store = Arc::clone(&recording);
+                async move { store.record(&commits).await }
+            });
         Self(Arc::new(Inner {
             routes: config.routes(),
             handlers: config.handlers.iter().map(|h| (h.name.clone(), h.clone())).collect(),
@@ -209,7 +213,10 @@ impl Engine {
         if only_process {
             let reclaimed = store.reclaim().await?;
             if reclaimed > 0 {
-                tracing::info!(reclaimed, "Deliveries that were under way when the last process ended are tried again.");
+                tracing::info!(
+                    reclaimed,
+                    "Deliveries that were in flight when the last process stopped will be attempted again."
+                );
             }
         }
         self.find_parked().await?;

@@ -51,7 +51,9 @@ impl NearMisses {
             let (clause, saw) = match why {
                 Unmatched::Source => continue,
                 Unmatched::Events => ("events".to_owned(), None),
-                Unmatched::Filter(refused) => (refused.clause, refused.saw.map(|value| shown(&value))),
+                Unmatched::Filter(refused) => {
+                    (refused.clause, refused.saw.map(|value| shown(&value)))
+                }
             };
             metrics::near_miss(&handler, if clause == "events" { "events" } else { "filter" });
             *kept.counts.entry((handler.clone(), clause.clone())).or_default() += 1;
@@ -65,7 +67,10 @@ impl NearMisses {
     /// How many near misses there were, as handler, clause and count.
     pub fn counts(&self) -> Vec<(String, String, u64)> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.counts.iter().map(|((handler, clause), count)| (handler.clone(), clause.clone(), *count)).collect()
+        kept.counts
+            .iter()
+            .map(|((handler, clause), count)| (handler.clone(), clause.clone(), *count))
+            .collect()
     }
 
     /// The latest near misses, the newest first.

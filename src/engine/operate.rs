@@ -75,13 +75,17 @@ impl Engine {
             source: BY_HAND.to_owned(),
             kind: workflow.to_owned(),
             aliases: Vec::new(),
-            headers: content_type.map(|kind| ("content-type".to_owned(), kind.to_owned())).into_iter().collect(),
+            headers: content_type
+                .map(|kind| ("content-type".to_owned(), kind.to_owned()))
+                .into_iter()
+                .collect(),
             body: payload,
             dedupe_key: None,
             idempotency_key: None,
         };
         let id = JobId::next(&*self.0.parts.ids);
-        let job = NewJob { id, target: Target::Workflow(workflow.to_owned()), key: None, start: false };
+        let job =
+            NewJob { id, target: Target::Workflow(workflow.to_owned()), key: None, start: false };
         let plan = Plan { jobs: vec![job], misses: Vec::new() };
         let receipt = self.accept_planned(Planned { inbound, plan }).await.map_err(Ok)?;
         Ok((receipt, RunId::of(id)))
@@ -98,7 +102,7 @@ impl Engine {
             id,
             true,
             &Fact::Cancelled,
-            "only a run that is under way can be cancelled; one that is being undone can only be killed",
+            "only a run in progress can be cancelled; a run that is rolling back can only be killed",
         )
         .await
     }
@@ -108,7 +112,7 @@ impl Engine {
     /// # Errors
     /// No such run, it has ended already, or the store failed.
     pub async fn kill_run(&self, id: RunId) -> Result<Run, NotDone> {
-        self.wish_of(id, true, &Fact::Killed, "only an open run can be killed").await
+        self.wish_of(id, true, &Fact::Killed, "only a run that is not finished can be killed").await
     }
 
     /// Pauses a run. Nothing of it is sent until it is resumed; due times are kept.
@@ -116,7 +120,7 @@ impl Engine {
     /// # Errors
     /// No such run, it cannot be paused as it is, or the store failed.
     pub async fn pause_run(&self, id: RunId) -> Result<Run, NotDone> {
-        self.wish_of(id, false, &Fact::Paused, "only a run that goes on can be paused").await
+        self.wish_of(id, false, &Fact::Paused, "only a run in progress can be paused").await
     }
 
     /// Resumes a paused run. If a failure paused it, the failed step is repeated.
@@ -129,9 +133,17 @@ impl Engine {
 
     /// Applies an operator's request to a run. `only` begins the error message if the run's status
     /// does not allow it; `ends` allows it for a run whose definition is unusable.
-    async fn wish_of(&self, id: RunId, ends: bool, fact: &Fact, only: &str) -> Result<Run, NotDone> {
-        self.operate(id, ends, |run, here| advance(run, fact, here).ok_or_else(|| format!("{only}; this one is {}", run.status)))
-            .await
+    async fn wish_of(
+        &self,
+        id: RunId,
+        ends: bool,
+        fact: &Fact,
+        only: &str,
+    ) -> Result<Run, NotDone> {
+        self.operate(id, ends, |run, here| {
+            advance(run, fact, here).ok_or_else(|| format!("{only}; this one is {}", run.status))
+        })
+        .await
     }
 
     /// Restarts a run that failed or was cancelled, from the step where it stopped unless the
@@ -143,17 +155,34 @@ impl Engine {
         let payload = wish.payload.clone().map(Payload::read);
         if !wish.latest {
             let redriven = |run: &Run, here: &Here<'_>| {
-                redrive(run, &Redrive { from: wish.from.as_deref(), payload: payload.clone(), leaves: None }, here)
+                redrive(
+                    run,
+                    &Redrive { from: wish.from.as_deref(), payload: payload.clone(), leaves: None },
+                    here,
+                )
             };
             return self.operate(id, false, redriven).await;
         }
         let run = self.store().run(id).await?.ok_or(NotDone::Missing)?;
         let old = self.flow_of(&run).await.map_err(NoChange::from)?;
-        let gone = || NotDone::Refused(format!("the configuration has no workflow `{}`", run.workflow));
-        let new = self.config().workflow(&run.workflow).map(|workflow| workflow.flow.clone()).ok_or_else(gone)?;
+        let gone =
+            || NotDone::Refused(format!("the configuration has no workflow `{}`", run.workflow));
+        let new = self
+            .config()
+            .workflow(&run.workflow)
+            .map(|workflow| workflow.flow.clone())
+            .ok_or_else(gone)?;
         let redriven = |run: &Run, here: &Here<'_>| {
             let here = Here { flow: &new, now: here.now, draw: here.draw };
-            redrive(run, &Redrive { from: wish.from.as_deref(), payload: payload.clone(), leaves: Some(&old) }, &here)
+            redrive(
+                run,
+                &Redrive {
+                    from: wish.from.as_deref(),
+                    payload: payload.clone(),
+                    leaves: Some(&old),
+                },
+                &here,
+            )
         };
         self.operate(id, true, redriven).await
     }
@@ -169,7 +198,8 @@ impl Engine {
             let flow = if ends { self.flow_to_end(&run).await } else { self.flow_of(&run).await };
             let flow = flow.map_err(|e| NotDone::from(NoChange::from(e)))?;
             let now = self.store().now().await?;
-            let change = decide(&run, &Here { flow: &flow, now, draw: &Entropy(self) }).map_err(NotDone::Refused)?;
+            let change = decide(&run, &Here { flow: &flow, now, draw: &Entropy(self) })
+                .map_err(NotDone::Refused)?;
             match self.make(change, now).await {
                 // Someone else changed it meanwhile: decide again.
                 Err(NotDone::Store(Error::MovedOn)) => {}
@@ -182,14 +212,15 @@ impl Engine {
     /// Commits a change of a run that no job caused, then wakes workers for its jobs.
     pub(super) async fn make(&self, change: Change, now: Timestamp) -> Result<(), NotDone> {
         let change = self.with_children(change, now).await?;
-        let answers = self.health().learn(self.store().change(std::slice::from_ref(&change)).await)?;
+        let answers =
+            self.health().learn(self.store().change(std::slice::from_ref(&change)).await)?;
         match answers.into_iter().next() {
             Some(Ok(())) => {
                 self.after_change(&change, false).await;
                 Ok(())
             }
             Some(Err(error)) => Err(NotDone::Store(error)),
-            None => Err(NotDone::Store(Error::Corrupt("the store gave no answer".to_owned()))),
+            None => Err(NotDone::Store(Error::Corrupt("the database did not respond".to_owned()))),
         }
     }
 }

@@ -35,20 +35,29 @@ pub struct Parked {
 /// always served, because a run keeps the definition that it started with.
 pub fn why_parked(config: &Config, lane: &LaneId) -> Option<String> {
     let missing = |what: &str, name: &str| {
-        Some(format!("{PUT_ASIDE}no {what} `{name}` in the configuration; name it again, or cancel what waits for it"))
+        Some(format!(
+            "{PUT_ASIDE}the configuration has no {what} `{name}`; add it again, or cancel its open jobs"
+        ))
     };
     match lane.0.split_once(':') {
-        Some(("handler", name)) if config.handlers.iter().all(|handler| handler.name != name) => missing("handler", name),
+        Some(("handler", name)) if config.handlers.iter().all(|handler| handler.name != name) => {
+            missing("handler", name)
+        }
         Some(("workflow", name)) if config.workflow(name).is_none() => missing("workflow", name),
         Some(("handler" | "workflow" | "step", _)) => None,
         _ if *lane == LaneId::timers() => None,
-        _ => Some(format!("{PUT_ASIDE}this version has nothing that serves `{lane}`")),
+        _ => Some(format!("{PUT_ASIDE}this version of tidehook does not serve the lane `{lane}`")),
     }
 }
 
 /// Returns the lanes of the store that this configuration does not serve, with or without jobs.
 pub fn unserved(config: &Config, lanes: &[Lane]) -> Vec<LaneId> {
-    lanes.iter().map(|lane| &lane.id).filter(|lane| why_parked(config, lane).is_some()).cloned().collect()
+    lanes
+        .iter()
+        .map(|lane| &lane.id)
+        .filter(|lane| why_parked(config, lane).is_some())
+        .cloned()
+        .collect()
 }
 
 /// Returns the lanes that this configuration does not serve and that have open jobs.
@@ -57,7 +66,8 @@ pub fn unserved(config: &Config, lanes: &[Lane]) -> Vec<LaneId> {
 /// Those of the store.
 pub async fn parked(store: &dyn Store, config: &Config, lanes: &[Lane]) -> Result<Vec<Parked>> {
     let jobs = store.open_jobs(&unserved(config, lanes)).await?;
-    let parked = |(lane, jobs): (LaneId, u64)| Some(Parked { why: why_parked(config, &lane)?, lane, jobs });
+    let parked =
+        |(lane, jobs): (LaneId, u64)| Some(Parked { why: why_parked(config, &lane)?, lane, jobs });
     Ok(jobs.into_iter().filter_map(parked).collect())
 }
 
@@ -95,7 +105,8 @@ impl Engine {
         self.move_renamed().await?;
         let lanes = self.store().lanes().await?;
         let parked = self.parked(&lanes).await?;
-        let mut housekeeping = self.0.housekeeping.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut housekeeping =
+            self.0.housekeeping.parked.lock().unwrap_or_else(PoisonError::into_inner);
         for Parked { lane, jobs, why } in &parked {
             if !housekeeping.told.contains(lane) {
                 tracing::warn!(%lane, jobs, "{why}.");
@@ -103,7 +114,7 @@ impl Engine {
         }
         let now: BTreeSet<LaneId> = parked.into_iter().map(|parked| parked.lane).collect();
         for lane in housekeeping.told.difference(&now) {
-            tracing::info!(%lane, "Nothing of this lane is parked any more.");
+            tracing::info!(%lane, "This lane has no parked work any more.");
         }
         housekeeping.told = now;
         housekeeping.unserved = unserved(self.config(), &lanes);
@@ -113,13 +124,16 @@ impl Engine {
     async fn move_renamed(&self) -> Result<()> {
         for handler in &self.config().handlers {
             for old in &handler.was {
-                let moved = repeat_at_most(u32::MAX, || self.store().rename(&old.value, &handler.name, PER_TRANSACTION)).await?;
+                let moved = repeat_at_most(u32::MAX, || {
+                    self.store().rename(&old.value, &handler.name, PER_TRANSACTION)
+                })
+                .await?;
                 if moved > 0 {
                     tracing::info!(
                         handler = handler.name,
                         was = old.value,
                         moved,
-                        "Deliveries of a renamed handler go to its new name."
+                        "Waiting deliveries of a renamed handler were moved to its new name."
                     );
                 }
             }
@@ -130,7 +144,11 @@ impl Engine {
     /// Whether the interval since the last look for parked jobs is over. If so, a new interval
     /// begins.
     pub(super) fn is_time_for_parked(&self) -> bool {
-        let every = if self.config().handlers.iter().any(|handler| !handler.was.is_empty()) { EVERY_RENAMED } else { EVERY };
+        let every = if self.config().handlers.iter().any(|handler| !handler.was.is_empty()) {
+            EVERY_RENAMED
+        } else {
+            EVERY
+        };
         let mut parked = self.0.housekeeping.parked.lock().unwrap_or_else(PoisonError::into_inner);
         let is_time = parked.looked_at.is_none_or(|at| at.elapsed() >= every);
         if is_time {

@@ -37,23 +37,36 @@ pub(super) fn bytes(commit: &JobOutcome) -> usize {
 impl Engine {
     /// Settles an outcome and commits it. Returns what the job became, or `None` when its lease was
     /// lost.
-    pub(super) async fn record(&self, claimed: &Claimed, event: &Event, ran: Ran) -> Option<Finish> {
+    pub(super) async fn record(
+        &self,
+        claimed: &Claimed,
+        event: &Event,
+        ran: Ran,
+    ) -> Option<Finish> {
         let fallback = RetryPolicy::default();
         let rules = match (&claimed.job.target, &ran.of_step) {
             (Target::Handler(name), _) => {
-                let retry = self.handler(name).map_or(std::slice::from_ref(&fallback), |handler| &handler.retry);
+                let retry = self
+                    .handler(name)
+                    .map_or(std::slice::from_ref(&fallback), |handler| &handler.retry);
                 OutcomeRules { retry, before: &ran.before, ..OutcomeRules::of(&fallback) }
             }
             (Target::Step(_), Some(step)) => step.rules(&ran.before),
             _ => OutcomeRules::of(&fallback),
         };
-        let mut commit = settle(&claimed.job, &ran.outcome, rules, ran.timing, self.0.parts.chance.draw());
+        let mut commit =
+            settle(&claimed.job, &ran.outcome, rules, ran.timing, self.0.parts.chance.draw());
         // A run whose deadline comes first has no use for a retry: its step has failed now, while there is time to act on it.
         let deadline = ran.of_step.as_ref().and_then(|step| step.deadline_at);
-        if let (Finish::Retry { after, error }, Some(deadline), Some(_)) = (&commit.finish, deadline, &commit.attempt)
+        if let (Finish::Retry { after, error }, Some(deadline), Some(_)) =
+            (&commit.finish, deadline, &commit.attempt)
             && claimed.now.plus(ran.timing.duration).plus(*after) >= deadline
         {
-            commit.finish = Finish::Dead { error: format!("{error} (the next attempt would come after the run's deadline)") };
+            commit.finish = Finish::Dead {
+                error: format!(
+                    "{error} (not retried: the next attempt would start after the deadline of the run)"
+                ),
+            };
         }
         // A success is news only to a breaker that remembers something.
         if commit.lane_fact == Some(LaneFact::Succeeded) && claimed.lane_clean {
@@ -81,7 +94,13 @@ impl Engine {
     /// Commits an outcome together with the change of its run. If the run has changed meanwhile,
     /// the change is computed again on its present state; the call is never repeated for that.
     /// Returns false when the lease was lost.
-    async fn commit_with_run(&self, commit: &mut JobOutcome, claimed: &Claimed, event: &Event, ran: &Ran) -> bool {
+    async fn commit_with_run(
+        &self,
+        commit: &mut JobOutcome,
+        claimed: &Claimed,
+        event: &Event,
+        ran: &Ran,
+    ) -> bool {
         // A job that goes on changes nothing of its run yet; a start that is given up has none.
         let is_start = matches!(claimed.job.target, Target::Workflow(_));
         let goes_on = matches!(commit.finish, Finish::Retry { .. } | Finish::Released);
@@ -112,11 +131,12 @@ impl Engine {
                 Err(NoChange::Parked(why)) => {
                     let parked = Outcome::Parked(why);
                     let policy = RetryPolicy::default();
-                    *commit = settle(&claimed.job, &parked, OutcomeRules::of(&policy), ran.timing, 0.5);
+                    *commit =
+                        settle(&claimed.job, &parked, OutcomeRules::of(&policy), ran.timing, 0.5);
                     return self.commit(commit).await == Committed::Yes;
                 }
                 Err(NoChange::Store(error)) => {
-                    tracing::debug!(job = %commit.lease.job, %error, "A run waits for the database.");
+                    tracing::debug!(job = %commit.lease.job, %error, "A run cannot be stored yet. The worker tries again.");
                     if !error.is_passing() || self.0.aborting.is_cancelled() && again >= AGAIN_MAX {
                         return false;
                     }
@@ -137,7 +157,7 @@ impl Engine {
                 Err(Error::LeaseLost) => return Committed::LeaseLost,
                 Err(Error::MovedOn) => return Committed::MovedOn,
                 Err(error) if error.is_passing() => {
-                    tracing::debug!(job = %commit.lease.job, %error, "An outcome waits for the database.");
+                    tracing::debug!(job = %commit.lease.job, %error, "The outcome of a job cannot be stored yet. The worker tries again.");
                     // At shutdown the leases run out by themselves.
                     if self.0.aborting.is_cancelled() && again >= AGAIN_MAX {
                         return Committed::LeaseLost;
@@ -146,7 +166,7 @@ impl Engine {
                     again = (again * 2).min(AGAIN_MAX);
                 }
                 Err(error) => {
-                    tracing::error!(job = %commit.lease.job, %error, "An outcome cannot be recorded; its job is given up.");
+                    tracing::error!(job = %commit.lease.job, %error, "The database refuses the outcome of a job. The job is marked as dead.");
                     return self.give_up(commit, &error).await;
                 }
             }
@@ -156,8 +176,14 @@ impl Engine {
     /// Makes a job dead whose outcome the store refuses for good. A retry of the job would end in
     /// the same refusal.
     async fn give_up(&self, commit: &JobOutcome, why: &Error) -> Committed {
-        let error = format!("what came of it cannot be stored: {why}");
-        let bare = JobOutcome { finish: Finish::Dead { error }, attempt: None, lane_fact: None, change: None, ..commit.clone() };
+        let error = format!("the outcome cannot be stored: {why}");
+        let bare = JobOutcome {
+            finish: Finish::Dead { error },
+            attempt: None,
+            lane_fact: None,
+            change: None,
+            ..commit.clone()
+        };
         match self.health().learn(self.0.commits.put(bare).await) {
             Ok(()) => {
                 metrics::dead(commit.lane.0.split_once(':').map_or("", |(_, name)| name));
@@ -167,11 +193,17 @@ impl Engine {
         }
     }
 
-    fn tell_attempt(&self, commit: &JobOutcome, event: &Event, handler: &str, ended: Option<&Finish>) {
+    fn tell_attempt(
+        &self,
+        commit: &JobOutcome,
+        event: &Event,
+        handler: &str,
+        ended: Option<&Finish>,
+    ) {
         let Some(attempt) = &commit.attempt else {
             if let Some(Finish::Dead { error }) = ended {
                 metrics::dead(handler);
-                tracing::warn!(job = %commit.lease.job, event = %event.id, handler, %error, "A delivery is given up untried.");
+                tracing::warn!(job = %commit.lease.job, event = %event.id, handler, %error, "A delivery is dead without an attempt.");
             }
             return;
         };
@@ -193,15 +225,21 @@ impl Engine {
         };
         let error = attempt.error.as_deref().unwrap_or("");
         match next {
-            Next::Delivered => tracing::debug!(%job, event = %event.id, handler, attempt = number, ?took, "Delivered."),
+            Next::Delivered => {
+                tracing::debug!(%job, event = %event.id, handler, attempt = number, ?took, "Delivered.")
+            }
             Next::RetryIn(after) => {
                 if let Some(left_out) = self.0.retries.is_written(&commit.lane) {
                     let left_out = (left_out > 0).then_some(left_out);
-                    tracing::info!(%job, event = %event.id, handler, attempt = number, error, retry_in = ?after, left_out, "A delivery failed and is tried again.");
+                    tracing::info!(%job, event = %event.id, handler, attempt = number, error, retry_in = ?after, left_out, "A delivery failed and will be retried.");
                 }
             }
-            Next::Dead => tracing::warn!(%job, event = %event.id, handler, attempt = number, error, "A delivery is given up."),
-            Next::Stale => tracing::warn!(%job, event = %event.id, handler, attempt = number, "A late outcome changed nothing."),
+            Next::Dead => {
+                tracing::warn!(%job, event = %event.id, handler, attempt = number, error, "A delivery failed and will not be retried.")
+            }
+            Next::Stale => {
+                tracing::warn!(%job, event = %event.id, handler, attempt = number, "An outcome arrived after the lease was lost. It was discarded.")
+            }
         }
         self.feed().tell(|| FeedEvent::Tried {
             event: event.id,

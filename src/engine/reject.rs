@@ -32,11 +32,23 @@ impl Engine {
     /// configured source, so that the table stays small.
     pub fn reject(&self, source: &str, reason: &'static str) {
         let key = (source.to_owned(), reason);
-        *self.0.rejections.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default() += 1;
+        *self
+            .0
+            .rejections
+            .counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(key.clone())
+            .or_default() += 1;
         metrics::rejected(source, reason);
         self.feed().tell(|| FeedEvent::Rejected { source: source.to_owned(), reason });
         if let Some(suppressed) = self.0.rejections.logged.is_written(&key) {
-            tracing::warn!(source, reason, suppressed, "A request was refused; repeats are counted and told once a minute.");
+            tracing::warn!(
+                source,
+                reason,
+                suppressed,
+                "A request was refused. Repeats are counted and logged once a minute."
+            );
         }
     }
 
@@ -46,13 +58,15 @@ impl Engine {
         let key = (inbound.source.clone(), why.word);
         if let Some(suppressed) = self.0.rejections.logged.is_written(&key) {
             let (source, kind, reason) = (&inbound.source, &inbound.kind, why.word);
-            tracing::warn!(source, kind, reason, suppressed, %why, "A body cannot be read: filters and templates see nothing in it.");
+            tracing::warn!(source, kind, reason, suppressed, %why, "A body cannot be parsed. Filters and templates find no values in it.");
         }
     }
 
     /// Stores the counts. If the store does not take them, they are kept for the next call.
     pub(super) async fn store_rejections(&self) -> Result<()> {
-        let counts = std::mem::take(&mut *self.0.rejections.counts.lock().unwrap_or_else(PoisonError::into_inner));
+        let counts = std::mem::take(
+            &mut *self.0.rejections.counts.lock().unwrap_or_else(PoisonError::into_inner),
+        );
         if counts.is_empty() {
             return Ok(());
         }

@@ -63,7 +63,7 @@ impl Engine {
     pub async fn tick(&self, budget: Budget) -> Result<Ticked> {
         metrics::fold();
         for (lane, left_out) in self.0.retries.over() {
-            tracing::info!(%lane, left_out, "More deliveries of this lane failed and are tried again; lines about them were left out.");
+            tracing::info!(%lane, left_out, "More deliveries of this lane failed and will be retried. Their log lines were omitted.");
         }
         self.store_rejections().await?;
         let store = self.store();
@@ -71,7 +71,8 @@ impl Engine {
         let chores = store.chores(self.config().worker.retention).await?;
         let expired = if chores.expire { repeat(|| self.expire()).await? } else { 0 };
         let pruned = if chores.prune { self.prune().await? } else { 0 };
-        let forgotten = if chores.forget { repeat(|| store.forget_keys(PER_TRANSACTION)).await? } else { 0 };
+        let forgotten =
+            if chores.forget { repeat(|| store.forget_keys(PER_TRANSACTION)).await? } else { 0 };
         if self.is_time_for_parked() {
             self.find_parked().await?;
         }
@@ -90,11 +91,21 @@ impl Engine {
         for job in &expired {
             let (event, handler) = (job.event, job.target.name().to_owned());
             metrics::dead(&handler);
-            tracing::warn!(job = %job.id, %event, handler, code = "expired", "A delivery is given up: its event's time to live has passed.");
+            tracing::warn!(job = %job.id, %event, handler, code = "expired", "A delivery is dead: the time to live of its event has passed.");
             let source = events.get(&event).map_or(String::new(), |event| event.source.clone());
             let (id, attempt, error) = (job.id, job.attempt, Some(Failure::Expired.to_string()));
             let (status, took, next) = (None, Duration::ZERO, Next::Dead);
-            self.feed().tell(|| FeedEvent::Tried { event, source, job: id, handler, attempt, status, error, took, next });
+            self.feed().tell(|| FeedEvent::Tried {
+                event,
+                source,
+                job: id,
+                handler,
+                attempt,
+                status,
+                error,
+                took,
+                next,
+            });
         }
         Ok(u64::try_from(expired.len()).unwrap_or(u64::MAX))
     }
@@ -110,7 +121,8 @@ impl Engine {
         let mut pruned = 0;
         for _ in 0..TRANSACTIONS_MAX {
             let from = lock().from;
-            let (gone, next) = self.store().prune(self.config().worker.retention, from, PER_TRANSACTION).await?;
+            let (gone, next) =
+                self.store().prune(self.config().worker.retention, from, PER_TRANSACTION).await?;
             pruned += gone;
             let mut pruning = lock();
             pruning.from = next;
@@ -130,7 +142,8 @@ impl Engine {
         for _ in 0..TRANSACTIONS_MAX {
             let found = self.store().hints(horizon, PER_TRANSACTION).await?;
             count += u64::try_from(found.len()).unwrap_or(u64::MAX);
-            let due: Vec<Wakeup> = found.iter().map(|hinted| Wakeup::of(hinted.job, hinted.after)).collect();
+            let due: Vec<Wakeup> =
+                found.iter().map(|hinted| Wakeup::of(hinted.job, hinted.after)).collect();
             self.tell(&due).await;
             if found.len() < PER_TRANSACTION as usize {
                 break;
@@ -148,7 +161,10 @@ async fn repeat<F: Future<Output = Result<u64>>>(chore: impl Fn() -> F) -> Resul
 
 /// Repeats a chore until it finds less than a full batch, at most `times` times. Returns how many
 /// rows it handled.
-pub(super) async fn repeat_at_most<F: Future<Output = Result<u64>>>(times: u32, chore: impl Fn() -> F) -> Result<u64> {
+pub(super) async fn repeat_at_most<F: Future<Output = Result<u64>>>(
+    times: u32,
+    chore: impl Fn() -> F,
+) -> Result<u64> {
     let mut total = 0;
     for _ in 0..times {
         let done = chore().await?;

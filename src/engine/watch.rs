@@ -23,15 +23,20 @@ impl Engine {
         let (lanes, now) = (self.store().lanes().await?, self.store().now().await?);
         // A used-up rate is the ordinary life of a lane that has one.
         let waits = lanes.iter().filter_map(|lane| Some((lane, lane.waits(now)?)));
-        let waits: HashMap<LaneId, Waits> =
-            waits.filter(|(_, waits)| !matches!(waits, Waits::Rate(_))).map(|(lane, waits)| (lane.id.clone(), waits)).collect();
+        let waits: HashMap<LaneId, Waits> = waits
+            .filter(|(_, waits)| !matches!(waits, Waits::Rate(_)))
+            .map(|(lane, waits)| (lane.id.clone(), waits))
+            .collect();
         let before = {
             let mut watched = self.0.watched.0.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *watched, waits.iter().map(|(lane, waits)| (lane.clone(), waits.word())).collect())
+            std::mem::replace(
+                &mut *watched,
+                waits.iter().map(|(lane, waits)| (lane.clone(), waits.word())).collect(),
+            )
         };
         for (lane, waits) in &waits {
             if before.get(lane) != Some(&waits.word()) {
-                tracing::warn!(%lane, state = waits.word(), why = %waits, "A lane holds its deliveries back.");
+                tracing::warn!(%lane, state = waits.word(), why = %waits, "A lane is holding back its deliveries.");
                 self.tell_lane(lane, waits.word(), Some(waits.to_string()));
             }
         }

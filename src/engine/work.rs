@@ -142,11 +142,16 @@ impl Engine {
         for claimed in claimed.into_iter().filter(|c| self.0.inflight.holds(c.job.lease())) {
             match events.get(&claimed.job.event) {
                 Some(event) => {
-                    let run = claimed.job.target.visiting().and_then(|visiting| runs.get(&visiting.run)).cloned();
+                    let run = claimed
+                        .job
+                        .target
+                        .visiting()
+                        .and_then(|visiting| runs.get(&visiting.run))
+                        .cloned();
                     ready.push(Handed { claimed, event: Arc::clone(event), run });
                 }
                 None => {
-                    tracing::error!(job = %claimed.job.id, event = %claimed.job.event, "A job's event is gone.");
+                    tracing::error!(job = %claimed.job.id, event = %claimed.job.event, "The event of a claimed job is missing from the database.");
                     self.0.inflight.put_down(claimed.job.lease());
                 }
             }
@@ -159,14 +164,20 @@ impl Engine {
     /// worker that died.
     async fn needs(&self, claimed: &[Claimed]) -> Result<Needs> {
         let events: Vec<EventId> = claimed.iter().map(|c| c.job.event).collect();
-        let runs: Vec<RunId> = claimed.iter().filter_map(|c| c.job.target.visiting()).map(|v| v.run).collect();
+        let runs: Vec<RunId> =
+            claimed.iter().filter_map(|c| c.job.target.visiting()).map(|v| v.run).collect();
         let store = self.store();
         loop {
-            let found = async { Ok((store.events_by_id(&events).await?, store.runs_by_id(&runs).await?)) };
+            let found =
+                async { Ok((store.events_by_id(&events).await?, store.runs_by_id(&runs).await?)) };
             match self.health().learn(found.await) {
                 Ok((events, runs)) => {
-                    let events = events.into_iter().map(|(id, event)| (id, Arc::new(event))).collect();
-                    return Ok((events, runs.into_iter().map(|(id, run)| (id, Arc::new(run))).collect()));
+                    let events =
+                        events.into_iter().map(|(id, event)| (id, Arc::new(event))).collect();
+                    return Ok((
+                        events,
+                        runs.into_iter().map(|(id, run)| (id, Arc::new(run))).collect(),
+                    ));
                 }
                 Err(error) if !error.is_passing() || self.is_draining() => {
                     claimed.iter().for_each(|c| self.0.inflight.put_down(c.job.lease()));
@@ -183,7 +194,11 @@ impl Engine {
 
     /// Executes one claimed job and records its outcome. Returns what the job became, or `None`
     /// when its lease was lost.
-    pub(super) async fn work_one(&self, Handed { claimed, event, run }: Handed, end: Option<Instant>) -> Option<Finish> {
+    pub(super) async fn work_one(
+        &self,
+        Handed { claimed, event, run }: Handed,
+        end: Option<Instant>,
+    ) -> Option<Finish> {
         // However this ends, a panic included: what is no longer worked on is no longer extended.
         let _held = LeaseGuard { engine: self, lease: claimed.job.lease() };
         if claimed.job.attempt == 0 {

@@ -231,7 +231,7 @@ impl<'a> Worker<'a> {
 
     fn ended(&mut self, ended: std::result::Result<Option<Finish>, JoinError>) {
         let finish = ended.unwrap_or_else(|died| {
-            tracing::error!(%died, "A delivery's task died; its lease runs out and another worker takes over.");
+            tracing::error!(%died, "The task of a delivery crashed. Its lease expires, and a worker claims the job again.");
             None
         });
         self.worked.count(finish);
@@ -241,16 +241,24 @@ impl<'a> Worker<'a> {
     fn begin_look(&mut self) {
         // What becomes due from now on may come too late for this look, and asks for another one.
         self.look = false;
-        let free = self.engine.0.inflight.begin_look(self.budget.parallel, self.left().min(self.engine.config().worker.batch));
-        let (engine, parallel, hint) = (self.engine.clone(), self.budget.parallel, self.hint.clone());
-        self.looking.spawn(async move { engine.claim(parallel, free, &hint).await }.in_current_span());
+        let free = self
+            .engine
+            .0
+            .inflight
+            .begin_look(self.budget.parallel, self.left().min(self.engine.config().worker.batch));
+        let (engine, parallel, hint) =
+            (self.engine.clone(), self.budget.parallel, self.hint.clone());
+        self.looking
+            .spawn(async move { engine.claim(parallel, free, &hint).await }.in_current_span());
     }
 
     /// Takes the result of a finished look: starts the jobs it claimed, and decides whether to look
     /// again.
     fn found(&mut self, found: std::result::Result<Result<Found>, JoinError>) -> Result<()> {
         self.looked_at = Instant::now();
-        let found = found.unwrap_or_else(|died| Err(crate::store::Error::Down(format!("a look for due work died: {died}"))));
+        let found = found.unwrap_or_else(|died| {
+            Err(crate::store::Error::Down(format!("the search for due work crashed: {died}")))
+        });
         match found {
             // None of the named jobs is to be had (any more): whatever is due is next.
             Ok(found) if found.jobs.is_empty() && !self.hint.is_empty() => {
@@ -263,14 +271,18 @@ impl<'a> Worker<'a> {
                 self.look |= is_behind;
                 self.hint.retain(|id| found.iter().all(|taken| taken.claimed.job.id != *id));
                 self.engine.0.inflight.end_look(!is_behind);
-                let ramps = found.iter().any(|taken| !taken.claimed.lane_clean) || (found.is_empty() && self.held_back);
+                let ramps = found.iter().any(|taken| !taken.claimed.lane_clean)
+                    || (found.is_empty() && self.held_back);
                 self.held_back = ramps || limited;
                 self.claimed += u64::try_from(found.len()).unwrap_or(u64::MAX);
                 found.into_iter().for_each(|handed| self.start(handed));
             }
             Err(error) => {
                 self.engine.0.inflight.end_look(false);
-                if self.stays == Stays::WhileThereIsWork && self.running.is_empty() && self.worked == Worked::default() {
+                if self.stays == Stays::WhileThereIsWork
+                    && self.running.is_empty()
+                    && self.worked == Worked::default()
+                {
                     return Err(error);
                 }
                 // A store that went away is asked again: none of what is under way may hold up the rest.
@@ -317,7 +329,11 @@ mod tests {
         let wants = State { look: true, ..IDLE };
         assert_eq!(next_action(&wants), Action::Look);
         assert_eq!(next_action(&State { running: 3, ..wants }), Action::Look);
-        assert_eq!(next_action(&State { is_looking: true, ..wants }), Action::Wait, "one look at a time");
+        assert_eq!(
+            next_action(&State { is_looking: true, ..wants }),
+            Action::Wait,
+            "one look at a time"
+        );
         assert_eq!(next_action(&State { free: 0, running: 4, ..wants }), Action::Wait);
         assert_eq!(next_action(&State { may_look: false, running: 1, ..wants }), Action::Wait);
     }
@@ -326,7 +342,11 @@ mod tests {
     fn slots_gather_only_while_others_may_become_free() {
         let gathers = State { look: true, gathers: true, ..IDLE };
         assert_eq!(next_action(&State { running: 3, ..gathers }), Action::Wait);
-        assert_eq!(next_action(&gathers), Action::Look, "a worker does not end with due work that it knows of");
+        assert_eq!(
+            next_action(&gathers),
+            Action::Look,
+            "a worker does not end with due work that it knows of"
+        );
     }
 
     #[test]
@@ -334,8 +354,18 @@ mod tests {
         assert_eq!(next_action(&IDLE), Action::End { more: false });
         assert_eq!(next_action(&State { stays: true, ..IDLE }), Action::Wait);
         assert_eq!(next_action(&State { running: 1, ..IDLE }), Action::Wait);
-        assert_eq!(next_action(&State { look: true, free: 0, ..IDLE }), Action::End { more: true }, "the budget is used up");
-        assert_eq!(next_action(&State { look: true, in_time: false, ..IDLE }), Action::End { more: true });
-        assert_eq!(next_action(&State { look: true, may_look: false, ..IDLE }), Action::End { more: false });
+        assert_eq!(
+            next_action(&State { look: true, free: 0, ..IDLE }),
+            Action::End { more: true },
+            "the budget is used up"
+        );
+        assert_eq!(
+            next_action(&State { look: true, in_time: false, ..IDLE }),
+            Action::End { more: true }
+        );
+        assert_eq!(
+            next_action(&State { look: true, may_look: false, ..IDLE }),
+            Action::End { more: false }
+        );
     }
 }

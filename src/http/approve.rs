@@ -1,5 +1,7 @@
-//! `/approve/{token}`: a page for a person who is asked for a decision. A `GET` only shows: scanners of mail and chat fetch
-//! every link. The token is the right to decide.
+//! `/approve/{token}`: a page on which a person approves or rejects a step.
+//!
+//! A `GET` only shows the question, because scanners of mail and chat fetch every link. Whoever has
+//! the token may decide.
 
 use std::sync::Arc;
 
@@ -18,10 +20,11 @@ use crate::engine::callback::Answer;
 use crate::model::Body;
 use crate::model::body::Declared;
 
-/// No more of a payload is shown.
+/// The most characters of a payload that the page shows.
 const SHOWN_CHARS_MAX: usize = 20_000;
 
-/// `GET /approve/{token}`: what is asked, as a page or, for those who accept it, as JSON.
+/// `GET /approve/{token}`: the question as a page, or as JSON for callers whose `Accept` names
+/// JSON.
 pub async fn show(
     Extract(state): Extract<Arc<State>>,
     Path(token): Path<String>,
@@ -29,7 +32,10 @@ pub async fn show(
 ) -> Result<Response, ApiError> {
     known(&token)?;
     let asked = state.engine.asked(&token).await?;
-    let wants_json = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|a| a.contains("json"));
+    let wants_json = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|a| a.contains("json"));
     if wants_json {
         let Asked { run, workflow, step, approvers, payload } = asked;
         let shown = json!({ "run_id": run.to_string(), "workflow": workflow, "step": step, "approvers": approvers,
@@ -39,7 +45,8 @@ pub async fn show(
     Ok(page(&question(&asked), StatusCode::OK))
 }
 
-/// `POST /approve/{token}` with a form (`decision`, `by`, `comment`) or JSON (`approved`, `by`, `comment`): decides.
+/// `POST /approve/{token}`: records the decision, from a form (`decision`, `by`, `comment`) or JSON
+/// (`approved`, `by`, `comment`).
 pub async fn decide(
     Extract(state): Extract<Arc<State>>,
     Path(token): Path<String>,
@@ -56,10 +63,13 @@ pub async fn decide(
     for (name, value) in url::form_urlencoded::parse(body.bytes()) {
         let shown = name.chars().take(40).collect::<String>().escape_debug().to_string();
         if !["decision", "by", "comment"].contains(&name.as_ref()) {
-            return Err(ApiError::invalid_field("form", format!("unknown field `{shown}`; expected decision, by, comment")));
+            return Err(ApiError::invalid_field(
+                "form",
+                format!("unknown field `{shown}`; expected decision, by, comment"),
+            ));
         }
         if fields.insert(name.into_owned(), value.into_owned()).is_some() {
-            return Err(ApiError::invalid_field("form", format!("the field `{shown}` stands there twice")));
+            return Err(ApiError::invalid_field("form", format!("duplicate field `{shown}`")));
         }
     }
     let field = |name: &str| fields.get(name).filter(|value| !value.trim().is_empty()).cloned();
@@ -70,26 +80,33 @@ pub async fn decide(
     };
     let decision = json!({ "approved": approved, "by": field("by"), "comment": field("comment") });
     let Json(_) = answer(&state, &token, Answer::Done(Body::new(decision.to_string()))).await?;
-    let said = if approved { "Approved. You may close this page." } else { "Rejected. You may close this page." };
+    let said = if approved {
+        "Approved. You can close this page."
+    } else {
+        "Rejected. You can close this page."
+    };
     Ok(page(&format!("<p>{said}</p>"), StatusCode::OK))
 }
 
 fn question(asked: &Asked) -> String {
     let payload = match &asked.payload {
-        crate::model::Payload::Json(value) => serde_json::to_string_pretty(value).unwrap_or_else(|_| value.to_string()),
+        crate::model::Payload::Json(value) => {
+            serde_json::to_string_pretty(value).unwrap_or_else(|_| value.to_string())
+        }
         other => other.to_body(),
     };
     let payload: String = payload.chars().take(SHOWN_CHARS_MAX).collect();
     let by = match asked.approvers.as_slice() {
         [] => "<label>Your name <input name=by></label>".to_owned(),
         names => {
-            let options: String = names.iter().map(|name| format!("<option>{}</option>", escaped(name))).collect();
-            format!("<label>Who decides <select name=by>{options}</select></label>")
+            let options: String =
+                names.iter().map(|name| format!("<option>{}</option>", escaped(name))).collect();
+            format!("<label>Approver <select name=by>{options}</select></label>")
         }
     };
     let (workflow, step, run) = (escaped(&asked.workflow), escaped(&asked.step), asked.run);
     format!(
-        "<h1>{workflow}: {step}</h1><p>The run <code>{run}</code> waits for a decision.</p><pre>{}</pre>\
+        "<h1>{workflow}: {step}</h1><p>The run <code>{run}</code> is waiting for your decision.</p><pre>{}</pre>\
          <form method=post>{by}<label>Comment <input name=comment></label>\
          <button name=decision value=approve>Approve</button><button name=decision value=reject>Reject</button></form>",
         escaped(&payload)
@@ -116,7 +133,7 @@ fn page(content: &str, status: StatusCode) -> Response {
     (status, headers, Html(html)).into_response()
 }
 
-/// Foreign text in a page.
+/// Text from outside, escaped for HTML.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,5 +1,7 @@
-//! Reading a request's body: bounded in bytes and in time, and in what all bodies together may hold. No place and no memory
-//! is given before it is earned by bytes that came.
+//! Reads request bodies within limits of size, time and memory over all requests.
+//!
+//! A request gets a place and memory only for bytes that have arrived, so that slow or lying
+//! clients cannot exhaust them.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -18,50 +20,54 @@ use super::around::ClientAddress;
 use super::error::ApiError;
 use super::limits::group;
 
-/// A body that takes longer is given up.
+/// The time limit for reading a body, and for waiting for the turn to judge it.
 const TIME_MAX: Duration = Duration::from_secs(12);
-/// A body that is refused is read on for this long and this far, so that its sender gets to read why (RFC 9112, section 9.6).
+/// How long and how far a refused body is still read, so that its sender gets to read the answer
+/// (RFC 9112, section 9.6).
 const LINGER_TIME: Duration = Duration::from_secs(5);
 const LINGER_SILENCE: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024 * 1024;
-/// So much of a body is read before the rest of it needs a reservation.
+/// The bytes of a body that are read before the rest of it needs a reservation.
 const EARNED: usize = 64 * 1024;
-/// What the beginnings of all bodies may hold together, and those of one client.
+/// The memory for the first `EARNED` bytes of all bodies together, and of one client's.
 const BEGINNINGS_MAX: usize = 16 * 1024 * 1024;
 const BEGINNINGS_OF_CLIENT: usize = BEGINNINGS_MAX / 2;
-/// What bodies with a reservation may hold together, if the largest body does not need more; one client has a quarter of it.
+/// The memory for bodies beyond their first bytes, together; four times the largest body if that is
+/// more. One client has a quarter of it.
 const LARGE_MAX: usize = 32 * 1024 * 1024;
-/// Memory is counted in pieces of this size.
+/// The unit in which memory is counted: one permit of the semaphores.
 const PIECE: usize = 1024;
 
-/// What all bodies of this process hold, and who holds it.
+/// The memory budget of all request bodies of this process, and each client's share of it.
 pub struct Bodies {
     beginnings: Arc<Semaphore>,
     large: Arc<Semaphore>,
     large_of_client: usize,
     clients: Arc<Mutex<Clients>>,
-    /// Bodies that are judged off the reactor, few at a time.
+    /// Permits to judge large bodies on blocking threads: one to four at once, by the number of
+    /// processors.
     judging: Arc<Semaphore>,
 }
 
 type Clients = HashMap<IpAddr, Arc<Client>>;
 
-/// What one client may hold.
+/// The memory that the bodies of one client may hold.
 struct Client {
     beginnings: Arc<Semaphore>,
     large: Arc<Semaphore>,
 }
 
-/// A whole request. What its body holds of the budget is given back when this goes.
+/// A request whose body was read as a whole. Dropping it gives back the memory that its body holds
+/// of the budget.
 pub struct Received {
-    /// Everything but the body.
+    /// The request's head: method, URI, headers and extensions.
     pub head: Parts,
-    /// The bytes of the body.
+    /// The body exactly as it was received.
     pub bytes: Bytes,
     _share: Share,
 }
 
-/// A part of the budget.
+/// The share of the memory budget that one body holds, given back when it is dropped.
 struct Share {
     address: IpAddr,
     client: Option<Arc<Client>>,
@@ -85,7 +91,7 @@ fn pieces(bytes: usize) -> usize {
 }
 
 impl Bodies {
-    /// Nothing held; no body is larger than `bytes_max`.
+    /// An unused budget. It is large enough for four bodies of `bytes_max`.
     pub fn new(bytes_max: usize) -> Self {
         let large = LARGE_MAX.max(bytes_max.saturating_mul(4)).min(Semaphore::MAX_PERMITS);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -106,16 +112,25 @@ impl Bodies {
             Arc::new(Client { beginnings, large: Arc::new(Semaphore::new(self.large_of_client)) })
         });
         let client = Arc::clone(client);
-        let share = Share { address, client: Some(Arc::clone(&client)), clients: Arc::clone(&self.clients), held: Vec::new() };
+        let share = Share {
+            address,
+            client: Some(Arc::clone(&client)),
+            clients: Arc::clone(&self.clients),
+            held: Vec::new(),
+        };
         (share, client)
     }
 
-    /// Reads the whole body of a request.
+    /// Reads the whole body of a request, at most `bytes_max` bytes.
     ///
     /// # Errors
-    /// 413, 415, 400 for a body that breaks off, 408 for one that takes too long, 503 when there is no room for it.
+    /// 413 for a body that is too large, 415 for an encoded one, 400 when it breaks off, 408 when
+    /// it takes too long, 503 when there is no memory for it.
     pub async fn read(&self, request: Request, bytes_max: usize) -> Result<Received, ApiError> {
-        let address = request.extensions().get::<ClientAddress>().map_or(IpAddr::from([0, 0, 0, 0]), |client| client.0);
+        let address = request
+            .extensions()
+            .get::<ClientAddress>()
+            .map_or(IpAddr::from([0, 0, 0, 0]), |client| client.0);
         let (head, mut body) = request.into_parts();
         judge(&head.headers, bytes_max)?;
         let deadline = Instant::now() + TIME_MAX;
@@ -123,12 +138,21 @@ impl Bodies {
         let (mut share, client) = self.share(address);
         let mut bytes = BytesMut::new();
         let (mut held, mut is_reserved) = (0, false);
-        let late = || ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body took too long").closing();
+        let late = || {
+            ApiError::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "timeout",
+                "the request body did not arrive in time",
+            )
+            .closing()
+        };
         loop {
             let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
                 Err(_) => return Err(late()),
                 Ok(None) => break,
-                Ok(Some(Err(_))) => return Err(ApiError::bad_request("the body broke off").closing()),
+                Ok(Some(Err(_))) => {
+                    return Err(ApiError::bad_request("the request body was cut off").closing());
+                }
                 Ok(Some(Ok(frame))) => frame,
             };
             let Ok(chunk) = frame.into_data() else { continue };
@@ -139,7 +163,9 @@ impl Bodies {
             if !is_reserved && length > EARNED {
                 // It has shown that it sends: the rest is reserved at once, so that no two wait for each other half way.
                 let rest = pieces(declared.unwrap_or(bytes_max).clamp(length, bytes_max));
-                let reserved = tokio::time::timeout_at(deadline, reserve(&self.large, &client.large, rest)).await;
+                let reserved =
+                    tokio::time::timeout_at(deadline, reserve(&self.large, &client.large, rest))
+                        .await;
                 share.held.extend(reserved.map_err(|_| busy())?.ok_or_else(busy)?);
                 is_reserved = true;
                 // All of it at once: growing step by step would copy it, and leave as much behind.
@@ -148,7 +174,9 @@ impl Bodies {
             }
             if !is_reserved && pieces(length) > held {
                 let more = pieces(length) - held;
-                share.held.extend(at_once(&self.beginnings, &client.beginnings, more).ok_or_else(busy)?);
+                share
+                    .held
+                    .extend(at_once(&self.beginnings, &client.beginnings, more).ok_or_else(busy)?);
                 held += more;
             }
             if bytes.is_empty() && !is_reserved {
@@ -159,10 +187,11 @@ impl Bodies {
         Ok(Received { head, bytes: bytes.freeze(), _share: share })
     }
 
-    /// Does something with a body of this many bytes: what takes long is done off the reactor, few at a time.
+    /// Runs `judge` for a body of this many bytes: in place for a small one, else on a blocking
+    /// thread, few at a time.
     ///
     /// # Errors
-    /// 503: it does not get its turn in time; 500: it panicked.
+    /// 503 when it does not get its turn in time, 500 when `judge` panics.
     pub async fn judging<T: Send + 'static>(
         &self,
         bytes: usize,
@@ -182,50 +211,78 @@ impl Bodies {
 }
 
 fn busy() -> ApiError {
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "Too many bodies at once").after(1).closing()
+    ApiError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "service_unavailable",
+        "Too many request bodies at once",
+    )
+    .after(1)
+    .closing()
 }
 
-async fn reserve(all: &Arc<Semaphore>, own: &Arc<Semaphore>, pieces: usize) -> Option<[OwnedSemaphorePermit; 2]> {
+async fn reserve(
+    all: &Arc<Semaphore>,
+    own: &Arc<Semaphore>,
+    pieces: usize,
+) -> Option<[OwnedSemaphorePermit; 2]> {
     let pieces = u32::try_from(pieces).ok()?;
     let own = Arc::clone(own).acquire_many_owned(pieces).await.ok()?;
     Some([own, Arc::clone(all).acquire_many_owned(pieces).await.ok()?])
 }
 
-fn at_once(all: &Arc<Semaphore>, own: &Arc<Semaphore>, pieces: usize) -> Option<[OwnedSemaphorePermit; 2]> {
+fn at_once(
+    all: &Arc<Semaphore>,
+    own: &Arc<Semaphore>,
+    pieces: usize,
+) -> Option<[OwnedSemaphorePermit; 2]> {
     let pieces = u32::try_from(pieces).ok()?;
     let own = Arc::clone(own).try_acquire_many_owned(pieces).ok()?;
     Some([own, Arc::clone(all).try_acquire_many_owned(pieces).ok()?])
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<usize> {
-    headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok())
+    headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse().ok())
 }
 
-/// Refuses by the headers alone what would be refused after reading.
+/// Refuses by its headers a request whose body would be refused after reading.
 ///
 /// # Errors
-/// 413 for a length over the limit, 415 for an encoded body: the signature is over the bytes as sent, and
-/// nothing is decompressed.
+/// 413 for a length over the limit. 415 for an encoded body: nothing is decompressed, because the
+/// signature covers the bytes as sent.
 pub fn judge(headers: &HeaderMap, bytes_max: usize) -> Result<(), ApiError> {
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.parse::<u64>().ok());
     if length.is_some_and(|length| length > bytes_max as u64) {
         return Err(ApiError::too_large(bytes_max));
     }
     let encoding = headers.get(header::CONTENT_ENCODING).map(|v| v.as_bytes().to_ascii_lowercase());
     if encoding.is_some_and(|e| !e.is_empty() && e != b"identity") {
         let message = "send the body without Content-Encoding";
-        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message).closing());
+        return Err(ApiError::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            message,
+        )
+        .closing());
     }
     Ok(())
 }
 
-/// A body that is read here and there: what a handler leaves of it can be read on.
+/// A second handle on a request's body: what the route leaves unread can still be read.
 pub struct Rest(Arc<Mutex<axum::body::Body>>);
 
 impl Rest {
-    /// Puts a handle in place of a request's body; nothing where it has none, or where its sender waits to be asked for it.
+    /// Replaces a request's body by a shared one. `None` when there is no body, or when its sender
+    /// waits for `100 Continue`.
     pub fn of(request: &mut Request) -> Option<Self> {
-        if axum::body::HttpBody::is_end_stream(request.body()) || request.headers().contains_key(header::EXPECT) {
+        if axum::body::HttpBody::is_end_stream(request.body())
+            || request.headers().contains_key(header::EXPECT)
+        {
             return None;
         }
         let shared = Arc::new(Mutex::new(std::mem::take(request.body_mut())));
@@ -233,7 +290,8 @@ impl Rest {
         Some(Self(shared))
     }
 
-    /// Reads what is left, bounded, so that a sender who is still sending gets the answer and no reset.
+    /// Reads the rest of the body within bounds and drops it, so that a sender who is still sending
+    /// gets the answer and no reset.
     pub async fn linger(self) {
         let body = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         if !axum::body::HttpBody::is_end_stream(&body) {
@@ -265,12 +323,16 @@ impl axum::body::HttpBody for Handle {
     }
 }
 
-/// Reads on for a while and throws away what comes: a connection that is closed while its peer still sends is reset, and
-/// the answer is lost with it. A peer that falls silent waits for the answer.
+/// Reads and drops the rest of a body, within bounds.
+///
+/// A connection that is closed while its peer still sends is reset, and the answer is lost. A peer
+/// that falls silent is waiting for the answer.
 async fn read_on(mut body: axum::body::Body) {
     let end = Instant::now() + LINGER_TIME;
     let mut left = LINGER_BYTES;
-    while let Ok(Some(Ok(frame))) = tokio::time::timeout_at(end.min(Instant::now() + LINGER_SILENCE), body.frame()).await {
+    while let Ok(Some(Ok(frame))) =
+        tokio::time::timeout_at(end.min(Instant::now() + LINGER_SILENCE), body.frame()).await
+    {
         left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
         if left == 0 {
             break;
@@ -300,14 +362,16 @@ mod tests {
     async fn one_client_cannot_hold_what_is_there_for_all() {
         let bodies = Arc::new(Bodies::new(1 << 20));
         for _ in 0..900 {
-            let (bodies, request) = (Arc::clone(&bodies), request([192, 0, 2, 1], stalled(1 << 19)));
+            let (bodies, request) =
+                (Arc::clone(&bodies), request([192, 0, 2, 1], stalled(1 << 19)));
             tokio::spawn(async move { bodies.read(request, 1 << 20).await.map(|_| ()) });
         }
         for _ in 0..2_000 {
             tokio::task::yield_now().await;
         }
         assert!(bodies.large.available_permits() >= pieces(LARGE_MAX) * 3 / 4);
-        let other = bodies.read(request([192, 0, 2, 2], Body::from(vec![b'x'; 1 << 20])), 1 << 20).await;
+        let other =
+            bodies.read(request([192, 0, 2, 2], Body::from(vec![b'x'; 1 << 20])), 1 << 20).await;
         assert_eq!(other.map(|received| received.bytes.len()).unwrap_or(0), 1 << 20);
         // What was given up is given back.
         tokio::time::sleep(TIME_MAX * 2).await;
@@ -319,7 +383,8 @@ mod tests {
     #[tokio::test]
     async fn a_body_over_the_limit_is_read_on_before_it_is_refused() {
         let bodies = Bodies::new(1000);
-        let refused = bodies.read(request([192, 0, 2, 1], Body::from(vec![b'x'; 100_000])), 1000).await;
+        let refused =
+            bodies.read(request([192, 0, 2, 1], Body::from(vec![b'x'; 100_000])), 1000).await;
         assert!(refused.is_err_and(|refusal| refusal == ApiError::too_large(1000)));
         assert!(bodies.clients.lock().unwrap().is_empty());
     }

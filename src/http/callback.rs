@@ -1,4 +1,5 @@
-//! `/callback/{token}`: answers from outside to steps that wait for them. The token is the right to answer.
+//! `/callback/{token}`: answers from outside to steps that wait for them. Whoever has the token may
+//! answer.
 
 use std::sync::Arc;
 
@@ -36,17 +37,22 @@ pub async fn failed(
     let body = read(&state, request).await?;
     let text = body.text_at("/message").map(std::borrow::Cow::into_owned);
     let text = text.unwrap_or_else(|| String::from_utf8_lossy(body.bytes()).into_owned());
-    let why = if text.trim().is_empty() { "the caller said that it failed".to_owned() } else { text };
+    let why =
+        if text.trim().is_empty() { "the callback reported a failure".to_owned() } else { text };
     answer(&state, &token, Answer::Failed(why)).await
 }
 
-/// `POST /callback/{token}/heartbeat`: whoever works on it still does.
-pub async fn heartbeat(Extract(state): Extract<Arc<State>>, Path(token): Path<String>) -> Result<Json<Value>, ApiError> {
+/// `POST /callback/{token}/heartbeat`: reports that the work continues, which renews the step's
+/// `heartbeat` time.
+pub async fn heartbeat(
+    Extract(state): Extract<Arc<State>>,
+    Path(token): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     known(&token)?;
     answer(&state, &token, Answer::Heartbeat).await
 }
 
-/// A text that cannot be a token is refused before anything is read.
+/// Refuses with 404 a text that cannot be a token, before a body is read or the store is asked.
 pub(super) fn known(token: &str) -> Result<(), ApiError> {
     if is_token(token) { Ok(()) } else { Err(ApiError::not_found("not found").closing()) }
 }
@@ -56,17 +62,31 @@ pub(super) async fn read(state: &State, request: Request) -> Result<Body, ApiErr
     Ok(Body::declared(bytes, Declared::of_headers(&head.headers)))
 }
 
-pub(super) async fn answer(state: &State, token: &str, answer: Answer) -> Result<Json<Value>, ApiError> {
-    let message = if matches!(answer, Answer::Heartbeat) { "heartbeat received" } else { "callback received" };
+pub(super) async fn answer(
+    state: &State,
+    token: &str,
+    answer: Answer,
+) -> Result<Json<Value>, ApiError> {
+    let message = if matches!(answer, Answer::Heartbeat) {
+        "heartbeat received"
+    } else {
+        "callback received"
+    };
     match state.engine.answer(token, &answer).await {
         Ok(answered) => Ok(Json(json!({
             "status": "ok", "message": message, "run_id": answered.run.to_string(), "duplicate": answered.duplicate,
         }))),
         Err(NotAnswered::Unknown) => Err(ApiError::not_found("not found")),
-        Err(NotAnswered::Conflict) => {
-            Err(ApiError::new(StatusCode::CONFLICT, "conflict", "this callback was answered before, with another body"))
-        }
-        Err(NotAnswered::Gone) => Err(ApiError::new(StatusCode::GONE, "gone", "the step waits no longer")),
+        Err(NotAnswered::Conflict) => Err(ApiError::new(
+            StatusCode::CONFLICT,
+            "conflict",
+            "this callback was already answered with a different body",
+        )),
+        Err(NotAnswered::Gone) => Err(ApiError::new(
+            StatusCode::GONE,
+            "gone",
+            "the step no longer waits for this callback",
+        )),
         Err(NotAnswered::Unclear(why)) => Err(ApiError::invalid_field("approved", why)),
         Err(NotAnswered::NotDone(error)) => Err(error.into()),
     }

@@ -1,4 +1,4 @@
-//! From where: the client's address as far as it can be believed.
+//! The address of a request's client, as far as its headers can be trusted.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,21 +6,27 @@ use axum::http::HeaderMap;
 
 use crate::config::server::ProxyTrust;
 
-/// The socket's peer, put into each request by whoever accepts connections.
+/// The peer of the socket, put into each request by the code that accepts connections. Callers
+/// inside the process have none.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// The request came over a socket, as its client wrote it: put in by whoever accepts connections.
+/// Marks a request that came over a socket of this server, so that rules of HTTP on the wire apply
+/// to it.
 #[derive(Debug, Clone, Copy)]
 pub struct OverSocket;
 
-/// The client's address: the right-most one that no trusted proxy added. What the client itself wrote
-/// further left is never used.
+/// The client's address: the right-most entry of `X-Forwarded-For` that no trusted proxy added,
+/// else the peer. Entries further left are the client's own claims and never used.
 pub fn address(peer: IpAddr, headers: &HeaderMap, trust: &ProxyTrust) -> IpAddr {
     let peer = peer.to_canonical();
     // A proxy appends to the list; several headers of the name are one list.
-    let forwarded: Vec<Option<IpAddr>> =
-        headers.get_all("x-forwarded-for").iter().flat_map(|v| v.to_str().unwrap_or("").split(',')).map(read).collect();
+    let forwarded: Vec<Option<IpAddr>> = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .flat_map(|v| v.to_str().unwrap_or("").split(','))
+        .map(read)
+        .collect();
     let real = || headers.get("x-real-ip").and_then(|v| v.to_str().ok()).and_then(read);
     match trust {
         ProxyTrust::None => peer,
@@ -51,16 +57,27 @@ pub fn address(peer: IpAddr, headers: &HeaderMap, trust: &ProxyTrust) -> IpAddr 
     }
 }
 
-/// `192.0.2.7`, `192.0.2.7:4711`, `2001:db8::1`, `[2001:db8::1]:4711`.
+/// Reads an address with or without a port: `192.0.2.7`, `192.0.2.7:4711`, `2001:db8::1`,
+/// `[2001:db8::1]:4711`.
 fn read(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let bare = text.strip_prefix('[').and_then(|t| t.split(']').next()).unwrap_or(text);
-    bare.parse::<IpAddr>().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|a| a.ip())).map(|a| a.to_canonical())
+    bare.parse::<IpAddr>()
+        .ok()
+        .or_else(|| text.parse::<SocketAddr>().ok().map(|a| a.ip()))
+        .map(|a| a.to_canonical())
 }
 
-/// The connection's scheme and host as the sender saw them. Proxy headers count only where a proxy is trusted.
+/// The scheme and host that the sender used, for signatures that cover the URL. Forwarding headers
+/// count only where a proxy is trusted.
 pub fn origin(headers: &HeaderMap, trust: &ProxyTrust) -> String {
-    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).and_then(|v| v.split(',').next()).map(str::trim);
+    let text = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .and_then(|v| v.split(',').next())
+            .map(str::trim)
+    };
     let trusted = |name: &str| if *trust == ProxyTrust::None { None } else { text(name) };
     let scheme = match trusted("x-forwarded-proto") {
         Some("https") => "https",
@@ -92,7 +109,10 @@ mod tests {
         assert_eq!(from("10.0.0.1", &["6.6.6.6", "203.0.113.9"], &hop), "203.0.113.9");
         assert_eq!(from("10.0.0.1", &["6.6.6.6"], &ProxyTrust::None), "10.0.0.1");
         assert_eq!(from("10.0.0.1", &["203.0.113.9, nonsense"], &hop), "10.0.0.1");
-        assert_eq!(from("10.0.0.1", &["6.6.6.6, 203.0.113.9, 10.0.0.2"], &ProxyTrust::Hops(2)), "203.0.113.9");
+        assert_eq!(
+            from("10.0.0.1", &["6.6.6.6, 203.0.113.9, 10.0.0.2"], &ProxyTrust::Hops(2)),
+            "203.0.113.9"
+        );
     }
 
     #[test]

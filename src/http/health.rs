@@ -1,4 +1,4 @@
-//! Probes: is the process alive, may it get requests, how does the work stand.
+//! Probes: whether the process is alive, whether it can take requests, and how the work stands.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,17 +14,19 @@ use super::router::State;
 use crate::engine::health::NoWrites;
 use crate::store;
 
-/// A probe waits no longer for the store.
+/// How long a probe waits for the store.
 const WAIT_MAX: Duration = Duration::from_millis(1_800);
-/// A wall clock further off than this must not judge signature windows.
+/// The clock difference to the database above which `/readyz` fails: timestamps of signatures could
+/// not be judged.
 const SKEW_MAX: Duration = Duration::from_secs(60);
 
-/// `GET /livez`: the process is alive.
+/// `GET /livez`: answers whenever the process is alive, without asking the store.
 pub async fn live() -> Response {
     Json(json!({ "status": "ok" })).into_response()
 }
 
-/// `GET /readyz`: requests may be sent here, because an event could be stored: the probe writes.
+/// `GET /readyz`: whether requests may be sent here. It writes to the store, so success means that
+/// an event could be stored.
 pub async fn ready(Extract(state): Extract<Arc<State>>) -> Response {
     let not = |why: &str| {
         let body = Json(json!({ "status": "unavailable", "reason": why }));
@@ -38,20 +40,28 @@ pub async fn ready(Extract(state): Extract<Arc<State>>) -> Response {
     }
     let store_now = match tokio::time::timeout(WAIT_MAX, state.engine.probe()).await {
         Ok(Ok(now)) => now,
-        _ => return not(&state.engine.health().no_writes().map_or("database unreachable".to_owned(), |why| why.to_string())),
+        _ => {
+            return not(&state
+                .engine
+                .health()
+                .no_writes()
+                .map_or("database unreachable".to_owned(), |why| why.to_string()));
+        }
     };
     let now = state.engine.clock().now();
     let skew = now.since(store_now).max(store_now.since(now));
     if skew > SKEW_MAX {
-        return not("this machine's clock and the database's differ by more than a minute");
+        return not("the clocks of this machine and the database differ by more than a minute");
     }
     Json(json!({ "status": "ok" })).into_response()
 }
 
-/// `GET /health`: the state of the work, from maintained counters.
+/// `GET /health`: how the work stands, from counters that the store maintains.
 pub async fn health(Extract(state): Extract<Arc<State>>) -> Response {
     let answer = tokio::time::timeout(WAIT_MAX, state.engine.store().totals()).await;
-    let answer = answer.unwrap_or_else(|_| Err(store::Error::Down("no answer in time".to_owned())));
+    let answer = answer.unwrap_or_else(|_| {
+        Err(store::Error::Down("the database did not respond in time".to_owned()))
+    });
     match state.engine.health().learn(answer) {
         Ok(totals) => {
             let was_down = state.was_down.swap(false, Ordering::Relaxed);
@@ -67,7 +77,8 @@ pub async fn health(Extract(state): Extract<Arc<State>>) -> Response {
         }
         Err(_) => {
             state.was_down.store(true, Ordering::Relaxed);
-            let body = json!({ "status": "error", "db_healthy": false, "detail": "database unreachable" });
+            let body =
+                json!({ "status": "error", "db_healthy": false, "detail": "database unreachable" });
             (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
         }
     }

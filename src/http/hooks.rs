@@ -1,4 +1,7 @@
-//! Webhooks and events in. A request is judged before anything is read, parsed or stored on its behalf.
+//! The routes on which events come in: webhooks of providers and events of applications.
+//!
+//! Source, address and token are checked before a body is read, and a signature before anything is
+//! parsed or stored.
 
 use std::sync::Arc;
 
@@ -23,33 +26,44 @@ use crate::model::Timestamp;
 /// The source of `POST /events/{type}`.
 const APP: &str = "app";
 
-/// `POST /webhooks/{source}`: a provider's webhook; 200 after it is committed.
+/// `POST /webhooks/{source}`: takes a provider's webhook, and answers 200 after the event is
+/// committed.
 pub async fn webhook(
     Extract(state): Extract<Arc<State>>,
     Path(name): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let source = state.engine.config().source(&name).filter(|s| s.kind == SourceKind::Webhook).cloned();
+    let source =
+        state.engine.config().source(&name).filter(|s| s.kind == SourceKind::Webhook).cloned();
     let Some(source) = source else { return Err(ApiError::not_found("Unknown source").closing()) };
     let client = client_of(&request);
     ingress::admit_address(&source, client).map_err(|why| refused(&state, &source, why))?;
-    take(&state, source, request, StatusCode::OK, move |source, raw, now| ingress::admit(source, raw, client, now)).await
+    take(&state, source, request, StatusCode::OK, move |source, raw, now| {
+        ingress::admit(source, raw, client, now)
+    })
+    .await
 }
 
-/// Reads a request, judges it, off the reactor if it is large, and accepts what it brings or answers its challenge.
+/// Reads a request, judges it, and accepts its events or answers its challenge. Large bodies are
+/// judged on a blocking thread.
 async fn take(
     state: &State,
     source: Arc<Source>,
     request: Request,
     status: StatusCode,
-    judge: impl FnOnce(&Source, &Raw, Timestamp) -> Result<Admitted, ingress::AdmitError> + Send + 'static,
+    judge: impl FnOnce(&Source, &Raw, Timestamp) -> Result<Admitted, ingress::AdmitError>
+    + Send
+    + 'static,
 ) -> Result<Response, ApiError> {
     let (raw, _held) = raw(state, &source, request).await?;
-    let (judged, engine, now) = (Arc::clone(&source), state.engine.clone(), state.engine.clock().now());
+    let (judged, engine, now) =
+        (Arc::clone(&source), state.engine.clone(), state.engine.clock().now());
     let admitted = state.bodies.judging(raw.bytes().len(), move || {
         Ok(match judge(&judged, &raw, now)? {
             Admitted::Event(event) => Brought::Event(Box::new(engine.plan(*event))),
-            Admitted::Batch(events) => Brought::Batch(events.into_iter().map(|event| engine.plan(event)).collect()),
+            Admitted::Batch(events) => {
+                Brought::Batch(events.into_iter().map(|event| engine.plan(event)).collect())
+            }
             Admitted::Challenge(challenge) => Brought::Challenge(challenge),
         })
     });
@@ -64,19 +78,24 @@ async fn take(
         Brought::Batch(planned) => {
             let accepted = planned.into_iter().map(|planned| state.engine.accept_planned(planned));
             let receipts = futures::future::try_join_all(accepted).await?;
-            Ok((status, Json(json!({ "events": receipts.into_iter().map(shown).collect::<Vec<_>>() }))).into_response())
+            Ok((
+                status,
+                Json(json!({ "events": receipts.into_iter().map(shown).collect::<Vec<_>>() })),
+            )
+                .into_response())
         }
     }
 }
 
-/// What one request brought.
+/// What a request holds: an event, a batch of them, or a provider's handshake.
 enum Brought {
     Event(Box<Planned>),
     Batch(Vec<Planned>),
     Challenge(Challenge),
 }
 
-/// `POST /events/{source}/{type}`: an application's event; 202 after it is committed.
+/// `POST /events/{source}/{type}`: takes an application's event, and answers 202 after it is
+/// committed.
 pub async fn event(
     Extract(state): Extract<Arc<State>>,
     Path((source, kind)): Path<(String, String)>,
@@ -94,31 +113,53 @@ pub async fn event_of_app(
     call(&state, APP, &kind, request).await
 }
 
-async fn call(state: &State, name: &str, kind: &str, request: Request) -> Result<Response, ApiError> {
+async fn call(
+    state: &State,
+    name: &str,
+    kind: &str,
+    request: Request,
+) -> Result<Response, ApiError> {
     let config = state.engine.config();
     auth::bearer(request.headers(), config.api.auth_token.as_ref())?;
-    let source = config.source(name).filter(|s| matches!(s.kind, SourceKind::Event | SourceKind::Outbound));
+    let source =
+        config.source(name).filter(|s| matches!(s.kind, SourceKind::Event | SourceKind::Outbound));
     let source = source.cloned().ok_or_else(|| ApiError::not_found("Unknown event source"))?;
-    ingress::admit_address(&source, client_of(&request)).map_err(|why| refused(state, &source, why))?;
-    if kind.trim().is_empty() || kind.chars().count() > ingress::admit::KIND_CHARS_MAX || kind.chars().any(char::is_control) {
-        return Err(ApiError::invalid_field("type", "the event type must be readable text of at most 255 characters"));
+    ingress::admit_address(&source, client_of(&request))
+        .map_err(|why| refused(state, &source, why))?;
+    if kind.trim().is_empty()
+        || kind.chars().count() > ingress::admit::KIND_CHARS_MAX
+        || kind.chars().any(char::is_control)
+    {
+        return Err(ApiError::invalid_field(
+            "type",
+            "the event type must be UTF-8 text of at most 255 characters",
+        ));
     }
     let kind = kind.to_owned();
     let judge = move |source: &Source, raw: &Raw, _now| ingress::call(source, raw, &kind);
     take(state, source, request, StatusCode::ACCEPTED, judge).await
 }
 
-/// Who sends, behind trusted proxies; an address that nobody has where that is not known.
+/// The client's address behind trusted proxies; `0.0.0.0` where it is unknown.
 fn client_of(request: &Request) -> std::net::IpAddr {
-    request.extensions().get::<ClientAddress>().map_or(std::net::IpAddr::from([0, 0, 0, 0]), |client| client.0)
+    request
+        .extensions()
+        .get::<ClientAddress>()
+        .map_or(std::net::IpAddr::from([0, 0, 0, 0]), |client| client.0)
 }
 
-/// The whole request, with one of the places for requests at once. The place is taken when the body is there,
-/// so that those who dribble theirs keep nobody out.
-async fn raw(state: &State, source: &Source, request: Request) -> Result<(Raw, (Received, OwnedSemaphorePermit)), ApiError> {
+/// Reads the whole request and takes one of the places for requests at once. The place is taken
+/// after the body has arrived, so that slow senders keep nobody out.
+async fn raw(
+    state: &State,
+    source: &Source,
+    request: Request,
+) -> Result<(Raw, (Received, OwnedSemaphorePermit)), ApiError> {
     let server = &state.engine.config().server;
-    let mut received = state.bodies.read(request, source.body_bytes_max.unwrap_or(server.body_bytes_max)).await?;
-    let (uri, headers) = (std::mem::take(&mut received.head.uri), std::mem::take(&mut received.head.headers));
+    let mut received =
+        state.bodies.read(request, source.body_bytes_max.unwrap_or(server.body_bytes_max)).await?;
+    let (uri, headers) =
+        (std::mem::take(&mut received.head.uri), std::mem::take(&mut received.head.headers));
     let origin = match &server.public_url {
         Some(url) => url.as_str().trim_end_matches('/').to_owned(),
         None => client::origin(&headers, &server.trust),
@@ -127,25 +168,36 @@ async fn raw(state: &State, source: &Source, request: Request) -> Result<(Raw, (
     Ok((raw, (received, state.place()?)))
 }
 
-/// The sender of a bad signature learns nothing but that; the cause is counted.
+/// Counts a refusal and makes its answer. The sender of a bad signature learns nothing but that it
+/// is invalid.
 fn refused(state: &State, source: &Source, why: ingress::AdmitError) -> ApiError {
     state.engine.reject(&source.name, why.word());
     match why {
-        ingress::AdmitError::Address => ApiError::new(StatusCode::FORBIDDEN, "forbidden", "IP not allowed"),
-        ingress::AdmitError::Signature(_) => ApiError::new(StatusCode::UNAUTHORIZED, "signature_invalid", "Invalid signature"),
-        ingress::AdmitError::Batch(why) => ApiError::invalid_field("payload", why),
-        ingress::AdmitError::ManyKeys => ApiError::bad_request("the request has several `Idempotency-Key` headers; send one"),
-        ingress::AdmitError::NotUtf8 => ApiError::invalid_field("payload", "Invalid UTF-8 payload"),
-        ingress::AdmitError::Schema(violations) => {
-            ApiError::invalid(violations.into_iter().map(|v| ("payload".to_owned(), format!("Schema validation failed: {v}"))))
+        ingress::AdmitError::Address => {
+            ApiError::new(StatusCode::FORBIDDEN, "forbidden", "IP not allowed")
         }
+        ingress::AdmitError::Signature(_) => {
+            ApiError::new(StatusCode::UNAUTHORIZED, "signature_invalid", "Invalid signature")
+        }
+        ingress::AdmitError::Batch(why) => ApiError::invalid_field("payload", why),
+        ingress::AdmitError::ManyKeys => {
+            ApiError::bad_request("the request has several `Idempotency-Key` headers; send one")
+        }
+        ingress::AdmitError::NotUtf8 => ApiError::invalid_field("payload", "Invalid UTF-8 payload"),
+        ingress::AdmitError::Schema(violations) => ApiError::invalid(
+            violations
+                .into_iter()
+                .map(|v| ("payload".to_owned(), format!("Schema validation failed: {v}"))),
+        ),
     }
 }
 
 fn answer(challenge: Challenge) -> Response {
     let status = StatusCode::from_u16(challenge.status).unwrap_or(StatusCode::OK);
     match challenge.body {
-        Some((content_type, body)) => (status, [(header::CONTENT_TYPE, content_type)], body).into_response(),
+        Some((content_type, body)) => {
+            (status, [(header::CONTENT_TYPE, content_type)], body).into_response()
+        }
         None => status.into_response(),
     }
 }

@@ -1,4 +1,5 @@
-//! How much: requests per client address. In this process only; what must hold over processes is in the store.
+//! Limits requests per client address, in this process only. Limits that must hold over all
+//! processes are in the store.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -7,23 +8,23 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-/// So many addresses are remembered.
+/// The most addresses that are remembered; beyond it, idle ones are forgotten, then all.
 const ADDRESSES_MAX: usize = 50_000;
 
-/// Requests per second and client address.
+/// A rate limit for each client address; one IPv6 client is a whole /64.
 pub struct PerAddress {
     quota: Quota,
     limiter: ArcSwap<DefaultKeyedRateLimiter<IpAddr>>,
 }
 
 impl PerAddress {
-    /// Allows this many a second, and as many at once.
+    /// Allows each address this many requests a second, and as many at once.
     pub fn new(per_second: NonZeroU32) -> Self {
         let quota = Quota::per_second(per_second);
         Self { quota, limiter: ArcSwap::from(Arc::new(RateLimiter::keyed(quota))) }
     }
 
-    /// Whether one more request of this address may pass.
+    /// Whether one more request of this address may pass now; a request that passes is counted.
     pub fn allows(&self, address: IpAddr) -> bool {
         let limiter = self.limiter.load();
         if limiter.len() >= ADDRESSES_MAX {
@@ -42,7 +43,7 @@ impl PerAddress {
     }
 }
 
-/// Whose address it is: one IPv6 client owns a whole /64.
+/// The address under which a client is counted: itself for IPv4, its /64 network for IPv6.
 pub(super) fn group(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -61,7 +62,10 @@ mod tests {
     fn each_address_has_its_own_budget() {
         let limit = PerAddress::new(NonZeroU32::new(2).unwrap());
         let (a, b) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        assert_eq!([limit.allows(a), limit.allows(a), limit.allows(a), limit.allows(b)], [true, true, false, true]);
+        assert_eq!(
+            [limit.allows(a), limit.allows(a), limit.allows(a), limit.allows(b)],
+            [true, true, false, true]
+        );
     }
 
     #[test]

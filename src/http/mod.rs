@@ -1,10 +1,17 @@
-//! Third floor: how it is reached over HTTP. Translates; holds no SQL and no rules.
+//! The HTTP routes: they translate between requests and the engine, and hold no SQL and no rules.
+//! Third floor.
 //!
-//! - `router`: all routes in one list; [`around`]: what surrounds every request
-//! - [`hooks`]: webhooks and events in; [`callback`]: answers to steps that wait; [`approve`]: a page for decisions; [`health`]: probes; `metrics`: figures; [`echo`]: a mirror for trying things out
-//! - [`api`]: what is stored, one file per resource
-//! - [`auth`], [`client`], [`limits`], [`body`], [`path`]: who may, from where, how much
-//! - [`error`]: the one shape of every refusal
+//! - `router`: all routes in one list
+//! - [`around`]: middleware around every request
+//! - [`hooks`]: where webhooks and events come in
+//! - [`callback`]: answers to steps that wait for them
+//! - [`approve`]: a page for decisions of people
+//! - [`api`]: the management API, one file per resource
+//! - [`health`], `metrics`: probes and figures
+//! - [`echo`]: a mirror for trying things out
+//! - [`auth`], [`client`], [`limits`]: who may send, from where, and how often
+//! - [`body`], [`path`]: how requests are read
+//! - [`error`]: the JSON of every refusal
 
 pub mod api;
 pub mod approve;

@@ -1,4 +1,4 @@
-//! All routes in one list.
+//! All routes in one list, and the state that they share.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -21,27 +21,31 @@ use super::{api, approve, around, callback, echo, health, hooks, metrics};
 use crate::engine::Engine;
 use crate::model::{Ids, SystemIds};
 
-/// What requests need.
+/// What every route shares: the engine and the limits of requests.
 pub struct State {
-    /// The engine.
+    /// The engine that routes ask; clones share one engine.
     pub engine: Engine,
-    /// Request ids.
+    /// Makes the `X-Request-Id` of requests that bring no usable one.
     pub ids: Arc<dyn Ids>,
     /// Requests per client address, if limited.
     pub per_address: Option<PerAddress>,
-    /// Requests at once.
+    /// The places for requests at once (`server.max_inbound`); without a free one, the answer is
+    /// 503.
     pub inbound: Arc<Semaphore>,
-    /// What bodies hold.
+    /// The memory budget that all request bodies share.
     pub bodies: Bodies,
-    /// The store was seen to be away since the last look at `/health`.
+    /// Whether `/health` found the store unreachable the last time; the next success says
+    /// `recovered` once.
     pub was_down: AtomicBool,
 }
 
 impl State {
-    /// The state of a door to an engine.
+    /// The state for the routes over an engine, with the limits of its configuration.
     pub fn new(engine: Engine) -> Arc<Self> {
         let server = &engine.config().server;
-        let at_once = usize::try_from(server.inbound_max).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
+        let at_once = usize::try_from(server.inbound_max)
+            .unwrap_or(usize::MAX)
+            .clamp(1, Semaphore::MAX_PERMITS);
         Arc::new(Self {
             ids: Arc::new(SystemIds::default()),
             per_address: server.ip_rate_limit.and_then(NonZeroU32::new).map(PerAddress::new),
@@ -52,7 +56,7 @@ impl State {
         })
     }
 
-    /// A whole request, as large as the configuration allows where its route says nothing else.
+    /// Reads a whole request, with a body of at most `server.max_body_size`.
     ///
     /// # Errors
     /// Those of [`Bodies::read`].
@@ -60,18 +64,24 @@ impl State {
         self.bodies.read(request, self.engine.config().server.body_bytes_max).await
     }
 
-    /// One of the places for requests at once.
+    /// Takes one of the places for requests at once, until the permit is dropped.
     ///
     /// # Errors
-    /// 503: all are taken.
+    /// 503 when all places are taken.
     pub fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        let busy =
-            |_| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "Too many requests at once").after(1);
+        let busy = |_| {
+            ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "service_unavailable",
+                "Too many requests at once",
+            )
+            .after(1)
+        };
         Arc::clone(&self.inbound).try_acquire_owned().map_err(busy)
     }
 }
 
-/// The routes.
+/// All routes, with what surrounds them: limits, headers, compression, and 500 for a panic.
 pub fn router(state: Arc<State>) -> Router {
     let mut routes = Router::new()
         .route("/webhooks/{source}", post(hooks::webhook))
@@ -131,7 +141,16 @@ pub fn router(state: Arc<State>) -> Router {
 
 async fn not_found(method: Method) -> Response {
     // A method that no route has is refused as such, wherever it is sent.
-    match [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS].contains(&method)
+    match [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+    ]
+    .contains(&method)
     {
         true => ApiError::not_found("no such route").into_response(),
         false => wrong_method().await,
@@ -139,5 +158,10 @@ async fn not_found(method: Method) -> Response {
 }
 
 async fn wrong_method() -> Response {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this route does not take this method").into_response()
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "this route does not support this method",
+    )
+    .into_response()
 }

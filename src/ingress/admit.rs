@@ -64,11 +64,21 @@ impl AdmitError {
 ///
 /// # Errors
 /// The first check that failed.
-pub fn admit(source: &Source, request: &Raw, client: IpAddr, now: Timestamp) -> Result<Admitted, AdmitError> {
+pub fn admit(
+    source: &Source,
+    request: &Raw,
+    client: IpAddr,
+    now: Timestamp,
+) -> Result<Admitted, AdmitError> {
     admit_address(source, client)?;
     let scheme = source.verify.as_deref().and_then(provider);
     if let Some(provider) = scheme {
-        let with = Scheme { secrets: &source.secrets, tolerance: source.tolerance, options: &source.signature, now };
+        let with = Scheme {
+            secrets: &source.secrets,
+            tolerance: source.tolerance,
+            options: &source.signature,
+            now,
+        };
         provider.verify(request, &with).map_err(AdmitError::Signature)?;
         if let Some(challenge) = provider.challenge(request) {
             return Ok(Admitted::Challenge(challenge));
@@ -77,13 +87,16 @@ pub fn admit(source: &Source, request: &Raw, client: IpAddr, now: Timestamp) -> 
     let one = |request: &Raw, identity: fn(&Source, &Raw) -> Option<String>| {
         check_schema(source, &request.body)?;
         let kind = webhook_kind(source, request);
-        let dedupe_key = if source.dedupe == Dedupe::Off { None } else { identity(source, request) };
+        let dedupe_key =
+            if source.dedupe == Dedupe::Off { None } else { identity(source, request) };
         Ok(inbound(source, request, kind, dedupe_key, None))
     };
     match cloudevents::batch(request)? {
         // The message has an id, and so has each event in it: only the latter tells them apart.
         Some(batch) => {
-            let events = batch.iter().map(|request| one(request, |_, request| cloudevents::identity(request)));
+            let events = batch
+                .iter()
+                .map(|request| one(request, |_, request| cloudevents::identity(request)));
             events.collect::<Result<_, _>>().map(Admitted::Batch)
         }
         None => Ok(Admitted::Event(Box::new(one(request, dedupe_key)?))),
@@ -96,7 +109,11 @@ pub fn admit(source: &Source, request: &Raw, client: IpAddr, now: Timestamp) -> 
 /// # Errors
 /// The address is not on the list.
 pub fn admit_address(source: &Source, client: IpAddr) -> Result<(), AdmitError> {
-    if source.allowed.is_empty() || source.allowed.contains(client) { Ok(()) } else { Err(AdmitError::Address) }
+    if source.allowed.is_empty() || source.allowed.contains(client) {
+        Ok(())
+    } else {
+        Err(AdmitError::Address)
+    }
 }
 
 /// Admits an API call. The type comes from the path; a CloudEvents type overrides it.
@@ -108,12 +125,17 @@ pub fn call(source: &Source, request: &Raw, kind: &str) -> Result<Admitted, Admi
     let one = |request: &Raw, key: Option<String>| {
         check_schema(source, &request.body)?;
         let kind = cloudevents::event_type(request).unwrap_or_else(|| kind.to_owned());
-        let dedupe_key = if source.dedupe == Dedupe::Off { None } else { cloudevents::identity(request) };
+        let dedupe_key =
+            if source.dedupe == Dedupe::Off { None } else { cloudevents::identity(request) };
         Ok(inbound(source, request, EventType::plain(kind), dedupe_key, key))
     };
     match cloudevents::batch(request)? {
         // Each event of a batch has an identity of its own; a key of the request would make one of all.
-        Some(batch) => batch.iter().map(|request| one(request, None)).collect::<Result<_, _>>().map(Admitted::Batch),
+        Some(batch) => batch
+            .iter()
+            .map(|request| one(request, None))
+            .collect::<Result<_, _>>()
+            .map(Admitted::Batch),
         None => {
             let mut keys = request.headers.get_all("idempotency-key").iter();
             let key = keys.next();
@@ -132,9 +154,12 @@ pub fn call(source: &Source, request: &Raw, kind: &str) -> Result<Admitted, Admi
 /// A stored event as if it came in again, with the aliases that its provider gives it today. It has
 /// no keys, so nothing is taken for a duplicate.
 pub fn again(source: &Source, kind: &str, headers: Vec<(String, String)>, body: Body) -> Inbound {
-    let mut request = Raw::new(http::Uri::from_static("/"), "", http::HeaderMap::new(), body.bytes().clone());
+    let mut request =
+        Raw::new(http::Uri::from_static("/"), "", http::HeaderMap::new(), body.bytes().clone());
     for (name, value) in &headers {
-        if let (Ok(name), Ok(value)) = (http::HeaderName::from_bytes(name.as_bytes()), http::HeaderValue::from_str(value)) {
+        if let (Ok(name), Ok(value)) =
+            (http::HeaderName::from_bytes(name.as_bytes()), http::HeaderValue::from_str(value))
+        {
             request.headers.append(name, value);
         }
     }
@@ -235,7 +260,11 @@ fn inbound(
 /// A foreign text as the name of an event type: control characters are replaced, it is cut at
 /// `KIND_CHARS_MAX`, and an empty one is `event`.
 fn clean(name: &str) -> String {
-    let clean: String = name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(KIND_CHARS_MAX).collect();
+    let clean: String = name
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .take(KIND_CHARS_MAX)
+        .collect();
     if clean.trim().is_empty() { "event".to_owned() } else { clean }
 }
 

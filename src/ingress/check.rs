@@ -50,13 +50,23 @@ pub fn keyed_hash(algorithm: Algorithm, key: &[u8], parts: &[&[u8]]) -> Vec<u8> 
 }
 
 /// Whether any accepted secret produces this signature for these parts.
-pub fn any_matches(secrets: &[Secret], algorithm: Algorithm, parts: &[&[u8]], signature: &[u8]) -> bool {
+pub fn any_matches(
+    secrets: &[Secret],
+    algorithm: Algorithm,
+    parts: &[&[u8]],
+    signature: &[u8],
+) -> bool {
     any_of_matches(secrets, algorithm, parts, &[signature.to_vec()])
 }
 
 /// Whether any accepted secret produces any of these signatures. One hash per secret is computed,
 /// however many signatures a sender offers.
-pub fn any_of_matches(secrets: &[Secret], algorithm: Algorithm, parts: &[&[u8]], signatures: &[Vec<u8>]) -> bool {
+pub fn any_of_matches(
+    secrets: &[Secret],
+    algorithm: Algorithm,
+    parts: &[&[u8]],
+    signatures: &[Vec<u8>],
+) -> bool {
     secrets.iter().any(|secret| {
         let ours = keyed_hash(algorithm, secret.expose().as_bytes(), parts);
         signatures.iter().any(|signature| same(&ours, signature))
@@ -209,7 +219,9 @@ impl Timed {
         let header = header(request, self.header)?;
         let mut times = values(header, self.separator, self.time);
         // Two timestamps would leave open which one was signed.
-        let (Some(time), None) = (times.next(), times.next()) else { return Err(Reason::Malformed) };
+        let (Some(time), None) = (times.next(), times.next()) else {
+            return Err(Reason::Malformed);
+        };
         fresh(seconds(time)?, scheme, TOLERANCE)?;
         let offered = offered(values(header, self.separator, self.signature), unhex, self.none)?;
         let parts = [time.as_bytes(), self.joint.as_bytes(), request.bytes()];

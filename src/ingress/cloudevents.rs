@@ -56,7 +56,10 @@ pub fn event_type(request: &Raw) -> Option<String> {
 pub fn identity(request: &Raw) -> Option<String> {
     let (source, id) = match is_structured(request) {
         true => (request.json_text("/source")?, request.json_text("/id")?),
-        false => (decoded(request.header("ce-source")?).into_owned(), decoded(request.header("ce-id")?).into_owned()),
+        false => (
+            decoded(request.header("ce-source")?).into_owned(),
+            decoded(request.header("ce-id")?).into_owned(),
+        ),
     };
     if id.is_empty() {
         return None;
@@ -78,21 +81,30 @@ pub fn batch(request: &Raw) -> Result<Option<Vec<Raw>>, AdmitError> {
     }
     let view = request.body.view().map_err(|why| AdmitError::Batch(why.to_string()))?;
     if view.kind() != Type::Array {
-        return Err(AdmitError::Batch("a batch of CloudEvents is a list".to_owned()));
+        return Err(AdmitError::Batch("a batch of CloudEvents must be a JSON array".to_owned()));
     }
     let items = view.items();
     if items.len() > BATCH_MAX {
-        return Err(AdmitError::Batch(format!("a batch has at most {BATCH_MAX} events, this one has {}", items.len())));
+        return Err(AdmitError::Batch(format!(
+            "a batch may have at most {BATCH_MAX} events, but this one has {}",
+            items.len()
+        )));
     }
     for (at, item) in items.iter().enumerate() {
-        let has = |name: &&str| item.get(name).and_then(Ref::as_str).is_some_and(|text| !text.is_empty());
+        let has =
+            |name: &&str| item.get(name).and_then(Ref::as_str).is_some_and(|text| !text.is_empty());
         if let Some(lacks) = REQUIRED.iter().find(|name| !has(name)) {
-            return Err(AdmitError::Batch(format!("member {at} of the batch is no CloudEvent: it has no text `{lacks}`")));
+            return Err(AdmitError::Batch(format!(
+                "item {at} of the batch is not a valid CloudEvent: the string `{lacks}` is missing"
+            )));
         }
     }
     let one = |item: Ref<'_>| {
         let mut headers = request.headers.clone();
-        headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/cloudevents+json"));
+        headers.insert(
+            http::header::CONTENT_TYPE,
+            http::HeaderValue::from_static("application/cloudevents+json"),
+        );
         let body = Body::declared(item.to_value().to_string(), Declared::Json);
         Raw { uri: request.uri.clone(), origin: request.origin.clone(), headers, body }
     };

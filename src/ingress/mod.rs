@@ -20,5 +20,8 @@ pub use raw::Raw;
 
 /// The signature schemes, for checking a configuration.
 pub fn known() -> crate::config::Known {
-    crate::config::Known { providers: PROVIDERS.iter().map(|p| (p.name(), p.secret_check())).collect(), resolve: None }
+    crate::config::Known {
+        providers: PROVIDERS.iter().map(|p| (p.name(), p.secret_check())).collect(),
+        resolve: None,
+    }
 }

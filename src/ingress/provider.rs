@@ -134,7 +134,10 @@ pub struct Sample {
 impl Sample {
     /// A sample whose body is JSON, with the `Content-Type` that says so.
     pub fn json(body: &serde_json::Value) -> Self {
-        Self { body: body.to_string(), headers: vec![("content-type", "application/json".to_owned())] }
+        Self {
+            body: body.to_string(),
+            headers: vec![("content-type", "application/json".to_owned())],
+        }
     }
 
     /// Adds a header to the sample. It does not replace one of the same name.

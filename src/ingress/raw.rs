@@ -21,7 +21,12 @@ pub struct Raw {
 
 impl Raw {
     /// A request with these parts.
-    pub fn new(uri: Uri, origin: impl Into<String>, headers: HeaderMap, body: impl Into<Bytes>) -> Self {
+    pub fn new(
+        uri: Uri,
+        origin: impl Into<String>,
+        headers: HeaderMap,
+        body: impl Into<Bytes>,
+    ) -> Self {
         let declared = Declared::of_headers(&headers);
         Self { uri, origin: origin.into(), headers, body: Body::declared(body, declared) }
     }

@@ -1,4 +1,5 @@
-//! What is wrong with an installation, as its own functions see it: with their permissions, from where they run.
+//! Finds problems of an installation from inside its functions: with their permissions, from where
+//! they run.
 
 use std::time::Duration;
 
@@ -11,12 +12,14 @@ use crate::model::{Clock, SystemClock};
 use crate::wake::sqs::Hint;
 use crate::wake::sqs::queue::sentence;
 
-/// Clocks may differ by this much.
+/// The difference between the clocks of the function and the database that is tolerated.
 const SKEW_MAX: Duration = Duration::from_secs(2);
-/// A queue shows a message again after this many times the timeout of whoever works on it, at least.
+/// The queue's visibility timeout must be at least this many times the worker's timeout, as AWS
+/// recommends.
 const VISIBILITY_TIMES: u64 = 6;
 
-/// What was looked at; without a reason why not, it is well. A note is worth knowing and no fault.
+/// The findings as JSON: `why` says what is wrong, `note` is worth knowing and no fault, and a
+/// finding with neither is fine.
 struct Findings(Vec<Value>);
 
 impl Findings {
@@ -29,7 +32,8 @@ impl Findings {
     }
 }
 
-/// Looks at the database, the clocks, the queue, and the times and numbers that must fit each other.
+/// Checks the database, the clocks, the queue, and settings that must fit each other. `tidehook
+/// doctor --lambda` shows the result.
 pub(super) async fn look(function: &Function) -> Value {
     let mut findings = Findings(Vec::new());
     of_database(function, &mut findings).await;
@@ -39,7 +43,11 @@ pub(super) async fn look(function: &Function) -> Value {
         let call = time::longest_call(function.engine.config());
         let needed = call + time::AROUND_CALL;
         let why = (Duration::from_secs(worker) < needed).then(|| {
-            format!("a call may take {} s, so the worker's timeout should be {} s at least", call.as_secs(), needed.as_secs())
+            format!(
+                "a call may take {} s; set the timeout of the worker to at least {} s",
+                call.as_secs(),
+                needed.as_secs()
+            )
         });
         findings.add(format!("worker: {worker} s"), why);
     }
@@ -47,18 +55,21 @@ pub(super) async fn look(function: &Function) -> Value {
     let open = function.engine.config().api.auth_token.is_none();
     findings.add(
         "api.auth_token",
-        open.then(|| "not set: /events is open to everyone who can reach it, and /api answers nobody".to_owned()),
+        open.then(|| "not set: everyone who can reach /events may send events, and /api refuses every request; set it".to_owned()),
     );
     json!({ "checks": findings.0 })
 }
 
-/// Every environment keeps its connections while it is idle, too: what may be there at once is what counts.
+/// Compares the connections that all functions may hold at once with what the database allows. Idle
+/// environments keep theirs.
 async fn of_connections(function: &Function, findings: &mut Findings) {
     let about = match function.engine.store().about().await {
         Ok(about) => about,
         Err(error) => return findings.add("connections", Some(error.to_string())),
     };
-    let most = about.iter().find_map(|line| line.strip_prefix("at most ")?.strip_suffix(" connections")?.parse::<u64>().ok());
+    let most = about.iter().find_map(|line| {
+        line.strip_prefix("at most ")?.strip_suffix(" connections")?.parse::<u64>().ok()
+    });
     let (Some(most), Some(workers)) = (most, seconds("WORKER_CONCURRENCY")) else { return };
     let what = format!("connections: the database has {most}");
     if function.engine.config().database.pooler.is_there() {
@@ -67,11 +78,11 @@ async fn of_connections(function: &Function, findings: &mut Findings) {
     let taken = workers * u64::from(super::Role::Worker.connections(function.engine.config())) + 1;
     match seconds("INGRESS_CONCURRENCY") {
         Some(ingress) if taken + ingress < most => findings.add(what, None),
-        Some(ingress) => findings.add(what, Some(format!("functions may take {}", taken + ingress))),
-        None if taken >= most => findings.add(what, Some(format!("workers and the ticker alone may take {taken}"))),
+        Some(ingress) => findings.add(what, Some(format!("the functions may open {} connections; lower the concurrency, or use a pooler", taken + ingress))),
+        None if taken >= most => findings.add(what, Some(format!("workers and the ticker alone may open {taken} connections; lower the concurrency, or use a pooler"))),
         None => findings.note(
             what,
-            format!("workers and the ticker may take {taken}, and nothing bounds those of ingress but the account's concurrency: set IngressReservedConcurrency, or put a pooler before it"),
+            format!("workers and the ticker may open {taken} connections, and only the concurrency of the account limits ingress: set IngressReservedConcurrency, or use a pooler"),
         ),
     }
 }
@@ -82,17 +93,34 @@ async fn of_database(function: &Function, findings: &mut Findings) {
         Ok(now) => now,
         Err(error) => return findings.add("database", Some(error.to_string())),
     };
-    if let Some(url) = function.engine.config().database.url.as_ref().and_then(|url| url::Url::parse(url.expose()).ok()) {
+    if let Some(url) = function
+        .engine
+        .config()
+        .database
+        .url
+        .as_ref()
+        .and_then(|url| url::Url::parse(url.expose()).ok())
+    {
         let (host, port) = (url.host_str().unwrap_or("-"), url.port().unwrap_or(5432));
-        findings.add(format!("database: {} at {host}:{port}", url.path().trim_start_matches('/')), None);
+        findings.add(
+            format!("database: {} at {host}:{port}", url.path().trim_start_matches('/')),
+            None,
+        );
     }
-    findings.add(format!("database: answers in {} ms", SystemClock.now().since(began).as_millis()), None);
+    findings.add(
+        format!("database: responds in {} ms", SystemClock.now().since(began).as_millis()),
+        None,
+    );
     let skew = SystemClock.now().since(now).max(now.since(began));
-    let why = (skew > SKEW_MAX).then(|| format!("the function and the database differ by {} ms", skew.as_millis()));
+    let why = (skew > SKEW_MAX).then(|| {
+        format!("the clocks of the function and the database differ by {} ms", skew.as_millis())
+    });
     findings.add("clocks", why);
     let why = match store.lacks().await {
         Ok(0) => None,
-        Ok(lacks) => Some(format!("it lacks {lacks} migration(s); run `tidehook migrate --lambda STACK`")),
+        Ok(lacks) => {
+            Some(format!("{lacks} migration(s) are missing; run `tidehook migrate --lambda STACK`"))
+        }
         Err(error) => Some(error.to_string()),
     };
     let is_up_to_date = why.is_none();
@@ -106,38 +134,50 @@ async fn of_database(function: &Function, findings: &mut Findings) {
     }
     let parked = async { function.engine.parked(&store.lanes().await?).await };
     match parked.await {
-        Ok(parked) => parked
-            .iter()
-            .for_each(|lane| findings.add(format!("{} deliveries of {}", lane.jobs, lane.lane), Some(lane.why.clone()))),
+        Ok(parked) => parked.iter().for_each(|lane| {
+            findings.add(
+                format!("{} open jobs of lane {}", lane.jobs, lane.lane),
+                Some(lane.why.clone()),
+            )
+        }),
         Err(error) => findings.add("parked deliveries", Some(error.to_string())),
     }
 }
 
 async fn of_queue(function: &Function, worker: Option<u64>, findings: &mut Findings) {
     let Some(queue) = &function.queue else {
-        return findings.add("queue: none, so ticks work off what is due", None);
+        return findings.add("queue: none (ticks run the due work)", None);
     };
     let (client, url) = (queue.client(), queue.url());
     let names = [QueueAttributeName::VisibilityTimeout, QueueAttributeName::RedrivePolicy];
-    match client.get_queue_attributes().queue_url(url).set_attribute_names(Some(names.to_vec())).send().await {
+    match client
+        .get_queue_attributes()
+        .queue_url(url)
+        .set_attribute_names(Some(names.to_vec()))
+        .send()
+        .await
+    {
         Ok(answer) => {
-            let attribute = |name: &QueueAttributeName| answer.attributes().and_then(|all| all.get(name));
-            let visibility = attribute(&names[0]).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+            let attribute =
+                |name: &QueueAttributeName| answer.attributes().and_then(|all| all.get(name));
+            let visibility =
+                attribute(&names[0]).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
             let short = worker.filter(|worker| visibility < VISIBILITY_TIMES * worker);
             let why = short.map(|worker| {
                 format!(
-                    "six times the worker's timeout would be {} s; a message may come again while it is worked on",
+                    "raise it to {} s, six times the timeout of the worker; otherwise a message may arrive again while it is still processed",
                     VISIBILITY_TIMES * worker
                 )
             });
-            findings.add(format!("queue: visibility {visibility} s"), why);
+            findings.add(format!("queue: visibility timeout {visibility} s"), why);
             let none = attribute(&names[1]).is_none();
             findings
-                .add("queue: dead letters", none.then(|| "it has no queue for messages that fail again and again".to_owned()));
+                .add("queue: dead letters", none.then(|| "no dead-letter queue is configured for messages that fail repeatedly; add a redrive policy".to_owned()));
         }
         Err(error) => findings.add("queue: attributes", Some(sentence(&error))),
     }
-    let sent = client.send_message().queue_url(url).message_body(Hint::default().write()).send().await;
+    let sent =
+        client.send_message().queue_url(url).message_body(Hint::default().write()).send().await;
     findings.add("queue: a hint can be sent", sent.err().map(|error| sentence(&error)));
 }
 

@@ -1,7 +1,8 @@
-//! `ingress`: requests in, through the same routes as in the container.
+//! The function `ingress`: serves the same HTTP routes as the container.
 //!
-//! Payloads of API Gateway (HTTP and REST), of function URLs and of load balancers; what they mean is
-//! <https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html> and its neighbours.
+//! It reads the payloads of API Gateway (HTTP and REST), of function URLs and of load balancers:
+//! <https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html> and the pages beside it
+//! describe them.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -23,19 +24,24 @@ use crate::http::auth;
 use crate::http::client::Peer;
 use crate::http::error::ApiError;
 
-/// What only a process that lives on can answer.
-const NOT_HERE: &str =
-    "a function hears nothing of the others, so nothing can be followed here; ask GET /api/events, /api/jobs and /api/runs";
+/// The answer to `/api/tail`, which only a long-lived process can serve.
+const NOT_HERE: &str = "/api/tail is not available in functions, because a function does not see the work of the others; poll GET /api/events, /api/jobs and /api/runs instead";
 
-/// Answers a request.
-pub(super) async fn invoke(function: &Function, event: LambdaEvent<Box<RawValue>>) -> Result<Box<RawValue>, Error> {
+/// Answers one HTTP request of a gateway, a function URL or a load balancer, by the container's
+/// routes.
+pub(super) async fn invoke(
+    function: &Function,
+    event: LambdaEvent<Box<RawValue>>,
+) -> Result<Box<RawValue>, Error> {
     let request = read(event.payload.get())?;
-    let mut adapter = Adapter::from(lambda_http::service_fn(|request: Request| answer(function, request)));
+    let mut adapter =
+        Adapter::from(lambda_http::service_fn(|request: Request| answer(function, request)));
     let answer = adapter.call(LambdaEvent { payload: request, context: event.context }).await?;
     Ok(serde_json::value::to_raw_value(&answer)?)
 }
 
-/// Reads a payload. A `Host` that is none must not cost the request: it is left out.
+/// Reads a payload as a request. An invalid `Host` is left out, so that the routes can refuse or
+/// ignore it.
 fn read(payload: &str) -> Result<LambdaRequest, serde_json::Error> {
     #[derive(Deserialize)]
     struct Headers {
@@ -67,31 +73,43 @@ fn is_host(host: &str) -> bool {
 async fn answer(function: &Function, request: Request) -> Result<Response, Infallible> {
     if let Err(error) = function.ready().await {
         // Probes and routes answer for themselves; whatever needs the store says 503.
-        tracing::error!(%error, "The database cannot be used.");
+        tracing::error!(%error, "The database is unavailable.");
     }
     let request = localized(request);
     if request.uri().path() == "/api/tail" {
-        if let Err(refused) = auth::bearer(request.headers(), function.engine.config().api.auth_token.as_ref()) {
+        if let Err(refused) =
+            auth::bearer(request.headers(), function.engine.config().api.auth_token.as_ref())
+        {
             return Ok(refused.into_response());
         }
         return Ok(ApiError::new(StatusCode::NOT_IMPLEMENTED, "not_here", NOT_HERE).into_response());
     }
     let answer = function.routes.clone().oneshot(request).await;
     if let Err(error) = function.engine.flush().await {
-        tracing::warn!(%error, "The counts of refused requests were not stored; the next invocation tries again.");
+        tracing::warn!(%error, "The counts of refused requests could not be stored. The next invocation tries again.");
     }
     answer
 }
 
-/// The request as the container would see it: without the stage in its path, with the address of its client.
+/// The request as the container would see it: its path without the gateway's stage, its peer the
+/// client.
 fn localized(request: Request) -> http::Request<Body> {
     let (mut parts, body) = request.into_parts();
     let (stage, client) = match parts.extensions.get::<RequestContext>() {
-        Some(RequestContext::ApiGatewayV2(context)) => (context.stage.clone(), context.http.source_ip.clone()),
-        Some(RequestContext::ApiGatewayV1(context)) => (context.stage.clone(), context.identity.source_ip.clone()),
+        Some(RequestContext::ApiGatewayV2(context)) => {
+            (context.stage.clone(), context.http.source_ip.clone())
+        }
+        Some(RequestContext::ApiGatewayV1(context)) => {
+            (context.stage.clone(), context.identity.source_ip.clone())
+        }
         // A load balancer appends the client's address.
         _ => {
-            let list = parts.headers.get_all("x-forwarded-for").iter().next_back().and_then(|value| value.to_str().ok());
+            let list = parts
+                .headers
+                .get_all("x-forwarded-for")
+                .iter()
+                .next_back()
+                .and_then(|value| value.to_str().ok());
             (None, list.and_then(|list| list.rsplit(',').next()).map(|last| last.trim().to_owned()))
         }
     };
@@ -104,7 +122,8 @@ fn localized(request: Request) -> http::Request<Body> {
     http::Request::from_parts(parts, Body::new(body))
 }
 
-/// A URI without the stage that a gateway puts before its path.
+/// The URI without the stage that a gateway puts before its path; `None` when there is no stage to
+/// remove.
 fn without_stage(uri: &Uri, stage: &str) -> Option<Uri> {
     let path = uri.path().strip_prefix('/')?.strip_prefix(stage)?;
     if stage == "$default" || !(path.is_empty() || path.starts_with('/')) {
@@ -123,8 +142,13 @@ mod tests {
 
     #[test]
     fn the_stage_is_taken_from_the_path_and_nothing_else_is() {
-        let stripped = |uri: &str, stage: &str| without_stage(&uri.parse().unwrap(), stage).map(|uri| uri.to_string());
-        assert_eq!(stripped("https://h/prod/webhooks/a?x=1", "prod").as_deref(), Some("https://h/webhooks/a?x=1"));
+        let stripped = |uri: &str, stage: &str| {
+            without_stage(&uri.parse().unwrap(), stage).map(|uri| uri.to_string())
+        };
+        assert_eq!(
+            stripped("https://h/prod/webhooks/a?x=1", "prod").as_deref(),
+            Some("https://h/webhooks/a?x=1")
+        );
         assert_eq!(stripped("https://h/prod", "prod").as_deref(), Some("https://h/"));
         assert_eq!(stripped("https://h/production/x", "prod"), None);
         assert_eq!(stripped("https://h/webhooks/a", "prod"), None);
@@ -133,7 +157,12 @@ mod tests {
 
     #[test]
     fn a_host_that_is_none_is_left_out() {
-        for (host, kept) in [("example.com", true), ("x.execute-api.127.0.0.1", false), ("a b", false), ("[::1", false)] {
+        for (host, kept) in [
+            ("example.com", true),
+            ("x.execute-api.127.0.0.1", false),
+            ("a b", false),
+            ("[::1", false),
+        ] {
             let event = serde_json::json!({
                 "version": "2.0", "rawPath": "/livez", "rawQueryString": "", "headers": { "host": host, "x": "1" },
                 "requestContext": { "stage": "$default", "http": { "method": "GET", "path": "/livez", "sourceIp": "192.0.2.7" } },

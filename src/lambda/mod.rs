@@ -1,10 +1,15 @@
-//! Third floor: the same engine as functions of AWS Lambda. Which one a process is, its handler says: `ingress` takes requests
-//! in, `ticker` keeps house and announces what is due, `worker` works off what messages name. Nothing else differs from the
-//! container: a row is the truth, a message a hint.
+//! Runs the engine as functions of AWS Lambda. Third floor.
 //!
-//! - [`ingress`], [`ticker`], [`worker`]: the functions; [`time`]: what is left of an invocation; [`checkup`]: what is wrong
+//! The handler of a function names its role: `ingress` serves requests, `ticker` runs housekeeping
+//! and announces due jobs, `worker` works on the jobs that messages name. Everything else is as in
+//! the container: the rows of the store count, and a message is only a hint.
 //!
-//! The runtime API is that of <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>.
+//! - [`ingress`], [`ticker`], [`worker`]: the functions
+//! - [`time`]: how long an invocation may still take, and what it may begin
+//! - [`checkup`]: finds problems from inside a function
+//!
+//! The runtime API is described at
+//! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>.
 
 pub mod checkup;
 pub mod ingress;
@@ -33,43 +38,44 @@ use crate::wake::sqs::Sqs;
 use crate::wake::sqs::queue::Queue;
 use crate::wake::{Wake, local::Local};
 
-/// Where the runtime API is; a process that has it is a function.
+/// The variable that holds the address of the runtime API; a process that has it is a function.
 const RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
-/// A tick looks ahead as far as the next one is away, and this much further.
+/// A tick looks ahead until the next tick, and this much further, in case that one is late.
 const LOOK_FURTHER: Duration = Duration::from_secs(120);
 /// The time between ticks unless `TIDEHOOK_TICK_RATE` says otherwise.
 const TICK_EVERY: Duration = Duration::from_secs(60);
 /// Seconds that an invocation may take where its deadline is unknown, unless `TIDEHOOK_BUDGET_SECONDS` says otherwise.
 const BUDGET: u64 = 25;
 
-/// The class of error of a function that does not start.
+/// The error type that is reported to the runtime when a function does not start.
 const NOT_STARTED: &str = "Tidehook.NotStarted";
-/// The runtime is told of it within this time.
+/// The time limit for telling the runtime why a function does not start.
 const TELL_MAX: Duration = Duration::from_secs(2);
 
-/// What a function does.
+/// The role of a function: one process has one of them, and its handler names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Takes requests in.
+    /// Serves the HTTP routes of the container: webhooks, events and the API.
     Ingress,
-    /// Keeps house.
+    /// Runs housekeeping and announces due jobs, by a schedule; without a queue it also works on
+    /// them.
     Ticker,
-    /// Works jobs off.
+    /// Works on the jobs that messages of the queue name, then on others that are due.
     Worker,
 }
 
 impl Role {
-    /// The role that a handler names: its last word.
+    /// The role that a handler names with its last word, after a dot, slash or colon.
     ///
     /// # Errors
-    /// It names none.
+    /// The word is none of the roles.
     pub fn of_handler(handler: &str) -> Result<Self, String> {
         match handler.rsplit(['.', '/', ':']).next().unwrap_or("") {
             "ingress" => Ok(Self::Ingress),
             "ticker" => Ok(Self::Ticker),
             "worker" => Ok(Self::Worker),
             other => Err(format!(
-                "the handler `{other}` is none of ingress, ticker and worker; set the function's handler to one of them"
+                "unknown function handler `{other}`: set the handler of the function to ingress, ticker or worker"
             )),
         }
     }
@@ -82,7 +88,7 @@ impl Role {
         }
     }
 
-    /// How many database connections one environment takes: it has one invocation at a time.
+    /// The most database connections of one environment, which handles one invocation at a time.
     fn connections(self, config: &Config) -> u32 {
         match self {
             Self::Ingress | Self::Ticker => 1,
@@ -91,8 +97,10 @@ impl Role {
     }
 }
 
-/// The role of this process, if it is a function: one that a runtime API is there for and that was given no verb. A container image
-/// names its role as its command, a package as its handler.
+/// The role of this process when it is a function, else `None`.
+///
+/// It is a function when there is a runtime API and the command line has no verb. A container image
+/// names the role as its command, a package as its handler.
 pub fn asked(mut arguments: impl Iterator<Item = String>) -> Option<Result<Role, String>> {
     std::env::var_os(RUNTIME_API)?;
     match (arguments.next(), arguments.next()) {
@@ -102,25 +110,29 @@ pub fn asked(mut arguments: impl Iterator<Item = String>) -> Option<Result<Role,
     }
 }
 
-/// A function that is ready for invocations.
+/// A function with its engine, ready for invocations.
 #[derive(Clone)]
 pub struct Function {
     engine: Engine,
-    /// The routes of the container, made once.
+    /// The routes of the container, built once and used by the role `ingress`.
     routes: Router,
     role: Role,
-    /// A deadline from before is none.
+    /// When the process began; an invocation's deadline before this is not believed.
     began: Timestamp,
     budget: Duration,
-    /// The queue; without one the ticker works.
+    /// The queue that carries hints to workers; without one, the ticker works on due jobs itself.
     queue: Option<Queue>,
 }
 
-/// Runs a function until its environment ends.
+/// Runs a function until its environment ends. An error of its start is reported to the runtime.
 pub async fn run(role: Result<Role, String>) -> ExitCode {
     let filter = std::env::var("RUST_LOG").ok().filter(|f| !f.is_empty());
     let format = variable("LOG_FORMAT");
-    log::start(log::Format::from_word(Some(format.as_deref().unwrap_or("json"))), filter.as_deref(), false);
+    log::start(
+        log::Format::from_word(Some(format.as_deref().unwrap_or("json"))),
+        filter.as_deref(),
+        false,
+    );
     let _ = rustls::crypto::ring::default_provider().install_default();
     let result = match role {
         Ok(role) => Box::pin(serve(role)).await,
@@ -129,37 +141,50 @@ pub async fn run(role: Result<Role, String>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = %error, "The function does not start.");
+            tracing::error!(error = %error, "The function cannot start.");
             if let Err(why) = tell_of_failed_start(&error.to_string()).await {
-                tracing::warn!(%why, "The runtime could not be told why.");
+                tracing::warn!(%why, "The start error could not be reported to the Lambda runtime.");
             }
             ExitCode::FAILURE
         }
     }
 }
 
-/// Tells the runtime why a function does not start, so that whoever invokes it reads that: the deployment, which migrates.
+/// Tells the runtime why a function does not start, so that its caller can read it: the deployment,
+/// which invokes the migration.
 async fn tell_of_failed_start(error: &str) -> Result<(), Error> {
     let url = format!("http://{}/2018-06-01/runtime/init/error", std::env::var(RUNTIME_API)?);
-    #[expect(clippy::disallowed_methods, reason = "tells the runtime API beside this process, and nobody else")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "tells the runtime API beside this process, and nobody else"
+    )]
     let http = reqwest::Client::builder().no_proxy().timeout(TELL_MAX).build()?;
     let request = http.post(url).header("Lambda-Runtime-Function-Error-Type", NOT_STARTED);
-    request.json(&json!({ "errorType": NOT_STARTED, "errorMessage": error })).send().await?.error_for_status()?;
+    request
+        .json(&json!({ "errorType": NOT_STARTED, "errorMessage": error }))
+        .send()
+        .await?
+        .error_for_status()?;
     Ok(())
 }
 
 async fn serve(role: Role) -> Result<(), Error> {
     let function = Function::start(role).await?;
-    tracing::info!(role = role.word(), version = env!("CARGO_PKG_VERSION"), "The function is ready.");
+    tracing::info!(
+        role = role.word(),
+        version = env!("CARGO_PKG_VERSION"),
+        "The function is ready."
+    );
     function.serve().await
 }
 
-/// An error as the runtime is told of it, and as a caller sees it.
+/// An error in the form in which the runtime and the caller get it.
 fn failure(error: &Error) -> Diagnostic {
     Diagnostic { error_type: "Tidehook.Failed".to_owned(), error_message: error.to_string() }
 }
 
-/// The time between ticks, as a schedule says it: `rate(10 minutes)`.
+/// The time between ticks, from `TIDEHOOK_TICK_RATE` in the syntax of a schedule: `rate(10
+/// minutes)`.
 fn tick_every() -> Result<Duration, String> {
     let Some(text) = variable("TICK_RATE") else { return Ok(TICK_EVERY) };
     let rate = || {
@@ -169,9 +194,11 @@ fn tick_every() -> Result<Duration, String> {
             "hour" | "hours" => 60,
             _ => return None,
         };
-        Some(Duration::from_secs(count.parse::<u64>().ok().filter(|count| *count > 0)? * minutes * 60))
+        Some(Duration::from_secs(
+            count.parse::<u64>().ok().filter(|count| *count > 0)? * minutes * 60,
+        ))
     };
-    rate().ok_or_else(|| format!("TIDEHOOK_TICK_RATE must be like `rate(1 minute)` or `rate(10 minutes)`, not `{text}`"))
+    rate().ok_or_else(|| format!("TIDEHOOK_TICK_RATE must be a rate such as `rate(1 minute)` or `rate(10 minutes)`, not `{text}`"))
 }
 
 fn seconds(name: &str, otherwise: u64) -> Result<Duration, String> {
@@ -185,8 +212,10 @@ fn seconds(name: &str, otherwise: u64) -> Result<Duration, String> {
 }
 
 impl Function {
-    /// Reads the configuration and puts the engine together. Nothing is connected to yet: a database that is away is an
-    /// answer of 503, not a function that does not start.
+    /// Reads the configuration and builds the engine.
+    ///
+    /// Nothing is connected to yet: while the database is unreachable, requests are answered 503,
+    /// and the function starts all the same.
     ///
     /// # Errors
     /// The configuration or the environment is wrong.
@@ -194,7 +223,7 @@ impl Function {
         let loaded = environment::load(Request::default());
         let Some(mut config) = loaded.config else {
             return Err(format!(
-                "the configuration has errors; `tidehook validate` finds them before a deployment:\n{}",
+                "the configuration has errors; run `tidehook validate` before you deploy:\n{}",
                 loaded.problems.render(false)
             )
             .into());
@@ -204,13 +233,15 @@ impl Function {
             return Err(StartError::CannotRun(cannot).into());
         }
         if config.database.driver == Driver::Sqlite {
-            let why = "functions share no disk, so they cannot share a SQLite file: set `database.url` to a Postgres server";
+            let why = "functions cannot use SQLite, because they do not share a disk: set `database.url` to a Postgres server";
             return Err(why.into());
         }
         // Every caller of a function comes from outside: without a token nobody may use the management routes.
         config.api.open = false;
         if config.api.auth_token.is_none() {
-            tracing::warn!("api.auth_token is not set: /events is open to everyone who can reach it, and /api answers nobody.");
+            tracing::warn!(
+                "api.auth_token is not set: everyone who can reach /events may send events, and /api refuses every request. Set api.auth_token."
+            );
         }
         server::count(&config);
         let config = Arc::new(config);
@@ -232,19 +263,25 @@ impl Function {
             Some(queue) => Arc::new(Sqs::new(queue.clone(), horizon)),
             None => Arc::new(Local::default()),
         };
-        Ok(Self::new(server::engine(config, store, wake)?, role, queue, seconds("BUDGET_SECONDS", BUDGET)?))
+        Ok(Self::new(
+            server::engine(config, store, wake)?,
+            role,
+            queue,
+            seconds("BUDGET_SECONDS", BUDGET)?,
+        ))
     }
 
-    /// A function over an engine. Its invocations take no longer than the budget where their deadline is unknown.
+    /// Builds a function over an engine. `budget` limits invocations whose deadline is unknown.
     pub fn new(engine: Engine, role: Role, queue: Option<Queue>, budget: Duration) -> Self {
         let routes = router(State::new(engine.clone()));
         Self { engine, routes, role, began: SystemClock.now(), budget, queue }
     }
 
-    /// Asks the runtime API for invocations, and answers them one after the other. One that panics is answered with an error.
+    /// Takes invocations from the runtime API and answers them, one after the other. One that
+    /// panics is answered with an error.
     ///
     /// # Errors
-    /// The runtime API is not to be reached.
+    /// The runtime API cannot be reached.
     pub async fn serve(self) -> Result<(), Error> {
         lambda_runtime::run(lambda_runtime::service_fn(move |event: LambdaEvent<Box<RawValue>>| {
             let function = self.clone();
@@ -257,10 +294,10 @@ impl Function {
         .await
     }
 
-    /// One invocation. Whatever it comes to, nothing of it goes on after its answer.
+    /// Handles one invocation. Nothing of it continues after its answer.
     ///
     /// # Errors
-    /// It came to nothing: the payload is none of its role, or the database does not answer a tick.
+    /// The payload does not fit the role, or the database does not answer a tick.
     pub async fn invoke(&self, event: LambdaEvent<Box<RawValue>>) -> Result<Box<RawValue>, Error> {
         let request_id = event.context.request_id.clone();
         let span = tracing::info_span!("invocation", request_id);
@@ -283,10 +320,10 @@ impl Function {
         answer
     }
 
-    /// Makes the engine ready: prepared once, and asked again after the database was away.
+    /// Prepares the engine once, and asks the database again after it was unreachable.
     ///
     /// # Errors
-    /// The database does not answer, or its schema is not there.
+    /// The database does not answer, or it lacks the schema.
     async fn ready(&self) -> store::Result<()> {
         let health = self.engine.health();
         if !health.is_prepared() {

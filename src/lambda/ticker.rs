@@ -1,5 +1,7 @@
-//! `ticker`: housekeeping, and telling workers of what is due and soon will be. Without a queue it works that off itself, so that
-//! two functions and a database are a whole installation.
+//! The function `ticker`: runs housekeeping, and announces jobs that are due or soon will be.
+//!
+//! Without a queue it works on due jobs itself, so that two functions and a database are a complete
+//! installation.
 
 use std::time::Duration;
 
@@ -12,15 +14,19 @@ use super::{Function, checkup, time};
 use crate::engine::Budget;
 use crate::server;
 
-/// An invocation by hand may say what to do.
+/// The payload of an invocation by hand, which may ask for something else than a tick.
 #[derive(Deserialize)]
 struct Asked {
     #[serde(default)]
     tidehook: Option<String>,
 }
 
-/// One tick, or a migration where the event asks for it.
-pub(super) async fn invoke(function: &Function, payload: &RawValue, left: Duration) -> Result<Box<RawValue>, Error> {
+/// Runs one tick, or the migration or check-up that the payload asks for.
+pub(super) async fn invoke(
+    function: &Function,
+    payload: &RawValue,
+    left: Duration,
+) -> Result<Box<RawValue>, Error> {
     // A schedule sends what it likes; what is no object asks for nothing.
     let asked = serde_json::from_str::<Asked>(payload.get()).ok().and_then(|asked| asked.tidehook);
     let engine = &function.engine;
@@ -31,17 +37,22 @@ pub(super) async fn invoke(function: &Function, payload: &RawValue, left: Durati
             store.migrate().await?;
             store.close().await;
             engine.prepare(false).await?;
-            tracing::info!("The database's schema is up to date.");
+            tracing::info!("The database schema is up to date.");
             return Ok(to_raw_value(&json!({ "migrated": true }))?);
         }
         Some("doctor") => return Ok(to_raw_value(&checkup::look(function).await)?),
-        Some(other) => return Err(format!("`tidehook` may be `tick`, `migrate` or `doctor`, not `{other}`").into()),
+        Some(other) => {
+            return Err(
+                format!("`tidehook` must be `tick`, `migrate` or `doctor`, not `{other}`").into()
+            );
+        }
     }
     function.ready().await?;
-    let budget = if function.queue.is_some() { Budget::NONE } else { time::budget(engine.config(), left) };
+    let budget =
+        if function.queue.is_some() { Budget::NONE } else { time::budget(engine.config(), left) };
     let ticked = engine.health().learn(engine.tick(budget).await)?;
     if ticked != crate::engine::Ticked::default() {
-        tracing::info!(?ticked, "Ticked.");
+        tracing::info!(?ticked, "Tick finished.");
     }
     let worked = ticked.worked;
     Ok(to_raw_value(&json!({

@@ -1,4 +1,4 @@
-//! What is left of an invocation, and what can still be begun in it.
+//! How much time an invocation has left, and what work it may still begin.
 
 use std::time::Duration;
 
@@ -9,25 +9,28 @@ use crate::decide::workflow::Flow;
 use crate::engine::Budget;
 use crate::model::Timestamp;
 
-/// The longest that an invocation may take.
+/// The longest timeout that Lambda allows; a deadline further off is not believed.
 const LONGEST: Duration = Duration::from_secs(900);
-/// Before the end of an invocation, for its records and its answer.
+/// The time at the end of an invocation that is kept for its records and its answer.
 const FOR_ANSWER: Duration = Duration::from_secs(2);
-/// What is begun must be able to end, and its outcome be recorded, with this much to spare.
+/// The time that must remain after the longest call, to record its outcome.
 const TO_SPARE: Duration = Duration::from_secs(5);
 
-/// What a call needs of its function's timeout besides its own.
+/// The time that a function's timeout must exceed the timeout of a call by.
 pub const AROUND_CALL: Duration = Duration::from_secs(FOR_ANSWER.as_secs() + TO_SPARE.as_secs());
 
-/// The time until a deadline in milliseconds since 1970. One from before the process began (as the local emulator sends) or in a
-/// far future says nothing: then it is what was configured.
+/// The time until an invocation's deadline, given in milliseconds since 1970.
+///
+/// A deadline from before the process began (the local emulator sends such) or in the far future is
+/// not believed: then the result is `configured`.
 pub fn left(deadline: u64, began: Timestamp, now: Timestamp, configured: Duration) -> Duration {
     let deadline = Timestamp(i64::try_from(deadline).unwrap_or(i64::MAX));
     let left = deadline.since(now);
     if deadline <= began || left > LONGEST { configured } else { left }
 }
 
-/// How much work an invocation may take on: nothing is claimed that could not end in time, and calls end before it does.
+/// The work that an invocation may take on: it claims nothing that could not finish in time, and
+/// calls are cut off before it ends.
 pub fn budget(config: &Config, left: Duration) -> Budget {
     let now = Instant::now();
     // A timeout that is longer than the function's own never fits; a third of the time goes to it all the same.
@@ -48,7 +51,12 @@ pub fn longest_call(config: &Config) -> Duration {
 
 fn calls(flow: &Flow) -> Vec<Duration> {
     let inner = flow.steps.iter().flat_map(|step| step.kind.inner());
-    flow.steps.iter().chain(inner).filter_map(|step| step.kind.call()).map(|call| call.timeout).collect()
+    flow.steps
+        .iter()
+        .chain(inner)
+        .filter_map(|step| step.kind.call())
+        .map(|call| call.timeout)
+        .collect()
 }
 
 #[cfg(test)]

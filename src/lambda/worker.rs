@@ -1,7 +1,9 @@
-//! `worker`: messages name jobs that are due; these first, then whatever else is due while there is time.
+//! The function `worker`: works on the jobs that messages name, then on other due jobs while there
+//! is time.
 //!
-//! What a batch answers is <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html>: the messages that are to
-//! come again. A message that can never be read is none of them.
+//! It answers which messages of the batch are to be delivered again:
+//! <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html>. A message that
+//! cannot be read is not among them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,10 +20,12 @@ use crate::observe::metrics;
 use crate::wake::Wakeup;
 use crate::wake::sqs::Hint;
 
-/// Work that could not be taken on now, because its lane gives no more, is looked for again after this.
+/// How soon a worker looks again for due work that it could not take on, because its lane allows no
+/// more for now.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// A batch of messages. Only what is needed is read, so that nothing else can be wrong.
+/// A batch of messages as Lambda delivers it. Only the fields that are needed are read, so that
+/// others cannot break it.
 #[derive(Deserialize)]
 struct Batch {
     #[serde(rename = "Records", default)]
@@ -36,14 +40,19 @@ struct Record {
     body: Option<String>,
 }
 
-/// Works off what a batch names.
-pub(super) async fn invoke(function: &Function, payload: &RawValue, left: Duration) -> Result<Box<RawValue>, Error> {
+/// Works on the jobs that a batch of messages names, and answers which messages failed.
+pub(super) async fn invoke(
+    function: &Function,
+    payload: &RawValue,
+    left: Duration,
+) -> Result<Box<RawValue>, Error> {
     let batch: Batch = serde_json::from_str(payload.get())?;
     let hints: Vec<(String, Hint)> = batch.records.into_iter().filter_map(read).collect();
     let engine = &function.engine;
     let result = async {
         function.ready().await?;
-        let jobs: BTreeSet<JobId> = hints.iter().flat_map(|(_, hint)| hint.jobs.iter().copied()).collect();
+        let jobs: BTreeSet<JobId> =
+            hints.iter().flat_map(|(_, hint)| hint.jobs.iter().copied()).collect();
         let jobs: Vec<JobId> = jobs.into_iter().collect();
         engine.work_on(&jobs, time::budget(engine.config(), left)).await
     };
@@ -53,7 +62,7 @@ pub(super) async fn invoke(function: &Function, payload: &RawValue, left: Durati
             if worked.more { unfinished(function, &hints).await } else { Vec::new() }
         }
         Err(error) => {
-            tracing::error!(%error, "The database cannot be used; the messages come again, and the next tick announces the work.");
+            tracing::error!(%error, "The database is unavailable. The queue delivers the messages again, and the next tick announces the work.");
             hints.iter().map(|(id, _)| id.clone()).collect()
         }
     };
@@ -61,19 +70,25 @@ pub(super) async fn invoke(function: &Function, payload: &RawValue, left: Durati
     Ok(to_raw_value(&json!({ "batchItemFailures": failures }))?)
 }
 
-/// A message that cannot be read never will be: it is counted and not asked for again.
+/// Reads a message as a hint. One that is no hint is counted and dropped: it would never become
+/// readable.
 fn read(record: Record) -> Option<(String, Hint)> {
     match Hint::read(record.body.as_deref().unwrap_or("")) {
         Ok(hint) => Some((record.id, hint)),
         Err(why) => {
             metrics::hint_refused();
-            tracing::warn!(hint = record.id, why, "A message of the queue is no hint; it is dropped.");
+            tracing::warn!(
+                hint = record.id,
+                why,
+                "A message in the queue is not a valid hint. It is dropped."
+            );
             None
         }
     }
 }
 
-/// Tells of work that is left: what there was no time for at once, what its lane does not give yet a little later.
+/// Sends hints for work that is left: at once when the time ran out, a little later when lanes
+/// allow no more for now.
 async fn go_on(function: &Function, worked: Worked) {
     let engine = &function.engine;
     if worked.more {
@@ -83,11 +98,14 @@ async fn go_on(function: &Function, worked: Worked) {
     match engine.store().is_due().await {
         Ok(true) => engine.tell(&[Wakeup { after: AGAIN, ..Wakeup::LOOK }]).await,
         Ok(false) => {}
-        Err(error) => tracing::debug!(%error, "Whether anything is due is left to the next tick."),
+        Err(error) => {
+            tracing::debug!(%error, "The check for more due work failed. The next tick checks again.")
+        }
     }
 }
 
-/// The messages that name jobs which are still due.
+/// The messages whose jobs are still due, and must be delivered again. New hints are sent for these
+/// jobs at once.
 async fn unfinished(function: &Function, hints: &[(String, Hint)]) -> Vec<String> {
     let engine = &function.engine;
     let mut left = Vec::new();
@@ -96,7 +114,9 @@ async fn unfinished(function: &Function, hints: &[(String, Hint)]) -> Vec<String
         let mut is_done = true;
         for job in &hint.jobs {
             match engine.store().job(*job).await {
-                Ok(Some(found)) if found.state == JobState::Pending && found.due_at <= engine.clock().now() => {
+                Ok(Some(found))
+                    if found.state == JobState::Pending && found.due_at <= engine.clock().now() =>
+                {
                     is_done = false;
                     again.push(Wakeup::of(*job, Duration::ZERO));
                 }

@@ -73,8 +73,11 @@ impl Failure {
     /// The same failure, marked as one of a request that was sent twice: its kept connection had
     /// been closed without an answer.
     pub fn sent_twice(self) -> Self {
-        let twice =
-            |why: String| format!("{why}; it was sent twice: the receiver had closed a kept connection before it answered");
+        let twice = |why: String| {
+            format!(
+                "{why}; sent twice, because the receiver had closed the kept-alive connection without a response"
+            )
+        };
         match self {
             Self::Connect(why) => Self::Connect(twice(why)),
             Self::Tls(why) => Self::Tls(twice(why)),
@@ -107,7 +110,9 @@ impl Failure {
     /// The response status, when there was one.
     pub fn status(&self) -> Option<u16> {
         match self {
-            Self::Status(status) | Self::Expectation(status) | Self::Redirect { status, .. } => Some(*status),
+            Self::Status(status) | Self::Expectation(status) | Self::Redirect { status, .. } => {
+                Some(*status)
+            }
             _ => None,
         }
     }
@@ -148,21 +153,31 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Dns(why) => write!(f, "name look-up failed: {why}"),
+            Self::Dns(why) => write!(f, "DNS lookup failed: {why}"),
             Self::Connect(why) => write!(f, "connection failed: {why}"),
             Self::Blocked(why) => write!(f, "address not allowed: {why}"),
             Self::Tls(why) => write!(f, "TLS failed: {why}"),
             Self::Timeout(phase) => write!(f, "timed out while {phase}"),
-            Self::Protocol(why) => write!(f, "broken exchange: {why}"),
-            Self::Redirect { status, location: Some(to) } => write!(f, "HTTP {status}: redirect to {to} not followed"),
-            Self::Redirect { status, location: None } => write!(f, "HTTP {status}: redirect not followed"),
+            Self::Protocol(why) => write!(f, "protocol error: {why}"),
+            Self::Redirect { status, location: Some(to) } => {
+                write!(f, "HTTP {status}: redirect to {to} not followed")
+            }
+            Self::Redirect { status, location: None } => {
+                write!(f, "HTTP {status}: redirect not followed")
+            }
             Self::Status(status) => write!(f, "HTTP {status}"),
-            Self::Expectation(status) => write!(f, "HTTP {status}: the answer is not what `expect` says"),
-            Self::UnknownOutcome(why) => write!(f, "sent at most once, and what came of it is not known: {why}"),
+            Self::Expectation(status) => {
+                write!(f, "HTTP {status}: the response does not meet `expect`")
+            }
+            Self::UnknownOutcome(why) => {
+                write!(f, "sent at most once, and the outcome is unknown: {why}")
+            }
             Self::Compose(why) => write!(f, "request could not be built: {why}"),
             Self::Template(why) => write!(f, "template failed: {why}"),
             Self::Interrupted(why) => write!(f, "interrupted: {why}"),
-            Self::CrashSuspect => f.write_str("crash_suspect: too many workers died while they held it"),
+            Self::CrashSuspect => {
+                f.write_str("crash_suspect: too many workers crashed while they held this job")
+            }
             Self::Expired => f.write_str("event TTL expired"),
         }
     }

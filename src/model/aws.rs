@@ -5,8 +5,7 @@ use aws_credential_types::provider::{SharedCredentialsProvider, error::Credentia
 
 /// The advice that every message about missing credentials ends with.
 #[cfg(feature = "lambda")]
-pub const AWS_HELP: &str =
-    "give this process a role (Lambda, ECS, EKS, EC2), or set AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
+pub const AWS_HELP: &str = "give this process a role (Lambda, ECS, EKS, EC2), or set AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
 
 /// A region and a source of credentials. A role's credentials expire, so they are asked for each
 /// time they are needed.
@@ -29,8 +28,10 @@ pub enum AwsIdentity {}
 #[cfg(feature = "lambda")]
 pub fn no_credentials(why: &CredentialsError) -> String {
     if let CredentialsError::CredentialsNotLoaded(_) = why {
-        return format!("no credentials of AWS were found; {AWS_HELP}");
+        return format!("no AWS credentials were found; {AWS_HELP}");
     }
     let causes = std::iter::successors(std::error::Error::source(why), |cause| cause.source());
-    causes.fold(format!("credentials of AWS cannot be had: {why}"), |text, cause| format!("{text}: {cause}"))
+    causes.fold(format!("AWS credentials cannot be loaded: {why}"), |text, cause| {
+        format!("{text}: {cause}")
+    })
 }

@@ -48,11 +48,14 @@ impl Declared {
 
     /// What a `Content-Type` header declares.
     pub fn of(content_type: Option<&str>) -> Self {
-        let essence = content_type.unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+        let essence =
+            content_type.unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
         match essence.as_str() {
             "application/x-www-form-urlencoded" => Self::Form,
             "application/json" | "text/json" | "application/csp-report" => Self::Json,
-            other if other.ends_with("+json") || other.starts_with("application/cloudevents") => Self::Json,
+            other if other.ends_with("+json") || other.starts_with("application/cloudevents") => {
+                Self::Json
+            }
             other if other.starts_with("text/") => Self::Text,
             _ => Self::Unknown,
         }
@@ -188,7 +191,7 @@ fn form(bytes: &[u8]) -> Result<Value, Unreadable> {
             return Err(Unreadable { word: "too_many_fields", why });
         }
         if name.starts_with(json::RESERVED) {
-            let why = format!("fields that begin with `{}` are reserved", json::RESERVED);
+            let why = format!("field names that start with `{}` are reserved", json::RESERVED);
             return Err(Unreadable { word: Unreadable::RESERVED_KEY, why });
         }
         let value = Value::String(value.into_owned());
@@ -204,7 +207,10 @@ fn form(bytes: &[u8]) -> Result<Value, Unreadable> {
     let read = text.map(json::value_of);
     let is_meant = text.is_some_and(|text| text.trim_start().starts_with(['{', '[']));
     if let (1, true, Some(Err(why))) = (fields.len(), is_meant, &read) {
-        return Err(Unreadable { word: why.word, why: format!("the field `payload`: {}", why.why) });
+        return Err(Unreadable {
+            word: why.word,
+            why: format!("the field `payload`: {}", why.why),
+        });
     }
     match read.and_then(std::result::Result::ok) {
         Some(payload @ Value::Object(_)) if fields.len() == 1 => Ok(payload),
@@ -240,18 +246,39 @@ mod tests {
             ("application/json", b"hello", Err("not_json")),
             ("text/plain", b"{a}", Ok(json!("{a}"))),
             ("application/octet-stream", b"\xff\x00", Err("not_utf8")),
-            ("application/x-www-form-urlencoded", b"a=1&b=x+y&a=2", Ok(json!({"a": ["1", "2"], "b": "x y"}))),
-            ("application/x-www-form-urlencoded", b"payload=%7B%22action%22%3A%22opened%22%7D", Ok(json!({"action": "opened"}))),
-            ("application/x-www-form-urlencoded", b"payload=%7B%7D&x=1", Ok(json!({"payload": {}, "x": "1"}))),
+            (
+                "application/x-www-form-urlencoded",
+                b"a=1&b=x+y&a=2",
+                Ok(json!({"a": ["1", "2"], "b": "x y"})),
+            ),
+            (
+                "application/x-www-form-urlencoded",
+                b"payload=%7B%22action%22%3A%22opened%22%7D",
+                Ok(json!({"action": "opened"})),
+            ),
+            (
+                "application/x-www-form-urlencoded",
+                b"payload=%7B%7D&x=1",
+                Ok(json!({"payload": {}, "x": "1"})),
+            ),
             ("application/x-www-form-urlencoded", b"payload=%7B%22a%22", Err("not_json")),
-            ("application/x-www-form-urlencoded", b"{\"a\": 1, \"b\": \"x=y&z\"}", Ok(json!({"a": 1, "b": "x=y&z"}))),
+            (
+                "application/x-www-form-urlencoded",
+                b"{\"a\": 1, \"b\": \"x=y&z\"}",
+                Ok(json!({"a": 1, "b": "x=y&z"})),
+            ),
             ("application/x-www-form-urlencoded", b"[1]", Ok(json!([1]))),
             ("application/x-www-form-urlencoded", b"{\"a\":", Err("not_json")),
             ("application/x-www-form-urlencoded", b"hello", Ok(json!("hello"))),
             ("application/x-www-form-urlencoded", b"42", Ok(json!(42))),
             ("application/x-www-form-urlencoded", b"", Ok(json!({}))),
         ] {
-            assert_eq!(view(declared, bytes), expected, "{declared} {}", String::from_utf8_lossy(bytes));
+            assert_eq!(
+                view(declared, bytes),
+                expected,
+                "{declared} {}",
+                String::from_utf8_lossy(bytes)
+            );
         }
     }
 

@@ -108,7 +108,8 @@ impl AttemptId {
     /// together follow each other.
     pub fn of(job: JobId, claim: i64) -> Self {
         const RANDOM_BITS: u32 = 80;
-        let hash = Sha256::digest([job.0.0.to_be_bytes().as_slice(), &claim.to_be_bytes()].concat());
+        let hash =
+            Sha256::digest([job.0.0.to_be_bytes().as_slice(), &claim.to_be_bytes()].concat());
         let random = hash.iter().take(10).fold(0, |all: u128, byte| all << 8 | u128::from(*byte));
         Self(Ulid(job.0.0 >> RANDOM_BITS << RANDOM_BITS | random))
     }
@@ -144,7 +145,8 @@ impl Ids for SystemIds {
         let now = SystemClock.now().0.saturating_add(self.ahead_ms.load(Ordering::Relaxed)).max(0);
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(now.unsigned_abs());
         // A poisoned lock still holds a usable generator: it is one number.
-        let mut generator = self.generator.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut generator =
+            self.generator.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match generator.generate_from_datetime(at) {
             Ok(id) => id,
             Err(overflow) => overflow.commit_overflow_random(),

@@ -120,7 +120,8 @@ pub enum JobState {
 
 impl JobState {
     /// All states, in the order of a job's life.
-    pub const ALL: [Self; 5] = [Self::Pending, Self::Leased, Self::Done, Self::Dead, Self::Cancelled];
+    pub const ALL: [Self; 5] =
+        [Self::Pending, Self::Leased, Self::Done, Self::Dead, Self::Cancelled];
 
     /// The word under which the database and the API know this state.
     pub fn word(self) -> &'static str {
@@ -144,7 +145,10 @@ impl FromStr for JobState {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|s| s.word() == text).ok_or_else(|| format!("unknown job state `{text}`"))
+        Self::ALL
+            .into_iter()
+            .find(|s| s.word() == text)
+            .ok_or_else(|| format!("unknown job state `{text}`"))
     }
 }
 

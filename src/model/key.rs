@@ -22,7 +22,8 @@ mod tests {
     fn hostile_texts_are_keys_of_their_own() {
         let long = "k".repeat(KEY_BYTES_MAX + 1);
         let texts = ["a", "a\0", "a\0b", &long, &format!("{long}k"), "a\u{fffd}"];
-        let keys: std::collections::BTreeSet<String> = texts.iter().map(|text| safe(text)).collect();
+        let keys: std::collections::BTreeSet<String> =
+            texts.iter().map(|text| safe(text)).collect();
         assert_eq!(keys.len(), texts.len());
         assert!(keys.iter().all(|key| key.len() <= KEY_BYTES_MAX && !key.contains('\0')));
     }

@@ -154,9 +154,14 @@ impl Lane {
             (Some(until), _) if until > now => Some(Waits::Tripped(until)),
             (Some(_), _) => Some(Waits::Probing),
             // The pause between two steps of a ramp is a second at most.
-            (None, Some(at)) if ramp == 0 || at.since(now).as_millis() > 1_000 => Some(Waits::NotBefore(at)),
+            (None, Some(at)) if ramp == 0 || at.since(now).as_millis() > 1_000 => {
+                Some(Waits::NotBefore(at))
+            }
             (None, _) if ramp > 0 => Some(Waits::Ramp(ramp)),
-            (None, _) => self.bucket.filter(|bucket| bucket.tokens < 1.0).map(|bucket| Waits::Rate(bucket.rate)),
+            (None, _) => self
+                .bucket
+                .filter(|bucket| bucket.tokens < 1.0)
+                .map(|bucket| Waits::Rate(bucket.rate)),
         }
     }
 }
@@ -178,12 +183,15 @@ impl Waits {
 impl fmt::Display for Waits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Paused => f.write_str("the lane is paused until somebody resumes it"),
-            Self::Tripped(until) => write!(f, "the breaker is open until {until}"),
-            Self::Probing => f.write_str("the breaker is half open: one probe at a time"),
-            Self::NotBefore(at) => write!(f, "the receiver asked for nothing before {at}"),
-            Self::Ramp(rate) => write!(f, "the receiver has just come back: {rate} a second, doubling each second"),
-            Self::Rate(rate) => write!(f, "the rate limit of {rate} a second is used up"),
+            Self::Paused => f.write_str("the lane is paused until it is resumed"),
+            Self::Tripped(until) => write!(f, "the circuit breaker is open until {until}"),
+            Self::Probing => f.write_str("the circuit breaker is half-open: one probe at a time"),
+            Self::NotBefore(at) => write!(f, "the receiver asked to wait until {at} (Retry-After)"),
+            Self::Ramp(rate) => write!(
+                f,
+                "the receiver has just recovered: the lane sends {rate} per second and doubles that each second"
+            ),
+            Self::Rate(rate) => write!(f, "the rate limit of {rate} per second is used up"),
         }
     }
 }

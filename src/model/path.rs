@@ -57,16 +57,17 @@ impl Path {
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         if text.is_empty() {
-            return Err("a path cannot be empty; write it like `$.order.id`".into());
+            return Err("a path must not be empty; write it like `$.order.id`".into());
         }
         if text.len() > QUERY_BYTES_MAX {
-            return Err(format!("a path may be {QUERY_BYTES_MAX} bytes long at most"));
+            return Err(format!("the path is too long: the limit is {QUERY_BYTES_MAX} bytes"));
         }
         let (root, rest) = match text.strip_prefix("$$") {
             Some(rest) => (Root::Context, rest.strip_prefix('.').unwrap_or(rest)),
             None => (Root::Payload, text.strip_prefix("$.").unwrap_or(text)),
         };
-        let wants_query = root == Root::Payload && (rest.contains('[') || rest.contains("..") || rest.starts_with('.'));
+        let wants_query = root == Root::Payload
+            && (rest.contains('[') || rest.contains("..") || rest.starts_with('.'));
         let tier = if wants_query {
             let query = match text.strip_prefix('$') {
                 Some(_) => Cow::Borrowed(text),
@@ -86,7 +87,11 @@ impl Path {
     /// # Errors
     /// The text is no well-formed and valid query, or exceeds the guard's limits.
     pub fn rfc9535(text: &str) -> Result<Self, String> {
-        Ok(Self { text: text.to_owned(), root: Root::Payload, tier: Tier::Query(Box::new(compile_query(text)?)) })
+        Ok(Self {
+            text: text.to_owned(),
+            root: Root::Payload,
+            tier: Tier::Query(Box::new(compile_query(text)?)),
+        })
     }
 
     /// The path as the configuration has it, without surrounding blanks.
@@ -152,7 +157,9 @@ impl Path {
     pub fn located<'a>(&self, value: Ref<'a>) -> Vec<(String, Ref<'a>)> {
         match &self.tier {
             Tier::Dotted(keys) => match keys.iter().try_fold(value, |at, key| child(at, key)) {
-                Some(found) => vec![(keys.iter().fold("$".to_owned(), |path, key| path + "." + key), found)],
+                Some(found) => {
+                    vec![(keys.iter().fold("$".to_owned(), |path, key| path + "." + key), found)]
+                }
                 None => Vec::new(),
             },
             Tier::Query(query) => query.locate(value),
@@ -167,12 +174,14 @@ fn child<'a>(value: Ref<'a>, key: &str) -> Option<Ref<'a>> {
 /// Compiles a query after checking its length and nesting, which bounds parse time and stack use.
 fn compile_query(text: &str) -> Result<Query, String> {
     if text.len() > QUERY_BYTES_MAX {
-        return Err(format!("a path may be {QUERY_BYTES_MAX} bytes long at most"));
+        return Err(format!("the path is too long: the limit is {QUERY_BYTES_MAX} bytes"));
     }
     if nesting(text) > QUERY_DEPTH_MAX {
-        return Err(format!("a path may nest brackets and parentheses {QUERY_DEPTH_MAX} deep at most"));
+        return Err(format!(
+            "brackets and parentheses in the path are nested too deeply: the limit is {QUERY_DEPTH_MAX} levels"
+        ));
     }
-    Query::parse(text).map_err(|e| format!("`{text}` is no valid path (RFC 9535): {e}"))
+    Query::parse(text).map_err(|e| format!("`{text}` is not a valid path (RFC 9535): {e}"))
 }
 
 fn nesting(text: &str) -> usize {
@@ -201,10 +210,17 @@ mod tests {
 
     #[test]
     fn dotted_paths_take_any_key_character_but_the_dot() {
-        let doc = json!({"detail-type": 1, "@timestamp": 2, "a b": 3, "id": 4, "a": {"b": 5}, "0": 6});
-        for (path, value) in
-            [("$.detail-type", 1), ("$.@timestamp", 2), ("$.a b", 3), ("id", 4), ("$.a.b", 5), ("a.b", 5), ("$.0", 6)]
-        {
+        let doc =
+            json!({"detail-type": 1, "@timestamp": 2, "a b": 3, "id": 4, "a": {"b": 5}, "0": 6});
+        for (path, value) in [
+            ("$.detail-type", 1),
+            ("$.@timestamp", 2),
+            ("$.a b", 3),
+            ("id", 4),
+            ("$.a.b", 5),
+            ("a.b", 5),
+            ("$.0", 6),
+        ] {
             assert_eq!(find(path, &doc), Some(json!(value)), "{path}");
         }
         for path in ["$", "$.missing", "$.a.b.c", "$.a.x"] {
@@ -218,25 +234,37 @@ mod tests {
         for path in ["$.items.0.id", "$.items[0].id", "items[-2].id"] {
             assert_eq!(find(path, &doc), Some(json!(1)), "{path}");
         }
-        assert!(matches!(Path::parse("$.items[*].id").unwrap().find(Ref::Value(&doc)), Found::Many(v) if v.len() == 2));
-        assert!(matches!(Path::parse("$..id").unwrap().find(Ref::Value(&doc)), Found::Many(v) if v.len() == 2));
+        assert!(
+            matches!(Path::parse("$.items[*].id").unwrap().find(Ref::Value(&doc)), Found::Many(v) if v.len() == 2)
+        );
+        assert!(
+            matches!(Path::parse("$..id").unwrap().find(Ref::Value(&doc)), Found::Many(v) if v.len() == 2)
+        );
         assert_eq!(find("$.items[?@.id == 2].id", &doc), Some(json!(2)));
     }
 
     #[test]
     fn a_query_that_can_select_several_finds_a_list_whatever_their_number() {
         let doc = json!({"hosts": [{"sick": true}, {"sick": false}], "l": [1, 2]});
-        for (path, number) in [("$.hosts[?@.sick == true]", 1), ("$.hosts[?@.sick == 5]", 0), ("$.hosts[*]", 2), ("$.l[0:1]", 1)]
-        {
+        for (path, number) in [
+            ("$.hosts[?@.sick == true]", 1),
+            ("$.hosts[?@.sick == 5]", 0),
+            ("$.hosts[*]", 2),
+            ("$.l[0:1]", 1),
+        ] {
             let found = Path::parse(path).unwrap().find(Ref::Value(&doc)).clone();
             assert!(matches!(found, Found::Many(v) if v.len() == number), "{path}");
         }
-        assert!(matches!(Path::parse("$.hosts[0].sick").unwrap().find(Ref::Value(&doc)), Found::One(_)));
+        assert!(matches!(
+            Path::parse("$.hosts[0].sick").unwrap().find(Ref::Value(&doc)),
+            Found::One(_)
+        ));
     }
 
     #[test]
     fn queries_compare_numbers_exactly() {
-        let doc = json!([{"id": 1_152_921_504_606_846_976_u64}, {"id": 1_152_921_504_606_846_977_u64}]);
+        let doc =
+            json!([{"id": 1_152_921_504_606_846_976_u64}, {"id": 1_152_921_504_606_846_977_u64}]);
         let path = Path::parse("$[?@.id == 1152921504606846977]").unwrap();
         assert_eq!(path.one(Ref::Value(&doc)).map(Ref::to_value), Some(doc[1].clone()));
     }

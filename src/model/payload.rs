@@ -93,7 +93,9 @@ impl Payload {
 fn is_deep(value: &Value, levels: usize) -> bool {
     match value {
         Value::Array(items) => levels == 0 || items.iter().any(|item| is_deep(item, levels - 1)),
-        Value::Object(fields) => levels == 0 || fields.values().any(|field| is_deep(field, levels - 1)),
+        Value::Object(fields) => {
+            levels == 0 || fields.values().any(|field| is_deep(field, levels - 1))
+        }
         _ => false,
     }
 }

@@ -54,7 +54,10 @@ impl FromStr for Method {
 
     /// Reads a method in upper case. `post` is an error, because HTTP methods are case-sensitive.
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|m| m.word() == text).ok_or_else(|| format!("unknown HTTP method `{text}`"))
+        Self::ALL
+            .into_iter()
+            .find(|m| m.word() == text)
+            .ok_or_else(|| format!("unknown HTTP method `{text}`"))
     }
 }
 
@@ -129,8 +132,8 @@ pub enum Cut {
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::AtCap => "response_too_large: the body was cut at the cap",
-            Self::BrokeOff => "response_incomplete: the body broke off",
+            Self::AtCap => "response_too_large: the response body was cut at the size limit",
+            Self::BrokeOff => "response_incomplete: the response body was cut off",
         })
     }
 }
@@ -159,7 +162,15 @@ impl Response {
     /// A complete response with nothing but this status and body.
     pub fn of(status: u16, body: impl Into<Bytes>) -> Self {
         let body = body.into();
-        Self { status, body, cut: None, retry_after: None, location: None, content_type: None, resent: false }
+        Self {
+            status,
+            body,
+            cut: None,
+            retry_after: None,
+            location: None,
+            content_type: None,
+            resent: false,
+        }
     }
 
     /// The body with its declared type, ready to be parsed.

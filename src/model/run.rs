@@ -38,8 +38,15 @@ pub enum RunStatus {
 
 impl RunStatus {
     /// Every status. Parsing a stored word or an API filter goes through this list.
-    pub const ALL: [Self; 7] =
-        [Self::Queued, Self::Running, Self::Paused, Self::Compensating, Self::Completed, Self::Failed, Self::Cancelled];
+    pub const ALL: [Self; 7] = [
+        Self::Queued,
+        Self::Running,
+        Self::Paused,
+        Self::Compensating,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+    ];
 
     /// The word under which the database and the API know this status.
     pub fn word(self) -> &'static str {
@@ -71,7 +78,10 @@ impl FromStr for RunStatus {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|s| s.word() == text).ok_or_else(|| format!("unknown run status `{text}`"))
+        Self::ALL
+            .into_iter()
+            .find(|s| s.word() == text)
+            .ok_or_else(|| format!("unknown run status `{text}`"))
     }
 }
 
@@ -139,7 +149,7 @@ impl Run {
     pub fn readable(&self) -> Result<(), String> {
         match &self.unreadable {
             None => Ok(()),
-            Some(why) => Err(format!("run {} cannot go on: {why}", self.id)),
+            Some(why) => Err(format!("run {} cannot continue: {why}", self.id)),
         }
     }
 }

@@ -8,7 +8,19 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 /// Milliseconds since 1970-01-01 UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
@@ -111,7 +123,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .and_then(|n| n.checked_mul(unit_ms))
         .map(Duration::from_millis)
         .filter(|d| *d <= LONGEST)
-        .ok_or_else(|| format!("`{text}` is too long: the longest duration is ten years"))
+        .ok_or_else(|| format!("`{text}` is too long: the limit is ten years"))
 }
 
 /// A duration as people read it: `250ms`, `1.2s`, `30s`, `5m`, `2h 30m`, `3d`.
@@ -128,7 +140,11 @@ pub fn show_duration(duration: Duration) -> String {
 }
 
 fn with_rest(big: u128, big_unit: &str, small: u128, small_unit: &str) -> String {
-    if small == 0 { format!("{big}{big_unit}") } else { format!("{big}{big_unit} {small}{small_unit}") }
+    if small == 0 {
+        format!("{big}{big_unit}")
+    } else {
+        format!("{big}{big_unit} {small}{small_unit}")
+    }
 }
 
 /// Wall time. The engine's own timing uses the database's clock; this one serves signature windows
@@ -184,12 +200,19 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_written() {
-        for (text, ms) in
-            [("30s", 30_000), ("5m", 300_000), ("2h", 7_200_000), ("45", 45_000), ("250ms", 250), ("1d", 86_400_000)]
-        {
+        for (text, ms) in [
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("2h", 7_200_000),
+            ("45", 45_000),
+            ("250ms", 250),
+            ("1d", 86_400_000),
+        ] {
             assert_eq!(parse_duration(text).unwrap(), Duration::from_millis(ms), "{text}");
         }
-        for text in ["", "s", "-5s", "5 parsecs", "1.5s", "99999999999999999999", "9999999999d", "5s5m"] {
+        for text in
+            ["", "s", "-5s", "5 parsecs", "1.5s", "99999999999999999999", "9999999999d", "5s5m"]
+        {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

@@ -26,13 +26,21 @@ pub fn is_request_id(id: &str) -> bool {
 /// The trace id and the flags of a `traceparent`.
 pub fn parse(value: &str) -> Option<(&str, &str)> {
     let mut parts = value.trim().split('-');
-    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_hex =
-        |text: &str, len: usize| text.len() == len && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let (version, trace, span, flags) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_hex = |text: &str, len: usize| {
+        text.len() == len && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
     let is_set = |text: &str| text.bytes().any(|b| b != b'0');
-    let fits = is_hex(version, 2) && version != "ff" && is_hex(trace, 32) && is_set(trace) && is_hex(span, 16) && is_set(span);
+    let fits = is_hex(version, 2)
+        && version != "ff"
+        && is_hex(trace, 32)
+        && is_set(trace)
+        && is_hex(span, 16)
+        && is_set(span);
     // Version 00 has four parts; a later one may have more.
-    (fits && is_hex(flags, 2) && (version != "00" || parts.next().is_none())).then_some((trace, flags))
+    (fits && is_hex(flags, 2) && (version != "00" || parts.next().is_none()))
+        .then_some((trace, flags))
 }
 
 #[cfg(test)]

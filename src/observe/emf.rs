@@ -1,7 +1,8 @@
-//! Metrics of a process that nobody can scrape: what has changed since the last time, as a line of JSON per set of labels, in
-//! CloudWatch's embedded metric format, under the names that `/metrics` has.
+//! Writes the metrics of a process that nobody can scrape to the log, in CloudWatch's embedded
+//! metric format.
 //!
-//! The format is that of
+//! Each line of JSON holds what one set of labels gained since the last time, under the names that
+//! `/metrics` has. The format:
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>.
 
 use std::collections::BTreeMap;
@@ -13,16 +14,17 @@ use serde_json::{Map, Value, json};
 use super::metrics;
 use crate::model::{Clock, SystemClock, Timestamp};
 
-/// Values and counts of one metric: the most the format takes.
+/// The most values of one metric that the format allows in a line.
 const VALUES_MAX: usize = 100;
 
-/// What was written last.
+/// The counters as they were written last, so that the next line holds only the increase.
 static LAST: Mutex<BTreeMap<Series, f64>> = Mutex::new(BTreeMap::new());
 
-/// A name with its labels.
+/// A time series: the name of a metric with its labels.
 type Series = (String, Vec<(String, String)>);
 
-/// Writes what has changed to standard output, where Lambda's log takes it from. `function` is one more label.
+/// Writes what has changed since the last call to standard output, which Lambda puts into its log.
+/// `function` becomes one more label.
 pub fn write(function: &str) {
     let now = read(&metrics::render(&[], false));
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
@@ -39,7 +41,7 @@ pub fn write(function: &str) {
     }
 }
 
-/// The samples of Prometheus's text format, as [`metrics::render`] writes it.
+/// The samples in Prometheus's text format, as [`metrics::render`] writes it, by series.
 fn read(text: &str) -> BTreeMap<Series, f64> {
     let sample = |line: &str| {
         let (series, value) = line.rsplit_once(' ')?;
@@ -73,7 +75,7 @@ fn read_labels(mut text: &str) -> Option<Vec<(String, String)>> {
     Some(labels)
 }
 
-/// What has grown, by how much. A process counts up; what is there for the first time has grown from nothing.
+/// The series that have grown, with the increase. A series that is new has grown from 0.
 fn changes(last: &BTreeMap<Series, f64>, now: &BTreeMap<Series, f64>) -> BTreeMap<Series, f64> {
     let grown = |(series, value): (&Series, &f64)| {
         let by = value - last.get(series).copied().unwrap_or(0.0);
@@ -82,7 +84,7 @@ fn changes(last: &BTreeMap<Series, f64>, now: &BTreeMap<Series, f64>) -> BTreeMa
     now.iter().filter_map(grown).collect()
 }
 
-/// A metric of a line: a number, or how often each value.
+/// One metric of a line: an increase, or values with how often each occurred.
 enum Metric {
     Count(f64),
     Values(Vec<(f64, f64)>),
@@ -100,13 +102,20 @@ fn lines(changed: &BTreeMap<Series, f64>, function: &str, at: i64) -> Vec<String
             continue;
         };
         // Buckets are counted from below: what one holds itself is what it holds more than the one before it.
-        let (bound, labels): (Vec<_>, Vec<_>) = labels.iter().cloned().partition(|(label, _)| label == "le");
+        let (bound, labels): (Vec<_>, Vec<_>) =
+            labels.iter().cloned().partition(|(label, _)| label == "le");
         let before = below.entry((histogram.to_owned(), labels.clone())).or_default();
         let own = by - *before;
         *before = *by;
-        let bound = bound.first().and_then(|(_, bound)| bound.parse::<f64>().ok()).filter(|bound| bound.is_finite());
-        let metric =
-            by_labels.entry(labels).or_default().entry(histogram.to_owned()).or_insert_with(|| Metric::Values(Vec::new()));
+        let bound = bound
+            .first()
+            .and_then(|(_, bound)| bound.parse::<f64>().ok())
+            .filter(|bound| bound.is_finite());
+        let metric = by_labels
+            .entry(labels)
+            .or_default()
+            .entry(histogram.to_owned())
+            .or_insert_with(|| Metric::Values(Vec::new()));
         if let (Metric::Values(values), true) = (metric, own > 0.0) {
             let beyond = values.last().map_or(1.0, |(last, _)| last * 2.0);
             values.push((bound.unwrap_or(beyond), own));
@@ -115,20 +124,32 @@ fn lines(changed: &BTreeMap<Series, f64>, function: &str, at: i64) -> Vec<String
     by_labels.into_iter().map(|(labels, metrics)| line(labels, metrics, function, at)).collect()
 }
 
-/// Buckets in the order of their bounds.
+/// The series with buckets in the order of their upper bounds, the rest last.
 fn sorted(changed: &BTreeMap<Series, f64>) -> Vec<(&Series, &f64)> {
     let mut all: Vec<_> = changed.iter().collect();
-    let bound = |series: &Series| series.1.iter().find(|(label, _)| label == "le").and_then(|(_, b)| b.parse::<f64>().ok());
-    all.sort_by(|(a, _), (b, _)| bound(a).unwrap_or(f64::INFINITY).total_cmp(&bound(b).unwrap_or(f64::INFINITY)));
+    let bound = |series: &Series| {
+        series.1.iter().find(|(label, _)| label == "le").and_then(|(_, b)| b.parse::<f64>().ok())
+    };
+    all.sort_by(|(a, _), (b, _)| {
+        bound(a).unwrap_or(f64::INFINITY).total_cmp(&bound(b).unwrap_or(f64::INFINITY))
+    });
     all
 }
 
-fn line(labels: Vec<(String, String)>, metrics: BTreeMap<String, Metric>, function: &str, at: i64) -> String {
+fn line(
+    labels: Vec<(String, String)>,
+    metrics: BTreeMap<String, Metric>,
+    function: &str,
+    at: i64,
+) -> String {
     let unit = |name: &str| if name.ends_with("_seconds") { "Seconds" } else { "Count" };
-    let about: Vec<Value> = metrics.keys().map(|name| json!({ "Name": name, "Unit": unit(name) })).collect();
-    let dimensions: Vec<&str> = labels.iter().map(|(name, _)| name.as_str()).chain(["function"]).collect();
+    let about: Vec<Value> =
+        metrics.keys().map(|name| json!({ "Name": name, "Unit": unit(name) })).collect();
+    let dimensions: Vec<&str> =
+        labels.iter().map(|(name, _)| name.as_str()).chain(["function"]).collect();
     let mut out = Map::new();
-    let directive = json!({ "Namespace": "tidehook", "Dimensions": [dimensions], "Metrics": about });
+    let directive =
+        json!({ "Namespace": "tidehook", "Dimensions": [dimensions], "Metrics": about });
     out.insert("_aws".to_owned(), json!({ "Timestamp": at, "CloudWatchMetrics": [directive] }));
     // Lambda drops lines below the function's log level, and takes one without level and time for INFO. Metrics are wanted at every
     // level: <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html>.
@@ -161,14 +182,24 @@ mod tests {
     fn what_has_changed_is_written_once_with_its_labels() {
         let now = read(TEXT);
         let first = lines(&changes(&BTreeMap::new(), &now), "worker", 7);
-        let parsed: Vec<Value> = first.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let parsed: Vec<Value> =
+            first.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(parsed.len(), 2, "{first:?}");
         let (plain, labelled) = (&parsed[0], &parsed[1]);
-        assert_eq!((&plain["b"], &plain["function"], &plain["_aws"]["Timestamp"]), (&json!(2.0), &json!("worker"), &json!(7)));
-        assert_eq!((&plain["level"], &plain["timestamp"]), (&json!("FATAL"), &json!("1970-01-01T00:00:00.007Z")));
+        assert_eq!(
+            (&plain["b"], &plain["function"], &plain["_aws"]["Timestamp"]),
+            (&json!(2.0), &json!("worker"), &json!(7))
+        );
+        assert_eq!(
+            (&plain["level"], &plain["timestamp"]),
+            (&json!("FATAL"), &json!("1970-01-01T00:00:00.007Z"))
+        );
         assert_eq!(plain["h"], json!({ "Values": [0.1, 0.5, 1.0], "Counts": [1.0, 3.0, 1.0] }));
         assert_eq!((&labelled["a"], &labelled["source"]), (&json!(3.0), &json!("x\"y")));
-        assert_eq!(labelled["_aws"]["CloudWatchMetrics"][0]["Dimensions"], json!([["source", "n", "function"]]));
+        assert_eq!(
+            labelled["_aws"]["CloudWatchMetrics"][0]["Dimensions"],
+            json!([["source", "n", "function"]])
+        );
         assert!(changes(&now, &now).is_empty());
     }
 }

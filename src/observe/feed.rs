@@ -1,5 +1,7 @@
-//! What happens to events and deliveries, for those who follow along. Nobody is waited for: a follower who
-//! is too slow misses moments, and knows how many.
+//! The feed: a broadcast of what happens to events, deliveries, runs and lanes, for everyone who
+//! follows.
+//!
+//! Nobody waits for followers. One that is too slow misses moments, and learns how many.
 
 use std::time::Duration;
 
@@ -9,92 +11,97 @@ use tokio::sync::broadcast;
 use crate::model::time::millis;
 use crate::model::{EventId, JobId, RunId};
 
-/// Followers may fall this many moments behind.
+/// How many moments a follower may fall behind before it misses some.
 const BEHIND_MAX: usize = 4096;
 
-/// Something that happened.
+/// A moment of the feed: one thing that happened and is committed, or a request that was refused.
 #[derive(Debug, Clone)]
 pub enum FeedEvent {
     /// An event was accepted and committed.
     Accepted {
-        /// The event; the first one's id for a duplicate.
+        /// The id of the event; of a duplicate, the id of the one that was accepted first.
         event: EventId,
-        /// Where it came from.
+        /// The source that the event came in by.
         source: String,
-        /// Its type.
+        /// The event type, such as `order.created`.
         kind: String,
-        /// How it was verified; `None` for a call and for a source without verification.
+        /// The signature scheme that the event was verified with; `None` for a source without
+        /// verification.
         verified: Option<String>,
-        /// It was there already.
+        /// Whether the event had been accepted before: nothing is done again, and `handlers` is
+        /// empty.
         duplicate: bool,
-        /// Who gets it, in the order of the configuration.
+        /// The handlers and workflows that get it, in the order of the configuration.
         handlers: Vec<String>,
     },
-    /// A request was refused.
+    /// A request to a source was refused, and nothing of it was stored.
     Rejected {
         /// The source it was sent to.
         source: String,
-        /// Why: a stable word.
+        /// A stable word for the reason, as in `GET /api/rejections`.
         reason: &'static str,
     },
-    /// A run started or ended, and that is committed.
+    /// A run started, paused or ended, and that is committed.
     Run {
-        /// The run.
+        /// The id of the run that started, paused or ended.
         run: RunId,
         /// The event it started from.
         event: EventId,
-        /// Where that came from.
+        /// The source of the event that the run started from.
         source: String,
-        /// Its workflow.
+        /// The name of the workflow that the run belongs to.
         workflow: String,
         /// `started`, `paused`, `completed`, `failed` or `cancelled`.
         status: &'static str,
-        /// Why it failed, or was paused.
+        /// The message of the failure, for a run that failed or paused because of one.
         error: Option<String>,
     },
-    /// A lane waits for something else than before, or for nothing any more.
+    /// What keeps the deliveries of a lane waiting has changed, or nothing does any more.
     Lane {
-        /// The lane.
+        /// The id of the lane, such as `handler:billing`.
         lane: String,
-        /// The handler, if it is one's.
+        /// The name of the handler; `None` when the lane is not a handler's.
         handler: Option<String>,
-        /// A stable word: `open`, `paused`, `tripped`, `probing`, `retry_after`, `ramp`, `rate`.
+        /// A stable word for the state: `open`, `paused`, `tripped`, `probing`, `retry_after`,
+        /// `ramp`, `rate`.
         state: &'static str,
-        /// For people.
+        /// A sentence for people that says why it waits; `None` when it is open again.
         why: Option<String>,
     },
-    /// A delivery was tried, and what came of it is committed.
+    /// An attempt of a job ended, or a delivery expired without one, and that is committed.
     Tried {
-        /// The event.
+        /// The event that is delivered, or that started the run.
         event: EventId,
         /// Where the event came from.
         source: String,
-        /// The delivery.
+        /// The job whose attempt ended: a delivery or a step's call.
         job: JobId,
-        /// The handler, or `workflow/step`.
+        /// The name of the handler, or `workflow/step`.
         handler: String,
-        /// Which attempt.
+        /// The number of the attempt; of a delivery that expired, how many were made.
         attempt: u32,
         /// The response status, if there was one.
         status: Option<u16>,
-        /// The failure, for people.
+        /// The failure as a sentence; `None` for a success.
         error: Option<String>,
-        /// How long it took.
+        /// The duration of the exchange; zero when the delivery expired without one.
         took: Duration,
-        /// What follows.
+        /// What the outcome means for the job: done, another attempt, or given up.
         next: Next,
     },
 }
 
 impl FeedEvent {
-    /// The moment as data, for programs that follow along.
+    /// The moment as one JSON object, as `/api/tail` and `tidehook tail --json` show it.
     pub fn json(&self) -> Value {
         match self {
             Self::Accepted { event, source, kind, verified, duplicate, handlers } => json!({
                 "moment": "accepted", "event": event.to_string(), "source": source, "type": kind, "verified": verified,
                 "duplicate": duplicate, "handlers": handlers,
             }),
-            Self::Rejected { source, reason } => json!({ "moment": "rejected", "source": source, "reason": reason }),
+            Self::Rejected { source, reason } => {
+                json!({ "moment": "rejected", "source": source, "reason": reason })
+            }
             Self::Run { run, event, source, workflow, status, error } => json!({
                 "moment": "run", "run": run.to_string(), "event": event.to_string(), "source": source, "workflow": workflow, "status": status,
                 "error": error,
@@ -102,34 +109,48 @@ impl FeedEvent {
             Self::Lane { lane, handler, state, why } => {
                 json!({ "moment": "lane", "lane": lane, "handler": handler, "state": state, "why": why })
             }
-            Self::Tried { event, source, job, handler, attempt, status, error, took, next } => json!({
-                "moment": "tried", "event": event.to_string(), "source": source, "job": job.to_string(), "handler": handler,
-                "attempt": attempt,
-                "status": status, "error": error, "took_ms": millis(*took), "next": next.word(), "retry_in_ms": next.delay_ms(),
-            }),
+            Self::Tried { event, source, job, handler, attempt, status, error, took, next } => {
+                json!({
+                    "moment": "tried", "event": event.to_string(), "source": source, "job": job.to_string(), "handler": handler,
+                    "attempt": attempt,
+                    "status": status, "error": error, "took_ms": millis(*took), "next": next.word(), "retry_in_ms": next.delay_ms(),
+                })
+            }
         }
     }
 }
 
-/// What a follower wants to hear.
+/// A follower's filter: every field that is set must match a moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Only what comes from this source.
+    /// Only moments of events or requests of this source.
     pub source: Option<String>,
-    /// Only what concerns this handler or workflow, the steps of the workflow included.
+    /// Only moments of this handler, or of this workflow with its steps.
     pub handler: Option<String>,
-    /// Only attempts and runs that ended like this: one of [`ENDINGS`].
+    /// Only attempts and runs with this result: one of [`ENDINGS`].
     pub status: Option<String>,
 }
 
-/// How attempts and runs end, as a follower may ask for it.
-pub const ENDINGS: [&str; 9] = ["delivered", "retry", "dead", "stale", "started", "paused", "completed", "failed", "cancelled"];
+/// The words that a follower may filter by: the first four end attempts, the others are of runs.
+pub const ENDINGS: [&str; 9] = [
+    "delivered",
+    "retry",
+    "dead",
+    "stale",
+    "started",
+    "paused",
+    "completed",
+    "failed",
+    "cancelled",
+];
 
 impl Wanted {
-    /// Whether a moment is wanted.
+    /// Whether a moment passes the filter.
     pub fn wants(&self, moment: &FeedEvent) -> bool {
         let (source, ending) = match moment {
-            FeedEvent::Accepted { source, .. } | FeedEvent::Rejected { source, .. } => (Some(source), None),
+            FeedEvent::Accepted { source, .. } | FeedEvent::Rejected { source, .. } => {
+                (Some(source), None)
+            }
             FeedEvent::Tried { source, next, .. } => (Some(source), Some(next.word())),
             FeedEvent::Run { source, status, .. } => (Some(source), Some(*status)),
             FeedEvent::Lane { .. } => (None, None),
@@ -139,9 +160,9 @@ impl Wanted {
             FeedEvent::Rejected { .. } => false,
             FeedEvent::Lane { handler, .. } => handler.as_ref() == Some(wanted),
             FeedEvent::Run { workflow, .. } => workflow == wanted,
-            FeedEvent::Tried { handler, .. } => {
-                handler.strip_prefix(wanted.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            }
+            FeedEvent::Tried { handler, .. } => handler
+                .strip_prefix(wanted.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
         };
         self.source.as_ref().is_none_or(|wanted| source == Some(wanted))
             && self.handler.as_ref().is_none_or(of_handler)
@@ -149,16 +170,17 @@ impl Wanted {
     }
 }
 
-/// What follows an attempt.
+/// What happens to a job after an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing: delivered.
+    /// The receiver accepted it, and the job is done.
     Delivered,
-    /// Another attempt after this time.
+    /// Another attempt follows after this time.
     RetryIn(Duration),
-    /// Nothing: given up.
+    /// The job is dead: no retries are left, or another attempt cannot help.
     Dead,
-    /// The lease was lost; someone else goes on.
+    /// The lease was lost before the outcome was recorded, so the outcome changed nothing; another
+    /// worker has the job.
     Stale,
 }
 
@@ -180,7 +202,7 @@ impl Next {
     }
 }
 
-/// Where moments are told.
+/// The sending side of the feed; clones share one feed.
 #[derive(Debug, Clone)]
 pub struct Feed(broadcast::Sender<FeedEvent>);
 
@@ -191,7 +213,7 @@ impl Default for Feed {
 }
 
 impl Feed {
-    /// Tells a moment, if anyone follows.
+    /// Sends a moment to all followers. `moment` is only called when somebody follows.
     pub fn tell(&self, moment: impl FnOnce() -> FeedEvent) {
         if self.0.receiver_count() > 0 {
             // Nobody left to hear it is no failure.
@@ -199,7 +221,8 @@ impl Feed {
         }
     }
 
-    /// Follows from now on.
+    /// Subscribes to what happens from now on. A follower that falls 4096 moments behind misses the
+    /// oldest ones and learns how many.
     pub fn follow(&self) -> broadcast::Receiver<FeedEvent> {
         self.0.subscribe()
     }

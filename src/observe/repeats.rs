@@ -1,4 +1,5 @@
-//! Lines of the log that would repeat: the first few of each kind and minute are written, and the others are counted.
+//! Limits lines of the log that repeat: the first few of each kind and minute are written, the
+//! others are counted.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,10 +7,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The time in which the lines of a kind are few.
+/// The window in which the lines of a kind are limited.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How often lines of each kind were written. Kinds are names of the configuration or words of a closed list, so they are few.
+/// Counts the lines of each kind. Kinds are names of the configuration or words of a closed list,
+/// so there are few.
 #[derive(Debug)]
 pub struct Repeats<K> {
     most: u32,
@@ -24,12 +26,13 @@ struct Lines {
 }
 
 impl<K: Ord + Clone> Repeats<K> {
-    /// At most so many lines of a kind a minute.
+    /// Allows `most` lines of each kind a minute.
     pub fn new(most: u32) -> Self {
         Self { most, lines: Mutex::default() }
     }
 
-    /// Whether a line of this kind is to be written, and how many were left out before it.
+    /// Whether a line of this kind is to be written: `Some` with how many were left out before it,
+    /// or `None` to leave it out.
     pub fn is_written(&self, kind: &K) -> Option<u64> {
         let mut all = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         match all.get_mut(kind) {
@@ -49,7 +52,8 @@ impl<K: Ord + Clone> Repeats<K> {
         }
     }
 
-    /// The kinds whose minute is over and of which lines were left out, with how many. Each is told once.
+    /// The kinds whose minute is over and that had lines left out, with their number. Each is
+    /// returned once.
     pub fn over(&self) -> Vec<(K, u64)> {
         let mut all = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let mut over = Vec::new();

@@ -22,7 +22,7 @@ pub enum Error {
     LeaseLost,
     /// Another change to the run was committed first, so nothing was changed. The caller reads the
     /// run again and settles again.
-    #[error("the run has moved on")]
+    #[error("the run was changed by another process")]
     MovedOn,
     /// This item cannot be stored, or a stored row cannot be read. Trying again does not help.
     #[error("{0}")]

@@ -26,8 +26,8 @@ use crate::decide::plan::Plan;
 use crate::decide::settle::JobOutcome;
 use crate::model::run::{Change, Entry, Gate, Token};
 use crate::model::{
-    Attempt, Event, EventId, Inbound, Job, JobId, JobState, Lane, LaneId, LaneSpec, Lease, ManualClock, Run, RunId, RunStatus,
-    Timestamp,
+    Attempt, Event, EventId, Inbound, Job, JobId, JobState, Lane, LaneId, LaneSpec, Lease,
+    ManualClock, Run, RunId, RunStatus, Timestamp,
 };
 
 /// The answer to a slice. The outer error concerns the slice as a whole, and whether it was
@@ -366,7 +366,12 @@ pub trait Maintenance: Send + Sync {
     /// ended before that as well and no workflow keeps a run longer. Looks at `most` events,
     /// starting after `from`. Answers how many were deleted, and where to continue (`None` at the
     /// end).
-    async fn prune(&self, age: Duration, from: Option<EventId>, most: u32) -> Result<(u64, Option<EventId>)>;
+    async fn prune(
+        &self,
+        age: Duration,
+        from: Option<EventId>,
+        most: u32,
+    ) -> Result<(u64, Option<EventId>)>;
     /// Finds out in one query which chores have anything to do. `age` is the retention for
     /// [`Maintenance::prune`].
     async fn chores(&self, age: Duration) -> Result<Chores>;
@@ -407,7 +412,14 @@ pub struct Address {
 impl Address {
     /// An address without pooler, test clock or IAM authentication.
     pub fn new(url: crate::model::Secret, connections: u32) -> Self {
-        Self { url, connections, clock: None, pooler: crate::model::Pooler::None, tests_idle: false, iam: None }
+        Self {
+            url,
+            connections,
+            clock: None,
+            pooler: crate::model::Pooler::None,
+            tests_idle: false,
+            iam: None,
+        }
     }
 }
 
@@ -429,10 +441,17 @@ pub async fn connect(address: Address) -> Result<Arc<dyn Store>> {
     if scheme == "memory" {
         return Ok(Arc::new(memory::Memory::new(address.clock)));
     }
-    let open = DIALECTS.iter().find(|(schemes, _)| schemes.contains(&scheme.as_str())).map(|(_, open)| open);
+    let open = DIALECTS
+        .iter()
+        .find(|(schemes, _)| schemes.contains(&scheme.as_str()))
+        .map(|(_, open)| open);
     let Some(open) = open else {
-        let known: Vec<&str> = DIALECTS.iter().flat_map(|(schemes, _)| schemes.iter().copied()).collect();
-        return Err(Error::Corrupt(format!("database URL starts with `{scheme}:`; known are {}", known.join(", "))));
+        let known: Vec<&str> =
+            DIALECTS.iter().flat_map(|(schemes, _)| schemes.iter().copied()).collect();
+        return Err(Error::Corrupt(format!(
+            "the database URL starts with `{scheme}:`; supported are {}",
+            known.join(", ")
+        )));
     };
     open(address).await
 }

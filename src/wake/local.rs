@@ -60,7 +60,9 @@ impl Wake for Local {
         if due.iter().any(|wakeup| wakeup.after.is_zero()) {
             self.look();
         }
-        due.iter().filter(|wakeup| !wakeup.after.is_zero()).for_each(|wakeup| self.look_after(wakeup.after));
+        due.iter()
+            .filter(|wakeup| !wakeup.after.is_zero())
+            .for_each(|wakeup| self.look_after(wakeup.after));
     }
 
     async fn woken(&self, at_most: Duration) {

@@ -34,27 +34,35 @@ impl Postgres {
     /// # Errors
     /// The URL cannot be read.
     pub fn start(url: &Secret) -> Result<Self, String> {
-        let options: PgConnectOptions = url.expose().parse().map_err(|e| format!("the Postgres URL cannot be read: {e}"))?;
+        let options: PgConnectOptions =
+            url.expose().parse().map_err(|e| format!("the Postgres URL is invalid: {e}"))?;
         let options = options.application_name("tidehook wake");
-        let (local, outbox, stop) = (Arc::new(Local::default()), Arc::new(Notify::new()), CancellationToken::new());
+        let (local, outbox, stop) =
+            (Arc::new(Local::default()), Arc::new(Notify::new()), CancellationToken::new());
         // Not the process id: in containers it is the same everywhere.
         let us = SystemIds::default().next().to_string();
         let listening = listen(options.clone(), Arc::clone(&local), us.clone());
         let telling = tell(options, Arc::clone(&outbox), us);
-        tokio::spawn(stop.clone().run_until_cancelled_owned(async move { tokio::join!(listening, telling) }));
+        tokio::spawn(
+            stop.clone().run_until_cancelled_owned(async move { tokio::join!(listening, telling) }),
+        );
         Ok(Self { local, outbox, _ends_tasks: stop.drop_guard() })
     }
 }
 
 /// A pool of one connection, separate from the store's.
 fn pool(options: PgConnectOptions) -> sqlx::PgPool {
-    PgPoolOptions::new().max_connections(1).acquire_timeout(RECONNECT).idle_timeout(None).connect_lazy_with(options)
+    PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(RECONNECT)
+        .idle_timeout(None)
+        .connect_lazy_with(options)
 }
 
 async fn listen(options: PgConnectOptions, local: Arc<Local>, us: String) {
     loop {
         if let Err(error) = listen_once(&options, &local, &us).await {
-            tracing::debug!(%error, "not listening for wake-ups; workers look by themselves");
+            tracing::debug!(%error, "The connection that listens for wake-ups (LISTEN) is down. Workers poll for due work.");
         }
         tokio::time::sleep(RECONNECT).await;
     }
@@ -76,9 +84,10 @@ async fn tell(options: PgConnectOptions, outbox: Arc<Notify>, us: String) {
     let pool = pool(options);
     loop {
         outbox.notified().await;
-        let told = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(&us).execute(&pool).await;
+        let told =
+            sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(&us).execute(&pool).await;
         if let Err(error) = told {
-            tracing::debug!(%error, "a wake-up was not sent; other processes look by themselves");
+            tracing::debug!(%error, "A wake-up (NOTIFY) could not be sent. Other processes poll for due work.");
         }
         tokio::time::sleep(DEBOUNCE).await;
     }

@@ -46,12 +46,17 @@ const SMUGGLED: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
 #[tokio::test]
 async fn ambiguous_requests_are_refused_and_the_connection_ends() {
     let world = World::container(CONFIG).await;
-    let post = |headers: &str, body: &str| format!("POST /webhooks/open HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n{body}");
+    let post = |headers: &str, body: &str| {
+        format!("POST /webhooks/open HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n{body}")
+    };
     let cases = [
         ("two lengths", post("Content-Length: 2\r\nContent-Length: 3", &format!("{{}}{SMUGGLED}"))),
         ("a list of lengths", post("Content-Length: 2, 3", &format!("{{}}{SMUGGLED}"))),
         ("an alien coding", post("Transfer-Encoding: xchunked", &format!("0\r\n\r\n{SMUGGLED}"))),
-        ("chunked not last", post("Transfer-Encoding: chunked, identity", &format!("0\r\n\r\n{SMUGGLED}"))),
+        (
+            "chunked not last",
+            post("Transfer-Encoding: chunked, identity", &format!("0\r\n\r\n{SMUGGLED}")),
+        ),
         ("a folded header", post("X-A: b\r\n c\r\nContent-Length: 2", &format!("{{}}{SMUGGLED}"))),
         ("a space before the colon", post("Content-Length : 2", &format!("{{}}{SMUGGLED}"))),
         ("a NUL in a header", post("X-A: b\0c\r\nContent-Length: 2", &format!("{{}}{SMUGGLED}"))),
@@ -62,9 +67,16 @@ async fn ambiguous_requests_are_refused_and_the_connection_ends() {
         let answer = raw(world.address(), bytes.as_bytes(), Duration::from_secs(3)).await;
         assert_eq!(statuses(&answer), [400], "{what}: {answer}");
     }
-    assert_eq!(world.get("/api/events").await.json()["events"], json!([]), "none of them became an event");
+    assert_eq!(
+        world.get("/api/events").await.json()["events"],
+        json!([]),
+        "none of them became an event"
+    );
     // RFC 9112, 6.3: chunks win over a length, and the connection ends, so that nothing follows.
-    for headers in ["Content-Length: 4\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 4"] {
+    for headers in [
+        "Content-Length: 4\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 4",
+    ] {
         let bytes = post(headers, &format!("2\r\n{{}}\r\n0\r\n\r\n{SMUGGLED}"));
         let answer = raw(world.address(), bytes.as_bytes(), Duration::from_secs(3)).await;
         assert_eq!(statuses(&answer), [200], "{headers}: {answer}");
@@ -80,7 +92,11 @@ async fn heads_and_bodies_have_limits() {
     let many: String = (0..200).map(|n| format!("X-{n}: y\r\n")).collect();
     for (what, bytes, status) in [
         ("200 headers", format!("GET /livez HTTP/1.1\r\nHost: x\r\n{many}\r\n"), 431),
-        ("a header of 1 MB", format!("GET /livez HTTP/1.1\r\nHost: x\r\nX-A: {}\r\n\r\n", "a".repeat(1 << 20)), 431),
+        (
+            "a header of 1 MB",
+            format!("GET /livez HTTP/1.1\r\nHost: x\r\nX-A: {}\r\n\r\n", "a".repeat(1 << 20)),
+            431,
+        ),
         ("a URL of 66 kB", format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(66_000)), 414),
         (
             "a length of 10 GB and silence",
@@ -90,21 +106,36 @@ async fn heads_and_bodies_have_limits() {
         ("TRACE", "TRACE / HTTP/1.1\r\nHost: x\r\n\r\n".into(), 405),
         ("CONNECT", "CONNECT example.com:443 HTTP/1.1\r\nHost: x\r\n\r\n".into(), 405),
         ("an unknown method", "BREW /webhooks/open HTTP/1.1\r\nHost: x\r\n\r\n".into(), 405),
-        ("dots in the path", "POST /webhooks/x/../../api/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".into(), 404),
+        (
+            "dots in the path",
+            "POST /webhooks/x/../../api/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+                .into(),
+            404,
+        ),
         ("a parameter in the path", "GET /api/jobs;x HTTP/1.1\r\nHost: x\r\n\r\n".into(), 404),
-        ("a path that is no text", "POST /webhooks/%ff HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".into(), 400),
+        (
+            "a path that is no text",
+            "POST /webhooks/%ff HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".into(),
+            400,
+        ),
     ] {
         let answer = raw(address, bytes.as_bytes(), moment).await;
         assert_eq!(statuses(&answer), [status], "{what}: {}", &answer[..answer.len().min(300)]);
     }
     for path in ["/webhooks/%ff", "/events/app/%ff"] {
-        let answer =
-            raw(address, format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").as_bytes(), moment).await;
+        let answer = raw(
+            address,
+            format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").as_bytes(),
+            moment,
+        )
+        .await;
         assert!(answer.contains("\"code\":\"bad_request\""), "{answer}");
     }
-    for (method, path, status) in
-        [("GET", "/api/events?source=%00", 422), ("GET", "/api/jobs?handler=%00", 422), ("POST", "/api/lanes/%00/pause", 404)]
-    {
+    for (method, path, status) in [
+        ("GET", "/api/events?source=%00", 422),
+        ("GET", "/api/jobs?handler=%00", 422),
+        ("POST", "/api/lanes/%00/pause", 404),
+    ] {
         let bytes = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
         assert_eq!(statuses(&raw(address, bytes.as_bytes(), moment).await), [status], "{path}");
     }
@@ -124,12 +155,23 @@ async fn slow_heads_and_bodies_are_given_up_while_others_are_served() {
     let world = World::container(CONFIG).await;
     let address = world.address();
     let start = Instant::now();
-    let head = tokio::spawn(async move { raw(address, b"POST /webhooks/open HTTP/1.1\r\nHost: x\r\nX-", PATIENCE).await });
+    let head = tokio::spawn(async move {
+        raw(address, b"POST /webhooks/open HTTP/1.1\r\nHost: x\r\nX-", PATIENCE).await
+    });
     let body = tokio::spawn(async move {
-        raw(address, b"POST /webhooks/open HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nab", PATIENCE).await
+        raw(
+            address,
+            b"POST /webhooks/open HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nab",
+            PATIENCE,
+        )
+        .await
     });
     let dribblers: Vec<_> = (0..300)
-        .map(|_| tokio::spawn(async move { raw(address, b"POST /webhooks/open HTTP/1.1\r\nHost:", PATIENCE).await }))
+        .map(|_| {
+            tokio::spawn(async move {
+                raw(address, b"POST /webhooks/open HTTP/1.1\r\nHost:", PATIENCE).await
+            })
+        })
         .collect();
     for _ in 0..50 {
         assert_eq!(world.post("/webhooks/open", &[], "{}").await.status, 200);
@@ -139,7 +181,10 @@ async fn slow_heads_and_bodies_are_given_up_while_others_are_served() {
     for dribbler in dribblers {
         dribbler.await.unwrap();
     }
-    assert!(start.elapsed() < Duration::from_secs(30), "they were given up by the server, not by the test");
+    assert!(
+        start.elapsed() < Duration::from_secs(30),
+        "they were given up by the server, not by the test"
+    );
 }
 
 #[tokio::test]
@@ -165,8 +210,18 @@ async fn a_client_that_hangs_up_leaves_no_half_event_and_no_poisoned_connection(
 #[tokio::test]
 async fn foreign_text_never_breaks_a_line_or_a_query() {
     let world = World::container(CONFIG).await;
-    for text in ["'; DROP TABLE events; --", "%", "_", "a\nb", "\u{1b}[31mred", "<img src=x onerror=alert(1)>", "\u{202e}evil"] {
-        let encoded = percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+    for text in [
+        "'; DROP TABLE events; --",
+        "%",
+        "_",
+        "a\nb",
+        "\u{1b}[31mred",
+        "<img src=x onerror=alert(1)>",
+        "\u{202e}evil",
+    ] {
+        let encoded =
+            percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC)
+                .to_string();
         let sent = world.post(&format!("/events/app/{encoded}"), &[], "{}").await;
         let controls = text.contains(char::is_control);
         assert_eq!(sent.status, if controls { 422 } else { 202 }, "{text:?}");
@@ -186,7 +241,8 @@ async fn many_bad_signatures_are_counted_in_one_row() {
     let world = World::container(CONFIG).await;
     for n in 0..300 {
         let forged = format!("sha256={n:064x}");
-        let answer = world.post("/webhooks/github", &[("x-hub-signature-256", &forged)], "{}").await;
+        let answer =
+            world.post("/webhooks/github", &[("x-hub-signature-256", &forged)], "{}").await;
         assert_eq!(answer.status, 401);
     }
     let rejections = world.get("/api/rejections").await.json();

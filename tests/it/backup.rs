@@ -25,7 +25,14 @@ fn file(database: &str, receiver: &Endpoint) -> String {
 const SQLITE: &str = "sqlite:{dir}/t.db";
 
 fn backup(home: &Home, to: &Path) -> Output {
-    Command::new(binary()).arg("backup").arg(to).arg("--config").arg(home.path()).env_remove("DATABASE_URL").output().unwrap()
+    Command::new(binary())
+        .arg("backup")
+        .arg(to)
+        .arg("--config")
+        .arg(home.path())
+        .env_remove("DATABASE_URL")
+        .output()
+        .unwrap()
 }
 
 fn said(output: &Output) -> String {
@@ -54,13 +61,19 @@ async fn a_backup_under_load_holds_every_event_that_was_acknowledged_before() {
     assert_eq!(producing.await.unwrap().acked.len(), 400);
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
-    let mut held = SqliteConnection::connect(&format!("sqlite:{}?mode=ro", copy.display())).await.unwrap();
-    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM events").fetch_one(&mut held).await.unwrap();
+    let mut held =
+        SqliteConnection::connect(&format!("sqlite:{}?mode=ro", copy.display())).await.unwrap();
+    let count: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM events").fetch_one(&mut held).await.unwrap();
     assert!((100..=500).contains(&count), "{count}");
     assert!(said(&made).contains(&format!("holds {count} events")), "{}", said(&made));
     held.close().await.unwrap();
     let again = backup(&home, &copy);
-    assert!(again.status.code() == Some(1) && said(&again).contains("is there already"), "{}", said(&again));
+    assert!(
+        again.status.code() == Some(1) && said(&again).contains("is there already"),
+        "{}",
+        said(&again)
+    );
     server.stop().await;
 }
 
@@ -94,10 +107,18 @@ async fn a_database_server_is_copied_by_its_own_tools() {
     let receiver = Endpoint::start().await;
     let home = Home::new(&file("postgres://nobody@127.0.0.1:1/x", &receiver));
     let output = backup(&home, Path::new("never"));
-    assert!(output.status.code() == Some(1) && said(&output).contains("pg_dump"), "{}", said(&output));
+    assert!(
+        output.status.code() == Some(1) && said(&output).contains("pg_dump"),
+        "{}",
+        said(&output)
+    );
     let home = Home::new(&file(SQLITE, &receiver));
     let output = backup(&home, Path::new("never"));
-    assert!(output.status.code() == Some(1) && said(&output).contains("there is no database yet"), "{}", said(&output));
+    assert!(
+        output.status.code() == Some(1) && said(&output).contains("there is no database yet"),
+        "{}",
+        said(&output)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

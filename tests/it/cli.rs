@@ -25,19 +25,27 @@ fn err(output: &Output) -> String {
 
 #[test]
 fn every_template_is_a_file_that_loads() {
-    let names = std::iter::once("event").chain(tidehook::ingress::PROVIDERS.iter().map(|p| p.name()));
+    let names =
+        std::iter::once("event").chain(tidehook::ingress::PROVIDERS.iter().map(|p| p.name()));
     for name in names {
         let dir = tempfile::tempdir().unwrap();
         let made = run_in(dir.path(), &["init", "-t", name], &[]);
         assert!(made.status.success(), "{name}: {}", err(&made));
         let variable = format!("{}_WEBHOOK_SECRET", name.to_uppercase().replace('-', "_"));
         let secret = if name == "discord" { "00".repeat(32) } else { "plainly-fictional".into() };
-        let checked = run_in(dir.path(), &["validate", "--env", "local", "--strict"], &[(&variable, &secret)]);
+        let checked = run_in(
+            dir.path(),
+            &["validate", "--env", "local", "--strict"],
+            &[(&variable, &secret)],
+        );
         assert!(checked.status.success(), "{name}: {}{}", out(&checked), err(&checked));
         let schema = std::fs::read_to_string(dir.path().join("tidehook.schema.json")).unwrap();
         assert!(serde_json::from_str::<serde_json::Value>(&schema).is_ok());
         let text = std::fs::read_to_string(dir.path().join("tidehook.yaml")).unwrap();
-        assert!(text.starts_with("# yaml-language-server: $schema=tidehook.schema.json\n"), "{text}");
+        assert!(
+            text.starts_with("# yaml-language-server: $schema=tidehook.schema.json\n"),
+            "{text}"
+        );
         let again = run_in(dir.path(), &["init", "-t", name], &[]);
         assert_eq!(again.status.code(), Some(1), "{name} is not overwritten");
     }
@@ -68,11 +76,20 @@ fn exit_codes_tell_scripts_what_happened() {
 #[test]
 fn a_file_is_checked_as_data_too() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("qhook.yaml"), "sources: { a: { typ: event } }\nqueues: {}\n").unwrap();
+    std::fs::write(dir.path().join("qhook.yaml"), "sources: { a: { typ: event } }\nqueues: {}\n")
+        .unwrap();
     let checked = run_in(dir.path(), &["validate", "--json"], &[]);
     let report: Value = serde_json::from_str(&out(&checked)).unwrap();
-    assert_eq!((report["valid"].as_bool(), report["file"].as_str()), (Some(false), Some("qhook.yaml")));
-    let problem = &report["problems"].as_array().unwrap().iter().find(|p| p["code"] == "unknown_key").unwrap();
+    assert_eq!(
+        (report["valid"].as_bool(), report["file"].as_str()),
+        (Some(false), Some("qhook.yaml"))
+    );
+    let problem = &report["problems"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|p| p["code"] == "unknown_key")
+        .unwrap();
     assert_eq!(problem["place"], "qhook.yaml:1:17");
     assert_eq!(problem["help"], "did you mean `type`?");
 }
@@ -98,7 +115,11 @@ handlers:
     let home = Home::new(&text);
     let run = |arguments: &[&str]| run_in(home.dir.path(), arguments, &[]);
     let dry = run(&["send", "app", "order.paid", "{\"id\":1}", "--dry-run"]);
-    assert!(out(&dry).contains("does not  ok: `$.id > 1` does not hold: it saw 1"), "{}", out(&dry));
+    assert!(
+        out(&dry).contains("does not  ok: `$.id > 1` does not hold: it saw 1"),
+        "{}",
+        out(&dry)
+    );
     assert!(out(&dry).contains("No jobs created (dry-run)."));
     let nobody = run(&["send", "app", "order.paid"]);
     assert_eq!(nobody.status.code(), Some(1));
@@ -107,7 +128,10 @@ handlers:
     let server = home.start().await;
     let sent = run(&["send", "app", "order.paid", "{\"id\":2}", "--json"]);
     let answer: Value = serde_json::from_str(&out(&sent)).unwrap();
-    assert_eq!((answer["status"].as_u64(), answer["body"]["jobs_created"].as_u64()), (Some(202), Some(1)));
+    assert_eq!(
+        (answer["status"].as_u64(), answer["body"]["jobs_created"].as_u64()),
+        (Some(202), Some(1))
+    );
     let event = answer["body"]["event_id"].as_str().unwrap().to_owned();
     let signed = run(&["send", "-s", "github", "-t", "push"]);
     assert!(
@@ -127,7 +151,14 @@ handlers:
     };
     tokio::time::timeout(crate::support::endpoint::PATIENCE, dead).await.unwrap();
     let seen = out(&run(&["inspect", &event]));
-    for part in [event.as_str(), "order.paid", "{\"id\":2}", "handler ok", "completed", "delivered  HTTP 200"] {
+    for part in [
+        event.as_str(),
+        "order.paid",
+        "{\"id\":2}",
+        "handler ok",
+        "completed",
+        "delivered  HTTP 200",
+    ] {
         assert!(seen.contains(part), "{part} is missing in {seen}");
     }
     assert!(out(&run(&["jobs", "retry"])).contains("1 dead job(s) queued for retry."));
@@ -141,7 +172,11 @@ handlers:
     let doctor = run(&["doctor"]);
     assert_eq!(doctor.status.code(), Some(1), "{}", out(&doctor));
     let report = out(&doctor);
-    for part in ["note   server.allow_private_urls", "ok     database: in use by a running server", "ok     receiver 127.0.0.1"] {
+    for part in [
+        "note   server.allow_private_urls",
+        "ok     database: in use by a running server",
+        "ok     receiver 127.0.0.1",
+    ] {
         assert!(report.contains(part), "{part} is missing in\n{report}");
     }
     // Another server is asked by its URL; the configuration's own database is left alone.
@@ -161,7 +196,11 @@ handlers:
         run(&["send", "github", "push"]);
     }
     let line: Value = serde_json::from_str(&out(&tail.join().unwrap())).unwrap();
-    assert!(["accepted", "tried"].map(Some).contains(&line["moment"].as_str()) && line["source"] == "github", "{line}");
+    assert!(
+        ["accepted", "tried"].map(Some).contains(&line["moment"].as_str())
+            && line["source"] == "github",
+        "{line}"
+    );
     let remote = run(&["events", "list", "--remote", &home.url(""), "--token", "wrong"]);
     assert!(err(&remote).contains("Invalid token"), "{}", err(&remote));
     server.stop().await;
@@ -182,11 +221,23 @@ fn dev_shows_one_event_on_its_way() {
     let shown = run_in(dir.path(), &["dev", "--once", "--port", "0"], &[]);
     let text = out(&shown);
     assert!(shown.status.success(), "{text}{}", err(&shown));
-    let steps =
-        ["sent", "verified", "accepted", "routed", "attempt 1", "HTTP 503", "retry in 1s", "attempt 2", "HTTP 200", "delivered"];
+    let steps = [
+        "sent",
+        "verified",
+        "accepted",
+        "routed",
+        "attempt 1",
+        "HTTP 503",
+        "retry in 1s",
+        "attempt 2",
+        "HTTP 200",
+        "delivered",
+    ];
     let mut from = 0;
     for step in steps {
-        let at = text[from..].find(step).unwrap_or_else(|| panic!("`{step}` is missing after {from} in\n{text}"));
+        let at = text[from..]
+            .find(step)
+            .unwrap_or_else(|| panic!("`{step}` is missing after {from} in\n{text}"));
         from += at;
     }
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "it leaves nothing behind");
@@ -194,9 +245,11 @@ fn dev_shows_one_event_on_its_way() {
 
 #[test]
 fn the_readme_runs() {
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let readme =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let blocks = readme.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap());
-    let lines: Vec<&str> = blocks.flat_map(str::lines).filter_map(|line| line.strip_prefix("$ ")).collect();
+    let lines: Vec<&str> =
+        blocks.flat_map(str::lines).filter_map(|line| line.strip_prefix("$ ")).collect();
     assert!(lines.len() >= 8, "the README has commands");
     let dir = tempfile::tempdir().unwrap();
     let mut variables: Vec<(String, String)> = Vec::new();
@@ -206,18 +259,34 @@ fn the_readme_runs() {
             variables.push((name.into(), value.into()));
             continue;
         }
-        let words: Vec<&str> =
-            line.strip_prefix("tidehook ").unwrap_or_else(|| panic!("`{line}` is not tidehook's")).split(' ').collect();
-        let set: Vec<(&str, &str)> = variables.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let words: Vec<&str> = line
+            .strip_prefix("tidehook ")
+            .unwrap_or_else(|| panic!("`{line}` is not tidehook's"))
+            .split(' ')
+            .collect();
+        let set: Vec<(&str, &str)> =
+            variables.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         let ran = run_in(dir.path(), &words, &set);
-        assert!(ran.status.success(), "`{line}` ended with {}: {}{}", ran.status, out(&ran), err(&ran));
+        assert!(
+            ran.status.success(),
+            "`{line}` ended with {}: {}{}",
+            ran.status,
+            out(&ran),
+            err(&ran)
+        );
     }
     // The two commands that do all set-up are there as CI runs them.
     assert!(readme.contains("cargo run --release -- dev") && readme.contains("scripts/test.sh"));
     // Each YAML block loads.
-    for (n, block) in readme.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).enumerate() {
+    for (n, block) in
+        readme.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).enumerate()
+    {
         std::fs::write(dir.path().join("block.yaml"), block).unwrap();
-        let checked = run_in(dir.path(), &["validate", "-c", "block.yaml"], &[("STRIPE_WEBHOOK_SECRET", "fictional")]);
+        let checked = run_in(
+            dir.path(),
+            &["validate", "-c", "block.yaml"],
+            &[("STRIPE_WEBHOOK_SECRET", "fictional")],
+        );
         assert!(checked.status.success(), "block {n}: {}", err(&checked));
     }
 }
@@ -232,7 +301,8 @@ fn every_example_scenario_plays_and_a_wrong_one_says_what_came_instead() {
         .collect();
     files.sort();
     assert!(files.len() >= 2);
-    let arguments: Vec<&str> = std::iter::once("test").chain(files.iter().map(String::as_str)).collect();
+    let arguments: Vec<&str> =
+        std::iter::once("test").chain(files.iter().map(String::as_str)).collect();
     let dir = tempfile::tempdir().unwrap();
     let played = run_in(dir.path(), &arguments, &[]);
     assert!(played.status.success(), "{}{}", out(&played), err(&played));
@@ -243,7 +313,11 @@ fn every_example_scenario_plays_and_a_wrong_one_says_what_came_instead() {
     std::fs::write(dir.path().join("wrong.yaml"), wrong).unwrap();
     let failed = run_in(dir.path(), &["test", "wrong.yaml"], &[]);
     assert_eq!(failed.status.code(), Some(1));
-    assert!(out(&failed).contains("step 2: no such call at `refund`; waiting: order/charge with"), "{}", out(&failed));
+    assert!(
+        out(&failed).contains("step 2: no such call at `refund`; waiting: order/charge with"),
+        "{}",
+        out(&failed)
+    );
 }
 
 #[test]
@@ -262,7 +336,8 @@ fn a_workflow_is_drawn_and_a_wrong_name_is_helped() {
 #[test]
 fn a_step_is_tried_out_against_a_made_up_answer() {
     let dir = tempfile::tempdir().unwrap();
-    let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/trip-rollback.yaml");
+    let example =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/trip-rollback.yaml");
     let config = example.display().to_string();
     let payload = dir.path().join("payload.json");
     std::fs::write(&payload, r#"{"trip": 7, "hotel": {"id": "h-1"}}"#).unwrap();
@@ -270,7 +345,11 @@ fn a_step_is_tried_out_against_a_made_up_answer() {
     std::fs::write(&answer, r#"{"id": "p-1"}"#).unwrap();
     let (payload, answer) = (payload.display().to_string(), answer.display().to_string());
     let run = |more: &[&str]| {
-        let args = [&["test-step", "book-trip", "charge", "--config", &config, "--payload", &payload], more].concat();
+        let args = [
+            &["test-step", "book-trip", "charge", "--config", &config, "--payload", &payload],
+            more,
+        ]
+        .concat();
         run_in(dir.path(), &args, &[])
     };
     let shown = out(&run(&["--answer", &answer]));
@@ -283,8 +362,12 @@ fn a_step_is_tried_out_against_a_made_up_answer() {
         assert!(shown.contains(part), "{part} is missing in\n{shown}");
     }
     let failed: Value = serde_json::from_str(&out(&run(&["--times-out", "--json"]))).unwrap();
-    assert_eq!((&failed["step"], &failed["failed"]["class"]), (&Value::from("failed"), &Value::from("timeout")));
-    let unknown = run_in(dir.path(), &["test-step", "book-trip", "chrge", "--config", &config], &[]);
+    assert_eq!(
+        (&failed["step"], &failed["failed"]["class"]),
+        (&Value::from("failed"), &Value::from("timeout"))
+    );
+    let unknown =
+        run_in(dir.path(), &["test-step", "book-trip", "chrge", "--config", &config], &[]);
     assert!(err(&unknown).contains("the workflow has no step `chrge`"), "{}", err(&unknown));
 }
 
@@ -303,14 +386,25 @@ fn a_scenario_ends_whatever_it_leaves_unanswered() {
     );
     let played = run_in(dir.path(), &["test", "unanswered.yaml"], &[]);
     assert!(played.status.success(), "{}{}", out(&played), err(&played));
-    write("nowhere.yaml", "name: nowhere\nconfig: w.yaml\nsteps:\n  - send: { source: nope, type: go, body: {} }\n");
+    write(
+        "nowhere.yaml",
+        "name: nowhere\nconfig: w.yaml\nsteps:\n  - send: { source: nope, type: go, body: {} }\n",
+    );
     let failed = run_in(dir.path(), &["test", "nowhere.yaml"], &[]);
-    assert!(out(&failed).contains("step 1: the configuration has no source `nope`"), "{}", out(&failed));
-    let start = "config: w.yaml\nsteps:\n  - send: { source: app, type: go, body: { n: { m: 7 } } }\n";
+    assert!(
+        out(&failed).contains("step 1: the configuration has no source `nope`"),
+        "{}",
+        out(&failed)
+    );
+    let start =
+        "config: w.yaml\nsteps:\n  - send: { source: app, type: go, body: { n: { m: 7 } } }\n";
     for (more, why) in [
         ("  - expect: { at: aa }\n", "neither a handler nor a step `aa`; did you mean `a`?"),
         ("  - run: { workflow: w, is: complete }\n", "`is: complete` is no status of a run"),
-        ("  - expect: { at: a, body: { n: { m: 8 } } }\n", "the call at `a` is another: its body has 7 at `$.n.m`"),
+        (
+            "  - expect: { at: a, body: { n: { m: 8 } } }\n",
+            "the call at `a` is another: its body has 7 at `$.n.m`",
+        ),
         ("  - expect: { at: a, attempt: 2 }\n", "the call at `a` is another: it is attempt 1"),
     ] {
         write("wrong.yaml", &format!("name: wrong\n{start}{more}"));

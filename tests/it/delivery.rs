@@ -18,7 +18,9 @@ fn with_handlers(handlers: &str) -> String {
 
 /// Delivers one event to a handler at a path and answers its job and attempts once the job has that status.
 async fn outcome(path: &str, extra: &str, status: &str) -> (World, Value, Vec<Value>) {
-    let handler = format!("  h: {{ source: app, url: \"http://{{receiver}}{path}\", retry: {{ max: 1 }}{extra} }}\n");
+    let handler = format!(
+        "  h: {{ source: app, url: \"http://{{receiver}}{path}\", retry: {{ max: 1 }}{extra} }}\n"
+    );
     let world = World::start(&with_handlers(&handler)).await;
     let event = world.post("/events/app/order.created", &[], "{\"k\":\"v\"}").await.event();
     let jobs = world.until_jobs(&event, status).await;
@@ -32,8 +34,14 @@ async fn a_delivery_carries_the_headers_of_both_spellings_and_a_standard_signatu
         "  billing: { source: open, url: \"http://{receiver}/seq/503,200\", retry: { max: 3, interval: 10ms, jitter: 0 }, headers: { Content-Type: application/vnd.x+json, X-Mine: \"1\", Authorization: Bearer y } }\n  other: { source: open, url: \"http://{receiver}/ok\" }\n",
     ) + "delivery: { signing_secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw }\n";
     let world = World::start(&text).await;
-    let event =
-        world.post("/webhooks/open", &[("ce-type", "a.b"), ("ce-id", "1"), ("x-secret", "no")], "{\"a\":1}").await.event();
+    let event = world
+        .post(
+            "/webhooks/open",
+            &[("ce-type", "a.b"), ("ce-id", "1"), ("x-secret", "no")],
+            "{\"a\":1}",
+        )
+        .await
+        .event();
     let got = world.receiver.until_count(3).await;
     let billing: Vec<_> = got.iter().filter(|g| g.path.starts_with("/seq")).collect();
     let other = got.iter().find(|g| g.path == "/ok").unwrap();
@@ -43,30 +51,48 @@ async fn a_delivery_carries_the_headers_of_both_spellings_and_a_standard_signatu
             assert_eq!(g.header(&format!("{prefix}-Event-ID")), Some(event.as_str()));
             assert_eq!(g.header(&format!("{prefix}-Handler")), Some("billing"));
             assert_eq!(g.header(&format!("{prefix}-Attempt")), Some((at + 1).to_string().as_str()));
-            assert_eq!(g.header(&format!("{prefix}-Job-ID")), billing[0].header("X-Tidehook-Job-ID"));
-            assert_eq!(g.header(&format!("{prefix}-Delivery-ID")), billing[0].header("X-Tidehook-Delivery-ID"));
+            assert_eq!(
+                g.header(&format!("{prefix}-Job-ID")),
+                billing[0].header("X-Tidehook-Job-ID")
+            );
+            assert_eq!(
+                g.header(&format!("{prefix}-Delivery-ID")),
+                billing[0].header("X-Tidehook-Delivery-ID")
+            );
         }
-        assert_eq!((g.header("X-Tidehook-Event-Type"), g.header("X-Tidehook-Source")), (Some("a.b"), Some("open")));
+        assert_eq!(
+            (g.header("X-Tidehook-Event-Type"), g.header("X-Tidehook-Source")),
+            (Some("a.b"), Some("open"))
+        );
         assert_eq!((g.header("ce-id"), g.header("x-secret")), (Some("1"), None));
-        assert_eq!((g.count("content-type"), g.header("content-type")), (1, Some("application/vnd.x+json")));
+        assert_eq!(
+            (g.count("content-type"), g.header("content-type")),
+            (1, Some("application/vnd.x+json"))
+        );
         assert_eq!((g.header("X-Mine"), g.header("Authorization")), (Some("1"), Some("Bearer y")));
         assert!(g.header("traceparent").unwrap().starts_with("00-"));
         assert_eq!((g.method.as_str(), g.text().as_str()), ("POST", "{\"a\":1}"));
         // Verified by an independent implementation of the specification's recipe.
         let (id, at) = (g.header("webhook-id").unwrap(), g.header("webhook-timestamp").unwrap());
         assert_eq!(id, event);
-        let source =
-            "sources: { s: { type: webhook, verify: standard-webhooks, secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw } }";
+        let source = "sources: { s: { type: webhook, verify: standard-webhooks, secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw } }";
         let config = crate::support::world::config(source);
         let mut headers = http::HeaderMap::new();
         for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
-            headers.insert(http::HeaderName::from_static(name), g.header(name).unwrap().parse().unwrap());
+            headers.insert(
+                http::HeaderName::from_static(name),
+                g.header(name).unwrap().parse().unwrap(),
+            );
         }
-        let raw = tidehook::ingress::Raw::new("/".parse().unwrap(), "http://x", headers, g.body.clone());
+        let raw =
+            tidehook::ingress::Raw::new("/".parse().unwrap(), "http://x", headers, g.body.clone());
         let now = Timestamp::from_seconds(at.parse().unwrap()).unwrap();
         tidehook::ingress::admit(&config.sources[0], &raw, [127, 0, 0, 1].into(), now).unwrap();
     }
-    assert_ne!(billing[0].header("X-Tidehook-Attempt-ID"), billing[1].header("X-Tidehook-Attempt-ID"));
+    assert_ne!(
+        billing[0].header("X-Tidehook-Attempt-ID"),
+        billing[1].header("X-Tidehook-Attempt-ID")
+    );
     assert_ne!(billing[0].header("X-Tidehook-Delivery-ID"), other.header("X-Tidehook-Delivery-ID"));
     assert_eq!(other.header("content-type"), Some("application/json"));
 }
@@ -75,11 +101,12 @@ async fn a_delivery_carries_the_headers_of_both_spellings_and_a_standard_signatu
 async fn methods_and_transforms_do_what_the_file_says() {
     let mut handlers = String::new();
     for method in ["GET", "PUT", "PATCH", "DELETE"] {
-        handlers += &format!("  {method}: {{ source: app, method: {method}, url: \"http://{{receiver}}/ok/{method}\" }}\n");
+        handlers += &format!(
+            "  {method}: {{ source: app, method: {method}, url: \"http://{{receiver}}/ok/{method}\" }}\n"
+        );
     }
     handlers += "  t: { source: app, url: \"http://{receiver}/ok/t\", transform: '{\"id\": \"{{ $.id }}\", \"name\": {{ $.name }}, \"all\": {{ $.all }}, \"no\": {{ $.no }} }' }\n";
-    handlers +=
-        "  m: { source: app, url: \"http://{receiver}/ok/m\", transform: { id: \"{{ $.id }}\", text: \"n={{ $.id }}\" } }\n";
+    handlers += "  m: { source: app, url: \"http://{receiver}/ok/m\", transform: { id: \"{{ $.id }}\", text: \"n={{ $.id }}\" } }\n";
     let world = World::start(&with_handlers(&handlers)).await;
     let body = json!({ "id": 7, "name": "x\",\"admin\":true,\"y\":\"{{ $.id }}", "all": [1, { "a": null }] });
     world.post("/events/app/x", &[], body.to_string()).await;
@@ -91,8 +118,14 @@ async fn methods_and_transforms_do_what_the_file_says() {
         assert_eq!((g.method.as_str(), g.text()), (method, body.to_string()));
     }
     let transformed: Value = serde_json::from_str(&at("/ok/t").text()).unwrap();
-    assert_eq!(transformed, json!({ "id": "7", "name": body["name"], "all": body["all"], "no": null }));
-    assert_eq!(serde_json::from_str::<Value>(&at("/ok/m").text()).unwrap(), json!({ "id": 7, "text": "n=7" }));
+    assert_eq!(
+        transformed,
+        json!({ "id": "7", "name": body["name"], "all": body["all"], "no": null })
+    );
+    assert_eq!(
+        serde_json::from_str::<Value>(&at("/ok/m").text()).unwrap(),
+        json!({ "id": 7, "text": "n=7" })
+    );
 }
 
 #[tokio::test]
@@ -105,7 +138,10 @@ async fn a_deadline_covers_the_whole_exchange_and_names_its_phase() {
         let start = std::time::Instant::now();
         let (_world, job, attempts) = outcome(path, ", timeout: 700ms", "dead").await;
         assert_eq!(job["last_error"], format!("timed out while {phase}"), "{path}");
-        assert_eq!((attempts[0]["code"].as_str(), attempts[0]["status_code"].clone()), (Some("timeout"), Value::Null));
+        assert_eq!(
+            (attempts[0]["code"].as_str(), attempts[0]["status_code"].clone()),
+            (Some("timeout"), Value::Null)
+        );
         let took = attempts[0]["duration_ms"].as_u64().unwrap();
         assert!((700..1_200).contains(&took), "{path} took {took} ms");
         assert!(start.elapsed() < Duration::from_secs(10));
@@ -115,7 +151,8 @@ async fn a_deadline_covers_the_whole_exchange_and_names_its_phase() {
 #[tokio::test]
 async fn a_handshake_that_stalls_ends_at_the_deadline() {
     // The receiver waits for a request and never speaks TLS.
-    let handlers = "  h: { source: app, url: \"https://{receiver}/ok\", timeout: 700ms, retry: { max: 1 } }\n";
+    let handlers =
+        "  h: { source: app, url: \"https://{receiver}/ok\", timeout: 700ms, retry: { max: 1 } }\n";
     let world = World::start(&with_handlers(handlers)).await;
     let event = world.post("/events/app/x", &[], "{}").await.event();
     let jobs = world.until_jobs(&event, "dead").await;
@@ -161,11 +198,15 @@ async fn a_status_counts_whatever_comes_of_the_body() {
 async fn redirects_are_never_followed() {
     let canary = Endpoint::start().await;
     for code in [301, 302, 303, 307, 308] {
-        let (_world, job, attempts) = outcome(&format!("/redir/{code}/{}", canary.address.port()), "", "dead").await;
+        let (_world, job, attempts) =
+            outcome(&format!("/redir/{code}/{}", canary.address.port()), "", "dead").await;
         assert_eq!(attempts[0]["code"], "redirect_not_followed");
         // Where it points, without a path that may be a secret.
         let error = job["last_error"].as_str().unwrap();
-        assert!(error.contains(&format!("http://{}/…", canary.address)) && !error.contains("canary"), "{job}");
+        assert!(
+            error.contains(&format!("http://{}/…", canary.address)) && !error.contains("canary"),
+            "{job}"
+        );
     }
     assert!(canary.got().is_empty());
 }
@@ -212,7 +253,10 @@ async fn the_schedule_is_the_configured_one() {
         got.windows(2).map(|w| w[1].at.duration_since(w[0].at)).collect::<Vec<_>>()
     };
     let (fixed, growing) = (gaps("/status/500"), gaps("/status/404"));
-    assert_eq!((fixed.len(), growing.len(), gaps("/status/400").len(), gaps("/status/501").len()), (2, 2, 0, 0));
+    assert_eq!(
+        (fixed.len(), growing.len(), gaps("/status/400").len(), gaps("/status/501").len()),
+        (2, 2, 0, 0)
+    );
     // Never early; how late is the machine's affair.
     for (gap, least) in fixed.iter().zip([300, 300]).chain(growing.iter().zip([200, 400])) {
         assert!(*gap >= Duration::from_millis(least - 5), "{gap:?} for {least} ms");
@@ -223,7 +267,8 @@ async fn the_schedule_is_the_configured_one() {
 async fn private_addresses_are_refused_at_the_moment_of_connecting() {
     // One handler is allowed to reach the address; its neighbour names the same address and is not.
     let handlers = "  listed: { source: app, url: \"http://{receiver}/ok\", allowed_private_hosts: [127.0.0.0/8] }\n";
-    let world = World::start(&with_handlers(handlers).replace("allow_private_urls: true", "")).await;
+    let world =
+        World::start(&with_handlers(handlers).replace("allow_private_urls: true", "")).await;
     let event = world.post("/events/app/x", &[], "{}").await.event();
     world.until_jobs(&event, "completed").await;
     // The judge at connect time, on the same client, with the rules of another destination.
@@ -231,7 +276,12 @@ async fn private_addresses_are_refused_at_the_moment_of_connecting() {
     let policy = tidehook::decide::address::Policy::default();
     for author in [Author::Operator, Author::Stranger] {
         let client = Client::new([("d".to_owned(), policy.clone(), author)], &resolver).unwrap();
-        for url in ["/ok".to_owned(), "http://localhost:1/".into(), "http://0x7f.1:1/".into(), "http://[::1]:1/".into()] {
+        for url in [
+            "/ok".to_owned(),
+            "http://localhost:1/".into(),
+            "http://0x7f.1:1/".into(),
+            "http://[::1]:1/".into(),
+        ] {
             let url = if url == "/ok" { world.receiver.url("/canary") } else { url };
             let request = Request {
                 once: false,
@@ -253,7 +303,8 @@ async fn private_addresses_are_refused_at_the_moment_of_connecting() {
 
 #[tokio::test]
 async fn a_name_without_address_is_a_dns_failure() {
-    let handlers = "  h: { source: app, url: \"http://nothing-here.invalid/\", retry: { max: 1 } }\n";
+    let handlers =
+        "  h: { source: app, url: \"http://nothing-here.invalid/\", retry: { max: 1 } }\n";
     let world = World::start(&with_handlers(handlers)).await;
     let event = world.post("/events/app/x", &[], "{}").await.event();
     let jobs = world.until_jobs(&event, "dead").await;
@@ -289,7 +340,10 @@ async fn an_open_breaker_and_a_pause_cost_no_attempt() {
     let jobs = world.get("/api/jobs?limit=100").await.json()["jobs"].as_array().unwrap().clone();
     let attempts: u64 = jobs.iter().map(|j| j["attempt"].as_u64().unwrap()).sum();
     assert!(attempts <= sent as u64, "{attempts} attempts for {sent} requests");
-    assert!(jobs.iter().any(|j| j["status"] == "available" && j["attempt"] == 0), "the rest waits untouched");
+    assert!(
+        jobs.iter().any(|j| j["status"] == "available" && j["attempt"] == 0),
+        "the rest waits untouched"
+    );
 }
 
 #[tokio::test]
@@ -323,7 +377,9 @@ async fn a_rate_limit_holds_deliveries_back_without_attempts() {
 async fn a_handler_that_hangs_never_stops_its_neighbours() {
     let mut text = "server: { allow_private_urls: true }\nworker: { max_concurrency: 5 }\nsources: { a: { type: event }, b: { type: event } }\nhandlers:\n".to_owned();
     for n in 0..50 {
-        text += &format!("  hang{n}: {{ source: a, url: \"http://{{receiver}}/hang/{n}\", timeout: 30s }}\n");
+        text += &format!(
+            "  hang{n}: {{ source: a, url: \"http://{{receiver}}/hang/{n}\", timeout: 30s }}\n"
+        );
     }
     text += "  well: { source: b, url: \"http://{receiver}/ok\" }\n";
     let world = World::start(&text).await;
@@ -333,7 +389,10 @@ async fn a_handler_that_hangs_never_stops_its_neighbours() {
     for n in 0..60 {
         let start = std::time::Instant::now();
         world.post("/events/b/x", &[], "{}").await;
-        world.receiver.until("the healthy one", |got| got.iter().filter(|g| g.path == "/ok").count() > n).await;
+        world
+            .receiver
+            .until("the healthy one", |got| got.iter().filter(|g| g.path == "/ok").count() > n)
+            .await;
         delays.push(start.elapsed());
     }
     delays.sort();
@@ -342,8 +401,9 @@ async fn a_handler_that_hangs_never_stops_its_neighbours() {
 
 #[tokio::test]
 async fn what_waits_longer_than_its_time_to_live_is_given_up() {
-    let text = with_handlers("  h: { source: app, url: \"http://{receiver}/status/500\", retry: { max: 9, interval: 1h } }\n")
-        + "delivery: { event_ttl: 1s }\n";
+    let text = with_handlers(
+        "  h: { source: app, url: \"http://{receiver}/status/500\", retry: { max: 9, interval: 1h } }\n",
+    ) + "delivery: { event_ttl: 1s }\n";
     let world = World::start(&text).await;
     let event = world.post("/events/app/x", &[], "{}").await.event();
     let jobs = world.until_jobs(&event, "dead").await;

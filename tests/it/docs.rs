@@ -34,14 +34,18 @@ fn texts(folder: &str, endings: &[&str]) -> String {
 
 /// What stands in `backticks` and is a word of a closed list.
 fn words(text: &str) -> impl Iterator<Item = &str> {
-    let is_word =
-        |word: &&str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    let is_word = |word: &&str| {
+        !word.is_empty()
+            && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
     text.split('`').skip(1).step_by(2).filter(is_word)
 }
 
 fn holds_word(text: &str, word: &str) -> bool {
     let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    text.match_indices(word).any(|(at, _)| !text[..at].ends_with(is_part) && !text[at + word.len()..].starts_with(is_part))
+    text.match_indices(word).any(|(at, _)| {
+        !text[..at].ends_with(is_part) && !text[at + word.len()..].starts_with(is_part)
+    })
 }
 
 /// Every code of docs/errors.md: the codes of its tables, and those that its sentences list.
@@ -52,14 +56,19 @@ fn codes() -> BTreeSet<String> {
         let cells: Vec<&str> = line.split('|').collect();
         let listed = match cells.as_slice() {
             // By status, the codes stand in the second column.
-            [_, status, of_status, ..] if status.trim().starts_with(|c: char| c.is_ascii_digit()) => of_status,
+            [_, status, of_status, ..]
+                if status.trim().starts_with(|c: char| c.is_ascii_digit()) =>
+            {
+                of_status
+            }
             [_, first, _, ..] => first,
             _ if line.contains("these reasons:") => line,
             _ => continue,
         };
         codes.extend(words(listed).map(str::to_owned));
     }
-    let warnings = page.split("\n\n").find(|paragraph| paragraph.starts_with("Warnings, which")).unwrap();
+    let warnings =
+        page.split("\n\n").find(|paragraph| paragraph.starts_with("Warnings, which")).unwrap();
     codes.extend(words(warnings).map(str::to_owned));
     // Keys and parts of answers that the sentences speak of.
     let others = ["details", "verify", "allowed_ips", "events"];
@@ -72,19 +81,29 @@ fn every_code_and_metric_that_is_documented_exists_and_is_provoked_by_a_test() {
     let (sources, tests) = (texts("src", &[".rs"]), texts("tests", &[".rs", ".snap"]));
     let codes = codes();
     assert!(codes.len() > 120, "{codes:?}");
-    let absent = |text: &str| codes.iter().filter(|code| !holds_word(text, code)).cloned().collect::<Vec<_>>();
-    assert_eq!(absent(&sources), Vec::<String>::new(), "docs/errors.md names what the program does not have");
+    let absent = |text: &str| {
+        codes.iter().filter(|code| !holds_word(text, code)).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(
+        absent(&sources),
+        Vec::<String>::new(),
+        "docs/errors.md names what the program does not have"
+    );
     assert_eq!(absent(&tests), Vec::<String>::new(), "no test provokes");
     let documented = page("docs/metrics.md");
-    let listed: BTreeSet<&str> =
-        documented.lines().filter(|line| line.starts_with("| `")).filter_map(|line| words(line).next()).collect();
+    let listed: BTreeSet<&str> = documented
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .filter_map(|line| words(line).next())
+        .collect();
     let known: BTreeSet<&str> = METRICS.iter().map(|(name, _, _)| *name).collect();
     assert_eq!(listed, known, "docs/metrics.md and the program's own list");
     let untested: Vec<&&str> = METRICS
         .iter()
         .filter(|(name, kind, _)| {
             // A histogram is seen by its parts, too.
-            let parts: &[&str] = if *kind == 'h' { &["", "_bucket", "_sum", "_count"] } else { &[""] };
+            let parts: &[&str] =
+                if *kind == 'h' { &["", "_bucket", "_sum", "_count"] } else { &[""] };
             !parts.iter().any(|part| holds_word(&tests, &format!("tidehook_{name}{part}")))
         })
         .map(|(name, _, _)| name)
@@ -96,8 +115,13 @@ fn every_code_and_metric_that_is_documented_exists_and_is_provoked_by_a_test() {
 fn shape(route: &str) -> String {
     let path = route.split(['?', ' ', '#']).next().unwrap().trim_end_matches(['.', ',', ';', ':']);
     let part = |part: &str| {
-        if part.starts_with('{') || part.chars().all(|c| c.is_ascii_uppercase()) && !part.is_empty() { "{}" } else { part }
-            .to_owned()
+        if part.starts_with('{') || part.chars().all(|c| c.is_ascii_uppercase()) && !part.is_empty()
+        {
+            "{}"
+        } else {
+            part
+        }
+        .to_owned()
     };
     path.split('/').map(part).collect::<Vec<_>>().join("/")
 }
@@ -105,15 +129,25 @@ fn shape(route: &str) -> String {
 #[test]
 fn every_route_is_documented_and_every_documented_route_exists() {
     let router = page("src/http/router.rs");
-    let of_router: BTreeSet<String> =
-        router.split(".route(\"").skip(1).map(|rest| shape(rest.split('"').next().unwrap())).collect();
+    let of_router: BTreeSet<String> = router
+        .split(".route(\"")
+        .skip(1)
+        .map(|rest| shape(rest.split('"').next().unwrap()))
+        .collect();
     assert!(of_router.len() > 35);
     let pages: String =
-        ["docs/api.md", "docs/callbacks.md", "docs/metrics.md", "docs/operations.md"].iter().map(|name| page(name)).collect();
+        ["docs/api.md", "docs/callbacks.md", "docs/metrics.md", "docs/operations.md"]
+            .iter()
+            .map(|name| page(name))
+            .collect();
     let spans = || pages.split('`').skip(1).step_by(2);
     let routes = || {
-        spans()
-            .flat_map(|span| span.split([' ', ',']).filter(|word| word.starts_with('/')).map(str::to_owned).collect::<Vec<_>>())
+        spans().flat_map(|span| {
+            span.split([' ', ','])
+                .filter(|word| word.starts_with('/'))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
     };
     // Short forms of a table's row: `POST /api/runs/{id}/cancel`, `/kill`.
     let documented: BTreeSet<String> = routes().map(|route| shape(&route)).collect();
@@ -147,8 +181,10 @@ fn every_route_is_documented_and_every_documented_route_exists() {
             || ["/api/lanes/{}/pause", "/api/lanes/{}/resume"].contains(&route.as_str())
             || ["/events", "/api", "/webhooks"].contains(&route.as_str())
     };
-    let invented: Vec<&String> =
-        documented.iter().filter(|route| roots.iter().any(|root| route.starts_with(root)) && !exists(route)).collect();
+    let invented: Vec<&String> = documented
+        .iter()
+        .filter(|route| roots.iter().any(|root| route.starts_with(root)) && !exists(route))
+        .collect();
     assert!(invented.is_empty(), "the docs name {invented:?}");
 }
 
@@ -187,16 +223,27 @@ fn every_command_line_in_the_docs_has_the_verbs_and_flags_that_the_program_has()
     let mut seen = 0;
     for name in pages {
         let text = page(name);
-        let spans = text.split('`').skip(1).step_by(2).chain(text.lines().filter_map(|line| line.strip_prefix("$ ")));
+        let spans = text
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .chain(text.lines().filter_map(|line| line.strip_prefix("$ ")));
         for span in spans.filter_map(|span| span.strip_prefix("tidehook ")) {
             let words: Vec<&str> = span.split('#').next().unwrap().split_whitespace().collect();
             let Some(verb) = words.iter().find(|word| !word.starts_with('-')) else { continue };
             if !verb.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') {
                 continue;
             }
-            assert!(top.contains(&(*verb).to_owned()), "{name}: `tidehook {span}`: no verb `{verb}` in {top:?}");
+            assert!(
+                top.contains(&(*verb).to_owned()),
+                "{name}: `tidehook {span}`: no verb `{verb}` in {top:?}"
+            );
             let below = verbs_in(&help(&[verb]));
-            let second = words.iter().skip_while(|word| word != &verb).nth(1).filter(|word| below.contains(&(**word).to_owned()));
+            let second = words
+                .iter()
+                .skip_while(|word| word != &verb)
+                .nth(1)
+                .filter(|word| below.contains(&(**word).to_owned()));
             let known = match second {
                 Some(second) => help(&[verb, second]),
                 None => help(&[verb]),
@@ -210,8 +257,12 @@ fn every_command_line_in_the_docs_has_the_verbs_and_flags_that_the_program_has()
     }
     assert!(seen > 30, "{seen} command lines were looked at");
     let all: String = pages.iter().map(|name| page(name)).collect();
-    let untold: Vec<&String> =
-        top.iter().filter(|verb| !all.contains(&format!("tidehook {verb}")) && !all.contains(&format!("`{verb}`"))).collect();
+    let untold: Vec<&String> = top
+        .iter()
+        .filter(|verb| {
+            !all.contains(&format!("tidehook {verb}")) && !all.contains(&format!("`{verb}`"))
+        })
+        .collect();
     assert!(untold.is_empty(), "no page speaks of {untold:?}");
 }
 
@@ -220,7 +271,8 @@ fn the_defaults_of_the_reference_are_those_of_an_empty_file() {
     let config = crate::support::world::config(
         "sources: { app: { type: event } }\nhandlers: { h: { source: app, url: \"https://a.example.com/\" } }\n",
     );
-    let (handler, worker, delivery, server) = (&config.handlers[0], &config.worker, &config.delivery, &config.server);
+    let (handler, worker, delivery, server) =
+        (&config.handlers[0], &config.worker, &config.delivery, &config.server);
     let retry = &handler.retry[0];
     let seconds = |time: std::time::Duration| format!("{}s", time.as_secs());
     let hours = |time: std::time::Duration| format!("{}h", time.as_secs() / 3600);
@@ -245,10 +297,15 @@ fn the_defaults_of_the_reference_are_those_of_an_empty_file() {
     ] {
         let (section, name) = key.rsplit_once('.').unwrap();
         let heading = format!("# `{section}`");
-        let table = reference.split_once(&heading).unwrap_or_else(|| panic!("docs/configuration.md lacks {section}")).1;
+        let table = reference
+            .split_once(&heading)
+            .unwrap_or_else(|| panic!("docs/configuration.md lacks {section}"))
+            .1;
         let table = table.split("\n#").next().unwrap();
-        let line =
-            table.lines().find(|line| line.starts_with(&format!("| `{name}` "))).unwrap_or_else(|| panic!("{key}: {table}"));
+        let line = table
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{name}` ")))
+            .unwrap_or_else(|| panic!("{key}: {table}"));
         assert!(line.contains(&format!("({value})")), "{key} is {value}: {line}");
     }
 }
@@ -256,10 +313,20 @@ fn the_defaults_of_the_reference_are_those_of_an_empty_file() {
 /// Codes of a file, its problems as data.
 fn problems(text: &str, arguments: &[&str]) -> Vec<String> {
     let home = Home::new(text);
-    let output =
-        Command::new(binary()).args(["validate", "--json"]).args(arguments).arg("--config").arg(home.path()).output().unwrap();
+    let output = Command::new(binary())
+        .args(["validate", "--json"])
+        .args(arguments)
+        .arg("--config")
+        .arg(home.path())
+        .output()
+        .unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    report["problems"].as_array().unwrap().iter().map(|problem| problem["code"].as_str().unwrap().to_owned()).collect()
+    report["problems"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|problem| problem["code"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[test]
@@ -269,8 +336,11 @@ fn every_problem_of_a_file_has_its_code() {
             "sources: {{ app: {{ type: event }} }}\nhandlers: {{ h: {{ source: app, url: \"https://a.example.com/\"{more} }} }}\n"
         )
     };
-    let flow =
-        |steps: &str| format!("sources: {{ app: {{ type: event }} }}\nworkflows: {{ w: {{ source: app, steps: [{steps}] }} }}\n");
+    let flow = |steps: &str| {
+        format!(
+            "sources: {{ app: {{ type: event }} }}\nworkflows: {{ w: {{ source: app, steps: [{steps}] }} }}\n"
+        )
+    };
     let deep = format!("sources: {}{}\n", "[".repeat(80), "]".repeat(80));
     for (code, text) in [
         ("bad_breaker", handler(", breaker: { open_for: 60s, max_open: 1s }")),
@@ -292,7 +362,9 @@ fn every_problem_of_a_file_has_its_code() {
         let found = problems(&text, &[]);
         assert!(found.iter().any(|found| found == code), "{code}: {found:?}");
     }
-    assert!(problems(&handler(""), &["--env", "nowhere"]).contains(&"empty_environment".to_owned()));
+    assert!(
+        problems(&handler(""), &["--env", "nowhere"]).contains(&"empty_environment".to_owned())
+    );
 }
 
 async fn ended_run(world: &World, event: &str) -> Value {
@@ -323,9 +395,18 @@ workflows:
     assert_eq!(world.post("/events/docs/x", keys, "{}").await.code(), "bad_request");
     let batch: &[(&str, &str)] = &[("content-type", "application/cloudevents-batch+json")];
     assert_eq!(world.post("/events/docs/x", batch, "[1]").await.code(), "validation_error");
-    let event = world.post("/events/docs/x", &[("idempotency-key", "k")], "{\"wanted\": true}").await.event();
+    let event = world
+        .post("/events/docs/x", &[("idempotency-key", "k")], "{\"wanted\": true}")
+        .await
+        .event();
     world.until_jobs(&event, "completed").await;
-    assert_eq!(world.post("/events/docs/x", &[("idempotency-key", "k")], "{\"wanted\": true}").await.json()["duplicate"], true);
+    assert_eq!(
+        world
+            .post("/events/docs/x", &[("idempotency-key", "k")], "{\"wanted\": true}")
+            .await
+            .json()["duplicate"],
+        true
+    );
     let job = world.until_jobs(&event, "completed").await[0]["id"].as_str().unwrap().to_owned();
     assert_eq!(world.post(&format!("/api/jobs/{job}/cancel"), &[], "").await.code(), "conflict");
     let json: &[(&str, &str)] = &[("content-type", "application/json")];
@@ -336,7 +417,11 @@ workflows:
         (json, "{\"$serde_json::private::Number\": \"1\"}".to_owned()),
         (form, many),
     ] {
-        assert_eq!(world.post("/events/docs/x", headers, body).await.status, 202, "what cannot be read is stored all the same");
+        assert_eq!(
+            world.post("/events/docs/x", headers, body).await.status,
+            202,
+            "what cannot be read is stored all the same"
+        );
     }
     let run = world.post("/events/docs/poll", json, "{}").await.event();
     let ended = ended_run(&world, &run).await;
@@ -377,5 +462,9 @@ async fn whoever_comes_in_the_last_moment_is_sent_elsewhere() {
     world.close();
     let refused = world.post("/events/app/x", &[], "{}").await;
     assert_eq!((refused.status, refused.code().as_str()), (503, "shutting_down"));
-    assert!(refused.headers.contains_key("retry-after") && refused.headers["connection"] == "close", "{:?}", refused.headers);
+    assert!(
+        refused.headers.contains_key("retry-after") && refused.headers["connection"] == "close",
+        "{:?}",
+        refused.headers
+    );
 }

@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use tidehook::deliver::Deliver;
 use tidehook::engine::{Budget, Chance, Engine, Parts, Worked};
 use tidehook::model::Body;
-use tidehook::model::{AttemptResult, CallPhase, Failure, Inbound, JobState, Outcome, Request, Response, SeededIds};
+use tidehook::model::{
+    AttemptResult, CallPhase, Failure, Inbound, JobState, Outcome, Request, Response, SeededIds,
+};
 use tidehook::observe::feed::Feed;
 use tidehook::store::{JobFilter, Page};
 use tidehook::wake::local::Local;
@@ -27,7 +29,8 @@ struct Scripted {
 #[async_trait]
 impl Deliver for Scripted {
     async fn send(&self, request: Request) -> Outcome {
-        let id = request.headers.iter().find(|(n, _)| n == "X-Tidehook-Delivery-ID").unwrap().1.clone();
+        let id =
+            request.headers.iter().find(|(n, _)| n == "X-Tidehook-Delivery-ID").unwrap().1.clone();
         let before = {
             let mut sent = self.sent.lock().unwrap();
             let count = sent.entry(id).or_default();
@@ -100,7 +103,12 @@ impl Bench {
 #[tokio::test]
 async fn one_call_works_off_what_is_due_and_nothing_else() {
     let handlers = "  h: { source: app, url: https://h.example.com, retry: { max: 3, interval: 10s, jitter: 0 } }\n";
-    let bench = bench(Kind::Sqlite, handlers, Box::new(|_, before| status(if before == 0 { 500 } else { 200 }))).await;
+    let bench = bench(
+        Kind::Sqlite,
+        handlers,
+        Box::new(|_, before| status(if before == 0 { 500 } else { 200 })),
+    )
+    .await;
     for n in 0..25 {
         bench.accept(&n.to_string()).await;
         // Successes in between keep the breaker closed.
@@ -129,8 +137,7 @@ async fn a_budget_of_jobs_is_kept_and_says_that_there_is_more() {
 async fn every_delivery_gets_all_its_attempts_through_a_long_outage() {
     // The receiver is down for good; the breaker lets one probe through a minute. An open breaker costs no
     // attempt, so every delivery still gets its real requests before it is given up.
-    let handlers =
-        "  h: { source: app, url: https://h.example.com, retry: { max: 4, backoff: fixed, interval: 1s, jitter: 0 } }\n";
+    let handlers = "  h: { source: app, url: https://h.example.com, retry: { max: 4, backoff: fixed, interval: 1s, jitter: 0 } }\n";
     fn down(_: &Request, _: usize) -> Outcome {
         Outcome::Failed(Failure::Connect("refused".into()))
     }
@@ -154,8 +161,7 @@ async fn every_delivery_gets_all_its_attempts_through_a_long_outage() {
 
 #[tokio::test]
 async fn a_receiver_that_comes_back_is_not_flooded() {
-    let handlers =
-        "  h: { source: app, url: https://h.example.com, retry: { max: 50, interval: 1s, backoff: fixed, jitter: 0 } }\n";
+    let handlers = "  h: { source: app, url: https://h.example.com, retry: { max: 50, interval: 1s, backoff: fixed, jitter: 0 } }\n";
     let down = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let switch = Arc::clone(&down);
     let script = move |_: &Request, _| match switch.load(std::sync::atomic::Ordering::SeqCst) {
@@ -256,7 +262,12 @@ async fn an_aborted_engine_puts_what_was_under_way_on_record_as_interrupted() {
             std::future::pending().await
         }
     }
-    let first = bench(Kind::Sqlite, "  h: { source: app, url: https://h.example.com }\n", Box::new(|_, _| status(200))).await;
+    let first = bench(
+        Kind::Sqlite,
+        "  h: { source: app, url: https://h.example.com }\n",
+        Box::new(|_, _| status(200)),
+    )
+    .await;
     first.accept("one").await;
     let begun = Arc::new(tokio::sync::Notify::new());
     let engine = Engine::new(Parts {
@@ -279,9 +290,18 @@ async fn an_aborted_engine_puts_what_was_under_way_on_record_as_interrupted() {
     assert_eq!(worked.retried, 1);
     assert_eq!(first.states().await, [(JobState::Pending, 1)], "the attempt has its number");
     assert_eq!(first.work().await.done, 1, "due at once");
-    let job = first.engine.store().jobs(&JobFilter::default(), Page { limit: 1, newest_first: false }).await.unwrap().remove(0);
+    let job = first
+        .engine
+        .store()
+        .jobs(&JobFilter::default(), Page { limit: 1, newest_first: false })
+        .await
+        .unwrap()
+        .remove(0);
     let attempts = first.engine.store().attempts(job.id).await.unwrap();
     let shown: Vec<_> = attempts.iter().map(|a| (a.number, a.ending, a.code.as_deref())).collect();
-    assert_eq!(shown, [(1, AttemptResult::Interrupted, Some("interrupted")), (2, AttemptResult::Delivered, None)]);
+    assert_eq!(
+        shown,
+        [(1, AttemptResult::Interrupted, Some("interrupted")), (2, AttemptResult::Delivered, None)]
+    );
     assert_eq!((job.attempt, job.lost, job.deaths), (2, 1, 0));
 }

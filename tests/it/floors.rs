@@ -14,13 +14,45 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("wake", &["observe", "config", "decide", "model"]),
     ("observe", &["model"]),
     ("engine", &["store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
-    ("http", &["engine", "store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
-    ("server", &["environment", "http", "engine", "store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"]),
+    (
+        "http",
+        &["engine", "store", "deliver", "ingress", "wake", "observe", "config", "decide", "model"],
+    ),
+    (
+        "server",
+        &[
+            "environment",
+            "http",
+            "engine",
+            "store",
+            "deliver",
+            "ingress",
+            "wake",
+            "observe",
+            "config",
+            "decide",
+            "model",
+        ],
+    ),
     ("aws", &["model"]),
     ("secrets", &["aws", "config", "decide", "model"]),
     ("environment", &["aws", "secrets", "ingress", "config", "decide", "model"]),
     ("container", &["environment", "server", "observe", "config", "model"]),
-    ("lambda", &["environment", "server", "http", "engine", "store", "wake", "observe", "config", "decide", "model"]),
+    (
+        "lambda",
+        &[
+            "environment",
+            "server",
+            "http",
+            "engine",
+            "store",
+            "wake",
+            "observe",
+            "config",
+            "decide",
+            "model",
+        ],
+    ),
     (
         "cli",
         &[
@@ -71,7 +103,8 @@ fn imports(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in text.match_indices("crate::").chain(text.match_indices("tidehook::")) {
         let rest = text[at..].split_once("::").unwrap().1;
-        let name: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+        let name: String =
+            rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
         if name.is_empty() {
             // `use crate::{a, b}`
             let list = rest.trim_start_matches('{').split('}').next().unwrap();
@@ -93,7 +126,9 @@ fn no_arrow_points_up() {
         if room == "lib" {
             continue;
         }
-        let may = allowed.get(room.as_str()).unwrap_or_else(|| panic!("{room} has no floor; give it one in this test"));
+        let may = allowed
+            .get(room.as_str())
+            .unwrap_or_else(|| panic!("{room} has no floor; give it one in this test"));
         let text = std::fs::read_to_string(&path).unwrap();
         for import in imports(&text) {
             let is_room = allowed.contains_key(import.as_str());
@@ -109,7 +144,9 @@ fn no_arrow_points_up() {
 fn the_ground_floor_awaits_nothing_and_reads_no_clock() {
     for path in sources().into_iter().filter(|p| ["model", "decide"].contains(&room(p).as_str())) {
         let text = std::fs::read_to_string(&path).unwrap();
-        for word in ["async fn", ".await", "std::fs", "std::net::Tcp", "tokio::", "rand::rng", "std::env"] {
+        for word in
+            ["async fn", ".await", "std::fs", "std::net::Tcp", "tokio::", "rand::rng", "std::env"]
+        {
             assert!(!text.contains(word), "{} holds `{word}`", path.display());
         }
     }
@@ -128,7 +165,10 @@ fn every_file_is_named_by_a_mod_line_and_no_file_is_a_warehouse() {
         let parent = path.parent().unwrap();
         let heads = [parent.join("mod.rs"), parent.join("lib.rs"), parent.with_extension("rs")];
         let line = format!("mod {name};");
-        let named = heads.iter().filter_map(|h| std::fs::read_to_string(h).ok()).any(|head| head.contains(&line));
+        let named = heads
+            .iter()
+            .filter_map(|h| std::fs::read_to_string(h).ok())
+            .any(|head| head.contains(&line));
         assert!(named, "no `{line}` names {}", path.display());
     }
 }
@@ -164,7 +204,11 @@ fn the_words_of_the_field_stay() {
     for path in sources() {
         let text = std::fs::read_to_string(&path).unwrap();
         for word in OLD_WORDS {
-            assert!(!text.contains(word), "{} says `{word}`: ARCHITECTURE.md has the glossary", path.display());
+            assert!(
+                !text.contains(word),
+                "{} says `{word}`: ARCHITECTURE.md has the glossary",
+                path.display()
+            );
         }
     }
 }
@@ -177,7 +221,9 @@ fn the_map_names_only_places_that_exist() {
         for quoted in text.split('`').skip(1).step_by(2) {
             let path = quoted.split([' ', ':']).next().unwrap();
             let is_path =
-                ["src/", "tests/", "docs/", "migrations/", "examples/", "scripts/", ".ci/"].iter().any(|p| path.starts_with(p));
+                ["src/", "tests/", "docs/", "migrations/", "examples/", "scripts/", ".ci/"]
+                    .iter()
+                    .any(|p| path.starts_with(p));
             if is_path
                 && !path.contains(['{', '*', '<'])
                 && !path.contains("NNNN")

@@ -1,6 +1,11 @@
 //! The integration tests: one binary, rooms named as in `src/`.
 #![allow(missing_docs, reason = "tests are read by their names")]
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod api;
 mod attacks;

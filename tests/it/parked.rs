@@ -17,7 +17,10 @@ fn file(handlers: &str) -> String {
 }
 
 fn handler(name: &str, receiver: &Endpoint, more: &str) -> String {
-    format!("  {name}: {{ source: app, idempotency_key: $.id, url: \"{}\"{more} }}\n", receiver.url("/ok"))
+    format!(
+        "  {name}: {{ source: app, idempotency_key: $.id, url: \"{}\"{more} }}\n",
+        receiver.url("/ok")
+    )
 }
 
 async fn get(home: &Home, path: &str) -> Value {
@@ -25,14 +28,27 @@ async fn get(home: &Home, path: &str) -> Value {
 }
 
 async fn post(home: &Home, path: &str, body: &str) -> Value {
-    let request = client().post(home.url(path)).header("content-type", "application/json").body(body.to_owned());
+    let request = client()
+        .post(home.url(path))
+        .header("content-type", "application/json")
+        .body(body.to_owned());
     request.send().await.unwrap().json().await.unwrap()
 }
 
 fn verb(home: &Home, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(binary());
-    let output = command.args(arguments).arg("--config").arg(home.path()).env_remove("DATABASE_URL").output().unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output = command
+        .args(arguments)
+        .arg("--config")
+        .arg(home.path())
+        .env_remove("DATABASE_URL")
+        .output()
+        .unwrap();
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     (output.status.code(), said)
 }
 
@@ -62,18 +78,33 @@ async fn deliveries_of_a_removed_handler_are_parked_wherever_people_look() {
     assert_eq!((&job["status"], &job["handler"]), (&json!("parked"), &json!("old")));
     assert!(job["waits"].as_str().unwrap().starts_with("parked: no handler `old`"), "{job}");
     for status in ["available", "retryable"] {
-        assert_eq!(get(&home, &format!("/api/jobs?status={status}")).await["jobs"], json!([]), "{status}");
+        assert_eq!(
+            get(&home, &format!("/api/jobs?status={status}")).await["jobs"],
+            json!([]),
+            "{status}"
+        );
     }
     let event = job["event_id"].as_str().unwrap();
-    assert_eq!(get(&home, &format!("/api/events/{event}/jobs")).await["jobs"][0]["status"], "parked");
+    assert_eq!(
+        get(&home, &format!("/api/events/{event}/jobs")).await["jobs"][0]["status"],
+        "parked"
+    );
     let lanes = get(&home, "/api/lanes").await;
-    let lane = lanes["lanes"].as_array().unwrap().iter().find(|lane| lane["id"] == "handler:old").unwrap();
-    assert_eq!((&lane["state"], &lane["parked_jobs"], &lane["waits"]), (&json!("parked"), &json!(3), &json!("parked")));
+    let lane =
+        lanes["lanes"].as_array().unwrap().iter().find(|lane| lane["id"] == "handler:old").unwrap();
+    assert_eq!(
+        (&lane["state"], &lane["parked_jobs"], &lane["waits"]),
+        (&json!("parked"), &json!(3), &json!("parked"))
+    );
     let fsck = get(&home, "/api/fsck").await;
     assert_eq!((&fsck["faults"], &fsck["parked"][0]["jobs"]), (&json!([]), &json!(3)), "{fsck}");
     let metrics = client().get(home.url("/metrics")).send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("tidehook_parked_jobs 3\n"), "{metrics}");
-    assert!(home.log().contains("WARN") && home.log().contains("no handler `old`"), "{}", home.log());
+    assert!(
+        home.log().contains("WARN") && home.log().contains("no handler `old`"),
+        "{}",
+        home.log()
+    );
     for (arguments, word) in [
         (&["doctor"][..], "3 parked: no handler `old`"),
         (&["jobs", "list"], "parked: no handler `old`"),
@@ -87,7 +118,10 @@ async fn deliveries_of_a_removed_handler_are_parked_wherever_people_look() {
     assert!(code == Some(0) && said.contains("3 open job(s) cancelled"), "{said}");
     assert_eq!(get(&home, "/api/jobs?status=cancelled").await["jobs"].as_array().unwrap().len(), 3);
     let lanes = get(&home, "/api/lanes").await;
-    assert!(!lanes.to_string().contains("handler:old"), "a lane that nobody serves and nothing waits for is not shown: {lanes}");
+    assert!(
+        !lanes.to_string().contains("handler:old"),
+        "a lane that nobody serves and nothing waits for is not shown: {lanes}"
+    );
     assert_eq!(verb(&home, &["jobs", "cancel"]).0, Some(2), "one, or a handler");
     server.stop().await;
     assert!(receiver.got().is_empty());
@@ -108,7 +142,10 @@ async fn a_renamed_handler_takes_what_waits_under_its_earlier_names() {
     post(&home, "/api/lanes/handler:newest/resume", "").await;
     receiver.until_count(3).await;
     let again = post(&home, "/events/app/x", "{\"id\":1}").await;
-    assert_eq!(again["duplicate"], true, "it remembers what it has seen under its first name: {again}");
+    assert_eq!(
+        again["duplicate"], true,
+        "it remembers what it has seen under its first name: {again}"
+    );
     server.stop().await;
     let server = home.start().await;
     let lanes = get(&home, "/api/lanes").await;
@@ -122,9 +159,14 @@ fn an_earlier_name_belongs_to_one_handler() {
     let url = "url: \"https://a.example.com/\"";
     for (handlers, says) in [
         (format!("  a: {{ source: app, {url}, was: a }}\n"), "`a` is a handler of this file"),
-        (format!("  a: {{ source: app, {url}, was: b }}\n  b: {{ source: app, {url} }}\n"), "`b` is a handler of this file"),
         (
-            format!("  a: {{ source: app, {url}, was: [x, y] }}\n  b: {{ source: app, {url}, was: y }}\n"),
+            format!("  a: {{ source: app, {url}, was: b }}\n  b: {{ source: app, {url} }}\n"),
+            "`b` is a handler of this file",
+        ),
+        (
+            format!(
+                "  a: {{ source: app, {url}, was: [x, y] }}\n  b: {{ source: app, {url}, was: y }}\n"
+            ),
             "what waits for `y` can become one handler's only",
         ),
         (format!("  a: {{ source: app, {url}, was: {{ x: 1 }} }}\n"), "list"),
@@ -151,7 +193,10 @@ async fn a_hundred_deliveries_are_called_off_at_once_and_nothing_else() {
     assert_eq!(world.post("/api/jobs/cancel?handler=a", &[], "").await.json()["cancelled"], 100);
     assert_eq!(world.post("/api/jobs/cancel?handler=a", &[], "").await.json()["cancelled"], 0);
     assert_eq!(world.get("/health").await.json()["queue_depth"], 100);
-    assert_eq!(world.get("/api/jobs?status=available&handler=b&limit=1").await.json()["has_more"], true);
+    assert_eq!(
+        world.get("/api/jobs?status=available&handler=b&limit=1").await.json()["has_more"],
+        true
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,14 +205,17 @@ async fn a_lane_that_holds_back_is_told_by_the_doctor() {
     let text = file(&format!(
         "{}{}",
         handler("held", &receiver, ""),
-        handler("broken", &receiver, ", breaker: { failures: 1, open_for: 1h }").replace("/ok", "/status/500")
+        handler("broken", &receiver, ", breaker: { failures: 1, open_for: 1h }")
+            .replace("/ok", "/status/500")
     ));
     let home = Home::new(&text);
     let server = home.start().await;
     post(&home, "/api/lanes/handler:held/pause", "").await;
     post(&home, "/events/app/x", "{\"id\":1}").await;
     receiver.until_count(1).await;
-    let says = |said: &str| said.contains("issue  lane handler:broken") && said.contains("note   lane handler:held");
+    let says = |said: &str| {
+        said.contains("issue  lane handler:broken") && said.contains("note   lane handler:held")
+    };
     let start = std::time::Instant::now();
     loop {
         let (_, said) = verb(&home, &["doctor"]);

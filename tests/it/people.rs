@@ -32,7 +32,10 @@ async fn run(world: &World, event: &str, status: &str) -> Value {
         loop {
             let runs = world.get(&format!("/api/runs?event={event}")).await.json();
             if runs["runs"][0]["status"] == status {
-                return world.get(&format!("/api/runs/{}", runs["runs"][0]["id"].as_str().unwrap())).await.json();
+                return world
+                    .get(&format!("/api/runs/{}", runs["runs"][0]["id"].as_str().unwrap()))
+                    .await
+                    .json();
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
@@ -58,27 +61,51 @@ async fn a_decision_is_asked_for_and_made_on_a_page() {
     let event = world.post("/events/app/ask", &[], r#"{"what": "<b>this</b>"}"#).await.event();
     let (_, token) = token(&world, &event).await;
     let page = world.get(&format!("/approve/{token}")).await;
-    assert_eq!((page.status, page.headers["content-type"].to_str().unwrap()), (200, "text/html; charset=utf-8"));
-    assert!(page.headers["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
-    assert!(page.text.contains("&lt;b&gt;this&lt;/b&gt;") && page.text.contains("<option>ada</option>"), "{}", page.text);
-    let shown =
-        world.send(world.http.get(world.url(&format!("/approve/{token}"))).header("accept", "application/json")).await.json();
+    assert_eq!(
+        (page.status, page.headers["content-type"].to_str().unwrap()),
+        (200, "text/html; charset=utf-8")
+    );
+    assert!(
+        page.headers["content-security-policy"].to_str().unwrap().contains("default-src 'none'")
+    );
+    assert!(
+        page.text.contains("&lt;b&gt;this&lt;/b&gt;") && page.text.contains("<option>ada</option>"),
+        "{}",
+        page.text
+    );
+    let shown = world
+        .send(
+            world
+                .http
+                .get(world.url(&format!("/approve/{token}")))
+                .header("accept", "application/json"),
+        )
+        .await
+        .json();
     assert_eq!(
         (&shown["workflow"], &shown["approvers"], &shown["payload"]["what"]),
         (&json!("ask"), &json!(["ada"]), &json!("<b>this</b>"))
     );
     // Looking decides nothing, and neither does a form that says nothing.
     const FORM: &[(&str, &str)] = &[("content-type", "application/x-www-form-urlencoded")];
-    let post = async |body: &'static str| world.post(&format!("/approve/{token}"), FORM, body).await;
+    let post =
+        async |body: &'static str| world.post(&format!("/approve/{token}"), FORM, body).await;
     assert_eq!(post("by=ada").await.status, 422);
     assert_eq!(post("decision=approve&by=mallory").await.status, 409);
     let fail = world.post(&format!("/callback/{token}/fail"), &[], "{}").await;
-    assert!(fail.status == 422 && fail.text.contains("waits for a decision"), "nobody decides past the names: {}", fail.text);
+    assert!(
+        fail.status == 422 && fail.text.contains("waits for a decision"),
+        "nobody decides past the names: {}",
+        fail.text
+    );
     let done = post("decision=approve&by=ada&comment=go+on").await;
     assert!(done.status == 200 && done.text.contains("Approved"), "{}", done.text);
     let got = world.receiver.until_count(1).await;
     let decision = &serde_json::from_slice::<Value>(&got[0].body).unwrap()["decision"];
-    assert_eq!((&decision["approved"], &decision["by"], &decision["comment"]), (&json!(true), &json!("ada"), &json!("go on")));
+    assert_eq!(
+        (&decision["approved"], &decision["by"], &decision["comment"]),
+        (&json!(true), &json!("ada"), &json!("go on"))
+    );
     assert_eq!(world.get(&format!("/approve/{token}")).await.status, 409, "it was decided");
     assert_eq!(post("decision=reject&by=ada").await.status, 409);
     assert_eq!(world.get(&format!("/approve/{}", "A".repeat(52))).await.status, 404);
@@ -97,7 +124,10 @@ async fn a_decision_is_made_by_the_name_of_the_step() {
     assert_eq!(decide("other", "reject", r#"{"by": "ada"}"#).await.status, 409);
     assert_eq!(decide("decide", "reject", r#"{"by": "ada", "comment": "no"}"#).await.status, 200);
     let shown = run(&world, &event, "failed").await;
-    assert_eq!((&shown["error"]["class"], &shown["error"]["message"]), (&json!("rejected"), &json!("rejected by ada: no")));
+    assert_eq!(
+        (&shown["error"]["class"], &shown["error"]["message"]),
+        (&json!("rejected"), &json!("rejected by ada: no"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,18 +139,32 @@ async fn runs_are_held_let_go_ended_and_taken_up_again() {
     assert_eq!(does("resume").await.status, 409);
     assert_eq!(does("pause").await.json()["status"], "paused");
     assert_eq!(does("pause").await.status, 409);
-    assert_eq!(world.get("/api/runs?status=paused").await.json()["runs"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        world.get("/api/runs?status=paused").await.json()["runs"].as_array().unwrap().len(),
+        1
+    );
     assert_eq!(does("resume").await.json()["status"], "running");
     assert_eq!(does("kill").await.json()["status"], "cancelled");
     assert_eq!(does("kill").await.status, 409);
     assert_eq!(does("redrive?from=nowhere").await.status, 409);
     assert_eq!(does("redrive?form=after").await.status, 422);
-    assert_eq!(does("redrive?from=after").await.status, 409, "it was never entered, so it had no payload");
+    assert_eq!(
+        does("redrive?from=after").await.status,
+        409,
+        "it was never entered, so it had no payload"
+    );
     let redriven = world.post(&format!("/api/runs/{id}/redrive?from=after"), &[], "{}").await;
     assert_eq!(redriven.json()["status"], "running");
     assert!(world.receiver.until_count(1).await[0].path.ends_with("/ok/late"));
     assert_eq!(world.get("/api/fsck").await.json()["faults"], json!([]));
     for verb in ["pause", "resume", "kill", "redrive"] {
-        assert_eq!(world.post(&format!("/api/runs/01K00000000000000000000000/{verb}"), &[], "").await.status, 404, "{verb}");
+        assert_eq!(
+            world
+                .post(&format!("/api/runs/01K00000000000000000000000/{verb}"), &[], "")
+                .await
+                .status,
+            404,
+            "{verb}"
+        );
     }
 }

@@ -63,8 +63,15 @@ fn published_signatures_verify_and_forgeries_do_not() {
             let pairs = form.iter().map(|(k, v)| (k.as_str(), v.as_str().unwrap()));
             url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
         });
-        let url: url::Url = if text("url").is_empty() { "https://x/".parse().unwrap() } else { text("url").parse().unwrap() };
-        let uri: http::Uri = format!("{}?{}", url.path(), url.query().unwrap_or("")).trim_end_matches('?').parse().unwrap();
+        let url: url::Url = if text("url").is_empty() {
+            "https://x/".parse().unwrap()
+        } else {
+            text("url").parse().unwrap()
+        };
+        let uri: http::Uri = format!("{}?{}", url.path(), url.query().unwrap_or(""))
+            .trim_end_matches('?')
+            .parse()
+            .unwrap();
         let headers = |signature: Option<&str>| {
             let mut headers = HeaderMap::new();
             for (name, value) in vector["headers"].as_object().unwrap() {
@@ -72,25 +79,50 @@ fn published_signatures_verify_and_forgeries_do_not() {
                     Some(other) if name.to_lowercase().contains("signature") => other,
                     _ => value.as_str().unwrap(),
                 };
-                headers.insert(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+                headers.insert(
+                    HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                    HeaderValue::from_str(value).unwrap(),
+                );
             }
             headers
         };
         let body = form.unwrap_or_else(|| text("body").to_owned());
         let request = |signature: Option<&str>, body: &str| {
-            Raw::new(uri.clone(), url.origin().ascii_serialization(), headers(signature), body.to_owned())
+            Raw::new(
+                uri.clone(),
+                url.origin().ascii_serialization(),
+                headers(signature),
+                body.to_owned(),
+            )
         };
-        let at = ["X-Slack-Request-Timestamp", "webhook-timestamp"].iter().find_map(|h| vector["headers"][*h].as_str());
+        let at = ["X-Slack-Request-Timestamp", "webhook-timestamp"]
+            .iter()
+            .find_map(|h| vector["headers"][*h].as_str());
         let now = Timestamp::from_seconds(at.map_or(0, |t| t.parse().unwrap())).unwrap();
         let (secrets, options) = ([Secret::new(text("secret"))], SignatureOptions::default());
         let scheme = Scheme { secrets: &secrets, tolerance: None, options: &options, now };
         assert_eq!(provider.verify(&request(None, &body), &scheme), Ok(()), "{}", text("origin"));
         let changed = body.replacen(|c: char| c.is_ascii_digit(), "x", 1);
         if changed != body {
-            assert_eq!(provider.verify(&request(None, &changed), &scheme), Err(Reason::Wrong), "{}", text("origin"));
+            assert_eq!(
+                provider.verify(&request(None, &changed), &scheme),
+                Err(Reason::Wrong),
+                "{}",
+                text("origin")
+            );
         }
-        for forged in vector["must_reject"].as_object().into_iter().flatten().map(|(_, forged)| forged.as_str().unwrap()) {
-            assert_eq!(provider.verify(&request(Some(forged), &body), &scheme), Err(Reason::Wrong), "{}", text("origin"));
+        for forged in vector["must_reject"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(_, forged)| forged.as_str().unwrap())
+        {
+            assert_eq!(
+                provider.verify(&request(Some(forged), &body), &scheme),
+                Err(Reason::Wrong),
+                "{}",
+                text("origin")
+            );
         }
     }
 }

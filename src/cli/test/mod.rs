@@ -1,6 +1,8 @@
-//! `tidehook test`: plays scenarios against the real engine in memory. A three-day wait takes milliseconds.
+//! `tidehook test`: plays scenarios against the real engine in memory. A wait of three days takes
+//! milliseconds.
 //!
-//! - `scenario`: the file; `stage`: engine, receivers and clock
+//! - `scenario`: the format of a scenario file
+//! - `stage`: the engine, the receivers and the clock that a scenario plays on
 
 pub mod scenario;
 mod stage;
@@ -16,12 +18,12 @@ use super::{Done, Global, print};
 use scenario::Scenario;
 use stage::Stage;
 
-/// Play scenarios: events, answers, the passing of time, and what must come of it
+/// Run scenario tests: events, mock responses, simulated time, and expected results
 ///
-/// docs/workflows.md explains the files.
+/// docs/workflows.md describes the scenario files.
 #[derive(Debug, Args)]
 pub(super) struct Test {
-    /// Scenario files
+    /// The scenario files to play, in this order
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
@@ -29,11 +31,12 @@ pub(super) struct Test {
 pub(super) async fn run(test: &Test, global: &Global) -> Done {
     let mut results = Vec::new();
     for file in &test.files {
-        let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("{} cannot be read", file.display()))?;
         let start = Instant::now();
         let (name, result) = match serde_yaml::from_str::<Scenario>(&text) {
             Ok(scenario) => (scenario.name.clone(), on_stage(scenario, file.clone()).await),
-            Err(why) => (String::new(), Err(format!("it is no scenario: {why}"))),
+            Err(why) => (String::new(), Err(format!("this is not a valid scenario file: {why}"))),
         };
         let took = start.elapsed();
         if !global.json {
@@ -57,10 +60,14 @@ pub(super) async fn run(test: &Test, global: &Global) -> Done {
     }
 }
 
-/// On one thread of its own: what happens first and what second is then the same each time.
+/// Plays a scenario on a runtime with one thread, so that things happen in the same order each
+/// time.
 async fn on_stage(scenario: Scenario, file: PathBuf) -> Result<(), String> {
     let playing = tokio::task::spawn_blocking(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|why| why.to_string())?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|why| why.to_string())?;
         runtime.block_on(play(&scenario, &file))
     });
     playing.await.map_err(|died| died.to_string())?

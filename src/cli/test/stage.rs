@@ -1,5 +1,5 @@
-//! The stage of a scenario: the real engine over the store in memory, receivers that wait for the script, a clock that
-//! stands until it is moved.
+//! What a scenario plays on: the real engine over the store in memory, receivers that wait for
+//! their answers, and a clock that only the scenario moves.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,18 +19,19 @@ use crate::engine::{Budget, Chance, Engine, Parts, callback};
 use crate::model::Body;
 use crate::model::time::parse_duration;
 use crate::model::{
-    CallPhase, Clock, Failure, Inbound, ManualClock, Outcome, Payload, Request, Response, RunStatus, SeededIds, Timestamp,
+    CallPhase, Clock, Failure, Inbound, ManualClock, Outcome, Payload, Request, Response,
+    RunStatus, SeededIds, Timestamp,
 };
 use crate::observe::feed::Feed;
 use crate::store::memory::Memory;
 use crate::store::{Page, RunFilter, Store};
 use crate::wake::local::Local;
 
-/// Scenarios begin on 1 January 2026.
+/// The clock of every scenario starts on 1 January 2026, midnight UTC.
 const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
-/// What moves for so long never comes to rest: events that cause each other, for instance.
+/// The real time that a scenario may take to come to rest. Events that cause each other never do.
 const MOVES_MAX: Duration = Duration::from_secs(20);
-/// Nothing moves any more when nothing has moved for so many turns of every task.
+/// A scenario is at rest when nothing has changed while every task had this many turns.
 const TURNS: u32 = 300;
 const EVERYTHING: Budget = Budget::endless(100);
 
@@ -39,7 +40,7 @@ struct Waiting {
     /// The handler or `workflow/step`.
     at: String,
     request: Request,
-    /// When its time is up.
+    /// When the call times out, by the clock of the scenario.
     until: Timestamp,
     answer: oneshot::Sender<Outcome>,
 }
@@ -50,21 +51,29 @@ impl Waiting {
     }
 
     fn header(&self, name: &str) -> Option<&str> {
-        self.request.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.request
+            .headers
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     fn body(&self) -> Value {
         Payload::read(self.request.body.clone()).into_value()
     }
 
-    /// In what it is not as expected.
+    /// What differs from the expected call, as a part of a message.
     fn differs(&self, expect: &Expect) -> String {
         let attempt = self.header("X-Tidehook-Attempt").unwrap_or("-").to_owned();
         let body = expect.body.as_ref().and_then(|body| difference("", body, &self.body()));
         let body = body.map(|(key, found)| format!("its body has {found} at `{key}`"));
-        let number = expect.attempt.filter(|n| n.to_string() != attempt).map(|_| format!("it is attempt {attempt}"));
+        let number = expect
+            .attempt
+            .filter(|n| n.to_string() != attempt)
+            .map(|_| format!("it is attempt {attempt}"));
         let header = expect.headers.iter().find(|(name, value)| self.header(name) != Some(value));
-        let header = header.map(|(name, _)| format!("its `{name}` is {}", self.header(name).unwrap_or("absent")));
+        let header = header
+            .map(|(name, _)| format!("its `{name}` is {}", self.header(name).unwrap_or("absent")));
         [body, number, header].into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 
@@ -83,13 +92,20 @@ struct Receivers {
 #[async_trait]
 impl Deliver for Receivers {
     async fn send(&self, request: Request) -> Outcome {
-        let header = |name: &str| request.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
+        let header = |name: &str| {
+            request.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone())
+        };
         if let Some(token) = header("X-Tidehook-Callback-Token") {
             *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
         }
         let (answer, answered) = oneshot::channel();
         let until = self.clock.now().plus(request.timeout);
-        let waiting = Waiting { at: header("X-Tidehook-Handler").unwrap_or_default(), request, until, answer };
+        let waiting = Waiting {
+            at: header("X-Tidehook-Handler").unwrap_or_default(),
+            request,
+            until,
+            answer,
+        };
         if let Some((_, answer)) = self.answers.iter().find(|(at, _)| waiting.is_at(at)) {
             return outcome(answer);
         }
@@ -105,7 +121,7 @@ fn outcome(answer: &Answer) -> Outcome {
     Outcome::Answered(Response::of(answer.status, answer.bytes()))
 }
 
-/// A scenario on stage.
+/// A scenario that is being played: its engine, its receivers, its clock and the task that works.
 pub(super) struct Stage {
     engine: Engine,
     receivers: Arc<Receivers>,
@@ -123,26 +139,30 @@ impl Drop for Stage {
 fn configuration(scenario: &Scenario, file: &Path) -> Result<Config, String> {
     let path = file.parent().unwrap_or(Path::new(".")).join(&scenario.config);
     let variables: Variables = scenario.variables.clone();
-    let loaded = load(&Load { path: Some(path), variables, ..Load::default() }, &crate::ingress::known());
+    let loaded =
+        load(&Load { path: Some(path), variables, ..Load::default() }, &crate::ingress::known());
     loaded.config.ok_or_else(|| loaded.problems.render(false).trim_end().to_owned())
 }
 
-/// Names that stand for nothing would make a scenario pass for the wrong reason.
+/// Refuses a scenario that names unknown handlers, steps or statuses: it could pass for the wrong
+/// reason.
 fn check_names(config: &Config, scenario: &Scenario) -> Result<(), String> {
     let steps = config.workflows.iter().flat_map(|workflow| workflow.flow.places());
-    let known: Vec<String> = config.handlers.iter().map(|handler| handler.name.clone()).chain(steps).collect();
-    let expected = scenario.steps.iter().filter_map(|step| step.expect.as_ref()).map(|expect| &expect.at);
+    let known: Vec<String> =
+        config.handlers.iter().map(|handler| handler.name.clone()).chain(steps).collect();
+    let expected =
+        scenario.steps.iter().filter_map(|step| step.expect.as_ref()).map(|expect| &expect.at);
     for at in scenario.answers.keys().chain(expected) {
         if !known.iter().any(|place| stands_for(at, place)) {
             let short = known.iter().map(|place| place.rsplit(['/', ':']).next().unwrap_or(place));
             let hint = did_you_mean(at, short).map_or(String::new(), |help| format!("; {help}"));
-            return Err(format!("the configuration has neither a handler nor a step `{at}`{hint}"));
+            return Err(format!("the configuration has no handler and no step named `{at}`{hint}"));
         }
     }
     for run in scenario.steps.iter().filter_map(|step| step.run.as_ref()) {
         if run.is.parse::<RunStatus>().is_err() {
             let words = "queued, running, paused, compensating, completed, failed, cancelled";
-            return Err(format!("`is: {}` is no status of a run; there are {words}", run.is));
+            return Err(format!("`is: {}` is not a run status; valid values: {words}", run.is));
         }
     }
     Ok(())
@@ -181,10 +201,10 @@ impl Stage {
         Ok(Self { engine, receivers, clock, worker })
     }
 
-    /// Lets everything happen that can happen without an answer or the passing of time.
+    /// Lets everything happen that needs neither an answer nor the passing of time.
     ///
     /// # Errors
-    /// It never comes to rest.
+    /// It does not come to rest within 20 s.
     async fn settle(&self) -> Result<(), String> {
         let seen = || {
             let waiting = self.waiting().len();
@@ -194,7 +214,10 @@ impl Stage {
         let began = std::time::Instant::now();
         while still < TURNS {
             if began.elapsed() > MOVES_MAX {
-                return Err("it does not come to rest: does an event cause itself?".to_owned());
+                return Err(
+                    "the scenario never becomes idle; check for an event that triggers itself"
+                        .to_owned(),
+                );
             }
             tokio::task::yield_now().await;
             let now = seen();
@@ -205,7 +228,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Lets time pass. Calls that wait for an answer keep their leases meanwhile, and time out when their time is up.
+    /// Moves the clock. Calls that wait for an answer keep their leases, and time out when their
+    /// deadline passes.
     async fn advance(&self, by: Duration) -> Result<(), String> {
         let end = self.clock.now().plus(by);
         loop {
@@ -215,7 +239,10 @@ impl Stage {
             }
             let next = self.waiting().iter().map(|call| call.until).min();
             let step = match next {
-                Some(until) => end.since(now).min(self.engine.heartbeat()).min(until.since(now).max(Duration::from_millis(1))),
+                Some(until) => end
+                    .since(now)
+                    .min(self.engine.heartbeat())
+                    .min(until.since(now).max(Duration::from_millis(1))),
                 None => end.since(now),
             };
             self.clock.advance(step);
@@ -237,10 +264,10 @@ impl Stage {
         self.receivers.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Plays one line.
+    /// Plays one step of the scenario; the error says what was not as expected.
     pub(super) async fn play(&mut self, step: &Step) -> Result<(), String> {
         if step.answer.is_some() && step.expect.is_none() {
-            return Err("`answer` belongs to an `expect`".to_owned());
+            return Err("`answer` is only allowed together with `expect`".to_owned());
         }
         if let Some(send) = &step.send {
             if self.engine.config().source(&send.source).is_none() {
@@ -266,19 +293,24 @@ impl Stage {
         }
         if let Some(said) = &step.callback {
             let token = self.receivers.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let token = token.ok_or("no token has been told yet")?;
+            let token = token.ok_or(
+                "no callback token has been sent yet; expect the call that carries it first",
+            )?;
             let answer = match &said.fail {
                 Some(why) => callback::Answer::Failed(why.clone()),
                 None if said.heartbeat => callback::Answer::Heartbeat,
                 None => callback::Answer::Done(Body::new(said.body.to_string())),
             };
-            self.engine.answer(&token, &answer).await.map_err(|why| format!("the callback is not taken: {why:?}"))?;
+            self.engine
+                .answer(&token, &answer)
+                .await
+                .map_err(|why| format!("the callback was refused: {why:?}"))?;
         }
         self.settle().await?;
         if step.quiet == Some(true)
             && let Some(waiting) = self.waiting().first()
         {
-            return Err(format!("a call waits: {}", waiting.shown()));
+            return Err(format!("a call is still waiting for its response: {}", waiting.shown()));
         }
         match &step.run {
             Some(run) => self.run_is(run).await,
@@ -291,16 +323,26 @@ impl Stage {
         let fits = |call: &Waiting| {
             call.is_at(&expect.at)
                 && expect.body.as_ref().is_none_or(|body| matches(body, &call.body()))
-                && expect.attempt.is_none_or(|n| call.header("X-Tidehook-Attempt") == Some(&n.to_string()))
+                && expect
+                    .attempt
+                    .is_none_or(|n| call.header("X-Tidehook-Attempt") == Some(&n.to_string()))
                 && expect.headers.iter().all(|(name, value)| call.header(name) == Some(value))
         };
         let Some(at) = waiting.iter().position(fits) else {
             if let Some(call) = waiting.iter().find(|call| call.is_at(&expect.at)) {
-                return Err(format!("the call at `{}` is another: {}", expect.at, call.differs(expect)));
+                return Err(format!(
+                    "the call to `{}` is not as expected: {}",
+                    expect.at,
+                    call.differs(expect)
+                ));
             }
             let others: Vec<String> = waiting.iter().map(Waiting::shown).collect();
-            let instead = if others.is_empty() { "no call waits".to_owned() } else { format!("waiting: {}", others.join("; ")) };
-            return Err(format!("no such call at `{}`; {instead}", expect.at));
+            let instead = if others.is_empty() {
+                "no call is waiting".to_owned()
+            } else {
+                format!("waiting calls: {}", others.join("; "))
+            };
+            return Err(format!("no matching call to `{}`; {instead}", expect.at));
         };
         let call = waiting.remove(at);
         let ok = Answer::default();
@@ -310,10 +352,14 @@ impl Stage {
     }
 
     async fn run_is(&self, expected: &RunIs) -> Result<(), String> {
-        let filter = RunFilter { workflow: Some(expected.workflow.clone()), ..RunFilter::default() };
+        let filter =
+            RunFilter { workflow: Some(expected.workflow.clone()), ..RunFilter::default() };
         let page = Page { limit: 1, newest_first: true };
         let found = self.engine.store().runs(&filter, page).await.map_err(|e| e.to_string())?;
-        let run = found.into_iter().next().ok_or_else(|| format!("workflow `{}` has no run", expected.workflow))?;
+        let run = found
+            .into_iter()
+            .next()
+            .ok_or_else(|| format!("workflow `{}` has no run", expected.workflow))?;
         let error = run.error.as_ref().map(|error| error.class.clone());
         if run.status.word() != expected.is {
             let why = run.error.map_or(String::new(), |error| format!(": {}", error.message));
@@ -324,7 +370,7 @@ impl Stage {
         }
         let output = run.state.output.map_or(Value::Null, Payload::into_value);
         match &expected.output {
-            Some(wanted) if !matches(wanted, &output) => Err(format!("it came to {output}")),
+            Some(wanted) if !matches(wanted, &output) => Err(format!("its output is {output}")),
             _ => Ok(()),
         }
     }

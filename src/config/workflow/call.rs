@@ -1,4 +1,5 @@
-//! One call of a step: where to, what is sent, what counts as a success, what is kept of it.
+//! Reads one call of a workflow's step: its request, what counts as a success, and what is kept of
+//! it.
 
 use std::time::Duration;
 
@@ -14,14 +15,14 @@ use crate::decide::template::Template;
 use crate::decide::workflow::flow::{Address, Call, CallKey, Expect, Poll, Reads};
 use crate::model::{Method, Path};
 
-/// Where receivers name their failures.
+/// The default of `error_path`: where a receiver's answer names its failure.
 const ERROR_PATH: &str = "$.error.code";
-/// The time between two calls of a step that polls.
+/// The default of `poll.every`: the time between two calls of a step that polls.
 const POLL_EVERY: Duration = Duration::from_secs(10);
-/// So many calls of a step that polls.
+/// The default of `poll.max`: how many calls a step that polls makes.
 const POLLS_MAX: u32 = 60;
 
-/// A call that may lack its URL.
+/// A call as it was read; its URL may be missing, because some types of step need none.
 pub(super) struct CallSpec {
     pub(super) url: Option<Address>,
     shown_url: String,
@@ -43,10 +44,25 @@ pub(super) struct CallSpec {
 }
 
 impl CallSpec {
-    /// The call, if it has a URL.
+    /// The call, or `None` when its URL or its error path is missing or wrong.
     pub(super) fn call(self) -> Option<Call> {
-        let Self { shown_url, query, method, headers, body, timeout, retry, expect, poll, key, once, log, redact, reads, .. } =
-            self;
+        let Self {
+            shown_url,
+            query,
+            method,
+            headers,
+            body,
+            timeout,
+            retry,
+            expect,
+            poll,
+            key,
+            once,
+            log,
+            redact,
+            reads,
+            ..
+        } = self;
         let error_path = self.error_path?;
         Some(Call {
             url: self.url?,
@@ -69,18 +85,26 @@ impl CallSpec {
     }
 
     /// Reads the keys of a call that a section has.
-    pub(super) fn read(s: &mut Section<'_>, who: &str, around: &ReadContext<'_>, retry: &[RetryPolicy]) -> Self {
+    pub(super) fn read(
+        s: &mut Section<'_>,
+        who: &str,
+        around: &ReadContext<'_>,
+        retry: &[RetryPolicy],
+    ) -> Self {
         let url = urls::address(s, "url", who, around.policy);
         let shown_url = urls::shown(s, "url");
         let headers = urls::headers(s, who);
-        let sends_json = headers.iter().all(|(n, v)| !n.eq_ignore_ascii_case("content-type") || v.contains("json"));
+        let sends_json = headers
+            .iter()
+            .all(|(n, v)| !n.eq_ignore_ascii_case("content-type") || v.contains("json"));
         let headers = urls::templates(s, "headers", headers);
-        let query = s.text_map("query").into_iter().map(|(name, value)| (name.text, value.value)).collect();
+        let query =
+            s.text_map("query").into_iter().map(|(name, value)| (name.text, value.value)).collect();
         let query = urls::templates(s, "query", query);
         let timeout = read_timeout(s);
         let method = read_method(s, who);
         if method == Method::Get && s.has("body") {
-            s.warn("no_effect", "body", format!("{who} sends GET, which has no body, so its `body` has no effect"));
+            s.warn("no_effect", "body", format!("{who} sends GET, which has no body, so its `body` has no effect: remove it, or use another method"));
         }
         Self {
             url,
@@ -92,7 +116,11 @@ impl CallSpec {
             timeout: timeout.unwrap_or(around.delivery.timeout),
             retry: read_retry(s, "retry", retry),
             sends_json,
-            expect: if s.has("expect") { read_expect(s.section("expect"), around) } else { Expect::default() },
+            expect: if s.has("expect") {
+                read_expect(s.section("expect"), around)
+            } else {
+                Expect::default()
+            },
             poll: s.optional_section("poll").and_then(|poll| read_poll(poll, around)),
             key: read_key(s),
             once: s.word("delivery").is_some_and(|word| word == "at_most_once"),
@@ -115,20 +143,23 @@ impl CallSpec {
     }
 }
 
-/// Statuses and ranges of them, and a condition.
+/// Reads `expect`: statuses, ranges of statuses, and a condition on the answer.
 fn read_expect(mut s: Section<'_>, around: &ReadContext<'_>) -> Expect {
     let mut status = Vec::new();
     for text in s.texts("status").unwrap_or_default() {
         match text.value.parse::<ErrorName>() {
             Ok(ErrorName::Status(from, to)) => status.push((from, to)),
             _ => {
-                let message = format!("`{}` is no status: write one as 409, or a range as 200-299", text.value);
+                let message = format!(
+                    "`{}` is not an HTTP status: write a status like 409, or a range like 200-299",
+                    text.value
+                );
                 s.error("bad_status", "status", message);
             }
         }
     }
     if status.is_empty() && !s.has("when") {
-        s.error("missing_key", "status", "`expect` names no status and no condition".to_owned());
+        s.error("missing_key", "status", "`expect` is empty: add `status` or `when`".to_owned());
     }
     let when = read_filter(&mut s, "when", around.compat);
     s.finish();
@@ -139,7 +170,7 @@ fn read_poll(mut s: Section<'_>, around: &ReadContext<'_>) -> Option<Poll> {
     s.required_text("until");
     let until = read_filter(&mut s, "until", around.compat);
     if s.duration("every").is_some_and(|every| every.is_zero()) {
-        s.error("out_of_range", "every", "`poll.every` must be longer than nothing".to_owned());
+        s.error("out_of_range", "every", "`poll.every` must be longer than 0".to_owned());
     }
     let poll = (s.duration("every").unwrap_or(POLL_EVERY), s.number32("max").unwrap_or(POLLS_MAX));
     s.finish();
@@ -156,12 +187,20 @@ fn read_key(s: &mut Section<'_>) -> CallKey {
         template if template.contains("{{") => match Template::text(template) {
             Ok(template) => CallKey::Template(template),
             Err(bad) => {
-                s.error("bad_template", "idempotency", format!("`idempotency` is no template: {}", bad.message));
+                s.error(
+                    "bad_template",
+                    "idempotency",
+                    format!("`idempotency` is not a valid template: {}", bad.message),
+                );
                 CallKey::Visit
             }
         },
         other => {
-            s.bad_word("idempotency", other, &["visit", "attempt", "none", "a template like {{ $.id }}"]);
+            s.bad_word(
+                "idempotency",
+                other,
+                &["visit", "attempt", "none", "a template like {{ $.id }}"],
+            );
             CallKey::Visit
         }
     }
@@ -174,10 +213,15 @@ fn read_redact(s: &mut Section<'_>) -> Vec<Vec<String>> {
             s.error("bad_path", "redact", why);
             continue;
         }
-        let keys = Path::parse(&text.value).ok().and_then(|path| path.keys().map(<[String]>::to_vec));
+        let keys =
+            Path::parse(&text.value).ok().and_then(|path| path.keys().map(<[String]>::to_vec));
         match keys.filter(|keys| !keys.is_empty()) {
             Some(keys) => places.push(keys),
-            None => s.error("bad_path", "redact", format!("`{}` is no path of keys, as $.card.number", text.value)),
+            None => s.error(
+                "bad_path",
+                "redact",
+                format!("`{}` is not a path of keys: write it like `$.card.number`", text.value),
+            ),
         }
     }
     places

@@ -1,4 +1,5 @@
-//! Names are unique, jumps lead somewhere, every step can be reached, calls lead to other workflows.
+//! Checks the structure of workflows: names are unique, jumps have a target, every step can be
+//! reached, calls name other workflows.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use crate::decide::workflow::catch::Catch;
 use crate::decide::workflow::flow::DEPTH_MAX;
 use crate::decide::workflow::step_type::Emission;
 
-/// A workflow's steps: its own and those of `finally`, and the jumps of its `catch`.
+/// Checks a workflow's steps, those of `finally`, and the targets of its own `catch`.
 pub(super) fn check_steps(
     workflow: &str,
     main: &[Draft],
@@ -23,25 +24,32 @@ pub(super) fn check_steps(
     check_list(workflow, finally, &[], problems);
     for draft in finally {
         if main.iter().any(|other| other.step.name == draft.step.name) {
-            let message = format!("workflow '{workflow}' has duplicate step name '{}' in `finally`", draft.step.name);
+            let message = format!(
+                "workflow '{workflow}' has duplicate step name '{}' in `finally`: step names are unique in a workflow; rename one",
+                draft.step.name
+            );
             problems.push(error("duplicate_name", draft.place, workflow, message, None));
         }
     }
 }
 
-/// The steps of one list: a workflow's, or those inside a map. `jumps` lead into it from outside.
+/// Checks the steps of one list: a workflow's, or those inside a map. `jumps` enter the list from
+/// outside.
 fn check_list(workflow: &str, drafts: &[Draft], jumps: &[&Goto], problems: &mut Problems) {
     let mut names = BTreeSet::new();
     for draft in drafts {
         let name = draft.step.name.as_str();
         if !names.insert(name) {
-            let message = format!("workflow '{workflow}' has duplicate step name '{name}'");
+            let message = format!(
+                "workflow '{workflow}' has duplicate step name '{name}': rename one of the steps"
+            );
             problems.push(error("duplicate_name", draft.place, workflow, message, None));
         }
     }
     for goto in drafts.iter().flat_map(Draft::gotos).chain(jumps.iter().copied()) {
         if !names.contains(goto.to.value.as_str()) {
-            let message = format!("{} '{}' references nonexistent step", goto.what, goto.to.value);
+            let message =
+                format!("{} '{}' references a step that does not exist", goto.what, goto.to.value);
             let help = did_you_mean(&goto.to.value, names.iter().copied());
             problems.push(error("unknown_step", goto.to.place, &goto.to.key, message, help));
         }
@@ -53,10 +61,13 @@ fn check_list(workflow: &str, drafts: &[Draft], jumps: &[&Goto], problems: &mut 
     }
 }
 
-/// Where a step may lead, by index.
+/// The indexes of the steps that may come next after a step.
 pub(super) fn leads(drafts: &[Draft], at: usize) -> Vec<usize> {
     let draft = &drafts[at];
-    let mut to: Vec<usize> = draft.gotos().filter_map(|goto| drafts.iter().position(|d| d.step.name == goto.to.value)).collect();
+    let mut to: Vec<usize> = draft
+        .gotos()
+        .filter_map(|goto| drafts.iter().position(|d| d.step.name == goto.to.value))
+        .collect();
     if !draft.ends && !draft.jumps() && at + 1 < drafts.len() {
         to.push(at + 1);
     }
@@ -66,30 +77,50 @@ pub(super) fn leads(drafts: &[Draft], at: usize) -> Vec<usize> {
 fn unreachable(workflow: &str, drafts: &[Draft], jumps: &[&Goto], problems: &mut Problems) {
     let mut reached = BTreeSet::new();
     let mut open: Vec<usize> = if drafts.is_empty() { Vec::new() } else { vec![0] };
-    open.extend(jumps.iter().filter_map(|goto| drafts.iter().position(|draft| draft.step.name == goto.to.value)));
+    open.extend(
+        jumps
+            .iter()
+            .filter_map(|goto| drafts.iter().position(|draft| draft.step.name == goto.to.value)),
+    );
     while let Some(at) = open.pop() {
         if reached.insert(at) {
             open.extend(leads(drafts, at));
         }
     }
     for (at, draft) in drafts.iter().enumerate().filter(|(at, _)| !reached.contains(at)) {
-        let message = format!("workflow '{workflow}' step '{}' is never reached", drafts[at].step.name);
-        problems.push(Problem { severity: Severity::Warning, ..error("unreachable_step", draft.place, workflow, message, None) });
+        let message = format!(
+            "workflow '{workflow}' step '{}' is never reached: remove it, or lead to it with `goto`",
+            drafts[at].step.name
+        );
+        problems.push(Problem {
+            severity: Severity::Warning,
+            ..error("unreachable_step", draft.place, workflow, message, None)
+        });
     }
 }
 
-/// A circle of steps that take no time is an error: nothing would ever bring the run out of it but its limit.
+/// Refuses a loop of steps that take no time (`choice`, `set`): only the limit of steps would end
+/// the run.
 fn endless(workflow: &str, drafts: &[Draft], problems: &mut Problems) {
     let takes_no_time = |at: usize| !drafts[at].step.kind.takes_time();
     for (at, draft) in drafts.iter().enumerate().filter(|(at, _)| takes_no_time(*at)) {
         let mut seen = BTreeSet::new();
-        let mut open: Vec<usize> = leads(drafts, at).into_iter().filter(|to| takes_no_time(*to)).collect();
+        let mut open: Vec<usize> =
+            leads(drafts, at).into_iter().filter(|to| takes_no_time(*to)).collect();
         while let Some(next) = open.pop() {
             if next == at {
-                let message =
-                    format!("workflow '{workflow}' step '{}' leads back to itself without a call or a wait", draft.step.name);
-                let help = "put a `wait` or a call into the circle";
-                problems.push(error("endless_circle", draft.place, workflow, message, Some(help.to_owned())));
+                let message = format!(
+                    "workflow '{workflow}' step '{}' loops back to itself without a call or a wait",
+                    draft.step.name
+                );
+                let help = "add a `wait` or a call to the loop";
+                problems.push(error(
+                    "endless_circle",
+                    draft.place,
+                    workflow,
+                    message,
+                    Some(help.to_owned()),
+                ));
                 return;
             }
             if seen.insert(next) {
@@ -99,18 +130,40 @@ fn endless(workflow: &str, drafts: &[Draft], problems: &mut Problems) {
     }
 }
 
-fn error(code: &'static str, place: Place, key: &str, message: String, help: Option<String>) -> Problem {
-    Problem { severity: Severity::Error, code, place: Some(place), key: key.to_owned(), message, help }
+fn error(
+    code: &'static str,
+    place: Place,
+    key: &str,
+    message: String,
+    help: Option<String>,
+) -> Problem {
+    Problem {
+        severity: Severity::Error,
+        code,
+        place: Some(place),
+        key: key.to_owned(),
+        message,
+        help,
+    }
 }
 
-/// Called workflows exist and are not their own caller; a called one that also listens is pointed out.
+/// Checks calls between workflows: the called one exists and is not its caller. It warns of one
+/// that is called and also starts on events.
 pub(in crate::config) fn check_references(workflows: &[Workflow], problems: &mut Problems) {
     let names: BTreeSet<&str> = workflows.iter().map(|w| w.name.as_str()).collect();
     for workflow in workflows {
         for (call, target) in &workflow.calls {
             if target.value == workflow.name {
-                let message = format!("{call} cannot reference itself (recursive)");
-                problems.push(error("recursive_workflow", target.place, &target.key, message, None));
+                let message = format!(
+                    "{call} cannot call its own workflow (recursive): call another workflow"
+                );
+                problems.push(error(
+                    "recursive_workflow",
+                    target.place,
+                    &target.key,
+                    message,
+                    None,
+                ));
             } else if !names.contains(target.value.as_str()) {
                 let message = format!("{call} references unknown workflow '{}'", target.value);
                 let help = did_you_mean(&target.value, names.iter().copied());
@@ -120,25 +173,40 @@ pub(in crate::config) fn check_references(workflows: &[Workflow], problems: &mut
     }
     endless_events(workflows, problems);
     circular_calls(workflows, problems);
-    let called: BTreeSet<&str> = workflows.iter().flat_map(|w| &w.calls).map(|(_, target)| target.value.as_str()).collect();
-    for workflow in workflows.iter().filter(|w| called.contains(w.name.as_str()) && w.source.is_some()) {
-        let message = format!("workflow '{}' is called by another one and also starts on events of its source", workflow.name);
-        let help = "write `callable: true` without a source if it should only be called";
+    let called: BTreeSet<&str> =
+        workflows.iter().flat_map(|w| &w.calls).map(|(_, target)| target.value.as_str()).collect();
+    for workflow in
+        workflows.iter().filter(|w| called.contains(w.name.as_str()) && w.source.is_some())
+    {
+        let message = format!(
+            "workflow '{}' is called by another workflow and also starts on events of its source",
+            workflow.name
+        );
+        let help = "if it should only be called, set `callable: true` and remove `source`";
         problems.push(Problem {
             severity: Severity::Warning,
-            ..error("called_and_listening", workflow.place, &format!("workflows.{}", workflow.name), message, Some(help.into()))
+            ..error(
+                "called_and_listening",
+                workflow.place,
+                &format!("workflows.{}", workflow.name),
+                message,
+                Some(help.into()),
+            )
         });
     }
 }
 
-/// Workflows whose events start each other in a circle, or themselves: nothing bounds that but their conditions.
+/// Warns of workflows that start themselves with the events they emit, directly or through others:
+/// only their conditions end this.
 fn endless_events(workflows: &[Workflow], problems: &mut Problems) {
     let starts = |from: &Workflow| -> Vec<usize> {
-        let steps = from.flow.steps.iter().flat_map(|step| std::iter::once(step).chain(step.kind.inner()));
+        let steps =
+            from.flow.steps.iter().flat_map(|step| std::iter::once(step).chain(step.kind.inner()));
         let emits: Vec<&Emission> = steps.filter_map(|step| step.kind.emission()).collect();
         let listens = |to: &Workflow| {
             let wants = |emit: &&Emission| {
-                let is_wanted = to.events.is_empty() || to.events.iter().any(|pattern| pattern.matches(&emit.event));
+                let is_wanted = to.events.is_empty()
+                    || to.events.iter().any(|pattern| pattern.matches(&emit.event));
                 to.source.as_ref() == Some(&emit.source) && is_wanted
             };
             emits.iter().any(wants)
@@ -147,8 +215,12 @@ fn endless_events(workflows: &[Workflow], problems: &mut Problems) {
     };
     let leads: Vec<Vec<usize>> = workflows.iter().map(starts).collect();
     for workflow in in_circles(workflows, &leads) {
-        let message = format!("workflow '{}' emits an event that starts it again, by itself or through others", workflow.name);
-        let help = "emit another type, or narrow `events` or `filter`; nothing else ends this";
+        let message = format!(
+            "workflow '{}' emits an event that starts it again, directly or through other workflows",
+            workflow.name
+        );
+        let help =
+            "emit another type, or narrow `events` or `filter`; nothing else stops this loop";
         let key = format!("workflows.{}", workflow.name);
         problems.push(Problem {
             severity: Severity::Warning,
@@ -157,23 +229,30 @@ fn endless_events(workflows: &[Workflow], problems: &mut Problems) {
     }
 }
 
-/// Workflows that call each other in a circle: a run of them goes as deep as runs may.
+/// Warns of workflows that call themselves through others: only a condition or the nesting limit
+/// ends this.
 fn circular_calls(workflows: &[Workflow], problems: &mut Problems) {
     let calls = |from: &Workflow| -> Vec<usize> {
         let names = from.calls.iter().filter(|(_, target)| target.value != from.name);
-        names.filter_map(|(_, target)| workflows.iter().position(|to| to.name == target.value)).collect()
+        names
+            .filter_map(|(_, target)| workflows.iter().position(|to| to.name == target.value))
+            .collect()
     };
     let leads: Vec<Vec<usize>> = workflows.iter().map(calls).collect();
     for workflow in in_circles(workflows, &leads) {
-        let message = format!("workflow '{}' calls itself through others", workflow.name);
-        let help = format!("a condition must end this; runs nest {DEPTH_MAX} deep at most");
+        let message = format!("workflow '{}' calls itself through other workflows", workflow.name);
+        let help = format!(
+            "make sure that a condition ends the loop; runs may nest at most {DEPTH_MAX} levels deep"
+        );
         let key = format!("workflows.{}", workflow.name);
-        problems
-            .push(Problem { severity: Severity::Warning, ..error("circular_calls", workflow.place, &key, message, Some(help)) });
+        problems.push(Problem {
+            severity: Severity::Warning,
+            ..error("circular_calls", workflow.place, &key, message, Some(help))
+        });
     }
 }
 
-/// Those from which a way leads back to themselves.
+/// The workflows from which a path in `leads` returns to themselves.
 fn in_circles<'a>(workflows: &'a [Workflow], leads: &[Vec<usize>]) -> Vec<&'a Workflow> {
     let returns = |at: usize| {
         let (mut seen, mut open) = (BTreeSet::new(), leads[at].clone());
@@ -184,11 +263,22 @@ fn in_circles<'a>(workflows: &'a [Workflow], leads: &[Vec<usize>]) -> Vec<&'a Wo
         }
         seen.contains(&at)
     };
-    workflows.iter().enumerate().filter(|(at, _)| returns(*at)).map(|(_, workflow)| workflow).collect()
+    workflows
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| returns(*at))
+        .map(|(_, workflow)| workflow)
+        .collect()
 }
 
-/// A wait for an answer that is not over before its run is never over by itself.
-pub(super) fn check_waits(workflow: &str, drafts: &[Draft], run: Duration, problems: &mut Problems) {
+/// Warns of a wait for an answer that is not shorter than the workflow's timeout: the run would end
+/// first.
+pub(super) fn check_waits(
+    workflow: &str,
+    drafts: &[Draft],
+    run: Duration,
+    problems: &mut Problems,
+) {
     for draft in drafts {
         let Some(awaited) = draft.step.kind.awaited() else { continue };
         if awaited.timeout < run {
@@ -202,9 +292,9 @@ pub(super) fn check_waits(workflow: &str, drafts: &[Draft], run: Duration, probl
             place: Some(draft.place),
             key: key.to_owned(),
             message: format!(
-                "workflow '{workflow}' step '{name}': the answer may take {wait} s, but the run ends after {run} s and fails with `workflow_timeout`"
+                "workflow '{workflow}' step '{name}' waits up to {wait} s for its answer, but the run fails with `workflow_timeout` after {run} s"
             ),
-            help: Some(format!("make `{key}` shorter than the workflow's `timeout`, or that longer")),
+            help: Some(format!("make `{key}` shorter than the `timeout` of the workflow, or raise that `timeout`")),
         });
     }
 }

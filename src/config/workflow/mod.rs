@@ -1,9 +1,13 @@
-//! `workflows`: multi-step work, compiled into what the machine runs.
+//! The section `workflows`: reads workflows of several steps and compiles them for the state
+//! machine.
 //!
-//! - `step`: one step with its data flow and jumps; `call`: what it calls; `kind`: what its type adds
-//! - `check`: names are unique, jumps lead somewhere, every step can be reached
-//! - `reads`: steps that cannot have run, values that were wiped
-//! - `resolve`: names become places
+//! - `step`: one step with its data flow and jumps
+//! - `call`: the call that a step makes
+//! - `steps`: what each type of step adds, one file per type
+//! - `keys`: the keys of workflows and of all steps
+//! - `check`: unique names, valid jumps, reachable steps
+//! - `reads`: expressions that read steps which cannot have run, or values that were replaced
+//! - `resolve`: turns the names of jumps into indexes
 
 mod call;
 mod check;
@@ -17,7 +21,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::ReadContext;
-use super::handler::{OF_EVENT, check_context, read_filter, read_path, read_patterns, read_source, read_template};
+use super::handler::{
+    OF_EVENT, check_context, read_filter, read_path, read_patterns, read_source, read_template,
+};
 use super::problem::{Place, Problem, Problems, Severity};
 use super::read::{Placed, Section};
 use super::server::read_retry;
@@ -31,66 +37,90 @@ use crate::model::{LaneId, LaneSpec, Path, Target};
 
 pub(super) use check::check_references;
 
-/// Visits per run unless the workflow says otherwise.
+/// The default of `max_steps`: how many steps a run may enter, repeated visits included.
 const VISITS_MAX: u32 = 1_000;
 
-/// A workflow.
+/// A workflow as configured: what starts it, and the compiled steps that its runs execute.
 #[derive(Debug, Clone)]
 pub struct Workflow {
-    /// Its name.
+    /// The key of its entry under `workflows`, without a slash.
     pub name: String,
-    /// The source that starts it; `None` when it is only called.
+    /// The source whose events start it; `None` when other workflows or people start it.
     pub source: Option<String>,
-    /// Which types start it; empty is all.
+    /// The patterns of event types that start it; an empty list means all types.
     pub events: Vec<Pattern>,
-    /// Which payloads start it.
+    /// The condition on the payload of events that start it; `None` accepts every payload.
     pub filter: Option<Filter>,
-    /// Under which key an event starts it once.
+    /// The path of an idempotency key: of several events with the same key, one starts a run.
     pub idempotency_key: Option<Path>,
-    /// What runs.
+    /// The compiled steps and limits that the state machine executes; runs are pinned to its hash.
     pub flow: Flow,
-    /// What was written, before variables were replaced: JSON. Its hash is the flow's.
+    /// The definition as written, before variables were replaced, as JSON. It is stored with runs,
+    /// and the flow's hash is made from it and the name.
     pub definition: String,
-    /// The workflows it calls, and where that is written.
+    /// The workflows it calls: who calls, for messages, and the called name with its place.
     calls: Vec<(String, Placed<String>)>,
-    /// Where it stands.
+    /// The place of its name in the file, for problems that concern the workflow as a whole.
     pub place: Place,
 }
 
 impl Workflow {
-    /// How many steps it has.
+    /// The number of steps in its own list, without those of `finally` and the calls that undo
+    /// steps.
     pub fn steps(&self) -> usize {
         self.flow.main
     }
 
-    /// The lanes of its start and its steps.
+    /// The lanes for starting its runs and for the calls of its steps; they share one tenant.
     pub fn lanes(&self) -> Vec<LaneSpec> {
         let tenant = || format!("workflow:{}", self.name);
         let start = LaneSpec::new(Target::Workflow(self.name.clone()).lane(), tenant());
-        let steps = self.flow.places().into_iter().map(|place| LaneSpec::new(LaneId::step(&place), tenant()));
+        let steps = self
+            .flow
+            .places()
+            .into_iter()
+            .map(|place| LaneSpec::new(LaneId::step(&place), tenant()));
         std::iter::once(start).chain(steps).collect()
     }
 
     pub(super) fn read(name: &str, mut s: Section<'_>, around: &ReadContext<'_>) -> Option<Self> {
         let callable = s.bool("callable").unwrap_or(false);
         if name.contains('/') {
-            s.error("bad_name", "", format!("workflow name '{name}' must not contain '/'"));
+            s.error(
+                "bad_name",
+                "",
+                format!("workflow name '{name}' must not contain '/': rename the workflow"),
+            );
         }
         let source = match callable && !s.has("source") {
             true => None,
             false => read_source(&mut s, &format!("workflow '{name}'"), around),
         };
         if callable && source.is_some() {
-            let message = format!("workflow '{name}' is `callable: true` and also starts on events of its source");
-            let help = "leave `source` and `events` out if it should only be called, or `callable` if it should also listen";
-            s.problem(Severity::Warning, "called_and_listening", "callable", message, Some(help.into()));
+            let message = format!(
+                "workflow '{name}' is `callable: true` and also starts on events of its source"
+            );
+            let help = "remove `source` and `events` if it should only be called; otherwise remove `callable`";
+            s.problem(
+                Severity::Warning,
+                "called_and_listening",
+                "callable",
+                message,
+                Some(help.into()),
+            );
         }
         let timeout = s.duration("timeout");
         let params = s.items("params", |_, p| read_param(name, p));
         let events = read_patterns(&mut s, around.compat);
         let filter = read_filter(&mut s, "filter", around.compat);
         if let Some(filter) = &filter {
-            check_context(&mut s, "filter", &format!("workflow '{name}'"), &filter.paths(), &OF_EVENT);
+            check_context(
+                &mut s,
+                "filter",
+                &format!("workflow '{name}'"),
+                &filter.paths(),
+                &OF_EVENT,
+            );
         }
         let idempotency_key = read_path(&mut s, "idempotency_key");
         let visits_max = s.number32("max_steps").unwrap_or(VISITS_MAX);
@@ -98,7 +128,11 @@ impl Workflow {
         let of = step::Of { workflow: name, around, retry: &retry, inside: None };
         let main = s.items("steps", |at, inner| Some(step::Draft::read(at, inner, of)));
         if main.is_empty() {
-            s.error("missing_key", "steps", format!("workflow '{name}' has no steps"));
+            s.error(
+                "missing_key",
+                "steps",
+                format!("workflow '{name}' has no steps: add at least one under `steps`"),
+            );
         }
         let finally = s.items("finally", |at, inner| Some(step::Draft::read(at, inner, of)));
         let catches = step::read_catches(&mut s, &format!("workflow '{name}'"));
@@ -111,7 +145,8 @@ impl Workflow {
             check::check_waits(name, &main, timeout, s.problems());
         }
         check::check_steps(name, &main, &finally, &catches, s.problems());
-        let jumps: Vec<&step::Goto> = catches.iter().filter_map(|(_, goto)| goto.as_ref()).collect();
+        let jumps: Vec<&step::Goto> =
+            catches.iter().filter_map(|(_, goto)| goto.as_ref()).collect();
         reads::check_reads(name, &main, &jumps, s.problems());
         s.finish();
         let calls = main.iter().chain(&finally).flat_map(step::Draft::calls).collect();
@@ -137,7 +172,8 @@ impl Workflow {
         Some(Self { name, source, events, filter, idempotency_key, flow, definition, calls, place })
     }
 
-    /// What these templates come to is part of the run, and so is a secret in them.
+    /// Warns of variables in templates whose result is stored with the run: a secret in them would
+    /// be stored, too.
     pub(super) fn warn_of_stored_variables(&self, written: &Value, problems: &mut Problems) {
         let mut lists = vec![&written["steps"], &written["finally"]];
         let mut found: Vec<(String, &str)> = Vec::new();
@@ -148,14 +184,23 @@ impl Workflow {
             for step in list.as_array().into_iter().flatten() {
                 lists.push(&step["steps"]);
                 let stores_body = matches!(step["type"].as_str(), Some("set" | "emit"));
-                let kept = ["input", "result", "output", "assign"].into_iter().chain(stores_body.then_some("body"));
-                let who = format!("workflow '{}' step '{}'", self.name, step["name"].as_str().unwrap_or("?"));
-                found.extend(kept.filter(|key| holds_variable(&step[*key])).map(|key| (who.clone(), key)));
+                let kept = ["input", "result", "output", "assign"]
+                    .into_iter()
+                    .chain(stores_body.then_some("body"));
+                let who = format!(
+                    "workflow '{}' step '{}'",
+                    self.name,
+                    step["name"].as_str().unwrap_or("?")
+                );
+                found.extend(
+                    kept.filter(|key| holds_variable(&step[*key])).map(|key| (who.clone(), key)),
+                );
             }
         }
         for (who, key) in found {
-            let message = format!("{who}: `{key}` holds a variable, and what it comes to is stored with the run");
-            let help = "a secret belongs into `url`, `query`, `headers` or the `body` of a call, which are never stored";
+            let message =
+                format!("{who}: `{key}` contains a variable, and its value is stored with the run");
+            let help = "put secrets into `url`, `query`, `headers` or the `body` of a call: tidehook does not store these values";
             problems.push(Problem {
                 severity: Severity::Warning,
                 code: "stored_variable",
@@ -167,7 +212,8 @@ impl Workflow {
         }
     }
 
-    /// Warns of credentials that stand in headers as such: what is written is stored with the runs that are pinned to it.
+    /// Warns of credentials that are written out in headers, bodies, queries or URLs: the
+    /// definition is stored with the runs that use it.
     pub(super) fn warn_of_literal_secrets(&self, written: &Value, problems: &mut Problems) {
         let mut open = vec![(None, written)];
         while let Some((step, value)) = open.pop() {
@@ -176,15 +222,30 @@ impl Workflow {
                 Value::Object(fields) => {
                     let step = fields.get("name").and_then(Value::as_str).or(step);
                     open.extend(fields.iter().map(|(_, value)| (step, value)));
-                    let headers = fields.get("headers").and_then(Value::as_object).into_iter().flatten();
-                    let headers = headers.map(|(name, value)| ("header", name.clone(), value.clone()));
-                    let parts = ["body", "query"].into_iter().filter_map(|key| fields.get(key)?.as_object()).flatten();
+                    let headers =
+                        fields.get("headers").and_then(Value::as_object).into_iter().flatten();
+                    let headers =
+                        headers.map(|(name, value)| ("header", name.clone(), value.clone()));
+                    let parts = ["body", "query"]
+                        .into_iter()
+                        .filter_map(|key| fields.get(key)?.as_object())
+                        .flatten();
                     let parts = parts.map(|(name, value)| ("key", name.clone(), value.clone()));
-                    let url = fields.get("url").and_then(Value::as_str).and_then(|url| url.split_once('?'));
-                    let pairs = url.map_or("", |(_, query)| query).split('&').filter_map(|pair| pair.split_once('='));
-                    let pairs = pairs.map(|(name, value)| ("URL's parameter", name.to_owned(), Value::from(value)));
-                    for (what, name, _) in
-                        headers.chain(parts).chain(pairs).filter(|(_, name, value)| is_credential(name) && is_literal(value))
+                    let url = fields
+                        .get("url")
+                        .and_then(Value::as_str)
+                        .and_then(|url| url.split_once('?'));
+                    let pairs = url
+                        .map_or("", |(_, query)| query)
+                        .split('&')
+                        .filter_map(|pair| pair.split_once('='));
+                    let pairs = pairs.map(|(name, value)| {
+                        ("URL parameter", name.to_owned(), Value::from(value))
+                    });
+                    for (what, name, _) in headers
+                        .chain(parts)
+                        .chain(pairs)
+                        .filter(|(_, name, value)| is_credential(name) && is_literal(value))
                     {
                         let place = step.map_or(String::new(), |step| format!(" step '{step}'"));
                         problems.push(Problem {
@@ -193,10 +254,10 @@ impl Workflow {
                             place: Some(self.place),
                             key: format!("workflows.{}", self.name),
                             message: format!(
-                                "workflow '{}'{place}: the {what} `{name}` holds a credential as it is, and a definition is stored with its runs",
+                                "workflow '{}'{place}: the {what} `{name}` contains a credential in plain text, and the definition is stored with its runs",
                                 self.name
                             ),
-                            help: Some("put it into a variable, `${NAME}`: only its name is stored".to_owned()),
+                            help: Some("use a variable, `${NAME}`: only the name is stored".to_owned()),
                         });
                     }
                 }
@@ -205,7 +266,8 @@ impl Workflow {
         }
     }
 
-    /// Says what was written, before variables were replaced.
+    /// Sets the definition as written, before variables were replaced, and the hash that runs are
+    /// pinned to.
     pub(super) fn set_definition(&mut self, written: &Value) {
         self.definition = written.to_string();
         // Two workflows with the same text are two.
@@ -223,11 +285,21 @@ fn read_concurrency(mut s: Section<'_>) -> Option<Concurrency> {
     };
     let key = match s.text("key").map(|text| Template::text(&text)) {
         Some(Err(bad)) => {
-            s.error("bad_template", "key", format!("the concurrency key is no template: {}", bad.message));
+            s.error(
+                "bad_template",
+                "key",
+                format!("the concurrency key is not a valid template: {}", bad.message),
+            );
             None
         }
-        Some(Ok(key)) if key.is_fixed() && s.text("key").is_some_and(|text| text.contains("$.")) => {
-            s.error("bad_template", "key", "the concurrency key is a template: write it like `{{ $.repo }}`");
+        Some(Ok(key))
+            if key.is_fixed() && s.text("key").is_some_and(|text| text.contains("$.")) =>
+        {
+            s.error(
+                "bad_template",
+                "key",
+                "the concurrency key must be a template: write it like `{{ $.repo }}`",
+            );
             None
         }
         Some(Ok(key)) => Some(key),
@@ -243,17 +315,20 @@ fn read_retention(mut s: Section<'_>) -> Retention {
     retention
 }
 
-/// Whether a `${VAR}` stands somewhere in a written value.
-/// Whether a header's name says that its value is a secret.
+/// Whether the name of a header, field or parameter says that its value is a secret.
 fn is_credential(header: &str) -> bool {
     let name = header.to_ascii_lowercase();
     matches!(name.as_str(), "authorization" | "proxy-authorization" | "cookie")
-        || ["token", "secret", "api-key", "apikey", "api_key", "password"].iter().any(|end| name.ends_with(end))
+        || ["token", "secret", "api-key", "apikey", "api_key", "password"]
+            .iter()
+            .any(|end| name.ends_with(end))
 }
 
-/// Whether a text is neither empty nor made of a variable or a placeholder.
+/// Whether a value is a text that is written out: not empty, and without a variable or placeholder.
 fn is_literal(value: &Value) -> bool {
-    value.as_str().is_some_and(|text| !text.is_empty() && !tree::holds_variable(text) && !text.contains("{{"))
+    value
+        .as_str()
+        .is_some_and(|text| !text.is_empty() && !tree::holds_variable(text) && !text.contains("{{"))
 }
 
 fn holds_variable(written: &Value) -> bool {
@@ -270,12 +345,14 @@ fn read_param(workflow: &str, mut s: Section<'_>) -> Option<Param> {
     let name = s.required_text("name")?;
     let kind = s.text("type").unwrap_or_else(|| "string".to_owned());
     if !KINDS.contains(&kind.as_str()) {
-        s.error("unknown_word", "type", format!("workflow '{workflow}' param '{name}' has invalid type '{kind}'"));
+        s.error("unknown_word", "type", format!("workflow '{workflow}' param '{name}' has invalid type '{kind}': use string, number, boolean, object or array"));
     }
     let required = s.bool("required").unwrap_or(true);
     if name.starts_with('$') || name.contains("{{") {
-        let message = format!("workflow '{workflow}' param '{name}' is a path, and `params` takes the names of top-level keys");
-        let help = "name the key, `order`; what is deeper is checked by the source's `schema`, or by a condition";
+        let message = format!(
+            "workflow '{workflow}' param '{name}' is a path, but `params` takes names of top-level keys"
+        );
+        let help = "write the name only, like `order`; check deeper values with the `schema` of the source or with a condition";
         s.problem(Severity::Error, "bad_path", "name", message, Some(help.into()));
     }
     s.finish();

@@ -1,5 +1,5 @@
-//! What the expressions of steps read, checked as far as the order of the steps tells: steps that cannot have run, and
-//! values that a later response has wiped.
+//! Warns of expressions that read what cannot be there, as far as the order of the steps tells:
+//! results of steps that cannot have run, and values that a later response replaced.
 
 use std::collections::BTreeSet;
 
@@ -10,11 +10,18 @@ use crate::decide::workflow::flow::{Address, Call, CallKey, ResultPath};
 use crate::model::Path;
 use crate::model::path::Root;
 
-/// What stands under `$$`.
-const CONTEXT: [&str; 10] = ["input", "event", "run", "step", "steps", "vars", "response", "error", "item", "callback"];
+/// The names that expressions may use under `$$`.
+const CONTEXT: [&str; 10] =
+    ["input", "event", "run", "step", "steps", "vars", "response", "error", "item", "callback"];
 
-/// Checks the steps of a workflow's own list. `jumps` lead into it from every step.
-pub(super) fn check_reads(workflow: &str, drafts: &[Draft], jumps: &[&Goto], problems: &mut Problems) {
+/// Checks the expressions of a workflow's own steps. `jumps` are those of its `catch`, which any
+/// step may take.
+pub(super) fn check_reads(
+    workflow: &str,
+    drafts: &[Draft],
+    jumps: &[&Goto],
+    problems: &mut Problems,
+) {
     let order = Order::of(drafts, jumps);
     for (at, draft) in drafts.iter().enumerate() {
         let mut told = BTreeSet::new();
@@ -27,17 +34,19 @@ pub(super) fn check_reads(workflow: &str, drafts: &[Draft], jumps: &[&Goto], pro
     }
 }
 
-/// Which step may come before which.
+/// Which step may run after which.
 struct Order<'a> {
     drafts: &'a [Draft],
-    /// For each step those that may come after it.
+    /// For each step, the indexes of the steps that may run after it.
     after: Vec<BTreeSet<usize>>,
 }
 
 impl<'a> Order<'a> {
     fn of(drafts: &'a [Draft], jumps: &[&Goto]) -> Self {
-        let caught: Vec<usize> =
-            jumps.iter().filter_map(|goto| drafts.iter().position(|draft| draft.step.name == goto.to.value)).collect();
+        let caught: Vec<usize> = jumps
+            .iter()
+            .filter_map(|goto| drafts.iter().position(|draft| draft.step.name == goto.to.value))
+            .collect();
         let after = |from: usize| {
             let mut seen = BTreeSet::new();
             let mut open = leads(drafts, from);
@@ -58,56 +67,90 @@ impl<'a> Order<'a> {
 
     fn problem(&self, workflow: &str, at: usize, path: &Path) -> Option<Problem> {
         match (path.root(), path.keys()?) {
-            (Root::Context, [word, name, ..]) if word == "steps" => self.unrun(workflow, at, path, name),
+            (Root::Context, [word, name, ..]) if word == "steps" => {
+                self.unrun(workflow, at, path, name)
+            }
             (Root::Context, [word, ..]) if !CONTEXT.contains(&word.as_str()) => {
                 let reader = &self.drafts[at].step.name;
-                let message =
-                    format!("workflow '{workflow}' step '{reader}' reads `{}`, and there is no `$$.{word}`", path.text());
-                Some(self.warning(workflow, at, "unknown_context", message, did_you_mean(word, CONTEXT.iter().copied())))
+                let message = format!(
+                    "workflow '{workflow}' step '{reader}' reads `{}`, but `$$.{word}` does not exist",
+                    path.text()
+                );
+                Some(self.warning(
+                    workflow,
+                    at,
+                    "unknown_context",
+                    message,
+                    did_you_mean(word, CONTEXT.iter().copied()),
+                ))
             }
             (Root::Payload, [key, ..]) => self.replaced(workflow, at, path, key),
             _ => None,
         }
     }
 
-    /// `$$.steps.NAME` of a step that is not there, or that cannot have run.
+    /// Warns of `$$.steps.NAME` for a step that does not exist or cannot have run before.
     fn unrun(&self, workflow: &str, at: usize, path: &Path, name: &str) -> Option<Problem> {
         let reader = &self.drafts[at].step.name;
         let names = || self.drafts.iter().map(|draft| draft.step.name.as_str());
         let Some(read) = names().position(|other| other == name) else {
-            let message = format!("workflow '{workflow}' step '{reader}' reads `{}`, and there is no step '{name}'", path.text());
-            return Some(self.warning(workflow, at, "unknown_step", message, did_you_mean(name, names())));
+            let message = format!(
+                "workflow '{workflow}' step '{reader}' reads `{}`, but there is no step '{name}'",
+                path.text()
+            );
+            return Some(self.warning(
+                workflow,
+                at,
+                "unknown_step",
+                message,
+                did_you_mean(name, names()),
+            ));
         };
         if self.may_follow(read, at) {
             return None;
         }
-        let message =
-            format!("workflow '{workflow}' step '{reader}' reads `{}`, and '{name}' cannot have run before it", path.text());
+        let message = format!(
+            "workflow '{workflow}' step '{reader}' reads `{}`, but step '{name}' never runs before it",
+            path.text()
+        );
         Some(self.warning(workflow, at, "never_ran", message, None))
     }
 
-    /// `$.key` that a step stored and a later one has wiped by replacing the payload.
+    /// Warns of `$.key` that one step stored and a later one may have removed by replacing the
+    /// payload with its response.
     fn replaced(&self, workflow: &str, at: usize, path: &Path, key: &str) -> Option<Problem> {
-        let stores =
-            |draft: &Draft| matches!(&draft.step.result_path, ResultPath::Set(keys) if keys.first().is_some_and(|k| k == key));
-        let stored = (0..self.drafts.len()).filter(|from| stores(&self.drafts[*from]) && self.may_follow(*from, at));
+        let stores = |draft: &Draft| matches!(&draft.step.result_path, ResultPath::Set(keys) if keys.first().is_some_and(|k| k == key));
+        let stored = (0..self.drafts.len())
+            .filter(|from| stores(&self.drafts[*from]) && self.may_follow(*from, at));
         let wiped = |from: usize| {
-            let between = |by: &usize| *by != from && self.may_follow(from, *by) && self.may_follow(*by, at);
-            (0..self.drafts.len()).filter(|by| replaces(&self.drafts[*by])).find(between).map(|by| (from, by))
+            let between =
+                |by: &usize| *by != from && self.may_follow(from, *by) && self.may_follow(*by, at);
+            (0..self.drafts.len())
+                .filter(|by| replaces(&self.drafts[*by]))
+                .find(between)
+                .map(|by| (from, by))
         };
         let (from, by) = stored.filter_map(wiped).next()?;
-        let (reader, from, by) = (&self.drafts[at].step.name, &self.drafts[from].step.name, &self.drafts[by].step.name);
+        let (reader, from, by) =
+            (&self.drafts[at].step.name, &self.drafts[from].step.name, &self.drafts[by].step.name);
         let read = path.text();
         let message = format!(
-            "workflow '{workflow}' step '{reader}' reads `{read}`, which '{from}' stored, after '{by}' has replaced the payload with its response"
+            "workflow '{workflow}' step '{reader}' reads `{read}`, which step '{from}' stored, but step '{by}' replaces the payload with its response in between"
         );
         let help = format!(
-            "templates fall back to what '{from}' stored, conditions do not: write `result_path: \"null\"` on '{by}' to keep the payload, or read `$$.steps.{from}.output`"
+            "templates still find the value of '{from}', but conditions do not: set `result_path: \"null\"` on '{by}' to keep the payload, or read `$$.steps.{from}.output`"
         );
         Some(self.warning(workflow, at, "payload_replaced", message, Some(help)))
     }
 
-    fn warning(&self, workflow: &str, at: usize, code: &'static str, message: String, help: Option<String>) -> Problem {
+    fn warning(
+        &self,
+        workflow: &str,
+        at: usize,
+        code: &'static str,
+        message: String,
+        help: Option<String>,
+    ) -> Problem {
         let draft = &self.drafts[at];
         Problem {
             severity: Severity::Warning,
@@ -120,12 +163,14 @@ impl<'a> Order<'a> {
     }
 }
 
-/// Whether a step's response takes the place of the payload.
+/// Whether a step replaces the payload with its response.
 fn replaces(draft: &Draft) -> bool {
-    draft.step.kind.has_response() && draft.step.result_path == ResultPath::Replace && draft.step.output.is_none()
+    draft.step.kind.has_response()
+        && draft.step.result_path == ResultPath::Replace
+        && draft.step.output.is_none()
 }
 
-/// What a step reads of the payload and of the context before it has an answer.
+/// The paths that a step reads before it has an answer, in the payload and under `$$`.
 fn paths(draft: &Draft) -> Vec<&Path> {
     let step = &draft.step;
     let mut paths: Vec<&Path> = step.when.iter().flat_map(|when| when.paths()).collect();
@@ -140,7 +185,8 @@ fn paths(draft: &Draft) -> Vec<&Path> {
 }
 
 fn of_call(call: &Call) -> Vec<&Path> {
-    let mut paths: Vec<&Path> = call.headers.iter().chain(&call.query).flat_map(|(_, value)| value.paths()).collect();
+    let mut paths: Vec<&Path> =
+        call.headers.iter().chain(&call.query).flat_map(|(_, value)| value.paths()).collect();
     if let Address::Template { text, .. } = &call.url {
         paths.extend(text.paths());
     }

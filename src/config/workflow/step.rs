@@ -1,6 +1,8 @@
-//! One step: its data flow and its jumps. Jumps are names until all steps are read.
+//! Reads one step of a workflow: its data flow and its jumps, which are names until all steps are
+//! read.
 //!
-//! `steps` reads what its type adds, `call` what it calls; `resolve` turns names into indexes.
+//! `steps` reads what its type adds, `call` the call it makes, and `resolve` turns the names of
+//! jumps into indexes.
 
 use std::sync::Arc;
 
@@ -18,19 +20,19 @@ use crate::decide::workflow::step_type::{Entered, StepType};
 use crate::decide::workflow::walk::Walk;
 use crate::model::run::RunError;
 
-/// Attempts of a call that undoes a step, unless it says otherwise.
+/// The attempts of a call that undoes a step, unless it sets its own.
 const UNDO_ATTEMPTS: u32 = 10;
 
-/// A jump, as written.
+/// A jump whose target is still a name: `goto`, a catch, a choice or a default.
 #[derive(Debug, Clone)]
 pub(super) struct Goto {
-    /// How messages name it.
+    /// The subject of messages about this jump, as `workflow 'w' step 's' goto`.
     pub(super) what: String,
-    /// Where to.
+    /// The name of the step to go on with, and its place in the file.
     pub(super) to: Placed<String>,
 }
 
-/// A step whose jumps are names.
+/// A step that was read, with jumps that are still names.
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) step: Step,
@@ -46,42 +48,46 @@ pub(super) struct Draft {
     pub(super) inner_leads_on: bool,
     /// What the step sends is JSON, so its `input` must render to JSON.
     pub(super) input_is_json: bool,
-    /// The call that undoes it.
+    /// The call that undoes the step in a rollback.
     pub(super) undo: Option<Step>,
-    /// The workflow that it calls.
+    /// The workflow that it calls: who calls, for messages, and the called name with its place.
     pub(super) call: Option<(String, Placed<String>)>,
 }
 
-/// What is read around the steps of a workflow.
+/// The surroundings of a step that is being read.
 #[derive(Clone, Copy)]
 pub(super) struct Of<'a> {
-    /// The workflow's name.
     pub(super) workflow: &'a str,
-    /// The file.
+    /// What was read before the workflows: sources, address policy, defaults and compatibility.
     pub(super) around: &'a ReadContext<'a>,
-    /// The retry policies of steps that say nothing else.
+    /// The retry policies of steps that set none.
     pub(super) retry: &'a [RetryPolicy],
-    /// The map that they stand in.
+    /// The name of the map that the steps stand in; `None` outside a map.
     pub(super) inside: Option<&'a str>,
 }
 
 impl Draft {
-    /// All its jumps.
+    /// Every jump of the step: `goto`, catches, choices and the default of a choice.
     pub(super) fn gotos(&self) -> impl Iterator<Item = &Goto> {
-        self.goto.iter().chain(self.catches.iter().flatten()).chain(self.choices.iter().flatten()).chain(&self.default)
+        self.goto
+            .iter()
+            .chain(self.catches.iter().flatten())
+            .chain(self.choices.iter().flatten())
+            .chain(&self.default)
     }
 
-    /// The step after it is never the next one by itself.
+    /// Whether the next step of the list never follows by itself: after a `goto`, a choice or a
+    /// failure.
     pub(super) fn jumps(&self) -> bool {
         self.goto.is_some() || self.step.kind.branches().is_some()
     }
 
-    /// The workflows it calls.
+    /// The workflows that it and its inner steps call.
     pub(super) fn calls(&self) -> Vec<(String, Placed<String>)> {
         self.call.iter().cloned().chain(self.inner.iter().flat_map(Self::calls)).collect()
     }
 
-    /// A step that only does one thing.
+    /// A step of this kind without jumps, conditions or data flow.
     pub(super) fn plain(name: String, kind: Arc<dyn StepType>, place: Place) -> Self {
         Self {
             step: plain(name, kind),
@@ -105,7 +111,11 @@ impl Draft {
         let entry = Entry::of(s.word("type").as_deref());
         let who = format!("workflow '{workflow}' step '{name}'");
         if name.contains('/') || name.contains(':') {
-            s.error("bad_name", "name", format!("{who}: a step's name must not contain '/' or ':'"));
+            s.error(
+                "bad_name",
+                "name",
+                format!("{who}: the name of a step must not contain '/' or ':'"),
+            );
         }
         let mut draft = Self::plain(name.clone(), Arc::new(Unreadable), s.place());
         draft.ends = s.bool("end").unwrap_or(false);
@@ -120,12 +130,16 @@ impl Draft {
             s.warn(
                 "no_effect",
                 "on_exhausted",
-                format!("{who}: inside a map a failed step fails its item; `on_exhausted` belongs on the map"),
+                format!("{who}: `on_exhausted` has no effect inside a map, where a failed step fails its item: set it on the map step"),
             );
         }
         draft.goto = jump(s.placed_text("goto"), format!("{who} goto"));
         if draft.ends && draft.goto.is_some() {
-            s.error("twice", "goto", format!("{who} has both `end: true` and `goto`"));
+            s.error(
+                "twice",
+                "goto",
+                format!("{who} has both `end: true` and `goto`: remove one of them"),
+            );
         }
         for (catch, to) in read_catches(&mut s, &who) {
             draft.step.catch.push(catch);
@@ -158,11 +172,11 @@ impl StepType for Unreadable {
     }
 }
 
-/// A step being read.
+/// The names that messages need while the keys of one step are read.
 pub(super) struct Reading<'a> {
-    /// Its name.
+    /// The step's name, or `#3` for the third one when it has none.
     pub(super) name: &'a str,
-    /// Its workflow.
+    /// The surroundings that all steps of the workflow share.
     pub(super) of: Of<'a>,
 }
 
@@ -172,24 +186,29 @@ impl Reading<'_> {
         format!("workflow '{}' step '{}'", self.of.workflow, self.name)
     }
 
-    /// The call that undoes a step or a branch.
+    /// Reads `compensate`: the call that undoes a step, or one branch of it.
     pub(super) fn undo(&self, s: &mut Section<'_>, branch: &str) -> Option<Step> {
         let Of { workflow, around, retry, inside } = self.of;
         let mut undo = s.optional_section("compensate")?;
         let inside = inside.map_or(String::new(), |map| format!("{map}:"));
         let name = format!("{inside}{}{branch}.compensate", self.name);
-        let who = format!("handler '{workflow}/{name}'");
+        let who = format!("workflow '{workflow}' step '{name}'");
         if !undo.has("url") {
-            undo.error("missing_key", "", format!("{who} has no url"));
+            undo.error(
+                "missing_key",
+                "",
+                format!("{who} has no url: add `url`, the address to call"),
+            );
         }
-        let retry: Vec<RetryPolicy> = retry.iter().map(|retry| RetryPolicy { max: UNDO_ATTEMPTS, ..retry.clone() }).collect();
+        let retry: Vec<RetryPolicy> =
+            retry.iter().map(|retry| RetryPolicy { max: UNDO_ATTEMPTS, ..retry.clone() }).collect();
         let call = CallSpec::read(&mut undo, &who, around, &retry);
         undo.finish();
         Some(plain(name, Arc::new(Http(call.call()?))))
     }
 }
 
-/// A step that only makes a call.
+/// A compiled step of this kind without jumps, conditions or data flow.
 fn plain(name: String, kind: Arc<dyn StepType>) -> Step {
     Step {
         name,
@@ -208,7 +227,7 @@ fn plain(name: String, kind: Arc<dyn StepType>) -> Step {
     }
 }
 
-/// A jump, if one is written.
+/// A jump, if its target is written.
 pub(super) fn jump(to: Option<Placed<String>>, what: String) -> Option<Goto> {
     to.map(|to| Goto { what, to })
 }
@@ -218,7 +237,11 @@ fn read_assign(s: &mut Section<'_>, who: &str) -> Option<crate::decide::template
         return None;
     }
     if !s.is_mapping("assign") {
-        s.error("wrong_type", "assign", format!("{who}: `assign` must be a mapping of variables to templates"));
+        s.error(
+            "wrong_type",
+            "assign",
+            format!("{who}: `assign` must be a mapping of variable names to templates"),
+        );
         return None;
     }
     read_template(s, "assign", false)
@@ -226,7 +249,7 @@ fn read_assign(s: &mut Section<'_>, who: &str) -> Option<crate::decide::template
 
 fn read_result_path(s: &mut Section<'_>, who: &str) -> ResultPath {
     if s.is_null("result_path") {
-        let help = "qhook 0.6 read a YAML null as absent; remove the key to replace the payload";
+        let help = "qhook 0.6 ignored a YAML null here; to replace the payload with the response, remove the key";
         let message = format!("{who}: `result_path: null` discards the response");
         s.problem(Severity::Warning, "new_reading", "result_path", message, Some(help.into()));
         return ResultPath::Discard;
@@ -238,21 +261,29 @@ fn read_result_path(s: &mut Section<'_>, who: &str) -> ResultPath {
     })
 }
 
-/// Where failures go, and by which jump.
+/// Reads `catch`: which failures are caught, and the jumps they take.
 pub(super) fn read_catches(s: &mut Section<'_>, who: &str) -> Vec<(Catch, Option<Goto>)> {
     s.items("catch", |_, c| Some(read_catch(who, c)))
 }
 
 fn read_catch(who: &str, mut s: Section<'_>) -> (Catch, Option<Goto>) {
     if !s.has("errors") {
-        s.error("missing_key", "", format!("{who} has a catch without `errors`"));
+        s.error(
+            "missing_key",
+            "",
+            format!("{who} has a catch without `errors`: list the failures it catches, or `all`"),
+        );
     }
     let errors = read_errors(&mut s).unwrap_or_default();
     let result_path = s.has("result_path").then(|| read_result_path(&mut s, who));
     let undoes = s.bool("compensate").unwrap_or(false);
     let goto = match undoes {
         true if s.has("goto") => {
-            s.error("twice", "compensate", format!("{who} has a catch with both `goto` and `compensate`"));
+            s.error(
+                "twice",
+                "compensate",
+                format!("{who} has a catch with both `goto` and `compensate`: remove one of them"),
+            );
             None
         }
         true => None,

@@ -34,7 +34,9 @@ pub(super) fn refused_by(expr: &Expr, scope: &Scope<'_>) -> Option<Refused> {
             holds(inner, scope).then(|| Refused { clause: text.clone(), saw })
         }
         Expr::Clause(clause) if clause_holds(clause, scope) => None,
-        Expr::Clause(clause) => Some(Refused { clause: clause.text.clone(), saw: seen(clause, scope) }),
+        Expr::Clause(clause) => {
+            Some(Refused { clause: clause.text.clone(), saw: seen(clause, scope) })
+        }
     }
 }
 
@@ -66,13 +68,20 @@ fn clause_holds(clause: &Clause, scope: &Scope<'_>) -> bool {
         Test::Equal(right) => equal(&left, right, scope),
         Test::Unequal(right) => !equal(&left, right, scope),
         Test::Order(order, right) => any(&left, |value| ordered(value, *order, right, scope)),
-        Test::Contains(right) => with_text(right, scope, |text| any(&left, |value| contains(value, text))),
-        Test::StartsWith(right) => with_text(right, scope, |text| any(&left, |v| text_is(v, |s| s.starts_with(text)))),
-        Test::EndsWith(right) => with_text(right, scope, |text| any(&left, |v| text_is(v, |s| s.ends_with(text)))),
+        Test::Contains(right) => {
+            with_text(right, scope, |text| any(&left, |value| contains(value, text)))
+        }
+        Test::StartsWith(right) => {
+            with_text(right, scope, |text| any(&left, |v| text_is(v, |s| s.starts_with(text))))
+        }
+        Test::EndsWith(right) => {
+            with_text(right, scope, |text| any(&left, |v| text_is(v, |s| s.ends_with(text))))
+        }
         Test::Matches(Some(regex)) => any(&left, |v| text_is(v, |s| regex.is_match(s))),
         Test::Matches(None) => false,
         Test::In(items) => any(&left, |value| {
-            matches!(value.kind(), Type::String | Type::Number) && items.iter().any(|item| equals_literal(value, item))
+            matches!(value.kind(), Type::String | Type::Number)
+                && items.iter().any(|item| equals_literal(value, item))
         }),
     }
 }
@@ -112,7 +121,9 @@ fn equal(left: &Got<'_>, right: &Right, scope: &Scope<'_>) -> bool {
             let right = operand.value(scope).unwrap_or(Got::Missing);
             match (left, &right) {
                 (Got::Missing, Got::Missing) => true,
-                (Got::Missing, other) | (other, Got::Missing) => any(other, |value| value.is_null()),
+                (Got::Missing, other) | (other, Got::Missing) => {
+                    any(other, |value| value.is_null())
+                }
                 _ => any(left, |a| any(&right, |b| equal_values(a, b))),
             }
         }
@@ -124,7 +135,11 @@ fn equals_literal(value: Ref<'_>, literal: &Literal) -> bool {
         Type::String => text_is(value, |text| text == literal.text),
         Type::Bool(yes) => literal.text == if yes { "true" } else { "false" },
         Type::Number => value.as_number().is_some_and(|number| {
-            number == literal.text || literal.number.as_ref().is_some_and(|n| decimal::compare(&number, n) == Ordering::Equal)
+            number == literal.text
+                || literal
+                    .number
+                    .as_ref()
+                    .is_some_and(|n| decimal::compare(&number, n) == Ordering::Equal)
         }),
         Type::Null | Type::Array | Type::Object => false,
     }
@@ -134,7 +149,8 @@ fn equal_values(a: Ref<'_>, b: Ref<'_>) -> bool {
     match (a.kind(), b.kind()) {
         (Type::Null, Type::Null) => true,
         (Type::Number, Type::Number) => a.compared_to(b) == Some(Ordering::Equal),
-        (Type::Null | Type::Array | Type::Object, _) | (_, Type::Null | Type::Array | Type::Object) => false,
+        (Type::Null | Type::Array | Type::Object, _)
+        | (_, Type::Null | Type::Array | Type::Object) => false,
         _ => a.plain_text() == b.plain_text(),
     }
 }

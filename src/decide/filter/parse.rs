@@ -1,6 +1,8 @@
 //! Parses the text of a condition into clauses.
 
-use super::{BadFilter, Clause, Expr, LIST_MAX, Literal, NESTING_MAX, Order, Right, TEXT_BYTES_MAX, Test};
+use super::{
+    BadFilter, Clause, Expr, LIST_MAX, Literal, NESTING_MAX, Order, Right, TEXT_BYTES_MAX, Test,
+};
 use crate::decide::foreign::check_text;
 use crate::decide::operand::{Operand, split_top};
 use crate::model::Path;
@@ -15,7 +17,10 @@ pub(super) fn parse(text: &str) -> Result<Expr, BadFilter> {
     let root = parser.any(0, false)?;
     parser.blanks();
     if parser.at < text.len() {
-        return Err(parser.bad("unexpected text after the condition", Some("combine conditions with `&&` and `||`")));
+        return Err(parser.bad(
+            "unexpected text after the condition",
+            Some("combine conditions with `&&` and `||`"),
+        ));
     }
     Ok(root)
 }
@@ -25,7 +30,11 @@ fn check_length(text: &str) -> Result<(), BadFilter> {
         return Err(bad(0, "the condition is empty", None));
     }
     if text.len() > TEXT_BYTES_MAX {
-        return Err(bad(0, &format!("a condition may be {TEXT_BYTES_MAX} bytes long at most"), None));
+        return Err(bad(
+            0,
+            &format!("the condition is too long: the limit is {TEXT_BYTES_MAX} bytes"),
+            None,
+        ));
     }
     Ok(())
 }
@@ -58,8 +67,12 @@ const SYMBOLS: [(&str, Op); 6] = [
     (">", Op::Order(Order::Greater)),
     ("<", Op::Order(Order::Less)),
 ];
-const WORDS: [(&str, Op); 4] =
-    [("contains", Op::Contains), ("starts_with", Op::StartsWith), ("ends_with", Op::EndsWith), ("matches", Op::Matches)];
+const WORDS: [(&str, Op); 4] = [
+    ("contains", Op::Contains),
+    ("starts_with", Op::StartsWith),
+    ("ends_with", Op::EndsWith),
+    ("matches", Op::Matches),
+];
 
 struct Parser<'a> {
     text: &'a str,
@@ -106,7 +119,10 @@ impl<'a> Parser<'a> {
 
     fn unary(&mut self, depth: usize, in_group: bool) -> Result<Expr, BadFilter> {
         if depth > NESTING_MAX {
-            return Err(self.bad(&format!("conditions may nest {NESTING_MAX} deep at most"), None));
+            return Err(self.bad(
+                &format!("the condition is nested too deeply: the limit is {NESTING_MAX} levels"),
+                None,
+            ));
         }
         self.blanks();
         let start = self.at;
@@ -117,7 +133,7 @@ impl<'a> Parser<'a> {
         if self.eat("(") {
             let inner = self.any(depth + 1, true)?;
             if !self.eat(")") {
-                let help = "an unquoted pattern after `matches` runs to the end of the text: quote it to go on after it";
+                let help = "add the `)`; an unquoted pattern after `matches` runs to the end of the condition, so put it in quotes";
                 return Err(self.bad("a parenthesis is not closed", Some(help)));
             }
             return Ok(inner);
@@ -137,7 +153,11 @@ impl<'a> Parser<'a> {
                 && !value.is_boolean()
             {
                 let help = "compare it with something: `$.a == x`";
-                return Err(bad(start, &format!("`{left_text}` alone is the same whatever comes"), Some(help)));
+                return Err(bad(
+                    start,
+                    &format!("`{left_text}` alone is a constant, not a condition"),
+                    Some(help),
+                ));
             }
             return Ok(self.done(start, left, Test::Truthy));
         };
@@ -158,21 +178,33 @@ impl<'a> Parser<'a> {
             Op::Order(order) => {
                 let at = self.at;
                 if is_text(&left) {
-                    let help = "order is defined for numbers; `number(x)` makes one of a text";
-                    return Err(bad(start, &format!("`{left_text}` is a text, and texts have no order"), Some(help)));
+                    let help = "only numbers can be ordered; convert a string with `number(x)`";
+                    return Err(bad(
+                        start,
+                        &format!("`{left_text}` is a string, and strings have no order"),
+                        Some(help),
+                    ));
                 }
                 let right = self.right(in_group)?;
                 if let Right::Value(value) = &right
                     && is_text(value)
                 {
-                    let help = "order is defined for numbers; `number(x)` makes one of a text";
-                    return Err(bad(at, "what stands on the right is a text, and texts have no order", Some(help)));
+                    let help = "only numbers can be ordered; convert a string with `number(x)`";
+                    return Err(bad(
+                        at,
+                        "the right side is a string, and strings have no order",
+                        Some(help),
+                    ));
                 }
                 if let Right::Literal(literal) = &right
                     && (literal.number.is_none() || !literal.bare)
                 {
-                    let help = "order is defined for numbers: write a number, a path, or turn the text into one before";
-                    return Err(bad(at, &format!("`{}` is no number", literal.text), Some(help)));
+                    let help = "only numbers can be ordered: write a number or a path, or convert the string with `number(x)`";
+                    return Err(bad(
+                        at,
+                        &format!("`{}` is not a number", literal.text),
+                        Some(help),
+                    ));
                 }
                 Test::Order(order, right)
             }
@@ -201,7 +233,9 @@ impl<'a> Parser<'a> {
                 Some(q) if here == q => quote = None,
                 Some(_) => {}
                 // A quote opens at the start of the operand or inside brackets; `$.it's` is a key.
-                None if matches!(here, b'"' | b'\'') && (depth > 0 || at == self.at) => quote = Some(here),
+                None if matches!(here, b'"' | b'\'') && (depth > 0 || at == self.at) => {
+                    quote = Some(here)
+                }
                 None if matches!(here, b'(' | b'[') => depth += 1,
                 None if matches!(here, b')' | b']') && depth > 0 => depth -= 1,
                 None if depth > 0 => {}
@@ -244,7 +278,9 @@ impl<'a> Parser<'a> {
         }
         self.at = end;
         let is_call = text.ends_with(')')
-            && text.split_once('(').is_some_and(|(name, _)| crate::decide::function::find(name.trim()).is_ok());
+            && text
+                .split_once('(')
+                .is_some_and(|(name, _)| crate::decide::function::find(name.trim()).is_ok());
         if text.starts_with("$.") || text.starts_with("$[") || text.starts_with("$$") || is_call {
             return operand(text, start).map(Right::Value);
         }
@@ -265,15 +301,19 @@ impl<'a> Parser<'a> {
         // `"C:\"` has a backslash before its last quote; qhook knows no escapes.
         let close = close.map(|(at, _)| at).or_else(|| rest.rfind(quote).filter(|at| *at > 0))?;
         let after = rest[close + 1..].trim_start();
-        let ends_here =
-            after.is_empty() || after.starts_with("&&") || after.starts_with("||") || (in_group && after.starts_with(')'));
+        let ends_here = after.is_empty()
+            || after.starts_with("&&")
+            || after.starts_with("||")
+            || (in_group && after.starts_with(')'));
         if !ends_here {
             return None;
         }
         self.at += close + 1;
         let inner = &rest[1..close];
         let text = match quote {
-            '"' => serde_json::from_str::<String>(&rest[..=close]).unwrap_or_else(|_| inner.to_owned()),
+            '"' => {
+                serde_json::from_str::<String>(&rest[..=close]).unwrap_or_else(|_| inner.to_owned())
+            }
             _ => inner.to_owned(),
         };
         Some(Literal::new(&text, false))
@@ -311,19 +351,25 @@ impl<'a> Parser<'a> {
         });
         match regex(&pattern) {
             Ok(regex) => Ok(Test::Matches(Some(regex))),
-            Err(why) => Err(bad(start, &format!("`{pattern}` is no valid pattern: {why}"), None)),
+            Err(why) => {
+                Err(bad(start, &format!("`{pattern}` is not a valid pattern: {why}"), None))
+            }
         }
     }
 
     fn list(&mut self) -> Result<Vec<Literal>, BadFilter> {
         self.blanks();
         let rest = self.rest();
-        let close = closing_bracket(rest).ok_or_else(|| self.bad("the list after `in` is not closed with `]`", None))?;
+        let close = closing_bracket(rest)
+            .ok_or_else(|| self.bad("the list after `in` is not closed with `]`", None))?;
         let inner = &rest[1..close];
         self.at += close + 1;
         let items = split_top(inner, ',');
         if items.len() > LIST_MAX {
-            return Err(self.bad(&format!("a list may have {LIST_MAX} items at most"), None));
+            return Err(self.bad(
+                &format!("the list after `in` is too long: the limit is {LIST_MAX} items"),
+                None,
+            ));
         }
         Ok(items.into_iter().map(str::trim).filter(|i| !i.is_empty()).map(list_item).collect())
     }
@@ -357,16 +403,26 @@ fn is_text(operand: &Operand) -> bool {
 /// Refuses a list after `in` that cannot be meant, such as an empty one.
 fn check_list(list: &[Literal], at: usize) -> Result<(), BadFilter> {
     if list.is_empty() {
-        return Err(bad(at, "the list after `in` is empty, so nothing is in it", Some("name what it may be: `in [x, y]`")));
+        return Err(bad(
+            at,
+            "the list after `in` is empty, so the condition never holds",
+            Some("list the values it may have: `in [x, y]`"),
+        ));
     }
     let is_run_together = |item: &&Literal| {
         let words: Vec<&str> = item.text.split_whitespace().collect();
         let run_together = ["\" \"", "' '"].iter().any(|joint| item.text.contains(joint));
         !item.bare && run_together
-            || item.bare && words.len() > 1 && words.iter().all(|word| word.contains('"') || word.parse::<f64>().is_ok())
+            || item.bare
+                && words.len() > 1
+                && words.iter().all(|word| word.contains('"') || word.parse::<f64>().is_ok())
     };
     match list.iter().find(is_run_together) {
-        Some(item) => Err(bad(at, &format!("`{}` is one text", item.text), Some("items are separated by commas: `in [1, 2]`"))),
+        Some(item) => Err(bad(
+            at,
+            &format!("`{}` is a single string", item.text),
+            Some("separate the items with commas: `in [1, 2]`"),
+        )),
         None => Ok(()),
     }
 }
@@ -388,7 +444,10 @@ fn word_operator(rest: &str, in_group: bool) -> Option<(Op, usize)> {
     }
     if let Some(after) = trimmed.strip_prefix("exists") {
         let after = after.trim_start();
-        let ends = after.is_empty() || after.starts_with("&&") || after.starts_with("||") || (in_group && after.starts_with(')'));
+        let ends = after.is_empty()
+            || after.starts_with("&&")
+            || after.starts_with("||")
+            || (in_group && after.starts_with(')'));
         if ends {
             return Some((Op::Exists, skipped + 6));
         }
@@ -413,7 +472,11 @@ fn closing_bracket(text: &str) -> Option<usize> {
 
 fn list_item(item: &str) -> Literal {
     let quoted = |q: char| item.len() >= 2 && item.starts_with(q) && item.ends_with(q);
-    if quoted('"') || quoted('\'') { Literal::new(&item[1..item.len() - 1], false) } else { Literal::new(item, true) }
+    if quoted('"') || quoted('\'') {
+        Literal::new(&item[1..item.len() - 1], false)
+    } else {
+        Literal::new(item, true)
+    }
 }
 
 fn operand(text: &str, at: usize) -> Result<Operand, BadFilter> {
@@ -426,7 +489,11 @@ fn check_left(text: &str, op: Op, at: usize) -> Result<(), BadFilter> {
     if op == Op::Exists
         && let Some(path) = text.strip_suffix(" not")
     {
-        return Err(bad(at, "`not` stands before what it negates", Some(&format!("write `not {} exists`", path.trim()))));
+        return Err(bad(
+            at,
+            "`not` must come before the condition it negates",
+            Some(&format!("write `not {} exists`", path.trim())),
+        ));
     }
     Ok(())
 }
@@ -434,18 +501,24 @@ fn check_left(text: &str, op: Op, at: usize) -> Result<(), BadFilter> {
 /// Refuses a bare path that was probably meant as something else.
 fn check_bare(text: &str, at: usize) -> Result<(), BadFilter> {
     if text.contains(" = ") {
-        return Err(bad(at, "`=` is no operator", Some("write `==` to compare")));
+        return Err(bad(at, "`=` is not an operator", Some("write `==` to compare")));
     }
     check_braces(text, at)?;
     if let Some((path, rest)) = text.split_once(" is ") {
         let operator = if rest.trim_start().starts_with("not") { "!=" } else { "==" };
-        return Err(bad(at, "`is` is no operator", Some(&format!("write `{} {operator} null`", path.trim()))));
+        return Err(bad(
+            at,
+            "`is` is not an operator",
+            Some(&format!("write `{} {operator} null`", path.trim())),
+        ));
     }
     if text.starts_with('$') && text.contains(" in ") {
         return Err(bad(
             at,
-            "`in` takes a list of literals",
-            Some("write `$.a in [x, y]`; whether a list of the payload holds a value is `$.list contains x`"),
+            "`in` needs a list of fixed values",
+            Some(
+                "write `$.a in [x, y]`; to search a list in the payload, write `$.list contains x`",
+            ),
         ));
     }
     Ok(())
@@ -454,7 +527,7 @@ fn check_bare(text: &str, at: usize) -> Result<(), BadFilter> {
 /// Refuses the braces of a template, which conditions do not have.
 fn check_braces(text: &str, at: usize) -> Result<(), BadFilter> {
     if text.contains("{{") {
-        return Err(bad(at, "a condition takes paths as they are", Some("write `$.a`, without braces")));
+        return Err(bad(at, "a condition uses paths without braces", Some("write `$.a`")));
     }
     Ok(())
 }

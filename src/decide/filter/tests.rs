@@ -161,7 +161,8 @@ fn a_payload_that_is_not_json_has_no_values() {
 fn the_first_clause_that_failed_is_named_with_what_it_saw() {
     let doc = doc();
     let scope = Scope::over(&doc);
-    let refused = Filter::parse("$.status == paid && $.amount > 1000").unwrap().refused_by(&scope).unwrap();
+    let refused =
+        Filter::parse("$.status == paid && $.amount > 1000").unwrap().refused_by(&scope).unwrap();
     assert_eq!(refused, Refused { clause: "$.amount > 1000".into(), saw: Some(json!(150)) });
     assert_eq!(Filter::parse("$.status == paid").unwrap().refused_by(&scope), None);
     assert_eq!(Filter::parse("$.x exists").unwrap().refused_by(&scope).unwrap().saw, None);

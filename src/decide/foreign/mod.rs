@@ -48,13 +48,19 @@ const WORDS: [(&[&str], &str); 12] = [
             "any",
             "all",
         ],
-        "the operators are `$.a in [x, y]`, `contains`, `starts_with`, `ends_with`, `matches`, each with a value after it, and `$.a exists`",
+        "use one of the operators `in [x, y]`, `contains`, `starts_with`, `ends_with` or `matches` with a value after it, or `$.a exists`",
     ),
     (
-        &["if", "else", "then", "unless", "when", "where", "for", "end", "endif", "as", "return", "select", "with"],
-        "values have no conditions and no names: `default(x)` stands in for what is missing, and `choice` takes ways",
+        &[
+            "if", "else", "then", "unless", "when", "where", "for", "end", "endif", "as", "return",
+            "select", "with",
+        ],
+        "templates have no conditions and no variables: use `default(x)` for a missing value, or a `choice` step to branch",
     ),
-    (&["mod", "div", "plus", "minus", "times"], "`add(a, b)` adds, and nothing else is computed"),
+    (
+        &["mod", "div", "plus", "minus", "times"],
+        "`add(a, b)` adds two numbers; no other arithmetic is supported",
+    ),
     (&["null", "nil", "none", "undefined", "true", "false"], "compare with `== null`, `== true`"),
 ];
 /// Characters that hardly any key holds and that are operators in other languages.
@@ -66,7 +72,7 @@ const SIGNS: &str = "=<>!&|?(){}\",;*^~`\\≥≤≠≈“”";
 /// A sentence: what is wrong, and what to write.
 pub fn check_path(text: &str) -> Result<(), String> {
     if text == "$" || text == "$." {
-        let why = "`$` alone selects nothing: name a field (`$.order`), or leave the template out to pass the body on";
+        let why = "`$` alone selects nothing: name a field (`$.order`), or remove the template to pass the body on unchanged";
         return Err(why.to_owned());
     }
     // Where there are brackets or two dots the grammar is that of RFC 9535, which is read for itself.
@@ -91,15 +97,15 @@ fn check_start(text: &str, plain: &str) -> Result<(), String> {
     let after = plain.trim_start_matches('$');
     let dollars = plain.len() - after.len();
     if dollars > 0 && !after.is_empty() && !after.starts_with('.') && dollars == 1 {
-        return Err(format!("`{text}` lacks its dot: write `$.{}`", after.trim_start()));
+        return Err(format!("`{text}` has no dot after `$`: write `$.{}`", after.trim_start()));
     }
     if dollars == 0 {
         if let Some(rest) = text.strip_prefix("@.").or_else(|| text.strip_prefix('.')) {
-            return Err(format!("a path starts with `$.`: write `$.{rest}`"));
+            return Err(format!("a path must start with `$.`: write `$.{rest}`"));
         }
         if text.starts_with(['#', '/']) {
             return Err(format!(
-                "`{text}` is a block of another template language; here `{{{{ … }}}}` holds a value: a path, a function"
+                "`{text}` is a block of another template language: write a path or a function inside `{{{{ … }}}}`"
             ));
         }
     }
@@ -111,20 +117,24 @@ fn check_joints(plain: &str) -> Result<(), String> {
     for joint in ["::", ":-", "++", "--", " #", " //", " /*"] {
         if plain.contains(joint) {
             let joint = joint.trim();
-            return Err(format!("`{joint}` in `{plain}` is no part of a path; a key that holds it is written `$['a{joint}b']`"));
+            return Err(format!(
+                "`{joint}` in `{plain}` is not allowed in a path; write a key that contains it as `$['a{joint}b']`"
+            ));
         }
     }
     // `$ref` may be a key; a `$` inside one, or alone, begins another path.
     let inner = plain.trim_start_matches('$');
     let is_path = |key: &str| key == "$" || key.char_indices().any(|(at, c)| c == '$' && at > 0);
     let first = usize::from(plain.starts_with('$'));
-    if plain.split('.').skip(first).any(is_path) || inner.split('.').next().is_some_and(|key| key.contains('$') && is_path(key)) {
+    if plain.split('.').skip(first).any(is_path)
+        || inner.split('.').next().is_some_and(|key| key.contains('$') && is_path(key))
+    {
         return Err(format!(
-            "`{plain}` holds another path: a value is one path, or a function of several (`format(\"{{}} {{}}\", $.a, $.b)`)"
+            "`{plain}` contains more than one path: write a single path, or combine paths with a function (`format(\"{{}} {{}}\", $.a, $.b)`)"
         ));
     }
     if plain.split('.').any(|key| key.starts_with('\'')) || plain == "@" {
-        return Err(format!("`{plain}` is no path: quotes stand inside brackets, `$['a']`"));
+        return Err(format!("`{plain}` is not a path: write quotes inside brackets, `$['a']`"));
     }
     Ok(())
 }
@@ -135,13 +145,16 @@ fn check_joints(plain: &str) -> Result<(), String> {
 /// A sentence: what is wrong, and what to write.
 pub fn check_place(text: &str) -> Result<(), String> {
     if text.starts_with("$$") {
-        return Err(format!("`{text}` is of the context, and only the payload is read here"));
+        return Err(format!(
+            "`{text}` reads the context (`$$`), but only the payload is available here: write a path like `$.order.id`"
+        ));
     }
     let is_name = |c: char| c.is_alphanumeric() || "_@-./ ".contains(c);
     if !text.starts_with('$')
-        && (!text.contains('[') && !text.chars().all(is_name) || text.starts_with(|c: char| c.is_ascii_digit()))
+        && (!text.contains('[') && !text.chars().all(is_name)
+            || text.starts_with(|c: char| c.is_ascii_digit()))
     {
-        return Err(format!("`{text}` is no path: write it like `$.order.id`"));
+        return Err(format!("`{text}` is not a path: write it like `$.order.id`"));
     }
     Ok(())
 }
@@ -163,38 +176,46 @@ fn check_computation(plain: &str) -> Result<(), String> {
     });
     match computed {
         None => Ok(()),
-        Some((_, operator)) => {
-            Err(format!("`{operator}` is no operator here: `add(a, b)` adds, and nothing else is computed; compute it before"))
-        }
+        Some((_, operator)) => Err(format!(
+            "`{operator}` is not an operator here: `add(a, b)` adds two numbers, and no other arithmetic is supported; compute the value beforehand"
+        )),
     }
 }
 
 fn sign_of(sign: char, text: &str) -> String {
     let help = match sign {
         '=' | '<' | '>' | '!' => {
-            "comparisons stand in conditions (`filter`, `when`, `choice`) and are `==`, `!=`, `>`, `>=`, `<`, `<=`"
+            "comparisons belong in conditions (`filter`, `when`, `choice`); use `==`, `!=`, `>`, `>=`, `<` or `<=`"
         }
-        '&' | '|' => "`&&` and `||` combine conditions; in a template one `|` leads to a function",
-        '?' => "`default(x)` stands in for what is missing; there is no `? :`",
-        '(' | ')' => "a function is `name(argument)`, with both its parentheses and known by name",
-        '{' | '}' => "a placeholder is `{{ $.a }}`, with two braces on each side, and conditions take paths without braces",
-        '"' => "a text is in quotes from its start to its end",
-        '*' => "all items of a list are `$.items[*]`",
-        _ => "a path is `$.order.id`",
+        '&' | '|' => {
+            "`&&` and `||` combine conditions; in a template, write one `|` before a function"
+        }
+        '?' => "`? :` is not supported; use `default(x)` for a missing value",
+        '(' | ')' => "write a function as `name(argument)`, with both parentheses and a known name",
+        '{' | '}' => {
+            "write a placeholder as `{{ $.a }}`, with two braces on each side; conditions use paths without braces"
+        }
+        '"' => "put quotes around the whole string",
+        '*' => "write `$.items[*]` for all items of a list",
+        _ => "write a path like `$.order.id`",
     };
-    format!("`{sign}` in `{text}` is no part of a path: {help}; a key that holds it is written `$['a{sign}b']`")
+    format!(
+        "`{sign}` in `{text}` is not allowed in a path: {help}; write a key that contains it as `$['a{sign}b']`"
+    )
 }
 
 fn check_words(plain: &str) -> Result<(), String> {
-    let words = || plain.split(|c: char| c.is_whitespace() || c == '.').filter(|word| !word.is_empty());
+    let words =
+        || plain.split(|c: char| c.is_whitespace() || c == '.').filter(|word| !word.is_empty());
     if !plain.contains(char::is_whitespace) {
         return Ok(());
     }
     for word in words().skip(usize::from(plain.starts_with('$'))) {
-        let lower = word.trim_start_matches(['#', '/', '$', '-']).to_ascii_lowercase().replace('_', "");
+        let lower =
+            word.trim_start_matches(['#', '/', '$', '-']).to_ascii_lowercase().replace('_', "");
         if let Some((_, help)) = WORDS.iter().find(|(words, _)| words.contains(&lower.as_str())) {
             return Err(format!(
-                "`{word}` in `{plain}` is read as part of a key: {help}; a key with blanks is written `$['a b']`"
+                "`{word}` in `{plain}` would be read as part of a key: {help}; write a key with spaces as `$['a b']`"
             ));
         }
     }
@@ -207,44 +228,64 @@ fn check_words(plain: &str) -> Result<(), String> {
 /// A sentence: what is wrong, and what to write.
 pub fn check_text(text: &str) -> Result<(), String> {
     if text.starts_with('=') {
-        return Err("`===` and `!==` are `==` and `!=` here".to_owned());
+        return Err("write `==` and `!=` instead of `===` and `!==`".to_owned());
     }
     if joins_conditions(text) {
-        return Err("`and`, `or` and `xor` are plain words here; combine conditions with `&&` and `||`".to_owned());
+        return Err(
+            "`and`, `or` and `xor` are not operators; combine conditions with `&&` and `||`"
+                .to_owned(),
+        );
     }
     if ["undefined", "None", "nil", "NULL", "Null"].contains(&text) {
-        return Err(format!("`{text}` is a text here: write `null`, or put the text into quotes"));
+        return Err(format!(
+            "`{text}` would be read as a string: write `null`, or put the string in quotes"
+        ));
     }
     if ["True", "TRUE", "False", "FALSE"].contains(&text) {
-        return Err(format!("`{text}` is a text here: write `{}`, or put the text into quotes", text.to_ascii_lowercase()));
+        return Err(format!(
+            "`{text}` would be read as a string: write `{}`, or put the string in quotes",
+            text.to_ascii_lowercase()
+        ));
     }
     let is_wrapped = |open: char, close: char| text.starts_with(open) && text.ends_with(close);
     if is_wrapped('{', '}') || is_wrapped('[', ']') && (text.contains(',') || text.len() == 2) {
         return Err(format!(
-            "`{text}` is a text here: lists and objects are not compared. `length($.a) == 0` asks for an empty one, `$.a in [x, y]` for one of \
-             several values; put a text into quotes"
+            "`{text}` would be read as a string, because lists and objects cannot be compared. Use `length($.a) == 0` for an empty one, or \
+             `$.a in [x, y]` for one of several values; put a string in quotes"
         ));
     }
     let depth = |c: char| i32::from(c == '(') - i32::from(c == ')');
     if text.chars().map(depth).sum::<i32>() != 0 {
-        return Err(format!("a parenthesis in `{text}` has no partner; put a text into quotes"));
+        return Err(format!(
+            "a parenthesis in `{text}` is not closed or not opened; put a string in quotes"
+        ));
     }
-    if let Some(operator) = [" == ", " != ", " >= ", " <= ", " > ", " < "].iter().find(|operator| text.contains(**operator)) {
+    if let Some(operator) = [" == ", " != ", " >= ", " <= ", " > ", " < "]
+        .iter()
+        .find(|operator| text.contains(**operator))
+    {
         let operator = operator.trim();
-        return Err(format!("`{operator}` stands in a text: combine conditions with `&&` and `||`, or put the text into quotes"));
+        return Err(format!(
+            "`{operator}` is part of an unquoted string: combine conditions with `&&` and `||`, or put the string in quotes"
+        ));
     }
     if text.contains("($") {
-        return Err(format!("`{text}` calls no function that is known here, or lacks a parenthesis; put a text into quotes"));
+        return Err(format!(
+            "`{text}` calls an unknown function, or a parenthesis is missing; put a string in quotes"
+        ));
     }
     if text.contains("{{") {
-        return Err("a condition takes paths as they are: write `$.a`, without braces".to_owned());
+        return Err("a condition uses paths without braces: write `$.a`".to_owned());
     }
     if text.contains(" ? ") && text.contains(" : ") {
-        return Err("there is no `? :`: write two conditions, or two ways of a `choice`".to_owned());
+        return Err(
+            "`? :` is not supported: write two conditions, or two branches of a `choice` step"
+                .to_owned(),
+        );
     }
     if [" // ", " /* ", " # "].iter().any(|comment| text.contains(comment)) {
         return Err(
-            "a comment would be part of the text: put the text into quotes, and comments after the value of the key".to_owned()
+            "a comment would be part of the string: put the string in quotes, and the comment after the YAML value".to_owned()
         );
     }
     if ["any [", "all ["].iter().any(|list| text.starts_with(list)) {
@@ -256,7 +297,7 @@ pub fn check_text(text: &str) -> Result<(), String> {
         && is_number(left)
         && is_number(right)
     {
-        return Err(format!("`{text}` is not computed: write what it comes to"));
+        return Err(format!("`{text}` is not calculated: write the result"));
     }
     check_quotes(text)
 }
@@ -264,19 +305,27 @@ pub fn check_text(text: &str) -> Result<(), String> {
 /// Whether a text holds `and`, `or` or `xor` followed by what looks like another condition.
 fn joins_conditions(text: &str) -> bool {
     let words: Vec<&str> = text.split_whitespace().collect();
-    let starts_one = |word: &str| word.starts_with(['$', '!', '(']) || word.eq_ignore_ascii_case("not");
-    words.windows(2).any(|pair| ["and", "or", "xor"].iter().any(|join| pair[0].eq_ignore_ascii_case(join)) && starts_one(pair[1]))
+    let starts_one =
+        |word: &str| word.starts_with(['$', '!', '(']) || word.eq_ignore_ascii_case("not");
+    words.windows(2).any(|pair| {
+        ["and", "or", "xor"].iter().any(|join| pair[0].eq_ignore_ascii_case(join))
+            && starts_one(pair[1])
+    })
 }
 
 /// Refuses quotes that do not enclose the whole text.
 fn check_quotes(text: &str) -> Result<(), String> {
-    let is_wrapped = |quote: char| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
+    let is_wrapped =
+        |quote: char| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
     if ['`', '“', '”', '„'].iter().any(|quote| text.starts_with(*quote)) {
-        return Err("texts are in \"double\" or 'single' quotes".to_owned());
+        return Err("put strings in \"double\" or 'single' quotes".to_owned());
     }
-    if text.contains('"') && !is_wrapped('"') && (text.starts_with('"') || text.ends_with('"') || text.ends_with("\";")) {
+    if text.contains('"')
+        && !is_wrapped('"')
+        && (text.starts_with('"') || text.ends_with('"') || text.ends_with("\";"))
+    {
         return Err(
-            "the quotes do not go around the whole text, or something follows them: combine conditions with `&&` and `||`"
+            "the quotes do not enclose the whole string, or more text follows them: combine conditions with `&&` and `||`"
                 .to_owned(),
         );
     }
@@ -285,11 +334,21 @@ fn check_quotes(text: &str) -> Result<(), String> {
             && let Some(close) = text[1..].find(quote)
             && text[close + 2..].starts_with(char::is_whitespace)
         {
-            return Err("something follows the closing quote: combine conditions with `&&` and `||`".to_owned());
+            return Err(
+                "there is more text after the closing quote: combine conditions with `&&` and `||`"
+                    .to_owned(),
+            );
         }
     }
-    if text.starts_with('\'') && text[1..].find('\'').is_some_and(|close| text[close + 2..].starts_with(char::is_whitespace)) {
-        return Err("something follows the closing quote: combine conditions with `&&` and `||`".to_owned());
+    if text.starts_with('\'')
+        && text[1..]
+            .find('\'')
+            .is_some_and(|close| text[close + 2..].starts_with(char::is_whitespace))
+    {
+        return Err(
+            "there is more text after the closing quote: combine conditions with `&&` and `||`"
+                .to_owned(),
+        );
     }
     Ok(())
 }
@@ -300,14 +359,19 @@ fn check_quotes(text: &str) -> Result<(), String> {
 /// A sentence: what is wrong, and what to write.
 pub fn check_template(text: &str) -> Result<(), String> {
     let trimmed = text.trim();
-    let is_triple = |text: &str| text.starts_with("{{{") && text.ends_with("}}}") && text.matches("{{").count() == 1;
+    let is_triple = |text: &str| {
+        text.starts_with("{{{") && text.ends_with("}}}") && text.matches("{{").count() == 1
+    };
     if is_triple(trimmed) {
-        return Err("three braces are another language's: write `{{ $.a }}`, which never escapes anything it need not".to_owned());
+        return Err(
+            "three braces are not supported: write `{{ $.a }}`, which escapes only where it must"
+                .to_owned(),
+        );
     }
     let Some(open) = text.rfind("{{") else { return Ok(()) };
     let inside = &text[open + 2..];
     if !inside.contains("}}") && inside.trim_start().starts_with('$') {
-        return Err("a `{{` is never closed: write `{{ $.a }}`".to_owned());
+        return Err("a `{{` has no closing `}}`: write `{{ $.a }}`".to_owned());
     }
     Ok(())
 }

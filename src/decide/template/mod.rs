@@ -116,7 +116,11 @@ impl Template {
     /// # Errors
     /// A function refused its arguments, a placeholder has no value, `fit` refuses it, or the text
     /// is too long.
-    pub fn render_plain(&self, scope: &Scope<'_>, fit: impl Fn(&str, bool) -> Result<String, String>) -> Result<String, String> {
+    pub fn render_plain(
+        &self,
+        scope: &Scope<'_>,
+        fit: impl Fn(&str, bool) -> Result<String, String>,
+    ) -> Result<String, String> {
         render::plain(self, scope, &fit)
     }
 

@@ -113,7 +113,11 @@ fn closing(text: &str) -> Option<usize> {
             Some(open) if c == open => quote = None,
             Some(_) => {}
             // A quote inside a key is part of it: `$.it's`.
-            None if matches!(c, '"' | '\'') && !text[..at].ends_with(|c: char| c.is_alphanumeric()) => quote = Some(c),
+            None if matches!(c, '"' | '\'')
+                && !text[..at].ends_with(|c: char| c.is_alphanumeric()) =>
+            {
+                quote = Some(c)
+            }
             None if text[at..].starts_with("}}") => return Some(at),
             None => {}
         }
@@ -128,7 +132,9 @@ fn expression(text: &str) -> Result<Operand, String> {
     for stage in stages {
         let (name, args) = match stage.split_once('(') {
             Some((name, rest)) => {
-                let args = rest.strip_suffix(')').ok_or_else(|| format!("`{stage}` lacks its closing parenthesis"))?;
+                let args = rest
+                    .strip_suffix(')')
+                    .ok_or_else(|| format!("`{stage}` has no closing parenthesis"))?;
                 (name.trim(), args)
             }
             None => (stage, ""),

@@ -21,7 +21,9 @@ pub(super) fn plain(
     scope: &Scope<'_>,
     fit: &dyn Fn(&str, bool) -> Result<String, String>,
 ) -> Result<String, String> {
-    let Form::Text(segments) = &template.form else { return Err("a text is wanted here, not a mapping".to_owned()) };
+    let Form::Text(segments) = &template.form else {
+        return Err("a string is needed here, not a mapping".to_owned());
+    };
     let mut out = String::new();
     for segment in segments {
         match segment {
@@ -41,7 +43,11 @@ pub(super) fn plain(
     Ok(out)
 }
 
-fn text(segments: &[Segment], scope: &Scope<'_>, missing: &mut Vec<String>) -> Result<String, String> {
+fn text(
+    segments: &[Segment],
+    scope: &Scope<'_>,
+    missing: &mut Vec<String>,
+) -> Result<String, String> {
     let mut out = String::new();
     for segment in segments {
         match segment {
@@ -53,7 +59,12 @@ fn text(segments: &[Segment], scope: &Scope<'_>, missing: &mut Vec<String>) -> R
     Ok(out)
 }
 
-fn fill(out: &mut String, slot: &Slot, scope: &Scope<'_>, missing: &mut Vec<String>) -> Result<(), String> {
+fn fill(
+    out: &mut String,
+    slot: &Slot,
+    scope: &Scope<'_>,
+    missing: &mut Vec<String>,
+) -> Result<(), String> {
     let value = resolve(&slot.operand, scope, missing)?;
     match (slot.place, value) {
         (Place::Bare, value) => out.push_str(&value.to_string()),
@@ -67,11 +78,20 @@ fn fill(out: &mut String, slot: &Slot, scope: &Scope<'_>, missing: &mut Vec<Stri
     Ok(())
 }
 
-fn resolve(operand: &Operand, scope: &Scope<'_>, missing: &mut Vec<String>) -> Result<Value, String> {
+fn resolve(
+    operand: &Operand,
+    scope: &Scope<'_>,
+    missing: &mut Vec<String>,
+) -> Result<Value, String> {
     match operand.value(scope)?.into_value() {
         Some(value) => Ok(value),
         None => {
-            missing.push(operand.paths().first().map_or_else(|| "a function".to_owned(), |p| p.text().to_owned()));
+            missing.push(
+                operand
+                    .paths()
+                    .first()
+                    .map_or_else(|| "a function".to_owned(), |p| p.text().to_owned()),
+            );
             Ok(Value::Null)
         }
     }
@@ -82,7 +102,9 @@ fn value(node: &Node, scope: &Scope<'_>, missing: &mut Vec<String>) -> Result<Va
         Node::Constant(value) => value.clone(),
         Node::Typed(operand) => resolve(operand, scope, missing)?,
         Node::Mixed(segments) => Value::String(text(segments, scope, missing)?),
-        Node::List(items) => Value::Array(items.iter().map(|n| value(n, scope, missing)).collect::<Result<_, _>>()?),
+        Node::List(items) => {
+            Value::Array(items.iter().map(|n| value(n, scope, missing)).collect::<Result<_, _>>()?)
+        }
         Node::Object(entries) => {
             let mut map = Map::new();
             for (key, node) in entries {

@@ -14,7 +14,10 @@ fn placeholders_follow_their_place() {
         (r#"{"id": {{$.id}}, "name": "{{ $.name }}"}"#, r#"{"id": 7, "name": "Ada \"L\""}"#),
         (r#"{"name": {{$.name}}}"#, r#"{"name": "Ada \"L\""}"#),
         (r#"{"x": "{{$.id}}-{{$.ok}}-{{$.nil}}-{{$.o}}"}"#, r#"{"x": "7-true-null-{\"a\":[1]}"}"#),
-        (r#"{"x": {{$.o}}, "y": {{$.missing}}, "z": "{{$.missing}}"}"#, r#"{"x": {"a":[1]}, "y": null, "z": "null"}"#),
+        (
+            r#"{"x": {{$.o}}, "y": {{$.missing}}, "z": "{{$.missing}}"}"#,
+            r#"{"x": {"a":[1]}, "y": null, "z": "null"}"#,
+        ),
         (r#"{"x":{{$.o.a}}}"#, r#"{"x":[1]}"#),
         (r#"{"fixed": true}"#, r#"{"fixed": true}"#),
         ("{{$.o}}", r#"{"a":[1]}"#),
@@ -30,7 +33,10 @@ fn placeholders_follow_their_place() {
 #[test]
 fn what_a_placeholder_yields_is_never_scanned_again() {
     let payload = json!({"a": "{{$.a}}", "b": "${HOME} {{$.c}}", "c": "no"});
-    assert_eq!(render(r#"{"x": "{{$.a}}{{$.b}}"}"#, &payload), r#"{"x": "{{$.a}}${HOME} {{$.c}}"}"#);
+    assert_eq!(
+        render(r#"{"x": "{{$.a}}{{$.b}}"}"#, &payload),
+        r#"{"x": "{{$.a}}${HOME} {{$.c}}"}"#
+    );
 }
 
 #[test]
@@ -45,12 +51,16 @@ fn the_mapping_form_keeps_types() {
     let mapping = json!({"id": "{{$.id}}", "text": "no {{$.id}}", "fixed": 5, "list": ["{{$.o}}"]});
     let payload = json!({"id": 7, "o": {"a": 1}});
     let body = Template::mapping(&mapping).unwrap().render(&Scope::over(&payload)).unwrap().body;
-    assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), json!({"id": 7, "text": "no 7", "fixed": 5, "list": [{"a": 1}]}));
+    assert_eq!(
+        serde_json::from_str::<Value>(&body).unwrap(),
+        json!({"id": 7, "text": "no 7", "fixed": 5, "list": [{"a": 1}]})
+    );
 }
 
 #[test]
 fn what_is_missing_is_reported() {
-    let rendered = Template::text("{\"a\": {{$.x}}}").unwrap().render(&Scope::over(&json!({}))).unwrap();
+    let rendered =
+        Template::text("{\"a\": {{$.x}}}").unwrap().render(&Scope::over(&json!({}))).unwrap();
     assert_eq!(rendered.missing, ["$.x"]);
 }
 

@@ -41,7 +41,8 @@ impl Walk<'_> {
     /// Closes every visit inside a container.
     pub(super) fn close_inside(&mut self, container: u32) {
         let visits = self.change.run.state.visits.iter();
-        let inside = visits.filter(|(_, visit)| visit.within.is_some_and(|(of, _)| of == container));
+        let inside =
+            visits.filter(|(_, visit)| visit.within.is_some_and(|(of, _)| of == container));
         for seq in inside.map(|(seq, _)| *seq).collect::<Vec<_>>() {
             self.close_inside(seq);
             self.abandon(seq);
@@ -51,7 +52,9 @@ impl Walk<'_> {
     /// Closes a visit whose result is not needed any more. If the visit has started another run,
     /// that run is notified and cancels itself.
     pub(super) fn abandon(&mut self, seq: u32) {
-        let is_called = |visit: &Visit| matches!(visit.phase, VisitPhase::Call { .. }) && !visit.jobs.is_empty();
+        let is_called = |visit: &Visit| {
+            matches!(visit.phase, VisitPhase::Call { .. }) && !visit.jobs.is_empty()
+        };
         if self.change.run.state.visits.get(&seq).is_some_and(is_called) {
             // It may be under way, and nobody will hear what came of it.
             self.note("CallAbandoned", Some(seq), json!({}));
@@ -119,7 +122,12 @@ impl Walk<'_> {
         let visit = self.visit(seq)?;
         visit.jobs.push(id);
         let step = flow.place(&visit.at);
-        self.change.jobs.push(RunJob { id, target: target(Visiting { run, visit: seq, step }), due, held });
+        self.change.jobs.push(RunJob {
+            id,
+            target: target(Visiting { run, visit: seq, step }),
+            due,
+            held,
+        });
         Some(id)
     }
 
@@ -127,7 +135,8 @@ impl Walk<'_> {
     fn run_job(&mut self, due: Due) -> JobId {
         let id = JobId(self.here.draw.id());
         let run = &self.change.run;
-        let target = Target::Timer(Visiting { run: run.id, visit: 0, step: self.here.flow.name.clone() });
+        let target =
+            Target::Timer(Visiting { run: run.id, visit: 0, step: self.here.flow.name.clone() });
         let held = run.status == RunStatus::Paused;
         self.change.jobs.push(RunJob { id, target, due, held });
         id

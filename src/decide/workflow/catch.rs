@@ -37,10 +37,23 @@ impl Catch {
 /// Converts a failed call into the error of its step.
 pub fn of_failure(failure: &Failure, job: JobId, attempts: u32) -> RunError {
     let class = class_of(failure.code(), failure.status());
-    RunError { status: failure.status(), job: Some(job.to_string()), attempts, ..error(class, failure.to_string()) }
+    RunError {
+        status: failure.status(),
+        job: Some(job.to_string()),
+        attempts,
+        ..error(class, failure.to_string())
+    }
 }
 
 /// Builds an error that the workflow machine raises itself, without a call.
 pub fn error(class: &str, message: impl Into<String>) -> RunError {
-    RunError { class: class.to_owned(), message: message.into(), step: None, status: None, job: None, attempts: 0, app: None }
+    RunError {
+        class: class.to_owned(),
+        message: message.into(),
+        step: None,
+        status: None,
+        job: None,
+        attempts: 0,
+        app: None,
+    }
 }

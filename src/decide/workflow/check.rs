@@ -13,17 +13,24 @@ pub fn faults(run: &Run, open: &BTreeSet<JobId>) -> Vec<String> {
     let state = &run.state;
     if run.status.is_closed() {
         if !state.visits.is_empty() {
-            say(format!("it is {} and {} of its visits are open", run.status, state.visits.len()));
+            say(format!(
+                "the run is {}, but {} of its visits are still open",
+                run.status,
+                state.visits.len()
+            ));
         }
         if run.finished_at.is_none() {
-            say(format!("it is {} without an end", run.status));
+            say(format!("the run is {} but has no end time", run.status));
         }
         return faults;
     }
     // A run that is held, or waits for its turn, need not have one.
     let may_wait = matches!(run.status, RunStatus::Paused | RunStatus::Queued);
     if state.visits.is_empty() && !may_wait {
-        say(format!("it is {} and none of its visits is open: nothing will ever move it", run.status));
+        say(format!(
+            "the run is {}, but has no open visit, so it can never continue; end it with `tidehook runs kill`",
+            run.status
+        ));
     }
     for (seq, visit) in &state.visits {
         let step = &visit.step;
@@ -32,17 +39,28 @@ pub fn faults(run: &Run, open: &BTreeSet<JobId>) -> Vec<String> {
         }
         match &visit.phase {
             VisitPhase::Call { token: None, .. } | VisitPhase::Time if visit.jobs.is_empty() => {
-                say(format!("visit {seq} ({step}) waits for a job and has none"));
+                say(format!("visit {seq} ({step}) waits for a job, but has none"));
             }
             VisitPhase::Inside { results, open, next, .. } => {
                 let waiting = results.iter().filter(|slot| **slot == Slot::Open).count();
                 if waiting != *open {
-                    say(format!("visit {seq} ({step}) counts {open} open places and has {waiting}"));
+                    say(format!(
+                        "visit {seq} ({step}) counts {open} open slots, but has {waiting}"
+                    ));
                 }
-                let inside = state.visits.values().filter(|v| v.within.is_some_and(|(of, _)| of == *seq)).count();
-                let entered = results[..(*next).min(results.len())].iter().filter(|slot| **slot == Slot::Open).count();
+                let inside = state
+                    .visits
+                    .values()
+                    .filter(|v| v.within.is_some_and(|(of, _)| of == *seq))
+                    .count();
+                let entered = results[..(*next).min(results.len())]
+                    .iter()
+                    .filter(|slot| **slot == Slot::Open)
+                    .count();
                 if inside != entered {
-                    say(format!("visit {seq} ({step}) should have {entered} visits inside and has {inside}"));
+                    say(format!(
+                        "visit {seq} ({step}) should contain {entered} visits, but contains {inside}"
+                    ));
                 }
             }
             _ => {}
@@ -50,11 +68,11 @@ pub fn faults(run: &Run, open: &BTreeSet<JobId>) -> Vec<String> {
         if let Some((container, _)) = visit.within
             && !state.visits.contains_key(&container)
         {
-            say(format!("visit {seq} ({step}) is inside of visit {container}, which is over"));
+            say(format!("visit {seq} ({step}) is inside visit {container}, which is closed"));
         }
     }
     if let Some(deadline) = state.deadline.filter(|job| !open.contains(job)) {
-        say(format!("its deadline is job {deadline}, which is not open"));
+        say(format!("the deadline of the run is job {deadline}, which is not open"));
     }
     faults
 }

@@ -72,7 +72,9 @@ impl<'a> View<'a> {
     /// The step's error: a function refused its arguments, or the template reads a payload that
     /// cannot be read.
     pub fn render(&self, template: &Template) -> Result<Payload, RunError> {
-        let rendered = template.render(&self.scope(self.filled(), &template.paths())).map_err(|why| error("template", why))?;
+        let rendered = template
+            .render(&self.scope(self.filled(), &template.paths()))
+            .map_err(|why| error("template", why))?;
         Ok(Payload::read(rendered.body.into_bytes()))
     }
 
@@ -91,7 +93,8 @@ impl<'a> View<'a> {
 
     fn scope<'s>(&'s self, payload: Result<Ref<'s>, &'s str>, paths: &[&Path]) -> Scope<'s> {
         let reads_context = paths.iter().any(|path| path.root() == Root::Context);
-        let context = if reads_context { self.context.get_or_init(|| self.context()) } else { &Value::Null };
+        let context =
+            if reads_context { self.context.get_or_init(|| self.context()) } else { &Value::Null };
         // The same for every visit of one operation.
         let operation = self.visit().and_then(|visit| visit.operation).unwrap_or(self.seq);
         let seed = self.run.id.0.0.wrapping_add(u128::from(operation));
@@ -103,7 +106,9 @@ impl<'a> View<'a> {
     }
 
     fn filled(&self) -> Result<Ref<'_>, &str> {
-        let Some(payload) = self.payload.json().filter(|_| self.uses_kept && !self.run.state.kept.is_empty()) else {
+        let Some(payload) =
+            self.payload.json().filter(|_| self.uses_kept && !self.run.state.kept.is_empty())
+        else {
             return self.payload.view();
         };
         Ok(Ref::Value(self.filled.get_or_init(|| with_kept(payload, &self.run.state.kept))))
@@ -125,7 +130,9 @@ impl<'a> View<'a> {
             "steps": steps(state),
             "vars": self.visit().and_then(|visit| visit.vars.as_ref()).unwrap_or(&state.vars),
         });
-        let mut set = |key: &str, value: Value| context.as_object_mut().and_then(|c| c.insert(key.to_owned(), value));
+        let mut set = |key: &str, value: Value| {
+            context.as_object_mut().and_then(|c| c.insert(key.to_owned(), value))
+        };
         if let Some(Close::Failed(why)) = state.ending.as_ref().map(|ending| &ending.how) {
             set("error", described(why));
         }
@@ -134,7 +141,10 @@ impl<'a> View<'a> {
                 set("item", item);
             }
             if let Some(done) = state.armed.iter().find(|armed| Some(armed.visit) == visit.undoes) {
-                set("step", json!({ "name": self.step, "visit": self.seq, "input": done.input, "output": done.output }));
+                set(
+                    "step",
+                    json!({ "name": self.step, "visit": self.seq, "input": done.input, "output": done.output }),
+                );
                 if let Some(place) = done.place {
                     set("item", json!({ "index": place }));
                 }
@@ -193,12 +203,15 @@ pub fn merge(payload: Payload, result: Payload, path: &ResultPath) -> Result<Pay
                 Payload::Text(text) if text.trim().is_empty() => Value::Object(Map::new()),
                 other => {
                     let what = match &other {
-                        Payload::Text(_) => "a text",
-                        Payload::Unreadable { .. } => "not readable",
+                        Payload::Text(_) => "a string",
+                        Payload::Unreadable { .. } => "not parseable",
                         Payload::Json(Value::Array(_)) => "a list",
-                        Payload::Json(_) => "no object",
+                        Payload::Json(_) => "not an object",
                     };
-                    let message = format!("the payload is {what}, so `result_path: $.{}` cannot be set in it", keys.join("."));
+                    let message = format!(
+                        "the payload is {what}, so `result_path: $.{}` cannot be set in it",
+                        keys.join(".")
+                    );
                     return Err(error("template", message));
                 }
             };
@@ -223,14 +236,21 @@ fn set(at: &mut Value, keys: &[String], value: Value) {
 
 /// The payload after a failed step, with a description of the error: set at `path`, or else added
 /// to its fields.
-pub fn with_error(flow: &Flow, payload: Payload, failure: &RunError, path: Option<&ResultPath>) -> Payload {
+pub fn with_error(
+    flow: &Flow,
+    payload: Payload,
+    failure: &RunError,
+    path: Option<&ResultPath>,
+) -> Payload {
     if let Some(path) = path {
         let described = Payload::Json(described(failure));
         // A failure is told whatever it is told over: where it has no place in the payload, it is the payload.
         return merge(payload, described.clone(), path).unwrap_or(described);
     }
     if flow.bare_errors {
-        return Payload::Json(json!({ "error": failure.message, "failed_step": failure.step, "job_id": failure.job }));
+        return Payload::Json(
+            json!({ "error": failure.message, "failed_step": failure.step, "job_id": failure.job }),
+        );
     }
     match (payload, described(failure)) {
         (Payload::Json(Value::Object(mut fields)), Value::Object(error)) => {
@@ -282,13 +302,17 @@ pub fn check_params(flow: &Flow, payload: &Payload) -> Result<(), String> {
     let workflow = &flow.name;
     let fields = payload.json().and_then(Value::as_object);
     if fields.is_none() && !flow.params.is_empty() {
-        return Err(format!("workflow '{workflow}' has params, so its payload must be a JSON object"));
+        return Err(format!(
+            "workflow '{workflow}' has params, so its payload must be a JSON object"
+        ));
     }
     for param in &flow.params {
         let (name, kind) = (&param.name, param.kind.as_str());
-        let Some(value) = fields.and_then(|fields| fields.get(name)).filter(|value| !value.is_null()) else {
+        let Some(value) =
+            fields.and_then(|fields| fields.get(name)).filter(|value| !value.is_null())
+        else {
             if param.required {
-                return Err(format!("workflow '{workflow}' missing required param '{name}'"));
+                return Err(format!("workflow '{workflow}' is missing required param '{name}'"));
             }
             continue;
         };
@@ -300,7 +324,9 @@ pub fn check_params(flow: &Flow, payload: &Payload) -> Result<(), String> {
             Value::String(_) | Value::Null => "string",
         };
         if is != kind {
-            return Err(format!("workflow '{workflow}' param '{name}' expected type '{kind}', got {is}"));
+            return Err(format!(
+                "workflow '{workflow}' param '{name}' expected type '{kind}', got {is}"
+            ));
         }
     }
     Ok(())

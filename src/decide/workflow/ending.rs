@@ -87,7 +87,12 @@ impl Walk<'_> {
     /// The open jobs of the run that are stored already.
     fn open_jobs(&self) -> Vec<crate::model::JobId> {
         let state = &self.change.run.state;
-        let all = state.visits.values().flat_map(|visit| visit.jobs.iter().copied()).chain(state.deadline).chain(state.turn);
+        let all = state
+            .visits
+            .values()
+            .flat_map(|visit| visit.jobs.iter().copied())
+            .chain(state.deadline)
+            .chain(state.turn);
         all.filter(|id| !self.change.jobs.iter().any(|new| new.id == *id)).collect()
     }
 
@@ -103,8 +108,11 @@ impl Walk<'_> {
     /// The payload of the first open step, or what the run started with.
     pub(super) fn last_payload(&self) -> Payload {
         let state = &self.change.run.state;
-        let open = state.visits.values().find(|visit| visit.within.is_none()).map(|visit| &visit.payload);
-        open.or(state.stopped.as_ref().map(|stopped| &stopped.payload)).unwrap_or(&state.input).clone()
+        let open =
+            state.visits.values().find(|visit| visit.within.is_none()).map(|visit| &visit.payload);
+        open.or(state.stopped.as_ref().map(|stopped| &stopped.payload))
+            .unwrap_or(&state.input)
+            .clone()
     }
 
     /// Closes all open visits, and cancels the run's deadline and its turn.
@@ -147,7 +155,7 @@ impl Walk<'_> {
         };
         self.change.run.error = match &how {
             Close::Failed(why) => Some(why.clone()),
-            Close::Cancelled => Some(error("cancelled", "called off")),
+            Close::Cancelled => Some(error("cancelled", "cancelled")),
             Close::Completed(_) => None,
         };
         let data = json!({ "status": how.status().word(), "error": self.change.run.error.as_ref().map(|why| &why.message) });
@@ -244,7 +252,7 @@ impl Walk<'_> {
                 ("RunFailed", data)
             }
             Close::Cancelled => {
-                self.change.run.error = Some(error("cancelled", "called off"));
+                self.change.run.error = Some(error("cancelled", "cancelled"));
                 ("RunCancelled", json!({}))
             }
         };

@@ -160,10 +160,13 @@ impl ResultPath {
             "$" | "" => Ok(Self::Replace),
             "null" => Ok(Self::Discard),
             path => {
-                let keys: Vec<String> = path.strip_prefix("$.").unwrap_or(path).split('.').map(str::to_owned).collect();
+                let keys: Vec<String> =
+                    path.strip_prefix("$.").unwrap_or(path).split('.').map(str::to_owned).collect();
                 let key = path.strip_prefix("$.").unwrap_or(path);
                 if keys.iter().any(String::is_empty) || key.contains(['[', ']', '*', '$']) {
-                    return Err(format!("`{path}` is no place in a payload: write `$`, `$.name`, `$.name.inner` or `null`"));
+                    return Err(format!(
+                        "`{path}` is not a valid result path: write `$`, `$.name`, `$.name.inner` or `null`"
+                    ));
                 }
                 Ok(Self::Set(keys))
             }
@@ -306,15 +309,25 @@ impl Flow {
     pub fn places(&self) -> Vec<String> {
         let inner = |step: &Step| {
             let of = step.name.clone();
-            step.kind.inner().iter().map(move |inner| format!("{of}:{}", inner.name)).collect::<Vec<_>>()
+            step.kind
+                .inner()
+                .iter()
+                .map(move |inner| format!("{of}:{}", inner.name))
+                .collect::<Vec<_>>()
         };
-        let names = self.steps.iter().flat_map(|step| std::iter::once(step.name.clone()).chain(inner(step)));
+        let names = self
+            .steps
+            .iter()
+            .flat_map(|step| std::iter::once(step.name.clone()).chain(inner(step)));
         names.map(|name| format!("{}/{name}", self.name)).collect()
     }
 
     /// The name of a place as `workflow/step`.
     pub fn place(&self, at: &[usize]) -> String {
-        let names: Vec<&str> = (1..=at.len()).filter_map(|n| self.step(&at[..n])).map(|step| step.name.as_str()).collect();
+        let names: Vec<&str> = (1..=at.len())
+            .filter_map(|n| self.step(&at[..n]))
+            .map(|step| step.name.as_str())
+            .collect();
         format!("{}/{}", self.name, names.join(":"))
     }
 }

@@ -131,8 +131,14 @@ mod tests {
         let mut gate = full();
         assert_eq!(arrive(&mut gate, run(3), &rule(1, OnLimit::Skip)), Turn::Refused);
         assert_eq!(gate, full());
-        assert_eq!(arrive(&mut gate, run(3), &rule(1, OnLimit::ReplaceQueued)), Turn::Waits { instead_of: vec![run(2)] });
-        assert_eq!(arrive(&mut gate, run(4), &rule(1, OnLimit::CancelRunning)), Turn::Admitted { instead_of: vec![run(1)] });
+        assert_eq!(
+            arrive(&mut gate, run(3), &rule(1, OnLimit::ReplaceQueued)),
+            Turn::Waits { instead_of: vec![run(2)] }
+        );
+        assert_eq!(
+            arrive(&mut gate, run(4), &rule(1, OnLimit::CancelRunning)),
+            Turn::Admitted { instead_of: vec![run(1)] }
+        );
         assert_eq!(gate, Gate { inside: vec![run(4)], waiting: vec![run(3)] });
     }
 }

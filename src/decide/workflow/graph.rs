@@ -44,10 +44,11 @@ pub enum Cause {
 /// All transitions of a workflow: those of each step in order, then those of the workflow as a
 /// whole.
 pub fn edges(flow: &Flow) -> Vec<Edge> {
-    let mut edges: Vec<Edge> = flow.steps.iter().enumerate().flat_map(|(at, step)| of(flow, at, step)).collect();
+    let mut edges: Vec<Edge> =
+        flow.steps.iter().enumerate().flat_map(|(at, step)| of(flow, at, step)).collect();
     edges.extend(flow.catch.iter().map(|catch| caught(flow, Place::AnyStep, catch)));
     if flow.undoes {
-        let when = "failure: what was done is undone, the last first".to_owned();
+        let when = "failure: roll back, last step first".to_owned();
         edges.push(Edge { from: Place::AnyStep, to: end(flow, 0), when, what: Cause::Undo });
     }
     edges
@@ -71,13 +72,11 @@ fn of(flow: &Flow, from: usize, step: &Step) -> Vec<Edge> {
     let way = |to, when: String, what| Edge { from: Place::Step(from), to, when, what };
     let mut edges = Vec::new();
     match step.kind.branches() {
-        Some(branches) => edges.extend(
-            branches
-                .into_iter()
-                .map(|Branch { when, to }| way(Place::Step(to), when.unwrap_or("otherwise").to_owned(), Cause::Next)),
-        ),
+        Some(branches) => edges.extend(branches.into_iter().map(|Branch { when, to }| {
+            way(Place::Step(to), when.unwrap_or("otherwise").to_owned(), Cause::Next)
+        })),
         None if is_undo(flow, from) => {
-            edges.push(way(end(flow, 0), "when all is undone".to_owned(), Cause::Undo));
+            edges.push(way(end(flow, 0), "when the rollback is complete".to_owned(), Cause::Undo));
         }
         None => {
             let to = match &step.next {
@@ -88,7 +87,8 @@ fn of(flow: &Flow, from: usize, step: &Step) -> Vec<Edge> {
         }
     }
     edges.extend(step.catch.iter().map(|catch| caught(flow, Place::Step(from), catch)));
-    let undos = step.undo.into_iter().chain(step.kind.inner().iter().filter_map(|inner| inner.undo));
+    let undos =
+        step.undo.into_iter().chain(step.kind.inner().iter().filter_map(|inner| inner.undo));
     edges.extend(undos.map(|undo| way(Place::Step(undo), "undone".to_owned(), Cause::Undo)));
     edges
 }
@@ -96,9 +96,11 @@ fn of(flow: &Flow, from: usize, step: &Step) -> Vec<Edge> {
 fn caught(flow: &Flow, from: Place, catch: &Catch) -> Edge {
     let names: Vec<String> = catch.errors.iter().map(ErrorName::to_string).collect();
     match catch.way {
-        Way::Step(to) => Edge { from, to: Place::Step(to), when: names.join(", "), what: Cause::Failure },
+        Way::Step(to) => {
+            Edge { from, to: Place::Step(to), when: names.join(", "), what: Cause::Failure }
+        }
         Way::Undo => {
-            let when = format!("{}: undo what was done", names.join(", "));
+            let when = format!("{}: roll back", names.join(", "));
             Edge { from, to: end(flow, 0), when, what: Cause::Undo }
         }
     }

@@ -109,7 +109,9 @@ fn gate_of(walk: &Walk<'_>) -> Result<Option<String>, RunError> {
     let Some(concurrency) = &flow.concurrency else { return Ok(None) };
     let Some(key) = &concurrency.key else { return Ok(Some(flow.name.clone())) };
     let view = View::of(run, 0, "concurrency", &run.state.input);
-    let key = view.render_plain(key, |text, _| Ok(text.to_owned())).map_err(|why| error("template", why))?;
+    let key = view
+        .render_plain(key, |text, _| Ok(text.to_owned()))
+        .map_err(|why| error("template", why))?;
     Ok(Some(format!("{}/{}", flow.name, safe(&key))))
 }
 
@@ -122,7 +124,11 @@ impl Walk<'_> {
         match turn {
             Turn::Waits { .. } => {}
             Turn::Refused => {
-                self.note("Refused", None, json!({ "reason": "too many runs at once" }));
+                self.note(
+                    "Refused",
+                    None,
+                    json!({ "reason": "the concurrency limit of the workflow is reached" }),
+                );
                 let payload = self.last_payload();
                 self.end(Close::Cancelled, payload);
             }
@@ -202,13 +208,18 @@ pub fn advance(run: &Run, fact: &Fact, here: &Here<'_>) -> Option<Change> {
                 return None;
             }
             walk.done_with(*job);
-            let message = format!("the run took longer than {} s", here.flow.timeout.unwrap_or_default().as_secs());
+            let message = format!(
+                "the run took longer than {} s",
+                here.flow.timeout.unwrap_or_default().as_secs()
+            );
             let payload = walk.last_payload();
             let step = run.state.visits.values().next_back().map(|visit| visit.step.clone());
             let late = crate::model::RunError { step, ..error("workflow_timeout", message) };
             walk.end(Close::Failed(late), payload);
         }
-        Fact::Answered { visit, job, .. } | Fact::Failed { visit, job, .. } | Fact::Elapsed { visit, job } => {
+        Fact::Answered { visit, job, .. }
+        | Fact::Failed { visit, job, .. }
+        | Fact::Elapsed { visit, job } => {
             if !run.state.visits.get(visit).is_some_and(|v| v.jobs.contains(job)) {
                 return None;
             }
@@ -219,7 +230,11 @@ pub fn advance(run: &Run, fact: &Fact, here: &Here<'_>) -> Option<Change> {
             let phase = run.state.visits.get(visit).map(|v| &v.phase);
             if !matches!(
                 phase,
-                Some(VisitPhase::Answer { .. } | VisitPhase::Token { .. } | VisitPhase::Call { token: Some(_), .. })
+                Some(
+                    VisitPhase::Answer { .. }
+                        | VisitPhase::Token { .. }
+                        | VisitPhase::Call { token: Some(_), .. }
+                )
             ) {
                 return None;
             }
@@ -227,13 +242,21 @@ pub fn advance(run: &Run, fact: &Fact, here: &Here<'_>) -> Option<Change> {
         }
         Fact::Heartbeat { visit } => {
             let phase = run.state.visits.get(visit).map(|v| &v.phase);
-            if !matches!(phase, Some(VisitPhase::Answer { beat: Some(_) } | VisitPhase::Token { beat: Some(_), .. })) {
+            if !matches!(
+                phase,
+                Some(
+                    VisitPhase::Answer { beat: Some(_) } | VisitPhase::Token { beat: Some(_), .. }
+                )
+            ) {
                 return None;
             }
             walk.tell(*visit, fact);
         }
         Fact::ChildEnded { visit, .. } => {
-            if !matches!(run.state.visits.get(visit).map(|v| &v.phase), Some(VisitPhase::Child { .. })) {
+            if !matches!(
+                run.state.visits.get(visit).map(|v| &v.phase),
+                Some(VisitPhase::Child { .. })
+            ) {
                 return None;
             }
             walk.tell(*visit, fact);
@@ -244,6 +267,11 @@ pub fn advance(run: &Run, fact: &Fact, here: &Here<'_>) -> Option<Change> {
 }
 
 /// Builds one entry of a run's history.
-pub(super) fn note(kind: &'static str, step: Option<String>, visit: Option<u32>, data: serde_json::Value) -> Note {
+pub(super) fn note(
+    kind: &'static str,
+    step: Option<String>,
+    visit: Option<u32>,
+    data: serde_json::Value,
+) -> Note {
     Note { kind, step, visit, data }
 }

@@ -28,13 +28,21 @@ pub struct Redrive<'a> {
 /// A sentence: why the run cannot be restarted, or not in this way.
 pub fn redrive(run: &Run, wish: &Redrive<'_>, here: &Here<'_>) -> Result<Change, String> {
     if !matches!(run.status, RunStatus::Failed | RunStatus::Cancelled) {
-        return Err(format!("only a run that failed or was cancelled can be redriven; this one is {}", run.status));
+        return Err(format!(
+            "only a run that failed or was cancelled can be redriven; this one is {}",
+            run.status
+        ));
     }
     if run.state.compensated {
-        return Err("what the run's steps did was undone; send its event again".to_owned());
+        return Err(
+            "the run was rolled back and cannot be redriven; send its event again".to_owned()
+        );
     }
     let Some(stopped) = run.state.stopped.clone() else {
-        return Err("the run failed before it entered a step; send its event again".to_owned());
+        return Err(
+            "the run failed before it entered a step and cannot be redriven; send its event again"
+                .to_owned(),
+        );
     };
     let mut walk = Walk::new(run.clone(), here);
     let stopped = match wish.leaves {
@@ -53,7 +61,11 @@ pub fn redrive(run: &Run, wish: &Redrive<'_>, here: &Here<'_>) -> Result<Change,
     let place = here.flow.place(&stopped.at);
     run.state.stopped = Some(stopped);
     let (redrives, gate) = (run.state.redrives, run.state.gate.clone());
-    walk.note("Redriven", None, json!({ "redrives": redrives, "from": place, "definition": here.flow.hash }));
+    walk.note(
+        "Redriven",
+        None,
+        json!({ "redrives": redrives, "from": place, "definition": here.flow.hash }),
+    );
     match gate {
         Some(gate) => walk.ask_for_turn(gate),
         None => walk.begin_run(),
@@ -65,7 +77,8 @@ pub fn redrive(run: &Run, wish: &Redrive<'_>, here: &Here<'_>) -> Result<Change,
 /// Decides at which step the run starts again, and with which payload.
 fn from(run: &Run, wish: &Redrive<'_>, stopped: Stopped, flow: &Flow) -> Result<Stopped, String> {
     let here = flow.step(&stopped.at).map(|step| step.name.as_str());
-    let new = |at, payload| Stopped { at, payload, operation: None, entered_at: None, places: None };
+    let new =
+        |at, payload| Stopped { at, payload, operation: None, entered_at: None, places: None };
     let Some(name) = wish.from.filter(|name| Some(*name) != here) else {
         // A step that waits for an answer tells of a token, and there is a new one.
         let tells = flow.step(&stopped.at).is_some_and(|step| step.kind.awaited().is_some());
@@ -77,11 +90,15 @@ fn from(run: &Run, wish: &Redrive<'_>, stopped: Stopped, flow: &Flow) -> Result<
         });
     };
     let Some(at) = flow.steps[..flow.main].iter().position(|step| step.name == name) else {
-        let names: Vec<&str> = flow.steps[..flow.main].iter().map(|step| step.name.as_str()).collect();
-        return Err(format!("the workflow has no step '{name}'; it has {}", names.join(", ")));
+        let names: Vec<&str> =
+            flow.steps[..flow.main].iter().map(|step| step.name.as_str()).collect();
+        return Err(format!(
+            "the workflow has no step '{name}'; its steps are {}",
+            names.join(", ")
+        ));
     };
     let payload = wish.payload.clone().or_else(|| entered_with(run, name)).ok_or_else(|| {
-        format!("step '{name}' was never entered, so there is no payload that it had; give one, or name an earlier step")
+        format!("step '{name}' was never entered, so it has no stored payload; give a payload, or name an earlier step")
     })?;
     Ok(new(vec![at], payload))
 }
@@ -101,11 +118,12 @@ fn entered_with(run: &Run, name: &str) -> Option<Payload> {
 fn move_on(run: &mut Run, old: &Flow, new: &Flow) -> Result<(), String> {
     for step in old.steps.iter().filter(|step| run.state.steps.contains_key(&step.name)) {
         let kind = step.kind.name();
-        match new.steps.iter().find(|other| other.name == step.name).map(|other| other.kind.name()) {
+        match new.steps.iter().find(|other| other.name == step.name).map(|other| other.kind.name())
+        {
             Some(word) if word == kind => {}
             Some(word) => {
                 return Err(format!(
-                    "step '{}' was of type {kind} and is of type {word} now; redrive the run on the definition it has, without `latest`",
+                    "step '{}' was of type {kind} and now is of type {word}; redrive the run without `latest`, on its own definition",
                     step.name
                 ));
             }
@@ -120,7 +138,9 @@ fn move_on(run: &mut Run, old: &Flow, new: &Flow) -> Result<(), String> {
 }
 
 fn gone(step: &str) -> String {
-    format!("the workflow has no step '{step}' any more; redrive the run on the definition it has, without `latest`")
+    format!(
+        "the workflow no longer has the step '{step}'; redrive the run without `latest`, on its own definition"
+    )
 }
 
 /// Finds the place of a step in a new definition, by the names of the step and its container.

@@ -32,7 +32,13 @@ pub trait StepType: Debug + Send + Sync {
     ///
     /// # Errors
     /// The step fails.
-    fn handle(&self, _walk: &mut Walk<'_>, _seq: u32, _step: &Step, _fact: &Fact) -> Result<Handled, RunError> {
+    fn handle(
+        &self,
+        _walk: &mut Walk<'_>,
+        _seq: u32,
+        _step: &Step,
+        _fact: &Fact,
+    ) -> Result<Handled, RunError> {
         Ok(Handled::Waits)
     }
 

@@ -84,7 +84,9 @@ impl<'a> Walk<'a> {
 
     /// Adds a line to the run's history.
     pub fn note(&mut self, kind: &'static str, visit: Option<u32>, data: Value) {
-        let step = visit.and_then(|v| self.change.run.state.visits.get(&v)).map(|v| self.flow().place(&v.at));
+        let step = visit
+            .and_then(|v| self.change.run.state.visits.get(&v))
+            .map(|v| self.flow().place(&v.at));
         self.change.notes.push(note(kind, step, visit, data));
     }
 
@@ -100,7 +102,9 @@ impl<'a> Walk<'a> {
                 return;
             }
             // A container that failed meanwhile has no places to enter.
-            if within.is_some_and(|(container, _)| !self.change.run.state.visits.contains_key(&container)) {
+            if within.is_some_and(|(container, _)| {
+                !self.change.run.state.visits.contains_key(&container)
+            }) {
                 continue;
             }
             self.step_into(at, within, payload);
@@ -119,14 +123,21 @@ impl<'a> Walk<'a> {
         if state.ending.is_none() && state.visited - state.visited_before >= limit {
             let message = format!("the run would enter more than {} steps", flow.visits_max);
             if within.is_none() {
-                state.stopped = Some(Stopped { at, payload: payload.clone(), operation: None, entered_at: None, places: None });
+                state.stopped = Some(Stopped {
+                    at,
+                    payload: payload.clone(),
+                    operation: None,
+                    entered_at: None,
+                    places: None,
+                });
             }
             let why = RunError { step: Some(step.name.clone()), ..error("step_limit", message) };
             return self.end(Close::Failed(why), payload);
         }
         state.visited += 1;
         let seq = state.visited;
-        let name = flow.place(&at).split_once('/').map_or_else(String::new, |(_, step)| step.to_owned());
+        let name =
+            flow.place(&at).split_once('/').map_or_else(String::new, |(_, step)| step.to_owned());
         // A redrive repeats the operation that failed: the same number, and the same instant for what is rendered.
         let (operation, entered_at) = self.repeats.take().unwrap_or((None, None));
         let visit = Visit {
@@ -221,12 +232,24 @@ impl<'a> Walk<'a> {
 
     /// Puts a step's result into the payload, and sets its variables. Returns the result as
     /// selected.
-    fn absorb(&mut self, seq: u32, step: &Step, result: Payload, status: Option<u16>) -> Result<Payload, RunError> {
+    fn absorb(
+        &mut self,
+        seq: u32,
+        step: &Step,
+        result: Payload,
+        status: Option<u16>,
+    ) -> Result<Payload, RunError> {
         let Some(visit) = self.change.run.state.visits.get(&seq) else { return Ok(result) };
-        let needs_response = step.result.is_some() || step.output.is_some() || step.assign.is_some();
-        let response =
-            if needs_response { json!({ "status": status, "body": result.clone().into_value() }) } else { Value::Null };
-        let view = |payload| View::of(&self.change.run, seq, &step.name, payload).with("response", response.clone());
+        let needs_response =
+            step.result.is_some() || step.output.is_some() || step.assign.is_some();
+        let response = if needs_response {
+            json!({ "status": status, "body": result.clone().into_value() })
+        } else {
+            Value::Null
+        };
+        let view = |payload| {
+            View::of(&self.change.run, seq, &step.name, payload).with("response", response.clone())
+        };
         let selected = match &step.result {
             Some(template) => view(&result).without_kept().render(template)?,
             None => result,
@@ -243,17 +266,22 @@ impl<'a> Walk<'a> {
         }
         let payload = match &step.output {
             Some(template) => {
-                let view = View::of(&self.change.run, seq, &step.name, &payload).with("response", response.clone());
+                let view = View::of(&self.change.run, seq, &step.name, &payload)
+                    .with("response", response.clone());
                 view.render(template)?
             }
             None => payload,
         };
         if payload.is_too_deep() {
-            return Err(error("template", format!("the payload would be nested deeper than {DEPTH_MAX} levels")));
+            return Err(error(
+                "template",
+                format!("the payload would be nested more than {DEPTH_MAX} levels deep"),
+            ));
         }
         let assigned = match &step.assign {
             Some(template) => {
-                let view = View::of(&self.change.run, seq, &step.name, &payload).with("response", response.clone());
+                let view = View::of(&self.change.run, seq, &step.name, &payload)
+                    .with("response", response.clone());
                 Some(view.render(template)?.into_value())
             }
             None => None,
@@ -284,7 +312,14 @@ impl<'a> Walk<'a> {
         self.change.run.state.armed.push(armed);
     }
 
-    fn record_done(&mut self, seq: u32, step: &Step, status: &str, result: Option<Payload>, response_status: Option<u16>) {
+    fn record_done(
+        &mut self,
+        seq: u32,
+        step: &Step,
+        status: &str,
+        result: Option<Payload>,
+        response_status: Option<u16>,
+    ) {
         let state = &mut self.change.run.state;
         let Some(visit) = state.visits.get(&seq) else { return };
         if visit.within.is_some() || visit.undoes.is_some() {
@@ -294,7 +329,14 @@ impl<'a> Walk<'a> {
         let after = visit.payload.clone();
         let output = result.unwrap_or_else(|| after.clone());
         let after = (after != output).then_some(after);
-        let done = Done { status: status.to_owned(), output: output.into_value(), after, response_status, visits, seq };
+        let done = Done {
+            status: status.to_owned(),
+            output: output.into_value(),
+            after,
+            response_status,
+            visits,
+            seq,
+        };
         state.steps.insert(step.name.clone(), done);
     }
 
@@ -327,7 +369,9 @@ impl<'a> Walk<'a> {
     /// Completes the run after its last step, and renders its output.
     fn complete(&mut self, payload: Payload) {
         let rendered = match &self.flow().output {
-            Some(template) => View::of(&self.change.run, 0, "output", &payload).render(template).map(Some),
+            Some(template) => {
+                View::of(&self.change.run, 0, "output", &payload).render(template).map(Some)
+            }
             None => Ok(None),
         };
         match rendered {
@@ -361,12 +405,17 @@ impl<'a> Walk<'a> {
         let Some(visit) = self.change.run.state.visits.get(&seq) else { return };
         let (payload, within, undoes) = (visit.payload.clone(), visit.within, visit.undoes);
         let why = RunError { step: Some(step.name.clone()), ..why };
-        self.note("StepFailed", Some(seq), json!({ "error": why.message, "class": why.class, "attempts": why.attempts }));
+        self.note(
+            "StepFailed",
+            Some(seq),
+            json!({ "error": why.message, "class": why.class, "attempts": why.attempts }),
+        );
         if undoes.is_some() {
             return self.not_undone(seq, why);
         }
         self.record_done(seq, step, "failed", None, why.status);
-        match self.catch_of(step, within, &why).map(|catch| (catch.way, catch.result_path.as_ref())) {
+        match self.catch_of(step, within, &why).map(|catch| (catch.way, catch.result_path.as_ref()))
+        {
             Some((Way::Step(goto), path)) => {
                 let payload = with_error(self.flow(), payload, &why, path);
                 self.set_payload(seq, payload);

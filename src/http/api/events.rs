@@ -1,4 +1,4 @@
-//! `/api/events`
+//! The routes under `/api/events`: list events, show one with its payload, list its jobs.
 
 use std::sync::Arc;
 
@@ -16,12 +16,13 @@ use crate::http::path::Path;
 use crate::model::{Event, EventId, Job};
 use crate::store::{EventFilter, JobFilter, Page};
 
-/// So many jobs of one event are shown.
+/// The jobs of one event that are shown: the first thousand.
 const JOBS: Page = Page { limit: 1000, newest_first: false };
 
-/// `GET /api/events`: events in the order they came, without payloads.
+/// `GET /api/events`: a page of events without payloads, the oldest first unless `order=desc`.
 pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Value>, ApiError> {
-    let query = Query::read(query, &["source", "event_type", "since", "until", "limit", "after", "order"])?;
+    let query =
+        Query::read(query, &["source", "event_type", "since", "until", "limit", "after", "order"])?;
     let page = query.page()?;
     let filter = EventFilter {
         source: query.text("source").map(str::to_owned),
@@ -36,11 +37,16 @@ pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Valu
         json!({ "id": e.id.to_string(), "source": e.source, "event_type": e.kind, "unique_key": e.unique_key,
                 "created_at": e.created_at.to_string() })
     };
-    Ok(Json(json!({ "events": events.iter().map(event).collect::<Vec<_>>(), "has_more": has_more })))
+    Ok(Json(
+        json!({ "events": events.iter().map(event).collect::<Vec<_>>(), "has_more": has_more }),
+    ))
 }
 
 /// `GET /api/events/{id}`: one event with its payload and jobs.
-pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+pub async fn show(
+    Allowed(engine): Allowed,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     let missing = || ApiError::not_found("event not found");
     let id: EventId = id.parse().map_err(|_| missing())?;
     let mut found = engine.store().events_by_id(&[id]).await?;
@@ -52,7 +58,8 @@ pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Js
         Ok(value) if event.body.is_json() => value.to_value(),
         _ => String::from_utf8_lossy(event.body.bytes()).into_owned().into(),
     };
-    let headers: serde_json::Map<String, Value> = event.headers.iter().map(|(n, v)| (n.clone(), v.clone().into())).collect();
+    let headers: serde_json::Map<String, Value> =
+        event.headers.iter().map(|(n, v)| (n.clone(), v.clone().into())).collect();
     let job = |job: &Job| {
         json!({ "id": job.id.to_string(), "handler": job.target.name(), "url": url_of(&engine, job),
                 "status": status_of(&engine, job), "attempt": job.attempt, "max_attempts": max_attempts(&engine, job),

@@ -1,4 +1,4 @@
-//! `/api/explain`: why does an event reach a handler, and why not the others?
+//! `/api/explain`: why an event reaches a handler, and why it does not reach the others.
 
 use std::sync::Arc;
 
@@ -19,10 +19,11 @@ use crate::model::Body;
 use crate::model::json;
 use crate::model::{EventId, Inbound, Payload, Target};
 
-/// What a question looks like.
-const EXPECTED: &str = "expected an object: {\"event_id\"}, or {\"source\", \"event_type\", \"payload\"}";
+/// The message for a body that is no object.
+const EXPECTED: &str =
+    "expected an object with `event_id`, or with `source`, `event_type` and `payload`";
 
-/// What to explain: a stored event, or a payload as it might come in.
+/// The body of `POST /api/explain`: a stored event, or a payload as it might come in.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
@@ -39,11 +40,13 @@ pub async fn explain(
     request: Request,
 ) -> Result<Json<Value>, ApiError> {
     let received = state.read(request).await?;
-    let question = json::value_of(&received.bytes).map_err(|why| ApiError::invalid_field("body", why.to_string()))?;
+    let question = json::value_of(&received.bytes)
+        .map_err(|why| ApiError::invalid_field("body", why.to_string()))?;
     if !question.is_object() {
         return Err(ApiError::invalid_field("body", EXPECTED));
     }
-    let question: Question = serde_json::from_value(question).map_err(|e| ApiError::invalid_field("body", e.to_string()))?;
+    let question: Question = serde_json::from_value(question)
+        .map_err(|e| ApiError::invalid_field("body", e.to_string()))?;
     let inbound = match &question.event_id {
         Some(id) => stored(&engine, id).await?,
         None => asked(&engine, question)?,
@@ -51,8 +54,8 @@ pub async fn explain(
     Ok(Json(answer(engine.config(), engine.routes(), &inbound)))
 }
 
-/// Which handlers of the event's source get it, and for each other one the first clause that failed; and whether the
-/// source would take the event in at all.
+/// Explains the routing of an event: the handlers that match, the first clause that failed for each
+/// other one, and why its source would refuse it.
 pub fn answer(config: &Config, routes: &Routes, inbound: &Inbound) -> Value {
     let source = config.source(&inbound.source);
     let refused = source.and_then(|source| match ingress::check_schema(source, &inbound.body) {
@@ -60,7 +63,7 @@ pub fn answer(config: &Config, routes: &Routes, inbound: &Inbound) -> Value {
         Err(AdmitError::Schema(violations)) => {
             Some(format!("the payload does not satisfy the schema: {}", violations.join("; ")))
         }
-        Err(other) => Some(format!("the payload is refused: {}", other.word())),
+        Err(other) => Some(format!("the source would refuse this payload: {}", other.word())),
     });
     let handlers: Vec<Value> = decide(routes, inbound)
         .into_iter()
@@ -74,29 +77,44 @@ pub fn answer(config: &Config, routes: &Routes, inbound: &Inbound) -> Value {
             "is_json": inbound.body.structured().is_some(), "unreadable": inbound.body.view().err().map(|why| why.why.clone()), "handlers": handlers })
 }
 
-/// Why a workflow that starts fails before its first step.
+/// Why the workflow's run would fail before its first step: the payload lacks a parameter. `None`
+/// for handlers.
 fn fails(config: &Config, target: &Target, inbound: &Inbound) -> Option<String> {
     let Target::Workflow(name) = target else { return None };
     check_params(&config.workflow(name)?.flow, &Payload::of(&inbound.body)).err()
 }
 
 async fn stored(engine: &Engine, id: &str) -> Result<Inbound, ApiError> {
-    let id: EventId = id.parse().map_err(|_| ApiError::invalid_field("event_id", "is not the id of an event"))?;
-    let event = engine.store().events_by_id(&[id]).await?.remove(&id).ok_or_else(|| ApiError::not_found("event not found"))?;
+    let id: EventId =
+        id.parse().map_err(|_| ApiError::invalid_field("event_id", "must be an event id"))?;
+    let event = engine
+        .store()
+        .events_by_id(&[id])
+        .await?
+        .remove(&id)
+        .ok_or_else(|| ApiError::not_found("event not found"))?;
     let source = find(engine, &event.source)?;
     Ok(ingress::again(source, &event.kind, event.headers, event.body))
 }
 
 fn asked(engine: &Engine, question: Question) -> Result<Inbound, ApiError> {
-    let name = question.source.ok_or_else(|| ApiError::invalid_field("source", "name a source, or an `event_id`"))?;
+    let name = question.source.ok_or_else(|| {
+        ApiError::invalid_field("source", "is required, unless `event_id` is given")
+    })?;
     let kind = question.event_type.filter(|kind| !kind.trim().is_empty());
-    let kind = kind.ok_or_else(|| ApiError::invalid_field("event_type", "name a type"))?;
+    let kind = kind.ok_or_else(|| {
+        ApiError::invalid_field("event_type", "is required and must not be empty")
+    })?;
     let body = question.payload.map_or(String::new(), |payload| payload.to_string());
     Ok(ingress::again(find(engine, &name)?, &kind, Vec::new(), Body::new(body)))
 }
 
 fn find<'a>(engine: &'a Engine, name: &str) -> Result<&'a Source, ApiError> {
-    engine.config().source(name).map(AsRef::as_ref).ok_or_else(|| ApiError::not_found("source not found"))
+    engine
+        .config()
+        .source(name)
+        .map(AsRef::as_ref)
+        .ok_or_else(|| ApiError::not_found("source not found"))
 }
 
 /// `GET /api/near-misses`: events that a handler of their source did not get, since this process started.

@@ -1,4 +1,4 @@
-//! `/api/jobs`: deliveries, in the words of these routes.
+//! `/api/jobs`: jobs, which the API calls deliveries, with the statuses that the API gives them.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,8 @@ use crate::http::path::Path;
 use crate::model::{Attempt, Failure, Job, JobId, JobState, Lane, LaneId, Target};
 use crate::store::{JobFilter, Retry};
 
-/// The word of these routes for where a job stands.
+/// The API's status of a job. It splits the stored state `Pending` into `parked`, `available` (no
+/// attempt yet) and `retryable`.
 pub fn status_of(engine: &Engine, job: &Job) -> &'static str {
     match job.state {
         JobState::Pending if engine.why_parked(job).is_some() => "parked",
@@ -29,7 +30,8 @@ pub fn status_of(engine: &Engine, job: &Job) -> &'static str {
     }
 }
 
-/// What a job is: a delivery to a handler, the start of a run, a step's call, or an instant that a run waits for.
+/// The API's kind of a job: a delivery to a handler, the start of a run, a step's call, or a time
+/// that a run waits for.
 pub fn kind_of(job: &Job) -> &'static str {
     match job.target {
         Target::Handler(_) => "delivery",
@@ -39,21 +41,25 @@ pub fn kind_of(job: &Job) -> &'static str {
     }
 }
 
-/// What a word of these routes selects.
+/// The jobs that one status of the API selects.
 #[derive(Debug, Clone, Copy, Default)]
 struct Selects {
     state: Option<JobState>,
-    /// Whether an attempt must have been made.
+    /// Whether at least one attempt must have been made; `None` accepts both.
     attempted: Option<bool>,
-    /// Whether it must be parked.
+    /// Whether the job must be parked; `None` accepts both.
     parked: Option<bool>,
 }
 
 fn selects(status: &str) -> Option<Selects> {
     let of = |state| Selects { state: Some(state), ..Selects::default() };
     Some(match status {
-        "available" => Selects { attempted: Some(false), parked: Some(false), ..of(JobState::Pending) },
-        "retryable" => Selects { attempted: Some(true), parked: Some(false), ..of(JobState::Pending) },
+        "available" => {
+            Selects { attempted: Some(false), parked: Some(false), ..of(JobState::Pending) }
+        }
+        "retryable" => {
+            Selects { attempted: Some(true), parked: Some(false), ..of(JobState::Pending) }
+        }
         "parked" => Selects { parked: Some(true), ..of(JobState::Pending) },
         "running" => of(JobState::Leased),
         "completed" => of(JobState::Done),
@@ -63,7 +69,7 @@ fn selects(status: &str) -> Option<Selects> {
     })
 }
 
-/// Why a job stands where it stands.
+/// The last error of a job; `cancelled` for a cancelled one.
 pub fn error_of(job: &Job) -> Option<String> {
     match job.state {
         JobState::Cancelled => Some("cancelled".to_owned()),
@@ -71,7 +77,8 @@ pub fn error_of(job: &Job) -> Option<String> {
     }
 }
 
-/// Why a job ended that no attempt tells of, as a code of the same list. Attempts have their own.
+/// The failure code of a job that ended for a reason that no attempt records: `cancelled`,
+/// `expired` or `crash_suspect`. Attempts have codes of their own.
 pub fn code_of(job: &Job) -> Option<&'static str> {
     let error = job.last_error.as_deref().unwrap_or("");
     match job.state {
@@ -82,17 +89,21 @@ pub fn code_of(job: &Job) -> Option<&'static str> {
     }
 }
 
-/// How many attempts the job's handler allows, as configured now.
+/// How many attempts the job's handler allows in the current configuration, over all its retry
+/// policies; `None` for other jobs.
 pub fn max_attempts(engine: &Engine, job: &Job) -> Option<u32> {
-    engine.handler(job.target.name()).map(|h| h.retry.iter().map(|retry| retry.max.max(1) - 1).sum::<u32>() + 1)
+    engine
+        .handler(job.target.name())
+        .map(|h| h.retry.iter().map(|retry| retry.max.max(1) - 1).sum::<u32>() + 1)
 }
 
-/// Where the job goes, as configured now; secrets in it are starred.
+/// The URL of the job's handler in the current configuration, with stars for secrets; `None` for
+/// other jobs.
 pub fn url_of(engine: &Engine, job: &Job) -> Option<String> {
     engine.handler(job.target.name()).map(|h| h.shown_url.clone())
 }
 
-/// A job as lists show it.
+/// A job as the API's lists show it, without attempts.
 pub fn summary(engine: &Engine, job: &Job) -> Value {
     json!({
         "id": job.id.to_string(), "kind": kind_of(job), "event_id": job.event.to_string(), "handler": job.target.name(), "status": status_of(engine, job),
@@ -101,7 +112,7 @@ pub fn summary(engine: &Engine, job: &Job) -> Value {
     })
 }
 
-/// `GET /api/jobs`
+/// `GET /api/jobs`: a page of jobs without their attempts, filtered by status and handler.
 pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Value>, ApiError> {
     let query = Query::read(query, &["status", "handler", "limit", "after", "order"])?;
     let page = query.page()?;
@@ -126,13 +137,15 @@ pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Valu
     Ok(Json(json!({ "jobs": shown, "has_more": has_more })))
 }
 
-/// Why each open job waits, as far as its lane is the cause: `waits` beside what is shown of it.
+/// Adds `waits` to each open job that is shown: why it is not worked on, such as a paused lane, a
+/// due time or a full worker.
 pub async fn add_waits(engine: &Engine, jobs: &[Job], shown: &mut [Value]) -> Result<(), ApiError> {
     if jobs.iter().all(|job| job.state != JobState::Pending) {
         return Ok(());
     }
     let now = engine.store().now().await?;
-    let lanes: HashMap<LaneId, Lane> = engine.store().lanes().await?.into_iter().map(|lane| (lane.id.clone(), lane)).collect();
+    let lanes: HashMap<LaneId, Lane> =
+        engine.store().lanes().await?.into_iter().map(|lane| (lane.id.clone(), lane)).collect();
     for (job, shown) in jobs.iter().zip(shown).filter(|(job, _)| job.state == JobState::Pending) {
         let lane = lanes.get(&job.target.lane());
         let parked = engine.why_parked(job);
@@ -153,10 +166,16 @@ async fn find(engine: &Engine, id: &str) -> Result<Job, ApiError> {
     engine.store().job(id).await?.ok_or_else(missing)
 }
 
-/// `GET /api/jobs/{id}`
-pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>, query: RawQuery) -> Result<Json<Value>, ApiError> {
+/// `GET /api/jobs/{id}`: one job with its URL; with `include_attempts=true`, its attempts, too.
+pub async fn show(
+    Allowed(engine): Allowed,
+    Path(id): Path<String>,
+    query: RawQuery,
+) -> Result<Json<Value>, ApiError> {
     let query = Query::read(query, &["include_attempts"])?;
-    let with_attempts = query.parsed("include_attempts", "true or false", |t| t.parse::<bool>().ok())?.unwrap_or(false);
+    let with_attempts = query
+        .parsed("include_attempts", "true or false", |t| t.parse::<bool>().ok())?
+        .unwrap_or(false);
     let job = find(&engine, &id).await?;
     let mut shown = summary(&engine, &job);
     shown["url"] = json!(url_of(&engine, &job));
@@ -168,15 +187,20 @@ pub async fn show(Allowed(engine): Allowed, Path(id): Path<String>, query: RawQu
     Ok(Json(shown))
 }
 
-/// `GET /api/jobs/{id}/attempts`
-pub async fn attempts(Allowed(engine): Allowed, Path(id): Path<String>, query: RawQuery) -> Result<Json<Value>, ApiError> {
+/// `GET /api/jobs/{id}/attempts`: all attempts of a job that were recorded.
+pub async fn attempts(
+    Allowed(engine): Allowed,
+    Path(id): Path<String>,
+    query: RawQuery,
+) -> Result<Json<Value>, ApiError> {
     Query::read(query, &[])?;
     let job = find(&engine, &id).await?;
     let attempts = engine.store().attempts(job.id).await?;
     Ok(Json(json!({ "attempts": attempts.iter().map(attempt).collect::<Vec<_>>() })))
 }
 
-/// An attempt. What a refused address answered, or how long it took to refuse it, is nobody's business.
+/// An attempt as JSON. For an address that may not be called, response and duration are left out:
+/// they would reveal what is there.
 fn attempt(attempt: &Attempt) -> Value {
     let blocked = attempt.code.as_deref() == Some("blocked_address");
     json!({
@@ -188,10 +212,13 @@ fn attempt(attempt: &Attempt) -> Value {
     })
 }
 
-/// `POST /api/jobs/retry?status=dead|retryable[&handler=]`: all of them, with a fresh budget.
+/// `POST /api/jobs/retry?status=dead|retryable[&handler=]`: tries all of them again now, with a
+/// fresh budget of attempts.
 pub async fn retry_all(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Value>, ApiError> {
     let query = Query::read(query, &["status", "handler"])?;
-    let status = query.text("status").ok_or_else(|| ApiError::bad_request("missing required query parameter: status"))?;
+    let status = query
+        .text("status")
+        .ok_or_else(|| ApiError::bad_request("missing required query parameter: status"))?;
     let state = match status {
         "dead" => JobState::Dead,
         "retryable" => JobState::Pending,
@@ -204,29 +231,46 @@ pub async fn retry_all(Allowed(engine): Allowed, query: RawQuery) -> Result<Json
     Ok(Json(json!({ "retried": retried, "status": status, "handler": handler })))
 }
 
-/// `POST /api/jobs/{id}/retry`: a dead or cancelled job again, with a fresh budget.
-pub async fn retry(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+/// `POST /api/jobs/{id}/retry`: tries a dead or cancelled job again, with a fresh budget of
+/// attempts. Jobs of runs are refused.
+pub async fn retry(
+    Allowed(engine): Allowed,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     let job = find(&engine, &id).await?;
     if let Some(visiting) = job.target.visiting() {
         return Err(conflict(
             &engine,
             &job,
-            &format!("a job of a run is not tried again by itself: redrive {} instead", visiting.run),
+            &format!(
+                "a job of a run cannot be retried on its own: redrive run {} instead",
+                visiting.run
+            ),
         ));
     }
     let retried = engine.store().retry(&Retry::One(job.id)).await?;
     if retried == 0 {
-        return Err(conflict(&engine, &job, "only a dead job can be tried again"));
+        return Err(conflict(&engine, &job, "only a dead or cancelled job can be retried"));
     }
     engine.wake().await;
     Ok(Json(json!({ "id": job.id.to_string(), "retried": retried })))
 }
 
-/// `POST /api/jobs/{id}/cancel`: an open job is called off.
-pub async fn cancel(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+/// `POST /api/jobs/{id}/cancel`: cancels an open job. Jobs of runs are refused.
+pub async fn cancel(
+    Allowed(engine): Allowed,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     let job = find(&engine, &id).await?;
     if let Some(visiting) = job.target.visiting() {
-        return Err(conflict(&engine, &job, &format!("a job of a run ends with its run: cancel {} instead", visiting.run)));
+        return Err(conflict(
+            &engine,
+            &job,
+            &format!(
+                "a job of a run cannot be cancelled on its own: cancel run {} instead",
+                visiting.run
+            ),
+        ));
     }
     match engine.store().cancel(job.id).await? {
         true => Ok(Json(json!({ "id": job.id.to_string(), "cancelled": true }))),
@@ -234,15 +278,24 @@ pub async fn cancel(Allowed(engine): Allowed, Path(id): Path<String>) -> Result<
     }
 }
 
-/// `POST /api/jobs/cancel?handler=NAME`: every open delivery to a handler is called off, also to one that the configuration no longer
-/// names.
-pub async fn cancel_all(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Value>, ApiError> {
+/// `POST /api/jobs/cancel?handler=NAME`: cancels every open delivery to a handler, also to one that
+/// the configuration no longer names.
+pub async fn cancel_all(
+    Allowed(engine): Allowed,
+    query: RawQuery,
+) -> Result<Json<Value>, ApiError> {
     let query = Query::read(query, &["handler"])?;
-    let handler = query.text("handler").ok_or_else(|| ApiError::bad_request("missing required query parameter: handler"))?;
+    let handler = query
+        .text("handler")
+        .ok_or_else(|| ApiError::bad_request("missing required query parameter: handler"))?;
     let cancelled = engine.cancel_of(handler).await?;
     Ok(Json(json!({ "cancelled": cancelled, "handler": handler })))
 }
 
 fn conflict(engine: &Engine, job: &Job, why: &str) -> ApiError {
-    ApiError::new(StatusCode::CONFLICT, "conflict", format!("{why}; this one is {}", status_of(engine, job)))
+    ApiError::new(
+        StatusCode::CONFLICT,
+        "conflict",
+        format!("{why}; this one is {}", status_of(engine, job)),
+    )
 }

@@ -1,4 +1,5 @@
-//! `/api/lanes`: destinations, with what keeps their deliveries waiting.
+//! `/api/lanes`: lists lanes (destinations) with what keeps their deliveries waiting, pauses and
+//! resumes them.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +14,21 @@ use crate::http::path::Path;
 use crate::model::lane::Waits;
 use crate::model::{Lane, LaneId};
 
-/// `GET /api/lanes`
+/// `GET /api/lanes`: every lane that the configuration serves or that still has parked jobs, with
+/// its state.
 pub async fn list(Allowed(engine): Allowed) -> Result<Json<Value>, ApiError> {
     let now = engine.store().now().await?;
     let mut lanes = engine.store().lanes().await?;
-    let parked: BTreeMap<LaneId, Parked> =
-        engine.parked(&lanes).await?.into_iter().map(|parked| (parked.lane.clone(), parked)).collect();
+    let parked: BTreeMap<LaneId, Parked> = engine
+        .parked(&lanes)
+        .await?
+        .into_iter()
+        .map(|parked| (parked.lane.clone(), parked))
+        .collect();
     // What nobody serves and nothing waits for is of the past.
-    lanes.retain(|lane| parked.contains_key(&lane.id) || why_parked(engine.config(), &lane.id).is_none());
+    lanes.retain(|lane| {
+        parked.contains_key(&lane.id) || why_parked(engine.config(), &lane.id).is_none()
+    });
     let lane = |lane: &Lane| {
         let parked = parked.get(&lane.id);
         let open_until = lane.breaker.open_until.filter(|until| *until > now);
@@ -41,13 +49,21 @@ pub async fn list(Allowed(engine): Allowed) -> Result<Json<Value>, ApiError> {
     Ok(Json(json!({ "lanes": lanes.iter().map(lane).collect::<Vec<_>>() })))
 }
 
-/// `POST /api/lanes/{id}/pause`: nothing is delivered; due times are kept. `POST /api/lanes/{id}/resume`: deliveries go on; when the
-/// breaker is open, one is tried at once. The lane of a step has a slash in its name, encoded or not.
-pub async fn operate(Allowed(engine): Allowed, Path(path): Path<String>) -> Result<Json<Value>, ApiError> {
+/// `POST /api/lanes/{id}/pause` and `POST /api/lanes/{id}/resume`: stop or continue the deliveries
+/// of a lane.
+///
+/// A pause keeps due times. When the breaker is open, a resumed lane tries one delivery at once.
+/// The lane id of a step holds a slash, encoded or not.
+pub async fn operate(
+    Allowed(engine): Allowed,
+    Path(path): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     match path.rsplit_once('/') {
         Some((id, "pause")) => set(&engine, id.to_owned(), true).await,
         Some((id, "resume")) => set(&engine, id.to_owned(), false).await,
-        _ => Err(ApiError::not_found("there is no such route: /api/lanes/LANE/pause or /api/lanes/LANE/resume")),
+        _ => Err(ApiError::not_found(
+            "no such route; use /api/lanes/LANE/pause or /api/lanes/LANE/resume",
+        )),
     }
 }
 

@@ -1,4 +1,5 @@
-//! What is stored, one file per resource. Every route takes the bearer token of `api.auth_token`.
+//! The management API: what is stored, one file per resource. Every route takes the bearer token of
+//! `api.auth_token`.
 
 pub mod events;
 pub mod explain;
@@ -19,7 +20,8 @@ use super::error::ApiError;
 use super::router::State;
 use crate::engine::Engine;
 
-/// Proof that the caller may use the API, and the engine it is for.
+/// Proof that the caller may use the management API, with the engine. A route that takes it as an
+/// argument is protected.
 pub struct Allowed(pub Engine);
 
 impl FromRequestParts<Arc<State>> for Allowed {

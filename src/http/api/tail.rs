@@ -1,4 +1,5 @@
-//! `/api/tail`: what happens in this process, a JSON object a line, for as long as the caller listens.
+//! `/api/tail`: streams what happens in this process as lines of JSON, for as long as the caller
+//! listens.
 
 use std::time::Duration;
 
@@ -19,20 +20,23 @@ use crate::engine::operate::BY_HAND;
 use crate::http::error::ApiError;
 use crate::observe::feed::{ENDINGS, FeedEvent, Wanted};
 
-/// An empty line this often shows that the line is alive.
+/// How often an empty line is sent while nothing happens, so that idle connections stay open and
+/// dead ones are noticed.
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
 
-/// `GET /api/tail?source=&handler=&status=`: lines until the caller hangs up or the server shuts down.
+/// `GET /api/tail?source=&handler=&status=`: lines until the caller hangs up or the server shuts
+/// down.
 ///
 /// # Errors
-/// 422 for a name that the configuration does not have, because nothing would ever be heard of it.
+/// 422 for a name that the configuration does not have: no line would ever match it.
 pub async fn tail(Allowed(engine): Allowed, query: RawQuery) -> Result<Response, ApiError> {
     let wanted = wanted(&engine, query)?;
     let moments = engine.feed().follow();
-    let lines = stream::unfold((engine, moments, wanted), |(engine, mut moments, wanted)| async move {
-        let line = line(&engine, &mut moments, &wanted).await?;
-        Some((Ok::<_, std::convert::Infallible>(Bytes::from(line)), (engine, moments, wanted)))
-    });
+    let lines =
+        stream::unfold((engine, moments, wanted), |(engine, mut moments, wanted)| async move {
+            let line = line(&engine, &mut moments, &wanted).await?;
+            Some((Ok::<_, std::convert::Infallible>(Bytes::from(line)), (engine, moments, wanted)))
+        });
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
 
@@ -44,7 +48,10 @@ fn wanted(engine: &Engine, query: RawQuery) -> Result<Wanted, ApiError> {
         match &wanted {
             Some(name) if !known.contains(&name.as_str()) => {
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                Err(ApiError::invalid_field(field, format!("there is no such {field}; known are: {known}")))
+                Err(ApiError::invalid_field(
+                    field,
+                    format!("unknown {field}; valid values: {known}"),
+                ))
             }
             _ => Ok(wanted),
         }
@@ -59,7 +66,11 @@ fn wanted(engine: &Engine, query: RawQuery) -> Result<Wanted, ApiError> {
     })
 }
 
-async fn line(engine: &Engine, moments: &mut Receiver<FeedEvent>, wanted: &Wanted) -> Option<String> {
+async fn line(
+    engine: &Engine,
+    moments: &mut Receiver<FeedEvent>,
+    wanted: &Wanted,
+) -> Option<String> {
     let alive = tokio::time::sleep(ALIVE_EVERY);
     tokio::pin!(alive);
     loop {

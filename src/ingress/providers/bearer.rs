@@ -15,7 +15,8 @@ impl Provider for Bearer {
 
     fn verify(&self, request: &Raw, scheme: &Scheme<'_>) -> Result<(), Reason> {
         let token = check::header(request, "authorization")?;
-        let token = token.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let token =
+            token.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let (_, token) = token.ok_or(Reason::Malformed)?;
         match scheme.secrets.iter().any(|s| s.matches(token)) {
             true => Ok(()),

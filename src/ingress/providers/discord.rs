@@ -50,7 +50,8 @@ impl Provider for Discord {
             return EventType::plain(event);
         }
         // Interactions carry a number: Discord's documentation, "Receiving and responding", interaction type.
-        let number = request.body.structured().and_then(|body| body.get("type")).and_then(Ref::as_number);
+        let number =
+            request.body.structured().and_then(|body| body.get("type")).and_then(Ref::as_number);
         let name = match number.as_deref() {
             Some("1") => "ping",
             Some("2") => "application_command",
@@ -70,21 +71,26 @@ impl Provider for Discord {
         let body = request.body.structured()?;
         match body.get("type")?.as_number()?.as_ref() {
             "0" => Some(Challenge { status: 204, body: None }),
-            "1" if body.get("event").is_none() => {
-                Some(Challenge { status: 200, body: Some(("application/json", json!({ "type": 1 }).to_string())) })
-            }
+            "1" if body.get("event").is_none() => Some(Challenge {
+                status: 200,
+                body: Some(("application/json", json!({ "type": 1 }).to_string())),
+            }),
             _ => None,
         }
     }
 
     fn secret_check(&self) -> CheckSecret {
-        |secret| match hex::decode(secret) {
+        |secret| {
+            match hex::decode(secret) {
             Ok(key) if key.len() == 32 => Ok(()),
-            _ => Err("the secret of a discord source is the application's public key: 64 hexadecimal digits".to_owned()),
+            _ => Err("the secret of a discord source must be the public key of the application: 64 hexadecimal digits".to_owned()),
+        }
         }
     }
 
     fn sample(&self, kind: &str, id: &str) -> Sample {
-        Sample::json(&json!({ "type": 1, "id": id, "event": { "type": kind, "data": { "user": { "username": "ada" } } } }))
+        Sample::json(
+            &json!({ "type": 1, "id": id, "event": { "type": kind, "data": { "user": { "username": "ada" } } } }),
+        )
     }
 }

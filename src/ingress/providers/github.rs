@@ -20,14 +20,16 @@ impl Provider for GitHub {
         // `X-Hub-Signature` with SHA-1 is not accepted in its place.
         let header = check::header(request, HEADER)?;
         let signature = check::unhex(header.strip_prefix("sha256=").ok_or(Reason::Malformed)?)?;
-        match check::any_matches(scheme.secrets, Algorithm::Sha256, &[request.bytes()], &signature) {
+        match check::any_matches(scheme.secrets, Algorithm::Sha256, &[request.bytes()], &signature)
+        {
             true => Ok(()),
             false => Err(Reason::Wrong),
         }
     }
 
     fn sign(&self, request: &mut Raw, scheme: &Scheme<'_>) {
-        let signature = check::keyed_hash(Algorithm::Sha256, check::signing_key(scheme), &[request.bytes()]);
+        let signature =
+            check::keyed_hash(Algorithm::Sha256, check::signing_key(scheme), &[request.bytes()]);
         check::set(request, HEADER, &format!("sha256={}", hex::encode(signature)));
     }
 
@@ -35,13 +37,17 @@ impl Provider for GitHub {
     fn kind(&self, request: &Raw) -> EventType {
         let action = request.json_text("/action");
         match (request.header("x-github-event").filter(|e| !e.is_empty()), action) {
-            (Some(event), Some(action)) => {
-                EventType { name: format!("{event}.{action}"), aliases: vec![event.to_owned(), action] }
-            }
+            (Some(event), Some(action)) => EventType {
+                name: format!("{event}.{action}"),
+                aliases: vec![event.to_owned(), action],
+            },
             (Some(event), None) => EventType::plain(event),
             (None, Some(action)) => EventType::plain(action),
             (None, None) => {
-                let is_ping = request.body.structured().is_some_and(|b| b.get("zen").is_some() && b.get("hook_id").is_some());
+                let is_ping = request
+                    .body
+                    .structured()
+                    .is_some_and(|b| b.get("zen").is_some() && b.get("hook_id").is_some());
                 EventType::plain(if is_ping { "ping" } else { "push" })
             }
         }

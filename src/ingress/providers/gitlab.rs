@@ -60,10 +60,14 @@ impl Provider for GitLab {
             };
         };
         // Most events say it in their attributes; releases, milestones and some others at the top.
-        match request.json_text("/object_attributes/action").or_else(|| request.json_text("/action")) {
-            Some(action) => {
-                EventType { name: format!("{kind}.{action}"), aliases: std::iter::once(kind).chain(header).collect() }
-            }
+        match request
+            .json_text("/object_attributes/action")
+            .or_else(|| request.json_text("/action"))
+        {
+            Some(action) => EventType {
+                name: format!("{kind}.{action}"),
+                aliases: std::iter::once(kind).chain(header).collect(),
+            },
             None => EventType { name: kind, aliases: header.into_iter().collect() },
         }
     }
@@ -76,7 +80,13 @@ impl Provider for GitLab {
     }
 
     fn kept_headers(&self) -> &'static [&'static str] {
-        &["x-gitlab-event", "x-gitlab-event-uuid", "x-gitlab-webhook-uuid", "x-gitlab-instance", "webhook-id"]
+        &[
+            "x-gitlab-event",
+            "x-gitlab-event-uuid",
+            "x-gitlab-webhook-uuid",
+            "x-gitlab-instance",
+            "webhook-id",
+        ]
     }
 
     fn secret_check(&self) -> CheckSecret {

@@ -20,7 +20,12 @@ impl Provider for Grafana {
     fn verify(&self, request: &Raw, scheme: &Scheme<'_>) -> Result<(), Reason> {
         let signature = check::unhex(check::header(request, HEADER)?)?;
         let Some(name) = &scheme.options.timestamp_header else {
-            return match check::any_matches(scheme.secrets, Algorithm::Sha256, &[request.bytes()], &signature) {
+            return match check::any_matches(
+                scheme.secrets,
+                Algorithm::Sha256,
+                &[request.bytes()],
+                &signature,
+            ) {
                 true => Ok(()),
                 false => Err(Reason::Wrong),
             };
@@ -28,7 +33,12 @@ impl Provider for Grafana {
         let time = check::header(request, name)?;
         let at = check::seconds(time)?;
         check::fresh(at, scheme, check::TOLERANCE)?;
-        match check::any_matches(scheme.secrets, Algorithm::Sha256, &[time.as_bytes(), b":", request.bytes()], &signature) {
+        match check::any_matches(
+            scheme.secrets,
+            Algorithm::Sha256,
+            &[time.as_bytes(), b":", request.bytes()],
+            &signature,
+        ) {
             true => Ok(()),
             false => Err(Reason::Wrong),
         }
@@ -39,8 +49,10 @@ impl Provider for Grafana {
         let time = check::now_seconds(scheme.now);
         let signature = match &scheme.options.timestamp_header {
             Some(name) => {
-                if let (Ok(name), Ok(value)) = (http::HeaderName::from_bytes(name.as_bytes()), http::HeaderValue::from_str(&time))
-                {
+                if let (Ok(name), Ok(value)) = (
+                    http::HeaderName::from_bytes(name.as_bytes()),
+                    http::HeaderValue::from_str(&time),
+                ) {
                     request.headers.insert(name, value);
                 }
                 check::keyed_hash(Algorithm::Sha256, key, &[time.as_bytes(), b":", request.bytes()])

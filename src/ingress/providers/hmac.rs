@@ -35,25 +35,30 @@ impl Provider for CustomHmac {
         let offered = match &scheme.options.prefix {
             // Some senders offer several in one header: `v1=…,v2=…`.
             Some(prefix) => {
-                let offered = text.split(',').filter_map(|item| item.trim().strip_prefix(prefix.as_str()));
+                let offered =
+                    text.split(',').filter_map(|item| item.trim().strip_prefix(prefix.as_str()));
                 check::offered(offered, read, Reason::Malformed)?
             }
             // A bare signature, or the prefix many senders copy from GitHub.
             None => vec![read(text.strip_prefix("sha256=").unwrap_or(text))?],
         };
-        match check::any_of_matches(scheme.secrets, algorithm(scheme), &[request.bytes()], &offered) {
+        match check::any_of_matches(scheme.secrets, algorithm(scheme), &[request.bytes()], &offered)
+        {
             true => Ok(()),
             false => Err(Reason::Wrong),
         }
     }
 
     fn sign(&self, request: &mut Raw, scheme: &Scheme<'_>) {
-        let signature = check::keyed_hash(algorithm(scheme), check::signing_key(scheme), &[request.bytes()]);
-        let text = if is_base64(scheme) { check::base64(&signature) } else { hex::encode(signature) };
+        let signature =
+            check::keyed_hash(algorithm(scheme), check::signing_key(scheme), &[request.bytes()]);
+        let text =
+            if is_base64(scheme) { check::base64(&signature) } else { hex::encode(signature) };
         let text = format!("{}{text}", scheme.options.prefix.as_deref().unwrap_or(""));
-        if let (Ok(name), Ok(value)) =
-            (http::HeaderName::from_bytes(header(scheme).as_bytes()), http::HeaderValue::from_str(&text))
-        {
+        if let (Ok(name), Ok(value)) = (
+            http::HeaderName::from_bytes(header(scheme).as_bytes()),
+            http::HeaderValue::from_str(&text),
+        ) {
             request.headers.insert(name, value);
         }
     }

@@ -26,7 +26,11 @@ impl Provider for Linear {
             return Err(Reason::Wrong);
         }
         // Genuine, so its timestamp may be read.
-        let time = request.body.structured().and_then(|body| body.get("webhookTimestamp")).and_then(Ref::as_number);
+        let time = request
+            .body
+            .structured()
+            .and_then(|body| body.get("webhookTimestamp"))
+            .and_then(Ref::as_number);
         match time.and_then(|ms| ms.parse::<i64>().ok()) {
             Some(ms) => check::fresh(ms.div_euclid(1000), scheme, WINDOW),
             None => Ok(()),
@@ -34,13 +38,16 @@ impl Provider for Linear {
     }
 
     fn sign(&self, request: &mut Raw, scheme: &Scheme<'_>) {
-        let signature = check::keyed_hash(Algorithm::Sha256, check::signing_key(scheme), &[request.bytes()]);
+        let signature =
+            check::keyed_hash(Algorithm::Sha256, check::signing_key(scheme), &[request.bytes()]);
         check::set(request, HEADER, &hex::encode(signature));
     }
 
     fn kind(&self, request: &Raw) -> EventType {
         match (request.json_text("/type"), request.json_text("/action")) {
-            (Some(kind), Some(action)) => EventType { name: format!("{kind}.{action}"), aliases: vec![kind, action] },
+            (Some(kind), Some(action)) => {
+                EventType { name: format!("{kind}.{action}"), aliases: vec![kind, action] }
+            }
             (Some(one), None) | (None, Some(one)) => EventType::plain(one),
             (None, None) => EventType::plain("event"),
         }

@@ -10,8 +10,14 @@ use crate::ingress::raw::Raw;
 pub struct Paddle;
 
 /// Paddle's layout of the header that holds the time and the signatures.
-const SIGNATURE: Timed =
-    Timed { header: "paddle-signature", separator: ';', time: "ts", signature: "h1", joint: ":", none: Reason::Malformed };
+const SIGNATURE: Timed = Timed {
+    header: "paddle-signature",
+    separator: ';',
+    time: "ts",
+    signature: "h1",
+    joint: ":",
+    none: Reason::Malformed,
+};
 
 impl Provider for Paddle {
     fn name(&self) -> &'static str {

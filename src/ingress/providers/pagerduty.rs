@@ -20,14 +20,16 @@ impl Provider for PagerDuty {
         let header = check::header(request, HEADER)?;
         let offered = check::values(header, ',', "v1");
         let offered = check::offered(offered, check::unhex, Reason::Malformed)?;
-        match check::any_of_matches(scheme.secrets, Algorithm::Sha256, &[request.bytes()], &offered) {
+        match check::any_of_matches(scheme.secrets, Algorithm::Sha256, &[request.bytes()], &offered)
+        {
             true => Ok(()),
             false => Err(Reason::Wrong),
         }
     }
 
     fn sign(&self, request: &mut Raw, scheme: &Scheme<'_>) {
-        let signature = check::keyed_hash(Algorithm::Sha256, check::signing_key(scheme), &[request.bytes()]);
+        let signature =
+            check::keyed_hash(Algorithm::Sha256, check::signing_key(scheme), &[request.bytes()]);
         check::set(request, HEADER, &format!("v1={}", hex::encode(signature)));
     }
 

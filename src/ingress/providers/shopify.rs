@@ -23,14 +23,16 @@ impl Provider for Shopify {
             found => found?,
         };
         let signature = check::unbase64(header)?;
-        match check::any_matches(scheme.secrets, Algorithm::Sha256, &[request.bytes()], &signature) {
+        match check::any_matches(scheme.secrets, Algorithm::Sha256, &[request.bytes()], &signature)
+        {
             true => Ok(()),
             false => Err(Reason::Wrong),
         }
     }
 
     fn sign(&self, request: &mut Raw, scheme: &Scheme<'_>) {
-        let signature = check::keyed_hash(Algorithm::Sha256, check::signing_key(scheme), &[request.bytes()]);
+        let signature =
+            check::keyed_hash(Algorithm::Sha256, check::signing_key(scheme), &[request.bytes()]);
         check::set(request, HEADER, &check::base64(&signature));
     }
 
@@ -38,7 +40,9 @@ impl Provider for Shopify {
         let in_body = request.json_text("/topic");
         let topic = request.header("x-shopify-topic").or_else(|| request.header("shopify-topic"));
         match topic.filter(|t| !t.is_empty()) {
-            Some(topic) => EventType { name: topic.to_owned(), aliases: in_body.into_iter().collect() },
+            Some(topic) => {
+                EventType { name: topic.to_owned(), aliases: in_body.into_iter().collect() }
+            }
             None => EventType::plain(in_body.unwrap_or_else(|| "unknown".to_owned())),
         }
     }
@@ -54,7 +58,8 @@ impl Provider for Shopify {
     /// The id of what happened. One action of a merchant can cause several deliveries of one topic,
     /// with different delivery ids but this id in common.
     fn event_key(&self, request: &Raw) -> Option<String> {
-        let id = request.header("x-shopify-event-id").or_else(|| request.header("shopify-event-id"));
+        let id =
+            request.header("x-shopify-event-id").or_else(|| request.header("shopify-event-id"));
         id.filter(|id| !id.is_empty()).map(str::to_owned)
     }
 

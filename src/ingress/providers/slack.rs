@@ -24,8 +24,12 @@ impl Provider for Slack {
         let signature = check::unhex(header.strip_prefix("v0=").ok_or(Reason::Malformed)?)?;
         let at = check::seconds(time)?;
         check::fresh(at, scheme, check::TOLERANCE)?;
-        match check::any_matches(scheme.secrets, Algorithm::Sha256, &[b"v0:", time.as_bytes(), b":", request.bytes()], &signature)
-        {
+        match check::any_matches(
+            scheme.secrets,
+            Algorithm::Sha256,
+            &[b"v0:", time.as_bytes(), b":", request.bytes()],
+            &signature,
+        ) {
             true => Ok(()),
             false => Err(Reason::Wrong),
         }
@@ -41,11 +45,15 @@ impl Provider for Slack {
 
     fn kind(&self, request: &Raw) -> EventType {
         match request.json_text("/type").as_deref() {
-            Some("event_callback") => EventType::plain(request.json_text_or("/event/type", "event")),
+            Some("event_callback") => {
+                EventType::plain(request.json_text_or("/event/type", "event"))
+            }
             Some(kind) => EventType::plain(kind),
             // A slash command comes as a form with the command in it.
             None => match request.json_text("/command") {
-                Some(command) => EventType { name: "slash_command".to_owned(), aliases: vec![command] },
+                Some(command) => {
+                    EventType { name: "slash_command".to_owned(), aliases: vec![command] }
+                }
                 None => EventType::plain("event"),
             },
         }

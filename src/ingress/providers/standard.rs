@@ -24,16 +24,20 @@ enum Key {
 fn key_of(secret: &str) -> Result<Key, String> {
     let decode = |rest: &str| LENIENT.decode(rest).ok().filter(|k| k.len() == 32);
     if let Some(rest) = secret.strip_prefix("whpk_") {
-        return decode(rest)
-            .map(Key::Public)
-            .ok_or_else(|| "a public key that starts with whpk_ must go on in base64 of 32 bytes".to_owned());
+        return decode(rest).map(Key::Public).ok_or_else(|| {
+            "a public key that starts with whpk_ must continue with 32 bytes in base64".to_owned()
+        });
     }
     if let Some(rest) = secret.strip_prefix("whsk_") {
         // Some tools keep seed and public key in one text; the seed comes first.
-        let seed = LENIENT.decode(rest).ok().filter(|k| k.len() == 32 || k.len() == 64).map(|k| k[..32].to_vec());
-        return seed
-            .map(Key::Private)
-            .ok_or_else(|| "a private key that starts with whsk_ must go on in base64 of 32 bytes".to_owned());
+        let seed = LENIENT
+            .decode(rest)
+            .ok()
+            .filter(|k| k.len() == 32 || k.len() == 64)
+            .map(|k| k[..32].to_vec());
+        return seed.map(Key::Private).ok_or_else(|| {
+            "a private key that starts with whsk_ must continue with 32 bytes in base64".to_owned()
+        });
     }
     key(secret).map(Key::Shared)
 }
@@ -43,7 +47,8 @@ fn key_of(secret: &str) -> Result<Key, String> {
 fn keys_of(secret: &str) -> Vec<Key> {
     let secret = bare(secret);
     let has_prefix = ["whsec_", "whpk_", "whsk_"].iter().any(|prefix| secret.starts_with(prefix));
-    let decoded = LENIENT.decode(secret).ok().filter(|key| !has_prefix && !key.is_empty()).map(Key::Shared);
+    let decoded =
+        LENIENT.decode(secret).ok().filter(|key| !has_prefix && !key.is_empty()).map(Key::Shared);
     key_of(secret).ok().into_iter().chain(decoded).collect()
 }
 
@@ -56,7 +61,10 @@ fn bare(secret: &str) -> &str {
 /// A check of the secret's form.
 pub(super) fn check_secret(secret: &str) -> Result<(), String> {
     match key_of(bare(secret))? {
-        Key::Private(_) => Err("a private key (whsk_…) only signs; give the public key (whpk_…) to verify".to_owned()),
+        Key::Private(_) => {
+            Err("a private key (whsk_…) can only sign: use the public key (whpk_…) to verify"
+                .to_owned())
+        }
         Key::Shared(_) | Key::Public(_) => Ok(()),
     }
 }
@@ -81,9 +89,16 @@ pub(super) fn verify(request: &Raw, scheme: &Scheme<'_>) -> Result<(), Reason> {
     check::fresh(at, scheme, check::TOLERANCE)?;
     let keys: Vec<Key> = scheme.secrets.iter().flat_map(|s| keys_of(s.expose())).collect();
     let message = [id.as_bytes(), b".", time.as_bytes(), b".", request.bytes()];
-    let candidates = signatures.split(' ').filter_map(|candidate| candidate.split_once(',')).take(SIGNATURES_MAX);
+    let candidates = signatures
+        .split(' ')
+        .filter_map(|candidate| candidate.split_once(','))
+        .take(SIGNATURES_MAX);
     let of_version = |wanted: &str| -> Vec<Vec<u8>> {
-        candidates.clone().filter(|(version, _)| *version == wanted).filter_map(|(_, text)| check::unbase64(text).ok()).collect()
+        candidates
+            .clone()
+            .filter(|(version, _)| *version == wanted)
+            .filter_map(|(_, text)| check::unbase64(text).ok())
+            .collect()
     };
     let (shared, mut public) = (of_version("v1"), of_version("v1a"));
     if shared.is_empty() && public.is_empty() {
@@ -109,7 +124,8 @@ pub(super) fn verify(request: &Raw, scheme: &Scheme<'_>) -> Result<(), Reason> {
 
 /// Signs with the first secret; the id is taken from the request if it has one.
 pub(super) fn sign(request: &mut Raw, scheme: &Scheme<'_>) {
-    let id = request.header("webhook-id").map_or_else(|| format!("msg_{}", scheme.now.0), str::to_owned);
+    let id =
+        request.header("webhook-id").map_or_else(|| format!("msg_{}", scheme.now.0), str::to_owned);
     let time = check::now_seconds(scheme.now);
     let Some(Ok(key)) = scheme.secrets.first().map(|s| key_of(bare(s.expose()))) else { return };
     let signature = match key {

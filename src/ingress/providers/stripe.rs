@@ -10,8 +10,14 @@ use crate::ingress::raw::Raw;
 pub struct Stripe;
 
 /// `Stripe-Signature`. Other schemes in it (`v0`) are test signatures and prove nothing.
-const SIGNATURE: Timed =
-    Timed { header: "stripe-signature", separator: ',', time: "t", signature: "v1", joint: ".", none: Reason::Missing };
+const SIGNATURE: Timed = Timed {
+    header: "stripe-signature",
+    separator: ',',
+    time: "t",
+    signature: "v1",
+    joint: ".",
+    none: Reason::Missing,
+};
 
 impl Provider for Stripe {
     fn name(&self) -> &'static str {

@@ -18,20 +18,23 @@ impl Provider for Terraform {
 
     fn verify(&self, request: &Raw, scheme: &Scheme<'_>) -> Result<(), Reason> {
         let signature = check::unhex(check::header(request, HEADER)?)?;
-        match check::any_matches(scheme.secrets, Algorithm::Sha512, &[request.bytes()], &signature) {
+        match check::any_matches(scheme.secrets, Algorithm::Sha512, &[request.bytes()], &signature)
+        {
             true => Ok(()),
             false => Err(Reason::Wrong),
         }
     }
 
     fn sign(&self, request: &mut Raw, scheme: &Scheme<'_>) {
-        let signature = check::keyed_hash(Algorithm::Sha512, check::signing_key(scheme), &[request.bytes()]);
+        let signature =
+            check::keyed_hash(Algorithm::Sha512, check::signing_key(scheme), &[request.bytes()]);
         check::set(request, HEADER, &hex::encode(signature));
     }
 
     fn kind(&self, request: &Raw) -> EventType {
         // Version 1 of the payload has a list of notifications, version 2 (assessments and others) names its trigger itself.
-        let trigger = request.json_text("/notifications/0/trigger").or_else(|| request.json_text("/trigger"));
+        let trigger =
+            request.json_text("/notifications/0/trigger").or_else(|| request.json_text("/trigger"));
         EventType::plain(trigger.unwrap_or_else(|| "event".to_owned()))
     }
 

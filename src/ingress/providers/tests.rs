@@ -23,7 +23,8 @@ fn secrets(name: &str) -> (Secret, Secret) {
             (Secret::new(hex::encode(seed)), Secret::new(hex::encode(pair.public_key())))
         }
         "standard-webhooks" => {
-            let secret = format!("whsec_{}", crate::ingress::check::base64(b"plainly fictional key"));
+            let secret =
+                format!("whsec_{}", crate::ingress::check::base64(b"plainly fictional key"));
             (Secret::new(secret.clone()), Secret::new(secret))
         }
         _ => (Secret::new("plainly-fictional"), Secret::new("plainly-fictional")),
@@ -50,7 +51,12 @@ fn signed(provider: &dyn Provider) -> (Raw, Vec<Secret>) {
     (request, vec![verifies])
 }
 
-fn verify(provider: &dyn Provider, request: &Raw, secrets: &[Secret], now: Timestamp) -> Result<(), Reason> {
+fn verify(
+    provider: &dyn Provider,
+    request: &Raw,
+    secrets: &[Secret],
+    now: Timestamp,
+) -> Result<(), Reason> {
     provider.verify(request, &scheme(secrets, &SignatureOptions::default(), now))
 }
 
@@ -86,7 +92,11 @@ fn a_changed_body_another_secret_or_no_signature_is_refused() {
             _ => Secret::new("another"),
         };
         assert_eq!(verify(*provider, &request, &[other], NOW), Err(Reason::Wrong), "{name}");
-        assert_eq!(verify(*provider, &sample(*provider), &secrets, NOW), Err(Reason::Missing), "{name}");
+        assert_eq!(
+            verify(*provider, &sample(*provider), &secrets, NOW),
+            Err(Reason::Missing),
+            "{name}"
+        );
     }
 }
 
@@ -98,14 +108,28 @@ fn doubled_empty_cut_and_long_signatures_are_refused() {
             let value = request.headers[&header].to_str().unwrap().to_owned();
             let mut doubled = request.clone();
             doubled.headers.append(header.clone(), HeaderValue::from_str(&value).unwrap());
-            assert!(verify(*provider, &doubled, &secrets, NOW).is_err(), "{} {header} twice", provider.name());
-            for bad in
-                [String::new(), value[..value.len() - 1].to_owned(), format!("{value}0"), "é".to_owned(), "a".repeat(100_000)]
-            {
+            assert!(
+                verify(*provider, &doubled, &secrets, NOW).is_err(),
+                "{} {header} twice",
+                provider.name()
+            );
+            for bad in [
+                String::new(),
+                value[..value.len() - 1].to_owned(),
+                format!("{value}0"),
+                "é".to_owned(),
+                "a".repeat(100_000),
+            ] {
                 let mut changed = request.clone();
-                changed.headers.insert(header.clone(), HeaderValue::from_bytes(bad.as_bytes()).unwrap());
+                changed
+                    .headers
+                    .insert(header.clone(), HeaderValue::from_bytes(bad.as_bytes()).unwrap());
                 // A Standard Webhooks id is not the proof, but it is signed.
-                assert!(verify(*provider, &changed, &secrets, NOW).is_err(), "{} {header}: {bad:.40}", provider.name());
+                assert!(
+                    verify(*provider, &changed, &secrets, NOW).is_err(),
+                    "{} {header}: {bad:.40}",
+                    provider.name()
+                );
             }
         }
     }
@@ -115,7 +139,11 @@ fn doubled_empty_cut_and_long_signatures_are_refused() {
 fn either_secret_is_accepted_while_one_replaces_the_other() {
     for provider in PROVIDERS {
         let (request, secrets) = signed(*provider);
-        let other = if provider.name() == "discord" { Secret::new("11".repeat(32)) } else { Secret::new("another") };
+        let other = if provider.name() == "discord" {
+            Secret::new("11".repeat(32))
+        } else {
+            Secret::new("another")
+        };
         let both = [other, secrets[0].clone()];
         assert_eq!(verify(*provider, &request, &both, NOW), Ok(()), "{}", provider.name());
     }
@@ -126,20 +154,32 @@ fn replay_windows_include_both_ends() {
     for name in ["stripe", "standard-webhooks", "paddle", "slack", "discord"] {
         let provider = provider(name).unwrap();
         let (request, secrets) = signed(provider);
-        for (shift, ok) in [(-301, false), (-300, true), (-299, true), (299, true), (300, true), (301, false)] {
+        for (shift, ok) in
+            [(-301, false), (-300, true), (-299, true), (299, true), (300, true), (301, false)]
+        {
             let now = Timestamp(NOW.0 + shift * 1000);
             assert_eq!(verify(provider, &request, &secrets, now).is_ok(), ok, "{name} {shift}");
         }
         for extreme in [i64::MIN, i64::MAX, 0] {
-            assert_eq!(verify(provider, &request, &secrets, Timestamp(extreme)), Err(Reason::Stale), "{name}");
+            assert_eq!(
+                verify(provider, &request, &secrets, Timestamp(extreme)),
+                Err(Reason::Stale),
+                "{name}"
+            );
         }
         let options = SignatureOptions::default();
-        let off = Scheme { tolerance: Some(Duration::ZERO), ..scheme(&secrets, &options, Timestamp(0)) };
+        let off =
+            Scheme { tolerance: Some(Duration::ZERO), ..scheme(&secrets, &options, Timestamp(0)) };
         assert_eq!(provider.verify(&request, &off), Ok(()), "{name}");
     }
 }
 
-fn with(provider: &str, headers: &[(&'static str, &str)], body: &str, secret: &str) -> Result<(), Reason> {
+fn with(
+    provider: &str,
+    headers: &[(&'static str, &str)],
+    body: &str,
+    secret: &str,
+) -> Result<(), Reason> {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         map.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
@@ -179,12 +219,22 @@ fn standard_webhooks_lists_are_read_strictly() {
     let time = NOW.seconds().to_string();
     let good = signature(key, "msg_1", &time, b"{}");
     let ok = |id: &str, time: &str, signatures: &str| {
-        let headers = [("webhook-id", id), ("webhook-timestamp", time), ("webhook-signature", signatures)];
+        let headers =
+            [("webhook-id", id), ("webhook-timestamp", time), ("webhook-signature", signatures)];
         with("standard-webhooks", &headers, "{}", &secret).is_ok()
     };
     assert!(ok("msg_1", &time, &good));
     assert!(ok("msg_1", &time, &format!("v1,AAAA v2,AAAA {good}")));
-    for bad in ["v1,", "v1", "v2,", "v1a,", &good[..46], &good.replace("v1,", "v2,"), &good.replace("v1,", "v1a,"), &good[3..]] {
+    for bad in [
+        "v1,",
+        "v1",
+        "v2,",
+        "v1a,",
+        &good[..46],
+        &good.replace("v1,", "v2,"),
+        &good.replace("v1,", "v1a,"),
+        &good[3..],
+    ] {
         assert!(!ok("msg_1", &time, bad), "{bad}");
     }
     // Of a list only the first thirty-two are read.
@@ -193,7 +243,11 @@ fn standard_webhooks_lists_are_read_strictly() {
     assert!(!ok("msg_2", &time, &good));
     let dotted = signature(key, &format!("msg_1.{time}"), "5", b"{}");
     assert!(!ok(&format!("msg_1.{time}"), "5", &dotted));
-    let svix = [("svix-id", "msg_1"), ("svix-timestamp", time.as_str()), ("svix-signature", good.as_str())];
+    let svix = [
+        ("svix-id", "msg_1"),
+        ("svix-timestamp", time.as_str()),
+        ("svix-signature", good.as_str()),
+    ];
     assert!(with("standard-webhooks", &svix, "{}", &secret).is_ok());
 }
 
@@ -201,7 +255,8 @@ fn standard_webhooks_lists_are_read_strictly() {
 fn standard_webhooks_take_ed25519_keys_too() {
     use ring::signature::{Ed25519KeyPair, KeyPair};
     let pair = Ed25519KeyPair::from_seed_unchecked(&[9; 32]).unwrap();
-    let public = Secret::new(format!("whpk_{}", crate::ingress::check::base64(pair.public_key().as_ref())));
+    let public =
+        Secret::new(format!("whpk_{}", crate::ingress::check::base64(pair.public_key().as_ref())));
     let private = Secret::new(format!("whsk_{}", crate::ingress::check::base64(&[9; 32])));
     let provider = provider("standard-webhooks").unwrap();
     let mut request = sample(provider);
@@ -233,9 +288,15 @@ fn a_gitlab_signing_token_shuts_the_plain_token_out() {
 
 #[test]
 fn github_sha1_proves_nothing() {
-    let sha1 = hex::encode(crate::ingress::check::keyed_hash(crate::ingress::check::Algorithm::Sha1, b"s", &[b"{}"]));
+    let sha1 = hex::encode(crate::ingress::check::keyed_hash(
+        crate::ingress::check::Algorithm::Sha1,
+        b"s",
+        &[b"{}"],
+    ));
     assert!(with("github", &[("x-hub-signature", &format!("sha1={sha1}"))], "{}", "s").is_err());
-    assert!(with("github", &[("x-hub-signature-256", &format!("sha1={sha1}"))], "{}", "s").is_err());
+    assert!(
+        with("github", &[("x-hub-signature-256", &format!("sha1={sha1}"))], "{}", "s").is_err()
+    );
 }
 
 #[test]
@@ -250,12 +311,20 @@ fn hmac_takes_its_header_prefix_algorithm_and_encoding_from_the_source() {
             algorithm: some("sha512"),
             ..SignatureOptions::default()
         },
-        SignatureOptions { algorithm: some("sha1"), encoding: some("base64"), ..SignatureOptions::default() },
+        SignatureOptions {
+            algorithm: some("sha1"),
+            encoding: some("base64"),
+            ..SignatureOptions::default()
+        },
     ] {
         let secrets = [Secret::new("plainly-fictional")];
         let mut request = sample(provider);
         provider.sign(&mut request, &scheme(&secrets, &options, NOW));
-        assert_eq!(provider.verify(&request, &scheme(&secrets, &options, NOW)), Ok(()), "{options:?}");
+        assert_eq!(
+            provider.verify(&request, &scheme(&secrets, &options, NOW)),
+            Ok(()),
+            "{options:?}"
+        );
     }
 }
 
@@ -266,7 +335,12 @@ fn types_and_their_other_names_follow_the_table() {
         for (name, value) in headers {
             map.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
         }
-        let kind = provider(name).unwrap().kind(&Raw::new("/".parse().unwrap(), ORIGIN, map, body.to_owned()));
+        let kind = provider(name).unwrap().kind(&Raw::new(
+            "/".parse().unwrap(),
+            ORIGIN,
+            map,
+            body.to_owned(),
+        ));
         std::iter::once(kind.name).chain(kind.aliases).collect::<Vec<_>>().join(" ")
     };
     for (provider, headers, body, expected) in [
@@ -274,12 +348,22 @@ fn types_and_their_other_names_follow_the_table() {
         ("stripe", &[], "{}", "unknown"),
         ("github", &[("x-github-event", "push")], "{}", "push"),
         ("github", &[("x-github-event", "ping")], r#"{"zen":"x","hook_id":1}"#, "ping"),
-        ("github", &[("x-github-event", "pull_request")], r#"{"action":"opened"}"#, "pull_request.opened pull_request opened"),
+        (
+            "github",
+            &[("x-github-event", "pull_request")],
+            r#"{"action":"opened"}"#,
+            "pull_request.opened pull_request opened",
+        ),
         ("github", &[], r#"{"zen":"x","hook_id":1}"#, "ping"),
         ("github", &[], r#"{"action":"opened"}"#, "opened"),
         ("github", &[], "{}", "push"),
         ("shopify", &[("x-shopify-topic", "orders/create")], r#"{"topic":"t"}"#, "orders/create t"),
-        ("pagerduty", &[], r#"{"event":{"event_type":"incident.triggered"}}"#, "incident.triggered"),
+        (
+            "pagerduty",
+            &[],
+            r#"{"event":{"event_type":"incident.triggered"}}"#,
+            "incident.triggered",
+        ),
         ("terraform", &[], r#"{"notifications":[{"trigger":"run:completed"}]}"#, "run:completed"),
         (
             "gitlab",
@@ -294,12 +378,32 @@ fn types_and_their_other_names_follow_the_table() {
         ("slack", &[], r#"{"type":"event_callback","event":{"type":"message"}}"#, "message"),
         ("discord", &[], r#"{"type":9}"#, "interaction"),
         ("twilio", &[], "Body=x", "event"),
-        ("twilio", &[("content-type", "application/x-www-form-urlencoded")], "MessageStatus=delivered&To=x", "message.delivered"),
-        ("twilio", &[("content-type", "application/x-www-form-urlencoded")], "CallStatus=completed", "call.completed"),
-        ("terraform", &[], r#"{"payload_version":2,"trigger":"assessment:drifted"}"#, "assessment:drifted"),
+        (
+            "twilio",
+            &[("content-type", "application/x-www-form-urlencoded")],
+            "MessageStatus=delivered&To=x",
+            "message.delivered",
+        ),
+        (
+            "twilio",
+            &[("content-type", "application/x-www-form-urlencoded")],
+            "CallStatus=completed",
+            "call.completed",
+        ),
+        (
+            "terraform",
+            &[],
+            r#"{"payload_version":2,"trigger":"assessment:drifted"}"#,
+            "assessment:drifted",
+        ),
         ("gitlab", &[], r#"{"object_kind":"release","action":"create"}"#, "release.create release"),
         ("discord", &[], r#"{"type":2,"data":{}}"#, "application_command interaction"),
-        ("slack", &[("content-type", "application/x-www-form-urlencoded")], "command=%2Ftide&text=now", "slash_command /tide"),
+        (
+            "slack",
+            &[("content-type", "application/x-www-form-urlencoded")],
+            "command=%2Ftide&text=now",
+            "slash_command /tide",
+        ),
         (
             "slack",
             &[("content-type", "application/x-www-form-urlencoded")],
@@ -321,7 +425,12 @@ fn types_and_their_other_names_follow_the_table() {
 #[test]
 fn handshakes_are_answered() {
     let challenge = |name: &str, body: &str| {
-        provider(name).unwrap().challenge(&Raw::new("/".parse().unwrap(), ORIGIN, HeaderMap::new(), body.to_owned()))
+        provider(name).unwrap().challenge(&Raw::new(
+            "/".parse().unwrap(),
+            ORIGIN,
+            HeaderMap::new(),
+            body.to_owned(),
+        ))
     };
     let slack = challenge("slack", r#"{"type":"url_verification","challenge":"abc"}"#).unwrap();
     assert_eq!((slack.status, slack.body.unwrap().1), (200, "abc".to_owned()));

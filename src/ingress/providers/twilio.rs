@@ -23,7 +23,10 @@ const SETTINGS: &str = "x-twilio-webhooks-signature-settings";
 /// request choose.
 fn algorithm(request: &Raw) -> Result<Algorithm, Reason> {
     let settings = request.header(SETTINGS).unwrap_or("");
-    let named = settings.split(',').filter_map(|pair| pair.split_once('=')).find(|(name, _)| name.trim() == "algorithm");
+    let named = settings
+        .split(',')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(name, _)| name.trim() == "algorithm");
     match named.map(|(_, algorithm)| algorithm.trim()) {
         None | Some("HMAC_SHA1") => Ok(Algorithm::Sha1),
         Some("HMAC_SHA256") => Ok(Algorithm::Sha256),
@@ -40,7 +43,9 @@ fn urls(request: &Raw) -> Vec<String> {
         let (scheme, host) = (origin.scheme(), origin.host_str().unwrap_or(""));
         let standard = if scheme == "https" { 443 } else { 80 };
         let port = origin.port_or_known_default().unwrap_or(standard);
-        for with_port in [format!("{scheme}://{host}:{port}{target}"), format!("{scheme}://{host}{target}")] {
+        for with_port in
+            [format!("{scheme}://{host}:{port}{target}"), format!("{scheme}://{host}{target}")]
+        {
             if !urls.contains(&with_port) {
                 urls.push(with_port);
             }
@@ -55,12 +60,17 @@ fn form_text(request: &Raw) -> String {
     for (name, value) in url::form_urlencoded::parse(request.bytes()) {
         values.entry(name.into_owned()).or_default().insert(value.into_owned());
     }
-    values.into_iter().flat_map(|(name, values)| values.into_iter().map(move |v| format!("{name}{v}"))).collect()
+    values
+        .into_iter()
+        .flat_map(|(name, values)| values.into_iter().map(move |v| format!("{name}{v}")))
+        .collect()
 }
 
 fn body_hash(request: &Raw) -> Option<String> {
     let query = request.uri.query()?;
-    url::form_urlencoded::parse(query.as_bytes()).find(|(k, _)| k == "bodySHA256").map(|(_, v)| v.into_owned())
+    url::form_urlencoded::parse(query.as_bytes())
+        .find(|(k, _)| k == "bodySHA256")
+        .map(|(_, v)| v.into_owned())
 }
 
 impl Provider for Twilio {
@@ -81,13 +91,21 @@ impl Provider for Twilio {
             }
             None => form_text(request),
         };
-        let matches =
-            |url: &String| check::any_matches(scheme.secrets, algorithm, &[url.as_bytes(), parameters.as_bytes()], &signature);
+        let matches = |url: &String| {
+            check::any_matches(
+                scheme.secrets,
+                algorithm,
+                &[url.as_bytes(), parameters.as_bytes()],
+                &signature,
+            )
+        };
         if urls(request).iter().any(matches) { Ok(()) } else { Err(Reason::Wrong) }
     }
 
     fn sign(&self, request: &mut Raw, scheme: &Scheme<'_>) {
-        let is_form = request.header("content-type").is_some_and(|c| c.starts_with("application/x-www-form-urlencoded"));
+        let is_form = request
+            .header("content-type")
+            .is_some_and(|c| c.starts_with("application/x-www-form-urlencoded"));
         if !is_form && body_hash(request).is_none() {
             let hash = hex::encode(Sha256::digest(request.bytes()));
             let mark = if request.uri.query().is_some() { '&' } else { '?' };
@@ -96,17 +114,24 @@ impl Provider for Twilio {
                 request.uri = uri;
             }
         }
-        let parameters = if body_hash(request).is_some() { String::new() } else { form_text(request) };
+        let parameters =
+            if body_hash(request).is_some() { String::new() } else { form_text(request) };
         let url = urls(request).into_iter().next().unwrap_or_default();
         let algorithm = algorithm(request).unwrap_or(Algorithm::Sha1);
-        let signature = check::keyed_hash(algorithm, check::signing_key(scheme), &[url.as_bytes(), parameters.as_bytes()]);
+        let signature = check::keyed_hash(
+            algorithm,
+            check::signing_key(scheme),
+            &[url.as_bytes(), parameters.as_bytes()],
+        );
         check::set(request, HEADER, &check::base64(&signature));
     }
 
     /// The type by status: callbacks of messages and calls have one in the form, an incoming
     /// message has none.
     fn kind(&self, request: &Raw) -> EventType {
-        let status = |name: &str, field: &str| request.json_text(field).map(|status| format!("{name}.{status}"));
+        let status = |name: &str, field: &str| {
+            request.json_text(field).map(|status| format!("{name}.{status}"))
+        };
         let named = status("message", "/MessageStatus").or_else(|| status("call", "/CallStatus"));
         let named = named.or_else(|| status("message", "/SmsStatus"));
         EventType::plain(named.unwrap_or_else(|| "event".to_owned()))
@@ -121,7 +146,8 @@ impl Provider for Twilio {
     }
 
     fn sample(&self, _: &str, id: &str) -> Sample {
-        let body = "From=%2B15550100&To=%2B15550199&Body=Hello+from+the+harbour&MessageStatus=received";
+        let body =
+            "From=%2B15550100&To=%2B15550199&Body=Hello+from+the+harbour&MessageStatus=received";
         Sample {
             body: body.to_owned(),
             headers: vec![

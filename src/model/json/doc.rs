@@ -217,7 +217,8 @@ fn code_point(rest: &mut &str) -> char {
         && (0xdc00..0xe000).contains(&low)
     {
         *rest = rest.get(6..).unwrap_or("");
-        return char::from_u32(0x10000 + ((first - 0xd800) << 10) + (low - 0xdc00)).unwrap_or('\u{fffd}');
+        return char::from_u32(0x10000 + ((first - 0xd800) << 10) + (low - 0xdc00))
+            .unwrap_or('\u{fffd}');
     }
     char::from_u32(first).unwrap_or('\u{fffd}')
 }

@@ -141,9 +141,11 @@ impl<'a> Ref<'a> {
     pub fn get(self, key: &str) -> Option<Ref<'a>> {
         match self {
             Self::Value(value) => value.as_object()?.get(key).map(Ref::Value),
-            Self::Node(node) if self.kind() == Type::Object => {
-                node.entries().filter(|(name, _)| name.text() == key).last().map(|(_, value)| Ref::Node(value))
-            }
+            Self::Node(node) if self.kind() == Type::Object => node
+                .entries()
+                .filter(|(name, _)| name.text() == key)
+                .last()
+                .map(|(_, value)| Ref::Node(value)),
             _ => None,
         }
     }
@@ -152,7 +154,9 @@ impl<'a> Ref<'a> {
     pub fn at(self, index: usize) -> Option<Ref<'a>> {
         match self {
             Self::Value(value) => value.as_array()?.get(index).map(Ref::Value),
-            Self::Node(node) if self.kind() == Type::Array => node.items().nth(index).map(Ref::Node),
+            Self::Node(node) if self.kind() == Type::Array => {
+                node.items().nth(index).map(Ref::Node)
+            }
             _ => None,
         }
     }
@@ -170,9 +174,10 @@ impl<'a> Ref<'a> {
     /// other type.
     pub fn entries(self) -> Vec<(Cow<'a, str>, Ref<'a>)> {
         match self {
-            Self::Value(Value::Object(map)) => {
-                map.iter().map(|(key, value)| (Cow::Borrowed(key.as_str()), Ref::Value(value))).collect()
-            }
+            Self::Value(Value::Object(map)) => map
+                .iter()
+                .map(|(key, value)| (Cow::Borrowed(key.as_str()), Ref::Value(value)))
+                .collect(),
             Self::Node(node) if self.kind() == Type::Object => {
                 let mut entries: Vec<(Cow<'a, str>, Ref<'a>)> = Vec::with_capacity(node.len());
                 let mut places = std::collections::HashMap::with_capacity(node.len());
@@ -224,21 +229,28 @@ impl<'a> Ref<'a> {
 
     /// A scalar as plain text, anything else as JSON.
     pub fn plain_text(self) -> Cow<'a, str> {
-        self.as_str().or_else(|| self.as_number()).unwrap_or_else(|| Cow::Owned(self.to_value().to_string()))
+        self.as_str()
+            .or_else(|| self.as_number())
+            .unwrap_or_else(|| Cow::Owned(self.to_value().to_string()))
     }
 
     /// A text that is the same for equal values: numbers by value, objects in any order of keys.
     pub fn canonical(self) -> String {
         match self.kind() {
-            Type::Number => self.as_number().map_or_else(String::new, |text| decimal::canonical(&text)),
+            Type::Number => {
+                self.as_number().map_or_else(String::new, |text| decimal::canonical(&text))
+            }
             Type::Array => {
                 let items: Vec<String> = self.items().into_iter().map(Ref::canonical).collect();
                 format!("[{}]", items.join(","))
             }
             Type::Object => {
                 let entries = self.entries().into_iter();
-                let mut entries: Vec<String> =
-                    entries.map(|(key, value)| format!("{}:{}", Value::String(key.into_owned()), value.canonical())).collect();
+                let mut entries: Vec<String> = entries
+                    .map(|(key, value)| {
+                        format!("{}:{}", Value::String(key.into_owned()), value.canonical())
+                    })
+                    .collect();
                 entries.sort_unstable();
                 format!("{{{}}}", entries.join(","))
             }
@@ -259,7 +271,9 @@ impl<'a> Ref<'a> {
                 let (ours, theirs) = (self.entries(), other.entries());
                 ours.len() == theirs.len() && {
                     let theirs: std::collections::HashMap<_, _> = theirs.into_iter().collect();
-                    ours.into_iter().all(|(key, value)| theirs.get(&key).is_some_and(|other| value.equals(*other)))
+                    ours.into_iter().all(|(key, value)| {
+                        theirs.get(&key).is_some_and(|other| value.equals(*other))
+                    })
                 }
             }
             (a, b) => a == b,
@@ -339,8 +353,15 @@ mod tests {
 
     #[test]
     fn keys_that_a_stored_value_cannot_have_are_refused_however_they_are_written() {
-        for key in ["$serde_json::private::Number", "$serde_json::private::RawValue", r"\u0024serde_json::private::x"] {
-            for text in [format!("{{\"{key}\": \"1\"}}"), format!("{{\"a\": [1, {{\"b\": 1, \"{key}\": 1}}]}}")] {
+        for key in [
+            "$serde_json::private::Number",
+            "$serde_json::private::RawValue",
+            r"\u0024serde_json::private::x",
+        ] {
+            for text in [
+                format!("{{\"{key}\": \"1\"}}"),
+                format!("{{\"a\": [1, {{\"b\": 1, \"{key}\": 1}}]}}"),
+            ] {
                 assert_eq!(read(&text).unwrap_err().word, "reserved_key", "{text}");
             }
             assert!(read(&format!("[\"{key}\"]")).is_ok(), "a value may be anything");
@@ -360,9 +381,12 @@ mod tests {
 
     #[test]
     fn a_parsed_text_takes_four_times_its_bytes_at_most() {
-        for text in
-            ["[0,0,0,0,0,0,0,0,0,0,0,0]", "[[],[],[],[],[],[],[]]", "[{\"a\":0},{\"a\":0},{\"a\":0}]", "[\"\",\"\",\"\",\"\"]"]
-        {
+        for text in [
+            "[0,0,0,0,0,0,0,0,0,0,0,0]",
+            "[[],[],[],[],[],[],[]]",
+            "[{\"a\":0},{\"a\":0},{\"a\":0}]",
+            "[\"\",\"\",\"\",\"\"]",
+        ] {
             let doc = parse(Bytes::from_static(text.as_bytes())).unwrap();
             assert!(doc.bytes() <= 4 * text.len() + 8, "{text}: {}", doc.bytes());
         }

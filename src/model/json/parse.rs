@@ -16,7 +16,7 @@ pub fn parse(text: Bytes) -> Result<Doc, Unreadable> {
         return Err(parser.fault("too_large", "the text is too long to be read"));
     }
     if text.starts_with(&[0xff, 0xfe]) || text.starts_with(&[0xfe, 0xff]) {
-        return Err(parser.fault("not_utf8", "the text is UTF-16; JSON is exchanged as UTF-8"));
+        return Err(parser.fault("not_utf8", "the text is UTF-16; JSON must be UTF-8"));
     }
     if let Err(error) = std::str::from_utf8(&text) {
         parser.at = error.valid_up_to();
@@ -86,13 +86,13 @@ impl Parser<'_> {
             Some(b't') => self.word(b"true", NodeKind::True),
             Some(b'f') => self.word(b"false", NodeKind::False),
             Some(b'n') => self.word(b"null", NodeKind::Null),
-            Some(_) => self.wrong("this begins no value"),
+            Some(_) => self.wrong("this is not the start of a value"),
         }
     }
 
     fn word(&mut self, word: &[u8], kind: NodeKind) -> Result<bool, Unreadable> {
         if !self.text[self.at..].starts_with(word) {
-            return self.wrong("this begins no value");
+            return self.wrong("this is not the start of a value");
         }
         self.cells.push(Cell::new(kind, self.at, word.len()));
         self.at += word.len();
@@ -101,7 +101,8 @@ impl Parser<'_> {
 
     fn open(&mut self, kind: NodeKind, close: u8) -> Result<bool, Unreadable> {
         if self.open.len() >= DEPTH_MAX {
-            return Err(self.fault("too_deep", &format!("the text is nested deeper than {DEPTH_MAX} levels")));
+            return Err(self
+                .fault("too_deep", &format!("the text is nested deeper than {DEPTH_MAX} levels")));
         }
         self.at += 1;
         self.blanks();
@@ -141,7 +142,10 @@ impl Parser<'_> {
             false => raw.starts_with(RESERVED.as_bytes()),
         };
         match is_reserved {
-            true => Err(self.fault(Unreadable::RESERVED_KEY, &format!("keys that begin with `{RESERVED}` are reserved"))),
+            true => Err(self.fault(
+                Unreadable::RESERVED_KEY,
+                &format!("keys that start with `{RESERVED}` are reserved"),
+            )),
             false => Ok(()),
         }
     }
@@ -154,7 +158,7 @@ impl Parser<'_> {
             let Some(&cell) = self.open.last() else {
                 return match self.at == self.text.len() {
                     true => Ok(true),
-                    false => self.wrong("something follows the end of the value"),
+                    false => self.wrong("there is more text after the end of the value"),
                 };
             };
             let inside = self.cells.len() - cell - 1;
@@ -195,7 +199,9 @@ impl Parser<'_> {
                     is_escaped = true;
                     self.escape()?;
                 }
-                Some(byte) if byte < 0x20 => return self.wrong("a control character stands in a string"),
+                Some(byte) if byte < 0x20 => {
+                    return self.wrong("a string contains a control character");
+                }
                 Some(_) => self.at += 1,
             }
         }
@@ -208,10 +214,15 @@ impl Parser<'_> {
     fn escape(&mut self) -> Result<(), Unreadable> {
         match self.text.get(self.at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
-            Some(b'u') if self.text.get(self.at + 2..self.at + 6).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)) => {
+            Some(b'u')
+                if self
+                    .text
+                    .get(self.at + 2..self.at + 6)
+                    .is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)) =>
+            {
                 self.at += 6;
             }
-            _ => return self.wrong("this is no escape of JSON"),
+            _ => return self.wrong("this is not a valid JSON escape"),
         }
         Ok(())
     }
@@ -238,7 +249,7 @@ impl Parser<'_> {
             self.some_digits()?;
         }
         if matches!(self.peek(), Some(b'0'..=b'9' | b'.')) {
-            return self.wrong("a number does not go on like this");
+            return self.wrong("this is not a valid number");
         }
         self.cells.push(Cell::new(NodeKind::Number, start, self.at - start));
         Ok(())

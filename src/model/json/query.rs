@@ -95,7 +95,10 @@ struct Hit<'a> {
 
 impl<'a> Hit<'a> {
     fn child(&self, value: Ref<'a>, step: impl FnOnce() -> Step) -> Self {
-        let place = self.place.as_ref().map(|parent| Rc::new(Place { parent: Some(Rc::clone(parent)), step: step() }));
+        let place = self
+            .place
+            .as_ref()
+            .map(|parent| Rc::new(Place { parent: Some(Rc::clone(parent)), step: step() }));
         Self { value, place }
     }
 
@@ -107,7 +110,9 @@ impl<'a> Hit<'a> {
             }
             Type::Object => {
                 let entries = self.value.entries().into_iter();
-                entries.map(|(key, value)| self.child(value, || Step::Name(key.into_owned()))).collect()
+                entries
+                    .map(|(key, value)| self.child(value, || Step::Name(key.into_owned())))
+                    .collect()
             }
             _ => Vec::new(),
         }
@@ -125,9 +130,10 @@ impl Query {
 
     /// Whether it can select one value at most, by its form: names and indexes only.
     pub fn is_singular(&self) -> bool {
-        self.segments
-            .iter()
-            .all(|segment| !segment.descends && matches!(segment.selectors.as_slice(), [Selector::Name(_) | Selector::Index(_)]))
+        self.segments.iter().all(|segment| {
+            !segment.descends
+                && matches!(segment.selectors.as_slice(), [Selector::Name(_) | Selector::Index(_)])
+        })
     }
 
     /// The selected values, in the order of the document.
@@ -139,7 +145,9 @@ impl Query {
     pub fn locate<'a>(&self, root: Ref<'a>) -> Vec<(String, Ref<'a>)> {
         let place = Some(Rc::new(Place { parent: None, step: Step::Root }));
         let hits = self.run(root, Hit { value: root, place });
-        hits.into_iter().map(|hit| (hit.place.as_deref().map_or_else(String::new, normalized), hit.value)).collect()
+        hits.into_iter()
+            .map(|hit| (hit.place.as_deref().map_or_else(String::new, normalized), hit.value))
+            .collect()
     }
 
     fn run<'a>(&self, root: Ref<'a>, start: Hit<'a>) -> Vec<Hit<'a>> {
@@ -151,11 +159,17 @@ impl Query {
                     // Each node before its descendants, children in their order.
                     let mut open = vec![hit.clone()];
                     while let Some(next) = open.pop() {
-                        segment.selectors.iter().for_each(|selector| selector.select(root, &next, &mut found));
+                        segment
+                            .selectors
+                            .iter()
+                            .for_each(|selector| selector.select(root, &next, &mut found));
                         open.extend(next.children().into_iter().rev());
                     }
                 } else {
-                    segment.selectors.iter().for_each(|selector| selector.select(root, hit, &mut found));
+                    segment
+                        .selectors
+                        .iter()
+                        .for_each(|selector| selector.select(root, hit, &mut found));
                 }
             }
             hits = found;
@@ -168,7 +182,9 @@ impl Selector {
     fn select<'a>(&self, root: Ref<'a>, hit: &Hit<'a>, found: &mut Vec<Hit<'a>>) {
         match self {
             Self::Name(name) => {
-                found.extend(hit.value.get(name).map(|value| hit.child(value, || Step::Name(name.clone()))));
+                found.extend(
+                    hit.value.get(name).map(|value| hit.child(value, || Step::Name(name.clone()))),
+                );
             }
             Self::Wildcard => found.extend(hit.children()),
             Self::Index(at) => {
@@ -181,7 +197,8 @@ impl Selector {
                     found.extend(items.get(at).map(|value| hit.child(*value, || Step::Index(at))));
                 }
             }
-            Self::Filter(test) => found.extend(hit.children().into_iter().filter(|child| test.holds(root, child.value))),
+            Self::Filter(test) => found
+                .extend(hit.children().into_iter().filter(|child| test.holds(root, child.value))),
         }
     }
 }
@@ -223,7 +240,11 @@ fn sliced(length: usize, start: Option<i64>, end: Option<i64>, step: i64) -> Vec
 impl Inner {
     fn select<'a>(&self, root: Ref<'a>, here: Ref<'a>) -> Vec<Ref<'a>> {
         let start = if self.is_absolute { root } else { here };
-        self.query.run(root, Hit { value: start, place: None }).into_iter().map(|hit| hit.value).collect()
+        self.query
+            .run(root, Hit { value: start, place: None })
+            .into_iter()
+            .map(|hit| hit.value)
+            .collect()
     }
 }
 
@@ -254,10 +275,12 @@ impl Operand {
             Self::Literal(value) => Got::Ref(Ref::Value(value)),
             Self::Singular(inner) | Self::OnlyValue(inner) => only(inner),
             Self::Count(inner) => Got::Count(Value::from(inner.select(root, here).len())),
-            Self::Length(operand) => match operand.value(root, here).value().and_then(Ref::length) {
-                Some(length) => Got::Count(Value::from(length)),
-                None => Got::Nothing,
-            },
+            Self::Length(operand) => {
+                match operand.value(root, here).value().and_then(Ref::length) {
+                    Some(length) => Got::Count(Value::from(length)),
+                    None => Got::Nothing,
+                }
+            }
         }
     }
 }
@@ -277,10 +300,15 @@ impl Test {
                 let text = text.value(root, here);
                 let Some(text) = text.value().and_then(Ref::as_str) else { return false };
                 match pattern {
-                    Pattern::Fixed(regex) => regex.as_ref().is_some_and(|regex| regex.is_match(&text)),
+                    Pattern::Fixed(regex) => {
+                        regex.as_ref().is_some_and(|regex| regex.is_match(&text))
+                    }
                     Pattern::Computed { of, is_whole } => {
                         let of = of.value(root, here);
-                        let regex = of.value().and_then(Ref::as_str).and_then(|pattern| regex(&pattern, *is_whole));
+                        let regex = of
+                            .value()
+                            .and_then(Ref::as_str)
+                            .and_then(|pattern| regex(&pattern, *is_whole));
                         regex.is_some_and(|regex| regex.is_match(&text))
                     }
                 }
@@ -316,7 +344,8 @@ fn compare(left: Option<Ref<'_>>, order: Order, right: Option<Ref<'_>>) -> bool 
 pub(super) fn regex(pattern: &str, is_whole: bool) -> Option<Regex> {
     const BYTES_MAX: usize = 1 << 20;
     // There a dot stands for everything but line breaks of both kinds.
-    let (mut text, mut in_class, mut chars) = (String::with_capacity(pattern.len() + 8), false, pattern.chars());
+    let (mut text, mut in_class, mut chars) =
+        (String::with_capacity(pattern.len() + 8), false, pattern.chars());
     while let Some(c) = chars.next() {
         match c {
             '\\' => {

@@ -14,7 +14,7 @@ type Result<T> = std::result::Result<T, String>;
 pub(super) fn parse(text: &str) -> Result<Query> {
     let mut parser = Parser { text, at: 0 };
     if !parser.eat("$") {
-        return parser.wrong("a query begins with `$`");
+        return parser.wrong("a path must start with `$`");
     }
     let segments = parser.segments()?;
     if parser.at < text.len() {
@@ -58,7 +58,8 @@ impl<'a> Parser<'a> {
     }
 
     fn blanks(&mut self) {
-        self.at += self.rest().len() - self.rest().trim_start_matches([' ', '\t', '\n', '\r']).len();
+        self.at +=
+            self.rest().len() - self.rest().trim_start_matches([' ', '\t', '\n', '\r']).len();
     }
 
     fn segments(&mut self) -> Result<Vec<Segment>> {
@@ -67,7 +68,11 @@ impl<'a> Parser<'a> {
             let before = self.at;
             self.blanks();
             let segment = if self.eat("..") {
-                let selectors = if self.peek() == Some('[') { self.brackets()? } else { vec![self.shorthand()?] };
+                let selectors = if self.peek() == Some('[') {
+                    self.brackets()?
+                } else {
+                    vec![self.shorthand()?]
+                };
                 Segment { descends: true, selectors }
             } else if self.eat(".") {
                 Segment { descends: false, selectors: vec![self.shorthand()?] }
@@ -89,7 +94,10 @@ impl<'a> Parser<'a> {
         if !self.peek().is_some_and(starts) {
             return self.wrong("a name or `*` is expected");
         }
-        let end = self.rest().find(|c: char| !starts(c) && !c.is_ascii_digit()).unwrap_or(self.rest().len());
+        let end = self
+            .rest()
+            .find(|c: char| !starts(c) && !c.is_ascii_digit())
+            .unwrap_or(self.rest().len());
         let name = self.rest()[..end].to_owned();
         self.at += end;
         Ok(Selector::Name(name))
@@ -166,7 +174,7 @@ impl<'a> Parser<'a> {
             return if sign == 0 { Ok(None) } else { self.wrong("a digit is expected after `-`") };
         }
         if digits[..length].starts_with('0') && (length > 1 || sign > 0) {
-            return self.wrong("a whole number has no leading zeros, and no `-0`");
+            return self.wrong("a whole number must not have leading zeros or be `-0`");
         }
         match rest[..sign + length].parse::<i64>() {
             Ok(n) if n.abs() <= INTEGER_MAX => {
@@ -182,14 +190,14 @@ impl<'a> Parser<'a> {
         self.at += 1;
         let mut text = String::new();
         loop {
-            let Some(c) = self.peek() else { return self.wrong("the string does not end") };
+            let Some(c) = self.peek() else { return self.wrong("the string is not closed") };
             match c {
                 c if c == quote => {
                     self.at += 1;
                     return Ok(text);
                 }
                 '\\' => text.push(self.escape(quote)?),
-                c if c < ' ' => return self.wrong("a control character stands in the string"),
+                c if c < ' ' => return self.wrong("the string contains a control character"),
                 c => {
                     text.push(c);
                     self.at += c.len_utf8();
@@ -200,7 +208,7 @@ impl<'a> Parser<'a> {
 
     fn escape(&mut self, quote: char) -> Result<char> {
         self.at += 1;
-        let Some(c) = self.peek() else { return self.wrong("the string does not end") };
+        let Some(c) = self.peek() else { return self.wrong("the string is not closed") };
         self.at += c.len_utf8();
         Ok(match c {
             'b' => '\u{8}',
@@ -215,11 +223,11 @@ impl<'a> Parser<'a> {
                 let point = match first {
                     0xd800..0xdc00 => {
                         if !self.eat("\\u") {
-                            return self.wrong("half of a surrogate pair");
+                            return self.wrong("incomplete surrogate pair");
                         }
                         let second = self.unit()?;
                         if !(0xdc00..0xe000).contains(&second) {
-                            return self.wrong("half of a surrogate pair");
+                            return self.wrong("incomplete surrogate pair");
                         }
                         0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00)
                     }
@@ -227,15 +235,16 @@ impl<'a> Parser<'a> {
                 };
                 match char::from_u32(point) {
                     Some(c) => c,
-                    None => return self.wrong("half of a surrogate pair"),
+                    None => return self.wrong("incomplete surrogate pair"),
                 }
             }
-            _ => return self.wrong("this is no escape"),
+            _ => return self.wrong("this is not a valid escape"),
         })
     }
 
     fn unit(&mut self) -> Result<u32> {
-        let digits = self.rest().get(..4).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        let digits =
+            self.rest().get(..4).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
         match digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()) {
             Some(unit) => {
                 self.at += 4;
@@ -290,7 +299,10 @@ impl<'a> Parser<'a> {
         } else {
             let left = self.term()?;
             match self.order() {
-                Some(_) if is_negated => return self.wrong("`!` stands before a comparison; put that in parentheses"),
+                Some(_) if is_negated => {
+                    return self
+                        .wrong("`!` is before a comparison; put the comparison in parentheses");
+                }
                 Some(order) => {
                     let left = self.comparable(left)?;
                     let right = self.term()?;
@@ -299,8 +311,13 @@ impl<'a> Parser<'a> {
                 None => match left {
                     Term::Query(inner) => Test::Exists(inner),
                     Term::Logical(test) => test,
-                    Term::Literal(_) => return self.wrong("a literal is no test; compare it"),
-                    Term::Value(_) => return self.wrong("what this function yields is no test; compare it"),
+                    Term::Literal(_) => {
+                        return self
+                            .wrong("a literal is not a condition; compare it with something");
+                    }
+                    Term::Value(_) => return self.wrong(
+                        "the result of this function is not a condition; compare it with something",
+                    ),
                 },
             }
         };
@@ -323,9 +340,9 @@ impl<'a> Parser<'a> {
         match term {
             Term::Literal(value) => Ok(Operand::Literal(value)),
             Term::Query(inner) if inner.query.is_singular() => Ok(Operand::Singular(inner)),
-            Term::Query(_) => self.wrong("only a query for one value can be compared"),
+            Term::Query(_) => self.wrong("only a path that selects one value can be compared"),
             Term::Value(operand) => Ok(operand),
-            Term::Logical(_) => self.wrong("what this function yields cannot be compared"),
+            Term::Logical(_) => self.wrong("the result of this function cannot be compared"),
         }
     }
 
@@ -347,7 +364,9 @@ impl<'a> Parser<'a> {
 
     fn number(&mut self) -> Result<Value> {
         let rest = self.rest();
-        let end = rest.find(|c: char| !matches!(c, '0'..='9' | '-' | '+' | '.' | 'e' | 'E')).unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| !matches!(c, '0'..='9' | '-' | '+' | '.' | 'e' | 'E'))
+            .unwrap_or(rest.len());
         let text = &rest[..end];
         // `-0` is a number here, and JSON's grammar is that of RFC 9535.
         match super::value_of(text) {
@@ -355,13 +374,14 @@ impl<'a> Parser<'a> {
                 self.at += end;
                 Ok(Value::Number(number(text)))
             }
-            _ => self.wrong("this is no number"),
+            _ => self.wrong("this is not a number"),
         }
     }
 
     fn word(&mut self) -> Result<Term> {
         let rest = self.rest();
-        let end = rest.find(|c: char| !matches!(c, 'a'..='z' | '0'..='9' | '_')).unwrap_or(rest.len());
+        let end =
+            rest.find(|c: char| !matches!(c, 'a'..='z' | '0'..='9' | '_')).unwrap_or(rest.len());
         let name = &rest[..end];
         if !rest[end..].starts_with('(') {
             let value = match name {
@@ -400,9 +420,15 @@ impl<'a> Parser<'a> {
     fn call(&self, name: &str, args: Vec<Term>) -> Result<Term> {
         let mut args = args.into_iter();
         match (name, args.next(), args.next(), args.next()) {
-            ("length", Some(of), None, None) => Ok(Term::Value(Operand::Length(Box::new(self.comparable(of)?)))),
-            ("count", Some(Term::Query(inner)), None, None) => Ok(Term::Value(Operand::Count(inner))),
-            ("value", Some(Term::Query(inner)), None, None) => Ok(Term::Value(Operand::OnlyValue(inner))),
+            ("length", Some(of), None, None) => {
+                Ok(Term::Value(Operand::Length(Box::new(self.comparable(of)?))))
+            }
+            ("count", Some(Term::Query(inner)), None, None) => {
+                Ok(Term::Value(Operand::Count(inner)))
+            }
+            ("value", Some(Term::Query(inner)), None, None) => {
+                Ok(Term::Value(Operand::OnlyValue(inner)))
+            }
             ("match" | "search", Some(text), Some(pattern), None) => {
                 let is_whole = name == "match";
                 let pattern = match self.comparable(pattern)? {
@@ -412,7 +438,7 @@ impl<'a> Parser<'a> {
                 Ok(Term::Logical(Test::Matches { text: self.comparable(text)?, pattern }))
             }
             ("length" | "count" | "value" | "match" | "search", ..) => {
-                self.wrong(&format!("`{name}` does not take these arguments"))
+                self.wrong(&format!("wrong arguments for `{name}`"))
             }
             _ => self.wrong(&format!("unknown function `{name}`")),
         }

@@ -18,7 +18,10 @@ impl Hints for Memory {
         let mut world = self.world();
         let mut found = Vec::new();
         for row in world.jobs.values().filter(|row| row.job.finished_at.is_none() && !row.held) {
-            let Some(lane) = world.lanes.get(&row.job.target.lane()).filter(|lane| !lane.paused) else { continue };
+            let Some(lane) = world.lanes.get(&row.job.target.lane()).filter(|lane| !lane.paused)
+            else {
+                continue;
+            };
             let is_leased = row.job.state == JobState::Leased && row.job.due_at > now;
             let holds = [lane.breaker.open_until, lane.breaker.not_before];
             let at = holds.into_iter().flatten().fold(row.job.due_at, |at, hold| at.max(hold));
@@ -36,7 +39,8 @@ impl Hints for Memory {
             *n <= most
         });
         found.truncate(usize::try_from(most).unwrap_or(usize::MAX));
-        let hinted: Vec<HintedJob> = found.into_iter().map(|(at, job, _)| HintedJob { job, after: at.since(now) }).collect();
+        let hinted: Vec<HintedJob> =
+            found.into_iter().map(|(at, job, _)| HintedJob { job, after: at.since(now) }).collect();
         for HintedJob { job, after } in &hinted {
             if let Some(row) = world.jobs.get_mut(job) {
                 row.woken_until = Some(now.plus(*after).plus(OVERDUE));
@@ -48,8 +52,9 @@ impl Hints for Memory {
     async fn is_due(&self) -> Result<bool> {
         let now = self.clock.now();
         let world = self.world();
-        let runs =
-            |lane: &&crate::model::Lane| !lane.paused && !matches!(breaker::allows(&lane.breaker, now), Allows::NothingBefore(_));
+        let runs = |lane: &&crate::model::Lane| {
+            !lane.paused && !matches!(breaker::allows(&lane.breaker, now), Allows::NothingBefore(_))
+        };
         Ok(world.lanes.values().filter(runs).any(|lane| !world.due(&lane.id, now).is_empty()))
     }
 }

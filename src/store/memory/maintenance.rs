@@ -28,27 +28,47 @@ impl Maintenance for Memory {
         let now = self.clock.now();
         let mut world = self.world();
         for rejection in rejections {
-            let entry = world.rejections.entry((rejection.source.clone(), rejection.reason.clone())).or_insert((0, now));
+            let entry = world
+                .rejections
+                .entry((rejection.source.clone(), rejection.reason.clone()))
+                .or_insert((0, now));
             *entry = (entry.0 + rejection.count, now);
         }
         Ok(())
     }
 
-    async fn prune(&self, age: Duration, from: Option<EventId>, most: u32) -> Result<(u64, Option<EventId>)> {
+    async fn prune(
+        &self,
+        age: Duration,
+        from: Option<EventId>,
+        most: u32,
+    ) -> Result<(u64, Option<EventId>)> {
         let limit = self.clock.now().minus(age);
         let mut world = self.world();
-        let old = world.events.values().filter(|e| e.created_at < limit && from.is_none_or(|f| e.id > f));
-        let old: Vec<EventId> = old.map(|e| e.id).take(usize::try_from(most).unwrap_or(usize::MAX)).collect();
-        let busy: BTreeSet<EventId> =
-            world.jobs.values().filter(|r| r.job.finished_at.is_none_or(|at| at >= limit)).map(|r| r.job.event).collect();
+        let old =
+            world.events.values().filter(|e| e.created_at < limit && from.is_none_or(|f| e.id > f));
+        let old: Vec<EventId> =
+            old.map(|e| e.id).take(usize::try_from(most).unwrap_or(usize::MAX)).collect();
+        let busy: BTreeSet<EventId> = world
+            .jobs
+            .values()
+            .filter(|r| r.job.finished_at.is_none_or(|at| at >= limit))
+            .map(|r| r.job.event)
+            .collect();
         let now = self.clock.now();
         let is_kept = |run: &Run| world.kept_until.get(&run.id).is_some_and(|until| *until > now);
-        let with_runs = world.runs.values().filter(|r| r.finished_at.is_none_or(|at| at >= limit) || is_kept(r)).map(|r| r.event);
+        let with_runs = world
+            .runs
+            .values()
+            .filter(|r| r.finished_at.is_none_or(|at| at >= limit) || is_kept(r))
+            .map(|r| r.event);
         let busy: BTreeSet<EventId> = busy.into_iter().chain(with_runs).collect();
         let gone: BTreeSet<EventId> = old.iter().copied().filter(|id| !busy.contains(id)).collect();
-        let jobs: BTreeSet<JobId> = world.jobs.values().filter(|r| gone.contains(&r.job.event)).map(|r| r.job.id).collect();
+        let jobs: BTreeSet<JobId> =
+            world.jobs.values().filter(|r| gone.contains(&r.job.event)).map(|r| r.job.id).collect();
         world.events.retain(|id, _| !gone.contains(id));
-        let runs: BTreeSet<RunId> = world.runs.values().filter(|r| gone.contains(&r.event)).map(|r| r.id).collect();
+        let runs: BTreeSet<RunId> =
+            world.runs.values().filter(|r| gone.contains(&r.event)).map(|r| r.id).collect();
         world.runs.retain(|id, _| !runs.contains(id));
         world.history.retain(|(id, _), _| !runs.contains(id));
         world.tokens.retain(|_, token| !runs.contains(&token.run));
@@ -60,7 +80,8 @@ impl Maintenance for Memory {
     async fn chores(&self, age: Duration) -> Result<Chores> {
         let now = self.clock.now();
         let (world, limit) = (self.world(), now.minus(age));
-        let over = |r: &Row| r.job.state == JobState::Pending && r.expires_at.is_some_and(|at| at <= now);
+        let over =
+            |r: &Row| r.job.state == JobState::Pending && r.expires_at.is_some_and(|at| at <= now);
         Ok(Chores {
             expire: world.jobs.values().any(over),
             prune: world.events.values().next().is_some_and(|event| event.created_at < limit),
@@ -71,8 +92,14 @@ impl Maintenance for Memory {
     async fn forget_keys(&self, most: u32) -> Result<u64> {
         let now = self.clock.now();
         let mut world = self.world();
-        let over: Vec<_> = world.keys.iter().filter(|(_, k)| k.expires_at <= now).map(|(key, _)| key.clone()).collect();
-        let over: Vec<_> = over.into_iter().take(usize::try_from(most).unwrap_or(usize::MAX)).collect();
+        let over: Vec<_> = world
+            .keys
+            .iter()
+            .filter(|(_, k)| k.expires_at <= now)
+            .map(|(key, _)| key.clone())
+            .collect();
+        let over: Vec<_> =
+            over.into_iter().take(usize::try_from(most).unwrap_or(usize::MAX)).collect();
         for key in &over {
             world.keys.remove(key);
         }
@@ -96,7 +123,7 @@ impl Maintenance for Memory {
     }
 
     async fn weaknesses(&self) -> Result<Vec<String>> {
-        Ok(vec!["the memory store keeps nothing when the process ends".to_owned()])
+        Ok(vec!["the in-memory store loses all data when the process stops".to_owned()])
     }
 
     async fn close(&self) {}

@@ -16,8 +16,8 @@ mod runs;
 
 use super::error::{Error, Result};
 use super::{
-    Accepted, ClaimRequest, Claimed, Definition, Each, EventFilter, Intake, JobFilter, Lanes, NewEvent, Page, Query, Rejection,
-    Retry, Totals, Work,
+    Accepted, ClaimRequest, Claimed, Definition, Each, EventFilter, Intake, JobFilter, Lanes,
+    NewEvent, Page, Query, Rejection, Retry, Totals, Work,
 };
 use crate::decide::breaker::{self, Allows};
 use crate::decide::rate;
@@ -27,8 +27,8 @@ use crate::model::lane::{Breaker, Bucket};
 use crate::model::run::{Entry, Gate, Token};
 use crate::model::time::Clock;
 use crate::model::{
-    Attempt, AttemptResult, Event, EventId, Job, JobId, JobState, Lane, LaneId, LaneSpec, Lease, ManualClock, Run, RunId,
-    SystemClock, Target, Timestamp,
+    Attempt, AttemptResult, Event, EventId, Job, JobId, JobState, Lane, LaneId, LaneSpec, Lease,
+    ManualClock, Run, RunId, SystemClock, Target, Timestamp,
 };
 
 /// The store in memory: every verb over maps, under one lock.
@@ -96,14 +96,23 @@ impl World {
         let inbound = &new_event.inbound;
         if let Some(event) = self.events.get(&new_event.id) {
             let jobs = self.jobs.values().filter(|r| r.job.event == event.id).map(|r| r.job.id);
-            return Accepted::New { event: event.id, jobs: jobs.collect(), started: Vec::new(), at: now };
+            return Accepted::New {
+                event: event.id,
+                jobs: jobs.collect(),
+                started: Vec::new(),
+                at: now,
+            };
         }
         let about = format!("{}|{}", inbound.source, inbound.kind);
         let call = inbound.idempotency_key.as_ref().map(|k| (format!("call:{about}"), safe(k)));
         let provider = inbound.dedupe_key.as_ref().map(|k| (format!("provider:{about}"), safe(k)));
         if let Some(held) = call.as_ref().and_then(|k| self.holder(k, now)) {
             let same = held.body.as_deref() == Some(&inbound.body.bytes()[..]);
-            return if same { Accepted::Duplicate(held.event) } else { Accepted::Conflict(held.event) };
+            return if same {
+                Accepted::Duplicate(held.event)
+            } else {
+                Accepted::Conflict(held.event)
+            };
         }
         if let Some(held) = provider.as_ref().and_then(|k| self.holder(k, now)) {
             return Accepted::Duplicate(held.event);
@@ -122,8 +131,10 @@ impl World {
         }
         let expires_at = now.plus(new_event.key_ttl);
         let body = call.is_some().then(|| inbound.body.bytes().to_vec());
-        let consumer: Vec<_> = new_event.plan.jobs.iter().filter_map(|j| j.key.as_ref().map(key_of)).collect();
-        let unique_key = provider.as_ref().or(call.as_ref()).or(consumer.first()).map(|(_, word)| word.clone());
+        let consumer: Vec<_> =
+            new_event.plan.jobs.iter().filter_map(|j| j.key.as_ref().map(key_of)).collect();
+        let unique_key =
+            provider.as_ref().or(call.as_ref()).or(consumer.first()).map(|(_, word)| word.clone());
         if let Some(key) = call {
             self.keys.insert(key, Key { event: new_event.id, body, expires_at });
         }
@@ -144,11 +155,18 @@ impl World {
                 created_at: now,
             },
         );
-        let fresh = new_event.plan.jobs.iter().zip(&seen).filter(|(_, seen)| seen.is_none()).map(|(job, _)| job);
+        let fresh = new_event
+            .plan
+            .jobs
+            .iter()
+            .zip(&seen)
+            .filter(|(_, seen)| seen.is_none())
+            .map(|(job, _)| job);
         let (mut ids, mut started) = (Vec::new(), Vec::new());
         for new in fresh {
             let lane = self.lanes.get(&new.target.lane());
-            let starts = new.start && lane.is_some_and(|l| !l.paused && l.breaker.is_clean() && l.bucket.is_none());
+            let starts = new.start
+                && lane.is_some_and(|l| !l.paused && l.breaker.is_clean() && l.bucket.is_none());
             if starts {
                 started.push(new.id);
             }
@@ -182,13 +200,24 @@ impl World {
     }
 
     fn due(&self, lane: &LaneId, now: Timestamp) -> Vec<(Timestamp, JobId)> {
-        let open = self.jobs.values().filter(|r| r.job.finished_at.is_none() && !r.held && r.job.due_at <= now);
-        let mut due: Vec<_> = open.filter(|r| r.job.target.lane() == *lane).map(|r| (r.job.due_at, r.job.id)).collect();
+        let open = self
+            .jobs
+            .values()
+            .filter(|r| r.job.finished_at.is_none() && !r.held && r.job.due_at <= now);
+        let mut due: Vec<_> = open
+            .filter(|r| r.job.target.lane() == *lane)
+            .map(|r| (r.job.due_at, r.job.id))
+            .collect();
         due.sort_unstable();
         due
     }
 
-    fn wanted(&self, request: &ClaimRequest, lane: &LaneId, now: Timestamp) -> Vec<(Timestamp, JobId)> {
+    fn wanted(
+        &self,
+        request: &ClaimRequest,
+        lane: &LaneId,
+        now: Timestamp,
+    ) -> Vec<(Timestamp, JobId)> {
         let due = self.due(lane, now).into_iter();
         due.filter(|(_, id)| request.of.is_empty() || request.of.contains(id)).collect()
     }
@@ -212,8 +241,13 @@ impl World {
                 && !request.skip.contains(&lane.id)
                 && !matches!(breaker::allows(&lane.breaker, now), Allows::NothingBefore(_))
         };
-        let mut picked: Vec<Lane> =
-            self.lanes.values().filter(runs).filter(|l| !self.wanted(request, &l.id, now).is_empty()).cloned().collect();
+        let mut picked: Vec<Lane> = self
+            .lanes
+            .values()
+            .filter(runs)
+            .filter(|l| !self.wanted(request, &l.id, now).is_empty())
+            .cloned()
+            .collect();
         picked.sort_by(|a, b| (a.turn, &a.id).cmp(&(b.turn, &b.id)));
         // Tenants take turns, and the lanes of each.
         let mut places: HashMap<String, usize> = HashMap::new();
@@ -230,8 +264,16 @@ impl World {
             sharing.took(&lane, want);
             let lane_clean = lane.breaker.is_clean();
             let mut taken = 0;
-            for (_, id) in self.wanted(request, &lane.id, now).into_iter().take(usize::try_from(want).unwrap_or(usize::MAX)) {
-                claimed.extend(self.lease(id, request.lease, now).map(|job| Claimed { job, now, lane_clean }));
+            for (_, id) in self
+                .wanted(request, &lane.id, now)
+                .into_iter()
+                .take(usize::try_from(want).unwrap_or(usize::MAX))
+            {
+                claimed.extend(self.lease(id, request.lease, now).map(|job| Claimed {
+                    job,
+                    now,
+                    lane_clean,
+                }));
                 taken += 1;
             }
             lane.turn = now;
@@ -255,7 +297,7 @@ impl World {
                 ending: AttemptResult::Interrupted,
                 code: Some("interrupted".to_owned()),
                 status: None,
-                error: Some("the worker went away before it recorded an answer".to_owned()),
+                error: Some("the worker stopped before it recorded a response".to_owned()),
                 duration: Duration::ZERO,
                 response: Vec::new(),
                 at: now,
@@ -274,12 +316,17 @@ impl World {
     }
 
     fn record(&mut self, commit: &JobOutcome, now: Timestamp) -> Result<()> {
-        if commit.change.as_deref().is_some_and(|change| !change.is_new && !self.is_current(change)) {
+        if commit.change.as_deref().is_some_and(|change| !change.is_new && !self.is_current(change))
+        {
             return Err(Error::MovedOn);
         }
         let held = self.held(&commit.lease).is_some();
         let row = self.jobs.get(&commit.lease.job);
-        if !held && row.is_some_and(|r| r.job.claim == commit.lease.claim && r.job.state != JobState::Leased) {
+        if !held
+            && row.is_some_and(|r| {
+                r.job.claim == commit.lease.claim && r.job.state != JobState::Leased
+            })
+        {
             // It was recorded before, and the answer was lost.
             return Ok(());
         }
@@ -287,26 +334,38 @@ impl World {
             let ending = if held { attempt.ending } else { AttemptResult::Stale };
             let attempt = Attempt { ending, at: now, ..attempt.clone() };
             let key = (commit.lease.job, attempt.claim);
-            if self.attempts.get(&key).is_none_or(|before| before.ending == AttemptResult::Interrupted) {
+            if self
+                .attempts
+                .get(&key)
+                .is_none_or(|before| before.ending == AttemptResult::Interrupted)
+            {
                 self.attempts.insert(key, attempt);
             }
         }
         let Some(row) = self.held(&commit.lease) else { return Err(Error::LeaseLost) };
         let job = &mut row.job;
         job.attempt = commit.sent;
-        job.lost += u32::from(commit.attempt.as_ref().is_some_and(|attempt| attempt.ending == AttemptResult::Interrupted));
+        job.lost += u32::from(
+            commit
+                .attempt
+                .as_ref()
+                .is_some_and(|attempt| attempt.ending == AttemptResult::Interrupted),
+        );
         job.due_at = now;
         match &commit.finish {
             Finish::Done => (job.state, job.finished_at) = (JobState::Done, Some(now)),
             Finish::Released => job.state = JobState::Pending,
             Finish::Retry { after, error } => {
-                (job.state, job.due_at, job.last_error) = (JobState::Pending, now.plus(*after), Some(error.clone()));
+                (job.state, job.due_at, job.last_error) =
+                    (JobState::Pending, now.plus(*after), Some(error.clone()));
             }
             Finish::FailedIntoRun { error } => {
-                (job.state, job.finished_at, job.last_error) = (JobState::Done, Some(now), Some(error.clone()));
+                (job.state, job.finished_at, job.last_error) =
+                    (JobState::Done, Some(now), Some(error.clone()));
             }
             Finish::Dead { error } => {
-                (job.state, job.finished_at, job.last_error) = (JobState::Dead, Some(now), Some(error.clone()));
+                (job.state, job.finished_at, job.last_error) =
+                    (JobState::Dead, Some(now), Some(error.clone()));
             }
         }
         if let (Some(fact), Some(lane)) = (commit.lane_fact, self.lanes.get_mut(&commit.lane)) {
@@ -327,7 +386,11 @@ fn paged<K: Ord + Copy, V>(items: Vec<(K, V)>, after: Option<K>, page: Page) -> 
     if page.newest_first {
         items.reverse();
     }
-    items.into_iter().take(usize::try_from(page.limit).unwrap_or(usize::MAX)).map(|(_, v)| v).collect()
+    items
+        .into_iter()
+        .take(usize::try_from(page.limit).unwrap_or(usize::MAX))
+        .map(|(_, v)| v)
+        .collect()
 }
 
 #[async_trait]
@@ -374,7 +437,10 @@ impl Work for Memory {
     async fn reclaim(&self) -> Result<u64> {
         let now = self.clock.now();
         let mut world = self.world();
-        let leased = world.jobs.values_mut().filter(|r| r.job.state == JobState::Leased && r.job.due_at > now);
+        let leased = world
+            .jobs
+            .values_mut()
+            .filter(|r| r.job.state == JobState::Leased && r.job.due_at > now);
         Ok(leased.map(|r| r.job.due_at = now).count().try_into().unwrap_or(u64::MAX))
     }
 
@@ -382,7 +448,9 @@ impl Work for Memory {
         let now = self.clock.now();
         let mut world = self.world();
         let wanted = |job: &Job| match which {
-            Retry::One(id) => job.id == *id && matches!(job.state, JobState::Dead | JobState::Cancelled),
+            Retry::One(id) => {
+                job.id == *id && matches!(job.state, JobState::Dead | JobState::Cancelled)
+            }
             Retry::All { state, handler } => {
                 job.state == *state
                     && (*state != JobState::Pending || job.attempt > 0)
@@ -409,8 +477,15 @@ impl Work for Memory {
     async fn cancel(&self, job: JobId) -> Result<bool> {
         let now = self.clock.now();
         let mut world = self.world();
-        let Some(row) = world.jobs.get_mut(&job).filter(|r| r.job.finished_at.is_none()) else { return Ok(false) };
-        row.job = Job { state: JobState::Cancelled, claim: row.job.claim + 1, finished_at: Some(now), ..row.job.clone() };
+        let Some(row) = world.jobs.get_mut(&job).filter(|r| r.job.finished_at.is_none()) else {
+            return Ok(false);
+        };
+        row.job = Job {
+            state: JobState::Cancelled,
+            claim: row.job.claim + 1,
+            finished_at: Some(now),
+            ..row.job.clone()
+        };
         Ok(true)
     }
 
@@ -419,8 +494,18 @@ impl Work for Memory {
         let mut world = self.world();
         let of_handler = |r: &&mut Row| r.job.finished_at.is_none() && r.job.target.lane() == lane;
         let mut cancelled = 0;
-        for row in world.jobs.values_mut().filter(of_handler).take(usize::try_from(most).unwrap_or(usize::MAX)) {
-            row.job = Job { state: JobState::Cancelled, claim: row.job.claim + 1, finished_at: Some(now), ..row.job.clone() };
+        for row in world
+            .jobs
+            .values_mut()
+            .filter(of_handler)
+            .take(usize::try_from(most).unwrap_or(usize::MAX))
+        {
+            row.job = Job {
+                state: JobState::Cancelled,
+                claim: row.job.claim + 1,
+                finished_at: Some(now),
+                ..row.job.clone()
+            };
             cancelled += 1;
         }
         Ok(cancelled)
@@ -429,12 +514,21 @@ impl Work for Memory {
     async fn expire(&self, most: u32) -> Result<Vec<Job>> {
         let now = self.clock.now();
         let mut world = self.world();
-        let over = |r: &&mut Row| r.job.state == JobState::Pending && r.expires_at.is_some_and(|at| at <= now);
+        let over = |r: &&mut Row| {
+            r.job.state == JobState::Pending && r.expires_at.is_some_and(|at| at <= now)
+        };
         let mut expired = Vec::new();
-        for row in world.jobs.values_mut().filter(over).take(usize::try_from(most).unwrap_or(usize::MAX)) {
+        for row in
+            world.jobs.values_mut().filter(over).take(usize::try_from(most).unwrap_or(usize::MAX))
+        {
             let last_error = Some("event TTL expired".to_owned());
-            row.job =
-                Job { state: JobState::Dead, claim: row.job.claim + 1, finished_at: Some(now), last_error, ..row.job.clone() };
+            row.job = Job {
+                state: JobState::Dead,
+                claim: row.job.claim + 1,
+                finished_at: Some(now),
+                last_error,
+                ..row.job.clone()
+            };
             expired.push(row.job.clone());
         }
         Ok(expired)
@@ -447,7 +541,8 @@ impl Lanes for Memory {
         let now = self.clock.now();
         let mut world = self.world();
         for spec in specs {
-            let fresh = || spec.rate.map(|rate| Bucket { rate, tokens: f64::from(rate), refilled_at: now });
+            let fresh =
+                || spec.rate.map(|rate| Bucket { rate, tokens: f64::from(rate), refilled_at: now });
             match world.lanes.get_mut(&spec.id) {
                 Some(lane) => {
                     lane.tenant.clone_from(&spec.tenant);
@@ -481,7 +576,10 @@ impl Lanes for Memory {
     async fn backlog(&self) -> Result<BTreeMap<LaneId, Timestamp>> {
         let now = self.clock.now();
         let world = self.world();
-        let oldest = world.lanes.keys().filter_map(|lane| Some((lane.clone(), world.due(lane, now).first()?.0)));
+        let oldest = world
+            .lanes
+            .keys()
+            .filter_map(|lane| Some((lane.clone(), world.due(lane, now).first()?.0)));
         Ok(oldest.collect())
     }
 
@@ -501,7 +599,9 @@ impl Lanes for Memory {
         let mut world = self.world();
         let waits = |r: &&mut Row| r.job.state == JobState::Pending && r.job.target.lane() == old;
         let mut moved = 0;
-        for row in world.jobs.values_mut().filter(waits).take(usize::try_from(most).unwrap_or(usize::MAX)) {
+        for row in
+            world.jobs.values_mut().filter(waits).take(usize::try_from(most).unwrap_or(usize::MAX))
+        {
             row.job.target = Target::Handler(to.to_owned());
             moved += 1;
         }
@@ -537,8 +637,11 @@ impl Query for Memory {
                 && filter.since.is_none_or(|t| e.created_at >= t)
                 && filter.until.is_none_or(|t| e.created_at <= t)
         };
-        let found =
-            world.events.values().filter(wanted).map(|e| (e.id, Event { body: crate::model::Body::default(), ..e.clone() }));
+        let found = world
+            .events
+            .values()
+            .filter(wanted)
+            .map(|e| (e.id, Event { body: crate::model::Body::default(), ..e.clone() }));
         Ok(paged(found.collect(), filter.after, page))
     }
 
@@ -554,10 +657,9 @@ impl Query for Memory {
                 && filter.attempted.is_none_or(|yes| yes == (j.attempt > 0))
                 && filter.handler.as_ref().is_none_or(|h| j.target.name() == h)
                 && filter.event.is_none_or(|e| j.event == e)
-                && filter
-                    .parked
-                    .as_ref()
-                    .is_none_or(|(yes, lanes)| *yes == (lanes.contains(&j.target.lane()) || j.put_aside().is_some()))
+                && filter.parked.as_ref().is_none_or(|(yes, lanes)| {
+                    *yes == (lanes.contains(&j.target.lane()) || j.put_aside().is_some())
+                })
         };
         let found = world.jobs.values().map(|r| &r.job).filter(wanted).map(|j| (j.id, j.clone()));
         Ok(paged(found.collect(), filter.after, page))
@@ -568,14 +670,23 @@ impl Query for Memory {
     }
 
     async fn attempts(&self, job: JobId) -> Result<Vec<Attempt>> {
-        Ok(self.world().attempts.range((job, i64::MIN)..=(job, i64::MAX)).map(|(_, a)| a.clone()).collect())
+        Ok(self
+            .world()
+            .attempts
+            .range((job, i64::MIN)..=(job, i64::MAX))
+            .map(|(_, a)| a.clone())
+            .collect())
     }
 
     async fn totals(&self) -> Result<Totals> {
         let world = self.world();
-        let count =
-            |test: fn(&Job) -> bool| i64::try_from(world.jobs.values().filter(|r| test(&r.job)).count()).unwrap_or(i64::MAX);
-        Ok(Totals { open: count(|j| j.finished_at.is_none()), dead: count(|j| j.state == JobState::Dead) })
+        let count = |test: fn(&Job) -> bool| {
+            i64::try_from(world.jobs.values().filter(|r| test(&r.job)).count()).unwrap_or(i64::MAX)
+        };
+        Ok(Totals {
+            open: count(|j| j.finished_at.is_none()),
+            dead: count(|j| j.state == JobState::Dead),
+        })
     }
 
     async fn rejections(&self) -> Result<Vec<Rejection>> {

@@ -14,15 +14,19 @@ impl World {
     /// Whether run and gate still have the versions that the change was decided on.
     pub(super) fn is_current(&self, change: &Change) -> bool {
         let version = self.runs.get(&change.run.id).map(|run| run.version);
-        let is_known = if change.is_new { version.is_none() } else { version == Some(change.run.version) };
-        let is_at_gate = |gate: &GateChange| self.gates.get(&gate.id).map_or(0, |(version, _)| *version) == gate.version;
+        let is_known =
+            if change.is_new { version.is_none() } else { version == Some(change.run.version) };
+        let is_at_gate = |gate: &GateChange| {
+            self.gates.get(&gate.id).map_or(0, |(version, _)| *version) == gate.version
+        };
         is_known && change.gate.as_ref().is_none_or(is_at_gate)
     }
 
     pub(super) fn apply(&mut self, change: &Change, now: Timestamp) {
         let finished_at = change.run.status.is_closed().then_some(now);
         let created_at = if change.is_new { now } else { change.run.created_at };
-        let run = Run { version: change.run.version + 1, finished_at, created_at, ..change.run.clone() };
+        let run =
+            Run { version: change.run.version + 1, finished_at, created_at, ..change.run.clone() };
         for new in &change.jobs {
             let due_at = match new.due {
                 Due::After(delay) => now.plus(delay),
@@ -42,19 +46,30 @@ impl World {
                 finished_at: None,
                 last_error: None,
             };
-            self.jobs.insert(new.id, Row { job, expires_at: None, held: new.held, begun: None, woken_until: None });
+            self.jobs.insert(
+                new.id,
+                Row { job, expires_at: None, held: new.held, begun: None, woken_until: None },
+            );
         }
         for cancel_jobs in &change.cancel_jobs {
-            if let Some(row) = self.jobs.get_mut(cancel_jobs).filter(|row| row.job.finished_at.is_none()) {
+            if let Some(row) =
+                self.jobs.get_mut(cancel_jobs).filter(|row| row.job.finished_at.is_none())
+            {
                 let job = &mut row.job;
                 // An instant that nobody waits for has done what it was there for.
-                let state = if matches!(job.target, Target::Timer(_)) { JobState::Done } else { JobState::Cancelled };
+                let state = if matches!(job.target, Target::Timer(_)) {
+                    JobState::Done
+                } else {
+                    JobState::Cancelled
+                };
                 (job.state, job.claim, job.finished_at) = (state, job.claim + 1, Some(now));
             }
         }
         for (jobs, held) in [(&change.hold, true), (&change.free, false)] {
             for job in jobs {
-                if let Some(row) = self.jobs.get_mut(job).filter(|row| row.job.finished_at.is_none()) {
+                if let Some(row) =
+                    self.jobs.get_mut(job).filter(|row| row.job.finished_at.is_none())
+                {
                     row.held = held;
                 }
             }
@@ -69,7 +84,8 @@ impl World {
         let noted = self.history.range((run.id, 0)..=(run.id, i64::MAX)).count();
         for (note, seq) in change.notes.iter().zip(i64::try_from(noted).unwrap_or(0) + 1..) {
             let (step, data) = (note.step.clone(), note.data.clone());
-            let entry = Entry { seq, at: now, kind: note.kind.to_owned(), step, visit: note.visit, data };
+            let entry =
+                Entry { seq, at: now, kind: note.kind.to_owned(), step, visit: note.visit, data };
             self.history.insert((run.id, seq), entry);
         }
         let tokens = change.tokens.iter().chain(&change.spent);
@@ -110,7 +126,12 @@ impl Runs for Memory {
     }
 
     async fn history(&self, run: RunId) -> Result<Vec<Entry>> {
-        Ok(self.world().history.range((run, 0)..=(run, i64::MAX)).map(|(_, entry)| entry.clone()).collect())
+        Ok(self
+            .world()
+            .history
+            .range((run, 0)..=(run, i64::MAX))
+            .map(|(_, entry)| entry.clone())
+            .collect())
     }
 
     async fn gate(&self, id: &str) -> Result<(i64, Gate)> {

@@ -35,17 +35,30 @@ pub struct Backup {
 /// check.
 pub async fn backup(url: &str, to: &Path) -> Result<Backup> {
     let wrong = |why: String| Error::Corrupt(why);
-    let options = SqliteConnectOptions::from_str(url).map_err(|e| wrong(format!("the SQLite URL cannot be read: {e}")))?;
+    let options = SqliteConnectOptions::from_str(url)
+        .map_err(|e| wrong(format!("the SQLite URL is invalid: {e}")))?;
     let options = options.create_if_missing(false).busy_timeout(Duration::from_secs(30));
     if to.exists() {
-        return Err(wrong(format!("{} is there already; name a new file", to.display())));
+        return Err(wrong(format!("{} already exists; name a new file", to.display())));
     }
     let partial = PathBuf::from(format!("{}.partial", to.display()));
-    let text = partial.to_str().ok_or_else(|| wrong(format!("{} is no UTF-8, which SQLite takes", to.display())))?;
-    let of_file = |path: &Path, e: std::io::Error| wrong(format!("{} cannot be written: {e}", path.display()));
+    let text = partial.to_str().ok_or_else(|| {
+        wrong(format!(
+            "the path {} is not UTF-8, which SQLite requires; choose another name",
+            to.display()
+        ))
+    })?;
+    let of_file = |path: &Path, e: std::io::Error| {
+        wrong(format!("{} cannot be written: {e}", path.display()))
+    };
     // An empty file is taken as a new one, and keeps its mode.
     let mut open = OpenOptions::new();
-    open.write(true).create(true).truncate(true).mode(0o600).open(&partial).map_err(|e| of_file(&partial, e))?;
+    open.write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&partial)
+        .map_err(|e| of_file(&partial, e))?;
 
     let error = <sqlx::Sqlite as Dialect>::error;
     let mut source = SqliteConnection::connect_with(&options).await.map_err(error)?;
@@ -54,18 +67,23 @@ pub async fn backup(url: &str, to: &Path) -> Result<Backup> {
 
     let copy = SqliteConnectOptions::new().filename(&partial).read_only(true);
     let mut copy = SqliteConnection::connect_with(&copy).await.map_err(error)?;
-    let found: String = sqlx::query_scalar("PRAGMA quick_check").fetch_one(&mut copy).await.map_err(error)?;
+    let found: String =
+        sqlx::query_scalar("PRAGMA quick_check").fetch_one(&mut copy).await.map_err(error)?;
     if found != "ok" {
-        return Err(wrong(format!("the copy is not sound: {found}")));
+        return Err(wrong(format!("the backup failed its integrity check: {found}")));
     }
-    let events: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM events").fetch_one(&mut copy).await.map_err(error)?;
+    let events: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM events")
+        .fetch_one(&mut copy)
+        .await
+        .map_err(error)?;
     copy.close().await.map_err(error)?;
 
     let file = File::open(&partial).map_err(|e| of_file(&partial, e))?;
     file.sync_all().map_err(|e| of_file(&partial, e))?;
     let bytes = file.metadata().map_err(|e| of_file(&partial, e))?.len();
     std::fs::rename(&partial, to).map_err(|e| of_file(to, e))?;
-    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| of_file(to, e))?;
     Ok(Backup { events: u64::try_from(events).unwrap_or(0), bytes })
 }

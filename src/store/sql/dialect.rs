@@ -5,8 +5,9 @@ use sqlx::Pool;
 use sqlx::migrate::Migrator;
 
 use super::rows::{
-    AttemptRow, CountRow, DefinitionRow, DueRow, EntryRow, EventRow, GateRow, IdRow, JobRow, KeyRow, LaneRow, MadeRow, NameRow,
-    NowRow, RejectionRow, RunRow, StartedRow, StoredRow, TokenRow, TotalRow, VersionRow,
+    AttemptRow, CountRow, DefinitionRow, DueRow, EntryRow, EventRow, GateRow, IdRow, JobRow,
+    KeyRow, LaneRow, MadeRow, NameRow, NowRow, RejectionRow, RunRow, StartedRow, StoredRow,
+    TokenRow, TotalRow, VersionRow,
 };
 use super::seam::{Binds, Executes, Reads};
 use super::statement::Rows;
@@ -159,20 +160,34 @@ pub trait Dialect: Speaks {
 pub(super) fn migrations(list: &[(i64, &'static str, &'static str)]) -> Migrator {
     use sqlx::migrate::{Migration, MigrationType};
     let migrations = list.iter().map(|(number, name, text)| {
-        Migration::new(*number, (*name).into(), MigrationType::Simple, sqlx::SqlSafeStr::into_sql_str(*text), false)
+        Migration::new(
+            *number,
+            (*name).into(),
+            MigrationType::Simple,
+            sqlx::SqlSafeStr::into_sql_str(*text),
+            false,
+        )
     });
     // A version that is gone back to finds migrations that it does not know: they only add, so it runs on.
-    Migrator { migrations: migrations.collect::<Vec<_>>().into(), ignore_missing: true, ..Migrator::DEFAULT }
+    Migrator {
+        migrations: migrations.collect::<Vec<_>>().into(),
+        ignore_missing: true,
+        ..Migrator::DEFAULT
+    }
 }
 
 /// Refuses a database that holds another program's tables, before any migration changes it.
-pub(super) async fn refuse_foreign<D: Dialect>(conn: &mut D::Connection, tables: &'static str) -> Result<(), Error> {
-    let rows: Vec<NameRow> = super::statement::sql::<D>(tables).all(conn).await.map_err(D::error)?;
+pub(super) async fn refuse_foreign<D: Dialect>(
+    conn: &mut D::Connection,
+    tables: &'static str,
+) -> Result<(), Error> {
+    let rows: Vec<NameRow> =
+        super::statement::sql::<D>(tables).all(conn).await.map_err(D::error)?;
     let tables = super::maintenance::names(rows);
     let has = |name: &str| tables.iter().any(|t| t == name);
     if has("jobs") && !has("lanes") {
-        let why = "this database holds the tables of another program (qhook keeps its own in the same names); \
-                   give tidehook a database of its own";
+        let why = "this database contains tables of another program (qhook uses the same table names); \
+                   use a separate database for tidehook";
         return Err(Error::Corrupt(why.to_owned()));
     }
     Ok(())
@@ -181,6 +196,6 @@ pub(super) async fn refuse_foreign<D: Dialect>(conn: &mut D::Connection, tables:
 pub(super) fn migration_error<D: Dialect>(error: sqlx::migrate::MigrateError) -> Error {
     match error {
         sqlx::migrate::MigrateError::Execute(error) => D::error(error),
-        other => Error::Corrupt(format!("the schema cannot be brought up to date: {other}")),
+        other => Error::Corrupt(format!("the database migration failed: {other}")),
     }
 }

@@ -52,7 +52,8 @@ pub(super) const UNTOLD_LATERAL: &str = untold!(concat!(
     " ORDER BY j.due_at LIMIT ?) AS place"
 ));
 // Another tick that told of the same work meanwhile leaves nothing to tell of.
-const TELL: &str = "UPDATE jobs SET woken_until = {now} + r.after + ? FROM {rows: job text, after int} AS r
+const TELL: &str =
+    "UPDATE jobs SET woken_until = {now} + r.after + ? FROM {rows: job text, after int} AS r
     WHERE {only jobs.id} AND jobs.id = r.job AND jobs.finished_at IS NULL
     AND (jobs.woken_until IS NULL OR jobs.woken_until <= {now} + r.after) RETURNING jobs.id";
 
@@ -66,8 +67,21 @@ impl<D: Dialect> Hints for SqlStore<D> {
         let found = self
             .read(move |store, conn| {
                 let clock = store.clock();
-                let untold = sql::<D>(D::UNTOLD).bind(clock).bind(clock).bind(clock).bind(ahead).bind(clock).bind(clock);
-                let untold = untold.bind(most).bind(clock).bind(ahead).bind(clock).bind(clock).bind(overdue).bind(most);
+                let untold = sql::<D>(D::UNTOLD)
+                    .bind(clock)
+                    .bind(clock)
+                    .bind(clock)
+                    .bind(ahead)
+                    .bind(clock)
+                    .bind(clock);
+                let untold = untold
+                    .bind(most)
+                    .bind(clock)
+                    .bind(ahead)
+                    .bind(clock)
+                    .bind(clock)
+                    .bind(overdue)
+                    .bind(most);
                 Box::pin(async move { untold.all::<StoredRow>(conn).await })
             })
             .await?;
@@ -80,14 +94,23 @@ impl<D: Dialect> Hints for SqlStore<D> {
         let told = self
             .write(move |store, conn| {
                 let clock = store.clock();
-                let rows = Rows::default().text(wanted.keys().cloned()).int(wanted.values().copied());
-                let tell = sql::<D>(TELL).bind(clock).bind(overdue).rows(rows).only(wanted.keys().cloned()).bind(clock);
+                let rows =
+                    Rows::default().text(wanted.keys().cloned()).int(wanted.values().copied());
+                let tell = sql::<D>(TELL)
+                    .bind(clock)
+                    .bind(overdue)
+                    .rows(rows)
+                    .only(wanted.keys().cloned())
+                    .bind(clock);
                 Box::pin(async move { tell.all::<IdRow>(conn).await })
             })
             .await?;
         let hinted = |row: IdRow| {
             let Ok(job) = row.id.parse::<JobId>() else {
-                tracing::error!(job = row.id, "A job's id cannot be read; nobody is told of it.");
+                tracing::error!(
+                    job = row.id,
+                    "The id of a stored job is invalid. No worker is notified of it."
+                );
                 return None;
             };
             let after = after.get(&row.id).map_or(0, |ms| u64::try_from(*ms).unwrap_or(0));
@@ -102,7 +125,12 @@ impl<D: Dialect> Hints for SqlStore<D> {
         let rows = self
             .read(|store, conn| {
                 let clock = store.clock();
-                let pick = sql::<D>(PICK_LANES).bind(clock).bind(clock).list::<String>([]).bind(clock).bind(1_i64);
+                let pick = sql::<D>(PICK_LANES)
+                    .bind(clock)
+                    .bind(clock)
+                    .list::<String>([])
+                    .bind(clock)
+                    .bind(1_i64);
                 Box::pin(async move { pick.all::<IdRow>(conn).await })
             })
             .await?;

@@ -18,7 +18,8 @@ const INSERT_KEYS: &str = "INSERT INTO keys (scope, word, event_id, fingerprint,
     SELECT r.scope, r.word, r.event_id, r.fingerprint, {now} + r.ttl
     FROM {rows: scope text, word text, event_id text, fingerprint text, ttl int} AS r WHERE true
     ON CONFLICT (scope, word) DO NOTHING";
-const READ_KEYS: &str = "SELECT k.scope, k.word, k.event_id, k.fingerprint, k.expires_at, {now} AS now
+const READ_KEYS: &str =
+    "SELECT k.scope, k.word, k.event_id, k.fingerprint, k.expires_at, {now} AS now
     FROM keys k JOIN {rows: scope text, word text} AS r ON k.scope = r.scope AND k.word = r.word
     WHERE {only k.scope} AND {only k.word}";
 const DELETE_KEYS: &str = "DELETE FROM keys WHERE (scope, word) IN (SELECT r.scope, r.word FROM {rows: scope text, word text} AS r) AND {only scope} AND {only word}";
@@ -55,7 +56,8 @@ const INSERT_JOBS: &str = insert_jobs!();
 pub(super) const COUNT: &str = "INSERT INTO counters (name, shard, value) VALUES (?, ?, ?)
     ON CONFLICT (name, shard) DO UPDATE SET value = counters.value + excluded.value";
 
-pub(super) const ALL: &[&str] = &[INSERT_KEYS, READ_KEYS, DELETE_KEYS, INSERT_EVENTS, INSERT_JOBS, COUNT];
+pub(super) const ALL: &[&str] =
+    &[INSERT_KEYS, READ_KEYS, DELETE_KEYS, INSERT_EVENTS, INSERT_JOBS, COUNT];
 
 /// A key that a new event tries to take.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,7 +121,9 @@ async fn accept<D: Dialect>(
 
     let consumer_keys: Vec<Vec<Option<Want>>> = new_events.iter().map(consumer_wants).collect();
     let open = |at: &usize| answers[*at].is_none();
-    let wants = (0..new_events.len()).filter(open).flat_map(|at| consumer_keys[at].iter().flatten().cloned());
+    let wants = (0..new_events.len())
+        .filter(open)
+        .flat_map(|at| consumer_keys[at].iter().flatten().cloned());
     let held = hold::<D>(conn, clock, wants.collect()).await?;
     let mut stored: Vec<(usize, Vec<usize>)> = Vec::new();
     let mut given_up = Vec::new();
@@ -128,7 +132,8 @@ async fn accept<D: Dialect>(
             continue;
         }
         let seen = |job: usize| consumer_keys[at][job].as_ref().and_then(|want| taken(want, &held));
-        let jobs: Vec<usize> = (0..new_events[at].plan.jobs.len()).filter(|job| seen(*job).is_none()).collect();
+        let jobs: Vec<usize> =
+            (0..new_events[at].plan.jobs.len()).filter(|job| seen(*job).is_none()).collect();
         let first_seen = (0..new_events[at].plan.jobs.len()).find_map(seen);
         match (jobs.is_empty(), first_seen) {
             // Every consumer has seen it: the event is a duplicate, and leaves no key of its own behind.
@@ -145,8 +150,10 @@ async fn accept<D: Dialect>(
     let inserted = insert::<D>(conn, store, new_events, &stored, &consumer_keys).await?;
     for (at, jobs) in stored {
         let event = new_events[at].id;
-        let jobs: Vec<JobId> = jobs.into_iter().map(|job| new_events[at].plan.jobs[job].id).collect();
-        let started = jobs.iter().copied().filter(|id| inserted.started.contains(&id.to_string())).collect();
+        let jobs: Vec<JobId> =
+            jobs.into_iter().map(|job| new_events[at].plan.jobs[job].id).collect();
+        let started =
+            jobs.iter().copied().filter(|id| inserted.started.contains(&id.to_string())).collect();
         let stored_at = inserted.at.get(&event.to_string()).copied().unwrap_or(0);
         answers[at] = Some(Accepted::New { event, jobs, started, at: Timestamp(stored_at) });
     }
@@ -175,13 +182,22 @@ fn first_ids(new_events: &[NewEvent], answers: Vec<Option<Accepted>>) -> Vec<Acc
             Some(Accepted::Duplicate(id)) => Accepted::Duplicate(resolve(id)),
             Some(Accepted::Conflict(id)) => Accepted::Conflict(resolve(id)),
             Some(new) => new,
-            None => Accepted::New { event: new_event.id, jobs: Vec::new(), started: Vec::new(), at: Timestamp(0) },
+            None => Accepted::New {
+                event: new_event.id,
+                jobs: Vec::new(),
+                started: Vec::new(),
+                at: Timestamp(0),
+            },
         })
         .collect()
 }
 
 /// Takes the keys that are free, replaces those that have expired, and answers who holds each.
-async fn hold<D: Dialect>(conn: &mut D::Connection, clock: Option<i64>, mut wants: Vec<Want>) -> sqlx::Result<KeyHolders> {
+async fn hold<D: Dialect>(
+    conn: &mut D::Connection,
+    clock: Option<i64>,
+    mut wants: Vec<Want>,
+) -> sqlx::Result<KeyHolders> {
     if wants.is_empty() {
         return Ok(KeyHolders::new());
     }
@@ -190,12 +206,15 @@ async fn hold<D: Dialect>(conn: &mut D::Connection, clock: Option<i64>, mut want
     wants.sort_by(|a, b| (&a.scope, &a.word).cmp(&(&b.scope, &b.word)));
     loop {
         sql::<D>(INSERT_KEYS).bind(clock).rows(want_rows(&wants)).run(conn).await?;
-        let rows: Vec<KeyRow> = keyed::<D>(sql(READ_KEYS).bind(clock), &names(&wants)).all(conn).await?;
+        let rows: Vec<KeyRow> =
+            keyed::<D>(sql(READ_KEYS).bind(clock), &names(&wants)).all(conn).await?;
         let ours: BTreeSet<String> = wants.iter().map(|w| w.event.to_string()).collect();
         let expired: Vec<Want> = rows
             .iter()
             .filter(|row| row.expires_at <= row.now && !ours.contains(&row.event_id))
-            .filter_map(|row| wants.iter().find(|w| w.scope == row.scope && w.word == row.word).cloned())
+            .filter_map(|row| {
+                wants.iter().find(|w| w.scope == row.scope && w.word == row.word).cloned()
+            })
             .collect();
         if expired.is_empty() {
             return rows.into_iter().map(holder).collect();
@@ -213,13 +232,18 @@ fn names(wants: &[Want]) -> Names {
 
 /// Binds keys twice: as a table, and as the lists that narrow the statement to them.
 fn keyed<D: Dialect>(statement: Sql<D>, keys: &Names) -> Sql<D> {
-    let rows = Rows::default().text(keys.iter().map(|(scope, _)| scope)).text(keys.iter().map(|(_, word)| word));
+    let rows = Rows::default()
+        .text(keys.iter().map(|(scope, _)| scope))
+        .text(keys.iter().map(|(_, word)| word));
     let scopes: BTreeSet<&String> = keys.iter().map(|(scope, _)| scope).collect();
     statement.rows(rows).only(scopes).only(keys.iter().map(|(_, word)| word))
 }
 
 /// Deletes keys. Answers how many.
-pub(super) async fn delete_keys<D: Dialect>(conn: &mut D::Connection, keys: Names) -> sqlx::Result<u64> {
+pub(super) async fn delete_keys<D: Dialect>(
+    conn: &mut D::Connection,
+    keys: Names,
+) -> sqlx::Result<u64> {
     if keys.is_empty() {
         return Ok(0);
     }
@@ -249,20 +273,42 @@ fn event_wants(new_event: &NewEvent) -> Vec<Want> {
     if let Some(key) = &inbound.idempotency_key {
         let fingerprint = Some(hex::encode(Sha256::digest(inbound.body.bytes())));
         let scope = format!("call:{}|{}", inbound.source, inbound.kind);
-        wants.push(Want { scope: safe(&scope), word: safe(key), event: new_event.id, fingerprint, ttl_ms });
+        wants.push(Want {
+            scope: safe(&scope),
+            word: safe(key),
+            event: new_event.id,
+            fingerprint,
+            ttl_ms,
+        });
     }
     if let Some(key) = &inbound.dedupe_key {
         let scope = format!("provider:{}|{}", inbound.source, inbound.kind);
-        wants.push(Want { scope: safe(&scope), word: safe(key), event: new_event.id, fingerprint: None, ttl_ms });
+        wants.push(Want {
+            scope: safe(&scope),
+            word: safe(key),
+            event: new_event.id,
+            fingerprint: None,
+            ttl_ms,
+        });
     }
     wants
 }
 
 fn consumer_wants(new_event: &NewEvent) -> Vec<Option<Want>> {
     let ttl_ms = millis(new_event.key_ttl);
-    let want =
-        |scope: &str, word: &str| Want { scope: safe(scope), word: safe(word), event: new_event.id, fingerprint: None, ttl_ms };
-    new_event.plan.jobs.iter().map(|job| job.key.as_ref().map(|(scope, key)| want(scope, key))).collect()
+    let want = |scope: &str, word: &str| Want {
+        scope: safe(scope),
+        word: safe(word),
+        event: new_event.id,
+        fingerprint: None,
+        ttl_ms,
+    };
+    new_event
+        .plan
+        .jobs
+        .iter()
+        .map(|job| job.key.as_ref().map(|(scope, key)| want(scope, key)))
+        .collect()
 }
 
 fn want_rows(wants: &[Want]) -> Rows {
@@ -295,11 +341,17 @@ async fn insert<D: Dialect>(
     }
     let clock = store.clock();
     let each = || stored.iter().map(|(at, _)| &new_events[*at]);
-    let headers = each().map(|o| serde_json::to_string(&o.inbound.headers)).collect::<Result<Vec<_>, _>>();
+    let headers =
+        each().map(|o| serde_json::to_string(&o.inbound.headers)).collect::<Result<Vec<_>, _>>();
     let unique = stored.iter().map(|(at, _)| {
         let inbound = &new_events[*at].inbound;
         let consumer = keys[*at].iter().flatten().next().map(|w| w.word.clone());
-        inbound.dedupe_key.clone().or_else(|| inbound.idempotency_key.clone()).map(|k| safe(&k)).or(consumer)
+        inbound
+            .dedupe_key
+            .clone()
+            .or_else(|| inbound.idempotency_key.clone())
+            .map(|k| safe(&k))
+            .or(consumer)
     });
     let events = Rows::default()
         .text(each().map(|o| o.id.to_string()))
@@ -320,10 +372,15 @@ async fn insert<D: Dialect>(
         .maybe_int(jobs.iter().map(|(o, _)| o.event_ttl.map(millis)))
         .maybe_int(jobs.iter().map(|(o, j)| o.plan.jobs[*j].start.then(|| millis(o.lease))));
     if let Some(text) = D::STORE {
-        let store_all = sql::<D>(text).bind(clock).rows(events).bind(clock).bind(clock).bind(clock).rows(rows);
+        let store_all =
+            sql::<D>(text).bind(clock).rows(events).bind(clock).bind(clock).bind(clock).rows(rows);
         let made: Vec<MadeRow> = store_all.bind(store.shard()).all(conn).await?;
-        let started = made.iter().filter(|row| row.claim == Some(1)).map(|row| row.id.clone()).collect();
-        return Ok(Inserted { at: made.into_iter().filter_map(|row| Some((row.id, row.at?))).collect(), started });
+        let started =
+            made.iter().filter(|row| row.claim == Some(1)).map(|row| row.id.clone()).collect();
+        return Ok(Inserted {
+            at: made.into_iter().filter_map(|row| Some((row.id, row.at?))).collect(),
+            started,
+        });
     }
     let stored: Vec<StoredRow> = sql::<D>(INSERT_EVENTS).bind(clock).rows(events).all(conn).await?;
     let at = stored.into_iter().map(|r| (r.id, r.at)).collect();
@@ -331,10 +388,15 @@ async fn insert<D: Dialect>(
         return Ok(Inserted { at, started: BTreeSet::new() });
     }
     // A repeated slice inserts nothing, so it counts nothing.
-    let inserted: Vec<StartedRow> = sql::<D>(INSERT_JOBS).bind(clock).bind(clock).bind(clock).rows(rows).all(conn).await?;
-    let mut counts = BTreeMap::from([("created", i64::try_from(inserted.len()).unwrap_or(i64::MAX))]);
+    let inserted: Vec<StartedRow> =
+        sql::<D>(INSERT_JOBS).bind(clock).bind(clock).bind(clock).rows(rows).all(conn).await?;
+    let mut counts =
+        BTreeMap::from([("created", i64::try_from(inserted.len()).unwrap_or(i64::MAX))]);
     count::<D>(conn, store.shard(), &mut counts).await?;
-    Ok(Inserted { at, started: inserted.into_iter().filter(|r| r.claim == 1).map(|r| r.id).collect() })
+    Ok(Inserted {
+        at,
+        started: inserted.into_iter().filter(|r| r.claim == 1).map(|r| r.id).collect(),
+    })
 }
 
 /// Adds to the totals, always in the order of their names, so that two transactions cannot deadlock

@@ -42,7 +42,8 @@ const MOVE_PAUSE: &str = "UPDATE lanes SET paused = CASE WHEN id = ? THEN 1 ELSE
     WHERE id IN (?, ?) AND EXISTS (SELECT 1 FROM lanes AS old WHERE old.id = ? AND old.paused = 1)
     AND EXISTS (SELECT 1 FROM lanes AS new WHERE new.id = ?)";
 
-pub(super) const ALL: &[&str] = &[TUNE, LANES, PAUSE, RESUME, BACKLOG, OPEN_JOBS, RENAME, MOVE_PAUSE];
+pub(super) const ALL: &[&str] =
+    &[TUNE, LANES, PAUSE, RESUME, BACKLOG, OPEN_JOBS, RENAME, MOVE_PAUSE];
 
 #[async_trait]
 impl<D: Dialect> Lanes for SqlStore<D> {
@@ -58,7 +59,9 @@ impl<D: Dialect> Lanes for SqlStore<D> {
                 .text(specs.iter().map(|s| s.id.0.clone()))
                 .text(specs.iter().map(|s| s.tenant.clone()))
                 .maybe_int(specs.iter().map(|s| s.rate.map(i64::from)));
-            Box::pin(async move { sql::<D>(TUNE).bind(store.clock()).rows(rows.text(rules?)).run(conn).await })
+            Box::pin(async move {
+                sql::<D>(TUNE).bind(store.clock()).rows(rows.text(rules?)).run(conn).await
+            })
         })
         .await
         .map(|_| ())
@@ -66,14 +69,22 @@ impl<D: Dialect> Lanes for SqlStore<D> {
 
     async fn lanes(&self) -> Result<Vec<Lane>> {
         let rows = self
-            .read(|store, conn| Box::pin(async move { sql::<D>(LANES).bind(store.clock()).all::<LaneRow>(conn).await }))
+            .read(|store, conn| {
+                Box::pin(
+                    async move { sql::<D>(LANES).bind(store.clock()).all::<LaneRow>(conn).await },
+                )
+            })
             .await?;
         Ok(rows.into_iter().map(Lane::from).collect())
     }
 
     async fn backlog(&self) -> Result<BTreeMap<LaneId, Timestamp>> {
         let rows = self
-            .read(|store, conn| Box::pin(async move { sql::<D>(BACKLOG).bind(store.clock()).all::<StoredRow>(conn).await }))
+            .read(|store, conn| {
+                Box::pin(async move {
+                    sql::<D>(BACKLOG).bind(store.clock()).all::<StoredRow>(conn).await
+                })
+            })
             .await?;
         Ok(rows.into_iter().map(|row| (LaneId(row.id), Timestamp(row.at))).collect())
     }
@@ -96,18 +107,31 @@ impl<D: Dialect> Lanes for SqlStore<D> {
         let rows = self
             .read(move |_, conn| {
                 let lanes = lanes.clone();
-                Box::pin(async move { sql::<D>(OPEN_JOBS).list(lanes).all::<StoredRow>(conn).await })
+                Box::pin(
+                    async move { sql::<D>(OPEN_JOBS).list(lanes).all::<StoredRow>(conn).await },
+                )
             })
             .await?;
-        Ok(rows.into_iter().map(|row| (LaneId(row.id), u64::try_from(row.at).unwrap_or(0))).collect())
+        Ok(rows
+            .into_iter()
+            .map(|row| (LaneId(row.id), u64::try_from(row.at).unwrap_or(0)))
+            .collect())
     }
 
     async fn rename(&self, from: &str, to: &str, most: u32) -> Result<u64> {
         let (old, new, name) = (LaneId::handler(from).0, LaneId::handler(to).0, to.to_owned());
         self.write(move |_, conn| {
-            let jobs = sql::<D>(RENAME).bind(old.clone()).bind(i64::from(most)).bind(name.clone()).bind(new.clone());
-            let pause =
-                sql::<D>(MOVE_PAUSE).bind(new.clone()).bind(old.clone()).bind(new.clone()).bind(old.clone()).bind(new.clone());
+            let jobs = sql::<D>(RENAME)
+                .bind(old.clone())
+                .bind(i64::from(most))
+                .bind(name.clone())
+                .bind(new.clone());
+            let pause = sql::<D>(MOVE_PAUSE)
+                .bind(new.clone())
+                .bind(old.clone())
+                .bind(new.clone())
+                .bind(old.clone())
+                .bind(new.clone());
             Box::pin(async move {
                 let moved = jobs.run(conn).await?;
                 if moved > 0 {

@@ -19,8 +19,8 @@ use crate::store::{Chores, Maintenance, Rejection};
 
 const MIGRATED: &str = "SELECT COUNT(*) AS n FROM _sqlx_migrations WHERE success";
 const NEWEST: &str = "SELECT COALESCE(MAX(version), 0) AS n FROM _sqlx_migrations WHERE success";
-const UNREACHABLE: &str = "the schema is not up to date, and migrations do not go through a pooler: run `tidehook migrate` with \
-    TIDEHOOK_MIGRATE_URL set to the database's own address";
+const UNREACHABLE: &str = "the database schema is out of date, and migrations cannot run through a pooler: run `tidehook migrate` with \
+    TIDEHOOK_MIGRATE_URL set to the direct address of the database";
 const NOW: &str = "SELECT {now} AS now";
 // A key of nobody; it goes with the others when nobody probes any more.
 const PROBE: &str =
@@ -99,14 +99,20 @@ impl<D: Dialect> Maintenance for SqlStore<D> {
 
     async fn now(&self) -> Result<Timestamp> {
         let row = self
-            .read(|store, conn| Box::pin(async move { sql::<D>(NOW).bind(store.clock()).first::<NowRow>(conn).await }))
+            .read(|store, conn| {
+                Box::pin(
+                    async move { sql::<D>(NOW).bind(store.clock()).first::<NowRow>(conn).await },
+                )
+            })
             .await?;
         Ok(Timestamp(row.map_or(0, |r| r.now)))
     }
 
     async fn probe(&self, bytes: usize) -> Result<Timestamp> {
         let filler = "x".repeat(bytes);
-        let probe = move |store: &Self| sql::<D>(PROBE).bind(store.shard().to_string()).bind(filler.clone()).bind(store.clock());
+        let probe = move |store: &Self| {
+            sql::<D>(PROBE).bind(store.shard().to_string()).bind(filler.clone()).bind(store.clock())
+        };
         self.run(probe).await?;
         self.now().await
     }
@@ -128,8 +134,16 @@ impl<D: Dialect> Maintenance for SqlStore<D> {
         .map(|_| ())
     }
 
-    async fn prune(&self, age: Duration, from: Option<EventId>, most: u32) -> Result<(u64, Option<EventId>)> {
-        self.write(move |store, conn| Box::pin(async move { prune::<D>(conn, &store, age, from, most).await })).await
+    async fn prune(
+        &self,
+        age: Duration,
+        from: Option<EventId>,
+        most: u32,
+    ) -> Result<(u64, Option<EventId>)> {
+        self.write(move |store, conn| {
+            Box::pin(async move { prune::<D>(conn, &store, age, from, most).await })
+        })
+        .await
     }
 
     async fn chores(&self, age: Duration) -> Result<Chores> {
@@ -137,8 +151,12 @@ impl<D: Dialect> Maintenance for SqlStore<D> {
             .read(move |store, conn| {
                 let clock = store.clock();
                 Box::pin(async move {
-                    let chores =
-                        sql::<D>(CHORES).bind(clock).bind(clock).bind(millis(age)).bind(encoded(&Gate::default())?).bind(clock);
+                    let chores = sql::<D>(CHORES)
+                        .bind(clock)
+                        .bind(clock)
+                        .bind(millis(age))
+                        .bind(encoded(&Gate::default())?)
+                        .bind(clock);
                     chores.bind(millis(age)).bind(clock).all::<NameRow>(conn).await
                 })
             })
@@ -152,8 +170,10 @@ impl<D: Dialect> Maintenance for SqlStore<D> {
         self.write(move |store, conn| {
             Box::pin(async move {
                 let (clock, most) = (store.clock(), i64::from(most));
-                let old: Vec<KeyRow> = sql::<D>(OLD_KEYS).bind(clock).bind(clock).bind(most).all(conn).await?;
-                delete_keys::<D>(conn, old.into_iter().map(|row| (row.scope, row.word)).collect()).await
+                let old: Vec<KeyRow> =
+                    sql::<D>(OLD_KEYS).bind(clock).bind(clock).bind(most).all(conn).await?;
+                delete_keys::<D>(conn, old.into_iter().map(|row| (row.scope, row.word)).collect())
+                    .await
             })
         })
         .await
@@ -168,26 +188,31 @@ impl<D: Dialect> Maintenance for SqlStore<D> {
     }
 
     fn connections(&self) -> Option<(u32, u32)> {
-        let idle = u32::try_from(self.0.write.num_idle() + self.0.at_hand.count()).unwrap_or(u32::MAX);
+        let idle =
+            u32::try_from(self.0.write.num_idle() + self.0.at_hand.count()).unwrap_or(u32::MAX);
         Some((self.0.write.size(), idle))
     }
 
     async fn about(&self) -> Result<Vec<String>> {
-        let rows: Vec<NameRow> = self.read(|_, conn| Box::pin(async move { sql::<D>(D::ABOUT).all(conn).await })).await?;
+        let rows: Vec<NameRow> = self
+            .read(|_, conn| Box::pin(async move { sql::<D>(D::ABOUT).all(conn).await }))
+            .await?;
         Ok(names(rows))
     }
 
     async fn weaknesses(&self) -> Result<Vec<String>> {
-        let mut weaknesses = self.read(|_, conn| Box::pin(async move { D::weaknesses(conn).await })).await?;
+        let mut weaknesses =
+            self.read(|_, conn| Box::pin(async move { D::weaknesses(conn).await })).await?;
         if self.0.pooler == Pooler::RdsProxy {
-            weaknesses.extend(self.read(|_, conn| Box::pin(async move { D::unset(conn).await })).await?);
+            weaknesses
+                .extend(self.read(|_, conn| Box::pin(async move { D::unset(conn).await })).await?);
         }
         let known = D::migrator().iter().map(|migration| migration.version).max().unwrap_or(0);
         let found = self.of_migrations(NEWEST).await?;
         if found > known {
             weaknesses.push(format!(
-                "the database has schema version {found}, and this tidehook ({}) knows {known}: a newer one has migrated it. What a \
-                 migration adds harms nobody, but run the newer version for good",
+                "the database has schema version {found}, but this tidehook ({}) supports version {known}: a newer tidehook has migrated \
+                 it. This version still works, but upgrade to the newer one",
                 env!("CARGO_PKG_VERSION")
             ));
         }
@@ -204,10 +229,16 @@ impl<D: Dialect> Maintenance for SqlStore<D> {
 impl<D: Dialect> SqlStore<D> {
     /// A number from the table of migrations; 0 if the table does not exist yet.
     async fn of_migrations(&self, statement: &'static str) -> Result<i64> {
-        let found = self.read(move |_, conn| Box::pin(async move { sql::<D>(statement).first::<CountRow>(conn).await })).await;
+        let found = self
+            .read(move |_, conn| {
+                Box::pin(async move { sql::<D>(statement).first::<CountRow>(conn).await })
+            })
+            .await;
         match found {
             Ok(found) => Ok(found.map_or(0, |found| found.n)),
-            Err(Error::Down(why) | Error::Corrupt(why)) if why.contains("_sqlx_migrations") => Ok(0),
+            Err(Error::Down(why) | Error::Corrupt(why)) if why.contains("_sqlx_migrations") => {
+                Ok(0)
+            }
             Err(error) => Err(error),
         }
     }
@@ -222,16 +253,29 @@ async fn prune<D: Dialect>(
 ) -> sqlx::Result<(u64, Option<EventId>)> {
     let clock = store.clock();
     let from = from.map_or_else(String::new, |id| id.to_string());
-    let old: Vec<IdRow> = sql::<D>(OLD_EVENTS).bind(from).bind(i64::from(most)).bind(clock).bind(millis(age)).all(conn).await?;
+    let old: Vec<IdRow> = sql::<D>(OLD_EVENTS)
+        .bind(from)
+        .bind(i64::from(most))
+        .bind(clock)
+        .bind(millis(age))
+        .all(conn)
+        .await?;
     let Some(last) = old.last() else {
         // Nobody has used these for as long as anything is kept.
-        sql::<D>(OLD_GATES).bind(encoded(&Gate::default())?).bind(clock).bind(millis(age)).run(conn).await?;
+        sql::<D>(OLD_GATES)
+            .bind(encoded(&Gate::default())?)
+            .bind(clock)
+            .bind(millis(age))
+            .run(conn)
+            .await?;
         return Ok((0, None));
     };
     let last = last.id.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
     let ids: Vec<String> = old.into_iter().map(|r| r.id).collect();
-    let busy: Vec<IdRow> = sql::<D>(BUSY_EVENTS).list(&ids).bind(clock).bind(millis(age)).all(conn).await?;
-    let with_runs: Vec<IdRow> = sql::<D>(BUSY_RUNS).list(&ids).bind(clock).bind(millis(age)).bind(clock).all(conn).await?;
+    let busy: Vec<IdRow> =
+        sql::<D>(BUSY_EVENTS).list(&ids).bind(clock).bind(millis(age)).all(conn).await?;
+    let with_runs: Vec<IdRow> =
+        sql::<D>(BUSY_RUNS).list(&ids).bind(clock).bind(millis(age)).bind(clock).all(conn).await?;
     let busy: Vec<IdRow> = busy.into_iter().chain(with_runs).collect();
     let ids: Vec<String> = ids.into_iter().filter(|id| !busy.iter().any(|b| b.id == *id)).collect();
     if ids.is_empty() {
@@ -253,8 +297,16 @@ async fn prune<D: Dialect>(
 
 /// Every shared statement. A test prepares each one on every dialect.
 pub fn statements() -> Vec<&'static str> {
-    [super::intake::ALL, super::work::ALL, super::lanes::ALL, super::query::ALL, super::runs::ALL, super::hints::ALL, ALL]
-        .concat()
+    [
+        super::intake::ALL,
+        super::work::ALL,
+        super::lanes::ALL,
+        super::query::ALL,
+        super::runs::ALL,
+        super::hints::ALL,
+        ALL,
+    ]
+    .concat()
 }
 
 /// The texts that a query for names returned.

@@ -80,7 +80,8 @@ enum Extent {
 }
 
 /// Gives a pool the password for its next connections, or says in one sentence why it cannot.
-pub(super) type Renew<D> = Box<dyn Fn(Pool<D>) -> BoxFuture<'static, std::result::Result<(), String>> + Send + Sync>;
+pub(super) type Renew<D> =
+    Box<dyn Fn(Pool<D>) -> BoxFuture<'static, std::result::Result<(), String>> + Send + Sync>;
 
 /// A store over one dialect. Cheap to clone: clones share pools and clock.
 pub struct SqlStore<D: Dialect>(Arc<Inner<D>>);
@@ -170,7 +171,10 @@ impl<D: Dialect> SqlStore<D> {
     async fn write<T, F>(&self, verb: F) -> Result<T>
     where
         T: Send + 'static,
-        F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>> + Send + Sync + 'static,
+        F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>>
+            + Send
+            + Sync
+            + 'static,
     {
         self.run_owned(Extent::Transaction, verb).await
     }
@@ -178,7 +182,10 @@ impl<D: Dialect> SqlStore<D> {
     async fn run_owned<T, F>(&self, extent: Extent, verb: F) -> Result<T>
     where
         T: Send + 'static,
-        F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>> + Send + Sync + 'static,
+        F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>>
+            + Send
+            + Sync
+            + 'static,
     {
         let store = self.clone();
         let work = async move {
@@ -196,7 +203,10 @@ impl<D: Dialect> SqlStore<D> {
                 match tried {
                     Ok(value) => return Ok(value),
                     Err(error) if D::is_busy(&error) && tries > 0 => {}
-                    Err(error) if extent == Extent::Statement && D::is_stale_connection(&error) && tries > 0 => {}
+                    Err(error)
+                        if extent == Extent::Statement
+                            && D::is_stale_connection(&error)
+                            && tries > 0 => {}
                     Err(error) => return Err(store.failed(error).await),
                 }
             }
@@ -270,7 +280,10 @@ impl<D: Dialect> SqlStore<D> {
         Ok(Box::pin(KEEPS_STATEMENTS.scope(keeps, async move {
             match tokio::time::timeout(time_max, work).await {
                 Ok(done) => done,
-                Err(_) => Err(Error::Down(format!("no answer within {} s", time_max.as_secs()))),
+                Err(_) => Err(Error::Down(format!(
+                    "the database did not respond within {} s",
+                    time_max.as_secs()
+                ))),
             }
         })))
     }
@@ -283,7 +296,7 @@ impl<D: Dialect> SqlStore<D> {
     ) -> Result<T> {
         match tokio::spawn(self.bounded(time_max, work).await?).await {
             Ok(done) => done,
-            Err(died) => Err(Error::Corrupt(format!("a store verb panicked: {died}"))),
+            Err(died) => Err(Error::Corrupt(format!("a database operation crashed: {died}"))),
         }
     }
 
@@ -296,7 +309,7 @@ impl<D: Dialect> SqlStore<D> {
     ) -> Result<T> {
         match AssertUnwindSafe(self.bounded(time_max, work).await?).catch_unwind().await {
             Ok(done) => done,
-            Err(_) => Err(Error::Corrupt("a store verb panicked".to_owned())),
+            Err(_) => Err(Error::Corrupt("a database operation crashed".to_owned())),
         }
     }
 
@@ -304,7 +317,10 @@ impl<D: Dialect> SqlStore<D> {
     async fn read<T, F>(&self, verb: F) -> Result<T>
     where
         T: Send + 'static,
-        F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>> + Send + Sync + 'static,
+        F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>>
+            + Send
+            + Sync
+            + 'static,
     {
         let store = self.clone();
         self.owned(READ_TIME_MAX, async move {
@@ -344,7 +360,9 @@ where
             let mut answers = Vec::with_capacity(items.len());
             for item in items {
                 match whole(Arc::from([item.clone()])).await {
-                    Ok(mut one) => answers.push(one.pop().unwrap_or_else(|| Err(Error::Corrupt("no answer".into())))),
+                    Ok(mut one) => answers.push(one.pop().unwrap_or_else(|| {
+                        Err(Error::Corrupt("the database did not respond".into()))
+                    })),
                     Err(Error::Corrupt(why)) => answers.push(Err(Error::Corrupt(why))),
                     Err(error) => return Err(error),
                 }

@@ -17,13 +17,15 @@ pub(super) fn interrupted_rows(rows: &[&DueRow]) -> Rows {
         .text(vec![AttemptResult::Interrupted.word(); count])
         .text(vec!["interrupted"; count])
         .maybe_int(vec![None; count])
-        .text(vec!["the worker went away before it recorded an answer"; count])
+        .text(vec!["the worker stopped before it recorded a response"; count])
         .int(vec![0; count])
         .bytes(vec![Vec::new(); count])
 }
 
 pub(super) fn lease_rows(leases: &[Lease]) -> Rows {
-    Rows::default().text(leases.iter().map(|l| l.job.to_string())).int(leases.iter().map(|l| l.claim))
+    Rows::default()
+        .text(leases.iter().map(|l| l.job.to_string()))
+        .int(leases.iter().map(|l| l.claim))
 }
 
 pub(super) fn jobs(leases: &[Lease]) -> impl Iterator<Item = String> {
@@ -37,7 +39,9 @@ pub(super) fn ids(outcomes: &[JobOutcome]) -> impl Iterator<Item = String> {
 /// 1 for an outcome whose attempt was interrupted, else 0. Such attempts do not count against the
 /// retry policy.
 fn lost(commit: &JobOutcome) -> i64 {
-    i64::from(commit.attempt.as_ref().is_some_and(|attempt| attempt.ending == AttemptResult::Interrupted))
+    i64::from(
+        commit.attempt.as_ref().is_some_and(|attempt| attempt.ending == AttemptResult::Interrupted),
+    )
 }
 
 pub(super) fn record_rows(outcomes: &[JobOutcome]) -> Rows {
@@ -50,10 +54,14 @@ pub(super) fn record_rows(outcomes: &[JobOutcome]) -> Rows {
         Finish::Retry { after, .. } => millis(*after),
         _ => 0,
     };
-    let ended =
-        |finish: &Finish| matches!(finish, Finish::Done | Finish::FailedIntoRun { .. } | Finish::Dead { .. }).then_some(0);
+    let ended = |finish: &Finish| {
+        matches!(finish, Finish::Done | Finish::FailedIntoRun { .. } | Finish::Dead { .. })
+            .then_some(0)
+    };
     let error = |finish: &Finish| match finish {
-        Finish::Retry { error, .. } | Finish::Dead { error } | Finish::FailedIntoRun { error } => Some(error.clone()),
+        Finish::Retry { error, .. } | Finish::Dead { error } | Finish::FailedIntoRun { error } => {
+            Some(error.clone())
+        }
         Finish::Done | Finish::Released => None,
     };
     Rows::default()
@@ -68,8 +76,10 @@ pub(super) fn record_rows(outcomes: &[JobOutcome]) -> Rows {
 }
 
 pub(super) fn attempt_rows(outcomes: &[(&JobOutcome, bool)]) -> Rows {
-    let attempts: Vec<_> = outcomes.iter().filter_map(|(c, held)| c.attempt.as_ref().map(|a| (c, a, *held))).collect();
-    let ending = |ending: AttemptResult, held: bool| if held { ending } else { AttemptResult::Stale };
+    let attempts: Vec<_> =
+        outcomes.iter().filter_map(|(c, held)| c.attempt.as_ref().map(|a| (c, a, *held))).collect();
+    let ending =
+        |ending: AttemptResult, held: bool| if held { ending } else { AttemptResult::Stale };
     Rows::default()
         .text(attempts.iter().map(|(c, ..)| c.lease.job.to_string()))
         .int(attempts.iter().map(|(_, a, _)| a.claim))

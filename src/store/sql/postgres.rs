@@ -134,8 +134,8 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
         false => options(address.url.expose()),
     };
     let wrong = |e: sqlx::Error| {
-        let help = "characters like `:/?#[]@%` of a user name or password are percent-encoded in a URL";
-        Error::Corrupt(format!("the Postgres URL cannot be read: {e}; {help}"))
+        let help = "percent-encode characters like `:/?#[]@%` in the user name and password";
+        Error::Corrupt(format!("the Postgres URL is invalid: {e}; {help}"))
     };
     let options = options.map_err(wrong)?;
     let authenticated = options.clone();
@@ -145,7 +145,11 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
         .test_before_acquire(address.tests_idle)
         .connect_lazy_with(options);
     // An idle connection that must be asked before it is used is better off in the pool, which does so.
-    let at_hand = if address.tests_idle { 0 } else { usize::try_from(address.connections / 4).unwrap_or(0).min(AT_HAND_MAX) };
+    let at_hand = if address.tests_idle {
+        0
+    } else {
+        usize::try_from(address.connections / 4).unwrap_or(0).min(AT_HAND_MAX)
+    };
     let store = SqlStore::new((pool.clone(), pool, at_hand), address.clock, address.pooler, None);
     match address.iam {
         None => Ok(Arc::new(store)),
@@ -156,7 +160,11 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
 /// The same store with passwords that are signed by AWS credentials.
 #[cfg(feature = "lambda")]
 #[expect(clippy::unnecessary_wraps, reason = "a build without the feature has none")]
-fn with_iam(store: SqlStore<Postgres>, options: PgConnectOptions, who: AwsIdentity) -> Result<SqlStore<Postgres>> {
+fn with_iam(
+    store: SqlStore<Postgres>,
+    options: PgConnectOptions,
+    who: AwsIdentity,
+) -> Result<SqlStore<Postgres>> {
     let tokens = Arc::new(super::token::Tokens::new(options, who));
     Ok(store.renewing(Box::new(move |pool| {
         let tokens = Arc::clone(&tokens);
@@ -165,8 +173,15 @@ fn with_iam(store: SqlStore<Postgres>, options: PgConnectOptions, who: AwsIdenti
 }
 
 #[cfg(not(feature = "lambda"))]
-fn with_iam(_: SqlStore<Postgres>, _: PgConnectOptions, _: AwsIdentity) -> Result<SqlStore<Postgres>> {
-    Err(Error::Corrupt("database.auth: iam is not part of this build (feature `lambda`)".to_owned()))
+fn with_iam(
+    _: SqlStore<Postgres>,
+    _: PgConnectOptions,
+    _: AwsIdentity,
+) -> Result<SqlStore<Postgres>> {
+    Err(Error::Corrupt(
+        "this build does not support `database.auth: iam`; use a build with the feature `lambda`"
+            .to_owned(),
+    ))
 }
 
 #[async_trait]
@@ -178,7 +193,8 @@ impl Dialect for Postgres {
     const GUIDES_JOINS: bool = true;
     const BEGIN: &'static str = "BEGIN";
     // As `options`; a pooler takes no settings at the start, and what is set must not stay.
-    const BEGIN_POOLED: &'static str = "BEGIN; SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '5s';
+    const BEGIN_POOLED: &'static str =
+        "BEGIN; SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '5s';
         SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL synchronous_commit = on;
         SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
     const LOCK: &'static str = "FOR UPDATE";
@@ -202,7 +218,8 @@ impl Dialect for Postgres {
 
     async fn migrate(pool: &Pool<Self>) -> Result<()> {
         // A connection of its own says why there is none.
-        let mut conn = sqlx::PgConnection::connect_with(&pool.connect_options()).await.map_err(Self::error)?;
+        let mut conn =
+            sqlx::PgConnection::connect_with(&pool.connect_options()).await.map_err(Self::error)?;
         super::dialect::refuse_foreign::<Self>(
             &mut conn,
             "SELECT table_name::text AS name FROM information_schema.tables WHERE table_schema = current_schema()",
@@ -215,7 +232,8 @@ impl Dialect for Postgres {
             .max_connections(1)
             .acquire_timeout(ACQUIRE_MAX)
             .connect_lazy_with((*pool.connect_options()).clone());
-        let migrated = Self::migrator().run(&own).await.map_err(super::dialect::migration_error::<Self>);
+        let migrated =
+            Self::migrator().run(&own).await.map_err(super::dialect::migration_error::<Self>);
         own.close().await;
         migrated
     }
@@ -225,7 +243,9 @@ impl Dialect for Postgres {
         match tokio::time::timeout(WHY_NOT_MAX, sqlx::PgConnection::connect_with(&options)).await {
             Ok(Ok(_)) => None,
             Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("{}:{} does not answer", options.get_host(), options.get_port())),
+            Err(_) => {
+                Some(format!("{}:{} does not respond", options.get_host(), options.get_port()))
+            }
         }
     }
 
@@ -284,7 +304,8 @@ impl Dialect for Postgres {
         if wants.is_empty() {
             return Ok(Vec::new());
         }
-        let rows = Rows::default().text(wants.iter().map(|w| w.0.clone())).int(wants.iter().map(|w| w.1));
+        let rows =
+            Rows::default().text(wants.iter().map(|w| w.0.clone())).int(wants.iter().map(|w| w.1));
         let take = match of {
             [] => sql::<Self>(TAKE).rows(rows),
             of => sql::<Self>(TAKE_OF).rows(rows).list(of),
@@ -298,15 +319,22 @@ impl Dialect for Postgres {
         )
         .all(conn)
         .await?;
-        let word = |name: String| format!("Postgres runs with {name}=off: an acknowledged event can be lost in a power failure");
+        let word = |name: String| {
+            format!(
+                "Postgres runs with {name}=off, so a power failure can lose acknowledged events: turn the setting on"
+            )
+        };
         let mut weak: Vec<String> = maintenance::names(rows).into_iter().map(word).collect();
         let long: Vec<NameRow> = sql::<Self>(
             "SELECT CAST(pid AS TEXT) AS name FROM pg_stat_activity WHERE datname = current_database() AND xact_start < now() - interval '5 minutes'",
         )
         .all(conn)
         .await?;
-        let held =
-            |pid: String| format!("process {pid} of Postgres holds a transaction open for minutes: dead rows cannot be removed");
+        let held = |pid: String| {
+            format!(
+                "the Postgres process {pid} has had a transaction open for more than 5 minutes, so dead rows cannot be removed: end that transaction"
+            )
+        };
         weak.extend(maintenance::names(long).into_iter().map(held));
         Ok(weak)
     }
@@ -314,10 +342,13 @@ impl Dialect for Postgres {
     async fn unset(conn: &mut Self::Connection) -> sqlx::Result<Vec<String>> {
         let mut unset = Vec::new();
         for (name, value) in SETTINGS {
-            let found = sql::<Self>("SELECT current_setting(?) AS name").bind(name.to_owned()).first::<NameRow>(conn).await?;
+            let found = sql::<Self>("SELECT current_setting(?) AS name")
+                .bind(name.to_owned())
+                .first::<NameRow>(conn)
+                .await?;
             let found = found.map_or(String::new(), |row| row.name);
             if found != value {
-                unset.push(format!("{name} is {found} and not {value}: give the proxy the init query of infra/proxy.yaml"));
+                unset.push(format!("{name} is {found}, but must be {value}: set the init query of infra/proxy.yaml on the proxy"));
             }
         }
         Ok(unset)
@@ -342,9 +373,13 @@ impl Dialect for Postgres {
         match code.as_deref().unwrap_or("") {
             "53100" => Error::Full(text),
             // A table or a column that is not there yet. Waiting may help: a deployment migrates.
-            "42P01" | "42703" => Error::Down(format!("{text}: the schema is not that of this version; run `tidehook migrate`")),
+            "42P01" | "42703" => Error::Down(format!(
+                "{text}: the database schema does not match this version; run `tidehook migrate`"
+            )),
             // Connection, resource, operator, system; a conflict that did not pass.
-            c if ["08", "53", "57", "58", "28", "3D"].iter().any(|class| c.starts_with(class)) => Error::Down(text),
+            c if ["08", "53", "57", "58", "28", "3D"].iter().any(|class| c.starts_with(class)) => {
+                Error::Down(text)
+            }
             "25006" => Error::ReadOnly(text),
             "40001" | "40P01" | "55P03" => Error::Down(text),
             _ => Error::Corrupt(text),

@@ -12,9 +12,11 @@ use crate::model::{Attempt, Event, EventId, Job, JobId};
 use crate::store::error::Result;
 use crate::store::{EventFilter, JobFilter, Page, Query, Rejection, Totals};
 
-const EVENTS: &str = "SELECT id, source, kind, headers, SUBSTR(body, 1, 0) AS body, unique_key, created_at
+const EVENTS: &str =
+    "SELECT id, source, kind, headers, SUBSTR(body, 1, 0) AS body, unique_key, created_at
     FROM events WHERE 1 = 1";
-pub(super) const EVENTS_BY_ID: &str = "SELECT id, source, kind, headers, body, unique_key, created_at
+pub(super) const EVENTS_BY_ID: &str =
+    "SELECT id, source, kind, headers, body, unique_key, created_at
     FROM events WHERE id {any}";
 const JOBS: &str =
     "SELECT id, event_id, target_kind, target_name, state, attempt, lost, deaths, claim, due_at, created_at, finished_at, last_error
@@ -23,10 +25,12 @@ const STATES: &str = " AND state {any}";
 // What was put aside says so in its last error (`Job::put_aside`).
 const PARKED: &str = " AND (lane {any} OR COALESCE(last_error, '') LIKE 'parked: %')";
 const NOT_PARKED: &str = " AND NOT (lane {any} OR COALESCE(last_error, '') LIKE 'parked: %')";
-const ATTEMPTS: &str = "SELECT number, claim, ending, code, status, error, duration_ms, response, at
+const ATTEMPTS: &str =
+    "SELECT number, claim, ending, code, status, error, duration_ms, response, at
     FROM attempts WHERE job_id = ? ORDER BY claim";
 const TOTALS: &str = "SELECT name, CAST(SUM(value) AS BIGINT) AS value FROM counters GROUP BY name";
-const REJECTIONS: &str = "SELECT source, reason, count, last_at FROM rejections ORDER BY source, reason";
+const REJECTIONS: &str =
+    "SELECT source, reason, count, last_at FROM rejections ORDER BY source, reason";
 
 pub(super) const ALL: &[&str] = &[EVENTS, EVENTS_BY_ID, JOBS, ATTEMPTS, TOTALS, REJECTIONS];
 
@@ -52,7 +56,9 @@ impl<D: Dialect> Query for SqlStore<D> {
                         .and(" AND kind = ?", filter.kind)
                         .and(" AND created_at >= ?", filter.since.map(|t| t.0))
                         .and(" AND created_at <= ?", filter.until.map(|t| t.0));
-                    paged(statement, filter.after.map(|id| id.to_string()), page).all::<EventRow>(conn).await
+                    paged(statement, filter.after.map(|id| id.to_string()), page)
+                        .all::<EventRow>(conn)
+                        .await
                 })
             })
             .await?;
@@ -67,7 +73,9 @@ impl<D: Dialect> Query for SqlStore<D> {
         let rows = self
             .read(move |_, conn| {
                 let ids = ids.clone();
-                Box::pin(async move { sql::<D>(EVENTS_BY_ID).list(ids).all::<EventRow>(conn).await })
+                Box::pin(
+                    async move { sql::<D>(EVENTS_BY_ID).list(ids).all::<EventRow>(conn).await },
+                )
             })
             .await?;
         rows.into_iter().map(|row| Event::try_from(row).map(|event| (event.id, event))).collect()
@@ -81,7 +89,8 @@ impl<D: Dialect> Query for SqlStore<D> {
                 Box::pin(async move {
                     let mut statement = sql::<D>(JOBS);
                     if !filter.states.is_empty() {
-                        statement = statement.then(STATES).list(filter.states.iter().map(|s| s.word()));
+                        statement =
+                            statement.then(STATES).list(filter.states.iter().map(|s| s.word()));
                     }
                     statement = match filter.attempted {
                         Some(true) => statement.then(" AND attempt > 0"),
@@ -95,7 +104,9 @@ impl<D: Dialect> Query for SqlStore<D> {
                     let statement = statement
                         .and(" AND target_name = ?", filter.handler)
                         .and(" AND event_id = ?", filter.event.map(|id| id.to_string()));
-                    paged(statement, filter.after.map(|id| id.to_string()), page).all::<JobRow>(conn).await
+                    paged(statement, filter.after.map(|id| id.to_string()), page)
+                        .all::<JobRow>(conn)
+                        .await
                 })
             })
             .await?;
@@ -105,7 +116,12 @@ impl<D: Dialect> Query for SqlStore<D> {
     async fn job(&self, id: JobId) -> Result<Option<Job>> {
         let row = self
             .read(move |_, conn| {
-                Box::pin(async move { sql::<D>(JOBS).and(" AND id = ?", Some(id.to_string())).first::<JobRow>(conn).await })
+                Box::pin(async move {
+                    sql::<D>(JOBS)
+                        .and(" AND id = ?", Some(id.to_string()))
+                        .first::<JobRow>(conn)
+                        .await
+                })
             })
             .await?;
         row.map(Job::try_from).transpose()
@@ -113,19 +129,29 @@ impl<D: Dialect> Query for SqlStore<D> {
 
     async fn attempts(&self, job: JobId) -> Result<Vec<Attempt>> {
         let rows = self
-            .read(move |_, conn| Box::pin(async move { sql::<D>(ATTEMPTS).bind(job.to_string()).all::<AttemptRow>(conn).await }))
+            .read(move |_, conn| {
+                Box::pin(async move {
+                    sql::<D>(ATTEMPTS).bind(job.to_string()).all::<AttemptRow>(conn).await
+                })
+            })
             .await?;
         rows.into_iter().map(Attempt::try_from).collect()
     }
 
     async fn totals(&self) -> Result<Totals> {
-        let rows = self.read(|_, conn| Box::pin(async move { sql::<D>(TOTALS).all::<TotalRow>(conn).await })).await?;
+        let rows = self
+            .read(|_, conn| Box::pin(async move { sql::<D>(TOTALS).all::<TotalRow>(conn).await }))
+            .await?;
         let total = |name: &str| rows.iter().find(|r| r.name == name).map_or(0, |r| r.value);
         Ok(Totals { open: total("created") - total("finished"), dead: total("dead") })
     }
 
     async fn rejections(&self) -> Result<Vec<Rejection>> {
-        let rows = self.read(|_, conn| Box::pin(async move { sql::<D>(REJECTIONS).all::<RejectionRow>(conn).await })).await?;
+        let rows = self
+            .read(|_, conn| {
+                Box::pin(async move { sql::<D>(REJECTIONS).all::<RejectionRow>(conn).await })
+            })
+            .await?;
         Ok(rows.into_iter().map(Rejection::from).collect())
     }
 }

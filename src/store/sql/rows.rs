@@ -111,7 +111,8 @@ impl TryFrom<EventRow> for Event {
     type Error = Error;
 
     fn try_from(row: EventRow) -> Result<Self> {
-        let headers: Vec<(String, String)> = serde_json::from_str(&row.headers).map_err(|_| corrupt("headers", &row.id))?;
+        let headers: Vec<(String, String)> =
+            serde_json::from_str(&row.headers).map_err(|_| corrupt("headers", &row.id))?;
         let body = Body::declared(row.body, Declared::of(content_type(&headers)));
         Ok(Self {
             id: row.id.parse().map_err(|_| corrupt("event id", &row.id))?,
@@ -176,7 +177,8 @@ impl TryFrom<AttemptRow> for Attempt {
         Ok(Self {
             number: u32_of(row.number),
             claim: row.claim,
-            ending: AttemptResult::from_word(&row.ending).ok_or_else(|| corrupt("ending", &row.ending))?,
+            ending: AttemptResult::from_word(&row.ending)
+                .ok_or_else(|| corrupt("ending", &row.ending))?,
             code: row.code,
             status: row.status.and_then(|s| u16::try_from(s).ok()),
             error: row.error,
@@ -189,8 +191,11 @@ impl TryFrom<AttemptRow> for Attempt {
 
 impl From<LaneRow> for Lane {
     fn from(row: LaneRow) -> Self {
-        let bucket =
-            row.rate.map(|rate| Bucket { rate: u32_of(rate), tokens: row.tokens, refilled_at: timestamp(row.refilled_at) });
+        let bucket = row.rate.map(|rate| Bucket {
+            rate: u32_of(rate),
+            tokens: row.tokens,
+            refilled_at: timestamp(row.refilled_at),
+        });
         let id = LaneId(row.id);
         Self {
             tenant: row.tenant,
@@ -215,7 +220,7 @@ impl From<LaneRow> for Lane {
 fn rules(lane: &LaneId, text: &str) -> BreakerRules {
     stored(text).unwrap_or_else(|why| {
         let lane = &lane.0;
-        tracing::warn!(lane, %why, "The stored breaker rules of a lane cannot be read, so it has the defaults; a start writes them anew.");
+        tracing::warn!(lane, %why, "The stored circuit breaker rules of a lane cannot be read. The defaults apply; a restart stores the rules again.");
         BreakerRules::default()
     })
 }
@@ -230,14 +235,20 @@ impl TryFrom<RunRow> for Run {
             _ => None,
         };
         // What cannot be read of one run concerns no other.
-        let error = row.error.map(|text| serde_json::from_str(&text).map_err(|why| format!("its error cannot be read: {why}")));
+        let error = row.error.map(|text| {
+            serde_json::from_str(&text).map_err(|why| format!("its error cannot be read: {why}"))
+        });
         let state = stored(&row.state).map_err(|why| format!("its state cannot be read: {why}"));
-        let unreadable = state.as_ref().err().cloned().or_else(|| error.as_ref().and_then(|error| error.as_ref().err().cloned()));
+        let unreadable = state
+            .as_ref()
+            .err()
+            .cloned()
+            .or_else(|| error.as_ref().and_then(|error| error.as_ref().err().cloned()));
         if let Some(why) = &unreadable {
             tracing::error!(
                 run = row.id,
                 why,
-                "A run cannot be read, and so it cannot go on. Mend its row, or end it: `tidehook runs kill`."
+                "A stored run cannot be read and cannot continue. Fix its row in the database, or end the run with `tidehook runs kill`."
             );
         }
         let error = error.and_then(std::result::Result::ok);
@@ -284,6 +295,11 @@ impl TryFrom<TokenRow> for Token {
 
 impl From<RejectionRow> for Rejection {
     fn from(row: RejectionRow) -> Self {
-        Self { source: row.source, reason: row.reason, count: row.count.max(0).unsigned_abs(), last_at: timestamp(row.last_at) }
+        Self {
+            source: row.source,
+            reason: row.reason,
+            count: row.count.max(0).unsigned_abs(),
+            last_at: timestamp(row.last_at),
+        }
     }
 }

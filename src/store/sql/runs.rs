@@ -26,7 +26,8 @@ const RUNS_BY_ID: &str = "SELECT id, workflow, definition, event_id, parent_run,
     created_at, finished_at FROM runs WHERE id {any}";
 const RUNS: &str = "SELECT id, workflow, definition, event_id, parent_run, parent_visit, status, error, version, state,
     created_at, finished_at FROM runs WHERE 1 = 1";
-const HISTORY: &str = "SELECT seq, at, kind, step, visit, data FROM history WHERE run_id = ? ORDER BY seq";
+const HISTORY: &str =
+    "SELECT seq, at, kind, step, visit, data FROM history WHERE run_id = ? ORDER BY seq";
 const TOKEN: &str = "SELECT hash, run_id, visit, answer FROM tokens WHERE hash = ?";
 // Locked in the order of their ids, so that two slices cannot wait for each other in a circle.
 const LOCK: &str = "SELECT id, version, noted FROM runs WHERE id {any} ORDER BY id {lock}";
@@ -54,10 +55,12 @@ const MAKE_GATES: &str = "INSERT INTO gates (id, version, state, changed_at)
     SELECT r.id, 0, r.state, {now} FROM {rows: id text, state text} AS r WHERE true ON CONFLICT (id) DO NOTHING";
 const LOCK_GATES: &str = "SELECT id, version, state FROM gates WHERE id {any} ORDER BY id {lock}";
 const GATE: &str = "SELECT id, version, state FROM gates WHERE id = ?";
-const UPDATE_GATES: &str = "UPDATE gates SET version = gates.version + 1, state = r.state, changed_at = {now}
+const UPDATE_GATES: &str =
+    "UPDATE gates SET version = gates.version + 1, state = r.state, changed_at = {now}
     FROM {rows: gate text, state text} AS r WHERE {only gates.id} AND gates.id = r.gate";
 // An instant that nobody waits for has done what it was there for.
-const MOOT: &str = "UPDATE jobs SET state = CASE WHEN target_kind = 'timer' THEN 'done' ELSE 'cancelled' END,
+const MOOT: &str =
+    "UPDATE jobs SET state = CASE WHEN target_kind = 'timer' THEN 'done' ELSE 'cancelled' END,
     claim = claim + 1, finished_at = {now}
     WHERE id {any} AND finished_at IS NULL RETURNING id";
 const INSERT_HISTORY: &str = "INSERT INTO history (run_id, seq, at, kind, step, visit, data)
@@ -144,7 +147,9 @@ impl<D: Dialect> Runs for SqlStore<D> {
                         .and(" AND workflow = ?", filter.workflow)
                         .and(" AND status = ?", filter.status.map(|s| s.word().to_owned()))
                         .and(" AND event_id = ?", filter.event.map(|id| id.to_string()));
-                    super::query::paged(statement, filter.after.map(|id| id.to_string()), page).all(conn).await
+                    super::query::paged(statement, filter.after.map(|id| id.to_string()), page)
+                        .all(conn)
+                        .await
                 })
             })
             .await?;
@@ -152,8 +157,11 @@ impl<D: Dialect> Runs for SqlStore<D> {
     }
 
     async fn history(&self, run: RunId) -> Result<Vec<Entry>> {
-        let rows: Vec<EntryRow> =
-            self.read(move |_, conn| Box::pin(async move { sql::<D>(HISTORY).bind(run.to_string()).all(conn).await })).await?;
+        let rows: Vec<EntryRow> = self
+            .read(move |_, conn| {
+                Box::pin(async move { sql::<D>(HISTORY).bind(run.to_string()).all(conn).await })
+            })
+            .await?;
         rows.into_iter().map(Entry::try_from).collect()
     }
 
@@ -166,7 +174,9 @@ impl<D: Dialect> Runs for SqlStore<D> {
             })
             .await?;
         let Some(row) = row else { return Ok((0, Gate::default())) };
-        let unreadable = |why: serde_json::Error| Error::Corrupt(format!("the gate {} cannot be read: {why}", row.id));
+        let unreadable = |why: serde_json::Error| {
+            Error::Corrupt(format!("the gate {} cannot be read: {why}", row.id))
+        };
         Ok((row.version, stored(&row.state).map_err(unreadable)?))
     }
 
@@ -191,10 +201,13 @@ impl<D: Dialect> Runs for SqlStore<D> {
                         Box::pin(async move {
                             let all: Vec<&Change> = changes.iter().collect();
                             let standing = lock::<D>(conn, &store, &all).await?;
-                            let current = all.iter().zip(&standing.current).filter(|(_, current)| **current);
+                            let current =
+                                all.iter().zip(&standing.current).filter(|(_, current)| **current);
                             let live: Vec<&Change> = current.map(|(change, _)| *change).collect();
                             apply::<D>(conn, &store, &live, &standing).await?;
-                            let answer = |current: &bool| if *current { Ok(()) } else { Err(Error::MovedOn) };
+                            let answer = |current: &bool| {
+                                if *current { Ok(()) } else { Err(Error::MovedOn) }
+                            };
                             Ok(standing.current.iter().map(answer).collect::<Vec<Result<()>>>())
                         })
                     })
@@ -224,7 +237,11 @@ pub(super) async fn lock<D: Dialect>(
     let mut versions: HashMap<RunId, i64> = HashMap::new();
     let mut noted = HashMap::new();
     if !known.is_empty() {
-        for row in sql::<D>(LOCK).list(known.iter().map(ToString::to_string)).all::<VersionRow>(conn).await? {
+        for row in sql::<D>(LOCK)
+            .list(known.iter().map(ToString::to_string))
+            .all::<VersionRow>(conn)
+            .await?
+        {
             let id = row.id.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
             versions.insert(id, row.version);
             noted.insert(id, row.noted);
@@ -233,10 +250,16 @@ pub(super) async fn lock<D: Dialect>(
     let gates = lock_gates::<D>(conn, store, changes).await?;
     let (mut seen, mut passed) = (BTreeSet::new(), BTreeSet::new());
     let mut is_current = |c: &&Change| {
-        let is_known = c.is_new || versions.get(&c.run.id).is_some_and(|version| *version == c.run.version);
-        let is_at_gate = |gate: &GateChange| gates.get(&gate.id) == Some(&gate.version) && passed.insert(gate.id.clone());
+        let is_known =
+            c.is_new || versions.get(&c.run.id).is_some_and(|version| *version == c.run.version);
+        let is_at_gate = |gate: &GateChange| {
+            gates.get(&gate.id) == Some(&gate.version) && passed.insert(gate.id.clone())
+        };
         // One that is not made is in nobody's way.
-        is_known && !seen.contains(&c.run.id) && c.gate.as_ref().is_none_or(is_at_gate) && seen.insert(c.run.id)
+        is_known
+            && !seen.contains(&c.run.id)
+            && c.gate.as_ref().is_none_or(is_at_gate)
+            && seen.insert(c.run.id)
     };
     Ok(Standing { current: changes.iter().map(&mut is_current).collect(), noted })
 }
@@ -248,7 +271,8 @@ async fn lock_gates<D: Dialect>(
     store: &SqlStore<D>,
     changes: &[&Change],
 ) -> sqlx::Result<HashMap<String, i64>> {
-    let wanted: BTreeSet<&str> = changes.iter().filter_map(|c| c.gate.as_ref()).map(|gate| gate.id.as_str()).collect();
+    let wanted: BTreeSet<&str> =
+        changes.iter().filter_map(|c| c.gate.as_ref()).map(|gate| gate.id.as_str()).collect();
     if wanted.is_empty() {
         return Ok(HashMap::new());
     }
@@ -278,32 +302,45 @@ pub(super) async fn apply<D: Dialect>(
     let clock = store.clock();
     let (new, old): (Vec<&Change>, Vec<&Change>) = all.iter().copied().partition(|c| c.is_new);
     if !new.is_empty() {
-        sql::<D>(INSERT).bind(clock).bind(clock).bind(clock).rows(insert_rows(&new)?).run(conn).await?;
+        sql::<D>(INSERT)
+            .bind(clock)
+            .bind(clock)
+            .bind(clock)
+            .rows(insert_rows(&new)?)
+            .run(conn)
+            .await?;
     }
     if !old.is_empty() {
         let update = sql::<D>(UPDATE).bind(clock).bind(clock).rows(update_rows(&old)?);
         update.only(old.iter().map(|c| c.run.id.to_string())).run(conn).await?;
     }
-    let jobs: Vec<(EventId, &RunJob)> = all.iter().flat_map(|c| c.jobs.iter().map(|job| (c.run.event, job))).collect();
+    let jobs: Vec<(EventId, &RunJob)> =
+        all.iter().flat_map(|c| c.jobs.iter().map(|job| (c.run.event, job))).collect();
     if !jobs.is_empty() {
         sql::<D>(INSERT_JOBS).bind(clock).bind(clock).rows(job_rows(&jobs)).run(conn).await?;
     }
     let cancel_jobs: Vec<JobId> = all.iter().flat_map(|c| c.cancel_jobs.iter().copied()).collect();
     let mut ended = 0;
     if !cancel_jobs.is_empty() {
-        let rows: Vec<IdRow> = sql::<D>(MOOT).bind(clock).list(cancel_jobs.iter().map(ToString::to_string)).all(conn).await?;
+        let rows: Vec<IdRow> = sql::<D>(MOOT)
+            .bind(clock)
+            .list(cancel_jobs.iter().map(ToString::to_string))
+            .all(conn)
+            .await?;
         ended = rows.len();
     }
-    for (text, jobs) in
-        [(HOLD, all.iter().flat_map(|c| &c.hold).collect::<Vec<_>>()), (FREE, all.iter().flat_map(|c| &c.free).collect())]
-    {
+    for (text, jobs) in [
+        (HOLD, all.iter().flat_map(|c| &c.hold).collect::<Vec<_>>()),
+        (FREE, all.iter().flat_map(|c| &c.free).collect()),
+    ] {
         if !jobs.is_empty() {
             sql::<D>(text).list(jobs.iter().map(ToString::to_string)).run(conn).await?;
         }
     }
     let gates: Vec<&GateChange> = all.iter().filter_map(|c| c.gate.as_ref()).collect();
     if !gates.is_empty() {
-        let states = gates.iter().map(|gate| encoded(&gate.gate)).collect::<sqlx::Result<Vec<String>>>()?;
+        let states =
+            gates.iter().map(|gate| encoded(&gate.gate)).collect::<sqlx::Result<Vec<String>>>()?;
         let rows = Rows::default().text(gates.iter().map(|gate| &gate.id)).text(states);
         let update = sql::<D>(UPDATE_GATES).bind(clock).rows(rows);
         update.only(gates.iter().map(|gate| &gate.id)).run(conn).await?;
@@ -322,7 +359,9 @@ pub(super) async fn apply<D: Dialect>(
     }
     let spent: Vec<&Token> = all.iter().filter_map(|c| c.spent.as_ref()).collect();
     if !spent.is_empty() {
-        let rows = Rows::default().text(spent.iter().map(|t| &t.hash)).maybe_text(spent.iter().map(|t| t.answer.clone()));
+        let rows = Rows::default()
+            .text(spent.iter().map(|t| &t.hash))
+            .maybe_text(spent.iter().map(|t| t.answer.clone()));
         sql::<D>(SPEND).rows(rows).only(spent.iter().map(|t| &t.hash)).run(conn).await?;
     }
     let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);

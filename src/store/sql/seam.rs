@@ -48,11 +48,22 @@ where
 /// The database can run statements.
 pub trait Executes: Database {
     /// Runs a statement and answers its rows.
-    fn all(conn: &mut Self::Connection, sql: SqlStr, args: Self::Arguments) -> BoxFuture<'_, sqlx::Result<Vec<Self::Row>>>;
+    fn all(
+        conn: &mut Self::Connection,
+        sql: SqlStr,
+        args: Self::Arguments,
+    ) -> BoxFuture<'_, sqlx::Result<Vec<Self::Row>>>;
     /// Runs a statement and answers how many rows it changed.
-    fn run(conn: &mut Self::Connection, sql: SqlStr, args: Self::Arguments) -> BoxFuture<'_, sqlx::Result<u64>>;
+    fn run(
+        conn: &mut Self::Connection,
+        sql: SqlStr,
+        args: Self::Arguments,
+    ) -> BoxFuture<'_, sqlx::Result<u64>>;
     /// Runs text without arguments and without preparing it.
-    fn plain<'c>(conn: &'c mut Self::Connection, sql: &'static str) -> BoxFuture<'c, sqlx::Result<()>>;
+    fn plain<'c>(
+        conn: &'c mut Self::Connection,
+        sql: &'static str,
+    ) -> BoxFuture<'c, sqlx::Result<()>>;
     /// Prepares a statement without running it, for tests.
     fn prepares(conn: &mut Self::Connection, sql: SqlStr) -> BoxFuture<'_, sqlx::Result<()>>;
 }
@@ -69,7 +80,10 @@ macro_rules! runs {
                 args: Self::Arguments,
             ) -> futures::future::BoxFuture<'_, sqlx::Result<Vec<Self::Row>>> {
                 Box::pin(async move {
-                    sqlx::query_with::<$db, _>(sql, args).persistent($crate::store::sql::keeps_statements()).fetch_all(conn).await
+                    sqlx::query_with::<$db, _>(sql, args)
+                        .persistent($crate::store::sql::keeps_statements())
+                        .fetch_all(conn)
+                        .await
                 })
             }
 
@@ -79,16 +93,23 @@ macro_rules! runs {
                 args: Self::Arguments,
             ) -> futures::future::BoxFuture<'_, sqlx::Result<u64>> {
                 Box::pin(async move {
-                    let query = sqlx::query_with::<$db, _>(sql, args).persistent($crate::store::sql::keeps_statements());
+                    let query = sqlx::query_with::<$db, _>(sql, args)
+                        .persistent($crate::store::sql::keeps_statements());
                     Ok(query.execute(conn).await?.rows_affected())
                 })
             }
 
-            fn plain<'c>(conn: &'c mut Self::Connection, sql: &'static str) -> futures::future::BoxFuture<'c, sqlx::Result<()>> {
+            fn plain<'c>(
+                conn: &'c mut Self::Connection,
+                sql: &'static str,
+            ) -> futures::future::BoxFuture<'c, sqlx::Result<()>> {
                 Box::pin(async move { sqlx::raw_sql(sql).execute(conn).await.map(|_| ()) })
             }
 
-            fn prepares(conn: &mut Self::Connection, sql: sqlx::SqlStr) -> futures::future::BoxFuture<'_, sqlx::Result<()>> {
+            fn prepares(
+                conn: &mut Self::Connection,
+                sql: sqlx::SqlStr,
+            ) -> futures::future::BoxFuture<'_, sqlx::Result<()>> {
                 Box::pin(async move { sqlx::Executor::prepare(conn, sql).await.map(|_| ()) })
             }
         }

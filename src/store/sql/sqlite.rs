@@ -44,7 +44,7 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
         url.push_str(if url.contains('?') { "&mode=rwc" } else { "?mode=rwc" });
     }
     let options = SqliteConnectOptions::from_str(&url)
-        .map_err(|e| Error::Corrupt(format!("the SQLite URL cannot be read: {e}")))?
+        .map_err(|e| Error::Corrupt(format!("the SQLite URL is invalid: {e}")))?
         .journal_mode(SqliteJournalMode::Wal)
         // In WAL mode only FULL keeps a committed transaction through a power failure.
         .synchronous(SqliteSynchronous::Full)
@@ -52,7 +52,8 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
         .pragma("temp_store", "memory")
         .statement_cache_capacity(200);
     let file = options.get_filename().to_path_buf();
-    let in_memory = file.as_os_str().is_empty() || url.contains(":memory:") || url.contains("mode=memory");
+    let in_memory =
+        file.as_os_str().is_empty() || url.contains(":memory:") || url.contains("mode=memory");
     let lock = if in_memory { None } else { Some(lock(&file)?) };
     if !in_memory {
         make_private(&file)?;
@@ -66,7 +67,9 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
             .test_before_acquire(false)
     };
     // A disk that is full and a file that somebody has locked are waited for, by whoever uses the store first.
-    let passes = |error: &sqlx::Error| Sqlite::is_busy(error) || primary_code(error) == Some(13) || code(error) == Some(4874);
+    let passes = |error: &sqlx::Error| {
+        Sqlite::is_busy(error) || primary_code(error) == Some(13) || code(error) == Some(4874)
+    };
     let write = match pool(1).connect_with(options.clone()).await {
         Ok(pool) => pool,
         Err(error) if passes(&error) => pool(1).connect_lazy_with(options.clone()),
@@ -87,18 +90,22 @@ fn make_private(file: &std::path::Path) -> Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(Error::Corrupt(format!("{} cannot be made: {error}", file.display()))),
+        Err(error) => Err(Error::Corrupt(format!("{} cannot be created: {error}", file.display()))),
     }
 }
 
 /// Fails if the file cannot be written to: this does not pass, so waiting would not help.
-async fn check_writable(pool: &Pool<Sqlite>, file: &std::path::Path, passes: impl Fn(&sqlx::Error) -> bool) -> Result<()> {
+async fn check_writable(
+    pool: &Pool<Sqlite>,
+    file: &std::path::Path,
+    passes: impl Fn(&sqlx::Error) -> bool,
+) -> Result<()> {
     let tried = sqlx::raw_sql("BEGIN IMMEDIATE; ROLLBACK").execute(pool).await;
     match tried {
         // 8 SQLITE_READONLY
         Err(error) if primary_code(&error) == Some(8) => {
-            let why = "it and its directory must be writable for the user that runs tidehook";
-            Err(Error::Corrupt(format!("{} cannot be written to: {why}", file.display())))
+            let why = "make the file and its directory writable for the user that runs tidehook";
+            Err(Error::Corrupt(format!("{} is not writable: {why}", file.display())))
         }
         Err(error) if !passes(&error) => Err(Sqlite::error(error)),
         Ok(_) | Err(_) => Ok(()),
@@ -111,15 +118,18 @@ fn lock(database: &std::path::Path) -> Result<File> {
     path.push("-lock");
     let path = PathBuf::from(path);
     let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let why = "the directory of the database must exist and be writable";
-    let file = open.map_err(|e| Error::Corrupt(format!("{} cannot be opened: {e}; {why}", path.display())))?;
+    let why = "create its directory, and make it writable for the user that runs tidehook";
+    let file = open
+        .map_err(|e| Error::Corrupt(format!("{} cannot be opened: {e}; {why}", path.display())))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(Error::InUse(format!(
             "{} is in use by another tidehook process; stop it first, or use Postgres to run several",
             database.display()
         ))),
-        Err(std::fs::TryLockError::Error(e)) => Err(Error::Corrupt(format!("{} cannot be locked: {e}", path.display()))),
+        Err(std::fs::TryLockError::Error(e)) => {
+            Err(Error::Corrupt(format!("{} cannot be locked: {e}", path.display())))
+        }
     }
 }
 
@@ -145,7 +155,11 @@ impl Dialect for Sqlite {
 
     async fn migrate(pool: &Pool<Self>) -> Result<()> {
         let mut conn = pool.acquire().await.map_err(Self::error)?;
-        super::dialect::refuse_foreign::<Self>(&mut conn, "SELECT name FROM sqlite_master WHERE type = 'table'").await?;
+        super::dialect::refuse_foreign::<Self>(
+            &mut conn,
+            "SELECT name FROM sqlite_master WHERE type = 'table'",
+        )
+        .await?;
         drop(conn);
         Self::migrator().run(pool).await.map_err(super::dialect::migration_error::<Self>)
     }
@@ -236,7 +250,9 @@ impl Dialect for Sqlite {
         let text = error.to_string();
         // SQLITE_IOERR_SHMSIZE: the file beside the database that its connections share cannot grow.
         if code(&error) == Some(4874) {
-            return Error::Full(format!("{text}: there is no room for the `-shm` file beside the database"));
+            return Error::Full(format!(
+                "{text}: the disk has no space for the `-shm` file next to the database"
+            ));
         }
         match primary_code(&error) {
             // 13 SQLITE_FULL; 10 IOERR, 14 CANTOPEN, 8 READONLY, 5 and 6 busy that did not pass.
@@ -245,7 +261,9 @@ impl Dialect for Sqlite {
             Some(5 | 6 | 10 | 14) => Error::Down(text),
             Some(_) => Error::Corrupt(text),
             None => match error {
-                sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => Error::Corrupt(text),
+                sqlx::Error::Encode(_)
+                | sqlx::Error::Decode(_)
+                | sqlx::Error::ColumnDecode { .. } => Error::Corrupt(text),
                 _ => Error::Down(text),
             },
         }
@@ -281,7 +299,8 @@ fn json(rows: &Rows) -> sqlx::Result<String> {
             match column {
                 Column::Text(values) => match values.get(at).and_then(Option::as_deref) {
                     Some(text) => {
-                        let quoted = serde_json::to_string(text).map_err(|e| sqlx::Error::Encode(Box::new(e)))?;
+                        let quoted = serde_json::to_string(text)
+                            .map_err(|e| sqlx::Error::Encode(Box::new(e)))?;
                         out.push_str(&quoted);
                     }
                     None => out.push_str("null"),

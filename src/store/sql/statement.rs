@@ -159,7 +159,8 @@ impl<D: Dialect> Sql<D> {
     /// Binds the list of the next `{any}`.
     pub fn list<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
         if let Ok(args) = &mut self.args
-            && let Err(error) = D::bind_list(args, words.into_iter().map(|word| storable(word.into())).collect())
+            && let Err(error) =
+                D::bind_list(args, words.into_iter().map(|word| storable(word.into())).collect())
         {
             self.args = Err(error);
         }
@@ -270,12 +271,15 @@ fn expand<D: Dialect>(text: &str) -> String {
                 let _ = write!(out, ", {})", D::NOW);
             }
             "any" => D::list(&mut out, &mut next),
-            other if other.starts_with("only ") => D::only(&mut out, other.trim_start_matches("only "), &mut next),
+            other if other.starts_with("only ") => {
+                D::only(&mut out, other.trim_start_matches("only "), &mut next)
+            }
             "lock" => out.push_str(D::LOCK),
             "skip locked" => out.push_str(D::SKIP_LOCKED),
             other => {
                 let columns = other.trim_start_matches("rows:");
-                let columns: Vec<(&str, &str)> = columns.split(',').filter_map(|c| c.trim().split_once(' ')).collect();
+                let columns: Vec<(&str, &str)> =
+                    columns.split(',').filter_map(|c| c.trim().split_once(' ')).collect();
                 D::rows(&mut out, &columns, &mut next);
             }
         }
@@ -292,18 +296,22 @@ mod tests {
 
     #[test]
     fn a_text_takes_the_form_of_each_dialect() {
-        let text =
-            "SELECT r.id FROM {rows: id text, n int} AS r WHERE x = ? AND y {any} AND {only x.id} AND due <= {now} {skip locked}";
+        let text = "SELECT r.id FROM {rows: id text, n int} AS r WHERE x = ? AND y {any} AND {only x.id} AND due <= {now} {skip locked}";
         let postgres = expanded::<Postgres>(text);
         assert!(postgres.contains("UNNEST($1::text[], $2::bigint[]) AS r(id, n)"), "{postgres}");
         assert!(
-            postgres.contains("x = $3 AND y = ANY($4::text[]) AND x.id = ANY($5::text[]) AND due <= COALESCE($6, "),
+            postgres.contains(
+                "x = $3 AND y = ANY($4::text[]) AND x.id = ANY($5::text[]) AND due <= COALESCE($6, "
+            ),
             "{postgres}"
         );
         assert!(postgres.ends_with("FOR UPDATE SKIP LOCKED"));
         let sqlite = expanded::<Sqlite>(text);
         assert!(sqlite.contains("json_each(?)"), "{sqlite}");
-        assert!(sqlite.contains("y IN (SELECT value FROM json_each(?)) AND true AND due"), "{sqlite}");
+        assert!(
+            sqlite.contains("y IN (SELECT value FROM json_each(?)) AND true AND due"),
+            "{sqlite}"
+        );
         assert!(!sqlite.contains("LOCKED"));
     }
 }

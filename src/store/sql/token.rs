@@ -10,7 +10,9 @@ use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign};
+use aws_sigv4::http_request::{
+    SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign,
+};
 use aws_sigv4::sign::v4;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Pool, Postgres};
@@ -41,7 +43,12 @@ pub struct Tokens {
 impl Tokens {
     /// For this database, with an identity that may connect to it.
     pub fn new(options: PgConnectOptions, who: AwsIdentity) -> Self {
-        Self { options, who, due_at: AtomicI64::new(i64::MIN), good_until: Mutex::new(Timestamp(0)) }
+        Self {
+            options,
+            who,
+            due_at: AtomicI64::new(i64::MIN),
+            good_until: Mutex::new(Timestamp(0)),
+        }
     }
 
     /// Gives a pool a new password for its next connections, if the present one is due for renewal.
@@ -66,20 +73,26 @@ impl Tokens {
                 Ok(())
             }
             Err(why) if now < *good_until => {
-                tracing::warn!(why, "The next password for the database cannot be made yet; the present one is still good.");
+                tracing::warn!(
+                    why,
+                    "A new database password (IAM token) cannot be created yet. The current one is still valid."
+                );
                 self.due_at.store(now.plus(AGAIN).0, Ordering::Relaxed);
                 Ok(())
             }
-            Err(why) => Err(format!("no password for the database can be made: {why}")),
+            Err(why) => Err(format!("a database password (IAM token) cannot be created: {why}")),
         }
     }
 
     /// A new password and until when it is valid: no longer than the credentials that sign it.
     async fn made(&self, now: Timestamp) -> Result<(String, Timestamp), String> {
-        let credentials = self.who.credentials.provide_credentials().await.map_err(|why| no_credentials(&why))?;
-        let (host, port, user) = (self.options.get_host(), self.options.get_port(), self.options.get_username());
+        let credentials =
+            self.who.credentials.provide_credentials().await.map_err(|why| no_credentials(&why))?;
+        let (host, port, user) =
+            (self.options.get_host(), self.options.get_port(), self.options.get_username());
         let token = token(host, port, user, &self.who.region, &credentials, now)?;
-        let ends = credentials.expiry().and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let ends =
+            credentials.expiry().and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
         let ends = ends.and_then(|since| i64::try_from(since.as_millis()).ok()).map(Timestamp);
         let until = now.plus(GOOD_FOR);
         Ok((token, ends.map_or(until, |ends| until.min(ends))))
@@ -87,18 +100,29 @@ impl Tokens {
 }
 
 /// The password itself: a presigned request without its scheme.
-fn token(host: &str, port: u16, user: &str, region: &str, who: &Credentials, at: Timestamp) -> Result<String, String> {
+fn token(
+    host: &str,
+    port: u16,
+    user: &str,
+    region: &str,
+    who: &Credentials,
+    at: Timestamp,
+) -> Result<String, String> {
     let mut settings = SigningSettings::default();
     settings.signature_location = SignatureLocation::QueryParams;
     settings.expires_in = Some(GOOD_FOR);
-    let mut url = url::Url::parse(&format!("https://{host}:{port}/")).map_err(|error| error.to_string())?;
+    let mut url =
+        url::Url::parse(&format!("https://{host}:{port}/")).map_err(|error| error.to_string())?;
     url.query_pairs_mut().append_pair("Action", "connect").append_pair("DBUser", user);
-    let request = SignableRequest::new("GET", url.as_str(), std::iter::empty(), SignableBody::Bytes(&[]));
+    let request =
+        SignableRequest::new("GET", url.as_str(), std::iter::empty(), SignableBody::Bytes(&[]));
     let request = request.map_err(|error| error.to_string())?;
     let identity = who.clone().into();
     let time = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(at.0).unwrap_or(0));
-    let parameters = v4::SigningParams::builder().identity(&identity).region(region).name("rds-db").time(time);
-    let parameters = parameters.settings(settings).build().map_err(|error| error.to_string())?.into();
+    let parameters =
+        v4::SigningParams::builder().identity(&identity).region(region).name("rds-db").time(time);
+    let parameters =
+        parameters.settings(settings).build().map_err(|error| error.to_string())?.into();
     let (signed, _) = sign(request, &parameters).map_err(|error| error.to_string())?.into_parts();
     let (_, pairs): (_, Vec<(&'static str, Cow<'static, str>)>) = signed.into_parts();
     for (name, value) in pairs {
@@ -124,11 +148,17 @@ mod tests {
     fn a_password_is_the_one_that_another_signer_makes() {
         let session = Some("session/token".to_owned());
         let who = Credentials::new("AKIDEXAMPLE", "plainly-fictional", session, None, "test");
-        let made = token("db.example.com", 5432, "ada", "eu-west-1", &who, Timestamp(1_795_624_429_000)).unwrap();
+        let made =
+            token("db.example.com", 5432, "ada", "eu-west-1", &who, Timestamp(1_795_624_429_000))
+                .unwrap();
         assert!(made.starts_with("db.example.com:5432/?Action=connect&DBUser=ada&"), "{made}");
-        assert!(made.contains("X-Amz-Date=20261125T163349Z") && made.contains("X-Amz-Expires=900"), "{made}");
         assert!(
-            made.ends_with(&format!("X-Amz-Signature={MADE}")) || made.contains(&format!("X-Amz-Signature={MADE}&")),
+            made.contains("X-Amz-Date=20261125T163349Z") && made.contains("X-Amz-Expires=900"),
+            "{made}"
+        );
+        assert!(
+            made.ends_with(&format!("X-Amz-Signature={MADE}"))
+                || made.contains(&format!("X-Amz-Signature={MADE}&")),
             "{made}"
         );
     }
@@ -150,7 +180,13 @@ mod tests {
             let now = Duration::from_millis(u64::try_from(SystemClock.now().0).unwrap());
             let ends = SystemTime::UNIX_EPOCH + now + self.good_for;
             future::ProvideCredentials::ready(match nth < self.gives {
-                true => Ok(Credentials::new("AKIDEXAMPLE", "plainly-fictional", None, Some(ends), "test")),
+                true => Ok(Credentials::new(
+                    "AKIDEXAMPLE",
+                    "plainly-fictional",
+                    None,
+                    Some(ends),
+                    "test",
+                )),
                 false => Err(CredentialsError::not_loaded("nobody is here")),
             })
         }
@@ -158,10 +194,15 @@ mod tests {
 
     fn tokens(good_for: Duration, gives: usize) -> (Tokens, Arc<AtomicUsize>, Pool<Postgres>) {
         let asked = Arc::new(AtomicUsize::new(0));
-        let credentials = SharedCredentialsProvider::new(Role { asked: Arc::clone(&asked), good_for, gives });
+        let credentials =
+            SharedCredentialsProvider::new(Role { asked: Arc::clone(&asked), good_for, gives });
         let options = PgConnectOptions::new_without_pgpass().host("db.example.com").username("ada");
         let pool = sqlx::postgres::PgPoolOptions::new().connect_lazy_with(options.clone());
-        (Tokens::new(options, AwsIdentity { region: "eu-west-1".to_owned(), credentials }), asked, pool)
+        (
+            Tokens::new(options, AwsIdentity { region: "eu-west-1".to_owned(), credentials }),
+            asked,
+            pool,
+        )
     }
 
     #[tokio::test]
@@ -172,7 +213,9 @@ mod tests {
         assert_eq!(asked.load(Ordering::SeqCst), 1);
         let (short, _, pool) = tokens(Duration::from_secs(90), 9);
         short.renew(&pool).await.unwrap();
-        let due_in = Duration::from_millis(u64::try_from(short.due_at.load(Ordering::SeqCst) - SystemClock.now().0).unwrap());
+        let due_in = Duration::from_millis(
+            u64::try_from(short.due_at.load(Ordering::SeqCst) - SystemClock.now().0).unwrap(),
+        );
         assert!(due_in <= Duration::from_secs(30), "{due_in:?}");
     }
 
@@ -180,7 +223,11 @@ mod tests {
     async fn without_credentials_there_is_a_sentence_and_the_present_password_serves_on() {
         let (never, _, pool) = tokens(Duration::ZERO, 0);
         let why = never.renew(&pool).await.unwrap_err();
-        assert!(why.contains("no credentials of AWS were found") && why.contains("give this process a role"), "{why}");
+        assert!(
+            why.contains("no credentials of AWS were found")
+                && why.contains("give this process a role"),
+            "{why}"
+        );
         let (once, asked, pool) = tokens(Duration::from_secs(3600), 1);
         once.renew(&pool).await.unwrap();
         once.due_at.store(0, Ordering::SeqCst);

@@ -93,7 +93,11 @@ impl<D: Dialect> Tx<D> {
     ///
     /// # Errors
     /// No connection can be had, or the transaction cannot begin.
-    pub async fn begin(pool: &Pool<D>, at_hand: &Arc<AtHand<D>>, text: &'static str) -> sqlx::Result<Self> {
+    pub async fn begin(
+        pool: &Pool<D>,
+        at_hand: &Arc<AtHand<D>>,
+        text: &'static str,
+    ) -> sqlx::Result<Self> {
         let mut tries = pool.options().get_max_connections() + 1;
         loop {
             let mut tx = Self::take(pool, at_hand, true).await?;

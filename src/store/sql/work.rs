@@ -44,7 +44,8 @@ pub(super) const PICK_LANES_OF: &str = "SELECT id FROM lanes
     AND NOT (id {any}) AND id IN (SELECT lane FROM jobs WHERE id {any} AND finished_at IS NULL AND due_at <= {now})
     ORDER BY turn, id LIMIT ?";
 // Locked in the order of their ids, so that two claims cannot wait for each other in a circle.
-const LOCK_LANES: &str = concat!("SELECT ", lane_columns!(), " FROM lanes WHERE id {any} ORDER BY id {lock}");
+const LOCK_LANES: &str =
+    concat!("SELECT ", lane_columns!(), " FROM lanes WHERE id {any} ORDER BY id {lock}");
 const UPDATE_LANES: &str = "UPDATE lanes SET failures = r.failures, open_until = r.open_until, probe_until = r.probe_until,
     ramp = r.ramp, tokens = r.millitokens / 1000.0, refilled_at = r.refilled_at, turn = r.turn
     FROM {rows: lane text, failures int, open_until int, probe_until int, ramp int, millitokens int, refilled_at int, turn int} AS r
@@ -57,7 +58,8 @@ const INSERT_ATTEMPTS: &str = "INSERT INTO attempts (job_id, claim, number, endi
     status = excluded.status, error = excluded.error, duration_ms = excluded.duration_ms, response = excluded.response, at = excluded.at
     WHERE attempts.ending = 'interrupted'";
 // A record that was committed while its answer was lost: the claim is still the last one, and nobody holds it.
-const RECORDED: &str = "SELECT jobs.id FROM {rows: job text, token int} AS r JOIN jobs ON jobs.id = r.job
+const RECORDED: &str =
+    "SELECT jobs.id FROM {rows: job text, token int} AS r JOIN jobs ON jobs.id = r.job
     WHERE {only jobs.id} AND jobs.claim = r.token AND jobs.state <> 'leased'";
 pub(super) const EXTEND: &str = "UPDATE jobs SET due_at = {now} + ? FROM {rows: job text, token int} AS r
     WHERE {only jobs.id} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id";
@@ -82,7 +84,8 @@ const CANCEL_OF: &str = "WITH few AS MATERIALIZED
     (SELECT id FROM jobs WHERE lane = ? AND finished_at IS NULL ORDER BY due_at LIMIT ? {lock})
     UPDATE jobs SET state = 'cancelled', claim = claim + 1, finished_at = {now}
     WHERE finished_at IS NULL AND id IN (SELECT id FROM few) RETURNING id";
-pub(super) const EXPIRED: &str = "SELECT id FROM jobs WHERE finished_at IS NULL AND expires_at <= {now} AND state = 'pending'
+pub(super) const EXPIRED: &str =
+    "SELECT id FROM jobs WHERE finished_at IS NULL AND expires_at <= {now} AND state = 'pending'
     ORDER BY expires_at LIMIT ?";
 const EXPIRE: &str = "UPDATE jobs SET state = 'dead', claim = claim + 1, finished_at = {now}, last_error = 'event TTL expired'
     WHERE id {any} AND finished_at IS NULL AND expires_at <= {now} AND state = 'pending'
@@ -137,9 +140,15 @@ impl<D: Dialect> Work for SqlStore<D> {
                     let skip = request.skip.iter().map(|l| l.0.clone());
                     let pick = match request.of.is_empty() {
                         true => sql::<D>(PICK_LANES).bind(clock).bind(clock).list(skip).bind(clock),
-                        false => sql::<D>(PICK_LANES_OF).bind(clock).bind(clock).list(skip).list(named(&request)).bind(clock),
+                        false => sql::<D>(PICK_LANES_OF)
+                            .bind(clock)
+                            .bind(clock)
+                            .list(skip)
+                            .list(named(&request))
+                            .bind(clock),
                     };
-                    let rows: Vec<IdRow> = pick.bind(i64::from(request.slots.free)).all(conn).await?;
+                    let rows: Vec<IdRow> =
+                        pick.bind(i64::from(request.slots.free)).all(conn).await?;
                     Ok(rows.into_iter().map(|r| r.id).collect::<Vec<_>>())
                 })
             })
@@ -161,7 +170,9 @@ impl<D: Dialect> Work for SqlStore<D> {
             match Job::try_from(row) {
                 Ok(job) => claimed.push(Claimed { job, now, lane_clean }),
                 // One unreadable row must not cost its neighbours: its lease runs out by itself.
-                Err(error) => tracing::error!(job = %id, %error, "a claimed job cannot be read"),
+                Err(error) => {
+                    tracing::error!(job = %id, %error, "A claimed job cannot be read from the database.")
+                }
             }
         }
         Ok(claimed)
@@ -177,14 +188,24 @@ impl<D: Dialect> Work for SqlStore<D> {
                         let leases = wanted.clone();
                         Box::pin(async move {
                             let extend = sql::<D>(EXTEND).bind(store.clock()).bind(millis(by));
-                            extend.rows(lease_rows(&leases)).only(jobs(&leases)).all::<IdRow>(conn).await
+                            extend
+                                .rows(lease_rows(&leases))
+                                .only(jobs(&leases))
+                                .all::<IdRow>(conn)
+                                .await
                         })
                     })
                     .await?;
                 let kept: BTreeSet<String> = kept.into_iter().map(|r| r.id).collect();
                 Ok(leases
                     .iter()
-                    .map(|l| if kept.contains(&l.job.to_string()) { Ok(()) } else { Err(Error::LeaseLost) })
+                    .map(|l| {
+                        if kept.contains(&l.job.to_string()) {
+                            Ok(())
+                        } else {
+                            Err(Error::LeaseLost)
+                        }
+                    })
                     .collect())
             }
         })
@@ -206,7 +227,9 @@ impl<D: Dialect> Work for SqlStore<D> {
             let store = self.clone();
             async move {
                 let held = match D::RECORD {
-                    Some(text) if outcomes.iter().all(|c| c.lane_fact.is_none() && c.change.is_none()) => {
+                    Some(text)
+                        if outcomes.iter().all(|c| c.lane_fact.is_none() && c.change.is_none()) =>
+                    {
                         store.record_alone(text, &outcomes).await?
                     }
                     _ => BTreeSet::new(),
@@ -214,8 +237,11 @@ impl<D: Dialect> Work for SqlStore<D> {
                 if held.len() == outcomes.len() {
                     return Ok(vec![Ok(()); outcomes.len()]);
                 }
-                let rest: Arc<[JobOutcome]> =
-                    outcomes.iter().filter(|c| !held.contains(&c.lease.job.to_string())).cloned().collect();
+                let rest: Arc<[JobOutcome]> = outcomes
+                    .iter()
+                    .filter(|c| !held.contains(&c.lease.job.to_string()))
+                    .cloned()
+                    .collect();
                 let whole = rest.len() == outcomes.len();
                 let answers = store
                     .write(move |store, conn| {
@@ -251,12 +277,17 @@ impl<D: Dialect> Work for SqlStore<D> {
     }
 
     async fn cancel(&self, job: JobId) -> Result<bool> {
-        self.ending(move |store| sql::<D>(CANCEL).bind(store.clock()).bind(job.to_string())).await.map(|n| n > 0)
+        self.ending(move |store| sql::<D>(CANCEL).bind(store.clock()).bind(job.to_string()))
+            .await
+            .map(|n| n > 0)
     }
 
     async fn cancel_of(&self, handler: &str, most: u32) -> Result<u64> {
         let lane = LaneId::handler(handler).0;
-        self.ending(move |store| sql::<D>(CANCEL_OF).bind(lane.clone()).bind(i64::from(most)).bind(store.clock())).await
+        self.ending(move |store| {
+            sql::<D>(CANCEL_OF).bind(lane.clone()).bind(i64::from(most)).bind(store.clock())
+        })
+        .await
     }
 
     async fn expire(&self, most: u32) -> Result<Vec<Job>> {
@@ -277,7 +308,12 @@ impl<D: Dialect> Work for SqlStore<D> {
                 Box::pin(async move {
                     let rows: Vec<JobRow> = expire.all(conn).await?;
                     let by = i64::try_from(rows.len()).unwrap_or(i64::MAX);
-                    count::<D>(conn, store.shard(), &mut BTreeMap::from([("finished", by), ("dead", by)])).await?;
+                    count::<D>(
+                        conn,
+                        store.shard(),
+                        &mut BTreeMap::from([("finished", by), ("dead", by)]),
+                    )
+                    .await?;
                     Ok(rows)
                 })
             })
@@ -289,14 +325,22 @@ impl<D: Dialect> Work for SqlStore<D> {
 impl<D: Dialect> SqlStore<D> {
     /// Records outcomes that concern no breaker and no run, in one statement. Answers the jobs that
     /// still held their lease.
-    async fn record_alone(&self, text: &'static str, outcomes: &Arc<[JobOutcome]>) -> Result<BTreeSet<String>> {
+    async fn record_alone(
+        &self,
+        text: &'static str,
+        outcomes: &Arc<[JobOutcome]>,
+    ) -> Result<BTreeSet<String>> {
         let outcomes = Arc::clone(outcomes);
         let rows = self
             .run_owned(Extent::Statement, move |store, conn| {
                 let attempts: Vec<(&JobOutcome, bool)> =
                     outcomes.iter().filter(|c| c.attempt.is_some()).map(|c| (c, true)).collect();
                 let clock = store.clock();
-                let record = sql::<D>(text).rows(record_rows(&outcomes)).bind(clock).bind(clock).only(ids(&outcomes));
+                let record = sql::<D>(text)
+                    .rows(record_rows(&outcomes))
+                    .bind(clock)
+                    .bind(clock)
+                    .only(ids(&outcomes));
                 let record = record.bind(clock).rows(attempt_rows(&attempts)).bind(store.shard());
                 Box::pin(async move { record.all::<IdRow>(conn).await })
             })
@@ -305,7 +349,10 @@ impl<D: Dialect> SqlStore<D> {
     }
 
     /// Runs one statement in a transaction of its own. Answers how many rows it changed.
-    pub(super) async fn run(&self, build: impl Fn(&Self) -> super::statement::Sql<D> + Send + Sync + 'static) -> Result<u64> {
+    pub(super) async fn run(
+        &self,
+        build: impl Fn(&Self) -> super::statement::Sql<D> + Send + Sync + 'static,
+    ) -> Result<u64> {
         self.write(move |store, conn| {
             let statement = build(&store);
             Box::pin(async move { statement.run(conn).await })
@@ -314,7 +361,10 @@ impl<D: Dialect> SqlStore<D> {
     }
 
     /// Runs a statement that finishes jobs and returns their ids, and updates the totals.
-    async fn ending(&self, build: impl Fn(&Self) -> super::statement::Sql<D> + Send + Sync + 'static) -> Result<u64> {
+    async fn ending(
+        &self,
+        build: impl Fn(&Self) -> super::statement::Sql<D> + Send + Sync + 'static,
+    ) -> Result<u64> {
         self.write(move |store, conn| {
             let statement = build(&store);
             Box::pin(async move { end_jobs::<D>(conn, store.shard(), statement).await })
@@ -323,22 +373,34 @@ impl<D: Dialect> SqlStore<D> {
     }
 }
 
-async fn end_jobs<D: Dialect>(conn: &mut D::Connection, shard: i64, statement: super::statement::Sql<D>) -> sqlx::Result<u64> {
+async fn end_jobs<D: Dialect>(
+    conn: &mut D::Connection,
+    shard: i64,
+    statement: super::statement::Sql<D>,
+) -> sqlx::Result<u64> {
     let ended = statement.all::<IdRow>(conn).await?.len();
     let by = i64::try_from(ended).unwrap_or(i64::MAX);
     count::<D>(conn, shard, &mut BTreeMap::from([("finished", by)])).await?;
     Ok(u64::try_from(ended).unwrap_or(u64::MAX))
 }
 
-async fn retry<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, which: &Retry) -> sqlx::Result<u64> {
+async fn retry<D: Dialect>(
+    conn: &mut D::Connection,
+    store: &SqlStore<D>,
+    which: &Retry,
+) -> sqlx::Result<u64> {
     let clock = store.clock();
     let (revived, was_dead) = match which {
         Retry::One(id) => {
             let mut revived = 0;
             let mut was_dead = 0;
             for state in [JobState::Dead, JobState::Cancelled] {
-                let rows: Vec<IdRow> =
-                    sql::<D>(RETRY_ONE).bind(clock).bind(id.to_string()).bind(state.word().to_owned()).all(conn).await?;
+                let rows: Vec<IdRow> = sql::<D>(RETRY_ONE)
+                    .bind(clock)
+                    .bind(id.to_string())
+                    .bind(state.word().to_owned())
+                    .all(conn)
+                    .await?;
                 revived += rows.len();
                 was_dead += if state == JobState::Dead { rows.len() } else { 0 };
             }
@@ -351,7 +413,11 @@ async fn retry<D: Dialect>(conn: &mut D::Connection, store: &SqlStore<D>, which:
                 JobState::Pending => statement.then(" AND attempt > 0"),
                 _ => statement,
             };
-            let rows: Vec<IdRow> = statement.and(" AND target_name = ?", handler.clone()).then(" RETURNING id").all(conn).await?;
+            let rows: Vec<IdRow> = statement
+                .and(" AND target_name = ?", handler.clone())
+                .then(" RETURNING id")
+                .all(conn)
+                .await?;
             let dead = if *state == JobState::Dead { rows.len() } else { 0 };
             if *state == JobState::Pending {
                 return Ok(u64::try_from(rows.len()).unwrap_or(u64::MAX));
@@ -376,7 +442,8 @@ async fn claim<D: Dialect>(
     picked: Vec<String>,
 ) -> sqlx::Result<(Vec<DueRow>, BTreeSet<String>)> {
     let clock = store.clock();
-    let turns: HashMap<String, usize> = picked.iter().enumerate().map(|(turn, id)| (id.clone(), turn)).collect();
+    let turns: HashMap<String, usize> =
+        picked.iter().enumerate().map(|(turn, id)| (id.clone(), turn)).collect();
     let rows: Vec<LaneRow> = sql::<D>(LOCK_LANES).bind(clock).list(picked).all(conn).await?;
     let mut lanes: Vec<Locked> = rows.into_iter().map(Locked::from).collect();
     lanes.sort_by_key(|l| turns.get(&l.lane.id.0).copied());
@@ -395,16 +462,23 @@ async fn claim<D: Dialect>(
 
     let interrupted: Vec<&DueRow> = taken.iter().filter(|row| row.was == "leased").collect();
     if !interrupted.is_empty() {
-        sql::<D>(INSERT_ATTEMPTS).bind(clock).rows(interrupted_rows(&interrupted)).run(conn).await?;
+        sql::<D>(INSERT_ATTEMPTS)
+            .bind(clock)
+            .rows(interrupted_rows(&interrupted))
+            .run(conn)
+            .await?;
     }
     let mut of_lane: HashMap<&str, u32> = HashMap::new();
     for row in &taken {
         *of_lane.entry(row.lane.as_str()).or_default() += 1;
     }
-    let after: Vec<Lane> =
-        lanes.iter().map(|l| served(l, of_lane.get(l.lane.id.0.as_str()).copied().unwrap_or(0), request.lease)).collect();
+    let after: Vec<Lane> = lanes
+        .iter()
+        .map(|l| served(l, of_lane.get(l.lane.id.0.as_str()).copied().unwrap_or(0), request.lease))
+        .collect();
     update_lanes::<D>(conn, &after).await?;
-    let clean = lanes.into_iter().filter(|l| l.lane.breaker.is_clean()).map(|l| l.lane.id.0).collect();
+    let clean =
+        lanes.into_iter().filter(|l| l.lane.breaker.is_clean()).map(|l| l.lane.id.0).collect();
     Ok((taken, clean))
 }
 
@@ -469,15 +543,19 @@ async fn record<D: Dialect>(
     // The runs first: what was decided on a run that has moved on changes nothing, its job included.
     let standing = runs::lock::<D>(conn, store, &changes).await?;
     let mut current = standing.current.iter();
-    let moved: Vec<bool> = outcomes.iter().map(|c| c.change.is_some() && current.next() == Some(&false)).collect();
-    let live: Vec<JobOutcome> = outcomes.iter().zip(&moved).filter(|(_, moved)| !**moved).map(|(c, _)| c.clone()).collect();
+    let moved: Vec<bool> =
+        outcomes.iter().map(|c| c.change.is_some() && current.next() == Some(&false)).collect();
+    let live: Vec<JobOutcome> =
+        outcomes.iter().zip(&moved).filter(|(_, moved)| !**moved).map(|(c, _)| c.clone()).collect();
     let fenced = fence::<D>(conn, store, &live).await?;
     let answers = record_rest::<D>(conn, store, &live, &fenced).await?;
     let held = live.iter().filter(|c| fenced.contains(&c.lease.job.to_string()));
     let changes: Vec<&Change> = held.filter_map(|c| c.change.as_deref()).collect();
     runs::apply::<D>(conn, store, &changes, &standing).await?;
     let mut answers = answers.into_iter();
-    let answer = |moved: &bool| if *moved { Err(Error::MovedOn) } else { answers.next().unwrap_or(Err(Error::LeaseLost)) };
+    let answer = |moved: &bool| {
+        if *moved { Err(Error::MovedOn) } else { answers.next().unwrap_or(Err(Error::LeaseLost)) }
+    };
     Ok(moved.iter().map(answer).collect())
 }
 
@@ -497,7 +575,8 @@ async fn fence<D: Dialect>(
     outcomes: &[JobOutcome],
 ) -> sqlx::Result<BTreeSet<String>> {
     let clock = store.clock();
-    let record = sql::<D>(RECORD).bind(clock).bind(clock).rows(record_rows(outcomes)).only(ids(outcomes));
+    let record =
+        sql::<D>(RECORD).bind(clock).bind(clock).rows(record_rows(outcomes)).only(ids(outcomes));
     Ok(record.all::<IdRow>(conn).await?.into_iter().map(|r| r.id).collect())
 }
 
@@ -522,7 +601,8 @@ async fn record_rest<D: Dialect>(
             .map(|r| r.id)
             .collect(),
     };
-    let repeats = |commit: &JobOutcome| !holds(commit) && recorded.contains(&commit.lease.job.to_string());
+    let repeats =
+        |commit: &JobOutcome| !holds(commit) && recorded.contains(&commit.lease.job.to_string());
 
     let tried = outcomes.iter().filter(|c| c.attempt.is_some() && !repeats(c));
     let attempts: Vec<(&JobOutcome, bool)> = tried.map(|c| (c, holds(c))).collect();
@@ -547,11 +627,15 @@ async fn record_rest<D: Dialect>(
         }
     }
     if !facts.is_empty() {
-        let rows: Vec<LaneRow> = sql::<D>(LOCK_LANES).bind(clock).list(facts.keys()).all(conn).await?;
+        let rows: Vec<LaneRow> =
+            sql::<D>(LOCK_LANES).bind(clock).list(facts.keys()).all(conn).await?;
         let told: Vec<Lane> = rows.into_iter().map(Locked::from).map(|l| told(l, &facts)).collect();
         update_lanes::<D>(conn, &told).await?;
     }
-    Ok(outcomes.iter().map(|c| if holds(c) || repeats(c) { Ok(()) } else { Err(Error::LeaseLost) }).collect())
+    Ok(outcomes
+        .iter()
+        .map(|c| if holds(c) || repeats(c) { Ok(()) } else { Err(Error::LeaseLost) })
+        .collect())
 }
 
 /// The lane after its breaker has taken in the facts of these outcomes, in their order.

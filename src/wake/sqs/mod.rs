@@ -57,14 +57,18 @@ impl Hint {
     /// It is not a hint, or of another version. Reading it again would not help.
     pub fn read(body: &str) -> Result<Self, String> {
         if body.len() > BYTES_MAX {
-            return Err(format!("{} bytes are more than any hint has", body.len()));
+            return Err(format!("the message has {} bytes, more than any hint", body.len()));
         }
-        let written: Written = serde_json::from_str(body).map_err(|e| format!("it is not a hint: {e}"))?;
+        let written: Written =
+            serde_json::from_str(body).map_err(|e| format!("it is not a hint: {e}"))?;
         if written.tidehook != VERSION {
-            return Err(format!("hints of version {} are not known here", written.tidehook));
+            return Err(format!(
+                "hints of version {} are not supported by this version of tidehook",
+                written.tidehook
+            ));
         }
         let jobs: Result<Vec<JobId>, _> = written.jobs.iter().map(|id| id.parse()).collect();
-        Ok(Self { jobs: jobs.map_err(|_| "it names something that is not a job".to_owned())? })
+        Ok(Self { jobs: jobs.map_err(|_| "it contains an invalid job id".to_owned())? })
     }
 
     /// The hint as the body of a message.
@@ -89,20 +93,31 @@ impl Sqs {
 
     async fn send(&self, messages: Vec<(Duration, Hint)>) {
         let requests = messages.chunks(MESSAGES_PER_REQUEST).map(<[_]>::to_vec).collect::<Vec<_>>();
-        futures::stream::iter(requests).for_each_concurrent(REQUESTS, |request| self.send_batch(request)).await;
+        futures::stream::iter(requests)
+            .for_each_concurrent(REQUESTS, |request| self.send_batch(request))
+            .await;
     }
 
     async fn send_batch(&self, messages: Vec<(Duration, Hint)>) {
         let count = messages.len();
         let entries = messages.into_iter().enumerate().map(|(at, (after, hint))| {
             let seconds = i32::try_from(after.as_secs()).unwrap_or(i32::MAX);
-            SendMessageBatchRequestEntry::builder().id(at.to_string()).message_body(hint.write()).delay_seconds(seconds).build()
+            SendMessageBatchRequestEntry::builder()
+                .id(at.to_string())
+                .message_body(hint.write())
+                .delay_seconds(seconds)
+                .build()
         });
         let entries = match entries.collect::<Result<Vec<_>, _>>() {
             Ok(entries) => entries,
             Err(why) => return failed(count, &why.to_string()),
         };
-        let request = self.queue.client().send_message_batch().queue_url(self.queue.url()).set_entries(Some(entries));
+        let request = self
+            .queue
+            .client()
+            .send_message_batch()
+            .queue_url(self.queue.url())
+            .set_entries(Some(entries));
         match request.send().await {
             Ok(answer) => {
                 metrics::hints_sent(answer.successful().len());
@@ -119,7 +134,11 @@ impl Sqs {
 /// again.
 fn failed(count: usize, why: &str) {
     metrics::hints_failed(count);
-    tracing::warn!(count, why, "Hints were not sent; the next tick announces the work again.");
+    tracing::warn!(
+        count,
+        why,
+        "Hints could not be sent to the queue. The next tick announces the work again."
+    );
 }
 
 /// The messages for these wake-ups. Jobs due in the same second share messages. What is further
@@ -135,7 +154,9 @@ fn messages(due: &[Wakeup]) -> Vec<(Duration, Hint)> {
         let jobs: Vec<JobId> = jobs.into_iter().collect();
         let hints: Vec<Hint> = match jobs.is_empty() {
             true => vec![Hint::default()],
-            false => jobs.chunks(JOBS_PER_MESSAGE).map(|jobs| Hint { jobs: jobs.to_vec() }).collect(),
+            false => {
+                jobs.chunks(JOBS_PER_MESSAGE).map(|jobs| Hint { jobs: jobs.to_vec() }).collect()
+            }
         };
         hints.into_iter().map(move |hint| (Duration::from_secs(second), hint)).collect::<Vec<_>>()
     };
@@ -183,7 +204,15 @@ mod tests {
     #[test]
     fn what_is_not_a_hint_says_so() {
         let large = format!("{{\"tidehook\":1,\"jobs\":[\"{}\"]}}", "0".repeat(BYTES_MAX));
-        for body in ["", "hello", "{}", "[]", r#"{"tidehook":2,"jobs":[]}"#, r#"{"tidehook":1,"jobs":["x"]}"#, &large] {
+        for body in [
+            "",
+            "hello",
+            "{}",
+            "[]",
+            r#"{"tidehook":2,"jobs":[]}"#,
+            r#"{"tidehook":1,"jobs":["x"]}"#,
+            &large,
+        ] {
             assert!(Hint::read(body).is_err(), "{body:.80}");
         }
     }
@@ -199,7 +228,10 @@ mod tests {
         assert_eq!(seconds, [30, 900]);
         assert_eq!(later[0].1.jobs, [job(1), job(2)]);
         assert_eq!(messages(&[Wakeup::LOOK]), [(Duration::ZERO, Hint::default())]);
-        assert!(messages(&[Wakeup { here: true, ..due(5, 0) }]).is_empty(), "whoever tells of it goes on with it");
+        assert!(
+            messages(&[Wakeup { here: true, ..due(5, 0) }]).is_empty(),
+            "whoever tells of it goes on with it"
+        );
         assert!(messages(&[]).is_empty());
     }
 }

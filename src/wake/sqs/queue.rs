@@ -26,9 +26,16 @@ pub struct Queue {
 impl Queue {
     /// The queue at a URL, as SQS gives it.
     pub fn new(url: String, sdk: &SdkConfig) -> Self {
-        let times = TimeoutConfig::builder().operation_timeout(CALL_MAX).operation_attempt_timeout(TRY_MAX).build();
-        let tries = RetryConfig::standard().with_max_attempts(TRIES).with_initial_backoff(FIRST_PAUSE);
-        let config = aws_sdk_sqs::config::Builder::from(sdk).timeout_config(times).retry_config(tries).build();
+        let times = TimeoutConfig::builder()
+            .operation_timeout(CALL_MAX)
+            .operation_attempt_timeout(TRY_MAX)
+            .build();
+        let tries =
+            RetryConfig::standard().with_max_attempts(TRIES).with_initial_backoff(FIRST_PAUSE);
+        let config = aws_sdk_sqs::config::Builder::from(sdk)
+            .timeout_config(times)
+            .retry_config(tries)
+            .build();
         Self { client: Client::from_conf(config), url }
     }
 
@@ -50,7 +57,7 @@ where
     R: std::fmt::Debug,
 {
     match error.code() {
-        Some(code) => format!("{code}: {}", error.message().unwrap_or("no reason is given")),
+        Some(code) => format!("{code}: {}", error.message().unwrap_or("no reason given")),
         None => DisplayErrorContext(error).to_string(),
     }
 }

@@ -25,7 +25,8 @@ fn read(path: PathBuf, request: Request) -> Loaded {
 
 fn good(path: PathBuf, variables: &[(&str, &str)], env: Option<&str>) -> Config {
     let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    let loaded = read(path, Request { variables, env: env.map(str::to_owned), ..Request::default() });
+    let loaded =
+        read(path, Request { variables, env: env.map(str::to_owned), ..Request::default() });
     loaded.config.unwrap_or_else(|| panic!("{}", loaded.problems.render(false)))
 }
 
@@ -36,13 +37,17 @@ fn without_directory(text: &str, directory: &Path) -> String {
 
 #[test]
 fn each_mistake_is_told_with_its_place_reason_and_remedy() {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(here("bad")).unwrap().map(|f| f.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(here("bad")).unwrap().map(|f| f.unwrap().path()).collect();
     files.retain(|f| f.extension().is_some_and(|e| e == "yaml"));
     files.sort();
     assert!(files.len() > 15, "the mistakes are there");
     for path in files {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        let loaded = read(path.clone(), Request { variables: variables(), strict: name == "cron", ..Request::default() });
+        let loaded = read(
+            path.clone(),
+            Request { variables: variables(), strict: name == "cron", ..Request::default() },
+        );
         assert!(loaded.config.is_none(), "{name} loads");
         let text = without_directory(&loaded.problems.render(false), path.parent().unwrap());
         insta::with_settings!({ snapshot_path => "snapshots", prepend_module_to_snapshot => false, omit_expression => true }, {
@@ -56,7 +61,11 @@ fn a_configuration_with_every_key_loads() {
     let config = good(here("good/everything.yaml"), &[], None);
     assert_eq!(config.server.port, 8888);
     assert_eq!(config.handlers[0].retry[0].max, 8);
-    assert_eq!(config.handlers[0].retry[0].interval.as_secs(), 5, "members left out come from delivery.default_retry");
+    assert_eq!(
+        config.handlers[0].retry[0].interval.as_secs(),
+        5,
+        "members left out come from delivery.default_retry"
+    );
     assert_eq!(config.handlers[0].timeout.as_secs(), 5);
     assert_eq!(config.handlers[1].timeout.as_secs(), 10);
     assert_eq!(config.sources[0].secrets.len(), 2);
@@ -77,7 +86,10 @@ fn a_variable_is_data_and_never_yaml() {
     let events: Vec<&str> = handler.events.iter().map(|e| e.text()).collect();
     assert_eq!(events, ["order.*", "x ${TRICKY}"]);
     let header = |name: &str| handler.headers.iter().find(|(n, _)| n == name).unwrap().1.as_str();
-    assert_eq!((header("X-Plain"), header("X-Escaped"), header("X-Tricky")), ("0123", "${NOT_A_VARIABLE}", tricky));
+    assert_eq!(
+        (header("X-Plain"), header("X-Escaped"), header("X-Tricky")),
+        ("0123", "${NOT_A_VARIABLE}", tricky)
+    );
 }
 
 #[test]
@@ -109,21 +121,33 @@ fn an_overlay_and_its_env_file_merge_over_the_base() {
         "tidehook.yaml",
         "sources:\n  app: { type: event }\nhandlers:\n  a: { source: app, url: \"http://a:1/\", events: [x] }\n",
     );
-    write("tidehook.prod.yaml", "handlers:\n  a: { url: \"${A_URL}\" }\napi: { auth_token: \"${TOKEN}\" }\n");
+    write(
+        "tidehook.prod.yaml",
+        "handlers:\n  a: { url: \"${A_URL}\" }\napi: { auth_token: \"${TOKEN}\" }\n",
+    );
     write(".env.prod", "# comment\nA_URL=https://a.example.com/prod\nTOKEN='from the file'\n");
-    let config = good(dir.path().join("tidehook.yaml"), &[("TOKEN", "from the environment")], Some("prod"));
+    let config =
+        good(dir.path().join("tidehook.yaml"), &[("TOKEN", "from the environment")], Some("prod"));
     assert_eq!(config.handlers[0].url.as_str(), "https://a.example.com/prod");
     assert_eq!(config.handlers[0].events.len(), 1);
     assert_eq!(config.api.auth_token.unwrap().expose(), "from the environment");
     // A problem in the overlay names the overlay's file and line.
     write("tidehook.prod.yaml", "\nhandlers:\n  a: { urll: x }\n");
-    let loaded = read(dir.path().join("tidehook.yaml"), Request { env: Some("prod".into()), ..Request::default() });
-    assert!(loaded.problems.render(false).contains("tidehook.prod.yaml:3:8"), "{}", loaded.problems.render(false));
+    let loaded = read(
+        dir.path().join("tidehook.yaml"),
+        Request { env: Some("prod".into()), ..Request::default() },
+    );
+    assert!(
+        loaded.problems.render(false).contains("tidehook.prod.yaml:3:8"),
+        "{}",
+        loaded.problems.render(false)
+    );
 }
 
 #[test]
 fn unknown_keys_are_warnings_when_asked_for() {
-    let loaded = read(here("bad/unknown_keys.yaml"), Request { lenient: true, ..Request::default() });
+    let loaded =
+        read(here("bad/unknown_keys.yaml"), Request { lenient: true, ..Request::default() });
     assert!(loaded.config.is_some());
     assert_eq!(loaded.problems.list.iter().filter(|p| p.code == "unknown_key").count(), 5);
 }
@@ -144,16 +168,28 @@ fn the_editor_schema_agrees_with_the_reader() {
         let value: serde_json::Value = serde_yaml::from_str(&text).unwrap();
         assert!(!validator.is_valid(&value), "{name}");
     }
-    let written = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/tidehook.schema.json")).unwrap();
+    let written = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/tidehook.schema.json"),
+    )
+    .unwrap();
     let written: serde_json::Value = serde_json::from_str(&written).unwrap();
-    assert!(written == schema, "docs/tidehook.schema.json is old: `cargo run -- schema > docs/tidehook.schema.json`");
+    assert!(
+        written == schema,
+        "docs/tidehook.schema.json is old: `cargo run -- schema > docs/tidehook.schema.json`"
+    );
 }
 
 #[test]
 fn the_reference_is_the_list_of_keys() {
-    let written = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md")).unwrap();
+    let written = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md"),
+    )
+    .unwrap();
     let is_new = written.trim_end() == tidehook::config::reference::reference().trim_end();
-    assert!(is_new, "docs/configuration.md is old: `cargo run -- schema --reference > docs/configuration.md`");
+    assert!(
+        is_new,
+        "docs/configuration.md is old: `cargo run -- schema --reference > docs/configuration.md`"
+    );
 }
 
 /// The codes that the sources of a folder use.
@@ -165,13 +201,16 @@ fn codes(folder: &str, marks: &[&str]) -> std::collections::BTreeSet<String> {
             open.extend(std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path()));
             continue;
         }
-        let text: String = std::fs::read_to_string(path).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+        let text: String =
+            std::fs::read_to_string(path).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
         for mark in marks {
             for (at, _) in text.match_indices(mark) {
                 let rest = text[at + mark.len()..].trim_start();
                 let Some(rest) = rest.strip_prefix('"') else { continue };
-                let code: String =
-                    rest.chars().take_while(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '_').collect();
+                let code: String = rest
+                    .chars()
+                    .take_while(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '_')
+                    .collect();
                 if rest[code.len()..].starts_with('"') {
                     found.insert(code);
                 }
@@ -183,8 +222,13 @@ fn codes(folder: &str, marks: &[&str]) -> std::collections::BTreeSet<String> {
 
 #[test]
 fn every_code_is_explained() {
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors.md")).unwrap();
-    let of_files = codes("src/config", &[".error(", ".warn(", "code:", "problem(", "Severity::Error,", "Severity::Warning,"]);
+    let page =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors.md"))
+            .unwrap();
+    let of_files = codes(
+        "src/config",
+        &[".error(", ".warn(", "code:", "problem(", "Severity::Error,", "Severity::Warning,"],
+    );
     let of_requests = codes(
         "src/http",
         &[
@@ -228,20 +272,35 @@ fn every_code_is_explained() {
         "not_utf8",
         "schema",
     ];
-    let all = of_files.iter().chain(&of_requests).map(String::as_str).chain(of_deliveries).chain(of_rejections);
+    let all = of_files
+        .iter()
+        .chain(&of_requests)
+        .map(String::as_str)
+        .chain(of_deliveries)
+        .chain(of_rejections);
     let missing: Vec<&str> = all.filter(|code| !page.contains(&format!("`{code}`"))).collect();
     assert!(missing.is_empty(), "docs/errors.md does not explain {missing:?}");
 }
 
 #[test]
 fn every_function_and_provider_is_documented() {
-    let read = |page: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+    let read = |page: &str| {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap()
+    };
     let (expressions, providers) = (read("docs/expressions.md"), read("docs/providers.md"));
     for function in tidehook::decide::function::FUNCTIONS {
-        assert!(expressions.contains(&format!("`{}(", function.name)), "docs/expressions.md lacks {}", function.name);
+        assert!(
+            expressions.contains(&format!("`{}(", function.name)),
+            "docs/expressions.md lacks {}",
+            function.name
+        );
     }
     for provider in tidehook::ingress::PROVIDERS {
-        assert!(providers.contains(&format!("`{}`", provider.name())), "docs/providers.md lacks {}", provider.name());
+        assert!(
+            providers.contains(&format!("`{}`", provider.name())),
+            "docs/providers.md lacks {}",
+            provider.name()
+        );
     }
 }
 
@@ -249,7 +308,10 @@ fn every_function_and_provider_is_documented() {
 fn every_example_loads_without_a_warning() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let mut count = 0;
-    for file in std::fs::read_dir(dir).unwrap().map(|f| f.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "yaml"))
+    for file in std::fs::read_dir(dir)
+        .unwrap()
+        .map(|f| f.unwrap().path())
+        .filter(|p| p.extension().is_some_and(|e| e == "yaml"))
     {
         let variables = [
             "STRIPE_WEBHOOK_SECRET",
@@ -259,7 +321,8 @@ fn every_example_loads_without_a_warning() {
             "PARTNER_SECRET",
             "PARTNER_SECRET_OLD",
         ];
-        let variables = variables.iter().map(|v| ((*v).to_owned(), "plainly-fictional".to_owned())).collect();
+        let variables =
+            variables.iter().map(|v| ((*v).to_owned(), "plainly-fictional".to_owned())).collect();
         let loaded = read(file.clone(), Request { variables, strict: true, ..Request::default() });
         assert!(loaded.problems.list.is_empty(), "{}", loaded.problems.render(false));
         assert!(loaded.config.unwrap().cannot_run().is_empty());
@@ -310,7 +373,8 @@ fn explain_says_for_every_seed_configuration_why_an_event_does_not_match() {
         let matches = tidehook::http::api::explain::answer(&config, &routes, &inbound(wanted));
         assert!(matches["handlers"][0]["matches"].as_bool().unwrap(), "{name}: {matches}");
         let misses = tidehook::http::api::explain::answer(&config, &routes, &inbound(other));
-        let why = misses["handlers"][0]["why_not"].as_str().unwrap_or_else(|| panic!("{name}: {misses}"));
+        let why =
+            misses["handlers"][0]["why_not"].as_str().unwrap_or_else(|| panic!("{name}: {misses}"));
         assert!(why.contains(other), "{name}: {why}");
     }
 }
@@ -330,15 +394,22 @@ fn every_seed_configuration_loads_unchanged() {
         assert!(config.cannot_run().is_empty(), "{name}: {:?}", config.cannot_run());
         // A secret that is not set stops the load.
         let loaded = read(seeds.join(format!("{name}.yaml")), Request::default());
-        assert_eq!(loaded.config.is_none(), name != "02-tenant-provision", "{name} without its variables");
+        assert_eq!(
+            loaded.config.is_none(),
+            name != "02-tenant-provision",
+            "{name} without its variables"
+        );
     }
     let dir = tempfile::tempdir().unwrap();
     let base = dir.path().join("qhook.yaml");
     std::fs::copy(seeds.join("01-webhook-fanout.yaml"), &base).unwrap();
-    let mut overlays: Vec<PathBuf> = std::fs::read_dir(&seeds).unwrap().map(|f| f.unwrap().path()).collect();
+    let mut overlays: Vec<PathBuf> =
+        std::fs::read_dir(&seeds).unwrap().map(|f| f.unwrap().path()).collect();
     let name = |p: &PathBuf| p.file_name().unwrap().to_string_lossy().into_owned();
     // A compose file of a user is no configuration.
-    overlays.retain(|p| name(p).ends_with(".yaml") && !name(p).starts_with('0') && !name(p).starts_with("compose"));
+    overlays.retain(|p| {
+        name(p).ends_with(".yaml") && !name(p).starts_with('0') && !name(p).starts_with("compose")
+    });
     assert!(overlays.len() > 8);
     for overlay in overlays {
         std::fs::copy(&overlay, dir.path().join("qhook.over.yaml")).unwrap();

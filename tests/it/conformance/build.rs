@@ -8,7 +8,10 @@ use tidehook::decide::plan::Plan;
 use tidehook::decide::settle::{Finish, JobOutcome, LaneFact};
 use tidehook::model::Body;
 use tidehook::model::job::NewJob;
-use tidehook::model::{Attempt, AttemptResult, EventId, Inbound, Job, JobId, LaneId, LaneSpec, SystemIds, Target, Timestamp};
+use tidehook::model::{
+    Attempt, AttemptResult, EventId, Inbound, Job, JobId, LaneId, LaneSpec, SystemIds, Target,
+    Timestamp,
+};
 use tidehook::store::{Accepted, ClaimRequest, Claimed, NewEvent, Store};
 
 pub static IDS: LazyLock<SystemIds> = LazyLock::new(SystemIds::default);
@@ -19,8 +22,12 @@ pub fn new_event(handlers: &[&str]) -> NewEvent {
 }
 
 pub fn new_event_of(body: &str, handlers: &[&str]) -> NewEvent {
-    let job =
-        |name: &&str| NewJob { id: JobId::next(&*IDS), target: Target::Handler((*name).to_owned()), key: None, start: false };
+    let job = |name: &&str| NewJob {
+        id: JobId::next(&*IDS),
+        target: Target::Handler((*name).to_owned()),
+        key: None,
+        start: false,
+    };
     NewEvent {
         id: EventId::next(&*IDS),
         inbound: Inbound {

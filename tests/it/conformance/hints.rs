@@ -29,7 +29,13 @@ const MINUTE: Duration = Duration::from_secs(60);
 const PAGE: Page = Page { limit: 1000, newest_first: false };
 
 async fn told(f: &Fresh, horizon: Duration) -> Vec<(JobId, Duration)> {
-    f.store.hints(horizon, 100).await.unwrap().into_iter().map(|told| (told.job, told.after)).collect()
+    f.store
+        .hints(horizon, 100)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|told| (told.job, told.after))
+        .collect()
 }
 
 async fn ids(f: &Fresh) -> Vec<JobId> {
@@ -40,7 +46,8 @@ async fn what_is_due_is_told_of_once_and_again_when_nobody_came(f: Fresh) {
     seed(&*f.store, &["a"], 3).await;
     assert!(told(&f, MINUTE).await.is_empty(), "who accepted them has told of them");
     f.clock.advance(OVERDUE);
-    let all: Vec<(JobId, Duration)> = ids(&f).await.into_iter().map(|id| (id, Duration::ZERO)).collect();
+    let all: Vec<(JobId, Duration)> =
+        ids(&f).await.into_iter().map(|id| (id, Duration::ZERO)).collect();
     assert_eq!(told(&f, MINUTE).await, all);
     assert!(told(&f, MINUTE).await.is_empty());
     f.clock.advance(OVERDUE);
@@ -51,7 +58,10 @@ async fn a_retry_is_told_of_ahead_with_what_is_left_of_its_delay(f: Fresh) {
     seed(&*f.store, &["a"], 1).await;
     let job = claim_one(&*f.store).await.job;
     f.store
-        .record(&[outcome(&job, Finish::Retry { after: Duration::from_millis(90_500), error: "HTTP 500".into() })])
+        .record(&[outcome(
+            &job,
+            Finish::Retry { after: Duration::from_millis(90_500), error: "HTTP 500".into() },
+        )])
         .await
         .unwrap();
     assert!(told(&f, MINUTE).await.is_empty(), "beyond the horizon");
@@ -74,7 +84,13 @@ async fn a_job_that_is_due_again_is_told_of_again(f: Fresh) {
 async fn what_is_worked_on_or_paused_is_not_told_of(f: Fresh) {
     seed(&*f.store, &["a", "b"], 1).await;
     f.clock.advance(OVERDUE);
-    let job = f.store.claim(&ClaimRequest { skip: vec![LaneId::handler("b")], ..claim_request(1) }).await.unwrap().remove(0).job;
+    let job = f
+        .store
+        .claim(&ClaimRequest { skip: vec![LaneId::handler("b")], ..claim_request(1) })
+        .await
+        .unwrap()
+        .remove(0)
+        .job;
     f.store.pause(&LaneId::handler("b"), true).await.unwrap();
     assert!(told(&f, MINUTE).await.is_empty());
     // A worker that went away leaves a lease that runs out.
@@ -89,7 +105,15 @@ async fn a_lane_whose_breaker_is_open_is_told_of_for_when_it_opens(f: Fresh) {
     for job in f.store.claim(&claim_request(6)).await.unwrap() {
         f.store.record(&[outcome(&job.job, retry_in(0))]).await.unwrap();
     }
-    let open = f.store.lanes().await.unwrap().remove(0).breaker.open_until.expect("failures in a row open it");
+    let open = f
+        .store
+        .lanes()
+        .await
+        .unwrap()
+        .remove(0)
+        .breaker
+        .open_until
+        .expect("failures in a row open it");
     let told = told(&f, Duration::from_secs(3600)).await;
     assert_eq!(told.len(), 6);
     assert!(told.iter().all(|(_, after)| *after == open.since(f.clock.now())), "{told:?}");
@@ -98,7 +122,10 @@ async fn a_lane_whose_breaker_is_open_is_told_of_for_when_it_opens(f: Fresh) {
 async fn a_lane_that_was_asked_to_wait_is_told_of_for_when_that_ends(f: Fresh) {
     seed(&*f.store, &["a"], 3).await;
     let job = claim_one(&*f.store).await.job;
-    let limited = JobOutcome { lane_fact: Some(LaneFact::Limited(Duration::from_secs(40))), ..outcome(&job, retry_in(40)) };
+    let limited = JobOutcome {
+        lane_fact: Some(LaneFact::Limited(Duration::from_secs(40))),
+        ..outcome(&job, retry_in(40))
+    };
     f.store.record(&[limited]).await.unwrap();
     let told = told(&f, MINUTE).await;
     assert_eq!(told.len(), 3);
@@ -112,7 +139,11 @@ async fn one_lane_hides_no_other_from_a_tick(f: Fresh) {
     f.clock.advance(OVERDUE);
     let first = f.store.hints(MINUTE, 6).await.unwrap();
     assert_eq!(first.len(), 6);
-    assert_eq!(f.store.hints(MINUTE, 6).await.unwrap().len(), 6, "those of b, and what is left of a");
+    assert_eq!(
+        f.store.hints(MINUTE, 6).await.unwrap().len(),
+        6,
+        "those of b, and what is left of a"
+    );
     assert!(f.store.hints(MINUTE, 6).await.unwrap().is_empty());
 }
 
@@ -138,7 +169,8 @@ async fn a_claim_of_named_jobs_takes_no_others(f: Fresh) {
     let all = ids(&f).await;
     let of: Vec<JobId> = all.iter().skip(3).take(4).copied().collect();
     let claim = async |most| {
-        let claimed = f.store.claim(&ClaimRequest { of: of.clone(), ..claim_request(most) }).await.unwrap();
+        let claimed =
+            f.store.claim(&ClaimRequest { of: of.clone(), ..claim_request(most) }).await.unwrap();
         claimed.into_iter().map(|claimed| claimed.job.id).collect::<BTreeSet<_>>()
     };
     let some = claim(2).await;

@@ -40,7 +40,8 @@ async fn an_accepted_event_and_its_jobs_appear_together(f: Fresh) {
         accept(&*f.store, new_event).await,
         Accepted::New { event: id, jobs: wanted.clone(), started: Vec::new(), at: START }
     );
-    let jobs = f.store.jobs(&JobFilter { event: Some(id), ..JobFilter::default() }, PAGE).await.unwrap();
+    let jobs =
+        f.store.jobs(&JobFilter { event: Some(id), ..JobFilter::default() }, PAGE).await.unwrap();
     assert_eq!(jobs.iter().map(|j| j.id).collect::<Vec<_>>(), wanted);
     assert_eq!(f.store.totals().await.unwrap().open, 2);
 }
@@ -115,7 +116,8 @@ async fn an_event_every_consumer_has_seen_is_a_duplicate(f: Fresh) {
 
 async fn duplicates_inside_one_slice_name_the_first(f: Fresh) {
     let new_events = [keyed("x"), keyed("x"), keyed("y"), keyed("x")];
-    let answers: Vec<_> = f.store.accept(&new_events).await.unwrap().into_iter().map(Result::unwrap).collect();
+    let answers: Vec<_> =
+        f.store.accept(&new_events).await.unwrap().into_iter().map(Result::unwrap).collect();
     assert!(matches!(answers[0], Accepted::New { .. }));
     assert_eq!(answers[1], Accepted::Duplicate(new_events[0].id));
     assert!(matches!(answers[2], Accepted::New { .. }));
@@ -181,8 +183,14 @@ async fn one_bad_item_of_a_slice_leaves_its_neighbours_alone(f: Fresh) {
 }
 
 async fn bodies_come_back_byte_for_byte(f: Fresh) {
-    let bodies: [&[u8]; 6] =
-        [b"", b"\0\xff\xfe not utf-8", b"{\"id\":1,\"id\":2}", b"\"\\u0000\"", b"9007199254740993", &[7; 300_000]];
+    let bodies: [&[u8]; 6] = [
+        b"",
+        b"\0\xff\xfe not utf-8",
+        b"{\"id\":1,\"id\":2}",
+        b"\"\\u0000\"",
+        b"9007199254740993",
+        &[7; 300_000],
+    ];
     for body in bodies {
         let mut new_event = new_event(&[]);
         new_event.inbound.body = tidehook::model::Body::new(body.to_vec());
@@ -195,7 +203,9 @@ async fn bodies_come_back_byte_for_byte(f: Fresh) {
 
 async fn an_accept_can_be_repeated(f: Fresh) {
     let new_event = keyed("k");
-    let Accepted::New { event, jobs, .. } = accept(&*f.store, new_event.clone()).await else { panic!("it is new") };
+    let Accepted::New { event, jobs, .. } = accept(&*f.store, new_event.clone()).await else {
+        panic!("it is new")
+    };
     // A repeat starts nothing: whoever made the first one may have.
     let again = accept(&*f.store, new_event).await;
     assert!(
@@ -215,7 +225,9 @@ async fn a_caller_that_hangs_up_cancels_nothing(f: Fresh) {
         // Whatever became of it, the next caller's transaction is its own.
         let new_event = new_event(&["a"]);
         let id = new_event.id;
-        assert!(matches!(accept(&*f.store, new_event).await, Accepted::New { event, .. } if event == id));
+        assert!(
+            matches!(accept(&*f.store, new_event).await, Accepted::New { event, .. } if event == id)
+        );
         assert_eq!(f.store.events_by_id(&[id]).await.unwrap().len(), 1);
     }
 }
@@ -229,16 +241,23 @@ fn starting(handlers: &[&str]) -> tidehook::store::NewEvent {
 async fn a_job_that_can_start_at_once_is_leased_by_the_commit_that_creates_it(f: Fresh) {
     seed(&*f.store, &["a"], 0).await;
     let new_event = starting(&["a"]);
-    let Accepted::New { jobs, started, at, .. } = accept(&*f.store, new_event).await else { panic!("it is new") };
+    let Accepted::New { jobs, started, at, .. } = accept(&*f.store, new_event).await else {
+        panic!("it is new")
+    };
     assert_eq!((&started, at), (&jobs, START));
     assert!(f.store.claim(&claim_request(10)).await.unwrap().is_empty(), "it is leased");
     let job = f.store.job(jobs[0]).await.unwrap().unwrap();
-    assert_eq!((job.state, job.attempt, job.claim, job.due_at), (JobState::Leased, 0, 1, START.plus(LEASE)));
+    assert_eq!(
+        (job.state, job.attempt, job.claim, job.due_at),
+        (JobState::Leased, 0, 1, START.plus(LEASE))
+    );
     // It is recorded like any other.
     f.store.record(&[outcome(&job, Finish::Done)]).await.unwrap().pop().unwrap().unwrap();
     assert_eq!(f.store.job(jobs[0]).await.unwrap().unwrap().state, JobState::Done);
     // And whoever held it and died is succeeded when the lease runs out.
-    let Accepted::New { jobs, .. } = accept(&*f.store, starting(&["a"])).await else { panic!("it is new") };
+    let Accepted::New { jobs, .. } = accept(&*f.store, starting(&["a"])).await else {
+        panic!("it is new")
+    };
     f.clock.advance(LEASE);
     let second = claim_one(&*f.store).await;
     assert_eq!((second.job.id, second.job.claim, second.job.lost), (jobs[0], 2, 1));
@@ -253,6 +272,8 @@ async fn a_job_of_a_lane_that_is_not_free_waits_for_a_claim(f: Fresh) {
     f.store.record(&[outcome(&failed.job, retry_in(60))]).await.unwrap();
     let new_event = starting(&["free", "paused", "failing", "limited", "unknown"]);
     let free = new_event.plan.jobs[0].id;
-    let Accepted::New { jobs, started, .. } = accept(&*f.store, new_event).await else { panic!("it is new") };
+    let Accepted::New { jobs, started, .. } = accept(&*f.store, new_event).await else {
+        panic!("it is new")
+    };
     assert_eq!((jobs.len(), started), (5, vec![free]));
 }

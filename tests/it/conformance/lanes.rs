@@ -46,8 +46,14 @@ async fn lanes_are_served_in_turn(f: Fresh) {
 
 async fn a_lane_never_gives_more_than_its_share(f: Fresh) {
     seed(&*f.store, &["a"], 10).await;
-    let claimed =
-        f.store.claim(&ClaimRequest { slots: Slots { lane_max: 3, ..Slots::free(10) }, ..claim_request(10) }).await.unwrap();
+    let claimed = f
+        .store
+        .claim(&ClaimRequest {
+            slots: Slots { lane_max: 3, ..Slots::free(10) },
+            ..claim_request(10)
+        })
+        .await
+        .unwrap();
     assert_eq!(claimed.len(), 3);
 }
 
@@ -63,7 +69,11 @@ async fn a_paused_lane_gives_no_job_and_keeps_its_due_times(f: Fresh) {
 
 async fn a_skipped_lane_gives_nothing(f: Fresh) {
     seed(&*f.store, &["a", "b"], 2).await;
-    let claimed = f.store.claim(&ClaimRequest { skip: vec![LaneId::handler("a")], ..claim_request(4) }).await.unwrap();
+    let claimed = f
+        .store
+        .claim(&ClaimRequest { skip: vec![LaneId::handler("a")], ..claim_request(4) })
+        .await
+        .unwrap();
     assert!(claimed.len() >= 2 && claimed.iter().all(|c| c.job.target.name() == "b"));
 }
 
@@ -196,7 +206,10 @@ async fn a_lane_has_the_breaker_that_is_configured(f: Fresh) {
     f.clock.advance(Duration::from_secs(1));
     fail(&f, 1).await;
     f.clock.advance(Duration::from_secs(1));
-    assert!(f.store.claim(&claim_request(5)).await.unwrap().is_empty(), "twice as long after a failed probe");
+    assert!(
+        f.store.claim(&claim_request(5)).await.unwrap().is_empty(),
+        "twice as long after a failed probe"
+    );
     f.clock.advance(Duration::from_secs(1));
     claim_one(&*f.store).await;
 }
@@ -228,7 +241,10 @@ async fn the_backlog_names_since_when_the_oldest_job_is_due(f: Fresh) {
     f.clock.advance(Duration::from_secs(5));
     accept(&*f.store, new_event(&["a"])).await;
     let backlog = f.store.backlog().await.unwrap();
-    assert_eq!(backlog.into_iter().collect::<Vec<_>>(), [(LaneId::handler("a"), START), (LaneId::handler("b"), START)]);
+    assert_eq!(
+        backlog.into_iter().collect::<Vec<_>>(),
+        [(LaneId::handler("a"), START), (LaneId::handler("b"), START)]
+    );
     f.store.claim(&claim_request(10)).await.unwrap();
     assert!(f.store.backlog().await.unwrap().is_empty(), "what is leased is not waiting");
 }
@@ -255,7 +271,8 @@ async fn what_waits_for_one_handler_is_given_to_another_with_its_pause(f: Fresh)
     assert_eq!(f.store.rename("old", "new", 10).await.unwrap(), 1, "one is under lease");
     assert_eq!(f.store.rename("old", "new", 10).await.unwrap(), 0);
     let lanes = f.store.lanes().await.unwrap();
-    let paused = |name: &str| lanes.iter().any(|lane| lane.id == LaneId::handler(name) && lane.paused);
+    let paused =
+        |name: &str| lanes.iter().any(|lane| lane.id == LaneId::handler(name) && lane.paused);
     assert_eq!((paused("old"), paused("new"), paused("other")), (false, true, true));
     f.store.record(&[outcome(&leased.job, retry_in(0))]).await.unwrap();
     f.store.pause(&LaneId::handler("new"), false).await.unwrap();
@@ -273,9 +290,15 @@ async fn a_lane_that_is_resumed_probes_at_once_although_the_last_probe_was_put_o
     fail(&f, 5).await;
     f.store.pause(&LaneId::handler("a"), false).await.unwrap();
     let probe = claim_one(&*f.store).await;
-    let limited = JobOutcome { lane_fact: Some(LaneFact::Limited(Duration::from_secs(30))), ..outcome(&probe.job, retry_in(0)) };
+    let limited = JobOutcome {
+        lane_fact: Some(LaneFact::Limited(Duration::from_secs(30))),
+        ..outcome(&probe.job, retry_in(0))
+    };
     f.store.record(&[limited]).await.unwrap();
-    assert!(f.store.claim(&claim_request(5)).await.unwrap().is_empty(), "its receiver asked for less");
+    assert!(
+        f.store.claim(&claim_request(5)).await.unwrap().is_empty(),
+        "its receiver asked for less"
+    );
     f.store.pause(&LaneId::handler("a"), false).await.unwrap();
     claim_one(&*f.store).await;
 }

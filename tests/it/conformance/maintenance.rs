@@ -64,11 +64,16 @@ async fn keys_outlive_their_events(f: Fresh) {
 }
 
 async fn rejections_are_counted_by_source_and_reason(f: Fresh) {
-    let rejection =
-        |source: &str, count| Rejection { source: source.into(), reason: "signature_wrong".into(), count, last_at: Timestamp(0) };
+    let rejection = |source: &str, count| Rejection {
+        source: source.into(),
+        reason: "signature_wrong".into(),
+        count,
+        last_at: Timestamp(0),
+    };
     f.store.reject(&[rejection("stripe", 2), rejection("github", 1)]).await.unwrap();
     f.store.reject(&[rejection("stripe", 3)]).await.unwrap();
-    let counts: Vec<_> = f.store.rejections().await.unwrap().into_iter().map(|r| (r.source, r.count)).collect();
+    let counts: Vec<_> =
+        f.store.rejections().await.unwrap().into_iter().map(|r| (r.source, r.count)).collect();
     assert_eq!(counts, [("github".to_owned(), 1), ("stripe".to_owned(), 5)]);
 }
 
@@ -96,7 +101,8 @@ async fn a_schema_that_is_not_there_is_said_and_not_made_through_a_pooler() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_that_is_gone_back_to_runs_on_a_newer_schema() {
     let dir = tempfile::tempdir().unwrap();
-    let url = crate::support::stores::url(crate::support::stores::Kind::Sqlite, &dir).await.unwrap();
+    let url =
+        crate::support::stores::url(crate::support::stores::Kind::Sqlite, &dir).await.unwrap();
     let store = crate::support::stores::open(&url, None).await;
     store.migrate().await.unwrap();
     store.close().await;
@@ -126,17 +132,27 @@ async fn a_proxy_that_sets_connections_up_is_told_what_it_leaves_out() {
     use tidehook::store::sql::postgres::SETTINGS;
     use tidehook::store::{self, Address};
     let dir = tempfile::tempdir().unwrap();
-    let Some(url) = crate::support::stores::url(crate::support::stores::Kind::Postgres, &dir).await else { return };
+    let Some(url) = crate::support::stores::url(crate::support::stores::Kind::Postgres, &dir).await
+    else {
+        return;
+    };
     crate::support::stores::open(&url, None).await.migrate().await.unwrap();
     let behind = || async {
-        let address = Address { pooler: Pooler::RdsProxy, ..Address::new(Secret::new(url.as_str()), 2) };
+        let address =
+            Address { pooler: Pooler::RdsProxy, ..Address::new(Secret::new(url.as_str()), 2) };
         store::connect(address).await.unwrap()
     };
     let lacking = behind().await.weaknesses().await.unwrap();
-    assert!(lacking.iter().any(|why| why.contains("statement_timeout is 0 and not 10s")), "{lacking:?}");
+    assert!(
+        lacking.iter().any(|why| why.contains("statement_timeout is 0 and not 10s")),
+        "{lacking:?}"
+    );
     // What the proxy does with each new connection, a database can do as well.
     let name = url.rsplit('/').next().unwrap();
-    let set: String = SETTINGS.iter().map(|(key, value)| format!("ALTER DATABASE {name} SET {key} = '{value}';")).collect();
+    let set: String = SETTINGS
+        .iter()
+        .map(|(key, value)| format!("ALTER DATABASE {name} SET {key} = '{value}';"))
+        .collect();
     let mut operator = <sqlx::PgConnection as sqlx::Connection>::connect(&url).await.unwrap();
     sqlx::raw_sql(sqlx::AssertSqlSafe(set)).execute(&mut operator).await.unwrap();
     let store = behind().await;
@@ -145,8 +161,10 @@ async fn a_proxy_that_sets_connections_up_is_told_what_it_leaves_out() {
     seed(&*store, &["a"], 2).await;
     let claimed = claim_one(&*store).await;
     store.record(&[outcome(&claimed.job, Finish::Done)]).await.unwrap();
-    let file = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/infra/proxy.yaml")).unwrap();
-    let query: Vec<String> = SETTINGS.iter().map(|(key, value)| format!("SET {key} = '{value}'")).collect();
+    let file =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/infra/proxy.yaml")).unwrap();
+    let query: Vec<String> =
+        SETTINGS.iter().map(|(key, value)| format!("SET {key} = '{value}'")).collect();
     assert!(
         file.contains(&format!("InitQuery: \"{}\"", query.join("; "))),
         "infra/proxy.yaml has the init query\n{}",

@@ -33,7 +33,10 @@ async fn fill(conn: &mut PgConnection) {
         );
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *conn).await.unwrap();
     }
-    sqlx::raw_sql("UPDATE lanes SET paused = 1 WHERE id = 'handler:paused'").execute(&mut *conn).await.unwrap();
+    sqlx::raw_sql("UPDATE lanes SET paused = 1 WHERE id = 'handler:paused'")
+        .execute(&mut *conn)
+        .await
+        .unwrap();
 }
 
 async fn run(conn: &mut PgConnection, sql: String) -> Vec<String> {
@@ -43,13 +46,18 @@ async fn run(conn: &mut PgConnection, sql: String) -> Vec<String> {
 
 /// The plan of a prepared statement as Postgres runs it.
 async fn plan(conn: &mut PgConnection, name: &str, values: &[&str]) -> String {
-    run(conn, format!("EXPLAIN (ANALYZE, BUFFERS) EXECUTE {name}({})", values.join(", "))).await.join("\n")
+    run(conn, format!("EXPLAIN (ANALYZE, BUFFERS) EXECUTE {name}({})", values.join(", ")))
+        .await
+        .join("\n")
 }
 
 /// The buffers a plan touched, in its first line that counts them.
 fn buffers(plan: &str) -> u64 {
     let line = plan.lines().find(|l| l.contains("Buffers: shared")).unwrap_or("");
-    let numbers = line.split_whitespace().filter_map(|word| word.split_once('=')).filter(|(what, _)| *what != "dirtied");
+    let numbers = line
+        .split_whitespace()
+        .filter_map(|word| word.split_once('='))
+        .filter(|(what, _)| *what != "dirtied");
     numbers.filter_map(|(_, n)| n.parse::<u64>().ok()).sum()
 }
 
@@ -67,13 +75,36 @@ async fn hot_statements_use_an_index_at_a_million_kept_rows() {
     let options = tidehook::store::sql::postgres::options(&url).unwrap();
     let mut conn = PgConnection::connect_with(&options).await.unwrap();
     run(&mut conn, "ANALYZE".to_owned()).await;
-    run(&mut conn, "SET plan_cache_mode = force_generic_plan; SET statement_timeout = 0".to_owned()).await;
+    run(
+        &mut conn,
+        "SET plan_cache_mode = force_generic_plan; SET statement_timeout = 0".to_owned(),
+    )
+    .await;
 
     const JOB: &str = "ARRAY['00000000000000000001234567']";
     let record: Vec<&str> = [
-        [JOB, "ARRAY[1]", "ARRAY['done']", "ARRAY[1]", "ARRAY[0]", "ARRAY[0]", "ARRAY[0]", "ARRAY[NULL::text]"].as_slice(),
+        [
+            JOB,
+            "ARRAY[1]",
+            "ARRAY['done']",
+            "ARRAY[1]",
+            "ARRAY[0]",
+            "ARRAY[0]",
+            "ARRAY[0]",
+            "ARRAY[NULL::text]",
+        ]
+        .as_slice(),
         &["NULL", "NULL", JOB, "NULL"],
-        &[JOB, "ARRAY[1]", "ARRAY[1]", "ARRAY['delivered']", "ARRAY[NULL::text]", "ARRAY[200]", "ARRAY[NULL::text]", "ARRAY[1]"],
+        &[
+            JOB,
+            "ARRAY[1]",
+            "ARRAY[1]",
+            "ARRAY['delivered']",
+            "ARRAY[NULL::text]",
+            "ARRAY[200]",
+            "ARRAY[NULL::text]",
+            "ARRAY[1]",
+        ],
         &["ARRAY[''::bytea]", "0"],
     ]
     .concat();
@@ -85,7 +116,14 @@ async fn hot_statements_use_an_index_at_a_million_kept_rows() {
         // Since when: now.
         &["NULL"],
         // Take: lanes and how many, now, now, the lease, now.
-        &["ARRAY['handler:free', 'handler:later']", "ARRAY[10, 10]", "NULL", "NULL", "1000", "NULL"],
+        &[
+            "ARRAY['handler:free', 'handler:later']",
+            "ARRAY[10, 10]",
+            "NULL",
+            "NULL",
+            "1000",
+            "NULL",
+        ],
         // Expired: now, how many.
         &["NULL", "500"],
         // Old events: from, how many, now, age.
@@ -97,9 +135,20 @@ async fn hot_statements_use_an_index_at_a_million_kept_rows() {
         // Events: ids.
         &[JOB],
         // Take of these: lanes and how many, jobs, now, now, the lease, now.
-        &["ARRAY['handler:free', 'handler:later']", "ARRAY[10, 10]", JOB, "NULL", "NULL", "1000", "NULL"],
+        &[
+            "ARRAY['handler:free', 'handler:later']",
+            "ARRAY[10, 10]",
+            JOB,
+            "NULL",
+            "NULL",
+            "1000",
+            "NULL",
+        ],
         // What nobody was told of: now three times, the horizon, now twice, how many per lane, now, the horizon, now twice, overdue, how many.
-        &["NULL", "NULL", "NULL", "60000", "NULL", "NULL", "500", "NULL", "60000", "NULL", "NULL", "5000", "500"],
+        &[
+            "NULL", "NULL", "NULL", "60000", "NULL", "NULL", "500", "NULL", "60000", "NULL",
+            "NULL", "5000", "500",
+        ],
         // Chores: now twice, the age, a gate, now, the age, now.
         &["NULL", "NULL", "259200000", "'{}'", "NULL", "259200000", "NULL"],
     ];
@@ -107,7 +156,9 @@ async fn hot_statements_use_an_index_at_a_million_kept_rows() {
     for (name, sql) in &hot {
         run(&mut conn, format!("PREPARE {name} AS {sql}")).await;
     }
-    for (when, is_filled) in [("while the tables were empty", false), ("and kept", true), ("with new statistics", true)] {
+    for (when, is_filled) in
+        [("while the tables were empty", false), ("and kept", true), ("with new statistics", true)]
+    {
         match (when, is_filled) {
             (_, false) => {}
             ("and kept", _) => fill(&mut conn).await,
@@ -115,7 +166,10 @@ async fn hot_statements_use_an_index_at_a_million_kept_rows() {
         }
         for ((name, _), values) in hot.iter().zip(values) {
             let plan = plan(&mut conn, name, values).await;
-            assert!(!plan.contains("Seq Scan on jobs") && !plan.contains("Seq Scan on events"), "{name}, {when}:\n{plan}");
+            assert!(
+                !plan.contains("Seq Scan on jobs") && !plan.contains("Seq Scan on events"),
+                "{name}, {when}:\n{plan}"
+            );
             // A few pages, where a scan would touch tens of thousands.
             let touched = buffers(&plan);
             assert!(touched < 2_000, "{name}, {when}, touches {touched} pages:\n{plan}");

@@ -26,7 +26,8 @@ async fn lists_are_ordered_and_paged(f: Fresh) {
     let list = |after, page| {
         let store = f.store.clone();
         async move {
-            let events = store.events(&EventFilter { after, ..EventFilter::default() }, page).await.unwrap();
+            let events =
+                store.events(&EventFilter { after, ..EventFilter::default() }, page).await.unwrap();
             events.into_iter().map(|e| e.id).collect::<Vec<_>>()
         }
     };
@@ -48,9 +49,22 @@ async fn events_are_filtered(f: Fresh) {
         let store = f.store.clone();
         async move { store.events(&filter, PAGE).await.unwrap().len() }
     };
-    assert_eq!(count(EventFilter { source: Some("bank".into()), ..EventFilter::default() }).await, 1);
-    assert_eq!(count(EventFilter { kind: Some("x' OR '1'='1".into()), ..EventFilter::default() }).await, 1);
-    assert_eq!(count(EventFilter { since: Some(START.plus(Duration::from_secs(5))), ..EventFilter::default() }).await, 1);
+    assert_eq!(
+        count(EventFilter { source: Some("bank".into()), ..EventFilter::default() }).await,
+        1
+    );
+    assert_eq!(
+        count(EventFilter { kind: Some("x' OR '1'='1".into()), ..EventFilter::default() }).await,
+        1
+    );
+    assert_eq!(
+        count(EventFilter {
+            since: Some(START.plus(Duration::from_secs(5))),
+            ..EventFilter::default()
+        })
+        .await,
+        1
+    );
     assert_eq!(count(EventFilter { until: Some(START), ..EventFilter::default() }).await, 1);
 }
 
@@ -62,24 +76,53 @@ async fn jobs_are_filtered(f: Fresh) {
     f.store.record(&[outcome(&failed.job, retry_in(60))]).await.unwrap();
     let ids = |filter| {
         let store = f.store.clone();
-        async move { store.jobs(&filter, PAGE).await.unwrap().into_iter().map(|j| j.id).collect::<Vec<_>>() }
+        async move {
+            store.jobs(&filter, PAGE).await.unwrap().into_iter().map(|j| j.id).collect::<Vec<_>>()
+        }
     };
-    assert_eq!(ids(JobFilter { states: vec![JobState::Done], ..JobFilter::default() }).await, [claimed.job.id]);
-    assert_eq!(ids(JobFilter { states: vec![JobState::Done, JobState::Pending], ..JobFilter::default() }).await.len(), 4);
-    let waiting = JobFilter { states: vec![JobState::Pending], attempted: Some(true), ..JobFilter::default() };
+    assert_eq!(
+        ids(JobFilter { states: vec![JobState::Done], ..JobFilter::default() }).await,
+        [claimed.job.id]
+    );
+    assert_eq!(
+        ids(JobFilter { states: vec![JobState::Done, JobState::Pending], ..JobFilter::default() })
+            .await
+            .len(),
+        4
+    );
+    let waiting = JobFilter {
+        states: vec![JobState::Pending],
+        attempted: Some(true),
+        ..JobFilter::default()
+    };
     assert_eq!(ids(waiting).await, [failed.job.id]);
     assert_eq!(ids(JobFilter { handler: Some("b".into()), ..JobFilter::default() }).await.len(), 2);
-    assert_eq!(ids(JobFilter { event: Some(claimed.job.event), ..JobFilter::default() }).await.len(), 2);
+    assert_eq!(
+        ids(JobFilter { event: Some(claimed.job.event), ..JobFilter::default() }).await.len(),
+        2
+    );
 }
 
 async fn parked_jobs_are_those_of_the_named_lanes_and_those_put_aside(f: Fresh) {
     seed(&*f.store, &["a", "b"], 2).await;
-    let aside = f.store.claim(&ClaimRequest { skip: vec![LaneId::handler("a")], ..claim_request(1) }).await.unwrap().remove(0);
+    let aside = f
+        .store
+        .claim(&ClaimRequest { skip: vec![LaneId::handler("a")], ..claim_request(1) })
+        .await
+        .unwrap()
+        .remove(0);
     let error = format!("{}its definition is gone", tidehook::model::job::PUT_ASIDE);
-    f.store.record(&[outcome(&aside.job, Finish::Retry { after: Duration::from_secs(30), error })]).await.unwrap();
+    f.store
+        .record(&[outcome(&aside.job, Finish::Retry { after: Duration::from_secs(30), error })])
+        .await
+        .unwrap();
     let parked = |yes, lanes: &[&str]| {
         let lanes = lanes.iter().map(|name| LaneId::handler(name)).collect();
-        let filter = JobFilter { states: vec![JobState::Pending], parked: Some((yes, lanes)), ..JobFilter::default() };
+        let filter = JobFilter {
+            states: vec![JobState::Pending],
+            parked: Some((yes, lanes)),
+            ..JobFilter::default()
+        };
         let store = f.store.clone();
         async move { store.jobs(&filter, Page { limit: 10, newest_first: false }).await.unwrap().len() }
     };

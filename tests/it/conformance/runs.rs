@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidehook::model::job::Visiting;
-use tidehook::model::run::{Change, Due, Gate, GateChange, Note, RunError, RunJob, RunState, Start, Token};
-use tidehook::model::{EventId, JobId, JobState, LaneId, LaneSpec, Payload, Run, RunId, RunStatus, Target, Timestamp};
+use tidehook::model::run::{
+    Change, Due, Gate, GateChange, Note, RunError, RunJob, RunState, Start, Token,
+};
+use tidehook::model::{
+    EventId, JobId, JobState, LaneId, LaneSpec, Payload, Run, RunId, RunStatus, Target, Timestamp,
+};
 use tidehook::store::{Definition, Error, JobFilter, Page, RunFilter, Store};
 
 use super::build::{IDS, accept, claim_request, new_event};
@@ -95,9 +99,16 @@ async fn one(store: &dyn Store, change: Change) -> Result<(), Error> {
 }
 
 async fn a_definition_is_kept_once_and_found_by_its_hash(Fresh { store, .. }: Fresh) {
-    let definition = |hash: &str, body: &str| Definition { hash: hash.repeat(64), name: "w".to_owned(), body: body.to_owned() };
+    let definition = |hash: &str, body: &str| Definition {
+        hash: hash.repeat(64),
+        name: "w".to_owned(),
+        body: body.to_owned(),
+    };
     store.define(&[]).await.unwrap();
-    store.define(&[definition("a", "[1]"), definition("b", "[2]"), definition("a", "[1]")]).await.unwrap();
+    store
+        .define(&[definition("a", "[1]"), definition("b", "[2]"), definition("a", "[1]")])
+        .await
+        .unwrap();
     store.define(&[definition("a", "[1]")]).await.unwrap();
     assert_eq!(store.definition(&"a".repeat(64)).await.unwrap(), Some(definition("a", "[1]")));
     assert_eq!(store.definition(&"b".repeat(64)).await.unwrap().unwrap().body, "[2]");
@@ -124,7 +135,11 @@ async fn a_run_is_as_it_was_stored(Fresh { store, clock, .. }: Fresh) {
     let found = store.run(run.id).await.unwrap().unwrap();
     assert_eq!((found.version, found.status, found.error), (2, RunStatus::Failed, Some(why)));
     assert_eq!(found.created_at, run.created_at);
-    assert!(found.finished_at.is_some_and(|at| at >= run.created_at.plus(Duration::from_secs(5))), "{:?}", found.finished_at);
+    assert!(
+        found.finished_at.is_some_and(|at| at >= run.created_at.plus(Duration::from_secs(5))),
+        "{:?}",
+        found.finished_at
+    );
     assert_eq!(found.state, failed.state);
     let nobody = RunId::next(&*IDS);
     assert_eq!(store.run(nobody).await.unwrap(), None);
@@ -152,7 +167,10 @@ async fn changes_of_one_call_stand_alone(Fresh { store, .. }: Fresh) {
     let run = begun(&*store).await;
     let other = run_of(run.event, "other");
     let stale = Run { version: 0, ..run.clone() };
-    let answers = store.change(&[change_of(&stale, false), change_of(&other, true), change_of(&run, false)]).await.unwrap();
+    let answers = store
+        .change(&[change_of(&stale, false), change_of(&other, true), change_of(&run, false)])
+        .await
+        .unwrap();
     assert_eq!(answers, [Err(Error::MovedOn), Ok(()), Ok(())]);
     assert_eq!(store.run(other.id).await.unwrap().unwrap().version, 1);
     assert_eq!(store.run(run.id).await.unwrap().unwrap().version, 2);
@@ -166,7 +184,11 @@ async fn a_change_is_made_whole_or_not_at_all(Fresh { store, .. }: Fresh) {
         jobs: vec![job(&run, Due::After(Duration::ZERO))],
         notes: vec![note("Never", json!(1))],
         tokens: vec![Token { hash: "never".to_owned(), run: run.id, visit: 1, answer: None }],
-        gate: Some(GateChange { id: "never".to_owned(), version: 0, gate: Gate { inside: vec![run.id], waiting: Vec::new() } }),
+        gate: Some(GateChange {
+            id: "never".to_owned(),
+            version: 0,
+            gate: Gate { inside: vec![run.id], waiting: Vec::new() },
+        }),
         children: vec![change_of(&run_of(run.event, "child"), true)],
         ..change_of(&stale, false)
     };
@@ -181,20 +203,29 @@ async fn a_change_is_made_whole_or_not_at_all(Fresh { store, .. }: Fresh) {
 
 async fn jobs_of_a_run_are_held_freed_and_called_off(Fresh { store, clock, .. }: Fresh) {
     let run = begun(&*store).await;
-    let (now, later) = (job(&run, Due::After(Duration::ZERO)), job(&run, Due::After(Duration::from_secs(60))));
+    let (now, later) =
+        (job(&run, Due::After(Duration::ZERO)), job(&run, Due::After(Duration::from_secs(60))));
     let held = RunJob { held: true, ..job(&run, Due::At(Timestamp(0))) };
     let jobs = vec![now.clone(), later.clone(), held.clone()];
     one(&*store, Change { jobs, ..change_of(&run, false) }).await.unwrap();
     assert_eq!(store.totals().await.unwrap().open, 3);
-    let ids = |claimed: Vec<tidehook::store::Claimed>| claimed.into_iter().map(|claimed| claimed.job.id).collect::<Vec<_>>();
-    assert_eq!(ids(store.claim(&claim_request(10)).await.unwrap()), [now.id], "one is later, and one is held");
+    let ids = |claimed: Vec<tidehook::store::Claimed>| {
+        claimed.into_iter().map(|claimed| claimed.job.id).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        ids(store.claim(&claim_request(10)).await.unwrap()),
+        [now.id],
+        "one is later, and one is held"
+    );
     let run = store.run(run.id).await.unwrap().unwrap();
     let change = Change { free: vec![held.id], hold: vec![later.id], ..change_of(&run, false) };
     one(&*store, change).await.unwrap();
     clock.advance(Duration::from_secs(20));
     assert_eq!(ids(store.claim(&claim_request(10)).await.unwrap()), [held.id]);
     let run = store.run(run.id).await.unwrap().unwrap();
-    one(&*store, Change { cancel_jobs: vec![later.id, now.id], ..change_of(&run, false) }).await.unwrap();
+    one(&*store, Change { cancel_jobs: vec![later.id, now.id], ..change_of(&run, false) })
+        .await
+        .unwrap();
     for (id, state) in [(later.id, JobState::Cancelled), (now.id, JobState::Cancelled)] {
         let found = store.job(id).await.unwrap().unwrap();
         assert!(found.state == state && found.finished_at.is_some(), "{found:?}");
@@ -202,7 +233,12 @@ async fn jobs_of_a_run_are_held_freed_and_called_off(Fresh { store, clock, .. }:
     assert_eq!(store.totals().await.unwrap().open, 1);
     // What has ended stays as it ended.
     let run = store.run(run.id).await.unwrap().unwrap();
-    one(&*store, Change { cancel_jobs: vec![now.id], free: vec![later.id], ..change_of(&run, false) }).await.unwrap();
+    one(
+        &*store,
+        Change { cancel_jobs: vec![now.id], free: vec![later.id], ..change_of(&run, false) },
+    )
+    .await
+    .unwrap();
     assert_eq!(store.totals().await.unwrap().open, 1);
     let filter = JobFilter { event: Some(run.event), ..JobFilter::default() };
     assert_eq!(store.jobs(&filter, PAGE).await.unwrap().len(), 3);
@@ -217,10 +253,18 @@ async fn history_is_in_order_and_grows(Fresh { store, clock, .. }: Fresh) {
     let third = Note { kind: "C", step: None, visit: None, data: json!([1, "\u{1f30a}"]) };
     one(&*store, Change { notes: vec![third], ..change_of(&run, false) }).await.unwrap();
     let history = store.history(run.id).await.unwrap();
-    let shown: Vec<_> =
-        history.iter().map(|entry| (entry.seq, entry.kind.as_str(), entry.step.as_deref(), entry.visit)).collect();
-    assert_eq!(shown, [(1, "A", Some("a"), Some(1)), (2, "B", Some("a"), Some(1)), (3, "C", None, None)]);
-    assert_eq!((&history[0].data, &history[2].data), (&json!({ "n": 1 }), &json!([1, "\u{1f30a}"])));
+    let shown: Vec<_> = history
+        .iter()
+        .map(|entry| (entry.seq, entry.kind.as_str(), entry.step.as_deref(), entry.visit))
+        .collect();
+    assert_eq!(
+        shown,
+        [(1, "A", Some("a"), Some(1)), (2, "B", Some("a"), Some(1)), (3, "C", None, None)]
+    );
+    assert_eq!(
+        (&history[0].data, &history[2].data),
+        (&json!({ "n": 1 }), &json!([1, "\u{1f30a}"]))
+    );
     assert!(history[2].at > history[0].at);
     assert!(store.history(RunId::next(&*IDS)).await.unwrap().is_empty());
 }
@@ -228,11 +272,18 @@ async fn history_is_in_order_and_grows(Fresh { store, clock, .. }: Fresh) {
 async fn gates_are_fenced_by_their_own_version(Fresh { store, .. }: Fresh) {
     let run = begun(&*store).await;
     let through = |version: i64, inside: Vec<RunId>| {
-        Some(GateChange { id: "w\u{1f}key".to_owned(), version, gate: Gate { inside, waiting: vec![run.id] } })
+        Some(GateChange {
+            id: "w\u{1f}key".to_owned(),
+            version,
+            gate: Gate { inside, waiting: vec![run.id] },
+        })
     };
     assert_eq!(store.gate("w\u{1f}key").await.unwrap(), (0, Gate::default()));
     let (a, b) = (run_of(run.event, "w"), run_of(run.event, "w"));
-    let change = |run: &Run, version: i64| Change { gate: through(version, vec![run.id]), ..change_of(run, true) };
+    let change = |run: &Run, version: i64| Change {
+        gate: through(version, vec![run.id]),
+        ..change_of(run, true)
+    };
     one(&*store, change(&a, 0)).await.unwrap();
     assert_eq!(one(&*store, change(&b, 0)).await, Err(Error::MovedOn), "somebody was faster");
     assert_eq!(store.run(b.id).await.unwrap(), None);
@@ -259,22 +310,41 @@ async fn lists_of_runs_are_filtered_and_paged(Fresh { store, .. }: Fresh) {
     let mut all = vec![first.id];
     for n in 0..6 {
         let run = run_of(first.event, if n % 2 == 0 { "w" } else { "x" });
-        let run = Run { status: if n < 2 { RunStatus::Completed } else { RunStatus::Running }, ..run };
+        let run =
+            Run { status: if n < 2 { RunStatus::Completed } else { RunStatus::Running }, ..run };
         one(&*store, Change { ends: n < 2, ..change_of(&run, true) }).await.unwrap();
         all.push(run.id);
     }
     let list = async |filter: RunFilter, limit: u32, newest_first: bool| -> Vec<RunId> {
-        store.runs(&filter, Page { limit, newest_first }).await.unwrap().iter().map(|run| run.id).collect()
+        store
+            .runs(&filter, Page { limit, newest_first })
+            .await
+            .unwrap()
+            .iter()
+            .map(|run| run.id)
+            .collect()
     };
     assert_eq!(list(RunFilter::default(), 100, false).await, all);
     let reversed: Vec<RunId> = all.iter().rev().copied().collect();
     assert_eq!(list(RunFilter::default(), 3, true).await, reversed[..3]);
-    assert_eq!(list(RunFilter { after: Some(reversed[2]), ..RunFilter::default() }, 100, true).await, reversed[3..]);
-    assert_eq!(list(RunFilter { after: Some(all[4]), ..RunFilter::default() }, 100, false).await, all[5..]);
+    assert_eq!(
+        list(RunFilter { after: Some(reversed[2]), ..RunFilter::default() }, 100, true).await,
+        reversed[3..]
+    );
+    assert_eq!(
+        list(RunFilter { after: Some(all[4]), ..RunFilter::default() }, 100, false).await,
+        all[5..]
+    );
     let of_x = RunFilter { workflow: Some("x".to_owned()), ..RunFilter::default() };
     assert_eq!(list(of_x.clone(), 100, false).await.len(), 3);
-    assert_eq!(list(RunFilter { status: Some(RunStatus::Completed), ..of_x }, 100, false).await.len(), 1);
-    assert_eq!(list(RunFilter { event: Some(first.event), ..RunFilter::default() }, 100, false).await, all);
+    assert_eq!(
+        list(RunFilter { status: Some(RunStatus::Completed), ..of_x }, 100, false).await.len(),
+        1
+    );
+    assert_eq!(
+        list(RunFilter { event: Some(first.event), ..RunFilter::default() }, 100, false).await,
+        all
+    );
     let nobody = RunFilter { event: Some(EventId::next(&*IDS)), ..RunFilter::default() };
     assert!(list(nobody, 100, false).await.is_empty());
 }
@@ -282,8 +352,17 @@ async fn lists_of_runs_are_filtered_and_paged(Fresh { store, .. }: Fresh) {
 async fn children_are_stored_with_their_parent(Fresh { store, .. }: Fresh) {
     let run = begun(&*store).await;
     let child = Run { parent: Some((run.id, 1)), ..run_of(run.event, "child") };
-    let start = Start { run: child.id, visit: 1, workflow: "child".to_owned(), input: Payload::Json(json!({})) };
-    let change = Change { starts: vec![start], children: vec![change_of(&child, true)], ..change_of(&run, false) };
+    let start = Start {
+        run: child.id,
+        visit: 1,
+        workflow: "child".to_owned(),
+        input: Payload::Json(json!({})),
+    };
+    let change = Change {
+        starts: vec![start],
+        children: vec![change_of(&child, true)],
+        ..change_of(&run, false)
+    };
     one(&*store, change).await.unwrap();
     let found = store.run(child.id).await.unwrap().unwrap();
     assert_eq!((found.parent, found.version), (Some((run.id, 1)), 1));

@@ -24,7 +24,9 @@ async fn every_shared_statement_prepares_on_postgres() {
     let mut conn = sqlx::PgConnection::connect(&fresh.url).await.unwrap();
     for text in statements() {
         let text = expanded::<sqlx::Postgres>(text);
-        sqlx::Postgres::prepares(&mut conn, text.into_sql_str()).await.unwrap_or_else(|e| panic!("{text}\n{e}"));
+        sqlx::Postgres::prepares(&mut conn, text.into_sql_str())
+            .await
+            .unwrap_or_else(|e| panic!("{text}\n{e}"));
     }
 }
 
@@ -48,7 +50,10 @@ async fn the_migrated_schemas_agree() {
 fn each_dialect_has_the_same_migrations() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
     let names = |dialect: &str| {
-        let mut names: Vec<_> = std::fs::read_dir(root.join(dialect)).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let mut names: Vec<_> = std::fs::read_dir(root.join(dialect))
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         names.sort();
         names
     };

@@ -5,7 +5,9 @@ use serde_json::json;
 use tidehook::decide::settle::Finish;
 use tidehook::model::run::{Gate, GateChange, RunError, Token};
 use tidehook::model::{LaneId, LaneSpec, Run, RunStatus, Timestamp};
-use tidehook::store::{Accepted, Definition, EventFilter, JobFilter, Page, Rejection, Retry, RunFilter, Store};
+use tidehook::store::{
+    Accepted, Definition, EventFilter, JobFilter, Page, Rejection, Retry, RunFilter, Store,
+};
 
 use super::build::{accept, claim_one, claim_request, new_event, outcome, seed};
 use super::on_every_store;
@@ -52,8 +54,14 @@ async fn events_with_hostile_texts_harm_no_other(Fresh { store, .. }: Fresh) {
     seed(&*store, &["h"], 0).await;
     for text in texts() {
         let (before, mut source, mut kind) = (new_event(&[]), new_event(&[]), new_event(&[]));
-        let (mut name, mut value, mut dedupe, mut key, mut body, after) =
-            (new_event(&[]), new_event(&[]), new_event(&[]), new_event(&[]), new_event(&[]), new_event(&[]));
+        let (mut name, mut value, mut dedupe, mut key, mut body, after) = (
+            new_event(&[]),
+            new_event(&[]),
+            new_event(&[]),
+            new_event(&[]),
+            new_event(&[]),
+            new_event(&[]),
+        );
         source.inbound.source.clone_from(&text);
         kind.inbound.kind.clone_from(&text);
         name.inbound.headers.push((text.clone(), "x".to_owned()));
@@ -93,14 +101,19 @@ async fn outcomes_with_hostile_texts_harm_no_other(Fresh { store, .. }: Fresh) {
             attempt.code = Some(text.clone());
             attempt.response = text.clone().into_bytes();
         }
-        let outcomes = [outcome(&claimed[0].job, Finish::Done), hostile, outcome(&claimed[2].job, Finish::Done)];
+        let outcomes = [
+            outcome(&claimed[0].job, Finish::Done),
+            hostile,
+            outcome(&claimed[2].job, Finish::Done),
+        ];
         let answers = store.record(&outcomes).await.unwrap();
         assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
         match &answers[1] {
             Ok(()) => assert_eq!(store.attempts(claimed[1].job.id).await.unwrap().len(), 1),
             // Whoever is told that it cannot be stored ends the job with a text that can.
             Err(_) => {
-                let plain = outcome(&claimed[1].job, Finish::Dead { error: "cannot be stored".to_owned() });
+                let plain =
+                    outcome(&claimed[1].job, Finish::Dead { error: "cannot be stored".to_owned() });
                 assert_eq!(store.record(&[plain]).await.unwrap(), [Ok(())]);
             }
         }
@@ -115,8 +128,22 @@ async fn lanes_with_hostile_names_harm_no_other(Fresh { store, .. }: Fresh) {
         let _ = store.upsert_lanes(&[LaneSpec::new(LaneId(text.clone()), &text)]).await;
         let _ = store.pause(&LaneId(text.clone()), true).await;
         let _ = store.pause(&LaneId(text.clone()), false).await;
-        assert!(store.lanes().await.unwrap().iter().any(|lane| lane.id == LaneId::handler("h") && !lane.paused));
-        let _ = store.reject(&[Rejection { source: text.clone(), reason: text.clone(), count: 1, last_at: Timestamp(0) }]).await;
+        assert!(
+            store
+                .lanes()
+                .await
+                .unwrap()
+                .iter()
+                .any(|lane| lane.id == LaneId::handler("h") && !lane.paused)
+        );
+        let _ = store
+            .reject(&[Rejection {
+                source: text.clone(),
+                reason: text.clone(),
+                count: 1,
+                last_at: Timestamp(0),
+            }])
+            .await;
         store.rejections().await.unwrap();
         is_well(&*store, &text).await;
     }
@@ -128,7 +155,13 @@ async fn runs_with_hostile_texts_harm_no_other(Fresh { store, .. }: Fresh) {
     let event = new.id;
     accept(&*store, new).await;
     for text in texts() {
-        let _ = store.define(&[Definition { hash: text.clone(), name: text.clone(), body: json!([text]).to_string() }]).await;
+        let _ = store
+            .define(&[Definition {
+                hash: text.clone(),
+                name: text.clone(),
+                body: json!([text]).to_string(),
+            }])
+            .await;
         let why = RunError {
             class: text.clone(),
             message: text.clone(),
@@ -141,7 +174,10 @@ async fn runs_with_hostile_texts_harm_no_other(Fresh { store, .. }: Fresh) {
         let plain = run_of(event, "w");
         let hostile = [
             change_of(&run_of(event, &text), true),
-            change_of(&Run { status: RunStatus::Failed, error: Some(why), ..run_of(event, "w") }, true),
+            change_of(
+                &Run { status: RunStatus::Failed, error: Some(why), ..run_of(event, "w") },
+                true,
+            ),
             {
                 let run = run_of(event, "w");
                 let mut state = super::runs::state(&json!({ text.clone(): text }));
@@ -156,7 +192,12 @@ async fn runs_with_hostile_texts_harm_no_other(Fresh { store, .. }: Fresh) {
             },
             {
                 let mut change = change_of(&run_of(event, "w"), true);
-                change.tokens = vec![Token { hash: text.clone(), run: change.run.id, visit: 1, answer: Some(text.clone()) }];
+                change.tokens = vec![Token {
+                    hash: text.clone(),
+                    run: change.run.id,
+                    visit: 1,
+                    answer: Some(text.clone()),
+                }];
                 change
             },
             {
@@ -168,11 +209,16 @@ async fn runs_with_hostile_texts_harm_no_other(Fresh { store, .. }: Fresh) {
         ];
         for change in hostile {
             // Each beside one that has nothing the matter.
-            let neighbour = Run { id: tidehook::model::RunId::next(&*super::build::IDS), ..plain.clone() };
-            let answers = store.change(&[change.clone(), change_of(&neighbour, true)]).await.unwrap();
+            let neighbour =
+                Run { id: tidehook::model::RunId::next(&*super::build::IDS), ..plain.clone() };
+            let answers =
+                store.change(&[change.clone(), change_of(&neighbour, true)]).await.unwrap();
             assert_eq!(answers[1], Ok(()), "{:?}", text.chars().take(20).collect::<String>());
             match &answers[0] {
-                Ok(()) => assert_eq!(store.run(change.run.id).await.unwrap().unwrap().state, change.run.state),
+                Ok(()) => assert_eq!(
+                    store.run(change.run.id).await.unwrap().unwrap().state,
+                    change.run.state
+                ),
                 Err(_) => assert_eq!(store.run(change.run.id).await.unwrap(), None),
             }
         }
@@ -199,9 +245,11 @@ async fn questions_with_hostile_texts_are_answered(Fresh { store, .. }: Fresh) {
         assert_eq!(store.gate(&text).await.unwrap().0, 0);
         assert_eq!(store.token(&text).await.unwrap(), None);
         assert!(!store.pause(&LaneId(text.clone()), true).await.unwrap());
-        let retry = Retry::All { state: tidehook::model::JobState::Dead, handler: Some(text.clone()) };
+        let retry =
+            Retry::All { state: tidehook::model::JobState::Dead, handler: Some(text.clone()) };
         assert_eq!(store.retry(&retry).await.unwrap(), 0);
-        let claim = tidehook::store::ClaimRequest { skip: vec![LaneId(text.clone())], ..claim_request(1) };
+        let claim =
+            tidehook::store::ClaimRequest { skip: vec![LaneId(text.clone())], ..claim_request(1) };
         let claimed = store.claim(&claim).await.unwrap();
         assert_eq!(claimed.len(), 1);
         let back = outcome(&claimed[0].job, Finish::Released);

@@ -63,7 +63,9 @@ async fn two_claims_never_share_a_job(f: Fresh) {
 async fn two_claimers_share_the_due_jobs(f: Fresh) {
     seed(&*f.store, &["a"], 100).await;
     let (x, y) = (Arc::clone(&f.store), Arc::clone(&f.store));
-    let (x, y) = tokio::join!(async move { x.claim(&claim_request(50)).await }, async move { y.claim(&claim_request(50)).await });
+    let (x, y) = tokio::join!(async move { x.claim(&claim_request(50)).await }, async move {
+        y.claim(&claim_request(50)).await
+    });
     assert_eq!((x.unwrap().len(), y.unwrap().len()), (50, 50));
 }
 
@@ -78,7 +80,10 @@ async fn a_job_is_due_again_when_its_lease_runs_out(f: Fresh) {
     assert_eq!((second.job.attempt, second.job.lost, second.job.counted()), (1, 1, 0));
     assert!(second.job.claim > first.job.claim);
     let attempts = f.store.attempts(first.job.id).await.unwrap();
-    assert_eq!(attempts.iter().map(|a| (a.number, a.ending)).collect::<Vec<_>>(), [(1, AttemptResult::Interrupted)]);
+    assert_eq!(
+        attempts.iter().map(|a| (a.number, a.ending)).collect::<Vec<_>>(),
+        [(1, AttemptResult::Interrupted)]
+    );
 }
 
 async fn an_extended_lease_is_kept(f: Fresh) {
@@ -90,7 +95,10 @@ async fn an_extended_lease_is_kept(f: Fresh) {
     assert!(f.store.claim(&claim_request(1)).await.unwrap().is_empty());
     f.clock.advance(Duration::from_millis(1));
     claim_one(&*f.store).await;
-    assert_eq!(f.store.extend(&[claimed.job.lease()], LEASE).await.unwrap(), [Err(Error::LeaseLost)]);
+    assert_eq!(
+        f.store.extend(&[claimed.job.lease()], LEASE).await.unwrap(),
+        [Err(Error::LeaseLost)]
+    );
 }
 
 async fn recording_with_an_old_token_changes_nothing(f: Fresh) {
@@ -98,11 +106,15 @@ async fn recording_with_an_old_token_changes_nothing(f: Fresh) {
     let zombie = claim_one(&*f.store).await;
     f.clock.advance(LEASE);
     let alive = claim_one(&*f.store).await;
-    assert_eq!(f.store.record(&[outcome(&zombie.job, Finish::Done)]).await.unwrap(), [Err(Error::LeaseLost)]);
+    assert_eq!(
+        f.store.record(&[outcome(&zombie.job, Finish::Done)]).await.unwrap(),
+        [Err(Error::LeaseLost)]
+    );
     let job = f.store.job(alive.job.id).await.unwrap().unwrap();
     assert_eq!((job.state, job.claim), (JobState::Leased, alive.job.claim));
     assert_eq!(f.store.record(&[outcome(&alive.job, Finish::Done)]).await.unwrap(), [Ok(())]);
-    let endings: Vec<_> = f.store.attempts(job.id).await.unwrap().into_iter().map(|a| (a.number, a.ending)).collect();
+    let endings: Vec<_> =
+        f.store.attempts(job.id).await.unwrap().into_iter().map(|a| (a.number, a.ending)).collect();
     assert_eq!(endings, [(1, AttemptResult::Stale), (2, AttemptResult::Delivered)]);
 }
 
@@ -113,7 +125,10 @@ async fn a_late_failure_after_a_success_changes_nothing(f: Fresh) {
     let alive = claim_one(&*f.store).await;
     f.store.record(&[outcome(&alive.job, Finish::Done)]).await.unwrap();
     for late in [retry_in(0), dead(), Finish::Released] {
-        assert_eq!(f.store.record(&[outcome(&zombie.job, late)]).await.unwrap(), [Err(Error::LeaseLost)]);
+        assert_eq!(
+            f.store.record(&[outcome(&zombie.job, late)]).await.unwrap(),
+            [Err(Error::LeaseLost)]
+        );
     }
     assert_eq!(f.store.job(alive.job.id).await.unwrap().unwrap().state, JobState::Done);
     assert!(f.store.claim(&claim_request(1)).await.unwrap().is_empty());
@@ -153,7 +168,11 @@ async fn a_released_job_keeps_its_attempt_number(f: Fresh) {
 
 async fn a_claim_takes_no_more_than_was_asked_for(f: Fresh) {
     seed(&*f.store, &["a", "b", "c"], 10).await;
-    assert_eq!(f.store.claim(&claim_request(7)).await.unwrap().len(), 6, "two of each of three lanes");
+    assert_eq!(
+        f.store.claim(&claim_request(7)).await.unwrap().len(),
+        6,
+        "two of each of three lanes"
+    );
     assert_eq!(f.store.claim(&claim_request(1)).await.unwrap().len(), 1);
 }
 
@@ -170,14 +189,23 @@ async fn a_dead_job_can_be_tried_again_with_a_fresh_budget(f: Fresh) {
     let claimed = claim_one(&*f.store).await;
     f.store.record(&[outcome(&claimed.job, dead())]).await.unwrap();
     assert_eq!(f.store.totals().await.unwrap().dead, 1);
-    assert_eq!(f.store.retry(&Retry::All { state: JobState::Dead, handler: Some("other".into()) }).await.unwrap(), 0);
+    assert_eq!(
+        f.store
+            .retry(&Retry::All { state: JobState::Dead, handler: Some("other".into()) })
+            .await
+            .unwrap(),
+        0
+    );
     assert_eq!(f.store.retry(&Retry::One(claimed.job.id)).await.unwrap(), 1);
     assert_eq!(f.store.retry(&Retry::One(claimed.job.id)).await.unwrap(), 0);
     let again = claim_one(&*f.store).await;
     assert_eq!(again.job.attempt, 0);
     f.store.record(&[outcome(&again.job, dead())]).await.unwrap();
     assert_eq!(f.store.attempts(again.job.id).await.unwrap().len(), 2, "the history is kept");
-    assert_eq!(f.store.retry(&Retry::All { state: JobState::Dead, handler: None }).await.unwrap(), 1);
+    assert_eq!(
+        f.store.retry(&Retry::All { state: JobState::Dead, handler: None }).await.unwrap(),
+        1
+    );
     assert_eq!(f.store.totals().await.unwrap().dead, 0);
 }
 
@@ -186,7 +214,10 @@ async fn a_cancelled_job_cannot_be_recorded(f: Fresh) {
     let claimed = claim_one(&*f.store).await;
     assert!(f.store.cancel(claimed.job.id).await.unwrap());
     assert!(!f.store.cancel(claimed.job.id).await.unwrap());
-    assert_eq!(f.store.record(&[outcome(&claimed.job, Finish::Done)]).await.unwrap(), [Err(Error::LeaseLost)]);
+    assert_eq!(
+        f.store.record(&[outcome(&claimed.job, Finish::Done)]).await.unwrap(),
+        [Err(Error::LeaseLost)]
+    );
     assert_eq!(f.store.job(claimed.job.id).await.unwrap().unwrap().state, JobState::Cancelled);
 }
 
@@ -196,9 +227,16 @@ async fn all_open_deliveries_to_a_handler_are_called_off(f: Fresh) {
     let claimed = f.store.claim(&claim_request(2)).await.unwrap();
     f.store.record(&[outcome(&claimed[0].job, Finish::Done)]).await.unwrap();
     assert_eq!(f.store.cancel_of("a", 2).await.unwrap(), 2);
-    assert_eq!(f.store.cancel_of("a", 2).await.unwrap(), 1, "the one that was under lease is among the three");
+    assert_eq!(
+        f.store.cancel_of("a", 2).await.unwrap(),
+        1,
+        "the one that was under lease is among the three"
+    );
     assert_eq!(f.store.cancel_of("a", 2).await.unwrap(), 0);
-    assert_eq!(f.store.record(&[outcome(&claimed[1].job, Finish::Done)]).await.unwrap(), [Err(Error::LeaseLost)]);
+    assert_eq!(
+        f.store.record(&[outcome(&claimed[1].job, Finish::Done)]).await.unwrap(),
+        [Err(Error::LeaseLost)]
+    );
     assert_eq!(f.store.totals().await.unwrap().open, 4);
 }
 
@@ -236,7 +274,10 @@ async fn an_instant_survives_the_round_trip_to_the_millisecond(f: Fresh) {
     f.clock.advance(Duration::from_millis(123));
     seed(&*f.store, &["a"], 1).await;
     let job = &f.store.jobs(&JobFilter::default(), PAGE).await.unwrap()[0];
-    assert_eq!((job.created_at, job.due_at), (START.plus(Duration::from_millis(123)), START.plus(Duration::from_millis(123))));
+    assert_eq!(
+        (job.created_at, job.due_at),
+        (START.plus(Duration::from_millis(123)), START.plus(Duration::from_millis(123)))
+    );
     assert_eq!(f.store.now().await.unwrap(), START.plus(Duration::from_millis(123)));
 }
 
@@ -260,9 +301,10 @@ async fn a_record_can_be_repeated(f: Fresh) {
         let answers = f.store.record(&outcomes).await.unwrap();
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     }
-    for (job, ending, state) in
-        [(done.job.id, AttemptResult::Delivered, JobState::Done), (later.job.id, AttemptResult::Failed, JobState::Pending)]
-    {
+    for (job, ending, state) in [
+        (done.job.id, AttemptResult::Delivered, JobState::Done),
+        (later.job.id, AttemptResult::Failed, JobState::Pending),
+    ] {
         let attempts = f.store.attempts(job).await.unwrap();
         assert_eq!(attempts.iter().map(|a| a.ending).collect::<Vec<_>>(), [ending]);
         assert_eq!(f.store.job(job).await.unwrap().unwrap().state, state);

@@ -32,18 +32,31 @@ async fn killed_under_load(database: &str) {
     for (key, count) in copies.iter().filter(|(_, count)| **count > 1) {
         let event = ledger.acked[key].first().unwrap();
         let (_, attempts) = until(&home, event, "completed").await;
-        let interrupted = attempts.iter().filter(|a| a["result"] == "interrupted" || a["result"] == "stale").count();
-        assert!(*count <= 1 + interrupted, "{key} came {count} times with {interrupted} interruptions");
+        let interrupted = attempts
+            .iter()
+            .filter(|a| a["result"] == "interrupted" || a["result"] == "stale")
+            .count();
+        assert!(
+            *count <= 1 + interrupted,
+            "{key} came {count} times with {interrupted} interruptions"
+        );
         repeated += 1;
     }
     assert!(repeated < copies.len() / 4, "{repeated} of {} came twice", copies.len());
     // A retried key is answered with the first id.
     let (key, ids) = ledger.acked.first_key_value().unwrap();
-    let request = crate::support::world::client().post(home.url("/events/app/w")).header("idempotency-key", key);
+    let request = crate::support::world::client()
+        .post(home.url("/events/app/w"))
+        .header("idempotency-key", key);
     let n = key.trim_start_matches("k-").parse::<usize>().unwrap();
     let body = serde_json::json!({ "k": key, "n": n }).to_string();
-    let again: serde_json::Value = serde_json::from_str(&request.body(body).send().await.unwrap().text().await.unwrap()).unwrap();
-    assert_eq!((again["event_id"].as_str(), again["duplicate"].as_bool()), (ids.first().map(String::as_str), Some(true)));
+    let again: serde_json::Value =
+        serde_json::from_str(&request.body(body).send().await.unwrap().text().await.unwrap())
+            .unwrap();
+    assert_eq!(
+        (again["event_id"].as_str(), again["duplicate"].as_bool()),
+        (ids.first().map(String::as_str), Some(true))
+    );
     assert!(!home.log().contains("panicked"), "{}", home.log());
     server.stop().await;
 }
@@ -63,9 +76,15 @@ async fn thirty_kills_under_load_lose_nothing_on_postgres() {
 async fn a_delivery_under_way_at_a_kill_is_made_again_within_its_lease() {
     let Some(cluster) = Cluster::start() else { return };
     let receiver = Endpoint::start().await;
-    let home = Home::new(&config(&cluster.url(), &receiver, "/slow/2500", "worker: { stale_threshold_secs: 3 }\n"));
+    let home = Home::new(&config(
+        &cluster.url(),
+        &receiver,
+        "/slow/2500",
+        "worker: { stale_threshold_secs: 3 }\n",
+    ));
     let server = home.start().await;
-    let event = post(&home, "/events/app/x").await.unwrap().1["event_id"].as_str().unwrap().to_owned();
+    let event =
+        post(&home, "/events/app/x").await.unwrap().1["event_id"].as_str().unwrap().to_owned();
     receiver.until_count(1).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     server.kill();
@@ -73,7 +92,10 @@ async fn a_delivery_under_way_at_a_kill_is_made_again_within_its_lease() {
     let got = receiver.until_count(2).await;
     assert!(got[1].at.duration_since(got[0].at) < Duration::from_secs(3 + 5), "lease + 5 s");
     assert_eq!(got[0].header("webhook-id"), got[1].header("webhook-id"));
-    assert_eq!((got[0].header("x-tidehook-attempt"), got[1].header("x-tidehook-attempt")), (Some("1"), Some("2")));
+    assert_eq!(
+        (got[0].header("x-tidehook-attempt"), got[1].header("x-tidehook-attempt")),
+        (Some("1"), Some("2"))
+    );
     let (_, attempts) = until(&home, &event, "completed").await;
     let results: Vec<&str> = attempts.iter().map(|a| a["result"].as_str().unwrap()).collect();
     assert_eq!(results, ["interrupted", "delivered"]);
@@ -87,7 +109,8 @@ async fn a_kill_between_the_answer_and_its_record_makes_one_duplicate_at_most() 
     let home = Home::new(&config(&cluster.url_through(proxy.port), &receiver, "/ok", SHORT_LEASE));
     let server = home.start().await;
     post(&home, "/api/lanes/handler%3Ah/pause").await.unwrap();
-    let event = post(&home, "/events/app/x").await.unwrap().1["event_id"].as_str().unwrap().to_owned();
+    let event =
+        post(&home, "/events/app/x").await.unwrap().1["event_id"].as_str().unwrap().to_owned();
     post(&home, "/api/lanes/handler%3Ah/resume").await.unwrap();
     proxy.delay(300);
     receiver.until_count(1).await;
@@ -138,7 +161,10 @@ async fn two_processes_that_start_at_once_migrate_once_and_share_the_work() {
     let text = config(&cluster.url(), &receiver, "/ok", "");
     let (a, b) = (Home::new(&text), Home::new(&text));
     let (first, second) = tokio::join!(a.start(), b.start());
-    let (x, y) = tokio::join!(produce(a.url("/events/app/w"), "a", 200, 100), produce(b.url("/events/app/w"), "b", 200, 100));
+    let (x, y) = tokio::join!(
+        produce(a.url("/events/app/w"), "a", 200, 100),
+        produce(b.url("/events/app/w"), "b", 200, 100)
+    );
     let both = x.and(y);
     both.verdict(&receiver, "/ok").await;
     // Without faults nothing comes twice.

@@ -14,7 +14,12 @@ use crate::support::world::client;
 async fn restarts_of_postgres_under_load_lose_nothing_and_are_over_soon() {
     let Some(cluster) = Cluster::start() else { return };
     let receiver = Endpoint::start().await;
-    let home = Home::new(&config(&cluster.url(), &receiver, "/ok", "worker: { stale_threshold_secs: 3, max_concurrency: 20 }\n"));
+    let home = Home::new(&config(
+        &cluster.url(),
+        &receiver,
+        "/ok",
+        "worker: { stale_threshold_secs: 3, max_concurrency: 20 }\n",
+    ));
     let server = home.start().await;
     let producing = tokio::spawn(produce(home.url("/events/app/w"), "k", 200 * 12, 200));
     let mut back = Instant::now();
@@ -26,8 +31,13 @@ async fn restarts_of_postgres_under_load_lose_nothing_and_are_over_soon() {
     }
     let ledger = producing.await.unwrap();
     assert_eq!(ledger.acked.len(), 2_400);
-    assert!(ledger.refused.iter().all(|(status, _)| *status == 503), "{:?}", ledger.refused.iter().find(|(s, _)| *s != 503));
-    let late = ledger.last_refusal.map_or(Duration::ZERO, |last| last.saturating_duration_since(back));
+    assert!(
+        ledger.refused.iter().all(|(status, _)| *status == 503),
+        "{:?}",
+        ledger.refused.iter().find(|(s, _)| *s != 503)
+    );
+    let late =
+        ledger.last_refusal.map_or(Duration::ZERO, |last| last.saturating_duration_since(back));
     assert!(late <= Duration::from_secs(3), "refused until {late:?} after the database was back");
     ledger.verdict(&receiver, "/ok").await;
     server.stop().await;
@@ -78,7 +88,10 @@ async fn an_outage_beside_a_hanging_delivery_holds_nobody_up() {
     let receiver = Endpoint::start().await;
     let text = config(&cluster.url(), &receiver, "/ok", "")
         .replace("app: { type: event }", "app: { type: event }, slow: { type: event }")
-        + &format!("  hang: {{ source: slow, url: \"{}\", timeout: 10m }}\n", receiver.url("/hang"));
+        + &format!(
+            "  hang: {{ source: slow, url: \"{}\", timeout: 10m }}\n",
+            receiver.url("/hang")
+        );
     let home = Home::new(&text);
     let server = home.start().await;
     post(&home, "/events/slow/x").await.unwrap();
@@ -105,14 +118,17 @@ async fn an_outage_beside_a_hanging_delivery_holds_nobody_up() {
 async fn a_certificate_is_verified_to_its_name_and_authority() {
     let Some((cluster, authority)) = Cluster::start_with_tls() else { return };
     let receiver = Endpoint::start().await;
-    let verified = format!("{}?sslmode=verify-full&sslrootcert={}", cluster.url(), authority.display());
+    let verified =
+        format!("{}?sslmode=verify-full&sslrootcert={}", cluster.url(), authority.display());
     let home = Home::new(&config(&verified, &receiver, "/ok", ""));
     let server = home.start().await;
-    let event = post(&home, "/events/app/x").await.unwrap().1["event_id"].as_str().unwrap().to_owned();
+    let event =
+        post(&home, "/events/app/x").await.unwrap().1["event_id"].as_str().unwrap().to_owned();
     until(&home, &event, "completed").await;
     server.stop().await;
     // The system's authorities did not sign it.
-    let unknown = Home::new(&config(&format!("{}?sslmode=verify-full", cluster.url()), &receiver, "/ok", ""));
+    let unknown =
+        Home::new(&config(&format!("{}?sslmode=verify-full", cluster.url()), &receiver, "/ok", ""));
     let refused = unknown.spawn();
     let told = async {
         while !unknown.log().contains("certificate") {
@@ -131,15 +147,22 @@ async fn a_certificate_is_verified_to_its_name_and_authority() {
 async fn a_bad_signature_is_told_apart_from_an_outage() {
     let Some(cluster) = Cluster::start() else { return };
     let receiver = Endpoint::start().await;
-    let text = config(&cluster.url(), &receiver, "/ok", "")
-        .replace("app: { type: event }", "app: { type: event }, hub: { type: webhook, verify: github, secret: fictional }");
+    let text = config(&cluster.url(), &receiver, "/ok", "").replace(
+        "app: { type: event }",
+        "app: { type: event }, hub: { type: webhook, verify: github, secret: fictional }",
+    );
     let home = Home::new(&text);
     let server = home.start().await;
     cluster.down("immediate");
     // One request to learn of the outage.
     post(&home, "/events/app/x").await.unwrap();
-    let forged =
-        client().post(home.url("/webhooks/hub")).header("x-hub-signature-256", "sha256=00").body("{}").send().await.unwrap();
+    let forged = client()
+        .post(home.url("/webhooks/hub"))
+        .header("x-hub-signature-256", "sha256=00")
+        .body("{}")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(forged.status(), 401);
     drop(server);
 }
@@ -186,7 +209,11 @@ async fn clients_that_hang_up_poison_no_connection() {
             let url = home.url("/events/app/x");
             tokio::spawn(async move {
                 let patience = Duration::from_millis(50 + n * 37 % 850);
-                let _ = tokio::time::timeout(patience, client().post(url).body(format!("{{\"k\":\"i{n}\"}}")).send()).await;
+                let _ = tokio::time::timeout(
+                    patience,
+                    client().post(url).body(format!("{{\"k\":\"i{n}\"}}")).send(),
+                )
+                .await;
             })
         })
         .collect();
@@ -209,6 +236,9 @@ async fn clients_that_hang_up_poison_no_connection() {
     server.kill();
     proxy.delay(0);
     let second = home.start().await;
-    assert_eq!(get(&home, &format!("/api/events/{acknowledged}")).await["id"], acknowledged.as_str());
+    assert_eq!(
+        get(&home, &format!("/api/events/{acknowledged}")).await["id"],
+        acknowledged.as_str()
+    );
     second.stop().await;
 }

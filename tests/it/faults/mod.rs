@@ -50,7 +50,10 @@ async fn until(home: &Home, event: &str, status: &str) -> (Value, Vec<Value>) {
             let job = jobs["jobs"][0].clone();
             if job["status"] == status {
                 let id = job["id"].as_str().unwrap();
-                let attempts = get(home, &format!("/api/jobs/{id}/attempts")).await["attempts"].as_array().unwrap().clone();
+                let attempts = get(home, &format!("/api/jobs/{id}/attempts")).await["attempts"]
+                    .as_array()
+                    .unwrap()
+                    .clone();
                 return (job, attempts);
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;

@@ -29,7 +29,9 @@ async fn a_shutdown_puts_hanging_deliveries_on_record_as_interrupted_attempts() 
         async move {
             loop {
                 match client().get(&url).send().await {
-                    Ok(response) if response.status() == 503 => return response.text().await.unwrap(),
+                    Ok(response) if response.status() == 503 => {
+                        return response.text().await.unwrap();
+                    }
                     Ok(_) => tokio::time::sleep(Duration::from_millis(10)).await,
                     Err(error) => return error.to_string(),
                 }
@@ -79,7 +81,14 @@ async fn what_may_be_sent_only_once_is_not_sent_again_by_any_stop() {
     for (more, signals) in [("worker: { drain_timeout_secs: 1 }\n", 1), ("", 2)] {
         let receiver = Endpoint::start().await;
         let address = receiver.address.to_string();
-        let file = |path: &str| config(SQLITE, &receiver, "/ok", &format!("{more}{}", once(path).replace("RECEIVER", &address)));
+        let file = |path: &str| {
+            config(
+                SQLITE,
+                &receiver,
+                "/ok",
+                &format!("{more}{}", once(path).replace("RECEIVER", &address)),
+            )
+        };
         let home = Home::new(&file("/hang"));
         let server = home.start().await;
         assert_eq!(post(&home, "/events/app/run").await.unwrap().0, 202);
@@ -90,7 +99,9 @@ async fn what_may_be_sent_only_once_is_not_sent_again_by_any_stop() {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             };
-            tokio::time::timeout(crate::support::endpoint::PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{path}"));
+            tokio::time::timeout(crate::support::endpoint::PATIENCE, waiting)
+                .await
+                .unwrap_or_else(|_| panic!("{path}"));
         };
         until("/hang").await;
         if signals == 2 {
@@ -103,10 +114,16 @@ async fn what_may_be_sent_only_once_is_not_sent_again_by_any_stop() {
         until("/ok/caught").await;
         assert_eq!((called("/hang"), called("/ok/b")), (1, 0));
         let runs = get(&home, "/api/runs").await;
-        let run = get(&home, &format!("/api/runs/{}", runs["runs"][0]["id"].as_str().unwrap())).await;
+        let run =
+            get(&home, &format!("/api/runs/{}", runs["runs"][0]["id"].as_str().unwrap())).await;
         assert!(run["history"].to_string().contains("unknown_outcome"), "{run}");
         let jobs = get(&home, "/api/jobs?limit=100").await;
-        let job = jobs["jobs"].as_array().unwrap().iter().find(|job| job["handler"] == "w/a").unwrap()["id"]
+        let job = jobs["jobs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|job| job["handler"] == "w/a")
+            .unwrap()["id"]
             .as_str()
             .unwrap()
             .to_owned();
@@ -125,7 +142,8 @@ async fn a_shutdown_lets_deliveries_under_way_end() {
     let receiver = Endpoint::start().await;
     let home = Home::new(&config(SQLITE, &receiver, "/slow/1000", ""));
     let server = home.start().await;
-    let event = post(&home, "/events/app/x").await.unwrap().1["event_id"].as_str().unwrap().to_owned();
+    let event =
+        post(&home, "/events/app/x").await.unwrap().1["event_id"].as_str().unwrap().to_owned();
     receiver.until_count(1).await;
     let (status, took) = server.stop().await;
     assert!(status.success() && took >= Duration::from_millis(500), "{status} after {took:?}");
@@ -156,7 +174,10 @@ async fn a_changed_file_is_named_section_by_section_and_never_shown() {
     home.write(&text.replace("plainly-fictional", "another-secret").replace("max: 5", "max: 6"));
     server.signal(rustix::process::Signal::HUP);
     told("delivery changed; handlers.h changed").await;
-    home.write(&text.replace("signing_secret: plainly-fictional", "signing_secret: another-secret, nonsense: 1"));
+    home.write(&text.replace(
+        "signing_secret: plainly-fictional",
+        "signing_secret: another-secret, nonsense: 1",
+    ));
     server.signal(rustix::process::Signal::HUP);
     told("The configuration has errors now").await;
     told("unknown key `delivery.nonsense`").await;

@@ -87,7 +87,11 @@ async fn answer_callbacks(receiver: Endpoint, base: String) {
         for got in receiver.got_at("/ok/ask") {
             let token = got.header("x-tidehook-callback-token").unwrap().to_owned();
             if answered.insert(token.clone()) {
-                tokio::spawn(surely(format!("{base}/callback/{token}"), "", json!({ "yes": true }).to_string()));
+                tokio::spawn(surely(
+                    format!("{base}/callback/{token}"),
+                    "",
+                    json!({ "yes": true }).to_string(),
+                ));
             }
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -103,7 +107,11 @@ async fn storm(database: &str) {
     let items: Vec<u64> = (0..25).collect();
     let posting = tokio::spawn(futures::future::join_all((0..runs).map(|n| {
         let body = json!({ "n": n, "items": items.clone() }).to_string();
-        surely(home.url("/events/app/storm"), Box::leak(format!("storm-{n}").into_boxed_str()), body)
+        surely(
+            home.url("/events/app/storm"),
+            Box::leak(format!("storm-{n}").into_boxed_str()),
+            body,
+        )
     })));
     let start = Instant::now();
     let mut kills = 0_u64;
@@ -126,8 +134,13 @@ async fn storm(database: &str) {
     }
     answering.abort();
     let fsck = get(&home, "/api/fsck").await;
-    assert_eq!((fsck["runs"].as_u64(), &fsck["faults"]), (Some(runs), &json!([])), "after {kills} kills");
-    let failed = get(&home, "/api/runs?status=failed&limit=1000").await["runs"].as_array().unwrap().clone();
+    assert_eq!(
+        (fsck["runs"].as_u64(), &fsck["faults"]),
+        (Some(runs), &json!([])),
+        "after {kills} kills"
+    );
+    let failed =
+        get(&home, "/api/runs?status=failed&limit=1000").await["runs"].as_array().unwrap().clone();
     assert_eq!(failed.len() as u64, runs, "every run failed at its last step");
     for run in &failed {
         let id = run["id"].as_str().unwrap();
@@ -160,7 +173,8 @@ fn body(got: &Got) -> (u64, Value) {
 fn steps_completed_once(run: &Value) {
     let history = run["history"].as_array().unwrap();
     let of = |kinds: &[&str]| -> Vec<u64> {
-        let entries = history.iter().filter(|entry| kinds.contains(&entry["kind"].as_str().unwrap()));
+        let entries =
+            history.iter().filter(|entry| kinds.contains(&entry["kind"].as_str().unwrap()));
         entries.filter_map(|entry| entry["visit"].as_u64()).collect()
     };
     let (entered, left) = (of(&["StepEntered"]), of(&["StepCompleted", "StepFailed"]));
@@ -176,13 +190,18 @@ fn steps_completed_once(run: &Value) {
 fn undone_in_reverse(run: &Value) {
     let history = run["history"].as_array().unwrap();
     let done = |step: &str| -> Vec<i64> {
-        let of_step = history.iter().filter(|entry| entry["kind"] == "StepCompleted" && entry["step"] == step);
+        let of_step = history
+            .iter()
+            .filter(|entry| entry["kind"] == "StepCompleted" && entry["step"] == step);
         of_step.filter_map(|entry| entry["seq"].as_i64()).collect()
     };
     let (items, undone) = (done("storm/each:one"), done("storm/each:one.compensate"));
     assert_eq!((items.len(), undone.len()), (25, 25), "{run}");
     let first = done("storm/first.compensate");
-    assert!(first.len() == 1 && undone.iter().all(|seq| *seq < first[0]), "what was done first is undone last: {run}");
+    assert!(
+        first.len() == 1 && undone.iter().all(|seq| *seq < first[0]),
+        "what was done first is undone last: {run}"
+    );
     assert_eq!(done("storm/undo").len(), 1);
 }
 
@@ -204,10 +223,17 @@ async fn calls_are_on_record(home: &Home, receiver: &Endpoint) {
         let job = got.header("x-tidehook-job-id").unwrap().to_owned();
         calls.entry(key).or_insert((0, job)).0 += 1;
     }
-    let repeated: Vec<(usize, String)> = calls.values().filter(|(count, _)| *count > 1).cloned().collect();
+    let repeated: Vec<(usize, String)> =
+        calls.values().filter(|(count, _)| *count > 1).cloned().collect();
     for (count, job) in &repeated {
-        let attempts = get(home, &format!("/api/jobs/{job}/attempts")).await["attempts"].as_array().unwrap().len();
-        assert!(*count <= attempts, "job {job} called {count} times with {attempts} attempts on record");
+        let attempts = get(home, &format!("/api/jobs/{job}/attempts")).await["attempts"]
+            .as_array()
+            .unwrap()
+            .len();
+        assert!(
+            *count <= attempts,
+            "job {job} called {count} times with {attempts} attempts on record"
+        );
     }
 }
 

@@ -40,7 +40,9 @@ async fn a_database_that_turns_read_only_is_not_ready_and_said_once() {
     let (base, name) = url.rsplit_once('/').unwrap();
     let mut operator = PgConnection::connect(&format!("{base}/postgres")).await.unwrap();
     let mut set = async |text: &str| {
-        let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+        let end = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        );
         let text = format!("ALTER DATABASE {name} {text}; {end}");
         sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(&mut operator).await.unwrap();
     };
@@ -54,13 +56,20 @@ async fn a_database_that_turns_read_only_is_not_ready_and_said_once() {
     }
     assert_eq!(status(&home, "/livez").await.0, 200);
     let metrics = status(&home, "/metrics").await.1;
-    assert!(metrics.contains("tidehook_db_errors_total") && !metrics.contains("tidehook_db_errors_total 0\n"), "{metrics}");
+    assert!(
+        metrics.contains("tidehook_db_errors_total")
+            && !metrics.contains("tidehook_db_errors_total 0\n"),
+        "{metrics}"
+    );
     set("RESET default_transaction_read_only").await;
     until_ready(&home.url("/readyz")).await;
     assert_eq!(post(&home, "/events/app/x").await.unwrap().0, 202);
     receiver.until_count(2).await;
     assert_eq!(
-        (count(&home, "Nothing can be stored: the database is read-only"), count(&home, "takes writes again")),
+        (
+            count(&home, "Nothing can be stored: the database is read-only"),
+            count(&home, "takes writes again")
+        ),
         (1, 1),
         "{}",
         home.log()
@@ -80,8 +89,11 @@ impl SmallDisk {
         let disk = home.dir.path().join("disk");
         std::fs::create_dir(&disk).unwrap();
         let script = "mount -t tmpfs -o size=8m tmpfs \"$1\" && { head -c 16m /dev/zero > \"$1/ballast\" 2>/dev/null; exec \"$2\" start --config \"$3\"; }";
-        let probe =
-            Command::new("unshare").args(["-rm", "mount", "-t", "tmpfs", "tmpfs"]).arg(&disk).stderr(Stdio::null()).status();
+        let probe = Command::new("unshare")
+            .args(["-rm", "mount", "-t", "tmpfs", "tmpfs"])
+            .arg(&disk)
+            .stderr(Stdio::null())
+            .status();
         if !probe.is_ok_and(|ended| ended.success()) {
             eprintln!("skipped: this machine lets nobody mount a small file system (unshare -rm)");
             return None;
@@ -89,7 +101,11 @@ impl SmallDisk {
         let log = std::fs::File::create(home.dir.path().join("log")).unwrap();
         let mut command = Command::new("unshare");
         command.args(["-rm", "sh", "-c", script, "sh"]).arg(&disk).arg(binary()).arg(home.path());
-        command.env_remove("DATABASE_URL").env("RUST_LOG", "tidehook=info").stdout(Stdio::null()).stderr(log);
+        command
+            .env_remove("DATABASE_URL")
+            .env("RUST_LOG", "tidehook=info")
+            .stdout(Stdio::null())
+            .stderr(log);
         let server = command.spawn().unwrap();
         let inside = PathBuf::from(format!("/proc/{}/root{}", server.id(), disk.display()));
         Some(Self { server, inside })
@@ -130,7 +146,12 @@ async fn a_full_disk_is_waited_for_and_an_event_that_does_not_fit_makes_the_serv
         client().post(home.url("/events/app/x")).body(body).send().await.unwrap().status().as_u16()
     };
     eventually(async || large().await == 503).await;
-    let refused = client().post(home.url("/events/app/x")).body(format!("\"{}\"", "x".repeat(900_000))).send().await.unwrap();
+    let refused = client()
+        .post(home.url("/events/app/x"))
+        .body(format!("\"{}\"", "x".repeat(900_000)))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(refused.json::<serde_json::Value>().await.unwrap()["code"], "store_full");
     for _ in 0..10 {
         let (ready, said) = status(&home, "/readyz").await;
@@ -141,7 +162,10 @@ async fn a_full_disk_is_waited_for_and_an_event_that_does_not_fit_makes_the_serv
     until_ready(&home.url("/readyz")).await;
     assert_eq!(large().await, 202);
     assert_eq!(
-        (count(&home, "Nothing can be stored: the database is full"), count(&home, "takes writes again")),
+        (
+            count(&home, "Nothing can be stored: the database is full"),
+            count(&home, "takes writes again")
+        ),
         (1, 1),
         "{}",
         home.log()
@@ -171,13 +195,18 @@ async fn a_file_that_somebody_has_locked_is_waited_for_and_everybody_is_told_so(
     let home = Home::new(&config(SQLITE, &receiver, "/ok", ""));
     let url = format!("sqlite:{}?mode=rwc", home.dir.path().join("test.db").display());
     let mut other = SqliteConnection::connect(&url).await.unwrap();
-    sqlx::raw_sql("PRAGMA journal_mode = WAL; BEGIN IMMEDIATE; CREATE TABLE held (x)").execute(&mut other).await.unwrap();
+    sqlx::raw_sql("PRAGMA journal_mode = WAL; BEGIN IMMEDIATE; CREATE TABLE held (x)")
+        .execute(&mut other)
+        .await
+        .unwrap();
     let server = home.spawn();
     eventually(async || client().get(home.url("/livez")).send().await.is_ok()).await;
     for path in ["/api/jobs", "/api/runs", "/api/lanes", "/approve/x"] {
         let (code, said) = status(&home, path).await;
         assert!(
-            code == 503 && said.contains("tidehook is starting") && said.contains("service_unavailable"),
+            code == 503
+                && said.contains("tidehook is starting")
+                && said.contains("service_unavailable"),
             "{path}: {code} {said}"
         );
     }

@@ -16,7 +16,8 @@ const LEASE: &str = "worker: { stale_threshold_secs: 2 }\n";
 async fn overtaken(path: &str, retry: &str, ends: &str) -> Option<(Value, Vec<Value>, Endpoint)> {
     let cluster = Cluster::start()?;
     let receiver = Endpoint::start().await;
-    let text = config(&cluster.url(), &receiver, path, LEASE).replace("retry: { max: 5, interval: 200ms }", retry);
+    let text = config(&cluster.url(), &receiver, path, LEASE)
+        .replace("retry: { max: 5, interval: 200ms }", retry);
     let (a, b) = (Home::new(&text), Home::new(&text));
     let first = a.start().await;
     let event = post(&a, "/events/app/x").await.unwrap().1["event_id"].as_str().unwrap().to_owned();
@@ -29,7 +30,11 @@ async fn overtaken(path: &str, retry: &str, ends: &str) -> Option<(Value, Vec<Va
     let other_ends = if path.contains("/500") { ends } else { "completed" };
     until(&b, &other, other_ends).await;
     until(&b, &event, ends).await;
-    assert!(stopped.elapsed() < Duration::from_secs(2 + 5 + 4), "taken over within lease + 5 s: {:?}", stopped.elapsed());
+    assert!(
+        stopped.elapsed() < Duration::from_secs(2 + 5 + 4),
+        "taken over within lease + 5 s: {:?}",
+        stopped.elapsed()
+    );
     first.signal(Signal::CONT);
     // The late outcome leaves a row of its own, and nothing else.
     let stale = async {
@@ -41,18 +46,24 @@ async fn overtaken(path: &str, retry: &str, ends: &str) -> Option<(Value, Vec<Va
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    let (job, attempts) = tokio::time::timeout(crate::support::endpoint::PATIENCE, stale).await.unwrap();
+    let (job, attempts) =
+        tokio::time::timeout(crate::support::endpoint::PATIENCE, stale).await.unwrap();
     assert!(a.log().contains("A late outcome changed nothing"), "{}", a.log());
     Some((job, attempts, receiver))
 }
 
 fn results(attempts: &[Value]) -> Vec<(u64, &str)> {
-    attempts.iter().map(|a| (a["attempt"].as_u64().unwrap(), a["result"].as_str().unwrap())).collect()
+    attempts
+        .iter()
+        .map(|a| (a["attempt"].as_u64().unwrap(), a["result"].as_str().unwrap()))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_success_changes_nothing_after_another_success() {
-    let Some((job, attempts, receiver)) = overtaken("/slowseq/1000/200,200", "retry: { max: 5 }", "completed").await else {
+    let Some((job, attempts, receiver)) =
+        overtaken("/slowseq/1000/200,200", "retry: { max: 5 }", "completed").await
+    else {
         return;
     };
     assert_eq!((job["status"].as_str(), job["attempt"].as_u64()), (Some("completed"), Some(2)));
@@ -75,7 +86,11 @@ async fn a_late_failure_changes_nothing_after_a_success() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_success_changes_nothing_after_the_job_was_given_up() {
-    let Some((job, attempts, _)) = overtaken("/slowseq/1000/200,500,500,500", "retry: { max: 1 }", "dead").await else { return };
+    let Some((job, attempts, _)) =
+        overtaken("/slowseq/1000/200,500,500,500", "retry: { max: 1 }", "dead").await
+    else {
+        return;
+    };
     assert_eq!(job["status"], "dead");
     assert_eq!(results(&attempts), [(1, "stale"), (2, "failed")]);
 }

@@ -44,7 +44,13 @@ impl Cloud {
     }
 }
 
-async fn serve(State(cloud): State<Cloud>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+async fn serve(
+    State(cloud): State<Cloud>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let ends = "2099-01-01T00:00:00Z";
     let role = json!({
         "AccessKeyId": ROLE, "SecretAccessKey": "plainly-fictional", "Token": "session", "Expiration": ends,
@@ -54,9 +60,13 @@ async fn serve(State(cloud): State<Cloud>, method: Method, uri: Uri, headers: He
         // ECS, and EKS with pod identities.
         ("GET", "/task") => return role.to_string().into_response(),
         // EC2.
-        ("PUT", "/latest/api/token") => return ([("x-aws-ec2-metadata-token-ttl-seconds", "21600")], "t").into_response(),
+        ("PUT", "/latest/api/token") => {
+            return ([("x-aws-ec2-metadata-token-ttl-seconds", "21600")], "t").into_response();
+        }
         ("GET", "/latest/meta-data/iam/security-credentials/") => return "machine".into_response(),
-        ("GET", "/latest/meta-data/iam/security-credentials/machine") => return role.to_string().into_response(),
+        ("GET", "/latest/meta-data/iam/security-credentials/machine") => {
+            return role.to_string().into_response();
+        }
         _ => {}
     }
     let text = String::from_utf8_lossy(&body);
@@ -73,11 +83,13 @@ async fn serve(State(cloud): State<Cloud>, method: Method, uri: Uri, headers: He
     }
     let action = headers.get("x-amz-target").map_or("", |value| value.to_str().unwrap()).to_owned();
     let signature = headers.get("authorization").map_or("", |value| value.to_str().unwrap());
-    let key = signature.split_once("Credential=").map_or("", |(_, rest)| rest.split('/').next().unwrap());
+    let key =
+        signature.split_once("Credential=").map_or("", |(_, rest)| rest.split('/').next().unwrap());
     cloud.asked.lock().unwrap().push((action.clone(), key.to_owned()));
     let input: Value = serde_json::from_slice(&body).unwrap();
     let refused = |code: &str| {
-        let answer = json!({ "__type": format!("com.amazonaws.ssm#{code}"), "message": "so it is" });
+        let answer =
+            json!({ "__type": format!("com.amazonaws.ssm#{code}"), "message": "so it is" });
         (StatusCode::BAD_REQUEST, answer.to_string()).into_response()
     };
     match (action.as_str(), input["Name"].as_str().or(input["SecretId"].as_str())) {
@@ -92,7 +104,9 @@ async fn serve(State(cloud): State<Cloud>, method: Method, uri: Uri, headers: He
         }
         ("AmazonSSM.GetParameter", _) => refused("ParameterNotFound"),
         ("secretsmanager.GetSecretValue", Some("tide/json")) => {
-            json!({ "SecretString": json!({ "token": "made-up" }).to_string() }).to_string().into_response()
+            json!({ "SecretString": json!({ "token": "made-up" }).to_string() })
+                .to_string()
+                .into_response()
         }
         _ => refused("AccessDeniedException"),
     }
@@ -104,7 +118,13 @@ fn hosts(base: &str, dir: &std::path::Path) -> Vec<(&'static str, Vec<(&'static 
     std::fs::write(&token, "of-the-pod").unwrap();
     let token = token.display().to_string();
     vec![
-        ("environment", vec![("AWS_ACCESS_KEY_ID", ROLE.to_owned()), ("AWS_SECRET_ACCESS_KEY", "plainly-fictional".to_owned())]),
+        (
+            "environment",
+            vec![
+                ("AWS_ACCESS_KEY_ID", ROLE.to_owned()),
+                ("AWS_SECRET_ACCESS_KEY", "plainly-fictional".to_owned()),
+            ],
+        ),
         ("ECS", vec![("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{base}/task"))]),
         (
             "EKS, web identity",
@@ -134,7 +154,8 @@ fn validate(text: &str, variables: &[(&str, String)]) -> (bool, String) {
     if !variables.iter().any(|(name, _)| name.starts_with("AWS_EC2")) {
         command.env("AWS_EC2_METADATA_DISABLED", "true");
     }
-    let output = command.envs(variables.iter().map(|(name, value)| (name, value))).output().unwrap();
+    let output =
+        command.envs(variables.iter().map(|(name, value)| (name, value))).output().unwrap();
     (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -149,7 +170,8 @@ async fn secrets_by_reference_are_read_with_the_credentials_of_every_kind_of_hos
     for (host, variables) in hosts(&base, dir.path()) {
         let region = [("AWS_REGION", "eu-west-1".to_owned()), ("AWS_ENDPOINT_URL", base.clone())];
         let variables: Vec<_> = variables.into_iter().chain(region).collect();
-        let (is_valid, said) = tokio::task::spawn_blocking(move || validate(TEXT, &variables)).await.unwrap();
+        let (is_valid, said) =
+            tokio::task::spawn_blocking(move || validate(TEXT, &variables)).await.unwrap();
         assert!(is_valid, "{host}: {said}");
         assert_eq!(cloud.keys_of("AmazonSSM.GetParameter"), [ROLE], "{host}");
         assert_eq!(cloud.keys_of("secretsmanager.GetSecretValue"), [ROLE], "{host}");
@@ -176,7 +198,12 @@ async fn aws_is_asked_again_when_it_throttles_and_its_refusal_is_said() {
     assert_eq!(cloud.keys_of("AmazonSSM.GetParameter").len(), 3);
     // A default never stands in for a refusal.
     let (is_valid, said) = ask(TEXT.replace("/tide/secret", "/tide/none:-made-up")).await.unwrap();
-    assert!(!is_valid && said.contains("unresolved_reference") && said.contains("ParameterNotFound: so it is"), "{said}");
+    assert!(
+        !is_valid
+            && said.contains("unresolved_reference")
+            && said.contains("ParameterNotFound: so it is"),
+        "{said}"
+    );
     let (is_valid, said) = ask(TEXT.replace("tide/json#token", "tide/other")).await.unwrap();
     assert!(!is_valid && said.contains("AccessDeniedException"), "{said}");
     let (is_valid, said) = ask(TEXT.replace("json#token", "json#none")).await.unwrap();
@@ -186,7 +213,9 @@ async fn aws_is_asked_again_when_it_throttles_and_its_refusal_is_said() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_credentials_or_a_region_a_default_serves() {
     let (cloud, base) = Cloud::start().await;
-    let text = TEXT.replace("/tide/secret", "/tide/secret:-made-up").replace("tide/json#token", "tide/json#token:-made-up");
+    let text = TEXT
+        .replace("/tide/secret", "/tide/secret:-made-up")
+        .replace("tide/json#token", "tide/json#token:-made-up");
     for variables in [
         vec![("AWS_REGION", "eu-west-1".to_owned()), ("AWS_ENDPOINT_URL", base.clone())],
         vec![
@@ -197,11 +226,15 @@ async fn without_credentials_or_a_region_a_default_serves() {
         vec![],
     ] {
         let text = text.clone();
-        let (is_valid, said) = tokio::task::spawn_blocking(move || validate(&text, &variables)).await.unwrap();
+        let (is_valid, said) =
+            tokio::task::spawn_blocking(move || validate(&text, &variables)).await.unwrap();
         assert!(is_valid, "{said}");
     }
     let (is_valid, said) = tokio::task::spawn_blocking(|| validate(TEXT, &[])).await.unwrap();
-    assert!(!is_valid && said.contains("give it a default") && said.contains("where AWS_REGION is set"), "{said}");
+    assert!(
+        !is_valid && said.contains("give it a default") && said.contains("where AWS_REGION is set"),
+        "{said}"
+    );
     assert!(cloud.asked.lock().unwrap().is_empty());
 }
 
@@ -212,12 +245,21 @@ handlers: { h: { source: app, url: \"http://{receiver}/ok\" } }\n";
     let Some(install) = Install::new(text).await else { return };
     let (_, base) = Cloud::start().await;
     let mut variables = install.variables(true);
-    variables.retain(|(name, _)| !name.starts_with("AWS_ACCESS") && !name.starts_with("AWS_SECRET"));
+    variables
+        .retain(|(name, _)| !name.starts_with("AWS_ACCESS") && !name.starts_with("AWS_SECRET"));
     variables.push(("AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(), format!("{base}/task")));
     let ingress = Function::start("ingress", &variables, &install.log()).await;
     let worker = Function::start("worker", &variables, &install.log()).await;
-    assert_eq!(answer(&ingress.invoke(http("POST", "/events/app/a", &[], "{}")).await.unwrap()).0, 202);
-    assert_eq!(install.queue.sent().len(), 1, "{}", std::fs::read_to_string(install.log()).unwrap());
+    assert_eq!(
+        answer(&ingress.invoke(http("POST", "/events/app/a", &[], "{}")).await.unwrap()).0,
+        202
+    );
+    assert_eq!(
+        install.queue.sent().len(),
+        1,
+        "{}",
+        std::fs::read_to_string(install.log()).unwrap()
+    );
     install.drain(&worker).await;
     assert_eq!(install.receiver.got().len(), 1);
 }
@@ -231,7 +273,11 @@ async fn a_server_makes_its_passwords_with_the_credentials_of_a_role_or_says_tha
     let home = Home::new(&text.replace("URL", &url));
     let migrate = |credentials: Option<String>| {
         let mut command = Command::new(binary());
-        command.args(["migrate", "--config"]).arg(home.path()).env_clear().env("HOME", home.dir.path());
+        command
+            .args(["migrate", "--config"])
+            .arg(home.path())
+            .env_clear()
+            .env("HOME", home.dir.path());
         command.env("AWS_REGION", "eu-west-1").env("AWS_EC2_METADATA_DISABLED", "true");
         command.envs(credentials.map(|uri| ("AWS_CONTAINER_CREDENTIALS_FULL_URI", uri)));
         let output = tokio::task::spawn_blocking(move || command.output().unwrap());
@@ -241,6 +287,9 @@ async fn a_server_makes_its_passwords_with_the_credentials_of_a_role_or_says_tha
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let output = migrate(None).await;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && said.contains("no password for the database can be made"), "{said}");
+    assert!(
+        !output.status.success() && said.contains("no password for the database can be made"),
+        "{said}"
+    );
     assert!(said.contains("no credentials of AWS were found; give this process a role"), "{said}");
 }

@@ -23,7 +23,12 @@ handlers:
 const PAGE: Page = Page { limit: 1000, newest_first: false };
 
 async fn send(ingress: &Function, n: usize) {
-    let (status, said) = answer(&ingress.invoke(http("POST", "/events/app/go", &[], &format!("{{\"n\":{n}}}"))).await.unwrap());
+    let (status, said) = answer(
+        &ingress
+            .invoke(http("POST", "/events/app/go", &[], &format!("{{\"n\":{n}}}")))
+            .await
+            .unwrap(),
+    );
     assert_eq!(status, 202, "{said}");
 }
 
@@ -36,19 +41,30 @@ async fn hints_delivered_tenfold_at_once_make_one_attempt() {
     let Some(install) = Install::new(TEXT).await else { return };
     install.queue.lead(|_| vec![Duration::ZERO; 10]);
     let ingress = install.function("ingress").await;
-    let workers = [install.function("worker").await, install.function("worker").await, install.function("worker").await];
+    let workers = [
+        install.function("worker").await,
+        install.function("worker").await,
+        install.function("worker").await,
+    ];
     for n in 0..20 {
         send(&ingress, n).await;
     }
-    tokio::join!(install.drain(&workers[0]), install.drain(&workers[1]), install.drain(&workers[2]));
+    tokio::join!(
+        install.drain(&workers[0]),
+        install.drain(&workers[1]),
+        install.drain(&workers[2])
+    );
     assert_eq!((install.receiver.got().len(), bodies(&install).len()), (20, 20));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_send_that_fails_after_the_commit_is_made_good_by_the_next_tick() {
     let Some(install) = Install::new(TEXT).await else { return };
-    let (ingress, ticker, worker) =
-        (install.function("ingress").await, install.function("ticker").await, install.function("worker").await);
+    let (ingress, ticker, worker) = (
+        install.function("ingress").await,
+        install.function("ticker").await,
+        install.function("worker").await,
+    );
     install.queue.refuse(true);
     send(&ingress, 1).await;
     install.queue.refuse(false);
@@ -137,7 +153,9 @@ async fn two_ticks_at_once_tell_of_everything_once() {
     install.queue.refuse(false);
     tokio::time::sleep(OVERDUE).await;
     let (one, other) = tokio::join!(tickers[0].invoke(json!({})), tickers[1].invoke(json!({})));
-    let count = |ticked: crate::support::functions::runtime::Ended| ticked.unwrap()["announced"].as_u64().unwrap();
+    let count = |ticked: crate::support::functions::runtime::Ended| {
+        ticked.unwrap()["announced"].as_u64().unwrap()
+    };
     assert_eq!(count(one) + count(other), 30);
 }
 
@@ -151,8 +169,7 @@ async fn a_function_that_was_frozen_finds_its_connections_dead_and_goes_on() {
         function.signal(Signal::STOP);
     }
     let mut conn = PgConnection::connect(&install.url).await.unwrap();
-    let ended =
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
     sqlx::raw_sql(ended).execute(&mut conn).await.unwrap();
     for function in [&ingress, &worker] {
         function.signal(Signal::CONT);
@@ -179,7 +196,10 @@ async fn a_database_that_is_away_is_an_answer_and_not_an_end() {
         assert!(said["headers"]["retry-after"].is_string(), "{said}");
     }
     let batch = json!({ "Records": [{ "messageId": "m-1", "body": "{\"tidehook\":1,\"jobs\":[]}" }, { "messageId": "m-2", "body": "?" }] });
-    assert_eq!(worker.invoke(batch).await.unwrap(), json!({ "batchItemFailures": [{ "itemIdentifier": "m-1" }] }));
+    assert_eq!(
+        worker.invoke(batch).await.unwrap(),
+        json!({ "batchItemFailures": [{ "itemIdentifier": "m-1" }] })
+    );
     assert_eq!(answer(&ingress.invoke(http("GET", "/livez", &[], "")).await.unwrap()).0, 200);
     let log = std::fs::read_to_string(install.log()).unwrap();
     assert!(log.contains("Connection refused"), "the log says why:\n{log}");
@@ -195,13 +215,26 @@ async fn what_is_wrong_with_the_set_up_is_said_at_the_start() {
         variables
     };
     let broken = install.dir.path().join("broken.yaml");
-    std::fs::write(&broken, "sources: { app: { typ: event } }\ndatabase: { driver: postgres }\n").unwrap();
+    std::fs::write(&broken, "sources: { app: { typ: event } }\ndatabase: { driver: postgres }\n")
+        .unwrap();
     let cases = [
-        ("dance", install.variables(true), "the handler `dance` is none of ingress, ticker and worker"),
+        (
+            "dance",
+            install.variables(true),
+            "the handler `dance` is none of ingress, ticker and worker",
+        ),
         ("ingress", with("TIDEHOOK_CONFIG", &broken.display().to_string()), "did you mean `type`?"),
         ("ingress", with("TIDEHOOK_CONFIG", "/nowhere.yaml"), "/nowhere.yaml"),
-        ("worker", with("DATABASE_URL", ""), "neither `database.url` nor DATABASE_URL says where it is"),
-        ("ticker", with("TIDEHOOK_TICK_RATE", "rate(10"), "TIDEHOOK_TICK_RATE must be like `rate(1 minute)`"),
+        (
+            "worker",
+            with("DATABASE_URL", ""),
+            "neither `database.url` nor DATABASE_URL says where it is",
+        ),
+        (
+            "ticker",
+            with("TIDEHOOK_TICK_RATE", "rate(10"),
+            "TIDEHOOK_TICK_RATE must be like `rate(1 minute)`",
+        ),
     ];
     for (n, (handler, variables, why)) in cases.into_iter().enumerate() {
         let log = install.dir.path().join(format!("{n}.log"));
@@ -221,14 +254,26 @@ async fn what_is_wrong_with_the_set_up_is_said_at_the_start() {
 async fn a_schema_of_an_older_version_is_named_as_such() {
     let Some(install) = Install::new(TEXT).await else { return };
     let mut old = PgConnection::connect(&install.url).await.unwrap();
-    let text = "ALTER TABLE jobs DROP COLUMN woken_until; DELETE FROM _sqlx_migrations WHERE version = 4";
+    let text =
+        "ALTER TABLE jobs DROP COLUMN woken_until; DELETE FROM _sqlx_migrations WHERE version = 4";
     sqlx::raw_sql(text).execute(&mut old).await.unwrap();
     let ticker = install.function("ticker").await;
     let refused = ticker.invoke(json!({})).await.unwrap_err();
-    assert!(refused["errorMessage"].as_str().unwrap().contains("run `tidehook migrate`"), "{refused}");
+    assert!(
+        refused["errorMessage"].as_str().unwrap().contains("run `tidehook migrate`"),
+        "{refused}"
+    );
     let said = ticker.invoke(json!({ "tidehook": "doctor" })).await.unwrap();
-    let schema = said["checks"].as_array().unwrap().iter().find(|check| check["what"] == "database schema").unwrap();
+    let schema = said["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|check| check["what"] == "database schema")
+        .unwrap();
     assert!(schema["why"].as_str().unwrap().contains("lacks 1 migration(s)"), "{said}");
-    assert_eq!(ticker.invoke(json!({ "tidehook": "migrate" })).await.unwrap(), json!({ "migrated": true }));
+    assert_eq!(
+        ticker.invoke(json!({ "tidehook": "migrate" })).await.unwrap(),
+        json!({ "migrated": true })
+    );
     assert_eq!(ticker.invoke(json!({})).await.unwrap()["announced"], 0);
 }

@@ -44,8 +44,10 @@ fn forms(path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<(&'static str
         staged["body"] = in_base64["body"].clone();
         staged["isBase64Encoded"] = json!(true);
     }
-    let map: serde_json::Map<String, Value> = headers.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-    let many: serde_json::Map<String, Value> = headers.iter().map(|(name, value)| ((*name).to_owned(), json!([value]))).collect();
+    let map: serde_json::Map<String, Value> =
+        headers.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+    let many: serde_json::Map<String, Value> =
+        headers.iter().map(|(name, value)| ((*name).to_owned(), json!([value]))).collect();
     let rest = json!({
         "resource": "/{proxy+}", "path": path, "httpMethod": "POST", "headers": map, "multiValueHeaders": many,
         "queryStringParameters": null, "multiValueQueryStringParameters": null, "pathParameters": null, "stageVariables": null,
@@ -63,32 +65,51 @@ fn forms(path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<(&'static str
         "httpMethod": "POST", "path": path, "queryStringParameters": {}, "headers": of_balancer,
         "body": base64(body), "isBase64Encoded": true,
     });
-    vec![("HTTP API", v2), ("base64", in_base64), ("a stage", staged), ("REST API", rest), ("load balancer", alb)]
+    vec![
+        ("HTTP API", v2),
+        ("base64", in_base64),
+        ("a stage", staged),
+        ("REST API", rest),
+        ("load balancer", alb),
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_gateway_brings_the_exact_bytes_and_the_real_client() {
     let Some(install) = Install::new(TEXT).await else { return };
     let ingress = install.function("ingress").await;
-    for (n, body) in ["{\"name\": \"Zoë 🌊\"}".as_bytes(), b"{\"a\":1}\n\n  "].into_iter().enumerate() {
+    for (n, body) in
+        ["{\"name\": \"Zoë 🌊\"}".as_bytes(), b"{\"a\":1}\n\n  "].into_iter().enumerate()
+    {
         let signed = signature(body);
-        let headers =
-            [("x-hub-signature-256", signed.as_str()), ("x-github-event", "push"), ("content-type", "application/json")];
+        let headers = [
+            ("x-hub-signature-256", signed.as_str()),
+            ("x-github-event", "push"),
+            ("content-type", "application/json"),
+        ];
         for (form, event) in forms("/webhooks/app", &headers, body) {
             let (status, said) = answer(&ingress.invoke(event).await.unwrap());
             assert_eq!(status, 200, "{n} by {form}: {said}");
         }
     }
     for (form, event) in forms("/webhooks/near", &[], b"{}") {
-        assert_eq!(answer(&ingress.invoke(event).await.unwrap()).0, 200, "{form} shows the client's address");
+        assert_eq!(
+            answer(&ingress.invoke(event).await.unwrap()).0,
+            200,
+            "{form} shows the client's address"
+        );
     }
     let store = install.store().await;
     let filter = EventFilter { source: Some("app".to_owned()), ..EventFilter::default() };
-    let ids: Vec<_> = store.events(&filter, PAGE).await.unwrap().into_iter().map(|event| event.id).collect();
+    let ids: Vec<_> =
+        store.events(&filter, PAGE).await.unwrap().into_iter().map(|event| event.id).collect();
     let events = store.events_by_id(&ids).await.unwrap();
     let bodies: Vec<&[u8]> = events.values().map(|event| &event.body.bytes()[..]).collect();
     assert_eq!(bodies.len(), 10);
-    assert!(bodies[..5].iter().all(|body| *body == bodies[0]) && bodies[5..].iter().all(|body| *body == b"{\"a\":1}\n\n  "));
+    assert!(
+        bodies[..5].iter().all(|body| *body == bodies[0])
+            && bodies[5..].iter().all(|body| *body == b"{\"a\":1}\n\n  ")
+    );
     assert!(events.values().all(|event| event.kind == "push"));
 }
 
@@ -97,9 +118,16 @@ async fn a_forged_request_is_refused_and_counted() {
     let Some(install) = Install::new(TEXT).await else { return };
     let ingress = install.function("ingress").await;
     let headers = [("x-hub-signature-256", "sha256=00"), ("x-github-event", "push")];
-    assert_eq!(answer(&ingress.invoke(http("POST", "/webhooks/app", &headers, "{}")).await.unwrap()).0, 401);
+    assert_eq!(
+        answer(&ingress.invoke(http("POST", "/webhooks/app", &headers, "{}")).await.unwrap()).0,
+        401
+    );
     let rejections = install.store().await.rejections().await.unwrap();
-    assert_eq!(rejections.iter().map(|rejection| rejection.count).sum::<u64>(), 1, "{rejections:?}");
+    assert_eq!(
+        rejections.iter().map(|rejection| rejection.count).sum::<u64>(),
+        1,
+        "{rejections:?}"
+    );
     let mut elsewhere = http("POST", "/webhooks/near", &[], "{}");
     elsewhere["requestContext"]["http"]["sourceIp"] = json!("198.51.100.1");
     assert_eq!(answer(&ingress.invoke(elsewhere).await.unwrap()).0, 403);
@@ -116,9 +144,13 @@ async fn what_is_no_request_is_an_error_and_the_function_lives() {
     odd["headers"]["host"] = json!("x.execute-api.127.0.0.1");
     assert_eq!(answer(&ingress.invoke(odd).await.unwrap()).0, 200);
     let bearer = [("authorization", "Bearer plainly-fictional")];
-    let (status, body) = answer(&ingress.invoke(http("GET", "/api/tail", &bearer, "")).await.unwrap());
+    let (status, body) =
+        answer(&ingress.invoke(http("GET", "/api/tail", &bearer, "")).await.unwrap());
     assert_eq!((status, &body["code"]), (501, &json!("not_here")));
     assert_eq!(answer(&ingress.invoke(http("GET", "/api/events", &[], "")).await.unwrap()).0, 401);
     let large = "x".repeat(1_100_000);
-    assert_eq!(answer(&ingress.invoke(http("POST", "/webhooks/app", &[], &large)).await.unwrap()).0, 413);
+    assert_eq!(
+        answer(&ingress.invoke(http("POST", "/webhooks/app", &[], &large)).await.unwrap()).0,
+        413
+    );
 }

@@ -88,7 +88,8 @@ async fn this_program_is_a_function_too() {
         config: Arc::new(config(&TEXT.replace("{receiver}", "127.0.0.1:1"))),
         feed: Feed::default(),
     });
-    let function = Lambda::new(engine, Role::of_handler(&handler).unwrap(), None, Duration::from_secs(25));
+    let function =
+        Lambda::new(engine, Role::of_handler(&handler).unwrap(), None, Duration::from_secs(25));
     function.serve().await.unwrap();
 }
 
@@ -104,21 +105,34 @@ async fn a_delivery_that_panics_costs_no_other_of_its_batch_and_comes_again() {
     let Some(install) = Install::new(TEXT).await else { return };
     let ingress = install.function("ingress").await;
     for body in ["\"one\"", "\"panic\"", "\"three\""] {
-        assert_eq!(answer(&ingress.invoke(http("POST", "/events/app/go", &[], body)).await.unwrap()).0, 202);
+        assert_eq!(
+            answer(&ingress.invoke(http("POST", "/events/app/go", &[], body)).await.unwrap()).0,
+            202
+        );
     }
     let worker = function(&install, "worker").await;
     let (batch, event) = install.queue.receive(Duration::from_secs(600)).unwrap();
     assert_eq!(batch.len(), 3);
     assert_eq!(worker.invoke(event.clone()).await.unwrap(), json!({ "batchItemFailures": [] }));
     let store = install.store().await;
-    let states = async || store.jobs(&JobFilter::default(), PAGE).await.unwrap().iter().map(|job| job.state).collect::<Vec<_>>();
+    let states = async || {
+        store
+            .jobs(&JobFilter::default(), PAGE)
+            .await
+            .unwrap()
+            .iter()
+            .map(|job| job.state)
+            .collect::<Vec<_>>()
+    };
     assert_eq!(states().await.iter().filter(|state| **state == JobState::Done).count(), 2);
     // The same environment goes on, and does it when the lease has run out.
     while states().await.iter().any(|state| *state != JobState::Done) {
         assert_eq!(worker.invoke(event.clone()).await.unwrap(), json!({ "batchItemFailures": [] }));
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    assert!(std::fs::read_to_string(install.log()).unwrap().contains("this is the panic of a test"));
+    assert!(
+        std::fs::read_to_string(install.log()).unwrap().contains("this is the panic of a test")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -126,7 +140,10 @@ async fn an_invocation_that_panics_is_an_error_and_the_next_one_is_served() {
     let Some(install) = Install::new(TEXT).await else { return };
     let ticker = function(&install, "ticker").await;
     let error = ticker.invoke(json!({})).await.unwrap_err();
-    assert!(error["errorMessage"].as_str().unwrap().contains("this is the panic of a test"), "{error}");
+    assert!(
+        error["errorMessage"].as_str().unwrap().contains("this is the panic of a test"),
+        "{error}"
+    );
     assert_eq!(ticker.invoke(json!({})).await.unwrap()["announced"], 0);
 }
 
@@ -134,7 +151,9 @@ async fn an_invocation_that_panics_is_an_error_and_the_next_one_is_served() {
 async fn a_request_that_panics_after_its_commit_loses_nothing() {
     let Some(install) = Install::new(TEXT).await else { return };
     let ingress = function(&install, "ingress").await;
-    let send = async |body: &str| answer(&ingress.invoke(http("POST", "/events/app/go", &[], body)).await.unwrap());
+    let send = async |body: &str| {
+        answer(&ingress.invoke(http("POST", "/events/app/go", &[], body)).await.unwrap())
+    };
     let (status, said) = send("1").await;
     assert_eq!((status, &said["code"]), (500, &json!("internal_error")), "{said}");
     assert_eq!(send("2").await.0, 202);

@@ -49,7 +49,8 @@ async fn give(
 ) -> (StatusCode, Json<Value>) {
     assert_eq!(headers["x-aws-parameters-secrets-token"], "session");
     let query = query.unwrap();
-    let pairs: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    let pairs: Vec<(String, String)> =
+        url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     // A burst of cold starts: AWS throttles the first question for each.
     let count = {
         let mut asked = asked.lock().unwrap();
@@ -63,7 +64,9 @@ async fn give(
     }
     assert!(count < 6, "several keys of a secret are one question");
     match secrets.iter().find(|(name, _)| *name == pairs[0].1) {
-        Some((_, value)) if pairs[0].0 == "name" => (StatusCode::OK, Json(json!({ "Parameter": { "Value": value } }))),
+        Some((_, value)) if pairs[0].0 == "name" => {
+            (StatusCode::OK, Json(json!({ "Parameter": { "Value": value } })))
+        }
         Some((_, value)) => (StatusCode::OK, Json(json!({ "SecretString": value }))),
         None => (StatusCode::BAD_REQUEST, Json(json!({ "message": "there is no such secret" }))),
     }
@@ -83,7 +86,8 @@ fn variables(install: &Install, port: u16, database: &str) -> Vec<(String, Strin
 
 async fn install() -> Option<Install> {
     let install = Install::new(TEXT).await?;
-    let (file, dir) = (install.dir.path().join("tidehook.yaml"), install.dir.path().display().to_string());
+    let (file, dir) =
+        (install.dir.path().join("tidehook.yaml"), install.dir.path().display().to_string());
     let text = std::fs::read_to_string(&file).unwrap().replace("{dir}", &dir);
     std::fs::write(file, text).unwrap();
     std::fs::write(install.dir.path().join("key"), "k-1\n").unwrap();
@@ -94,7 +98,11 @@ async fn install() -> Option<Install> {
 async fn a_function_takes_its_secrets_from_the_extension_and_from_files() {
     let Some(install) = install().await else { return };
     let database = json!({ "url": install.url, "user": "nobody" }).to_string();
-    let port = extension(&[("/tidehook/github", "It's a Secret to Everybody".to_owned()), ("tidehook/database", database)]).await;
+    let port = extension(&[
+        ("/tidehook/github", "It's a Secret to Everybody".to_owned()),
+        ("tidehook/database", database),
+    ])
+    .await;
     let variables = variables(&install, port, "${secretsmanager:tidehook/database#url}");
     let (ingress, worker) = (
         Function::start("ingress", &variables, &install.log()).await,
@@ -103,7 +111,16 @@ async fn a_function_takes_its_secrets_from_the_extension_and_from_files() {
     // The signature of GitHub's own example.
     let signature = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
     let headers = [("x-hub-signature-256", signature), ("x-github-event", "push")];
-    assert_eq!(answer(&ingress.invoke(http("POST", "/webhooks/github", &headers, "Hello, World!")).await.unwrap()).0, 200);
+    assert_eq!(
+        answer(
+            &ingress
+                .invoke(http("POST", "/webhooks/github", &headers, "Hello, World!"))
+                .await
+                .unwrap()
+        )
+        .0,
+        200
+    );
     install.drain(&worker).await;
     assert_eq!(install.receiver.got()[0].header("X-Key"), Some("k-1"));
 }
@@ -120,16 +137,23 @@ async fn a_variable_may_be_put_together_of_references() {
     ];
     let port = extension(&given).await;
     let of = |key: &str| format!("${{secretsmanager:tidehook/database#{key}}}");
-    let database =
-        format!("postgres://{}:{}@{}:{}{}", of("username"), of("password"), url.host_str().unwrap(), of("port"), url.path());
+    let database = format!(
+        "postgres://{}:{}@{}:{}{}",
+        of("username"),
+        of("password"),
+        url.host_str().unwrap(),
+        of("port"),
+        url.path()
+    );
     let config = install.dir.path().join("tidehook.yaml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("api: {{ auth_token: \"${{API_TOKEN}}\" }}\n{text}")).unwrap();
     let mut variables = variables(&install, port, &database);
     variables.push(("API_TOKEN".to_owned(), "${secretsmanager:tidehook/token}".to_owned()));
     let ingress = Function::start("ingress", &variables, &install.log()).await;
-    let status =
-        async |headers: &[(&str, &str)]| answer(&ingress.invoke(http("GET", "/api/lanes", headers, "")).await.unwrap()).0;
+    let status = async |headers: &[(&str, &str)]| {
+        answer(&ingress.invoke(http("GET", "/api/lanes", headers, "")).await.unwrap()).0
+    };
     assert_eq!(status(&[]).await, 401);
     assert_eq!(status(&[("authorization", "Bearer of-16-characters")]).await, 200);
 }
@@ -152,23 +176,34 @@ async fn a_reference_that_stands_for_nothing_is_named_with_its_place() {
     let validate = |text: &str| {
         std::fs::write(&config, text).unwrap();
         let mut command = Command::new(binary());
-        command.arg("validate").arg("--config").arg(&config).env("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", "1");
+        command
+            .arg("validate")
+            .arg("--config")
+            .arg(&config)
+            .env("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", "1");
         command.env("DATABASE_URL", &install.url).output().unwrap()
     };
     let text = std::fs::read_to_string(&config).unwrap();
     let refused = validate(&text);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("give it a default"), "{refused:?}");
-    assert!(validate(&text.replace("/tidehook/github}", "/tidehook/github:-made-up}")).status.success());
-    let missing = validate(&text.replace("/tidehook/github}", "/tidehook/github:-made-up}").replace("/key}", "/none}"));
+    assert!(
+        validate(&text.replace("/tidehook/github}", "/tidehook/github:-made-up}")).status.success()
+    );
+    let missing = validate(
+        &text.replace("/tidehook/github}", "/tidehook/github:-made-up}").replace("/key}", "/none}"),
+    );
     assert!(String::from_utf8_lossy(&missing.stderr).contains("there is no file"), "{missing:?}");
     // Never in place of an answer that was refused: a webhook would be checked with what stands in a repository.
-    std::fs::write(&config, text.replace("/tidehook/github}", "/tidehook/github:-made-up}")).unwrap();
+    std::fs::write(&config, text.replace("/tidehook/github}", "/tidehook/github:-made-up}"))
+        .unwrap();
     let log = install.dir.path().join("refused.log");
     let function = Function::start("ingress", &variables(&install, port, &install.url), &log).await;
     function.invoke(http("GET", "/livez", &[], "")).await.unwrap_err();
     assert!(std::fs::read_to_string(&log).unwrap().contains("there is no such secret"));
     let log = install.dir.path().join("database.log");
-    let function = Function::start("ingress", &variables(&install, port, "${secretsmanager:nowhere}"), &log).await;
+    let function =
+        Function::start("ingress", &variables(&install, port, "${secretsmanager:nowhere}"), &log)
+            .await;
     function.invoke(http("GET", "/livez", &[], "")).await.unwrap_err();
     let said = std::fs::read_to_string(&log).unwrap();
     assert!(said.contains("there is no such secret"), "{said}");

@@ -16,14 +16,20 @@ handlers:
 ";
 
 fn hints(install: &Install) -> Vec<(u64, usize)> {
-    install.queue.sent().iter().map(|m| (m.delay.as_secs(), Hint::read(&m.body).unwrap().jobs.len())).collect()
+    install
+        .queue
+        .sent()
+        .iter()
+        .map(|m| (m.delay.as_secs(), Hint::read(&m.body).unwrap().jobs.len()))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_goes_through_ingress_queue_and_worker() {
     let Some(install) = Install::new(TEXT).await else { return };
     let (ingress, worker) = (install.function("ingress").await, install.function("worker").await);
-    let (status, body) = answer(&ingress.invoke(http("POST", "/events/app/go", &[], "{\"k\":1}")).await.unwrap());
+    let (status, body) =
+        answer(&ingress.invoke(http("POST", "/events/app/go", &[], "{\"k\":1}")).await.unwrap());
     assert_eq!((status, &body["jobs_created"]), (202, &json!(1)));
     assert_eq!(hints(&install), [(0, 1)]);
     install.drain(&worker).await;
@@ -35,9 +41,16 @@ async fn an_event_goes_through_ingress_queue_and_worker() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_queue_the_ticker_works() {
     let Some(install) = Install::new(TEXT).await else { return };
-    let (ingress, ticker) = (install.without_queue("ingress").await, install.without_queue("ticker").await);
+    let (ingress, ticker) =
+        (install.without_queue("ingress").await, install.without_queue("ticker").await);
     for n in 0..20 {
-        assert_eq!(answer(&ingress.invoke(http("POST", "/events/app/go", &[], &n.to_string())).await.unwrap()).0, 202);
+        assert_eq!(
+            answer(
+                &ingress.invoke(http("POST", "/events/app/go", &[], &n.to_string())).await.unwrap()
+            )
+            .0,
+            202
+        );
     }
     let ticked = ticker.invoke(json!({ "source": "aws.scheduler", "detail": {} })).await.unwrap();
     assert_eq!(ticked["worked"]["done"], 20, "{ticked}");
@@ -46,7 +59,8 @@ async fn without_a_queue_the_ticker_works() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retry_comes_on_the_second() {
-    let text = TEXT.replace("/ok\" }", "/seq/503,200\", retry: { max: 2, interval: 2s, jitter: none } }");
+    let text =
+        TEXT.replace("/ok\" }", "/seq/503,200\", retry: { max: 2, interval: 2s, jitter: none } }");
     let Some(install) = Install::new(&text).await else { return };
     let (ingress, worker) = (install.function("ingress").await, install.function("worker").await);
     ingress.invoke(http("POST", "/events/app/go", &[], "{}")).await.unwrap();
@@ -54,7 +68,10 @@ async fn a_retry_comes_on_the_second() {
     assert_eq!(hints(&install), [(0, 1), (2, 1)]);
     let log = std::fs::read_to_string(install.log()).unwrap();
     let failed = log.lines().find(|line| line.contains("is tried again")).unwrap();
-    assert!(failed.contains("\"request_id\":\"00000000-"), "a line of a worker's log names its invocation: {failed}");
+    assert!(
+        failed.contains("\"request_id\":\"00000000-"),
+        "a line of a worker's log names its invocation: {failed}"
+    );
     let got = install.receiver.got();
     let after = got[1].at - got[0].at;
     assert!(after >= Duration::from_secs(2), "{after:?}");
@@ -83,12 +100,20 @@ workflows:
     let (ingress, worker) = (install.function("ingress").await, install.function("worker").await);
     let bearer = [("authorization", "Bearer plainly-fictional")];
     ingress.invoke(http("POST", "/events/app/go", &bearer, "{\"n\": [1, 2, 3]}")).await.unwrap();
-    let token = || install.receiver.got().iter().find_map(|got| got.header("X-Tidehook-Callback-Token").map(str::to_owned));
+    let token = || {
+        install
+            .receiver
+            .got()
+            .iter()
+            .find_map(|got| got.header("X-Tidehook-Callback-Token").map(str::to_owned))
+    };
     install.poll(&worker, || token().is_some()).await;
     let path = format!("/callback/{}", token().unwrap());
     assert_eq!(answer(&ingress.invoke(http("POST", &path, &[], "{}")).await.unwrap()).0, 200);
     install.drain(&worker).await;
-    let (_, runs) = answer(&ingress.invoke(http("GET", "/api/runs?status=completed", &bearer, "")).await.unwrap());
+    let (_, runs) = answer(
+        &ingress.invoke(http("GET", "/api/runs?status=completed", &bearer, "")).await.unwrap(),
+    );
     assert_eq!(runs["runs"].as_array().unwrap().len(), 1, "{runs}");
     assert_eq!(install.receiver.got().len(), 6);
 }
@@ -125,8 +150,9 @@ async fn a_message_that_is_no_hint_harms_no_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_there_is_no_time_for_is_named_and_told_of_again() {
-    let text =
-        TEXT.replace("/ok\" }", "/slow/1500\", timeout: 2s }").replace("sources:", "worker: { max_concurrency: 2 }\nsources:");
+    let text = TEXT
+        .replace("/ok\" }", "/slow/1500\", timeout: 2s }")
+        .replace("sources:", "worker: { max_concurrency: 2 }\nsources:");
     let Some(install) = Install::new(&text).await else { return };
     let (ingress, worker) = (install.function("ingress").await, install.function("worker").await);
     for _ in 0..6 {
@@ -152,7 +178,10 @@ async fn an_absurd_deadline_means_the_configured_budget() {
     let (ingress, worker) = (install.function("ingress").await, install.function("worker").await);
     ingress.invoke_until(http("POST", "/events/app/go", &[], "{}"), 600_000).await.unwrap();
     let (_, event) = install.queue.receive(Duration::from_secs(60)).unwrap();
-    assert_eq!(worker.invoke_until(event, 600_000).await.unwrap(), json!({ "batchItemFailures": [] }));
+    assert_eq!(
+        worker.invoke_until(event, 600_000).await.unwrap(),
+        json!({ "batchItemFailures": [] })
+    );
     assert_eq!(install.receiver.got().len(), 1);
 }
 
@@ -173,9 +202,15 @@ async fn a_lane_that_gives_no_more_for_now_is_looked_at_again() {
 async fn a_tick_by_hand_migrates_and_says_what_it_cannot_do() {
     let Some(install) = Install::new(TEXT).await else { return };
     let ticker = install.function("ticker").await;
-    assert_eq!(ticker.invoke(json!({ "tidehook": "migrate" })).await.unwrap(), json!({ "migrated": true }));
+    assert_eq!(
+        ticker.invoke(json!({ "tidehook": "migrate" })).await.unwrap(),
+        json!({ "migrated": true })
+    );
     let refused = ticker.invoke(json!({ "tidehook": "dance" })).await.unwrap_err();
-    assert!(refused["errorMessage"].as_str().unwrap().contains("may be `tick`, `migrate` or `doctor`"), "{refused}");
+    assert!(
+        refused["errorMessage"].as_str().unwrap().contains("may be `tick`, `migrate` or `doctor`"),
+        "{refused}"
+    );
     assert!(std::fs::read_to_string(install.log()).unwrap().contains("The invocation failed."));
     for odd in [json!(null), json!([1]), json!("x"), json!({ "tidehook": 7 })] {
         let ticked: Value = ticker.invoke(odd).await.unwrap();
@@ -187,23 +222,41 @@ async fn a_tick_by_hand_migrates_and_says_what_it_cannot_do() {
 async fn the_ticker_says_what_does_not_fit() {
     let Some(install) = Install::new(TEXT).await else { return };
     let mut variables = install.variables(true);
-    let more = [("WORKER_TIMEOUT_SECONDS", "20"), ("WORKER_CONCURRENCY", "5"), ("INGRESS_CONCURRENCY", "500")];
+    let more = [
+        ("WORKER_TIMEOUT_SECONDS", "20"),
+        ("WORKER_CONCURRENCY", "5"),
+        ("INGRESS_CONCURRENCY", "500"),
+    ];
     variables.extend(more.map(|(name, value)| (format!("TIDEHOOK_{name}"), value.to_owned())));
     let ticker = Function::start("ticker", &variables, &install.log()).await;
     let said = ticker.invoke(json!({ "tidehook": "doctor" })).await.unwrap();
     let checks = said["checks"].as_array().unwrap();
-    let why = |what: &str| checks.iter().find(|check| check["what"].as_str().unwrap().starts_with(what)).unwrap()["why"].clone();
-    for well in
-        ["database: answers", "clocks", "database schema", "queue: visibility 300 s", "queue: dead letters", "queue: a hint"]
-    {
+    let why = |what: &str| {
+        checks.iter().find(|check| check["what"].as_str().unwrap().starts_with(what)).unwrap()["why"].clone()
+    };
+    for well in [
+        "database: answers",
+        "clocks",
+        "database schema",
+        "queue: visibility 300 s",
+        "queue: dead letters",
+        "queue: a hint",
+    ] {
         assert_eq!(why(well), Value::Null, "{said}");
     }
-    assert_eq!(why("worker: 20 s"), "a call may take 30 s, so the worker's timeout should be 37 s at least");
+    assert_eq!(
+        why("worker: 20 s"),
+        "a call may take 30 s, so the worker's timeout should be 37 s at least"
+    );
     assert!(why("connections").as_str().unwrap().contains("may take 521"), "{said}");
     assert!(why("api.auth_token").as_str().unwrap().contains("open to everyone"), "{said}");
     install.queue.refuse(true);
     let said = ticker.invoke(json!({ "tidehook": "doctor" })).await.unwrap();
-    assert_eq!(said["checks"].as_array().unwrap().iter().filter(|check| check["why"].is_string()).count(), 5, "{said}");
+    assert_eq!(
+        said["checks"].as_array().unwrap().iter().filter(|check| check["why"].is_string()).count(),
+        5,
+        "{said}"
+    );
 }
 
 /// `docs/serverless.md` in ten minutes: its variables, the sample configuration, an event for each function.
@@ -216,7 +269,8 @@ async fn the_recorded_events_do_what_the_guide_says() {
     let told = guide.split("<<'EOF'\n").nth(1).unwrap().split("EOF").next().unwrap();
     let mut variables = install.variables(false);
     for (name, value) in told.lines().filter_map(|line| line.split_once('=')) {
-        let value = if name == "GREET_URL" { install.receiver.url("/ok") } else { value.to_owned() };
+        let value =
+            if name == "GREET_URL" { install.receiver.url("/ok") } else { value.to_owned() };
         if !variables.iter().any(|(known, _)| known == name) {
             variables.push((name.to_owned(), value));
         }

@@ -13,8 +13,10 @@ workflows: { ask: { source: app, steps: [{ name: decide, type: approval }, { nam
 
 #[test]
 fn only_a_boolean_that_stands_there_once_decides() {
-    for (body, approved) in [("{\"approved\": true}", true), ("{\"approved\": false, \"by\": \"ada\", \"comment\": null}", false)]
-    {
+    for (body, approved) in [
+        ("{\"approved\": true}", true),
+        ("{\"approved\": false, \"by\": \"ada\", \"comment\": null}", false),
+    ] {
         assert_eq!(Decision::read(&Body::new(body)).unwrap().approved, approved, "{body}");
     }
     for body in [
@@ -79,10 +81,18 @@ async fn a_form_decides_by_one_field_and_knows_no_others() {
         assert_eq!(answer.status, 422, "{body}: {}", answer.text);
     }
     let json = [("content-type", "application/json")];
-    for body in ["", "{\"decision\":\"reject\"}", "{\"approve\":false}", "{\"approved\":false,\"approved\":true}"] {
+    for body in [
+        "",
+        "{\"decision\":\"reject\"}",
+        "{\"approve\":false}",
+        "{\"approved\":false,\"approved\":true}",
+    ] {
         let answer = world.post(&format!("/approve/{token}"), &json, body).await;
         assert_eq!(answer.status, 422, "{body}: {}", answer.text);
     }
-    assert_eq!(world.post(&format!("/approve/{token}"), &form, "decision=approve&by=ada").await.status, 200);
+    assert_eq!(
+        world.post(&format!("/approve/{token}"), &form, "decision=approve&by=ada").await.status,
+        200
+    );
     assert_eq!(world.receiver.until_count(1).await.len(), 1);
 }

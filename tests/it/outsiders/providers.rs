@@ -44,12 +44,18 @@ fn members_of_a_batch_have_identities_of_their_own_whatever_the_message_has() {
     let body = json!([member("1"), member("2")]).to_string();
     for headers in [vec![BATCH], vec![BATCH, ("webhook-id", "msg_1")]] {
         let keys = keys(admit(&open, &raw(&body, &headers)).unwrap());
-        assert!(keys.len() == 2 && keys[0] != keys[1] && keys.iter().all(|key| !key.contains("msg_1")), "{keys:?}");
+        assert!(
+            keys.len() == 2 && keys[0] != keys[1] && keys.iter().all(|key| !key.contains("msg_1")),
+            "{keys:?}"
+        );
     }
-    let signed = config("sources: { s: { type: webhook, verify: standard-webhooks, secret: plainly-fictional } }");
+    let signed = config(
+        "sources: { s: { type: webhook, verify: standard-webhooks, secret: plainly-fictional } }",
+    );
     let source = &signed.sources[0];
     let mut raw = raw(&body, &[BATCH, ("webhook-id", "msg_1")]);
-    let scheme = Scheme { secrets: &source.secrets, tolerance: None, options: &source.signature, now: NOW };
+    let scheme =
+        Scheme { secrets: &source.secrets, tolerance: None, options: &source.signature, now: NOW };
     provider("standard-webhooks").unwrap().sign(&mut raw, &scheme);
     let keys = keys(admit(&signed, &raw).unwrap());
     assert!(keys.len() == 2 && keys[0] != keys[1], "{keys:?}");
@@ -60,12 +66,16 @@ fn a_batch_of_one_or_none_is_a_batch_and_a_member_that_is_no_event_is_named() {
     let open = config("sources: { s: { type: webhook, verify: none } }");
     let batch = |body: serde_json::Value| admit(&open, &raw(&body.to_string(), &[BATCH]));
     assert!(matches!(batch(json!([])), Ok(Admitted::Batch(events)) if events.is_empty()));
-    assert!(matches!(batch(json!([member("1")])), Ok(Admitted::Batch(events)) if events.len() == 1));
+    assert!(
+        matches!(batch(json!([member("1")])), Ok(Admitted::Batch(events)) if events.len() == 1)
+    );
     for lacks in ["specversion", "id", "source", "type"] {
         let mut other = member("2");
         other.as_object_mut().unwrap().remove(lacks);
         match batch(json!([member("1"), other])) {
-            Err(AdmitError::Batch(why)) => assert!(why.contains("member 1") && why.contains(lacks), "{why}"),
+            Err(AdmitError::Batch(why)) => {
+                assert!(why.contains("member 1") && why.contains(lacks), "{why}")
+            }
             admitted => panic!("{admitted:?}"),
         }
     }
@@ -80,8 +90,12 @@ fn an_event_is_one_in_binary_and_in_structured_mode() {
     let structured =
         json!({ "specversion": "1.0", "id": "a b", "source": "/h\u{e4}fen/1", "type": "high water 100%" }).to_string();
     let structured = raw(&structured, &[("content-type", "application/cloudevents+json")]);
-    let binary =
-        [("ce-specversion", "1.0"), ("ce-id", "a%20b"), ("ce-source", "/h%C3%A4fen/1"), ("ce-type", "high%20water%20100%25")];
+    let binary = [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "a%20b"),
+        ("ce-source", "/h%C3%A4fen/1"),
+        ("ce-type", "high%20water%20100%25"),
+    ];
     let binary = raw("{}", &binary);
     let one = |raw: &Raw| match admit(&open, raw).unwrap() {
         Admitted::Event(event) => (event.kind, event.dedupe_key),
@@ -95,13 +109,27 @@ fn an_event_is_one_in_binary_and_in_structured_mode() {
 
 #[test]
 fn shopify_has_an_id_of_the_delivery_and_one_of_the_event() {
-    let text =
-        |dedupe: &str| format!("sources: {{ s: {{ type: webhook, verify: shopify, secret: plainly-fictional{dedupe} }} }}");
+    let text = |dedupe: &str| {
+        format!(
+            "sources: {{ s: {{ type: webhook, verify: shopify, secret: plainly-fictional{dedupe} }} }}"
+        )
+    };
     let key = |config: &Config| {
         let source = &config.sources[0];
-        let mut raw =
-            raw("{}", &[("x-shopify-webhook-id", "w-1"), ("x-shopify-event-id", "e-1"), ("x-shopify-topic", "orders/paid")]);
-        let scheme = Scheme { secrets: &source.secrets, tolerance: None, options: &source.signature, now: NOW };
+        let mut raw = raw(
+            "{}",
+            &[
+                ("x-shopify-webhook-id", "w-1"),
+                ("x-shopify-event-id", "e-1"),
+                ("x-shopify-topic", "orders/paid"),
+            ],
+        );
+        let scheme = Scheme {
+            secrets: &source.secrets,
+            tolerance: None,
+            options: &source.signature,
+            now: NOW,
+        };
         provider("shopify").unwrap().sign(&mut raw, &scheme);
         keys(admit(config, &raw).unwrap()).remove(0)
     };
@@ -111,18 +139,33 @@ fn shopify_has_an_id_of_the_delivery_and_one_of_the_event() {
     let other = text(", dedupe: event").replace("shopify", "github");
     let mut problems = tidehook::config::problem::Problems::default();
     let read = vec![tidehook::config::problem::Text { name: "t".to_owned(), content: other }];
-    assert!(tidehook::config::load::from_texts(read, &Default::default(), false, &ingress::known(), &mut problems).is_none());
+    assert!(
+        tidehook::config::load::from_texts(
+            read,
+            &Default::default(),
+            false,
+            &ingress::known(),
+            &mut problems
+        )
+        .is_none()
+    );
     assert!(problems.render(false).contains("only shopify"), "{}", problems.render(false));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_is_none_is_refused() {
     let world = World::container("sources: { app: { type: event } }\n").await;
-    for (host, status) in
-        [("a.example.com", 202), ("[::1]:8080", 202), ("a, b", 400), ("a b", 400), ("user@a", 400), ("a/b", 400)]
-    {
-        let request =
-            format!("POST /events/app/x HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}");
+    for (host, status) in [
+        ("a.example.com", 202),
+        ("[::1]:8080", 202),
+        ("a, b", 400),
+        ("a b", 400),
+        ("user@a", 400),
+        ("a/b", 400),
+    ] {
+        let request = format!(
+            "POST /events/app/x HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}"
+        );
         let answer = super::raw_answer(&world, request.as_bytes()).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{host}: {answer}");
     }
@@ -137,7 +180,9 @@ async fn a_message_that_is_signed_here_carries_no_other_id() {
 handlers: {{ h: {{ source: s, url: \"http://{{receiver}}/ok\" }} }}\n"
         )
     };
-    for (signing, has_foreign) in [(format!("delivery: {{ signing_secret: {secret} }}\n"), false), (String::new(), true)] {
+    for (signing, has_foreign) in
+        [(format!("delivery: {{ signing_secret: {secret} }}\n"), false), (String::new(), true)]
+    {
         let world = World::start(&text(&signing)).await;
         world.post("/webhooks/s", &[("svix-id", "msg_other"), ("x-mine", "1")], "{}").await;
         let got = world.receiver.until_count(1).await;

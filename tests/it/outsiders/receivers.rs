@@ -13,11 +13,16 @@ const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
 
 /// A receiver on TLS whose certificate nobody has signed; its port.
 async fn of_nobody() -> u16 {
-    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+    let made =
+        rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])
+            .unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let config =
+        config.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -143,12 +148,16 @@ sources: { app: { type: event } }
 workflows: { w: { source: app, steps: [{ name: a, url: \"http://{receiver}/ok/a\", result_path: $.r }, { name: b, url: \"http://{receiver}/ok/b\" }] } }\n";
     let world = World::start(text).await;
     for body in ["just text", "{\"broken\": "] {
-        let event = world.post("/events/app/x", &[("content-type", "text/plain")], body).await.event();
+        let event =
+            world.post("/events/app/x", &[("content-type", "text/plain")], body).await.event();
         let look = async {
             loop {
                 let runs = world.get(&format!("/api/runs?event={event}")).await.json();
                 if runs["runs"][0]["status"] == "failed" {
-                    return world.get(&format!("/api/runs/{}", runs["runs"][0]["id"].as_str().unwrap())).await.json();
+                    return world
+                        .get(&format!("/api/runs/{}", runs["runs"][0]["id"].as_str().unwrap()))
+                        .await
+                        .json();
                 }
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
@@ -168,8 +177,13 @@ async fn a_body_that_is_not_there_has_no_type() {
     let world = World::start(text).await;
     world.post("/events/app/x", &[], "").await;
     world.post("/events/app/x", &[], "{}").await;
-    let mut types: Vec<_> =
-        world.receiver.until_count(2).await.iter().map(|got| got.header("content-type").map(str::to_owned)).collect();
+    let mut types: Vec<_> = world
+        .receiver
+        .until_count(2)
+        .await
+        .iter()
+        .map(|got| got.header("content-type").map(str::to_owned))
+        .collect();
     types.sort();
     assert_eq!(types, [None, Some("application/json".to_owned())]);
 }
@@ -187,7 +201,12 @@ handlers:
     let look = async {
         loop {
             let jobs = world.get("/api/jobs?handler=hangs").await.json();
-            let waits: Vec<&str> = jobs["jobs"].as_array().unwrap().iter().filter_map(|job| job["waits"].as_str()).collect();
+            let waits: Vec<&str> = jobs["jobs"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter_map(|job| job["waits"].as_str())
+                .collect();
             if waits.iter().any(|why| why.contains("are under way")) {
                 return;
             }
@@ -206,7 +225,12 @@ workflows: { ask: { source: app, events: [ask], steps: [{ name: a, type: callbac
     let world = World::start(text).await;
     const DEFAULT: &[(&str, &str)] = &[("content-type", "application/x-www-form-urlencoded")];
     let posted = world.post("/events/app/order.paid", DEFAULT, r#"{"id": 7, "total": 120}"#).await;
-    assert_eq!((posted.status, &posted.json()["jobs_created"]), (202, &serde_json::json!(1)), "{}", posted.text);
+    assert_eq!(
+        (posted.status, &posted.json()["jobs_created"]),
+        (202, &serde_json::json!(1)),
+        "{}",
+        posted.text
+    );
     assert_eq!(world.receiver.until_count(1).await[0].text(), r#"{"id":7}"#);
     for (answer, expected) in [("hello", "\"hello\""), (r#"{"ok":true}"#, r#"{"ok":true}"#)] {
         let before = world.receiver.got().len();
@@ -233,13 +257,20 @@ async fn a_trace_and_a_request_id_that_are_well_formed_go_on_to_receivers() {
     let world = World::start("server: { allow_private_urls: true }\nsources: { app: { type: event } }\nhandlers: { h: { source: app, url: \"http://{receiver}/ok\" } }\n").await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let parent = format!("00-{trace}-00f067aa0ba902b7-00");
-    let answer = world.post("/events/app/x", &[("traceparent", &parent), ("x-request-id", "req-1")], "{}").await;
+    let answer = world
+        .post("/events/app/x", &[("traceparent", &parent), ("x-request-id", "req-1")], "{}")
+        .await;
     assert_eq!(answer.headers["x-request-id"], "req-1");
-    world.post("/events/app/x", &[("traceparent", "nonsense"), ("x-request-id", "a b")], "{}").await;
+    world
+        .post("/events/app/x", &[("traceparent", "nonsense"), ("x-request-id", "a b")], "{}")
+        .await;
     let got = world.receiver.until_count(2).await;
     let with = got.iter().find(|got| got.header("x-request-id").is_some()).unwrap();
     let sent = with.header("traceparent").unwrap();
-    assert!(sent.starts_with(&format!("00-{trace}-")) && sent.ends_with("-00") && sent != parent, "{sent}");
+    assert!(
+        sent.starts_with(&format!("00-{trace}-")) && sent.ends_with("-00") && sent != parent,
+        "{sent}"
+    );
     assert_eq!((with.header("x-request-id"), with.count("traceparent")), (Some("req-1"), 1));
     let without = got.iter().find(|got| got.header("x-request-id").is_none()).unwrap();
     assert!(!without.header("traceparent").unwrap().contains(trace));

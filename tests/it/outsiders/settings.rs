@@ -12,15 +12,24 @@ use crate::support::world::World;
 
 fn loaded(text: &str, variables: &[(&str, &str)]) -> Loaded {
     let home = Home::new(text);
-    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let variables =
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     load(&Request { path: Some(home.path()), variables, ..Request::default() }, &ingress::known())
 }
 
 fn run(home: &Home, arguments: &[&str]) -> (bool, String) {
     let mut command = Command::new(binary());
-    command.args(arguments).arg("--config").arg(home.path()).env("HOOK_URL", "http://127.0.0.1:9/services/of-a-chat");
+    command
+        .args(arguments)
+        .arg("--config")
+        .arg(home.path())
+        .env("HOOK_URL", "http://127.0.0.1:9/services/of-a-chat");
     let output = command.output().unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     (output.status.success(), said)
 }
 
@@ -31,11 +40,17 @@ async fn a_url_that_is_a_secret_is_shown_nowhere() {
         "server: {{ allow_private_urls: true }}\nsources: {{ app: {{ type: event }} }}\nhandlers:\n  h: {{ source: app, url: \"http://{{receiver}}/ok/{secret}\", retry: {{ max: 0 }} }}\n"
     );
     let world = World::start(&text).await;
-    let answer = world.post("/events/app/x", &[("content-type", "application/json")], "{}".to_owned()).await;
+    let answer =
+        world.post("/events/app/x", &[("content-type", "application/json")], "{}".to_owned()).await;
     let id = answer.event();
     let jobs = world.until_jobs(&id, "completed").await;
     let job = jobs[0]["id"].as_str().unwrap();
-    for path in [format!("/api/events/{id}"), format!("/api/jobs/{job}"), "/api/jobs".to_owned(), "/api/events".to_owned()] {
+    for path in [
+        format!("/api/events/{id}"),
+        format!("/api/jobs/{job}"),
+        "/api/jobs".to_owned(),
+        "/api/events".to_owned(),
+    ] {
         let shown = world.get(&path).await.json().to_string();
         assert!(!shown.contains(secret), "{path}: {shown}");
     }
@@ -50,7 +65,10 @@ workflows: { w: { source: app, steps: [{ name: a, url: \"${HOOK_URL}/a\" }] } }\
     let home = Home::new(text);
     for verb in [&["validate"][..], &["graph", "w"]] {
         let (is_well, said) = run(&home, verb);
-        assert!(is_well && said.contains("http://127.0.0.1:9/***") && !said.contains("of-a-chat"), "{verb:?}: {said}");
+        assert!(
+            is_well && said.contains("http://127.0.0.1:9/***") && !said.contains("of-a-chat"),
+            "{verb:?}: {said}"
+        );
     }
     // And in what is wrong about one.
     home.write(&text.replace("allow_private_urls: true", "port: 8888"));
@@ -71,23 +89,31 @@ fn a_credential_that_a_definition_would_store_is_warned_of() {
     };
     assert_eq!(codes("Authorization: Bearer made-up"), ["literal_secret"]);
     assert_eq!(codes("X-Api-Key: made-up"), ["literal_secret"]);
-    for fine in
-        ["Authorization: \"Bearer ${KEY}\"", "X-Api-Key: \"{{ $.key }}\"", "Idempotency-Key: made-up", "Accept: text/plain"]
-    {
+    for fine in [
+        "Authorization: \"Bearer ${KEY}\"",
+        "X-Api-Key: \"{{ $.key }}\"",
+        "Idempotency-Key: made-up",
+        "Accept: text/plain",
+    ] {
         assert!(codes(fine).is_empty(), "{fine}: {:?}", codes(fine));
     }
 }
 
 #[test]
 fn whoever_forgets_the_environment_is_told_of_it() {
-    let home = Home::new("sources: { app: { type: event } }\nhandlers: { h: { source: app, url: http://127.0.0.1:9/ } }\n");
+    let home = Home::new(
+        "sources: { app: { type: event } }\nhandlers: { h: { source: app, url: http://127.0.0.1:9/ } }\n",
+    );
     let overlay = home.dir.path().join("tidehook.local.yaml");
     let (_, said) = run(&home, &["validate"]);
     assert!(said.contains("private_url") && !said.contains("--env local"), "{said}");
     std::fs::write(&overlay, "server: { allow_private_urls: true }\n").unwrap();
     let (is_well, said) = run(&home, &["validate"]);
     assert!(
-        !is_well && said.contains("with `--env local` or TIDEHOOK_ENV=local the file tidehook.local.yaml is laid over"),
+        !is_well
+            && said.contains(
+                "with `--env local` or TIDEHOOK_ENV=local the file tidehook.local.yaml is laid over"
+            ),
         "{said}"
     );
     assert!(run(&home, &["validate", "--env", "local"]).0);
@@ -109,7 +135,10 @@ async fn a_schema_of_a_newer_version_is_named_with_both_versions() {
         let Some(url) = stores::url(kind, &dir).await else { continue };
         let store = stores::open(&url, None).await;
         store.migrate().await.unwrap();
-        assert!(store.weaknesses().await.unwrap().iter().all(|why| !why.contains("schema version")), "{kind:?}");
+        assert!(
+            store.weaknesses().await.unwrap().iter().all(|why| !why.contains("schema version")),
+            "{kind:?}"
+        );
         store.close().await;
         drop(store);
         let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (99, 'later', true, 'x', 0)";
@@ -127,7 +156,10 @@ async fn a_schema_of_a_newer_version_is_named_with_both_versions() {
         }
         let store = stores::open(&url, None).await;
         let weaknesses = store.weaknesses().await.unwrap().join("\n");
-        assert!(weaknesses.contains("schema version 99") && weaknesses.contains("knows 5"), "{kind:?}: {weaknesses}");
+        assert!(
+            weaknesses.contains("schema version 99") && weaknesses.contains("knows 5"),
+            "{kind:?}: {weaknesses}"
+        );
         assert_eq!(store.lacks().await.unwrap(), 0);
         store.close().await;
     }
@@ -137,12 +169,24 @@ async fn a_schema_of_a_newer_version_is_named_with_both_versions() {
 fn an_overlay_without_anything_in_it_changes_nothing() {
     let text = "api: { auth_token: plainly-fictional }\nsources: { app: { type: event } }\nhandlers: { h: { source: app, url: https://example.com/h } }\n";
     let home = Home::new(text);
-    for overlay in ["", "# server: { port: 1 }\n", "~\n", "---\n", "handlers:\n", "api:\nsources:\n"] {
+    for overlay in
+        ["", "# server: { port: 1 }\n", "~\n", "---\n", "handlers:\n", "api:\nsources:\n"]
+    {
         std::fs::write(home.dir.path().join("tidehook.local.yaml"), overlay).unwrap();
-        let request = Request { path: Some(home.path()), env: Some("local".to_owned()), ..Request::default() };
+        let request = Request {
+            path: Some(home.path()),
+            env: Some("local".to_owned()),
+            ..Request::default()
+        };
         let loaded = load(&request, &ingress::known());
-        let config = loaded.config.unwrap_or_else(|| panic!("{overlay:?}: {}", loaded.problems.render(false)));
-        assert_eq!((config.handlers.len(), config.sources.len(), config.api.auth_token.is_some()), (1, 1, true), "{overlay:?}");
+        let config = loaded
+            .config
+            .unwrap_or_else(|| panic!("{overlay:?}: {}", loaded.problems.render(false)));
+        assert_eq!(
+            (config.handlers.len(), config.sources.len(), config.api.auth_token.is_some()),
+            (1, 1, true),
+            "{overlay:?}"
+        );
     }
 }
 
@@ -183,7 +227,9 @@ fn what_takes_a_path_takes_nothing_else() {
             "sources: {{ app: {{ type: event }} }}\nworkflows: {{ w: {{ source: app, steps: [{{ name: a, url: https://example.com/, {keys} }}] }} }}\n"
         )
     };
-    for wrong in ["{{ $.card }}", "$.card, $.x", "$.card || $.y", "/card", "$card", "$.*", "$.l[*].card"] {
+    for wrong in
+        ["{{ $.card }}", "$.card, $.x", "$.card || $.y", "/card", "$card", "$.*", "$.l[*].card"]
+    {
         assert!(loaded(&step(&format!("redact: [\"{wrong}\"]")), &[]).config.is_none(), "{wrong}");
     }
     assert!(loaded(&step("redact: [$.card.number, card]"), &[]).config.is_some());
@@ -209,7 +255,11 @@ fn what_takes_a_path_takes_nothing_else() {
 fn what_has_no_effect_and_what_does_not_exist_is_told() {
     let text = "server: { bind: 127.0.0.1 }\nsources: { app: { type: event } }\nhandlers:\n  h: { source: app, url: \"https://a.example.com/\", filter: \"$$.run.id == 1 || $$.event.type == 'x'\", transform: { a: \"{{ $$.event.id }}\", b: \"{{ $$.event.kind }}\", c: \"{{ $$.vars.x }}\" } }\nworkflows:\n  w: { source: app, filter: \"$$.event.id == 1\", steps: [{ name: s, url: \"https://a.example.com/\", method: GET, body: { a: 1 } }] }\n";
     let home = Home::new(text);
-    let output = std::process::Command::new(binary()).args(["validate", "--json", "--config"]).arg(home.path()).output().unwrap();
+    let output = std::process::Command::new(binary())
+        .args(["validate", "--json", "--config"])
+        .arg(home.path())
+        .output()
+        .unwrap();
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let found: Vec<(&str, &str)> = report["problems"]
         .as_array()
@@ -224,24 +274,38 @@ fn what_has_no_effect_and_what_does_not_exist_is_told() {
         ("unknown_context", "`$$.event.id`"),
         ("no_effect", "sends GET"),
     ] {
-        assert!(found.iter().any(|(found, message)| *found == code && message.contains(word)), "{code} {word}: {found:?}");
+        assert!(
+            found.iter().any(|(found, message)| *found == code && message.contains(word)),
+            "{code} {word}: {found:?}"
+        );
     }
     assert_eq!(found.len(), 5, "{found:?}");
 }
 
 fn codes_of(text: &str) -> Vec<(String, String)> {
     let home = Home::new(text);
-    let output = std::process::Command::new(binary()).args(["validate", "--json", "--config"]).arg(home.path()).output().unwrap();
+    let output = std::process::Command::new(binary())
+        .args(["validate", "--json", "--config"])
+        .arg(home.path())
+        .output()
+        .unwrap();
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let problems = report["problems"].as_array().unwrap().iter();
     problems
-        .map(|problem| (problem["code"].as_str().unwrap().to_owned(), problem["message"].as_str().unwrap().to_owned()))
+        .map(|problem| {
+            (
+                problem["code"].as_str().unwrap().to_owned(),
+                problem["message"].as_str().unwrap().to_owned(),
+            )
+        })
         .collect()
 }
 
 #[test]
 fn what_would_be_sent_as_it_is_written_does_not_load() {
-    let step = |step: &str| format!("workflows: {{ w: {{ source: app, steps: [{{ name: s, {step} }}] }} }}");
+    let step = |step: &str| {
+        format!("workflows: {{ w: {{ source: app, steps: [{{ name: s, {step} }}] }} }}")
+    };
     let url = "url: \"https://a.example.com/\"";
     for (text, code, word) in [
         (step(&format!("{url}, body: {{ \"{{{{ $.k }}}}\": 1 }}")), "bad_template", "body.{{ $.k }}"),
@@ -283,7 +347,9 @@ fn what_would_be_sent_as_it_is_written_does_not_load() {
         assert!(found.iter().any(|(found, message)| found == code && message.contains(word)), "{text}: {found:?}");
     }
     let fine = step("type: set, body: \"hi {{ $.n }}\", result_path: $.s");
-    let found = codes_of(&format!("server: {{ bind: 127.0.0.1 }}\nsources: {{ app: {{ type: event }} }}\n{fine}\n"));
+    let found = codes_of(&format!(
+        "server: {{ bind: 127.0.0.1 }}\nsources: {{ app: {{ type: event }} }}\n{fine}\n"
+    ));
     assert!(found.is_empty(), "what is not sent need not be JSON: {found:?}");
 }
 
@@ -292,7 +358,10 @@ fn a_credential_is_told_of_wherever_it_stands_and_never_shown() {
     let text = "server: { bind: 127.0.0.1 }\nsources: { app: { type: event } }\nworkflows:\n  w: { source: app, steps: [{ name: s, method: GET, url: \"https://a.example.com/?api_key=plainly-made-up\", headers: { X-Token: also-made-up }, body: { password: made-up-too } }] }\n";
     let found = codes_of(text);
     for what in ["URL's parameter `api_key`", "header `X-Token`", "key `password`"] {
-        assert!(found.iter().any(|(code, message)| code == "literal_secret" && message.contains(what)), "{what}: {found:?}");
+        assert!(
+            found.iter().any(|(code, message)| code == "literal_secret" && message.contains(what)),
+            "{what}: {found:?}"
+        );
     }
     let (_, said) = run(&Home::new(text), &["validate"]);
     assert!(!said.contains("made-up") && said.contains("no_effect"), "{said}");

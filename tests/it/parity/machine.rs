@@ -51,7 +51,9 @@ impl Machine {
     pub async fn open(&self) -> i64 {
         // The clock of this machine is that of the database's.
         let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
-        let text = format!("SELECT COUNT(*) FROM jobs WHERE state = 'leased' OR (state = 'pending' AND due_at <= {now})");
+        let text = format!(
+            "SELECT COUNT(*) FROM jobs WHERE state = 'leased' OR (state = 'pending' AND due_at <= {now})"
+        );
         on!(self, pool => sqlx::query(AssertSqlSafe(text)).fetch_one(pool).await.unwrap().get(0))
     }
 
@@ -60,7 +62,8 @@ impl Machine {
         let by = i64::try_from(by.as_millis()).unwrap();
         let mut moves = vec!["BEGIN".to_owned(), "UPDATE jobs SET woken_until = NULL".to_owned()];
         for (table, columns) in INSTANTS {
-            let columns: Vec<String> = columns.iter().map(|column| format!("{column} = {column} - {by}")).collect();
+            let columns: Vec<String> =
+                columns.iter().map(|column| format!("{column} = {column} - {by}")).collect();
             moves.push(format!("UPDATE {table} SET {}", columns.join(", ")));
         }
         for table in DOCUMENTS {
@@ -68,7 +71,11 @@ impl Machine {
                 let mut state: Value = serde_json::from_str(&text).unwrap();
                 back(&mut state, by);
                 let quoted = |text: &str| text.replace('\'', "''");
-                moves.push(format!("UPDATE {table} SET state = '{}' WHERE id = '{}'", quoted(&state.to_string()), quoted(&id)));
+                moves.push(format!(
+                    "UPDATE {table} SET state = '{}' WHERE id = '{}'",
+                    quoted(&state.to_string()),
+                    quoted(&id)
+                ));
             }
         }
         moves.push("COMMIT".to_owned());

@@ -17,7 +17,8 @@ use machine::Machine;
 /// The configuration that a stack is deployed with, too.
 const TEXT: &str = include_str!("suite.yaml");
 /// Headers that are made anew each time, by their ends.
-const MADE: [&str; 8] = ["host", "content-length", "-key", "-id", "-token", "-signature", "-timestamp", "traceparent"];
+const MADE: [&str; 8] =
+    ["host", "content-length", "-key", "-id", "-token", "-signature", "-timestamp", "traceparent"];
 
 fn token(got: &[Got]) -> String {
     let found = got.iter().rev().find_map(|got| got.header("x-tidehook-callback-token"));
@@ -51,7 +52,11 @@ fn without_ids(value: Value) -> Value {
             };
             fields
                 .into_iter()
-                .map(|(name, value)| if made(&name) { (name, json!("…")) } else { (name, without_ids(value)) })
+                .map(
+                    |(name, value)| {
+                        if made(&name) { (name, json!("…")) } else { (name, without_ids(value)) }
+                    },
+                )
                 .collect()
         }
         Value::Array(items) => items.into_iter().map(without_ids).collect(),
@@ -66,13 +71,23 @@ async fn play(world: &World) -> Vec<Value> {
         (said.status, said.json())
     };
     let send = async |kind: &str, body: &str| {
-        let (status, said) = post(&format!("/events/app/{kind}"), &[("authorization", "Bearer plainly-fictional")], body).await;
+        let (status, said) = post(
+            &format!("/events/app/{kind}"),
+            &[("authorization", "Bearer plainly-fictional")],
+            body,
+        )
+        .await;
         assert_eq!(status, 202, "{said}");
     };
     // The signature of GitHub's own example.
     let signature = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
-    let headers =
-        |signature| [("x-hub-signature-256", signature), ("x-github-event", "push"), ("content-type", "application/json")];
+    let headers = |signature| {
+        [
+            ("x-hub-signature-256", signature),
+            ("x-github-event", "push"),
+            ("content-type", "application/json"),
+        ]
+    };
     assert_eq!(post("/webhooks/github", &headers(signature), "Hello, World!").await.0, 200);
     assert_eq!(post("/webhooks/github", &headers("sha256=00"), "Hello, World!").await.0, 401);
     let (status, said) = post("/events/app/go", &[], "{}").await;
@@ -108,7 +123,8 @@ async fn play_all(world: &World) -> Vec<(String, Vec<Value>)> {
 async fn seen(way: Way) -> Option<Vec<(String, Vec<Value>)>> {
     let world = World::start_as(way, &played::with_examples(TEXT)).await?;
     let all = play_all(&world).await;
-    let fsck = world.send(world.http.get(world.url("/api/fsck")).bearer_auth("plainly-fictional")).await;
+    let fsck =
+        world.send(world.http.get(world.url("/api/fsck")).bearer_auth("plainly-fictional")).await;
     assert_eq!(fsck.json()["faults"], json!([]), "{way:?}");
     Some(all)
 }
@@ -129,7 +145,8 @@ async fn receivers_get_the_same_however_it_runs() {
 async fn receivers_get_the_same_from_a_deployed_stack() {
     let Some(stack) = Stack::named() else { return };
     let receiver = Endpoint::start_at(&stack.receiver).await;
-    let deployed = play_all(&World::deployed(&stack.gateway, &stack.database, &stack.ticker, receiver)).await;
+    let deployed =
+        play_all(&World::deployed(&stack.gateway, &stack.database, &stack.ticker, receiver)).await;
     same(&seen(Way::Container(Kind::Sqlite)).await.unwrap(), &deployed, "the deployed stack");
 }
 
@@ -146,7 +163,9 @@ impl Stack {
     fn named() -> Option<Self> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let gateway = variable("TIDEHOOK_TEST_GATEWAY")?;
-        let needed = |name: &str| variable(name).unwrap_or_else(|| panic!("with TIDEHOOK_TEST_GATEWAY, {name} is needed"));
+        let needed = |name: &str| {
+            variable(name).unwrap_or_else(|| panic!("with TIDEHOOK_TEST_GATEWAY, {name} is needed"))
+        };
         Some(Self {
             gateway,
             receiver: needed("TIDEHOOK_TEST_RECEIVER"),
@@ -162,7 +181,8 @@ fn the_configuration_of_a_stack_is_the_one_of_every_way() {
     let text = played::with_examples(TEXT);
     assert!(text.contains("{receiver}/held/"));
     if let Some(path) = std::env::var_os("TIDEHOOK_TEST_WRITE") {
-        let receiver = std::env::var("TIDEHOOK_TEST_RECEIVER").expect("TIDEHOOK_TEST_RECEIVER names where receivers listen");
+        let receiver = std::env::var("TIDEHOOK_TEST_RECEIVER")
+            .expect("TIDEHOOK_TEST_RECEIVER names where receivers listen");
         std::fs::write(path, text.replace("{receiver}", &receiver)).unwrap();
     }
 }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidehook::cli::test::scenario::{Answer, Callback, Expect, RunIs, Scenario, Step, matches, stands_for};
+use tidehook::cli::test::scenario::{
+    Answer, Callback, Expect, RunIs, Scenario, Step, matches, stands_for,
+};
 use tidehook::model::time::parse_duration;
 
 use super::machine::Machine;
@@ -21,22 +23,28 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// All scenarios of the examples, in order.
 pub fn files() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/scenarios");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
     files
 }
 
 /// A configuration with what others have of sources and workflows, their receivers held by the test's.
 pub fn with_examples(text: &str) -> String {
-    let mut all: serde_yaml::Value = serde_yaml::from_str(&text.replace("{receiver}", PLACE)).unwrap();
-    let mut configs: Vec<PathBuf> = files().iter().map(|file| file.parent().unwrap().join(read(file).config)).collect();
+    let mut all: serde_yaml::Value =
+        serde_yaml::from_str(&text.replace("{receiver}", PLACE)).unwrap();
+    let mut configs: Vec<PathBuf> =
+        files().iter().map(|file| file.parent().unwrap().join(read(file).config)).collect();
     configs.dedup();
     for config in configs {
-        let text = std::fs::read_to_string(&config).unwrap().replace("https://", &format!("http://{PLACE}/held/"));
+        let text = std::fs::read_to_string(&config)
+            .unwrap()
+            .replace("https://", &format!("http://{PLACE}/held/"));
         let example: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
         for section in ["sources", "workflows"] {
             for (name, value) in example[section].as_mapping().unwrap() {
-                let taken = all[section].as_mapping_mut().unwrap().insert(name.clone(), value.clone());
+                let taken =
+                    all[section].as_mapping_mut().unwrap().insert(name.clone(), value.clone());
                 // Two scenarios of one example have the same to say.
                 assert!(taken.is_none_or(|before| before == *value), "two examples have {name:?}");
             }
@@ -60,7 +68,8 @@ struct Played<'a> {
 
 /// Plays a scenario, and answers what receivers have got of it.
 pub async fn play(world: &World, machine: &Machine, file: &Path) -> Vec<Value> {
-    let played = Played { world, machine, scenario: read(file), before: world.receiver.got().len() };
+    let played =
+        Played { world, machine, scenario: read(file), before: world.receiver.got().len() };
     for (at, step) in played.scenario.steps.iter().enumerate() {
         let what = format!("{}, step {}", file.file_name().unwrap().display(), at + 1);
         played.step(step, &what).await;
@@ -97,14 +106,23 @@ impl Played<'_> {
             self.settle(what).await;
         }
         if step.quiet == Some(true) {
-            let held: Vec<String> = self.world.receiver.held().iter().map(|held| place(&held.got)).collect();
+            let held: Vec<String> =
+                self.world.receiver.held().iter().map(|held| place(&held.got)).collect();
             assert!(held.is_empty(), "{what}: calls wait: {held:?}");
         }
         if let Some(run) = &step.run {
             let found = self.until(what, async || self.run(run).await).await;
             let output = run.output.as_ref().unwrap_or(&Value::Null);
-            assert!(output.is_null() || matches(output, &found["output"]), "{what}: it came to {}", found["output"]);
-            assert!(run.error.is_none() || found["error"]["class"] == json!(run.error), "{what}: {}", found["error"]);
+            assert!(
+                output.is_null() || matches(output, &found["output"]),
+                "{what}: it came to {}",
+                found["output"]
+            );
+            assert!(
+                run.error.is_none() || found["error"]["class"] == json!(run.error),
+                "{what}: {}",
+                found["error"]
+            );
         }
     }
 
@@ -122,7 +140,8 @@ impl Played<'_> {
         match tokio::time::timeout(PATIENCE, waiting).await {
             Ok(found) => found,
             Err(_) => {
-                let held: Vec<String> = self.world.receiver.held().iter().map(|held| place(&held.got)).collect();
+                let held: Vec<String> =
+                    self.world.receiver.held().iter().map(|held| place(&held.got)).collect();
                 panic!("{what}: it never came; held: {held:?}; got: {:#?}", shown(&self.got()));
             }
         }
@@ -139,11 +158,16 @@ impl Played<'_> {
 
     /// Until nothing is due and nothing under way.
     async fn rest(&self, what: &str) {
-        self.until(&format!("{what}, at rest"), async || (self.machine.open().await == 0).then_some(())).await;
+        self.until(&format!("{what}, at rest"), async || {
+            (self.machine.open().await == 0).then_some(())
+        })
+        .await;
     }
 
     fn answer_by_itself(&self) {
-        let answer_of = |held: &Held| self.scenario.answers.iter().find(|(at, _)| stands_for(at, &place(&held.got)));
+        let answer_of = |held: &Held| {
+            self.scenario.answers.iter().find(|(at, _)| stands_for(at, &place(&held.got)))
+        };
         let mut all = self.world.receiver.held();
         for at in (0..all.len()).rev() {
             if let Some((_, given)) = answer_of(&all[at]) {
@@ -157,7 +181,9 @@ impl Played<'_> {
             let body = serde_json::from_slice(&held.got.body).unwrap_or(Value::Null);
             stands_for(&expect.at, &place(&held.got))
                 && expect.body.as_ref().is_none_or(|expected| matches(expected, &body))
-                && expect.attempt.is_none_or(|n| held.got.header("x-tidehook-attempt") == Some(&n.to_string()))
+                && expect
+                    .attempt
+                    .is_none_or(|n| held.got.header("x-tidehook-attempt") == Some(&n.to_string()))
                 && expect.headers.iter().all(|(name, value)| held.got.header(name) == Some(value))
         };
         let mut all = self.world.receiver.held();
@@ -171,7 +197,8 @@ impl Played<'_> {
             None if said.heartbeat => (format!("/callback/{token}/heartbeat"), Value::Null),
             None => (format!("/callback/{token}"), said.body.clone()),
         };
-        let taken = self.world.post(&path, &[("content-type", "application/json")], body.to_string()).await;
+        let taken =
+            self.world.post(&path, &[("content-type", "application/json")], body.to_string()).await;
         assert_eq!(taken.status, 200, "{what}: {}", taken.text);
     }
 
@@ -181,7 +208,8 @@ impl Played<'_> {
             let request = self.world.http.get(self.world.url(path)).header(TOKEN.0, TOKEN.1);
             self.world.send(request).await.json()
         };
-        let runs = get(&format!("/api/runs?workflow={}&order=desc&limit=1", expected.workflow)).await;
+        let runs =
+            get(&format!("/api/runs?workflow={}&order=desc&limit=1", expected.workflow)).await;
         let id = runs["runs"][0]["id"].as_str()?;
         let run = get(&format!("/api/runs/{id}")).await;
         (run["status"] == expected.is.as_str()).then_some(run)

@@ -31,7 +31,10 @@ use tidehook::engine::callback::Answer;
 use tidehook::engine::{Budget, Chance, Engine, Parts};
 use tidehook::model::Body;
 use tidehook::model::run::Entry;
-use tidehook::model::{CallPhase, Failure, Inbound, JobState, ManualClock, Outcome, Request, Response, RunStatus, SeededIds};
+use tidehook::model::{
+    CallPhase, Failure, Inbound, JobState, ManualClock, Outcome, Request, Response, RunStatus,
+    SeededIds,
+};
 use tidehook::observe::feed::Feed;
 use tidehook::store::{JobFilter, Page, RunFilter, Store};
 use tidehook::wake::local::Local;
@@ -103,11 +106,22 @@ struct Receivers {
 #[async_trait]
 impl Deliver for Receivers {
     async fn send(&self, request: Request) -> Outcome {
-        let header = |name: &str| request.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.clone());
-        let operation = header("Idempotency-Key").or_else(|| header("X-Tidehook-Delivery-ID")).unwrap();
+        let header = |name: &str| {
+            request
+                .headers
+                .iter()
+                .find(|(n, _)| n.eq_ignore_ascii_case(name))
+                .map(|(_, v)| v.clone())
+        };
+        let operation =
+            header("Idempotency-Key").or_else(|| header("X-Tidehook-Delivery-ID")).unwrap();
         self.calls.lock().unwrap().push((operation, header("X-Tidehook-Job-ID").unwrap()));
         self.tokens.lock().unwrap().extend(header("X-Tidehook-Callback-Token"));
-        let roll = if *self.calm.lock().unwrap() { 9 } else { self.dice.lock().unwrap().random_range(0..10) };
+        let roll = if *self.calm.lock().unwrap() {
+            9
+        } else {
+            self.dice.lock().unwrap().random_range(0..10)
+        };
         let answered = |status| Outcome::Answered(Response::of(status, "{}"));
         match roll {
             0 => answered(500),
@@ -141,7 +155,8 @@ const EVERYTHING: Budget = Budget::endless(10);
 impl World {
     async fn new(seed: u64, config: &Arc<Config>) -> Self {
         let clock = ManualClock::at(START);
-        let memory: Arc<dyn Store> = Arc::new(tidehook::store::memory::Memory::new(Some(clock.clone())));
+        let memory: Arc<dyn Store> =
+            Arc::new(tidehook::store::memory::Memory::new(Some(clock.clone())));
         let shaky = Arc::new(Shaky::new(memory, seed, 0));
         let receivers = Arc::new(Receivers {
             dice: Mutex::new(StdRng::seed_from_u64(seed ^ 0xA5A5)),
@@ -151,7 +166,8 @@ impl World {
             tokens: Mutex::default(),
         });
         let config = Arc::clone(config);
-        let mut world = Self { seed, config, clock, shaky, receivers, engines: Vec::new(), born: 0 };
+        let mut world =
+            Self { seed, config, clock, shaky, receivers, engines: Vec::new(), born: 0 };
         for _ in 0..2 {
             let engine = world.engine().await;
             world.engines.push(engine);
@@ -198,7 +214,9 @@ impl World {
         for token in tokens {
             let answer = Answer::Done(Body::new(b"{}".to_vec()));
             // What fails for the store is said again later; anything else is an answer.
-            if let Err(tidehook::engine::callback::NotAnswered::NotDone(_)) = self.engines[at].answer(&token, &answer).await {
+            if let Err(tidehook::engine::callback::NotAnswered::NotDone(_)) =
+                self.engines[at].answer(&token, &answer).await
+            {
                 self.receivers.tokens.lock().unwrap().push(token);
             }
         }
@@ -227,7 +245,8 @@ impl World {
     async fn take_turns(&self) {
         let of = RunFilter { workflow: Some("turns".to_owned()), ..RunFilter::default() };
         let runs = self.shaky.inner.runs(&of, ALL).await.unwrap();
-        let inside: Vec<_> = runs.iter().filter(|run| !run.status.is_closed() && run.state.visited > 0).collect();
+        let inside: Vec<_> =
+            runs.iter().filter(|run| !run.status.is_closed() && run.state.visited > 0).collect();
         assert!(inside.len() <= 1, "seed {}: {inside:#?}", self.seed);
     }
 
@@ -282,7 +301,12 @@ impl World {
                 self.engines[0].resume_run(run.id).await.unwrap();
             }
             let states = vec![JobState::Pending, JobState::Leased];
-            let open = self.shaky.inner.jobs(&JobFilter { states, ..JobFilter::default() }, ALL).await.unwrap();
+            let open = self
+                .shaky
+                .inner
+                .jobs(&JobFilter { states, ..JobFilter::default() }, ALL)
+                .await
+                .unwrap();
             let runs = self.shaky.inner.runs(&RunFilter::default(), ALL).await.unwrap();
             if open.is_empty() && runs.iter().all(|run| run.status.is_closed()) {
                 return;
@@ -297,52 +321,83 @@ impl World {
         let open: Vec<_> = jobs.iter().filter(|job| job.finished_at.is_none()).collect();
         assert!(open.is_empty(), "seed {seed}: open jobs {open:#?}");
         let events = store.events(&Default::default(), ALL).await.unwrap();
-        let (told, sent): (Vec<_>, Vec<_>) = events.iter().partition(|event| event.source == "other");
+        let (told, sent): (Vec<_>, Vec<_>) =
+            events.iter().partition(|event| event.source == "other");
         assert_eq!(sent.len() as u64, EVENTS, "seed {seed}: events");
         let plain = jobs.iter().filter(|job| job.target.name() == "plain");
         assert_eq!(plain.clone().count() as u64, EVENTS, "seed {seed}: deliveries");
         for job in plain {
-            assert!(job.state == JobState::Done || job.last_error.is_some(), "seed {seed}: {job:?}");
+            assert!(
+                job.state == JobState::Done || job.last_error.is_some(),
+                "seed {seed}: {job:?}"
+            );
         }
         let runs = store.runs(&RunFilter::default(), ALL).await.unwrap();
-        assert_eq!(runs.len() as u64, 2 * EVENTS, "seed {seed}: one run of each workflow for each event");
+        assert_eq!(
+            runs.len() as u64,
+            2 * EVENTS,
+            "seed {seed}: one run of each workflow for each event"
+        );
         let (mut published, mut publishing) = (0, 0);
         for run in &runs {
             assert!(run.status.is_closed(), "seed {seed}: {run:#?}");
             let history = store.history(run.id).await.unwrap();
             let of = |kind: &str| history.iter().filter(|entry| entry.kind == kind).count();
-            let (entered, ended) = (of("StepEntered"), of("RunCompleted") + of("RunFailed") + of("RunCancelled"));
-            assert_eq!((entered, ended), (run.state.visited as usize, 1), "seed {seed}: {history:#?}");
+            let (entered, ended) =
+                (of("StepEntered"), of("RunCompleted") + of("RunFailed") + of("RunCancelled"));
+            assert_eq!(
+                (entered, ended),
+                (run.state.visited as usize, 1),
+                "seed {seed}: {history:#?}"
+            );
             for visit in 1..=run.state.visited {
-                let left = history
-                    .iter()
-                    .filter(|e| e.visit == Some(visit) && ["StepCompleted", "StepFailed"].contains(&e.kind.as_str()));
+                let left = history.iter().filter(|e| {
+                    e.visit == Some(visit)
+                        && ["StepCompleted", "StepFailed"].contains(&e.kind.as_str())
+                });
                 assert!(left.count() <= 1, "seed {seed}: visit {visit} ended twice: {history:#?}");
             }
             let done = |step: &str| {
                 let step = format!("turns/{step}");
-                let of_step = move |e: &&Entry| e.kind == "StepCompleted" && e.step.as_deref() == Some(step.as_str());
+                let of_step = move |e: &&Entry| {
+                    e.kind == "StepCompleted" && e.step.as_deref() == Some(step.as_str())
+                };
                 history.iter().filter(of_step).map(|e| e.seq).collect::<Vec<_>>()
             };
             published += done("tell").len();
-            let entered = |e: &&Entry| e.kind == "StepEntered" && e.step.as_deref() == Some("turns/tell");
+            let entered =
+                |e: &&Entry| e.kind == "StepEntered" && e.step.as_deref() == Some("turns/tell");
             publishing += history.iter().filter(entered).count();
             if run.workflow == "turns" && run.state.visited > 0 {
                 assert_eq!(done("report").len(), 1, "seed {seed}: the last step: {history:#?}");
                 let undoes = run.status != RunStatus::Completed;
-                let steps = [("one", "one.compensate"), ("two:a", "two:a.compensate"), ("two:b", "two:b.compensate")];
+                let steps = [
+                    ("one", "one.compensate"),
+                    ("two:a", "two:a.compensate"),
+                    ("two:b", "two:b.compensate"),
+                ];
                 let mut pairs = Vec::new();
                 for (step, undo) in steps {
                     let (did, undid) = (done(step), done(undo));
-                    assert_eq!(undid.len(), if undoes { did.len() } else { 0 }, "seed {seed}: {step}: {history:#?}");
+                    assert_eq!(
+                        undid.len(),
+                        if undoes { did.len() } else { 0 },
+                        "seed {seed}: {step}: {history:#?}"
+                    );
                     pairs.extend(did.into_iter().zip(undid));
                 }
                 pairs.sort_unstable();
-                assert!(pairs.is_sorted_by(|a, b| a.1 > b.1), "seed {seed}: undone in reverse: {history:#?}");
+                assert!(
+                    pairs.is_sorted_by(|a, b| a.1 > b.1),
+                    "seed {seed}: undone in reverse: {history:#?}"
+                );
             }
         }
         // A run that is called off between the event and its record has published it all the same.
-        assert!((published..=publishing).contains(&told.len()), "seed {seed}: one event for each step that publishes one");
+        assert!(
+            (published..=publishing).contains(&told.len()),
+            "seed {seed}: one event for each step that publishes one"
+        );
         let fsck = self.engines[0].fsck().await.unwrap();
         assert_eq!(fsck.faults, Vec::new(), "seed {seed}");
         let mut calls: BTreeMap<(String, String), usize> = BTreeMap::new();
@@ -354,7 +409,10 @@ impl World {
             // A notice whose answer overtook it is not needed any more: when its worker dies as well, nobody is left to record it.
             let job = store.job(job.parse().unwrap()).await.unwrap().unwrap();
             let cancel_jobs = usize::from(job.state == JobState::Cancelled);
-            assert!(count <= attempts.len() + cancel_jobs, "seed {seed}: {operation} called {count} times: {attempts:#?}");
+            assert!(
+                count <= attempts.len() + cancel_jobs,
+                "seed {seed}: {operation} called {count} times: {attempts:#?}"
+            );
         }
     }
 }
@@ -367,7 +425,11 @@ async fn yields(turns: u32) {
 
 /// Time stands still but for what the world does to it; a wait of the engine costs nothing.
 fn simulate(seed: u64, config: &Arc<Config>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let mut world = World::new(seed, config).await;
         world.play().await;
@@ -391,7 +453,11 @@ fn every_seed_ends_with_everything_done_once() {
             let (config, failed) = (&config, &failed);
             scope.spawn(move || {
                 for seed in (thread..seeds).step_by(threads as usize) {
-                    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| simulate(seed, config))).is_err() {
+                    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                        simulate(seed, config)
+                    }))
+                    .is_err()
+                    {
                         failed.lock().unwrap().push(seed);
                     }
                 }
@@ -400,5 +466,11 @@ fn every_seed_ends_with_everything_done_once() {
     });
     let mut failed = failed.into_inner().unwrap();
     failed.sort_unstable();
-    assert!(failed.is_empty(), "{} of {seeds} seeds fail, first {:?}: TIDEHOOK_SEED={}", failed.len(), failed.first(), failed[0]);
+    assert!(
+        failed.is_empty(),
+        "{} of {seeds} seeds fail, first {:?}: TIDEHOOK_SEED={}",
+        failed.len(),
+        failed.first(),
+        failed[0]
+    );
 }

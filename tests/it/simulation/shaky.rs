@@ -10,7 +10,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tidehook::decide::settle::JobOutcome;
 use tidehook::model::run::{Change, Entry, Gate, Token};
-use tidehook::model::{Attempt, Event, EventId, Job, JobId, Lane, LaneId, LaneSpec, Lease, Run, RunId, Timestamp};
+use tidehook::model::{
+    Attempt, Event, EventId, Job, JobId, Lane, LaneId, LaneSpec, Lease, Run, RunId, Timestamp,
+};
 use tidehook::store::*;
 
 pub struct Shaky {
@@ -118,7 +120,12 @@ impl Maintenance for Shaky {
     async fn reject(&self, rejections: &[Rejection]) -> Result<()> {
         self.shaken(self.inner.reject(rejections)).await
     }
-    async fn prune(&self, age: Duration, from: Option<EventId>, most: u32) -> Result<(u64, Option<EventId>)> {
+    async fn prune(
+        &self,
+        age: Duration,
+        from: Option<EventId>,
+        most: u32,
+    ) -> Result<(u64, Option<EventId>)> {
         self.shaken(self.inner.prune(age, from, most)).await
     }
     async fn chores(&self, age: Duration) -> Result<Chores> {

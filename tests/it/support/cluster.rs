@@ -15,7 +15,8 @@ pub struct Cluster {
 
 fn binaries() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places: Vec<PathBuf> = std::env::split_paths(&path).filter_map(|p| p.join("initdb").canonicalize().ok()).collect();
+    let mut places: Vec<PathBuf> =
+        std::env::split_paths(&path).filter_map(|p| p.join("initdb").canonicalize().ok()).collect();
     places.iter_mut().for_each(|p| {
         p.pop();
     });
@@ -30,14 +31,19 @@ impl Cluster {
     /// asked for.
     pub fn start() -> Option<Self> {
         let Some(bin) = binaries() else {
-            assert!(std::env::var_os("TIDEHOOK_TEST_ALL").is_none(), "this test needs Postgres's own programs");
+            assert!(
+                std::env::var_os("TIDEHOOK_TEST_ALL").is_none(),
+                "this test needs Postgres's own programs"
+            );
             return None;
         };
         let dir = tempfile::tempdir().unwrap();
         let user = rustix::process::geteuid().is_root().then_some("postgres");
         let cluster = Self { bin, dir, port: free_port(), user };
         if let Some(user) = user {
-            assert!(Command::new("chown").arg(user).arg(cluster.dir.path()).status().unwrap().success());
+            assert!(
+                Command::new("chown").arg(user).arg(cluster.dir.path()).status().unwrap().success()
+            );
         }
         let data = cluster.data();
         cluster.run("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "--no-sync"]);
@@ -51,7 +57,10 @@ impl Cluster {
         cluster.down("fast");
         let made = Command::new("openssl").arg("version").output();
         if made.is_err() {
-            assert!(std::env::var_os("TIDEHOOK_TEST_ALL").is_none(), "this test needs the openssl program");
+            assert!(
+                std::env::var_os("TIDEHOOK_TEST_ALL").is_none(),
+                "this test needs the openssl program"
+            );
             return None;
         }
         let script = "set -e
@@ -89,9 +98,21 @@ echo \"hostssl all all 127.0.0.1/32 trust\" > data/pg_hba.conf";
             None => Command::new(program),
         };
         // The server keeps what it inherits, so nothing of the test's may be inherited.
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("out")).unwrap();
-        command.args(arguments).current_dir(self.dir.path()).stdout(log.try_clone().unwrap()).stderr(log);
-        assert!(command.status().unwrap().success(), "{}", std::fs::read_to_string(self.dir.path().join("out")).unwrap());
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("out"))
+            .unwrap();
+        command
+            .args(arguments)
+            .current_dir(self.dir.path())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        assert!(
+            command.status().unwrap().success(),
+            "{}",
+            std::fs::read_to_string(self.dir.path().join("out")).unwrap()
+        );
     }
 
     /// Runs one of Postgres's client programs with an input, and answers its output.
@@ -106,7 +127,11 @@ echo \"hostssl all all 127.0.0.1/32 trust\" > data/pg_hba.conf";
     }
 
     pub fn up(&self) {
-        let options = format!("-p {} -k {} -c listen_addresses=127.0.0.1", self.port, self.dir.path().display());
+        let options = format!(
+            "-p {} -k {} -c listen_addresses=127.0.0.1",
+            self.port,
+            self.dir.path().display()
+        );
         self.run("pg_ctl", &["-D", &self.data(), "-w", "-t", "60", "-o", &options, "start"]);
     }
 
@@ -136,6 +161,7 @@ impl Drop for Cluster {
             command = Command::new("runuser");
             command.args(["-u", user, "--"]).arg(self.bin.join("pg_ctl"));
         }
-        let _ = command.args(["-D", &self.data(), "-m", "immediate", "stop"]).current_dir("/").output();
+        let _ =
+            command.args(["-D", &self.data(), "-m", "immediate", "stop"]).current_dir("/").output();
     }
 }

@@ -168,10 +168,14 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Got> {
     let mut lines = head.split("\r\n");
     let mut first = lines.next()?.split(' ');
     let (method, path) = (first.next()?.to_owned(), first.next()?.to_owned());
-    let headers: Vec<(String, String)> =
-        lines.filter_map(|l| l.split_once(':')).map(|(n, v)| (n.to_owned(), v.trim().to_owned())).collect();
-    let length: usize =
-        headers.iter().find(|(n, _)| n.eq_ignore_ascii_case("content-length")).map_or(0, |(_, v)| v.parse().unwrap());
+    let headers: Vec<(String, String)> = lines
+        .filter_map(|l| l.split_once(':'))
+        .map(|(n, v)| (n.to_owned(), v.trim().to_owned()))
+        .collect();
+    let length: usize = headers
+        .iter()
+        .find(|(n, _)| n.eq_ignore_ascii_case("content-length"))
+        .map_or(0, |(_, v)| v.parse().unwrap());
     while buffer.len() < head_end + length {
         if stream.read_buf(buffer).await.ok()? == 0 {
             return None;
@@ -191,7 +195,8 @@ fn plain(status: u16, headers: &str, body: &[u8]) -> Vec<u8> {
 async fn answer(stream: &mut TcpStream, path: &str, delivery: &str, log: &Log) -> bool {
     let path = path.split('?').next().unwrap_or("");
     let mut parts = path.trim_start_matches('/').splitn(3, '/');
-    let (kind, value, rest) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+    let (kind, value, rest) =
+        (parts.next().unwrap_or(""), parts.next().unwrap_or(""), parts.next().unwrap_or(""));
     let decoded = percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned();
     let bytes = match kind {
         "status" => plain(value.parse().unwrap(), "", b"{}"),
@@ -259,16 +264,38 @@ async fn answer(stream: &mut TcpStream, path: &str, delivery: &str, log: &Log) -
             return false;
         }
         "ra" => plain(503, &format!("Retry-After: {decoded}\r\n"), b"{}"),
-        "redir" => plain(value.parse().unwrap(), &format!("Location: http://127.0.0.1:{rest}/canary\r\n"), b""),
+        "redir" => plain(
+            value.parse().unwrap(),
+            &format!("Location: http://127.0.0.1:{rest}/canary\r\n"),
+            b"",
+        ),
         "bighdr" => plain(200, &format!("X-Big: {}\r\n", "b".repeat(1 << 20)), b"{}"),
-        "manyhdr" => plain(200, &(0..5000).map(|n| format!("X-{n}: y\r\n")).collect::<String>(), b"{}"),
+        "manyhdr" => {
+            plain(200, &(0..5000).map(|n| format!("X-{n}: y\r\n")).collect::<String>(), b"{}")
+        }
         "cl" => format!("HTTP/1.1 200 X\r\nContent-Length: {decoded}\r\n\r\n{{}}").into_bytes(),
         "dupcl" => b"HTTP/1.1 200 X\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}".to_vec(),
-        "tecl" => b"HTTP/1.1 200 X\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_vec(),
-        "continue" => [b"HTTP/1.1 100 Continue\r\n\r\n".repeat(10_000), plain(200, "", b"{}")].concat(),
+        "tecl" => {
+            b"HTTP/1.1 200 X\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+                .to_vec()
+        }
+        "continue" => {
+            [b"HTTP/1.1 100 Continue\r\n\r\n".repeat(10_000), plain(200, "", b"{}")].concat()
+        }
         _ => plain(200, "", b"{}"),
     };
-    let goes_on =
-        matches!(kind, "" | "ok" | "status" | "seq" | "slow" | "slowseq" | "ra" | "nul" | "badutf8" | "redir" | "canary");
+    let goes_on = matches!(
+        kind,
+        "" | "ok"
+            | "status"
+            | "seq"
+            | "slow"
+            | "slowseq"
+            | "ra"
+            | "nul"
+            | "badutf8"
+            | "redir"
+            | "canary"
+    );
     stream.write_all(&bytes).await.is_ok() && goes_on
 }

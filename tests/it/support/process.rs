@@ -29,7 +29,9 @@ impl Home {
     }
 
     pub fn write(&self, config: &str) {
-        let text = config.replace("{port}", &self.port.to_string()).replace("{dir}", &self.dir.path().display().to_string());
+        let text = config
+            .replace("{port}", &self.port.to_string())
+            .replace("{dir}", &self.dir.path().display().to_string());
         std::fs::write(self.path(), text).unwrap();
     }
 
@@ -82,7 +84,11 @@ impl Process {
     pub fn spawn(config: &Path, log: &Path) -> Self {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         let mut command = Command::new(binary());
-        command.args(["start", "--config"]).arg(config).env("RUST_LOG", "tidehook=info").env_remove("DATABASE_URL");
+        command
+            .args(["start", "--config"])
+            .arg(config)
+            .env("RUST_LOG", "tidehook=info")
+            .env_remove("DATABASE_URL");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         Self(command.spawn().unwrap())
     }

@@ -77,10 +77,13 @@ impl Ledger {
     /// Waits until every acknowledged key has arrived, and judges what came: nothing lost, nothing that was
     /// never sent, one event and one webhook id per key. Answers how often each key came.
     pub async fn verdict(&self, receiver: &Endpoint, path: &str) -> BTreeMap<String, usize> {
-        let key = |body: &[u8]| serde_json::from_slice::<Value>(body).unwrap()["k"].as_str().unwrap().to_owned();
+        let key = |body: &[u8]| {
+            serde_json::from_slice::<Value>(body).unwrap()["k"].as_str().unwrap().to_owned()
+        };
         let got = receiver
             .until("every acknowledged key", |got| {
-                let arrived: BTreeSet<String> = got.iter().filter(|g| g.path.starts_with(path)).map(|g| key(&g.body)).collect();
+                let arrived: BTreeSet<String> =
+                    got.iter().filter(|g| g.path.starts_with(path)).map(|g| key(&g.body)).collect();
                 self.acked.keys().all(|k| arrived.contains(k))
             })
             .await;
@@ -90,7 +93,10 @@ impl Ledger {
             let key = key(&g.body);
             assert!(self.sent.contains(&key), "{key} was never sent");
             *copies.entry(key.clone()).or_default() += 1;
-            webhook_ids.entry(key).or_default().insert(g.header("webhook-id").unwrap_or("").to_owned());
+            webhook_ids
+                .entry(key)
+                .or_default()
+                .insert(g.header("webhook-id").unwrap_or("").to_owned());
         }
         for (key, ids) in &self.acked {
             assert_eq!(ids.len(), 1, "{key} has two events: {ids:?}");

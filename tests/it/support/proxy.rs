@@ -76,7 +76,10 @@ impl Trouble {
         every > 0
             && asks
             && (self.asked.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(every)
-            && self.losses_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+            && self
+                .losses_left
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+                .is_ok()
     }
 }
 
@@ -111,7 +114,10 @@ async fn pass(client: TcpStream, server: TcpStream, trouble: &Trouble) {
             while trouble.blackhole.load(Ordering::SeqCst) {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            if n == 0 || lost.load(Ordering::SeqCst) || to_client.write_all(&chunk[..n]).await.is_err() {
+            if n == 0
+                || lost.load(Ordering::SeqCst)
+                || to_client.write_all(&chunk[..n]).await.is_err()
+            {
                 break;
             }
         }

@@ -49,7 +49,9 @@ pub async fn url(kind: Kind, dir: &tempfile::TempDir) -> Option<String> {
         Kind::Sqlite => format!("sqlite:{}", dir.path().join("test.db").display()),
         Kind::Postgres | Kind::Pooled => {
             let server = postgres()?;
-            store::sql::postgres::create_database(&server, &unique_name()).await.expect("a test database can be created")
+            store::sql::postgres::create_database(&server, &unique_name())
+                .await
+                .expect("a test database can be created")
         }
     })
 }
@@ -77,7 +79,11 @@ async fn open_pooled(direct: &str, clock: ManualClock) -> Option<Arc<dyn Store>>
     );
     let mut url = url::Url::parse(&pooler?).unwrap();
     url.set_path(url::Url::parse(direct).unwrap().path());
-    let address = Address { clock: Some(clock), pooler: Pooler::Transaction, ..Address::new(Secret::new(url.as_str()), 8) };
+    let address = Address {
+        clock: Some(clock),
+        pooler: Pooler::Transaction,
+        ..Address::new(Secret::new(url.as_str()), 8)
+    };
     Some(store::connect(address).await.unwrap())
 }
 

@@ -44,7 +44,9 @@ impl Way {
             "" | "sqlite" => Self::Container(Kind::Sqlite),
             "postgres" => Self::Container(Kind::Postgres),
             "functions" => Self::Functions,
-            other => panic!("TIDEHOOK_TEST_WORLD is `{other}`; there are sqlite, postgres and functions"),
+            other => {
+                panic!("TIDEHOOK_TEST_WORLD is `{other}`; there are sqlite, postgres and functions")
+            }
         }
     }
 }
@@ -85,7 +87,10 @@ impl Answer {
     }
 
     pub fn event(&self) -> String {
-        self.json()["event_id"].as_str().unwrap_or_else(|| panic!("no event: {}", self.text)).to_owned()
+        self.json()["event_id"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no event: {}", self.text))
+            .to_owned()
     }
 }
 
@@ -125,14 +130,22 @@ impl World {
                 let url = stores::url(kind, &dir).await?;
                 let driver = if kind == Kind::Postgres { "postgres" } else { "sqlite" };
                 let text = text.replace("{receiver}", &receiver.address.to_string());
-                let config = config(&format!("{text}\ndatabase: {{ driver: {driver}, url: \"{url}\" }}\n"));
+                let config =
+                    config(&format!("{text}\ndatabase: {{ driver: {driver}, url: \"{url}\" }}\n"));
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 let server = Server::start_on(listener, config).await.unwrap();
                 let address = server.address();
                 (Running::Container(server), url, address)
             }
         };
-        Some(Self { running, receiver, http: client(), base: format!("http://{address}"), database, _dir: dir })
+        Some(Self {
+            running,
+            receiver,
+            http: client(),
+            base: format!("http://{address}"),
+            database,
+            _dir: dir,
+        })
     }
 
     /// One that was deployed, at a base URL.
@@ -153,7 +166,9 @@ impl World {
     pub fn close(&self) {
         match &self.running {
             Running::Container(server) => server.engine().close(),
-            Running::Functions(_) | Running::Elsewhere { .. } => panic!("functions do not shut down"),
+            Running::Functions(_) | Running::Elsewhere { .. } => {
+                panic!("functions do not shut down")
+            }
         }
     }
 
@@ -171,7 +186,8 @@ impl World {
             Running::Container(server) => server.engine().wake().await,
             Running::Functions(gateway) => gateway.tick().await,
             Running::Elsewhere { ticker } => {
-                let invoked = self.send(self.http.post(ticker).body("{\"tidehook\":\"tick\"}")).await;
+                let invoked =
+                    self.send(self.http.post(ticker).body("{\"tidehook\":\"tick\"}")).await;
                 assert!(invoked.text.contains("announced"), "{}: {}", invoked.status, invoked.text);
             }
         }
@@ -191,7 +207,12 @@ impl World {
         self.send(self.http.get(self.url(path))).await
     }
 
-    pub async fn post(&self, path: &str, headers: &[(&str, &str)], body: impl Into<reqwest::Body>) -> Answer {
+    pub async fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Answer {
         let mut request = self.http.post(self.url(path)).body(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -203,7 +224,10 @@ impl World {
     pub async fn until_jobs(&self, event: &str, status: &str) -> Vec<Value> {
         let waiting = async {
             loop {
-                let jobs = self.get(&format!("/api/events/{event}/jobs")).await.json()["jobs"].as_array().unwrap().clone();
+                let jobs = self.get(&format!("/api/events/{event}/jobs")).await.json()["jobs"]
+                    .as_array()
+                    .unwrap()
+                    .clone();
                 if !jobs.is_empty() && jobs.iter().all(|j| j["status"] == status) {
                     return jobs;
                 }
@@ -236,6 +260,9 @@ impl World {
     /// The attempts of a job.
     pub async fn attempts(&self, job: &Value) -> Vec<Value> {
         let id = job["id"].as_str().unwrap();
-        self.get(&format!("/api/jobs/{id}/attempts")).await.json()["attempts"].as_array().unwrap().clone()
+        self.get(&format!("/api/jobs/{id}/attempts")).await.json()["attempts"]
+            .as_array()
+            .unwrap()
+            .clone()
     }
 }

@@ -40,12 +40,16 @@ const ROLLBACK: &str = r#"    on_failure: compensate
 #[tokio::test]
 async fn a_run_that_fails_undoes_what_its_steps_did_in_reverse_and_then_its_last_steps_run() {
     in_every_way!(&text(ROLLBACK), |play: Play| async move {
-        play.script("reserve/", vec![ok(r#"{"id": "r1"}"#)]).script("pay/", vec![ok(r#"{"id": "p1"}"#)]);
+        play.script("reserve/", vec![ok(r#"{"id": "r1"}"#)])
+            .script("pay/", vec![ok(r#"{"id": "p1"}"#)]);
         play.script("ship/", vec![status(422)]).script("refund/", vec![status(503), ok("{}")]);
         play.send("app", "x", r#"{"order": 7}"#).await;
         assert_eq!(play.the_run().await.status, RunStatus::Compensating);
         play.advance(Duration::from_secs(10)).await;
-        assert_eq!(play.called(), ["reserve/", "pay/", "note/", "ship/", "refund/", "refund/", "release/r1", "report/"]);
+        assert_eq!(
+            play.called(),
+            ["reserve/", "pay/", "note/", "ship/", "refund/", "refund/", "release/r1", "report/"]
+        );
         let calls = play.calls();
         assert_eq!(calls[4].json(), json!({ "payment": "p1", "because": "HTTP 422" }));
         assert_eq!(calls[6].header("X-Order"), Some("7"));
@@ -69,7 +73,11 @@ async fn a_run_that_completes_undoes_nothing_and_its_last_steps_run() {
         play.send("app", "x", r#"{"order": 7}"#).await;
         assert_eq!(play.called(), ["reserve/", "pay/", "note/", "ship/", "report/"]);
         assert_eq!(play.calls()[4].json()["how"], "completed");
-        assert_eq!(play.the_run().await.status, RunStatus::Completed, "the last steps cannot change how a run ends");
+        assert_eq!(
+            play.the_run().await.status,
+            RunStatus::Completed,
+            "the last steps cannot change how a run ends"
+        );
     });
 }
 
@@ -87,7 +95,11 @@ async fn a_run_that_is_cancelled_is_undone_and_one_that_is_killed_is_not() {
         let run = last(&play).await;
         let killed = play.engine.kill_run(run.id).await.unwrap();
         play.work().await;
-        assert_eq!((killed.status, play.called().len()), (RunStatus::Cancelled, 9), "three calls, and nothing after them");
+        assert_eq!(
+            (killed.status, play.called().len()),
+            (RunStatus::Cancelled, 9),
+            "three calls, and nothing after them"
+        );
         assert!(matches!(play.engine.kill_run(run.id).await, Err(NotDone::Refused(_))));
     });
 }
@@ -100,13 +112,19 @@ async fn what_cannot_be_undone_pauses_the_run_until_somebody_mends_it() {
         play.send("app", "x", r#"{"order": 7}"#).await;
         play.advance(Duration::from_secs(10)).await;
         let run = play.the_run().await;
-        assert_eq!((run.status, run.error.unwrap().class.as_str()), (RunStatus::Paused, "compensation_failed"));
+        assert_eq!(
+            (run.status, run.error.unwrap().class.as_str()),
+            (RunStatus::Paused, "compensation_failed")
+        );
         play.advance(Duration::from_secs(86_400)).await;
         assert_eq!(play.called().iter().filter(|to| *to == "refund/").count(), 2);
         play.script("refund/", vec![ok("{}")]);
         play.engine.resume_run(run.id).await.unwrap();
         play.work().await;
-        assert_eq!(play.called().iter().rev().take(3).collect::<Vec<_>>(), ["report/", "release/r1", "refund/"]);
+        assert_eq!(
+            play.called().iter().rev().take(3).collect::<Vec<_>>(),
+            ["report/", "release/r1", "refund/"]
+        );
         let run = play.the_run().await;
         assert_eq!((run.status, run.error.unwrap().class.as_str()), (RunStatus::Failed, "4xx"));
     });
@@ -127,8 +145,12 @@ async fn items_of_a_map_and_branches_are_undone_each_by_itself() {
         play.send("app", "x", r#"{"hosts": ["h1", "h2"]}"#).await;
         let called = play.called();
         assert_eq!(called[called.len() - 3..], ["not-a/", "down/", "down/"]);
-        let undone: Vec<Value> = play.calls().iter().filter(|call| call.to == "down/").map(|call| call.json()).collect();
-        assert_eq!(undone, [json!({ "host": "h2", "place": 1 }), json!({ "host": "h1", "place": 0 })]);
+        let undone: Vec<Value> =
+            play.calls().iter().filter(|call| call.to == "down/").map(|call| call.json()).collect();
+        assert_eq!(
+            undone,
+            [json!({ "host": "h2", "place": 1 }), json!({ "host": "h1", "place": 0 })]
+        );
         assert_eq!(play.the_run().await.error.unwrap().class, "app:no");
     });
 }
@@ -182,7 +204,9 @@ async fn a_paused_run_sends_nothing_and_keeps_its_due_times() {
 
 #[tokio::test]
 async fn a_step_whose_attempts_are_used_up_pauses_its_run_where_it_says_so() {
-    let text = text("    steps: [{ name: a, url: http://a/, on_exhausted: pause }, { name: b, url: http://b/ }]\n");
+    let text = text(
+        "    steps: [{ name: a, url: http://a/, on_exhausted: pause }, { name: b, url: http://b/ }]\n",
+    );
     in_every_way!(&text, |play: Play| async move {
         play.script("a/", vec![status(500), ok(r#"{"n": 1}"#)]);
         play.send("app", "x", r#"{"k": 1}"#).await;
@@ -192,7 +216,10 @@ async fn a_step_whose_attempts_are_used_up_pauses_its_run_where_it_says_so() {
         play.work().await;
         assert_eq!(play.called(), ["a/", "a/", "b/"]);
         let calls = play.calls();
-        assert_eq!((calls[0].header("Idempotency-Key"), &calls[0].body), (calls[1].header("Idempotency-Key"), &calls[1].body));
+        assert_eq!(
+            (calls[0].header("Idempotency-Key"), &calls[0].body),
+            (calls[1].header("Idempotency-Key"), &calls[1].body)
+        );
         assert_eq!(play.the_run().await.status, RunStatus::Completed);
     });
 }
@@ -207,14 +234,16 @@ async fn runs_with_the_same_key_take_turns() {
         for (repo, n) in [("x", 1), ("x", 2), ("y", 3), ("x", 4)] {
             play.send("app", "x", &json!({ "repo": repo, "n": n }).to_string()).await;
         }
-        let statuses: Vec<RunStatus> = play.runs().await.into_iter().map(|run| run.status).collect();
+        let statuses: Vec<RunStatus> =
+            play.runs().await.into_iter().map(|run| run.status).collect();
         let queued = statuses.iter().filter(|status| **status == RunStatus::Queued).count();
         assert_eq!((queued, play.called().len()), (2, 2), "{statuses:?}");
         assert_eq!(play.engine.fsck().await.unwrap().faults, Vec::new());
         for _ in 0..3 {
             play.advance(Duration::from_secs(60)).await;
         }
-        let last: Vec<String> = play.called().into_iter().filter(|to| to.starts_with("b/")).collect();
+        let last: Vec<String> =
+            play.called().into_iter().filter(|to| to.starts_with("b/")).collect();
         assert_eq!(last, ["b/1", "b/3", "b/2", "b/4"], "in the order in which they came");
         assert!(play.runs().await.iter().all(|run| run.status == RunStatus::Completed));
     });
@@ -227,12 +256,14 @@ async fn one_run_too_many_is_refused_or_takes_the_place_of_another() {
         ("cancel_running", [RunStatus::Cancelled, RunStatus::Cancelled, RunStatus::Running]),
         ("replace_queued", [RunStatus::Running, RunStatus::Cancelled, RunStatus::Queued]),
     ] {
-        let text = text(&ONE_AT_A_TIME.replace("limit: 1", &format!("limit: 1, on_limit: {on_limit}")));
+        let text =
+            text(&ONE_AT_A_TIME.replace("limit: 1", &format!("limit: 1, on_limit: {on_limit}")));
         in_every_way!(&text, |play: Play| async move {
             for n in 1..=3 {
                 play.send("app", "x", &json!({ "repo": "x", "n": n }).to_string()).await;
             }
-            let statuses: Vec<RunStatus> = play.runs().await.into_iter().map(|run| run.status).collect();
+            let statuses: Vec<RunStatus> =
+                play.runs().await.into_iter().map(|run| run.status).collect();
             assert_eq!(statuses, expected, "{on_limit}");
             for _ in 0..3 {
                 play.advance(Duration::from_secs(60)).await;
@@ -254,9 +285,13 @@ async fn a_run_that_waits_for_its_turn_can_be_called_off_and_redriven() {
         for _ in 0..2 {
             play.advance(Duration::from_secs(60)).await;
         }
-        let last: Vec<String> = play.called().into_iter().filter(|to| to.starts_with("b/")).collect();
+        let last: Vec<String> =
+            play.called().into_iter().filter(|to| to.starts_with("b/")).collect();
         assert_eq!(last, ["b/1", "b/3"]);
-        assert!(matches!(play.engine.redrive_run(second, &Wish::default()).await, Err(NotDone::Refused(_))));
+        assert!(matches!(
+            play.engine.redrive_run(second, &Wish::default()).await,
+            Err(NotDone::Refused(_))
+        ));
     });
 }
 
@@ -279,7 +314,11 @@ async fn a_redrive_goes_on_from_a_step_with_a_payload() {
         assert_eq!(play.called(), ["a/", "b/", "c/", "b/", "c/"]);
         let calls = play.calls();
         assert_eq!(calls[3].json(), calls[1].json(), "with the payload that it had");
-        assert_ne!(calls[3].header("Idempotency-Key"), calls[1].header("Idempotency-Key"), "it is another operation");
+        assert_ne!(
+            calls[3].header("Idempotency-Key"),
+            calls[1].header("Idempotency-Key"),
+            "it is another operation"
+        );
         let with = Wish { payload: Some(r#"{"mended": true}"#.into()), ..Wish::default() };
         play.engine.redrive_run(id, &with).await.unwrap();
         play.work().await;
@@ -292,15 +331,22 @@ async fn a_redrive_goes_on_from_a_step_with_a_payload() {
 
 #[tokio::test]
 async fn a_redrive_on_the_latest_definition_needs_everything_that_was_done() {
-    let first = text("    steps: [{ name: a, url: http://a/, result_path: \"$.a\" }, { name: b, url: http://b/ }]\n");
+    let first = text(
+        "    steps: [{ name: a, url: http://a/, result_path: \"$.a\" }, { name: b, url: http://b/ }]\n",
+    );
     in_every_way!(&first, |play: Play| async move {
         play.script("b/", vec![status(500), ok("{}")]);
         play.send("app", "x", "{}").await;
         let id = play.the_run().await.id;
         let latest = Wish { latest: true, ..Wish::default() };
-        let other = play.again(&text("    steps: [{ name: z, url: http://z/ }, { name: b, url: http://b/ }]\n")).await;
+        let other = play
+            .again(&text("    steps: [{ name: z, url: http://z/ }, { name: b, url: http://b/ }]\n"))
+            .await;
         let refused = other.engine.redrive_run(id, &latest).await.unwrap_err();
-        assert!(matches!(&refused, NotDone::Refused(why) if why.contains("no step 'a' any more")), "{refused:?}");
+        assert!(
+            matches!(&refused, NotDone::Refused(why) if why.contains("no step 'a' any more")),
+            "{refused:?}"
+        );
         let mended = "    steps: [{ name: a, url: http://a/ }, { name: b, url: http://b/, headers: { X-New: yes } }, { name: c, url: http://c/ }]\n";
         let other = play.again(&text(mended)).await;
         other.engine.redrive_run(id, &latest).await.unwrap();
@@ -337,11 +383,18 @@ async fn a_decision_is_taken_from_whoever_may_by_token_or_by_name() {
         assert!(link.starts_with("https://hooks.example.com/approve/"), "{told}");
         let token = play.token();
         let asked = play.engine.asked(&token).await.unwrap();
-        assert_eq!((asked.workflow.as_str(), asked.step.as_str(), asked.approvers.len()), ("w", "ask", 2));
+        assert_eq!(
+            (asked.workflow.as_str(), asked.step.as_str(), asked.approvers.len()),
+            ("w", "ask", 2)
+        );
         let answer = |text: &str| Answer::Done(Body::new(text.as_bytes().to_vec()));
-        let stranger = play.engine.answer(&token, &answer(r#"{"approved": true, "by": "mallory"}"#)).await;
+        let stranger =
+            play.engine.answer(&token, &answer(r#"{"approved": true, "by": "mallory"}"#)).await;
         assert!(matches!(stranger, Err(NotAnswered::NotDone(NotDone::Refused(_)))), "{stranger:?}");
-        play.engine.answer(&token, &answer(r#"{"approved": true, "by": "ada", "comment": "go"}"#)).await.unwrap();
+        play.engine
+            .answer(&token, &answer(r#"{"approved": true, "by": "ada", "comment": "go"}"#))
+            .await
+            .unwrap();
         play.work().await;
         let decided = play.calls()[1].json();
         assert_eq!(
@@ -384,7 +437,10 @@ async fn a_heartbeat_puts_off_the_end_of_patience_and_silence_ends_it() {
         assert_eq!(play.called(), ["job/"]);
         play.advance(Duration::from_secs(60)).await;
         assert_eq!(play.called(), ["job/", "dead/"]);
-        assert!(matches!(play.engine.answer(&token, &Answer::Heartbeat).await, Err(NotAnswered::Gone)));
+        assert!(matches!(
+            play.engine.answer(&token, &Answer::Heartbeat).await,
+            Err(NotAnswered::Gone)
+        ));
     });
 }
 
@@ -396,7 +452,10 @@ async fn a_heartbeat_that_nobody_asked_for_is_welcome_while_the_step_waits() {
         let token = play.token();
         assert!(!play.engine.answer(&token, &Answer::Heartbeat).await.unwrap().duplicate);
         play.engine.answer(&token, &Answer::Done(Body::new(b"1".to_vec()))).await.unwrap();
-        assert!(matches!(play.engine.answer(&token, &Answer::Heartbeat).await, Err(NotAnswered::Gone)));
+        assert!(matches!(
+            play.engine.answer(&token, &Answer::Heartbeat).await,
+            Err(NotAnswered::Gone)
+        ));
     });
 }
 
@@ -408,7 +467,8 @@ async fn a_call_that_is_given_up_with_its_run_is_told_of() {
         play.send("app", "x", "{}").await;
         let run = play.the_run().await;
         play.engine.cancel_run(run.id).await.unwrap();
-        let kinds: Vec<String> = play.history(run.id).await.into_iter().map(|entry| entry.kind).collect();
+        let kinds: Vec<String> =
+            play.history(run.id).await.into_iter().map(|entry| entry.kind).collect();
         assert!(kinds.contains(&"CallAbandoned".to_owned()), "{kinds:?}");
     });
 }
@@ -445,7 +505,9 @@ async fn a_payload_is_what_the_last_step_left() {
 
 #[tokio::test]
 async fn a_redriven_callback_tells_its_new_token_under_a_new_key() {
-    let text = text("    steps: [{ name: job, type: callback, url: http://job/ }, { name: after, url: http://after/ }]\n");
+    let text = text(
+        "    steps: [{ name: job, type: callback, url: http://job/ }, { name: after, url: http://after/ }]\n",
+    );
     in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", "{}").await;
         play.engine.answer(&play.token(), &Answer::Failed("no".to_owned())).await.unwrap();
@@ -453,8 +515,15 @@ async fn a_redriven_callback_tells_its_new_token_under_a_new_key() {
         play.engine.redrive_run(id, &Wish::default()).await.unwrap();
         play.work().await;
         let calls = play.calls();
-        assert_ne!(calls[0].header("X-Tidehook-Callback-Token"), calls[1].header("X-Tidehook-Callback-Token"));
-        assert_ne!(calls[0].header("Idempotency-Key"), calls[1].header("Idempotency-Key"), "other bytes are another operation");
+        assert_ne!(
+            calls[0].header("X-Tidehook-Callback-Token"),
+            calls[1].header("X-Tidehook-Callback-Token")
+        );
+        assert_ne!(
+            calls[0].header("Idempotency-Key"),
+            calls[1].header("Idempotency-Key"),
+            "other bytes are another operation"
+        );
         play.engine.answer(&play.token(), &Answer::Done(Body::new(b"{}".to_vec()))).await.unwrap();
         play.work().await;
         assert_eq!(play.the_run().await.status, RunStatus::Completed);
@@ -472,7 +541,10 @@ async fn a_redrive_does_not_jump_ahead_of_what_was_done_without_a_payload() {
         let id = play.the_run().await.id;
         let ship = Wish { from: Some("ship".to_owned()), ..Wish::default() };
         let refused = play.engine.redrive_run(id, &ship).await.unwrap_err();
-        assert!(matches!(&refused, NotDone::Refused(why) if why.contains("'ship' was never entered")), "{refused:?}");
+        assert!(
+            matches!(&refused, NotDone::Refused(why) if why.contains("'ship' was never entered")),
+            "{refused:?}"
+        );
         play.engine.redrive_run(id, &Wish { payload: Some("{}".into()), ..ship }).await.unwrap();
         play.work().await;
         assert_eq!(play.called(), ["build/", "test/", "ship/"]);
@@ -489,11 +561,15 @@ async fn a_failure_without_a_name_does_not_have_that_of_an_earlier_one() {
 "#,
     );
     in_every_way!(&text, |play: Play| async move {
-        play.script("a/", vec![Reply::Status(500, r#"{"code": "nope"}"#.to_owned())]).script("b/", vec![status(503)]);
+        play.script("a/", vec![Reply::Status(500, r#"{"code": "nope"}"#.to_owned())])
+            .script("b/", vec![status(503)]);
         play.send("app", "x", "{}").await;
         let calls = play.calls();
         assert_eq!(calls[1].json()["error_name"], "nope");
-        assert_eq!((&calls[2].json()["failed_step"], calls[2].json().get("error_name")), (&json!("b"), None));
+        assert_eq!(
+            (&calls[2].json()["failed_step"], calls[2].json().get("error_name")),
+            (&json!("b"), None)
+        );
     });
 }
 
@@ -507,7 +583,10 @@ async fn a_run_that_is_late_says_where_it_stood() {
         play.engine.answer(&play.token(), &Answer::Done(Body::new(b"{}".to_vec()))).await.unwrap();
         play.advance(Duration::from_secs(61)).await;
         let error = play.the_run().await.error.unwrap();
-        assert_eq!((error.class.as_str(), error.step.as_deref()), ("workflow_timeout", Some("rest")));
+        assert_eq!(
+            (error.class.as_str(), error.step.as_deref()),
+            ("workflow_timeout", Some("rest"))
+        );
     });
 }
 

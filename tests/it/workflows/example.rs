@@ -19,10 +19,16 @@ async fn an_order_is_charged_packed_confirmed_and_sent() {
         play.script("billing.example.com/charge", vec![ok(r#"{"id": "pay-1"}"#)]);
         play.script("stock.example.com/reserve", vec![ok("\"r\"")]);
         play.send("shop", "order.placed", ORDER).await;
-        play.engine.answer(&play.token(), &Answer::Done(Body::new(br#"{"express": true}"#.to_vec()))).await.unwrap();
+        play.engine
+            .answer(&play.token(), &Answer::Done(Body::new(br#"{"express": true}"#.to_vec())))
+            .await
+            .unwrap();
         play.work().await;
         let last = play.calls().last().unwrap().clone();
-        assert_eq!((last.to.as_str(), &last.json()["payment"]["id"]), ("courier.example.com/pickup", &json!("pay-1")));
+        assert_eq!(
+            (last.to.as_str(), &last.json()["payment"]["id"]),
+            ("courier.example.com/pickup", &json!("pay-1"))
+        );
         let packed = json!([{"sku": "a", "reservation": "r"}, {"sku": "b", "reservation": "r"}]);
         assert_eq!(last.json()["packed"], packed);
         assert_eq!(play.the_run().await.status, RunStatus::Completed);
@@ -40,10 +46,14 @@ async fn an_order_that_cannot_be_packed_is_refunded_and_told() {
             play.advance(Duration::from_secs(60)).await;
         }
         let calls = play.calls();
-        let refund = calls.iter().find(|call| call.to == "billing.example.com/refund").unwrap().json();
+        let refund =
+            calls.iter().find(|call| call.to == "billing.example.com/refund").unwrap().json();
         assert_eq!(refund, json!({"payment": "pay-1", "because": "HTTP 409"}));
         let last = calls.last().unwrap();
-        assert_eq!((last.to.as_str(), &last.json()["id"]), ("shop.example.com/orders/failed", &json!(7)));
+        assert_eq!(
+            (last.to.as_str(), &last.json()["id"]),
+            ("shop.example.com/orders/failed", &json!(7))
+        );
         assert_eq!(play.the_run().await.status, RunStatus::Completed);
     });
 }

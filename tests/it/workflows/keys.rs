@@ -75,7 +75,9 @@ async fn a_payload_with_a_key_of_the_stores_own_numbers_does_no_harm() {
         assert_eq!(runs.len(), hostile.len() + 1);
         for (run, body) in runs.iter().zip(hostile) {
             assert!(run.finished_at.is_some(), "{body}");
-            let Payload::Unreadable { text, why } = &run.state.input else { panic!("{body}: {:?}", run.state.input) };
+            let Payload::Unreadable { text, why } = &run.state.input else {
+                panic!("{body}: {:?}", run.state.input)
+            };
             assert_eq!(text, body, "it is kept as it came");
             assert!(why.contains("$serde_json::private::"), "{why}");
         }
@@ -86,11 +88,17 @@ async fn a_payload_with_a_key_of_the_stores_own_numbers_does_no_harm() {
 
 #[tokio::test]
 async fn a_whole_url_from_the_payload_is_judged_when_it_is_called() {
-    let text = text("    steps: [{ name: a, url: \"{{ $.url }}\" }]\n").replace("allow_private_urls: true, ", "");
+    let text = text("    steps: [{ name: a, url: \"{{ $.url }}\" }]\n")
+        .replace("allow_private_urls: true, ", "");
     in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", r#"{"url": "https://shop.example.com/hook"}"#).await;
         assert_eq!(play.called(), ["shop.example.com/hook"]);
-        for url in ["http://127.0.0.1/", "http://169.254.169.254/latest", "ftp://a.example.com/", "https://u:p@a.example.com/"] {
+        for url in [
+            "http://127.0.0.1/",
+            "http://169.254.169.254/latest",
+            "ftp://a.example.com/",
+            "https://u:p@a.example.com/",
+        ] {
             play.send("app", "x", &json!({ "url": url }).to_string()).await;
             let error = play.runs().await.into_iter().next_back().unwrap().error.unwrap();
             assert_eq!(error.class, "ssrf_blocked", "{url}: {}", error.message);
@@ -129,7 +137,8 @@ async fn the_context_tells_of_the_event_and_of_steps() {
     in_every_way!(&text, |play: Play| async move {
         play.script("a/", vec![ok(r#"{"n": 3, "more": true}"#)]);
         play.send("app", "x", "{}").await;
-        let told = json!({ "type": "x", "source": "app", "n": 3, "status": 200, "visits": 1, "run": "w" });
+        let told =
+            json!({ "type": "x", "source": "app", "n": 3, "status": 200, "visits": 1, "run": "w" });
         assert_eq!(play.calls()[1].json(), told);
     });
 }
@@ -192,7 +201,13 @@ async fn the_receivers_own_name_of_a_failure_is_caught() {
 "#,
     );
     in_every_way!(&text, |play: Play| async move {
-        play.script("a/", vec![answer(409, r#"{"error": {"code": "busy"}}"#), answer(402, r#"{"error": {"code": "no_money"}}"#)]);
+        play.script(
+            "a/",
+            vec![
+                answer(409, r#"{"error": {"code": "busy"}}"#),
+                answer(402, r#"{"error": {"code": "no_money"}}"#),
+            ],
+        );
         play.send("app", "x", "{}").await;
         play.advance(Duration::from_secs(1)).await;
         assert_eq!(play.called(), ["a/", "a/", "poor/"]);
@@ -258,7 +273,14 @@ async fn a_step_that_polls_asks_again_until_the_answer_is_there() {
 "#,
     );
     in_every_way!(&text, |play: Play| async move {
-        play.script("a/build/7", vec![ok(r#"{"status": "new"}"#), ok(r#"{"status": "busy"}"#), ok(r#"{"status": "done"}"#)]);
+        play.script(
+            "a/build/7",
+            vec![
+                ok(r#"{"status": "new"}"#),
+                ok(r#"{"status": "busy"}"#),
+                ok(r#"{"status": "done"}"#),
+            ],
+        );
         play.send("app", "x", r#"{"id": 7}"#).await;
         assert_eq!(play.called().len(), 1);
         play.advance(Duration::from_secs(9)).await;
@@ -266,8 +288,10 @@ async fn a_step_that_polls_asks_again_until_the_answer_is_there() {
         play.advance(Duration::from_secs(1)).await;
         play.advance(Duration::from_secs(10)).await;
         assert_eq!(play.called(), ["a/build/7", "a/build/7", "a/build/7", "b/"]);
-        let keys: std::collections::BTreeSet<String> =
-            play.calls()[..3].iter().map(|call| call.header("Idempotency-Key").unwrap().to_owned()).collect();
+        let keys: std::collections::BTreeSet<String> = play.calls()[..3]
+            .iter()
+            .map(|call| call.header("Idempotency-Key").unwrap().to_owned())
+            .collect();
         assert_eq!(keys.len(), 3, "each question has a key of its own");
         play.script("a/build/8", vec![ok(r#"{"status": "busy"}"#)]);
         play.send("app", "x", r#"{"id": 8}"#).await;
@@ -330,19 +354,32 @@ async fn what_is_kept_of_a_call_is_what_the_step_says() {
 "#,
     );
     in_every_way!(&text, |play: Play| async move {
-        play.script("a/", vec![ok(r#"{"card": {"number": "4242", "name": "ada"}}"#)]).script("b/", vec![ok(r#"{"secret": 1}"#)]);
+        play.script("a/", vec![ok(r#"{"card": {"number": "4242", "name": "ada"}}"#)])
+            .script("b/", vec![ok(r#"{"secret": 1}"#)]);
         play.send("app", "x", "{}").await;
         let filter = tidehook::store::JobFilter::default();
-        let jobs = play.engine.store().jobs(&filter, tidehook::store::Page { limit: 100, newest_first: false }).await.unwrap();
+        let jobs = play
+            .engine
+            .store()
+            .jobs(&filter, tidehook::store::Page { limit: 100, newest_first: false })
+            .await
+            .unwrap();
         let mut kept = Vec::new();
         for job in jobs {
             let attempts = play.engine.store().attempts(job.id).await.unwrap();
-            kept.extend(attempts.into_iter().map(|a| (job.target.name().to_owned(), String::from_utf8(a.response).unwrap())));
+            kept.extend(
+                attempts.into_iter().map(|a| {
+                    (job.target.name().to_owned(), String::from_utf8(a.response).unwrap())
+                }),
+            );
         }
         kept.sort();
         assert_eq!(
             kept,
-            [("w/a".to_owned(), r#"{"card":{"number":"***","name":"ada"}}"#.to_owned()), ("w/b".to_owned(), String::new()),]
+            [
+                ("w/a".to_owned(), r#"{"card":{"number":"***","name":"ada"}}"#.to_owned()),
+                ("w/b".to_owned(), String::new()),
+            ]
         );
     });
 }
@@ -359,14 +396,24 @@ handlers:
     );
     in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", r#"{"id": 7}"#).await;
-        let mut calls: Vec<(String, Value)> = play.calls().into_iter().map(|call| (call.to.clone(), call.json())).collect();
+        let mut calls: Vec<(String, Value)> =
+            play.calls().into_iter().map(|call| (call.to.clone(), call.json())).collect();
         calls.sort_by(|a, b| a.0.cmp(&b.0));
-        assert_eq!(calls, [("after/".to_owned(), json!({ "id": 7 })), ("h/".to_owned(), json!({ "id": 7, "at": "w" })),]);
+        assert_eq!(
+            calls,
+            [
+                ("after/".to_owned(), json!({ "id": 7 })),
+                ("h/".to_owned(), json!({ "id": 7, "at": "w" })),
+            ]
+        );
         // What the other source would refuse from outside is refused from here too.
         play.send("app", "x", "[]").await;
         let run = play.runs().await.into_iter().next_back().unwrap();
         let error = run.error.unwrap();
-        assert!(error.class == "template" && error.message.contains("the schema of source `other`"), "{error:?}");
+        assert!(
+            error.class == "template" && error.message.contains("the schema of source `other`"),
+            "{error:?}"
+        );
     });
 }
 
@@ -391,7 +438,12 @@ async fn a_map_tolerates_a_share_of_its_items_and_calls_workflows() {
         let top = runs.iter().find(|run| run.parent.is_none()).unwrap();
         assert_eq!(top.status, RunStatus::Completed, "{:?}", top.error);
         let results = output(top);
-        let failed = results.as_array().unwrap().iter().filter(|item| item["error_type"] == "workflow_failed").count();
+        let failed = results
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|item| item["error_type"] == "workflow_failed")
+            .count();
         assert_eq!(failed, 2, "{results}");
     });
 }
@@ -438,9 +490,12 @@ async fn each_attempt_sends_the_same_bytes_although_other_items_set_variables_me
         play.script("b/", vec![status(500), status(500), ok("{}")]);
         play.send("app", "x", r#"{"items": ["x", "y"]}"#).await;
         play.advance(Duration::from_secs(10)).await;
-        let mut sent: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
+        let mut sent: std::collections::BTreeMap<String, Vec<String>> =
+            std::collections::BTreeMap::new();
         for call in play.calls().into_iter().filter(|call| call.to == "b/") {
-            sent.entry(call.header("Idempotency-Key").unwrap().to_owned()).or_default().push(call.body.clone());
+            sent.entry(call.header("Idempotency-Key").unwrap().to_owned())
+                .or_default()
+                .push(call.body.clone());
         }
         assert_eq!(sent.values().map(Vec::len).collect::<Vec<_>>(), [2, 2]);
         assert!(sent.values().all(|bodies| bodies[0] == bodies[1]), "{sent:#?}");

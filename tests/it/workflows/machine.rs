@@ -15,7 +15,9 @@ use tidehook::decide::workflow::machine::Birth;
 use tidehook::decide::workflow::redrive::{Redrive, redrive};
 use tidehook::decide::workflow::{Draw, Fact, Flow, Here, advance, start};
 use tidehook::model::run::{Change, VisitPhase};
-use tidehook::model::{EventId, JobId, Payload, Run, RunError, RunId, RunStatus, Target, Timestamp};
+use tidehook::model::{
+    EventId, JobId, Payload, Run, RunError, RunId, RunStatus, Target, Timestamp,
+};
 use ulid::Ulid;
 
 use crate::support::world::config;
@@ -117,12 +119,20 @@ struct World {
 impl World {
     fn apply(&mut self, change: Change, by: Option<JobId>) {
         by.and_then(|job| self.open.remove(&job));
-        change.cancel_jobs.iter().for_each(|job| assert!(self.open.remove(job).is_some(), "{job} was not open"));
+        change
+            .cancel_jobs
+            .iter()
+            .for_each(|job| assert!(self.open.remove(job).is_some(), "{job} was not open"));
         self.held.retain(|job| !change.cancel_jobs.contains(job));
         self.held.extend(change.jobs.iter().filter(|job| job.held).map(|job| job.id));
         self.held.extend(&change.hold);
         change.free.iter().for_each(|job| assert!(self.held.remove(job), "{job} was not held"));
-        assert!(self.held.iter().all(|job| self.open.contains_key(job) || change.jobs.iter().any(|new| new.id == *job)));
+        assert!(
+            self.held
+                .iter()
+                .all(|job| self.open.contains_key(job)
+                    || change.jobs.iter().any(|new| new.id == *job))
+        );
         self.open.extend(change.jobs.iter().map(|job| (job.id, job.target.clone())));
         self.entered += change.notes.iter().filter(|note| note.kind == "StepEntered").count();
         self.run = Run { version: self.run.version + 1, ..change.run };
@@ -144,29 +154,37 @@ impl World {
 
 /// What may happen next: the end of an open job, or an answer from outside.
 fn possible(world: &World, dice: u64) -> Option<(Fact, Option<JobId>)> {
-    let waiting = world
-        .run
-        .state
-        .visits
-        .iter()
-        .filter(|(_, v)| matches!(v.phase, VisitPhase::Answer { .. } | VisitPhase::Call { token: Some(_), .. }));
+    let waiting = world.run.state.visits.iter().filter(|(_, v)| {
+        matches!(v.phase, VisitPhase::Answer { .. } | VisitPhase::Call { token: Some(_), .. })
+    });
     let waiting: Vec<u32> = waiting.map(|(seq, _)| *seq).collect();
     if world.run.status == RunStatus::Paused && dice & 3 != 0 {
         return Some((Fact::Resumed, None));
     }
-    let open: Vec<(&JobId, &Target)> = world.open.iter().filter(|(job, _)| !world.held.contains(job)).collect();
+    let open: Vec<(&JobId, &Target)> =
+        world.open.iter().filter(|(job, _)| !world.held.contains(job)).collect();
     let count = open.len() + waiting.len();
     if count == 0 || dice & 0x1f00_0000 == 0 {
         return match dice & 3 {
-            0 if !world.run.status.is_closed() && world.run.state.ending.is_none() => Some((Fact::Cancelled, None)),
-            1 if !matches!(world.run.status, RunStatus::Paused) && !world.run.status.is_closed() => Some((Fact::Paused, None)),
+            0 if !world.run.status.is_closed() && world.run.state.ending.is_none() => {
+                Some((Fact::Cancelled, None))
+            }
+            1 if !matches!(world.run.status, RunStatus::Paused)
+                && !world.run.status.is_closed() =>
+            {
+                Some((Fact::Paused, None))
+            }
             _ if count == 0 => None,
             _ => possible(world, dice | 0x0100_0000),
         };
     }
     let at = usize::try_from(dice % count as u64).unwrap();
     if let Some(visit) = at.checked_sub(open.len()).and_then(|at| waiting.get(at)) {
-        let answer = if dice & 64 == 0 { Ok(Payload::Json(json!({ "dice": dice }))) } else { Err("no".to_owned()) };
+        let answer = if dice & 64 == 0 {
+            Ok(Payload::Json(json!({ "dice": dice })))
+        } else {
+            Err("no".to_owned())
+        };
         return Some((Fact::CalledBack { visit: *visit, answer }, None));
     }
     let (job, target) = *open.get(at)?;
@@ -175,13 +193,17 @@ fn possible(world: &World, dice: u64) -> Option<(Fact, Option<JobId>)> {
     let fact = match (target, dice >> 8 & 3) {
         (Target::Timer(_), _) => Fact::Elapsed { visit, job: *job },
         (_, 0) => {
-            let class = ["4xx", "5xx", "timeout"][usize::try_from(dice >> 16 & 0xffff).unwrap() % 3];
+            let class =
+                ["4xx", "5xx", "timeout"][usize::try_from(dice >> 16 & 0xffff).unwrap() % 3];
             let error = RunError { status: Some(400), ..error(class, "failed") };
             Fact::Failed { visit, job: *job, error }
         }
         (_, n) => {
-            let body =
-                if n == 1 { Payload::Text("text".to_owned()) } else { Payload::Json(json!({ "items": [n, n], "skip": n == 2 })) };
+            let body = if n == 1 {
+                Payload::Text("text".to_owned())
+            } else {
+                Payload::Json(json!({ "items": [n, n], "skip": n == 2 }))
+            };
             Fact::Answered { visit, job: *job, status: 200, body }
         }
     };
@@ -200,7 +222,8 @@ fn play(flow: &Flow, dice: &[u64]) {
         depth: 0,
     };
     let first = start(birth(), &Here { flow, now, draw: &draw });
-    let mut world = World { run: first.run.clone(), open: BTreeMap::new(), held: BTreeSet::new(), entered: 0 };
+    let mut world =
+        World { run: first.run.clone(), open: BTreeMap::new(), held: BTreeSet::new(), entered: 0 };
     world.apply(first, None);
     world.check();
     let mut told: Vec<Fact> = Vec::new();
@@ -209,14 +232,19 @@ fn play(flow: &Flow, dice: &[u64]) {
         let now = now.plus(Duration::from_secs(turn as u64));
         if world.run.status.is_closed() && !redriven && world.run.status != RunStatus::Completed {
             redriven = true;
-            if let Ok(change) = redrive(&world.run, &Redrive::default(), &Here { flow, now, draw: &draw }) {
+            if let Ok(change) =
+                redrive(&world.run, &Redrive::default(), &Here { flow, now, draw: &draw })
+            {
                 world.apply(change, None);
                 world.check();
                 continue;
             }
         }
         let here = |draw: &dyn Fn() -> Counted| draw();
-        let Some((fact, job)) = possible(&world, dice.wrapping_add(turn as u64 * 0x9E37_79B9)) else { break };
+        let Some((fact, job)) = possible(&world, dice.wrapping_add(turn as u64 * 0x9E37_79B9))
+        else {
+            break;
+        };
         let twin = here(&|| draw.clone());
         let change = advance(&world.run, &fact, &Here { flow, now, draw: &draw });
         let again = advance(&world.run, &fact, &Here { flow, now, draw: &twin });
@@ -231,7 +259,11 @@ fn play(flow: &Flow, dice: &[u64]) {
             // A callback that is answered again is the same visit only while it waits.
             let still_waits = matches!(repeat, Fact::CalledBack { visit, .. } if world.run.state.visits.contains_key(visit));
             if !still_waits {
-                assert_eq!(advance(&world.run, repeat, &Here { flow, now, draw: &draw }), None, "{repeat:?} again");
+                assert_eq!(
+                    advance(&world.run, repeat, &Here { flow, now, draw: &draw }),
+                    None,
+                    "{repeat:?} again"
+                );
             }
         }
         let stranger = Fact::Elapsed { visit: 1, job: JobId(Ulid(7)) };
@@ -246,7 +278,11 @@ fn play(flow: &Flow, dice: &[u64]) {
         assert!(world.run.status.is_closed(), "a run that is killed has ended");
         world.check();
     }
-    assert_eq!(advance(&world.run, &Fact::Cancelled, &Here { flow, now, draw: &draw }), None, "after an end nothing happens");
+    assert_eq!(
+        advance(&world.run, &Fact::Cancelled, &Here { flow, now, draw: &draw }),
+        None,
+        "after an end nothing happens"
+    );
 }
 
 proptest! {

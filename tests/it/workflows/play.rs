@@ -11,7 +11,9 @@ use tidehook::deliver::Deliver;
 use tidehook::engine::{Budget, Chance, Engine, Parts};
 use tidehook::model::Body;
 use tidehook::model::run::Entry;
-use tidehook::model::{CallPhase, Failure, Inbound, Outcome, Request, Response, Run, RunId, SeededIds};
+use tidehook::model::{
+    CallPhase, Failure, Inbound, Outcome, Request, Response, Run, RunId, SeededIds,
+};
 use tidehook::observe::feed::Feed;
 use tidehook::store::{Page, RunFilter};
 use tidehook::wake::Wake;
@@ -104,7 +106,12 @@ const EVERYTHING: Budget = Budget::endless(10);
 const ALL: Page = Page { limit: 1000, newest_first: false };
 
 /// All of them.
-pub const WAYS: [Way; 4] = [Way::Engine(Kind::Memory), Way::Engine(Kind::Sqlite), Way::Engine(Kind::Postgres), Way::Functions];
+pub const WAYS: [Way; 4] = [
+    Way::Engine(Kind::Memory),
+    Way::Engine(Kind::Sqlite),
+    Way::Engine(Kind::Postgres),
+    Way::Functions,
+];
 
 impl Play {
     /// `None` where there is no server for the store.
@@ -120,11 +127,18 @@ impl Play {
         Self::over(fresh, receivers, self.functions.is_some(), text, self.seed + 100).await
     }
 
-    async fn over(fresh: Arc<Fresh>, receivers: Arc<Receivers>, as_functions: bool, text: &str, seed: u64) -> Self {
+    async fn over(
+        fresh: Arc<Fresh>,
+        receivers: Arc<Receivers>,
+        as_functions: bool,
+        text: &str,
+        seed: u64,
+    ) -> Self {
         let build = |wake, seed| build(&fresh, config(text), &receivers, wake, seed);
         let (engine, functions) = if as_functions {
             let queue = Queue::start_on(fresh.clock.clone()).await;
-            let (ticker, worker) = (build(wake(&queue), seed + 1).await, build(wake(&queue), seed + 2).await);
+            let (ticker, worker) =
+                (build(wake(&queue), seed + 1).await, build(wake(&queue), seed + 2).await);
             (build(wake(&queue), seed).await, Some(Inside::new(queue, ticker, worker)))
         } else {
             (build(Arc::new(Local::default()), seed).await, None)
@@ -197,12 +211,22 @@ impl Play {
     /// The token that the last notify carried.
     pub fn token(&self) -> String {
         let calls = self.calls();
-        let call = calls.iter().rev().find(|call| call.header("X-Tidehook-Callback-Token").is_some()).unwrap();
+        let call = calls
+            .iter()
+            .rev()
+            .find(|call| call.header("X-Tidehook-Callback-Token").is_some())
+            .unwrap();
         call.header("X-Tidehook-Callback-Token").unwrap().to_owned()
     }
 }
 
-async fn build(fresh: &Fresh, config: Config, receivers: &Arc<Receivers>, wake: Arc<dyn Wake>, seed: u64) -> Engine {
+async fn build(
+    fresh: &Fresh,
+    config: Config,
+    receivers: &Arc<Receivers>,
+    wake: Arc<dyn Wake>,
+    seed: u64,
+) -> Engine {
     let engine = Engine::new(Parts {
         store: Arc::clone(&fresh.store),
         deliver: Arc::clone(receivers) as Arc<dyn Deliver>,

@@ -39,18 +39,34 @@ async fn a_callback_is_taken_once_and_repeats_of_it_are_harmless() {
         let token = play.token();
         let notice = play.calls()[0].json();
         assert_eq!((token.len(), &notice["callback_token"]), (52, &json!(token)));
-        assert_eq!(notice["callback_url"], json!(format!("https://hooks.example.com/callback/{token}")));
-        assert_eq!((&notice["workflow"], &notice["step"], &notice["payload"]), (&json!("w"), &json!("ask"), &json!({"id": 1})));
+        assert_eq!(
+            notice["callback_url"],
+            json!(format!("https://hooks.example.com/callback/{token}"))
+        );
+        assert_eq!(
+            (&notice["workflow"], &notice["step"], &notice["payload"]),
+            (&json!("w"), &json!("ask"), &json!({"id": 1}))
+        );
 
-        for unknown in [token.to_lowercase(), token[..51].to_owned(), "A".repeat(52), "é".repeat(26)] {
-            assert_eq!(play.engine.answer(&unknown, &done("1")).await, Err(NotAnswered::Unknown), "{unknown}");
+        for unknown in
+            [token.to_lowercase(), token[..51].to_owned(), "A".repeat(52), "é".repeat(26)]
+        {
+            assert_eq!(
+                play.engine.answer(&unknown, &done("1")).await,
+                Err(NotAnswered::Unknown),
+                "{unknown}"
+            );
         }
         let answers = futures::future::join_all((0..8).map(|_| async {
             let answer = done(r#"{"ok": true}"#);
             play.engine.answer(&token, &answer).await
         }))
         .await;
-        assert_eq!(answers.iter().filter(|a| a.as_ref().is_ok_and(|a| !a.duplicate)).count(), 1, "{answers:?}");
+        assert_eq!(
+            answers.iter().filter(|a| a.as_ref().is_ok_and(|a| !a.duplicate)).count(),
+            1,
+            "{answers:?}"
+        );
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
         assert_eq!(play.engine.answer(&token, &done("other")).await, Err(NotAnswered::Conflict));
         play.work().await;
@@ -75,7 +91,10 @@ async fn a_callback_that_does_not_come_or_says_it_failed_is_a_failure() {
         play.engine.answer(&play.token(), &Answer::Failed("no stock".to_owned())).await.unwrap();
         play.work().await;
         let last = play.calls().last().unwrap().json();
-        assert_eq!((&last["error_type"], &last["error"]), (&json!("callback_failed"), &json!("no stock")));
+        assert_eq!(
+            (&last["error_type"], &last["error"]),
+            (&json!("callback_failed"), &json!("no stock"))
+        );
     });
 }
 
@@ -104,7 +123,9 @@ async fn a_run_stays_on_the_definition_it_started_with() {
         assert_eq!(called, ["a/", "a/", "b/", "new/"]);
         // Even when the workflow is gone from the configuration.
         later.send("app", "x", r#"{"id": 3}"#).await;
-        let without = later.again("sources: { app: { type: event } }\nserver: { allow_private_urls: true }\n").await;
+        let without = later
+            .again("sources: { app: { type: event } }\nserver: { allow_private_urls: true }\n")
+            .await;
         without.advance(Duration::from_secs(61)).await;
         assert_eq!(without.called().last().map(String::as_str), Some("new/"));
         assert!(without.runs().await.iter().all(|run| run.status == RunStatus::Completed));
@@ -118,7 +139,12 @@ async fn a_worker_that_dies_between_answer_and_commit_costs_one_repeat_under_the
         play.fresh.clock.advance(Duration::from_secs(61));
         // The wait is over; a worker takes the next call and is never seen again.
         let slots = tidehook::decide::fair::Slots::free(1);
-        let ask = tidehook::store::ClaimRequest { slots, lease: Duration::from_secs(30), skip: Vec::new(), of: Vec::new() };
+        let ask = tidehook::store::ClaimRequest {
+            slots,
+            lease: Duration::from_secs(30),
+            skip: Vec::new(),
+            of: Vec::new(),
+        };
         let timer = play.engine.store().claim(&ask).await.unwrap();
         assert_eq!(timer.len(), 1);
         play.work().await;
@@ -139,7 +165,10 @@ async fn a_cancelled_run_sends_nothing_more_and_can_be_taken_up_again() {
         assert!(play.engine.cancel_run(run.id).await.is_err());
         play.advance(Duration::from_secs(100)).await;
         assert_eq!(play.called(), ["a/"]);
-        assert_eq!(play.engine.redrive_run(run.id, &Wish::default()).await.unwrap().status, RunStatus::Running);
+        assert_eq!(
+            play.engine.redrive_run(run.id, &Wish::default()).await.unwrap().status,
+            RunStatus::Running
+        );
         play.work().await;
         play.advance(Duration::from_secs(61)).await;
         assert_eq!(play.called(), ["a/", "b/"]);
@@ -155,7 +184,10 @@ async fn a_failed_run_is_redriven_from_the_failed_step_with_a_fresh_budget() {
         play.send("app", "x", r#"{"id": 1}"#).await;
         play.advance(Duration::from_secs(61)).await;
         let run = play.the_run().await;
-        assert_eq!((run.status, run.error.as_ref().unwrap().step.as_deref()), (RunStatus::Failed, Some("b")));
+        assert_eq!(
+            (run.status, run.error.as_ref().unwrap().step.as_deref()),
+            (RunStatus::Failed, Some("b"))
+        );
         for expected in [RunStatus::Failed, RunStatus::Completed] {
             play.engine.redrive_run(run.id, &Wish::default()).await.unwrap();
             play.work().await;
@@ -214,12 +246,20 @@ workflows:
 async fn a_payload_of_any_depth_is_kept_and_read_again() {
     in_every_way!(THREE, |play: Play| async move {
         for depth in [60, 64, 65, 100, 124, 127, 128, 300, 500, 5_000] {
-            play.send("app", "x", &format!("{{\"id\":1,\"deep\":{}{}}}", "[".repeat(depth), "]".repeat(depth))).await;
+            play.send(
+                "app",
+                "x",
+                &format!("{{\"id\":1,\"deep\":{}{}}}", "[".repeat(depth), "]".repeat(depth)),
+            )
+            .await;
         }
         play.advance(Duration::from_secs(61)).await;
         let ends: Vec<RunStatus> = play.runs().await.iter().map(|run| run.status).collect();
         assert_eq!(ends[..9], [RunStatus::Completed; 9]);
-        assert!(ends[9].is_closed(), "what is too deep to be read ends one way or the other: {ends:?}");
+        assert!(
+            ends[9].is_closed(),
+            "what is too deep to be read ends one way or the other: {ends:?}"
+        );
     });
 }
 
@@ -228,7 +268,9 @@ async fn runs_go_on_and_can_be_cancelled_when_their_source_is_gone() {
     in_every_way!(THREE, |play: Play| async move {
         play.send("app", "x", r#"{"id": 1}"#).await;
         play.send("app", "x", r#"{"id": 2}"#).await;
-        let other = play.again("sources: { other: { type: event } }\nserver: { allow_private_urls: true }\n").await;
+        let other = play
+            .again("sources: { other: { type: event } }\nserver: { allow_private_urls: true }\n")
+            .await;
         let runs = other.runs().await;
         other.engine.cancel_run(runs[0].id).await.unwrap();
         other.advance(Duration::from_secs(61)).await;
@@ -264,8 +306,13 @@ workflows:
         play.script("bad/", vec![status(500)]);
         play.send("app", "x", r#"{"items": [{"bad": false}, {"bad": true}]}"#).await;
         play.work().await;
-        let inner: Vec<RunStatus> =
-            play.runs().await.iter().filter(|run| run.workflow == "inner").map(|run| run.status).collect();
+        let inner: Vec<RunStatus> = play
+            .runs()
+            .await
+            .iter()
+            .filter(|run| run.workflow == "inner")
+            .map(|run| run.status)
+            .collect();
         assert_eq!(inner, [RunStatus::Cancelled]);
         play.advance(Duration::from_secs(4_000)).await;
         assert_eq!(play.called(), ["bad/"]);
@@ -281,7 +328,10 @@ workflows: { w: { source: app, steps: [{ name: ask, type: callback }] } }
     in_every_way!(text, |play: Play| async move {
         play.send("app", "x", "{}").await;
         let run = play.the_run().await;
-        let tidehook::model::run::VisitPhase::Token { token, .. } = &run.state.visits[&1].phase else { panic!("{run:?}") };
+        let tidehook::model::run::VisitPhase::Token { token, .. } = &run.state.visits[&1].phase
+        else {
+            panic!("{run:?}")
+        };
         play.engine.answer(token, &done("5")).await.unwrap();
         play.work().await;
         assert_eq!(play.the_run().await.state.output.unwrap().into_value(), json!(5));
@@ -290,14 +340,18 @@ workflows: { w: { source: app, steps: [{ name: ask, type: callback }] } }
 
 #[tokio::test]
 async fn two_workflows_with_the_same_text_are_two() {
-    let steps = "{ source: app, steps: [{ name: a, url: http://a/ }, { name: b, url: http://b/ }] }";
+    let steps =
+        "{ source: app, steps: [{ name: a, url: http://a/ }, { name: b, url: http://b/ }] }";
     let text = format!(
         "sources: {{ app: {{ type: event }} }}\nserver: {{ allow_private_urls: true }}\nworkflows: {{ one: {steps}, two: {steps} }}\n"
     );
     in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", "{}").await;
-        let mut handlers: Vec<String> =
-            play.calls().iter().map(|call| call.header("X-Tidehook-Handler").unwrap().to_owned()).collect();
+        let mut handlers: Vec<String> = play
+            .calls()
+            .iter()
+            .map(|call| call.header("X-Tidehook-Handler").unwrap().to_owned())
+            .collect();
         handlers.sort();
         assert_eq!(handlers, ["one/a", "one/b", "two/a", "two/b"]);
     });

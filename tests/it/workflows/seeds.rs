@@ -20,9 +20,15 @@ async fn in_every_way(file: &str, test: impl AsyncFn(Play)) {
         return;
     };
     let mut text = text;
-    let names =
-        ["TF_API_TOKEN", "GITHUB_WEBHOOK_SECRET", "PAGERDUTY_WEBHOOK_SECRET", "PAGERDUTY_API_KEY", "TF_NOTIFICATION_SECRET"];
-    let variables: Variables = names.iter().map(|name| ((*name).to_owned(), "fictional".to_owned())).collect();
+    let names = [
+        "TF_API_TOKEN",
+        "GITHUB_WEBHOOK_SECRET",
+        "PAGERDUTY_WEBHOOK_SECRET",
+        "PAGERDUTY_API_KEY",
+        "TF_NOTIFICATION_SECRET",
+    ];
+    let variables: Variables =
+        names.iter().map(|name| ((*name).to_owned(), "fictional".to_owned())).collect();
     for (name, value) in &variables {
         text = text.replace(&format!("${{{name}}}"), value);
     }
@@ -39,9 +45,15 @@ async fn tenant_provision_waits_for_its_callback_and_rolls_back_in_reverse() {
         let payload = r#"{"tenant_id": "t1", "region": "moon"}"#;
         play.script("api.terraform.io/v2/runs", vec![ok(r#"{"run": 1}"#)]);
         play.send("platform", "tenant.create", payload).await;
-        assert_eq!(play.called(), ["api.terraform.io/v2/runs", "api.terraform.io/v2/notification-configs"]);
+        assert_eq!(
+            play.called(),
+            ["api.terraform.io/v2/runs", "api.terraform.io/v2/notification-configs"]
+        );
         assert_eq!(play.calls()[0].header("Authorization"), Some("Bearer fictional"));
-        play.engine.answer(&play.token(), &Answer::Done(Body::new(br#"{"ready": true}"#.to_vec()))).await.unwrap();
+        play.engine
+            .answer(&play.token(), &Answer::Done(Body::new(br#"{"ready": true}"#.to_vec())))
+            .await
+            .unwrap();
         play.work().await;
         assert_eq!(play.called().last().map(String::as_str), Some("platform:3000/tenant/activate"));
         assert_eq!(play.the_run().await.status, RunStatus::Completed);
@@ -51,7 +63,10 @@ async fn tenant_provision_waits_for_its_callback_and_rolls_back_in_reverse() {
         play.script("integration:3000/setup", vec![status(422)]);
         play.script("db-service:3000/tenant/delete", vec![status(500)]);
         play.send("platform", "tenant.create", payload).await;
-        play.engine.answer(&play.token(), &Answer::Done(Body::new(br#"{"ready": true}"#.to_vec()))).await.unwrap();
+        play.engine
+            .answer(&play.token(), &Answer::Done(Body::new(br#"{"ready": true}"#.to_vec())))
+            .await
+            .unwrap();
         play.work().await;
         for _ in 0..40 {
             play.advance(Duration::from_secs(10)).await;
@@ -60,15 +75,22 @@ async fn tenant_provision_waits_for_its_callback_and_rolls_back_in_reverse() {
         let called: Vec<&str> = calls.iter().map(|call| call.to.as_str()).collect();
         let undone = ["integration:3000/setup", "db-service:3000/tenant/delete"];
         assert!(called.windows(2).any(|pair| pair == undone), "{called:?}");
-        let undo = calls.iter().find(|call| call.to == "db-service:3000/tenant/delete").unwrap().json();
-        assert_eq!((&undo["error"], &undo["failed_step"]), (&json!("HTTP 422"), &json!("configure-services")));
+        let undo =
+            calls.iter().find(|call| call.to == "db-service:3000/tenant/delete").unwrap().json();
+        assert_eq!(
+            (&undo["error"], &undo["failed_step"]),
+            (&json!("HTTP 422"), &json!("configure-services"))
+        );
 
         // A missing parameter is a failed run without a call.
         let before = play.calls().len();
         play.send("platform", "tenant.create", r#"{"tenant_id": "t2"}"#).await;
         let last = play.runs().await.pop().unwrap();
         assert_eq!((last.status, play.calls().len()), (RunStatus::Failed, before));
-        assert_eq!(last.error.unwrap().message, "workflow 'tenant-provision' missing required param 'region'");
+        assert_eq!(
+            last.error.unwrap().message,
+            "workflow 'tenant-provision' missing required param 'region'"
+        );
     })
     .await;
 }
@@ -80,8 +102,19 @@ async fn deploy_hands_the_image_of_the_build_to_production_and_to_the_rollback()
         play.script("deployer:3000/deploy", vec![ok(r#"{"deployed": true}"#)]);
         play.script("tester:3000/smoke", vec![ok(r#"{"passed": true}"#)]);
         play.send("github", "push", r#"{"ref": "refs/heads/main"}"#).await;
-        let deploys: Vec<_> = play.calls().iter().filter(|c| c.to == "deployer:3000/deploy").map(|c| c.json()).collect();
-        assert_eq!(deploys, [json!({"env": "staging", "image": "app:42"}), json!({"env": "production", "image": "app:42"})]);
+        let deploys: Vec<_> = play
+            .calls()
+            .iter()
+            .filter(|c| c.to == "deployer:3000/deploy")
+            .map(|c| c.json())
+            .collect();
+        assert_eq!(
+            deploys,
+            [
+                json!({"env": "staging", "image": "app:42"}),
+                json!({"env": "production", "image": "app:42"})
+            ]
+        );
         assert_eq!(play.the_run().await.status, RunStatus::Completed);
 
         play.script("tester:3000/smoke", vec![status(400)]);
@@ -91,7 +124,10 @@ async fn deploy_hands_the_image_of_the_build_to_production_and_to_the_rollback()
         }
         let rollback = play.calls().last().unwrap().clone();
         assert_eq!(rollback.to, "deployer:3000/rollback");
-        assert_eq!((&rollback.json()["failed_step"], &rollback.json()["error"]), (&json!("smoke-test"), &json!("HTTP 400")));
+        assert_eq!(
+            (&rollback.json()["failed_step"], &rollback.json()["error"]),
+            (&json!("smoke-test"), &json!("HTTP 400"))
+        );
     })
     .await;
 }
@@ -123,8 +159,12 @@ async fn post_apply_rolls_back_and_tells_although_the_rollback_fails() {
         }
         let mut called = play.called();
         called.dedup();
-        let expected =
-            ["config-service:3000/apply", "health-service:3000/check", "config-service:3000/rollback", "slack:3000/notify"];
+        let expected = [
+            "config-service:3000/apply",
+            "health-service:3000/check",
+            "config-service:3000/rollback",
+            "slack:3000/notify",
+        ];
         assert_eq!(called, expected);
         let told = play.calls().last().unwrap().json();
         assert!(told["text"].as_str().unwrap().contains("failed"), "{told}");

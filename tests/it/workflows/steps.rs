@@ -11,7 +11,9 @@ use crate::in_every_way;
 const SOURCE: &str = "sources: { app: { type: event } }\nserver: { allow_private_urls: true }\n";
 
 fn text(workflows: &str) -> String {
-    format!("{SOURCE}delivery: {{ default_retry: {{ max: 2, interval: 10s, jitter: 0 }} }}\nworkflows:\n{workflows}")
+    format!(
+        "{SOURCE}delivery: {{ default_retry: {{ max: 2, interval: 10s, jitter: 0 }} }}\nworkflows:\n{workflows}"
+    )
 }
 
 fn output(run: &tidehook::model::Run) -> serde_json::Value {
@@ -30,13 +32,16 @@ async fn calls_follow_each_other_and_hand_on_what_they_were_answered() {
 "#,
     );
     in_every_way!(&text, |play: Play| async move {
-        play.script("a/", vec![ok(r#"{"n": 1}"#)]).script("b/", vec![ok("[2]")]).script("c/", vec![ok(r#"{"y": 3}"#)]);
+        play.script("a/", vec![ok(r#"{"n": 1}"#)])
+            .script("b/", vec![ok("[2]")])
+            .script("c/", vec![ok(r#"{"y": 3}"#)]);
         play.send("app", "x", r#"{"id": 7}"#).await;
         let bodies: Vec<_> = play.calls().iter().map(|c| c.json()).collect();
         assert_eq!(bodies, [json!({"id": 7}), json!({"from": 1}), json!({"all": [2], "first": 1})]);
         let run = play.the_run().await;
         assert_eq!((run.status, output(&run)), (RunStatus::Completed, json!({"x": 3})));
-        let kinds: Vec<String> = play.history(run.id).await.into_iter().map(|entry| entry.kind).collect();
+        let kinds: Vec<String> =
+            play.history(run.id).await.into_iter().map(|entry| entry.kind).collect();
         assert_eq!(kinds.first().map(String::as_str), Some("RunStarted"));
         assert_eq!(kinds.iter().filter(|k| *k == "StepCompleted").count(), 3);
         assert_eq!(kinds.last().map(String::as_str), Some("RunCompleted"));
@@ -66,14 +71,25 @@ async fn a_step_is_retried_with_the_same_bytes_and_key_and_its_failure_is_caught
         }
         assert_eq!(play.called(), ["pay/", "pay/", "pay/", "sorry/"]);
         let calls = play.calls();
-        assert!(calls[..3].iter().all(|call| call.body == calls[0].body), "each attempt sends the same bytes");
-        let keys: Vec<_> = calls[..3].iter().map(|call| call.header("Idempotency-Key").unwrap()).collect();
+        assert!(
+            calls[..3].iter().all(|call| call.body == calls[0].body),
+            "each attempt sends the same bytes"
+        );
+        let keys: Vec<_> =
+            calls[..3].iter().map(|call| call.header("Idempotency-Key").unwrap()).collect();
         assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
-        let attempts: Vec<_> = calls[..3].iter().map(|call| call.header("X-Tidehook-Attempt").unwrap()).collect();
+        let attempts: Vec<_> =
+            calls[..3].iter().map(|call| call.header("X-Tidehook-Attempt").unwrap()).collect();
         assert_eq!(attempts, ["1", "2", "3"]);
         let sorry = calls[3].json();
-        assert_eq!((&sorry["order"], &sorry["error"], &sorry["failed_step"]), (&json!(1), &json!("HTTP 502"), &json!("pay")));
-        assert_eq!((&sorry["error_type"], &sorry["status"], &sorry["attempts"]), (&json!("5xx"), &json!(502), &json!(3)));
+        assert_eq!(
+            (&sorry["order"], &sorry["error"], &sorry["failed_step"]),
+            (&json!(1), &json!("HTTP 502"), &json!("pay"))
+        );
+        assert_eq!(
+            (&sorry["error_type"], &sorry["status"], &sorry["attempts"]),
+            (&json!("5xx"), &json!(502), &json!(3))
+        );
         assert_eq!(play.the_run().await.status, RunStatus::Completed);
     });
 }
@@ -99,9 +115,15 @@ async fn a_failure_that_nobody_catches_ends_the_run_or_is_passed_over() {
         let run = play.the_run().await;
         assert_eq!((run.status, play.called().len()), (RunStatus::Failed, 1));
         let error = run.error.unwrap();
-        assert_eq!((error.class.as_str(), error.step.as_deref(), error.status), ("4xx", Some("a"), Some(400)));
+        assert_eq!(
+            (error.class.as_str(), error.step.as_deref(), error.status),
+            ("4xx", Some("a"), Some(400))
+        );
         play.send("app", "go", r#"{"k": 1}"#).await;
-        assert_eq!(play.calls()[2].json(), json!({"k": 1, "a": {"error": "HTTP 400", "failed_step": "a"}}));
+        assert_eq!(
+            play.calls()[2].json(),
+            json!({"k": 1, "a": {"error": "HTTP 400", "failed_step": "a"}})
+        );
     });
 }
 
@@ -126,7 +148,10 @@ async fn a_choice_goes_where_its_first_true_condition_says() {
         assert_eq!(play.called(), ["big/", "middle/"]);
         let runs = play.runs().await;
         let ends: Vec<_> = runs.iter().map(|run| run.status).collect();
-        assert_eq!(ends, [RunStatus::Completed, RunStatus::Completed, RunStatus::Completed, RunStatus::Failed]);
+        assert_eq!(
+            ends,
+            [RunStatus::Completed, RunStatus::Completed, RunStatus::Completed, RunStatus::Failed]
+        );
         assert_eq!(runs[3].error.as_ref().unwrap().class, "no_choice_matched");
         assert_eq!(runs[2].state.steps["middle"].status, "skipped");
     });
@@ -149,12 +174,21 @@ async fn parallel_calls_join_once_and_fail_together() {
 "#,
     );
     in_every_way!(&text, |play: Play| async move {
-        play.script("a/", vec![ok("1")]).script("b/", vec![ok("no json"), status(500)]).script("c/", vec![ok(r#"{"c": 3}"#)]);
+        play.script("a/", vec![ok("1")])
+            .script("b/", vec![ok("no json"), status(500)])
+            .script("c/", vec![ok(r#"{"c": 3}"#)]);
         play.send("app", "x", r#"{"id": 1}"#).await;
-        assert_eq!(play.calls().last().unwrap().json(), json!({"id": 1, "checks": {"a": 1, "b": "no json", "c": {"c": 3}}}));
+        assert_eq!(
+            play.calls().last().unwrap().json(),
+            json!({"id": 1, "checks": {"a": 1, "b": "no json", "c": {"c": 3}}})
+        );
         play.send("app", "x", r#"{"id": 2}"#).await;
         let last = play.calls().last().unwrap().clone();
-        assert_eq!((last.to.as_str(), &last.json()["failed_step"]), ("undo/", &json!("checks")), "{last:?}");
+        assert_eq!(
+            (last.to.as_str(), &last.json()["failed_step"]),
+            ("undo/", &json!("checks")),
+            "{last:?}"
+        );
         assert_eq!(play.called().iter().filter(|to| *to == "next/").count(), 1);
         assert!(play.runs().await.iter().all(|run| run.status == RunStatus::Completed));
     });
@@ -188,13 +222,18 @@ async fn a_map_keeps_the_order_of_its_items_and_its_bound() {
         for (at, item) in done.iter().enumerate() {
             assert!(item["n"] == json!(at + 1) || item["error"] == json!("HTTP 500"), "{done:?}");
         }
-        assert_eq!(done.iter().filter(|item| item["error"] == json!("HTTP 500")).count(), 1, "{done:?}");
+        assert_eq!(
+            done.iter().filter(|item| item["error"] == json!("HTTP 500")).count(),
+            1,
+            "{done:?}"
+        );
         play.send("app", "x", r#"{"items": []}"#).await;
         assert_eq!(play.calls().last().unwrap().json()["done"], json!([]));
         play.send("app", "x", r#"{"items": 5}"#).await;
         let many: Vec<u32> = (0..1001).collect();
         play.send("app", "x", &json!({ "items": many }).to_string()).await;
-        let classes: Vec<_> = play.runs().await.into_iter().filter_map(|run| run.error).map(|e| e.class).collect();
+        let classes: Vec<_> =
+            play.runs().await.into_iter().filter_map(|run| run.error).map(|e| e.class).collect();
         assert_eq!(classes, ["bad_items", "map_too_large"]);
     });
 }
@@ -223,9 +262,15 @@ async fn a_wait_takes_its_time_and_an_unusable_timestamp_is_never_now() {
         assert_eq!(play.called().len(), 1);
         play.advance(Duration::from_secs(61)).await;
         assert_eq!(play.called().len(), 2);
-        for bad in
-            [json!(""), json!("year 99999"), json!("99999-01-01T00:00:00Z"), json!(1e18), json!(-5), json!(null), json!([1])]
-        {
+        for bad in [
+            json!(""),
+            json!("year 99999"),
+            json!("99999-01-01T00:00:00Z"),
+            json!(1e18),
+            json!(-5),
+            json!(null),
+            json!([1]),
+        ] {
             play.send("app", "until", &json!({ "at": bad }).to_string()).await;
             let last = play.runs().await.pop().unwrap();
             assert_eq!(last.error.map(|e| e.class).as_deref(), Some("bad_timestamp"), "{bad}");
@@ -255,11 +300,17 @@ async fn another_workflow_is_a_step_and_its_failure_is_the_steps() {
         assert_eq!(play.calls()[1].json(), json!({"id": 1, "inner": "inner says"}));
         play.send("app", "x", r#"{"id": 2}"#).await;
         let sorry = play.calls().last().unwrap().json();
-        assert_eq!((&sorry["error"], &sorry["error_type"]), (&json!("HTTP 500"), &json!("workflow_failed")));
+        assert_eq!(
+            (&sorry["error"], &sorry["error_type"]),
+            (&json!("HTTP 500"), &json!("workflow_failed"))
+        );
         // A child that cannot even start.
         play.send("app", "x", r#"{"id": "text"}"#).await;
         let sorry = play.calls().last().unwrap().json();
-        assert!(sorry["error"].as_str().unwrap().contains("expected type 'number', got string"), "{sorry}");
+        assert!(
+            sorry["error"].as_str().unwrap().contains("expected type 'number', got string"),
+            "{sorry}"
+        );
         assert_eq!(play.runs().await.len(), 6);
         assert!(play.runs().await.iter().all(|run| run.status.is_closed()));
     });
@@ -284,7 +335,10 @@ async fn a_run_ends_at_its_deadline_with_all_that_is_open_in_it() {
         let runs = play.runs().await;
         let outer = runs.iter().find(|run| run.workflow == "outer").unwrap();
         let inner = runs.iter().find(|run| run.workflow == "inner").unwrap();
-        assert_eq!((outer.status, outer.error.as_ref().unwrap().class.as_str()), (RunStatus::Failed, "workflow_timeout"));
+        assert_eq!(
+            (outer.status, outer.error.as_ref().unwrap().class.as_str()),
+            (RunStatus::Failed, "workflow_timeout")
+        );
         assert_eq!(inner.status, RunStatus::Cancelled);
         play.advance(Duration::from_secs(4000)).await;
         assert!(play.called().is_empty());
@@ -307,7 +361,10 @@ async fn a_circle_ends_at_its_limit() {
             play.advance(Duration::from_secs(2)).await;
         }
         let run = play.the_run().await;
-        assert_eq!((run.status, run.error.unwrap().class.as_str(), play.called().len()), (RunStatus::Failed, "step_limit", 10));
+        assert_eq!(
+            (run.status, run.error.unwrap().class.as_str(), play.called().len()),
+            (RunStatus::Failed, "step_limit", 10)
+        );
     });
 }
 
@@ -364,6 +421,9 @@ async fn templates_read_arrays_although_something_was_kept_and_a_map_may_be_larg
         let items: Vec<u32> = (0..1000).collect();
         play.send("app", "large", &json!({ "items": items }).to_string()).await;
         let large = play.runs().await.into_iter().find(|run| run.workflow == "large").unwrap();
-        assert_eq!((large.status, output(&large).as_array().unwrap().len()), (RunStatus::Completed, 1000));
+        assert_eq!(
+            (large.status, output(&large).as_array().unwrap().len()),
+            (RunStatus::Completed, 1000)
+        );
     });
 }

@@ -10,8 +10,11 @@ use crate::config::workflow::keys;
 use crate::config::workflow::step::{Draft, Reading};
 use crate::decide::workflow::step_type::{Approval, Awaited, StepType};
 
-const KEYS: &[Key] =
-    &[key("approvers", Takes::Texts, "approval: the names that may decide; empty is anyone with the token or the API's")];
+const KEYS: &[Key] = &[key(
+    "approvers",
+    Takes::Texts,
+    "approval: names that may decide; if empty, everyone with the callback token or the API token",
+)];
 
 pub(super) static ENTRY: Entry = Entry {
     name: "approval",
@@ -27,11 +30,12 @@ fn read(reading: &Reading<'_>, s: &mut Section<'_>, _: &mut Draft) -> Option<Arc
     Some(Arc::new(Callback { awaited, heartbeat: None, notify: notify(reading, s) }))
 }
 
-/// Names of people, compared as written.
+/// Reads the names of approvers, which take no placeholders and are compared as written.
 fn read_approvers(s: &mut Section<'_>) -> Vec<String> {
-    let names: Vec<String> = s.texts("approvers").unwrap_or_default().into_iter().map(|name| name.value).collect();
+    let names: Vec<String> =
+        s.texts("approvers").unwrap_or_default().into_iter().map(|name| name.value).collect();
     if let Some(name) = names.iter().find(|name| name.contains("{{")) {
-        s.error("bad_template", "approvers", format!("`{name}` is a placeholder, and `approvers` takes names as they are"));
+        s.error("bad_template", "approvers", format!("`{name}` contains a placeholder, but `approvers` does not support placeholders: write the names"));
     }
     names
 }

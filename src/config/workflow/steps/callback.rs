@@ -24,23 +24,44 @@ use crate::model::run::{Due, RunError, Token, VisitPhase};
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 const KEYS: &[Key] = &[
-    key("callback_timeout", Takes::Duration, "callback: how long the answer may take (1d; a bare number is seconds)"),
-    key("heartbeat", Takes::Duration, "callback: how long whoever works on it may be silent (off)"),
+    key(
+        "callback_timeout",
+        Takes::Duration,
+        "callback: how long to wait for the callback (1d; a number without a unit is seconds)",
+    ),
+    key("heartbeat", Takes::Duration, "callback: maximum time between heartbeats (off)"),
 ];
 
 /// The key of the call that carries the token. `approval` has it too.
-pub(super) const NOTIFY_KEYS: &[Key] = &[key("notify", Takes::Section(&NOTIFY), "approval, callback: the call that tells of it")];
+pub(super) const NOTIFY_KEYS: &[Key] = &[key(
+    "notify",
+    Takes::Section(&NOTIFY),
+    "approval, callback: the call that announces the step",
+)];
 
 pub(super) static ENTRY: Entry = Entry {
     name: "callback",
-    keys: &[KEYS, NOTIFY_KEYS, keys::REQUEST, keys::CALL, keys::RETRY, keys::TIMEOUT, keys::RESULT, keys::PAUSE, keys::UNDO],
+    keys: &[
+        KEYS,
+        NOTIFY_KEYS,
+        keys::REQUEST,
+        keys::CALL,
+        keys::RETRY,
+        keys::TIMEOUT,
+        keys::RESULT,
+        keys::PAUSE,
+        keys::UNDO,
+    ],
     in_map: true,
     read,
 };
 
 fn read(reading: &Reading<'_>, s: &mut Section<'_>, _: &mut Draft) -> Option<Arc<dyn StepType>> {
     let own = own_call(reading, s);
-    let awaited = Awaited { timeout: s.duration("callback_timeout").unwrap_or(ANSWER_TIMEOUT), approval: None };
+    let awaited = Awaited {
+        timeout: s.duration("callback_timeout").unwrap_or(ANSWER_TIMEOUT),
+        approval: None,
+    };
     let heartbeat = s.duration("heartbeat").filter(|silence| !silence.is_zero());
     let notify = if s.has("notify") { notify(reading, s) } else { own.call() };
     Some(Arc::new(Callback { awaited, heartbeat, notify }))
@@ -48,10 +69,14 @@ fn read(reading: &Reading<'_>, s: &mut Section<'_>, _: &mut Draft) -> Option<Arc
 
 /// The call that carries the token.
 pub(super) fn notify(reading: &Reading<'_>, s: &mut Section<'_>) -> Option<Call> {
-    let who = format!("handler '{}/{}'", reading.of.workflow, reading.name);
+    let who = format!("workflow '{}' step '{}'", reading.of.workflow, reading.name);
     let mut notify = s.optional_section("notify")?;
     if !notify.has("url") {
-        notify.error("missing_key", "", format!("{who} notify has no url"));
+        notify.error(
+            "missing_key",
+            "",
+            format!("{who} notify has no url: add `url`, the address to call"),
+        );
     }
     let call = CallSpec::read(&mut notify, &who, reading.of.around, reading.of.retry);
     notify.finish();
@@ -79,12 +104,19 @@ impl Callback {
         let beat = heartbeat_timer(walk, seq).and_then(|beat| *beat);
         let name = &step.name;
         if let (Some(silence), true) = (self.heartbeat, beat == Some(job)) {
-            return error("heartbeat_timeout", format!("step '{name}': no heartbeat within {} s", silence.as_secs()));
+            return error(
+                "heartbeat_timeout",
+                format!("step '{name}': no heartbeat within {} s", silence.as_secs()),
+            );
         }
         let seconds = self.awaited.timeout.as_secs();
         match self.awaited.approval {
-            Some(_) => error("approval_timeout", format!("step '{name}': no decision within {seconds} s")),
-            None => error("callback_timeout", format!("step '{name}': no callback within {seconds} s")),
+            Some(_) => {
+                error("approval_timeout", format!("step '{name}': no decision within {seconds} s"))
+            }
+            None => {
+                error("callback_timeout", format!("step '{name}': no callback within {seconds} s"))
+            }
         }
     }
 
@@ -121,7 +153,12 @@ impl StepType for Callback {
     fn enter(&self, walk: &mut Walk<'_>, seq: u32, _: &Step) -> Result<Entered, RunError> {
         let token = walk.new_token();
         let run = walk.change.run.id;
-        walk.change.tokens.push(Token { hash: Token::hash_of(&token), run, visit: seq, answer: None });
+        walk.change.tokens.push(Token {
+            hash: Token::hash_of(&token),
+            run,
+            visit: seq,
+            answer: None,
+        });
         walk.note("TokenIssued", Some(seq), json!({}));
         if self.notify.is_some() {
             walk.call(seq);
@@ -131,7 +168,13 @@ impl StepType for Callback {
         Ok(Entered::Waits(VisitPhase::Token { token, beat }))
     }
 
-    fn handle(&self, walk: &mut Walk<'_>, seq: u32, step: &Step, fact: &Fact) -> Result<Handled, RunError> {
+    fn handle(
+        &self,
+        walk: &mut Walk<'_>,
+        seq: u32,
+        step: &Step,
+        fact: &Fact,
+    ) -> Result<Handled, RunError> {
         match fact {
             Fact::Answered { .. } => {
                 let beat = self.expect(walk, seq);
@@ -146,7 +189,8 @@ impl StepType for Callback {
                 Ok(Handled::Done(payload.clone(), None))
             }
             Fact::CalledBack { answer: Err(why), .. } => {
-                let class = if self.awaited.approval.is_some() { "rejected" } else { "callback_failed" };
+                let class =
+                    if self.awaited.approval.is_some() { "rejected" } else { "callback_failed" };
                 Err(error(class, why.clone()))
             }
             Fact::Heartbeat { .. } => {

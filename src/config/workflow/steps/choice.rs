@@ -17,31 +17,52 @@ use crate::model::Path;
 use crate::model::run::RunError;
 
 const KEYS: &[Key] = &[
-    key("choices", Takes::Items(&CHOICE), "choice: conditions in order"),
-    key("default", Takes::Text, "choice: the step when no condition holds"),
+    key("choices", Takes::Items(&CHOICE), "choice: conditions, checked in order"),
+    key("default", Takes::Text, "choice: the next step if no condition is true"),
 ];
 
 pub(super) static ENTRY: Entry = Entry { name: "choice", keys: &[KEYS], in_map: true, read };
 
-fn read(reading: &Reading<'_>, s: &mut Section<'_>, draft: &mut Draft) -> Option<Arc<dyn StepType>> {
+fn read(
+    reading: &Reading<'_>,
+    s: &mut Section<'_>,
+    draft: &mut Draft,
+) -> Option<Arc<dyn StepType>> {
     let (workflow, name) = (reading.of.workflow, reading.name);
     let choices = s.items("choices", |_, c| read_choice(reading, c));
     if choices.is_empty() {
-        s.error("missing_key", "choices", format!("workflow '{workflow}' choice step '{name}' has no choices"));
+        s.error(
+            "missing_key",
+            "choices",
+            format!("workflow '{workflow}' choice step '{name}' has no choices: add `choices`"),
+        );
     }
     let mut conditions = Vec::new();
     for (condition, to) in choices {
         conditions.extend(condition.map(|condition| (condition, 0)));
         draft.choices.push(jump(to, format!("workflow '{workflow}' choice step '{name}' goto")));
     }
-    draft.default = jump(s.placed_text("default"), format!("workflow '{workflow}' choice step '{name}' default"));
+    draft.default = jump(
+        s.placed_text("default"),
+        format!("workflow '{workflow}' choice step '{name}' default"),
+    );
     Some(Arc::new(Choice { choices: conditions, default: draft.default.as_ref().map(|_| 0) }))
 }
 
-fn read_choice(reading: &Reading<'_>, mut s: Section<'_>) -> Option<(Option<Filter>, Option<Placed<String>>)> {
+fn read_choice(
+    reading: &Reading<'_>,
+    mut s: Section<'_>,
+) -> Option<(Option<Filter>, Option<Placed<String>>)> {
     if s.has("when") == s.has("condition") {
-        let what = if s.has("when") { "both `when` and `condition`, which are the same key" } else { "no `when`" };
-        let message = format!("workflow '{}' choice step '{}' has a choice with {what}", reading.of.workflow, reading.name);
+        let what = if s.has("when") {
+            "both `when` and `condition`, two names of the same key: remove one"
+        } else {
+            "no `when`: add its condition"
+        };
+        let message = format!(
+            "workflow '{}' choice step '{}' has a choice with {what}",
+            reading.of.workflow, reading.name
+        );
         s.error("missing_key", "", message);
     }
     let when = read_filter(&mut s, "when", reading.of.around.compat);
@@ -67,16 +88,23 @@ impl StepType for Choice {
 
     fn enter(&self, walk: &mut Walk<'_>, seq: u32, step: &Step) -> Result<Entered, RunError> {
         let Some(view) = walk.view(seq, step) else { return Ok(Entered::Skipped) };
-        let chosen = self.choices.iter().find(|(condition, _)| view.holds(condition)).map(|(_, goto)| *goto);
+        let chosen =
+            self.choices.iter().find(|(condition, _)| view.holds(condition)).map(|(_, goto)| *goto);
         match chosen.or(self.default) {
             Some(goto) => Ok(Entered::Goto(Next::Step(goto))),
-            None => Err(error("no_choice_matched", "no condition holds, and there is no default")),
+            None => Err(error(
+                "no_choice_matched",
+                "no condition is true, and the step has no `default`",
+            )),
         }
     }
 
     fn resolved(&self, links: Links) -> Option<Arc<dyn StepType>> {
         let conditions = self.choices.iter().map(|(condition, _)| condition.clone());
-        Some(Arc::new(Self { choices: conditions.zip(links.choices).collect(), default: links.default }))
+        Some(Arc::new(Self {
+            choices: conditions.zip(links.choices).collect(),
+            default: links.default,
+        }))
     }
 
     fn paths(&self) -> Vec<&Path> {
@@ -88,7 +116,8 @@ impl StepType for Choice {
     }
 
     fn branches(&self) -> Option<Vec<Branch<'_>>> {
-        let choices = self.choices.iter().map(|(when, to)| Branch { when: Some(when.text()), to: *to });
+        let choices =
+            self.choices.iter().map(|(when, to)| Branch { when: Some(when.text()), to: *to });
         Some(choices.chain(self.default.map(|to| Branch { when: None, to })).collect())
     }
 }

@@ -8,9 +8,9 @@ use crate::decide::workflow::walk::Walk;
 use crate::model::Payload;
 use crate::model::run::{RunError, Slot, VisitPhase};
 
-/// A container about to be entered.
+/// What a `parallel` or `map` step needs to be entered.
 pub(super) struct Opening {
-    /// How many places it has.
+    /// The number of places: one for each branch or item.
     pub(super) places: usize,
     /// How many of them may be open at once; at least 1 counts.
     pub(super) at_once: usize,
@@ -31,10 +31,13 @@ impl Opening {
         place: impl Fn(usize) -> (usize, Payload),
         result: impl Fn(&[Slot]) -> Payload,
     ) -> Entered {
-        let Some(at) = walk.visit(seq).map(|visit| visit.at.clone()) else { return Entered::Skipped };
+        let Some(at) = walk.visit(seq).map(|visit| visit.at.clone()) else {
+            return Entered::Skipped;
+        };
         let kept = walk.places.take().filter(|places| places.len() == self.places);
         let results = kept.unwrap_or_else(|| vec![Slot::Open; self.places]);
-        let waiting: Vec<usize> = (0..self.places).filter(|place| results[*place] == Slot::Open).collect();
+        let waiting: Vec<usize> =
+            (0..self.places).filter(|place| results[*place] == Slot::Open).collect();
         if waiting.is_empty() {
             return Entered::Done(result(&results));
         }
@@ -47,7 +50,13 @@ impl Opening {
         }
         walk.allow(self.places, self.steps);
         let next = waiting.get(at_once).copied().unwrap_or(self.places);
-        Entered::Waits(VisitPhase::Inside { results, open: waiting.len(), next, failed: 0, items: self.items })
+        Entered::Waits(VisitPhase::Inside {
+            results,
+            open: waiting.len(),
+            next,
+            failed: 0,
+            items: self.items,
+        })
     }
 }
 
@@ -68,7 +77,9 @@ pub(super) fn place_ended(
     let gone = || error("unknown_step", "the container's places are gone");
     let visit = walk.visit(container).ok_or_else(gone)?;
     let mut at = visit.at.clone();
-    let VisitPhase::Inside { results, open, next, failed, items } = &mut visit.phase else { return Err(gone()) };
+    let VisitPhase::Inside { results, open, next, failed, items } = &mut visit.phase else {
+        return Err(gone());
+    };
     let value = value(failed, results.len())?;
     if results.get_mut(place).is_some_and(|slot| slot.fill(value)) {
         *open -= 1;

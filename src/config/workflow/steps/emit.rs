@@ -20,11 +20,17 @@ use crate::decide::workflow::walk::Walk;
 use crate::model::Path;
 use crate::model::run::{RunError, VisitPhase};
 
-const KEYS: &[Key] =
-    &[key("source", Takes::Text, "emit: the source of the event"), key("event", Takes::Text, "emit: the type of the event")];
+const KEYS: &[Key] = &[
+    key("source", Takes::Text, "emit: source of the event"),
+    key("event", Takes::Text, "emit: type of the event"),
+];
 
-pub(super) static ENTRY: Entry =
-    Entry { name: "emit", keys: &[KEYS, keys::BODY, keys::RETRY, keys::PAUSE, keys::UNDO], in_map: true, read };
+pub(super) static ENTRY: Entry = Entry {
+    name: "emit",
+    keys: &[KEYS, keys::BODY, keys::RETRY, keys::PAUSE, keys::UNDO],
+    in_map: true,
+    read,
+};
 
 fn read(reading: &Reading<'_>, s: &mut Section<'_>, _: &mut Draft) -> Option<Arc<dyn StepType>> {
     let who = reading.who();
@@ -36,7 +42,9 @@ fn read(reading: &Reading<'_>, s: &mut Section<'_>, _: &mut Draft) -> Option<Arc
     match sources.get(&source) {
         Some(SourceKind::Event) => {}
         Some(_) => {
-            let message = format!("{who}: the source '{source}' takes no events from here; it must be of type `event`");
+            let message = format!(
+                "{who} cannot emit to source '{source}': only sources of type `event` accept emitted events"
+            );
             s.error("wrong_source", "source", message);
         }
         None => {

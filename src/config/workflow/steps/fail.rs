@@ -13,18 +13,22 @@ use crate::decide::workflow::walk::Walk;
 use crate::model::run::RunError;
 
 const KEYS: &[Key] = &[
-    key("error", Takes::Text, "fail: the error's name; its class is app:NAME"),
-    key("message", Takes::Text, "fail: the error's text"),
+    key("error", Takes::Text, "fail: name of the error; its class is app:NAME"),
+    key("message", Takes::Text, "fail: message of the error"),
 ];
 
 pub(super) static ENTRY: Entry = Entry { name: "fail", keys: &[KEYS], in_map: true, read };
 
 fn read(reading: &Reading<'_>, s: &mut Section<'_>, _: &mut Draft) -> Option<Arc<dyn StepType>> {
-    let message = fixed_text(s, "message").unwrap_or_else(|| format!("step '{}' fails on purpose", reading.name));
-    Some(Arc::new(Fail { message, error: fixed_text(s, "error").unwrap_or_else(|| "failed".to_owned()) }))
+    let message = fixed_text(s, "message")
+        .unwrap_or_else(|| format!("step '{}' fails on purpose", reading.name));
+    Some(Arc::new(Fail {
+        message,
+        error: fixed_text(s, "error").unwrap_or_else(|| "failed".to_owned()),
+    }))
 }
 
-/// A step that fails.
+/// A compiled `fail` step: its message and the name of its error.
 #[derive(Debug)]
 struct Fail {
     /// The error's name; its class is `app:` and this.

@@ -35,9 +35,17 @@ pub(super) static ENTRY: Entry = Entry {
     read,
 };
 
-fn read(reading: &Reading<'_>, s: &mut Section<'_>, draft: &mut Draft) -> Option<Arc<dyn StepType>> {
+fn read(
+    reading: &Reading<'_>,
+    s: &mut Section<'_>,
+    draft: &mut Draft,
+) -> Option<Arc<dyn StepType>> {
     if !s.has("url") {
-        s.error("missing_key", "", format!("{} has no url", reading.who()));
+        s.error(
+            "missing_key",
+            "",
+            format!("{} has no url: add `url`, the address to call", reading.who()),
+        );
     }
     let call = own_call(reading, s);
     draft.input_is_json = call.sends_json;
@@ -58,10 +66,18 @@ impl StepType for Http {
         Ok(Entered::Waits(VisitPhase::Call { token: None, polls: 0 }))
     }
 
-    fn handle(&self, walk: &mut Walk<'_>, seq: u32, step: &Step, fact: &Fact) -> Result<Handled, RunError> {
+    fn handle(
+        &self,
+        walk: &mut Walk<'_>,
+        seq: u32,
+        step: &Step,
+        fact: &Fact,
+    ) -> Result<Handled, RunError> {
         match fact {
             Fact::Answered { status, body, .. } => match &self.0.poll {
-                Some(poll) if !is_there(walk, seq, step, poll, *status, body) => poll_again(poll, walk, seq, step),
+                Some(poll) if !is_there(walk, seq, step, poll, *status, body) => {
+                    poll_again(poll, walk, seq, step)
+                }
                 _ => Ok(Handled::Done(body.clone(), Some(*status))),
             },
             Fact::Failed { error, .. } => Err(error.clone()),
@@ -78,17 +94,32 @@ impl StepType for Http {
     }
 }
 
-fn is_there(walk: &Walk<'_>, seq: u32, step: &Step, poll: &Poll, status: u16, body: &Payload) -> bool {
+fn is_there(
+    walk: &Walk<'_>,
+    seq: u32,
+    step: &Step,
+    poll: &Poll,
+    status: u16,
+    body: &Payload,
+) -> bool {
     let response = json!({ "status": status, "body": body.clone().into_value() });
     View::of(&walk.change.run, seq, &step.name, body).with("response", response).holds(&poll.until)
 }
 
-fn poll_again(poll: &Poll, walk: &mut Walk<'_>, seq: u32, step: &Step) -> Result<Handled, RunError> {
+fn poll_again(
+    poll: &Poll,
+    walk: &mut Walk<'_>,
+    seq: u32,
+    step: &Step,
+) -> Result<Handled, RunError> {
     let Some(visit) = walk.visit(seq) else { return Ok(Handled::Waits) };
     let VisitPhase::Call { polls, .. } = &mut visit.phase else { return Ok(Handled::Waits) };
     *polls += 1;
     if *polls >= poll.max {
-        return Err(error("poll_timeout", format!("step '{}': the answer was not there after {polls} calls", step.name)));
+        return Err(error(
+            "poll_timeout",
+            format!("step '{}': `poll.until` was not true after {polls} calls", step.name),
+        ));
     }
     walk.call_after(seq, poll.every);
     Ok(Handled::Waits)

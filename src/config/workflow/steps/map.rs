@@ -30,14 +30,22 @@ use crate::model::{Path, Payload};
 const ITEMS_MAX: usize = 1_000;
 
 const KEYS: &[Key] = &[
-    key("items_path", Takes::Text, "map: the path of the array"),
-    key("items", Takes::Template, "map: template of the array"),
-    key("steps", Takes::Items(&INNER_STEP), "map: the steps of each item"),
-    key("tolerated_failures", Takes::Number(0, ANY), "map: how many items may fail (0)"),
-    key("tolerated_failure_percent", Takes::Number(0, 100), "map: how many of a hundred items may fail (0)"),
-    key("on_item_failure", Takes::Word(&["fail", "collect"]), "map: collect puts a failed item's error in its place"),
-    key("max_concurrency", Takes::Number(1, 10_000), "map: how many at once"),
-    key("iterator", Takes::Section(&ITERATOR), "map: the call of each item"),
+    key("items_path", Takes::Text, "map: path of the array"),
+    key("items", Takes::Template, "map: template that returns the array"),
+    key("steps", Takes::Items(&INNER_STEP), "map: steps to run for each item"),
+    key("tolerated_failures", Takes::Number(0, ANY), "map: number of items that may fail (0)"),
+    key(
+        "tolerated_failure_percent",
+        Takes::Number(0, 100),
+        "map: percentage of items that may fail (0)",
+    ),
+    key(
+        "on_item_failure",
+        Takes::Word(&["fail", "collect"]),
+        "map: what a failed item does (fail). collect: its error becomes its result",
+    ),
+    key("max_concurrency", Takes::Number(1, 10_000), "map: maximum number of items in progress"),
+    key("iterator", Takes::Section(&ITERATOR), "map: the call to make for each item"),
 ];
 
 pub(super) static ENTRY: Entry = Entry {
@@ -58,10 +66,16 @@ pub(super) static ENTRY: Entry = Entry {
     read,
 };
 
-fn read(reading: &Reading<'_>, s: &mut Section<'_>, draft: &mut Draft) -> Option<Arc<dyn StepType>> {
+fn read(
+    reading: &Reading<'_>,
+    s: &mut Section<'_>,
+    draft: &mut Draft,
+) -> Option<Arc<dyn StepType>> {
     let (workflow, name) = (reading.of.workflow, reading.name);
     if !s.has("items_path") && !s.has("items") {
-        let message = format!("workflow '{workflow}' map step '{name}' has neither items_path nor items");
+        let message = format!(
+            "workflow '{workflow}' map step '{name}' has neither items_path nor items: add one of them"
+        );
         s.error("missing_key", "", message);
     }
     refuse_both(s, &reading.who(), "items_path", "items");
@@ -70,7 +84,9 @@ fn read(reading: &Reading<'_>, s: &mut Section<'_>, draft: &mut Draft) -> Option
     draft.inner = each_item(reading, s, draft);
     draft.inner_leads_on = true;
     if draft.inner.is_empty() && !s.has("url") && !s.has("iterator") && !s.has("steps") {
-        let message = format!("workflow '{workflow}' map step '{name}' has no url, and neither steps nor a workflow");
+        let message = format!(
+            "workflow '{workflow}' map step '{name}' has no url, steps or workflow: add one of them"
+        );
         s.error("missing_key", "", message);
     }
     Some(Arc::new(Map {
@@ -83,7 +99,7 @@ fn read(reading: &Reading<'_>, s: &mut Section<'_>, draft: &mut Draft) -> Option
     }))
 }
 
-/// What is done for each item: steps, another workflow, or a call.
+/// Reads what a map does for each item: steps, another workflow, or a call.
 fn each_item(reading: &Reading<'_>, s: &mut Section<'_>, draft: &mut Draft) -> Vec<Draft> {
     let Of { workflow, around, .. } = reading.of;
     let call = own_call(reading, s);
@@ -100,7 +116,7 @@ fn each_item(reading: &Reading<'_>, s: &mut Section<'_>, draft: &mut Draft) -> V
     }
     let (mut input, mut call) = (None, call);
     if let Some(mut i) = s.optional_section("iterator") {
-        let who = format!("handler '{workflow}/{}'", reading.name);
+        let who = format!("workflow '{workflow}' step '{}'", reading.name);
         let mut inner = CallSpec::read(&mut i, &who, around, &call.retry);
         input = read_template(&mut i, "input", inner.sends_json);
         i.finish();
@@ -114,13 +130,13 @@ fn each_item(reading: &Reading<'_>, s: &mut Section<'_>, draft: &mut Draft) -> V
     vec![draft]
 }
 
-/// How many failed items a map bears. A map that collects failures bears all of them, so that a bound beside it would
-/// have no effect.
+/// Reads how many failed items a map tolerates. With `on_item_failure: collect` it tolerates all,
+/// so a limit beside that is refused.
 fn read_tolerated(s: &mut Section<'_>) -> u32 {
     let is_bounded = s.has("tolerated_failures") || s.has("tolerated_failure_percent");
     if is_bounded && s.text("on_item_failure").is_some_and(|word| word == "collect") {
-        let help = "with `collect` every failure becomes an item of the result and none fails the step: remove one of the two";
-        let message = "`on_item_failure: collect` and a bound of tolerated failures exclude each other";
+        let help = "with `collect`, every failure becomes an item of the result and never fails the step: remove one of the two keys";
+        let message = "`on_item_failure: collect` cannot be combined with `tolerated_failures` or `tolerated_failure_percent`";
         s.problem(Severity::Error, "twice", "on_item_failure", message, Some(help.into()));
     }
     s.number32("tolerated_failures").unwrap_or(0)
@@ -157,11 +173,14 @@ impl Map {
         match &self.items {
             Items::Path(path) => {
                 let Some(visit) = walk.visit(seq) else { return Ok(None) };
-                let unreadable = |why| error("template", format!("the payload cannot be read: {why}"));
+                let unreadable =
+                    |why| error("template", format!("the payload cannot be parsed: {why}"));
                 Ok(match path.find(visit.payload.view().map_err(unreadable)?) {
                     Found::Missing => None,
                     Found::One(found) => Some(found.to_value()),
-                    Found::Many(found) => Some(Value::Array(found.into_iter().map(Ref::to_value).collect())),
+                    Found::Many(found) => {
+                        Some(Value::Array(found.into_iter().map(Ref::to_value).collect()))
+                    }
                 })
             }
             Items::Template(template) => {
@@ -183,15 +202,20 @@ impl StepType for Map {
 
     fn enter(&self, walk: &mut Walk<'_>, seq: u32, step: &Step) -> Result<Entered, RunError> {
         let Some(Value::Array(items)) = self.found(walk, seq, step)? else {
-            return Err(error("bad_items", format!("step '{}': there is no array of items", step.name)));
+            return Err(error(
+                "bad_items",
+                format!("step '{}': `items_path` or `items` does not select an array", step.name),
+            ));
         };
         if items.len() > ITEMS_MAX {
-            let message = format!("step '{}' has {} items, at most {ITEMS_MAX} are allowed", step.name, items.len());
+            let message =
+                format!("step '{}' has {} items; the limit is {ITEMS_MAX}", step.name, items.len());
             return Err(error("map_too_large", message));
         }
         let count = items.len();
         let at_once = self.concurrency.unwrap_or(count);
-        let opening = Opening { places: count, at_once, steps: self.steps.len(), items: items.clone() };
+        let opening =
+            Opening { places: count, at_once, steps: self.steps.len(), items: items.clone() };
         Ok(opening.enter(walk, seq, |item| (0, Payload::Json(items[item].clone())), listed))
     }
 
@@ -204,12 +228,15 @@ impl StepType for Map {
     ) -> Result<Handled, RunError> {
         let value = |failed: &mut u32, items: usize| {
             let items = u64::try_from(items).unwrap_or(u64::MAX);
-            let share = u32::try_from(items * u64::from(self.tolerated_percent) / 100).unwrap_or(u32::MAX);
+            let share =
+                u32::try_from(items * u64::from(self.tolerated_percent) / 100).unwrap_or(u32::MAX);
             match result {
                 Ok(payload) => Ok(payload.into_value()),
                 Err(why) if self.collects || *failed < self.tolerated.max(share) => {
                     *failed += 1;
-                    Ok(json!({ "error": why.message, "error_type": why.class, "status": why.status }))
+                    Ok(
+                        json!({ "error": why.message, "error_type": why.class, "status": why.status }),
+                    )
                 }
                 Err(why) => Err(why),
             }

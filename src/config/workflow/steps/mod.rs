@@ -43,7 +43,7 @@ pub(in crate::config) static TYPES: &[&Entry] = &[
 
 /// A type of step, as the configuration knows it.
 pub(in crate::config) struct Entry {
-    /// The value of `type:`.
+    /// The word that selects the type in a step's `type`.
     pub(in crate::config) name: &'static str,
     /// The keys that the type reads beside those of every step. Types may share a key: it is the same constant then.
     pub(in crate::config) keys: &'static [&'static [Key]],
@@ -59,16 +59,26 @@ impl Entry {
         TYPES.iter().find(|entry| Some(entry.name) == name).unwrap_or(&TYPES[0])
     }
 
-    pub(super) fn read(&self, reading: &Reading<'_>, s: &mut Section<'_>, draft: &mut Draft) -> Option<Arc<dyn StepType>> {
+    pub(super) fn read(
+        &self,
+        reading: &Reading<'_>,
+        s: &mut Section<'_>,
+        draft: &mut Draft,
+    ) -> Option<Arc<dyn StepType>> {
         (self.read)(reading, s, draft)
     }
 
     /// Warns of keys that only other types read.
     pub(super) fn warn_of_strays(&self, s: &mut Section<'_>, who: &str) {
-        let reads = |key: &Key| self.keys.iter().flat_map(|group| group.iter()).any(|own| own.name == key.name);
+        let reads = |key: &Key| {
+            self.keys.iter().flat_map(|group| group.iter()).any(|own| own.name == key.name)
+        };
         for key in type_keys(TYPES.iter().copied()) {
             if s.has(key.name) && !reads(&key) {
-                let message = format!("{who}: `{}` has no effect on a step of type `{}`", key.name, self.name);
+                let message = format!(
+                    "{who}: `{}` has no effect on a step of type `{}`: remove it",
+                    key.name, self.name
+                );
                 s.warn("no_effect", key.name, message);
             }
         }
@@ -87,10 +97,12 @@ pub(in crate::config) fn type_keys(types: impl Iterator<Item = &'static Entry>) 
     keys
 }
 
-/// Two keys that say the same thing differently: one of them would have no effect.
+/// Refuses two keys that set the same thing: one of them would have no effect.
 fn refuse_both(s: &mut Section<'_>, who: &str, one: &str, other: &str) {
     if s.has(one) && s.has(other) {
-        let message = format!("{who} has both `{one}` and `{other}`, and only one of them can count: remove the other");
+        let message = format!(
+            "{who} has both `{one}` and `{other}`, but only one can apply: remove the other"
+        );
         s.error("twice", other, message);
     }
 }
@@ -99,14 +111,20 @@ fn refuse_both(s: &mut Section<'_>, who: &str, one: &str, other: &str) {
 fn fixed_text(s: &mut Section<'_>, key: &str) -> Option<String> {
     let text = s.text(key)?;
     if text.contains("{{") {
-        let help = "write the text out, or put the value into the payload";
-        s.problem(Severity::Error, "bad_template", key, format!("`{key}` takes no placeholders"), Some(help.into()));
+        let help = "write a fixed string here, and put changing values into the payload";
+        s.problem(
+            Severity::Error,
+            "bad_template",
+            key,
+            format!("`{key}` does not support placeholders"),
+            Some(help.into()),
+        );
     }
     Some(text)
 }
 
 /// The call that `url` and the keys beside it describe.
 fn own_call(reading: &Reading<'_>, s: &mut Section<'_>) -> CallSpec {
-    let who = format!("handler '{}/{}'", reading.of.workflow, reading.name);
+    let who = format!("workflow '{}' step '{}'", reading.of.workflow, reading.name);
     CallSpec::read(s, &who, reading.of.around, reading.of.retry)
 }

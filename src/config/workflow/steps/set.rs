@@ -14,12 +14,21 @@ use crate::decide::workflow::walk::Walk;
 use crate::model::Path;
 use crate::model::run::RunError;
 
-pub(super) static ENTRY: Entry = Entry { name: "set", keys: &[keys::BODY, keys::RESULT, keys::UNDO], in_map: true, read };
+pub(super) static ENTRY: Entry =
+    Entry { name: "set", keys: &[keys::BODY, keys::RESULT, keys::UNDO], in_map: true, read };
 
-fn read(reading: &Reading<'_>, s: &mut Section<'_>, draft: &mut Draft) -> Option<Arc<dyn StepType>> {
+fn read(
+    reading: &Reading<'_>,
+    s: &mut Section<'_>,
+    draft: &mut Draft,
+) -> Option<Arc<dyn StepType>> {
     let body = read_template(s, "body", false);
     if body.is_none() && draft.step.assign.is_none() {
-        s.error("missing_key", "", format!("{} is type 'set' but has no body", reading.who()));
+        s.error(
+            "missing_key",
+            "",
+            format!("{} is type 'set' but has no body: add `body` or `assign`", reading.who()),
+        );
         return None;
     }
     Some(Arc::new(Set { body }))

@@ -19,16 +19,31 @@ use crate::decide::workflow::walk::Walk;
 use crate::model::run::{Due, RunError, Start, VisitPhase};
 
 /// The key that names the other workflow. `map` has it too.
-pub(super) const WORKFLOW: &[Key] =
-    &[key("workflow", Takes::Text, "workflow: which one; map: the one that is called for each item")];
+pub(super) const WORKFLOW: &[Key] = &[key(
+    "workflow",
+    Takes::Text,
+    "workflow: name of the workflow to call; map: name of the workflow to call for each item",
+)];
 
-pub(super) static ENTRY: Entry =
-    Entry { name: "workflow", keys: &[WORKFLOW, keys::RETRY, keys::RESULT, keys::PAUSE, keys::UNDO], in_map: true, read };
+pub(super) static ENTRY: Entry = Entry {
+    name: "workflow",
+    keys: &[WORKFLOW, keys::RETRY, keys::RESULT, keys::PAUSE, keys::UNDO],
+    in_map: true,
+    read,
+};
 
-fn read(reading: &Reading<'_>, s: &mut Section<'_>, draft: &mut Draft) -> Option<Arc<dyn StepType>> {
+fn read(
+    reading: &Reading<'_>,
+    s: &mut Section<'_>,
+    draft: &mut Draft,
+) -> Option<Arc<dyn StepType>> {
     let who = reading.who();
     let Some(calls) = s.placed_text("workflow") else {
-        s.error("missing_key", "", format!("{who} is type 'workflow' but has no workflow name"));
+        s.error(
+            "missing_key",
+            "",
+            format!("{who} is type 'workflow' but has no workflow name: add `workflow`"),
+        );
         return None;
     };
     draft.call = Some((who, calls.clone()));
@@ -48,28 +63,51 @@ pub(super) struct SubWorkflow {
 impl SubWorkflow {
     fn start(&self, walk: &mut Walk<'_>, seq: u32, failed: u32) -> Result<Entered, RunError> {
         if walk.change.run.state.depth + 1 > DEPTH_MAX {
-            return Err(error("workflow_failed", format!("workflows call each other more than {DEPTH_MAX} deep")));
+            return Err(error(
+                "workflow_failed",
+                format!("workflow calls are nested more than {DEPTH_MAX} levels deep"),
+            ));
         }
         let run = walk.new_run();
-        let Some(visit) = walk.change.run.state.visits.get(&seq) else { return Ok(Entered::Skipped) };
-        let start = Start { run, visit: seq, workflow: self.workflow.clone(), input: visit.payload.clone() };
+        let Some(visit) = walk.change.run.state.visits.get(&seq) else {
+            return Ok(Entered::Skipped);
+        };
+        let start = Start {
+            run,
+            visit: seq,
+            workflow: self.workflow.clone(),
+            input: visit.payload.clone(),
+        };
         walk.change.starts.push(start);
-        walk.note("ChildStarted", Some(seq), json!({ "run": run.to_string(), "workflow": self.workflow }));
+        walk.note(
+            "ChildStarted",
+            Some(seq),
+            json!({ "run": run.to_string(), "workflow": self.workflow }),
+        );
         Ok(Entered::Waits(VisitPhase::Child { run, failed }))
     }
 
-    fn child_failed(&self, walk: &mut Walk<'_>, seq: u32, failed: u32, why: &RunError) -> Result<Handled, RunError> {
+    fn child_failed(
+        &self,
+        walk: &mut Walk<'_>,
+        seq: u32,
+        failed: u32,
+        why: &RunError,
+    ) -> Result<Handled, RunError> {
         let entered_at = walk.visit(seq).map(|visit| visit.entered_at);
         let age = entered_at.map(|at| walk.now().since(at)).unwrap_or_default();
         let tried = Tried { count: failed + 1, before: &[], age, app: None };
         // Whoever cancelled the other run does not want another one.
         let wants_more = why.class != "cancelled";
-        let verdict = after_class(&self.retry, tried, ("workflow_failed", None), None, walk.chance());
+        let verdict =
+            after_class(&self.retry, tried, ("workflow_failed", None), None, walk.chance());
         match verdict {
             Verdict::RetryIn(delay) if wants_more => {
                 walk.note("RetryScheduled", Some(seq), json!({ "after_ms": delay.as_millis() }));
                 walk.wake_at(seq, Due::After(delay));
-                if let Some(VisitPhase::Child { failed, .. }) = walk.visit(seq).map(|visit| &mut visit.phase) {
+                if let Some(VisitPhase::Child { failed, .. }) =
+                    walk.visit(seq).map(|visit| &mut visit.phase)
+                {
                     *failed += 1;
                 }
                 Ok(Handled::Waits)
@@ -93,7 +131,13 @@ impl StepType for SubWorkflow {
         self.start(walk, seq, 0)
     }
 
-    fn handle(&self, walk: &mut Walk<'_>, seq: u32, _: &Step, fact: &Fact) -> Result<Handled, RunError> {
+    fn handle(
+        &self,
+        walk: &mut Walk<'_>,
+        seq: u32,
+        _: &Step,
+        fact: &Fact,
+    ) -> Result<Handled, RunError> {
         let (child, failed) = match walk.visit(seq).map(|visit| &visit.phase) {
             Some(VisitPhase::Child { run, failed }) => (*run, *failed),
             _ => return Ok(Handled::Waits),
@@ -104,7 +148,11 @@ impl StepType for SubWorkflow {
                 Ok(Handled::Done(payload.clone(), None))
             }
             Fact::ChildEnded { result: Err(why), .. } => {
-                walk.note("ChildFinished", Some(seq), json!({ "run": child.to_string(), "error": why.message }));
+                walk.note(
+                    "ChildFinished",
+                    Some(seq),
+                    json!({ "run": child.to_string(), "error": why.message }),
+                );
                 self.child_failed(walk, seq, failed, why)
             }
             // The delay before another run is over.

@@ -19,15 +19,15 @@ use crate::model::json::Ref;
 use crate::model::run::{Due, RunError, VisitPhase};
 use crate::model::{Path, Timestamp};
 
-/// No instant is later: the end of the year 9999, in seconds since 1970.
+/// The latest time that is accepted: the end of the year 9999, in seconds since 1970.
 const LATEST: i64 = 253_402_300_799;
 
 /// A number from here on is read as milliseconds, a smaller one as seconds.
 const MILLISECONDS_FROM: i64 = 100_000_000_000;
 
 const KEYS: &[Key] = &[
-    key("seconds", Takes::Number(0, 315_360_000), "wait: how long"),
-    key("timestamp_path", Takes::Text, "wait: the path of the instant"),
+    key("seconds", Takes::Number(0, 315_360_000), "wait: time to wait, in seconds"),
+    key("timestamp_path", Takes::Text, "wait: path of the timestamp to wait for"),
 ];
 
 pub(super) static ENTRY: Entry = Entry { name: "wait", keys: &[KEYS], in_map: true, read };
@@ -38,7 +38,8 @@ fn read(reading: &Reading<'_>, s: &mut Section<'_>, _: &mut Draft) -> Option<Arc
     refuse_both(s, &reading.who(), "seconds", "timestamp_path");
     if !s.has("seconds") && !s.has("timestamp_path") {
         let (workflow, name) = (reading.of.workflow, reading.name);
-        let message = format!("workflow '{workflow}' wait step '{name}' needs either 'seconds' or 'timestamp_path'");
+        let message =
+            format!("workflow '{workflow}' wait step '{name}' needs 'seconds' or 'timestamp_path'");
         s.error("missing_key", "", message);
     }
     Some(Arc::new(seconds.or(path)?))
@@ -63,7 +64,8 @@ impl StepType for Wait {
             Self::For(time) => Due::After(*time),
             Self::Until(path) => {
                 let visit = walk.visit(seq);
-                let found = visit.and_then(|v| v.payload.view().ok()).and_then(|payload| path.one(payload));
+                let found =
+                    visit.and_then(|v| v.payload.view().ok()).and_then(|payload| path.one(payload));
                 Due::At(instant(found.map(Ref::to_value).as_ref(), step, path)?)
             }
         };
@@ -86,18 +88,26 @@ impl StepType for Wait {
 fn instant(found: Option<&Value>, step: &Step, path: &Path) -> Result<Timestamp, RunError> {
     // What an event holds may be of any length; a message is for people.
     let short = |text: &str| text.chars().take(40).collect::<String>();
-    let bad = |what: String| error("bad_timestamp", format!("step '{}': {what} at {}", step.name, path.text()));
+    let bad = |what: String| {
+        error("bad_timestamp", format!("step '{}': {what} at {}", step.name, path.text()))
+    };
     match found {
         None | Some(Value::Null) => Err(bad("there is no timestamp".to_owned())),
         Some(Value::String(text)) => {
             let at = Timestamp::parse(text).filter(|at| (0..=LATEST).contains(&at.seconds()));
-            at.ok_or_else(|| bad(format!("`{}` is no RFC 3339 timestamp", short(text))))
+            at.ok_or_else(|| bad(format!("`{}` is not an RFC 3339 timestamp", short(text))))
         }
         Some(Value::Number(number)) => {
             let seconds = number.as_i64().or_else(|| {
                 // Fractions of a second are cut.
-                #[expect(clippy::cast_possible_truncation, reason = "checked against the range first")]
-                number.as_f64().filter(|n| (0.0..=253_402_300_799_000.0).contains(n)).map(|n| n as i64)
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "checked against the range first"
+                )]
+                number
+                    .as_f64()
+                    .filter(|n| (0.0..=253_402_300_799_000.0).contains(n))
+                    .map(|n| n as i64)
             });
             // So many seconds are three thousand years from now: they are milliseconds.
             let at = seconds.and_then(|n| match n {
@@ -105,9 +115,13 @@ fn instant(found: Option<&Value>, step: &Step, path: &Path) -> Result<Timestamp,
                 n if n / 1000 <= LATEST => Some(Timestamp(n)),
                 _ => None,
             });
-            at.filter(|at| at.0 >= 0)
-                .ok_or_else(|| bad(format!("{} are neither Unix seconds nor milliseconds", short(&number.to_string()))))
+            at.filter(|at| at.0 >= 0).ok_or_else(|| {
+                bad(format!(
+                    "{} is not a valid Unix time in seconds or milliseconds",
+                    short(&number.to_string())
+                ))
+            })
         }
-        Some(other) => Err(bad(format!("`{}` is no timestamp", short(&other.to_string())))),
+        Some(other) => Err(bad(format!("`{}` is not a timestamp", short(&other.to_string())))),
     }
 }

@@ -43,7 +43,10 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = std::fs::read_to_string(self.install.log()).unwrap_or_default();
-            eprintln!("The functions said at last:\n{}", log.lines().rev().take(80).collect::<Vec<_>>().join("\n"));
+            eprintln!(
+                "The functions said at last:\n{}",
+                log.lines().rev().take(80).collect::<Vec<_>>().join("\n")
+            );
         }
         for task in &self.running {
             task.abort();
@@ -58,7 +61,8 @@ impl Gateway {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = Router::new().fallback(pass).with_state(ingress);
-        let mut running = vec![tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() })];
+        let mut running =
+            vec![tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() })];
         for _ in 0..WORKERS {
             let worker = install.function("worker").await;
             running.push(tokio::spawn(poll(Arc::clone(&install), worker)));
@@ -75,7 +79,10 @@ impl Gateway {
 }
 
 async fn tick(ticker: &Function) {
-    ticker.invoke_within(json!({ "tidehook": "tick" }), TICKER_TIME).await.expect("a tick is worked");
+    ticker
+        .invoke_within(json!({ "tidehook": "tick" }), TICKER_TIME)
+        .await
+        .expect("a tick is worked");
 }
 
 async fn schedule(ticker: Arc<Function>) {
@@ -109,7 +116,13 @@ async fn pass(State(ingress): State<Arc<Function>>, got: Request<Body>) -> Respo
         return plain(StatusCode::PAYLOAD_TOO_LARGE, "Request Too Long");
     };
     let target = (head.uri.path(), head.uri.query().unwrap_or(""));
-    let mut event = request(head.method.as_str(), target, joined(&head.headers), "127.0.0.1", &STANDARD.encode(&body));
+    let mut event = request(
+        head.method.as_str(),
+        target,
+        joined(&head.headers),
+        "127.0.0.1",
+        &STANDARD.encode(&body),
+    );
     event.insert("isBase64Encoded".to_owned(), json!(true));
     match ingress.invoke_within(event.into(), INGRESS_TIME).await {
         Ok(answer) => response(&answer),
@@ -123,18 +136,27 @@ async fn pass(State(ingress): State<Arc<Function>>, got: Request<Body>) -> Respo
 /// Headers as an HTTP API hands them on: names in small letters, several values of one with commas between.
 fn joined(headers: &HeaderMap) -> Map<String, Value> {
     let value = |name| {
-        let all: Vec<_> = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+        let all: Vec<_> = headers
+            .get_all(name)
+            .iter()
+            .map(|value| String::from_utf8_lossy(value.as_bytes()))
+            .collect();
         json!(all.join(","))
     };
     headers.keys().map(|name| (name.as_str().to_owned(), value(name))).collect()
 }
 
 fn response(answer: &Value) -> Response {
-    let mut response = Response::builder().status(u16::try_from(answer["statusCode"].as_u64().unwrap()).unwrap());
+    let mut response =
+        Response::builder().status(u16::try_from(answer["statusCode"].as_u64().unwrap()).unwrap());
     for (name, value) in answer["headers"].as_object().into_iter().flatten() {
         response = response.header(name, value.as_str().unwrap());
     }
     let text = answer["body"].as_str().unwrap_or("");
-    let body = if answer["isBase64Encoded"] == true { STANDARD.decode(text).unwrap() } else { text.as_bytes().to_vec() };
+    let body = if answer["isBase64Encoded"] == true {
+        STANDARD.decode(text).unwrap()
+    } else {
+        text.as_bytes().to_vec()
+    };
     response.body(Body::from(body)).unwrap()
 }

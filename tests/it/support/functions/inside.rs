@@ -35,7 +35,11 @@ impl Inside {
     /// With an engine for the ticker and one for the worker, which tell by the same queue.
     pub fn new(queue: Queue, ticker: Engine, worker: Engine) -> Self {
         let function = |engine, role| Function::new(engine, role, Some(queue.client()), BUDGET);
-        Self { ticker: function(ticker, Role::Ticker), worker: function(worker, Role::Worker), queue }
+        Self {
+            ticker: function(ticker, Role::Ticker),
+            worker: function(worker, Role::Worker),
+            queue,
+        }
     }
 
     /// Works messages off until none is visible.

@@ -37,7 +37,8 @@ impl Install {
         let text = text.replace("{receiver}", &receiver.address.to_string());
         std::fs::write(dir.path().join("tidehook.yaml"), text).unwrap();
         let config = dir.path().join("tidehook.yaml").display().to_string();
-        let variables = vec![("TIDEHOOK_CONFIG".to_owned(), config), ("DATABASE_URL".to_owned(), url.clone())];
+        let variables =
+            vec![("TIDEHOOK_CONFIG".to_owned(), config), ("DATABASE_URL".to_owned(), url.clone())];
         Some(Self { receiver, queue, url, dir, variables })
     }
 
@@ -90,8 +91,11 @@ impl Install {
 
 /// An event of an HTTP API, payload 2.0, or of a function URL, with a body of text.
 pub fn http(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Value {
-    let headers: Map<String, Value> =
-        headers.iter().chain(&[("host", "hooks.example.com")]).map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+    let headers: Map<String, Value> = headers
+        .iter()
+        .chain(&[("host", "hooks.example.com")])
+        .map(|(name, value)| ((*name).to_owned(), json!(value)))
+        .collect();
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     Value::Object(request(method, (path, query), headers, "192.0.2.7", body))
 }
@@ -119,5 +123,8 @@ pub fn request(
 /// Status and body of an answer.
 pub fn answer(answer: &Value) -> (u64, Value) {
     let body = answer["body"].as_str().unwrap_or("");
-    (answer["statusCode"].as_u64().unwrap(), serde_json::from_str(body).unwrap_or_else(|_| json!(body)))
+    (
+        answer["statusCode"].as_u64().unwrap(),
+        serde_json::from_str(body).unwrap_or_else(|_| json!(body)),
+    )
 }

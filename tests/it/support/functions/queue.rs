@@ -81,7 +81,9 @@ impl Queue {
             .behavior_version(aws_config::BehaviorVersion::latest())
             .region(aws_config::Region::from_static("eu-west-1"))
             .endpoint_url(format!("http://{address}"))
-            .credentials_provider(SharedCredentialsProvider::new(Credentials::new("test", "test", None, None, "test")))
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
+                "test", "test", None, None, "test",
+            )))
             .http_client(aws_smithy_http_client::Builder::new().build_http())
             .build();
         Client::new(format!("http://{address}/000000000000/tidehook"), &sdk)
@@ -144,7 +146,13 @@ impl Queue {
     fn take_in(&self, body: String, delay: Duration) -> String {
         let number = self.0.next.fetch_add(1, Ordering::SeqCst);
         let id = format!("m-{number}");
-        let message = Message { id: id.clone(), body, delay, visible_at: self.0.time.now() + delay, received: 0 };
+        let message = Message {
+            id: id.clone(),
+            body,
+            delay,
+            visible_at: self.0.time.now() + delay,
+            received: 0,
+        };
         self.0.sent.lock().unwrap().push(message.clone());
         let way = self.0.way.lock().unwrap().clone();
         let copies = way.map_or_else(|| vec![Duration::ZERO], |way| way(number));
@@ -169,12 +177,20 @@ impl Queue {
 
     /// Deletes what a worker has not reported as failed.
     pub fn delete(&self, batch: &[Message], answer: &Value) {
-        let failed: Vec<&str> =
-            answer["batchItemFailures"].as_array().into_iter().flatten().filter_map(|f| f["itemIdentifier"].as_str()).collect();
+        let failed: Vec<&str> = answer["batchItemFailures"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|f| f["itemIdentifier"].as_str())
+            .collect();
         self.0.messages.lock().unwrap().retain(|message| {
-            let is_of_batch =
-                |m: &&Message| m.id == message.id && m.received == message.received && m.visible_at == message.visible_at;
-            !batch.iter().any(|m| is_of_batch(&m) && !failed.contains(&m.id.as_str())) || failed.contains(&message.id.as_str())
+            let is_of_batch = |m: &&Message| {
+                m.id == message.id
+                    && m.received == message.received
+                    && m.visible_at == message.visible_at
+            };
+            !batch.iter().any(|m| is_of_batch(&m) && !failed.contains(&m.id.as_str()))
+                || failed.contains(&message.id.as_str())
         });
     }
 }
@@ -189,7 +205,8 @@ fn record(message: &Message) -> Value {
 
 async fn serve(State(queue): State<Queue>, headers: HeaderMap, body: Bytes) -> Response {
     if queue.0.refuses.load(Ordering::SeqCst) {
-        return (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "__type": "InternalError" }))).into_response();
+        return (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "__type": "InternalError" })))
+            .into_response();
     }
     let target = headers.get("x-amz-target").and_then(|value| value.to_str().ok()).unwrap_or("");
     let asked: Value = serde_json::from_slice(&body).unwrap();
@@ -200,17 +217,22 @@ async fn serve(State(queue): State<Queue>, headers: HeaderMap, body: Bytes) -> R
             let taken = entries.iter().map(|entry| {
                 let delay = entry["DelaySeconds"].as_u64().unwrap_or(0);
                 assert!(delay <= 900, "SQS delays no longer than 15 minutes");
-                let id = queue.take_in(entry["MessageBody"].as_str().unwrap().to_owned(), Duration::from_secs(delay));
+                let id = queue.take_in(
+                    entry["MessageBody"].as_str().unwrap().to_owned(),
+                    Duration::from_secs(delay),
+                );
                 json!({ "Id": entry["Id"], "MessageId": id, "MD5OfMessageBody": "" })
             });
             Json(json!({ "Successful": taken.collect::<Vec<_>>(), "Failed": [] })).into_response()
         }
         "AmazonSQS.SendMessage" => {
-            let id = queue.take_in(asked["MessageBody"].as_str().unwrap().to_owned(), Duration::ZERO);
+            let id =
+                queue.take_in(asked["MessageBody"].as_str().unwrap().to_owned(), Duration::ZERO);
             Json(json!({ "MessageId": id, "MD5OfMessageBody": "" })).into_response()
         }
         "AmazonSQS.GetQueueAttributes" => {
-            Json(json!({ "Attributes": { "VisibilityTimeout": "300", "RedrivePolicy": "{}" } })).into_response()
+            Json(json!({ "Attributes": { "VisibilityTimeout": "300", "RedrivePolicy": "{}" } }))
+                .into_response()
         }
         other => panic!("nobody asks for {other}"),
     }

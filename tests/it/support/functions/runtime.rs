@@ -52,11 +52,20 @@ impl Function {
     }
 
     /// The same with a program that is not the binary.
-    pub async fn start_program(mut command: Command, handler: &str, variables: &[(String, String)], log: &Path) -> Self {
+    pub async fn start_program(
+        mut command: Command,
+        handler: &str,
+        variables: &[(String, String)],
+        log: &Path,
+    ) -> Self {
         let (invocations, next) = mpsc::unbounded_channel();
         let open: Arc<Mutex<HashMap<String, oneshot::Sender<Ended>>>> = Arc::default();
         let not_started: Arc<Mutex<Option<Value>>> = Arc::default();
-        let api = Api { next: Arc::new(Held::new(next)), open: Arc::clone(&open), not_started: Arc::clone(&not_started) };
+        let api = Api {
+            next: Arc::new(Held::new(next)),
+            open: Arc::clone(&open),
+            not_started: Arc::clone(&not_started),
+        };
         let routes = Router::new()
             .route("/2018-06-01/runtime/init/error", post(not_begun))
             .route("/2018-06-01/runtime/invocation/next", get(give))
@@ -70,7 +79,9 @@ impl Function {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("AWS_LAMBDA_RUNTIME_API", address.to_string()).env("_HANDLER", handler);
-        command.env("AWS_LAMBDA_FUNCTION_NAME", handler).env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256");
+        command
+            .env("AWS_LAMBDA_FUNCTION_NAME", handler)
+            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256");
         command.env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST").env("RUST_LOG", "tidehook=debug");
         command.envs(variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
@@ -86,7 +97,9 @@ impl Function {
     /// Invokes it with so much time left. An invocation that is never answered fails the test.
     pub async fn invoke_within(&self, event: Value, left: Duration) -> Ended {
         let at = u64::try_from(SystemClock.now().plus(left).0).unwrap();
-        tokio::time::timeout(PATIENCE, self.invoke_until(event, at)).await.expect("an invocation ends")
+        tokio::time::timeout(PATIENCE, self.invoke_until(event, at))
+            .await
+            .expect("an invocation ends")
     }
 
     /// Invokes it with this deadline, in milliseconds since 1970.
@@ -146,11 +159,16 @@ async fn give(State(api): State<Api>) -> (HeaderMap, Json<Value>) {
         // The test is over.
         return std::future::pending().await;
     };
-    let header = |name, value: String| (HeaderName::from_static(name), HeaderValue::from_str(&value).unwrap());
+    let header = |name, value: String| {
+        (HeaderName::from_static(name), HeaderValue::from_str(&value).unwrap())
+    };
     let headers = HeaderMap::from_iter([
         header("lambda-runtime-aws-request-id", invocation.id),
         header("lambda-runtime-deadline-ms", invocation.deadline_ms.to_string()),
-        header("lambda-runtime-invoked-function-arn", "arn:aws:lambda:eu-west-1:000000000000:function:tidehook".to_owned()),
+        header(
+            "lambda-runtime-invoked-function-arn",
+            "arn:aws:lambda:eu-west-1:000000000000:function:tidehook".to_owned(),
+        ),
         header("lambda-runtime-trace-id", "Root=1-00000000-000000000000000000000000".to_owned()),
     ]);
     (headers, Json(invocation.event))
