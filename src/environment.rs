@@ -2,7 +2,7 @@
 //! configuration. Third floor.
 
 use crate::config::layers::{self, Variables};
-use crate::config::{self, Known, Loaded, Request};
+use crate::config::{self, External, Loaded, Request};
 use crate::model::AwsIdentity;
 use crate::{ingress, secrets};
 
@@ -40,7 +40,7 @@ pub fn load(asked: Request) -> Loaded {
         variables: variables(),
         ..asked
     };
-    config::load(&request, &Known { resolve: Some(secrets::resolve), ..ingress::known() })
+    config::load(&request, &External { resolve: Some(secrets::resolve), ..ingress::known() })
 }
 
 /// The process's variables that are valid text. `DATABASE_URL` may also be given as

@@ -190,7 +190,7 @@ impl Aws {
         };
         match parameters::ask(sdk, service, action, &input).await {
             Ok(answer) => Ok(Some(answer)),
-            Err(Failed::Nobody(why)) => {
+            Err(Failed::NoCredentials(why)) => {
                 tracing::debug!(
                     why,
                     "AWS credentials are not available. The secret is not looked up."

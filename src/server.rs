@@ -179,7 +179,7 @@ impl Server {
     /// # Errors
     /// As [`Server::start`], without those of listening.
     pub async fn start_on(listener: TcpListener, config: Config) -> Result<Self, StartError> {
-        count(&config);
+        init_metrics(&config);
         let config = Arc::new(config);
         let wake: Arc<dyn Wake> = match config.database.driver {
             // What listens keeps a connection and its session, which a pooler does not, and a password of a quarter of an hour
@@ -249,7 +249,7 @@ impl Server {
         }
         self.keeping.abort();
         // Requests that were still open may have handed something over.
-        let _ = tokio::time::timeout(GOODBYE_MAX, self.engine.put_back()).await;
+        let _ = tokio::time::timeout(GOODBYE_MAX, self.engine.return_unstarted()).await;
         if let Err(error) = self.engine.flush().await {
             tracing::debug!(%error, "The last counts of refused requests could not be stored.");
         }
@@ -322,7 +322,7 @@ async fn keep(engine: Engine) {
 }
 
 /// Starts the metrics of this process, with counters of what is configured at 0.
-pub fn count(config: &Config) {
+pub fn init_metrics(config: &Config) {
     metrics::start();
     let sources: Vec<_> =
         config.sources.iter().map(|s| (s.name.as_str(), s.verify.is_some())).collect();
@@ -333,7 +333,7 @@ pub fn count(config: &Config) {
     let handlers: Vec<String> =
         config.handlers.iter().map(|h| h.name.clone()).chain(steps).collect();
     let workflows: Vec<_> = config.workflows.iter().map(|w| w.name.as_str()).collect();
-    metrics::expect(metrics::Expected {
+    metrics::init_counters(metrics::Expected {
         sources: &sources,
         handlers: &handlers,
         workflows: &workflows,

@@ -71,10 +71,15 @@ impl Place {
     pub async fn new(store: &Store) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (driver, url) = match store {
-            Store::Sqlite => ("sqlite", format!("sqlite:{}/bench.db?mode=rwc", dir.path().display())),
+            Store::Sqlite => {
+                ("sqlite", format!("sqlite:{}/bench.db?mode=rwc", dir.path().display()))
+            }
             Store::Postgres(server) => {
                 let name = format!("bench_{}_{}", std::process::id(), free_port());
-                ("postgres", tidehook::store::sql::postgres::create_database(server, &name).await.unwrap())
+                (
+                    "postgres",
+                    tidehook::store::sql::postgres::create_database(server, &name).await.unwrap(),
+                )
             }
         };
         Self { url, driver, is_server: driver != "sqlite", dir }
@@ -111,7 +116,9 @@ sources:
             setup.more
         );
         for Handler { name, event, path } in &setup.handlers {
-            text += &format!("  {name}: {{ source: app, events: [{event}], url: \"http://{sink}{path}\", timeout: 30s }}\n");
+            text += &format!(
+                "  {name}: {{ source: app, events: [{event}], url: \"http://{sink}{path}\", timeout: 30s }}\n"
+            );
         }
         text += &setup.workflow;
         let dir = place.dir.path();
@@ -123,10 +130,17 @@ sources:
         };
         let log = std::fs::File::create(dir.join(format!("log-{port}"))).unwrap();
         let mut command = Command::new(binary);
-        command.arg("start").arg("--config").arg(&config).current_dir(dir).env_remove("DATABASE_URL");
+        command
+            .arg("start")
+            .arg("--config")
+            .arg(&config)
+            .current_dir(dir)
+            .env_remove("DATABASE_URL");
         command.env("RUST_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let engine =
-            Self { process: command.spawn().expect("the engine starts"), address: SocketAddr::from(([127, 0, 0, 1], port)) };
+        let engine = Self {
+            process: command.spawn().expect("the engine starts"),
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+        };
         engine.until_ready().await;
         engine
     }

@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, Row};
 
 /// Wall time in microseconds.
-#[expect(clippy::disallowed_methods, reason = "events carry the time they were posted over process borders")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "events carry the time they were posted over process borders"
+)]
 pub fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64
 }
@@ -51,15 +54,24 @@ impl Database {
         let counted = "SELECT COALESCE(SUM(calls), 0)::bigint AS n FROM pg_stat_statements AS s
             JOIN pg_database AS d ON d.oid = s.dbid WHERE d.datname = current_database()";
         // A server that does not count statements is no failure: the figure is left out.
-        let _ = sqlx::query("CREATE EXTENSION IF NOT EXISTS pg_stat_statements").execute(&mut conn).await;
-        let statements = sqlx::query(counted).fetch_one(&mut conn).await.ok().map(|row| row.get("n"));
-        Some(Self { wal_bytes: row.get("wal"), transactions: row.get("xacts"), statements, dead_rows: row.get("dead") })
+        let _ = sqlx::query("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+            .execute(&mut conn)
+            .await;
+        let statements =
+            sqlx::query(counted).fetch_one(&mut conn).await.ok().map(|row| row.get("n"));
+        Some(Self {
+            wal_bytes: row.get("wal"),
+            transactions: row.get("xacts"),
+            statements,
+            dead_rows: row.get("dead"),
+        })
     }
 
     /// What was done since, per event.
     pub fn since(&self, before: &Self, events: u64, seconds: f64) -> Value {
         let per_event = |n: i64| ((n as f64 / events.max(1) as f64) * 100.0).round() / 100.0;
-        let statements = self.statements.zip(before.statements).map(|(after, before)| after - before);
+        let statements =
+            self.statements.zip(before.statements).map(|(after, before)| after - before);
         json!({
             "statements_per_s": statements.map(|n| (n as f64 / seconds.max(0.001) * 10.0).round() / 10.0),
             "wal_bytes_per_event": per_event(self.wal_bytes - before.wal_bytes).round(),

@@ -60,9 +60,11 @@ pub async fn generate(to: SocketAddr, load: &Load) -> Sent {
         seen.into_iter().for_each(|(status, n)| *statuses.entry(status).or_default() += n);
     }
     let seconds = start.elapsed().as_secs_f64();
-    let accepted: u64 = statuses.iter().filter(|(status, _)| (200..300).contains(*status)).map(|(_, n)| n).sum();
+    let accepted: u64 =
+        statuses.iter().filter(|(status, _)| (200..300).contains(*status)).map(|(_, n)| n).sum();
     let at = |quantile| latency.value_at_quantile(quantile) as f64 / 1e3;
-    let statuses: BTreeMap<String, u64> = statuses.into_iter().map(|(s, n)| (s.to_string(), n)).collect();
+    let statuses: BTreeMap<String, u64> =
+        statuses.into_iter().map(|(s, n)| (s.to_string(), n)).collect();
     let figures = json!({
         "accepted": accepted, "accepted_per_s": (accepted as f64 / seconds).round(), "statuses": statuses,
         "ingest_ms": { "p50": at(0.5), "p95": at(0.95), "p99": at(0.99), "max": at(1.0) },
@@ -72,7 +74,13 @@ pub async fn generate(to: SocketAddr, load: &Load) -> Sent {
 
 type Seen = (Histogram<u64>, BTreeMap<u16, u64>);
 
-async fn send(to: SocketAddr, load: &Load, next: &AtomicU64, padding: &Arc<str>, start: Instant) -> Seen {
+async fn send(
+    to: SocketAddr,
+    load: &Load,
+    next: &AtomicU64,
+    padding: &Arc<str>,
+    start: Instant,
+) -> Seen {
     let mut latency = Histogram::new(3).unwrap();
     let mut statuses = BTreeMap::new();
     while next.load(Ordering::Relaxed) < load.events {
@@ -81,7 +89,11 @@ async fn send(to: SocketAddr, load: &Load, next: &AtomicU64, padding: &Arc<str>,
             continue;
         };
         let _ = stream.set_nodelay(true);
-        let Ok((mut sender, connection)) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await else { continue };
+        let Ok((mut sender, connection)) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await
+        else {
+            continue;
+        };
         tokio::spawn(connection);
         loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
@@ -99,12 +111,19 @@ async fn send(to: SocketAddr, load: &Load, next: &AtomicU64, padding: &Arc<str>,
                 (began, at_us) = (Instant::now() - stalled, now_us() - stalled.as_micros() as u64);
             }
             let n = load.first + n;
-            let body = json!({ "id": format!("e-{n}"), "n": n, "at_us": at_us, "padding": &**padding }).to_string();
+            let body =
+                json!({ "id": format!("e-{n}"), "n": n, "at_us": at_us, "padding": &**padding })
+                    .to_string();
             let request = hyper::Request::post(load.path.replace("{n}", &n.to_string()))
                 .header("host", "127.0.0.1")
                 .header("content-type", "application/json");
-            let request = load.signature.iter().fold(request, |request, value| request.header("x-hub-signature-256", value));
-            let Ok(response) = sender.send_request(request.body(Full::new(Bytes::from(body))).unwrap()).await else {
+            let request = load
+                .signature
+                .iter()
+                .fold(request, |request, value| request.header("x-hub-signature-256", value));
+            let Ok(response) =
+                sender.send_request(request.body(Full::new(Bytes::from(body))).unwrap()).await
+            else {
                 *statuses.entry(0).or_default() += 1;
                 break;
             };

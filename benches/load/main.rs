@@ -1,7 +1,12 @@
 //! The load benchmark: the real binary under load, on SQLite and on Postgres, with qhook beside it in the same run
 //! when one is at hand. Prints one JSON object a line. `scripts/bench.sh` runs it; `docs/benchmarks.md` explains it.
 #![allow(missing_docs, reason = "a program, not a library")]
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark that cannot go on stops")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a benchmark that cannot go on stops"
+)]
 
 mod engine;
 mod figures;
@@ -68,9 +73,15 @@ async fn main() {
             }
             for round in 1..=options.rounds {
                 let mut kinds = vec![Kind::Tidehook];
-                kinds.extend(options.qhook.clone().filter(|_| scenario.with_qhook).map(Kind::Qhook));
+                kinds
+                    .extend(options.qhook.clone().filter(|_| scenario.with_qhook).map(Kind::Qhook));
                 for kind in kinds {
-                    eprintln!("{} on {}, {}, round {round}", scenario.name, store.name(), kind.name());
+                    eprintln!(
+                        "{} on {}, {}, round {round}",
+                        scenario.name,
+                        store.name(),
+                        kind.name()
+                    );
                     let mut line = scenarios::run(&scenario, &kind, store, &sink).await;
                     line["scenario"] = json!(scenario.name);
                     line["store"] = json!(store.name());
@@ -80,7 +91,9 @@ async fn main() {
                 }
             }
         }
-        for standing in standing::Standing::ALL.into_iter().filter(|standing| standing.is_for(store)) {
+        for standing in
+            standing::Standing::ALL.into_iter().filter(|standing| standing.is_for(store))
+        {
             if !options.wants(standing.name()) {
                 continue;
             }

@@ -76,13 +76,20 @@ pub fn all(quick: bool) -> Vec<Scenario> {
     };
     let fan_out = |name, handlers: u64, events| Scenario {
         name,
-        handlers: (0..handlers).map(|h| handler(&format!("h{h}"), TYPE, &format!("/ok/{h}"))).collect(),
+        handlers: (0..handlers)
+            .map(|h| handler(&format!("h{h}"), TYPE, &format!("/ok/{h}")))
+            .collect(),
         load: closed(events),
         fan_out: handlers,
         ..base.clone()
     };
     vec![
-        Scenario { name: "ingest only", handlers: vec![handler("h", "nothing.else", "/ok")], fan_out: 0, ..base.clone() },
+        Scenario {
+            name: "ingest only",
+            handlers: vec![handler("h", "nothing.else", "/ok")],
+            fan_out: 0,
+            ..base.clone()
+        },
         Scenario { name: "ingest and deliver", ..base.clone() },
         Scenario { name: "300 a second", load: open(n(6_000, 900), 300), ..base.clone() },
         fan_out("fan-out 10", 10, n(1_000, 200)),
@@ -102,7 +109,12 @@ pub fn all(quick: bool) -> Vec<Scenario> {
             is_workflow: true,
             ..base.clone()
         },
-        Scenario { name: "backlog drain", with_qhook: false, before: Before::Pause, ..base.clone() },
+        Scenario {
+            name: "backlog drain",
+            with_qhook: false,
+            before: Before::Pause,
+            ..base.clone()
+        },
         Scenario {
             name: "flooded neighbour, 100 a second",
             with_qhook: false,
@@ -111,7 +123,12 @@ pub fn all(quick: bool) -> Vec<Scenario> {
             before: Before::Flood(n(20_000, 2_000)),
             ..base.clone()
         },
-        Scenario { name: "soak, 300 a second", with_qhook: false, load: open(n(54_000, 1_500), 300), ..base },
+        Scenario {
+            name: "soak, 300 a second",
+            with_qhook: false,
+            load: open(n(54_000, 1_500), 300),
+            ..base
+        },
     ]
 }
 
@@ -136,8 +153,10 @@ pub async fn run(scenario: &Scenario, kind: &Kind, store: &Store, sink: &Sink) -
     }
     let (now, highest) = memory_mb(engine.pid());
     let round = |x: f64| (x * 100.0).round() / 100.0;
-    line["cpu_ms_per_event"] = json!(round((cpu_seconds(engine.pid()) - cpu) * 1e3 / sent.accepted.max(1) as f64));
-    line["memory_mb"] = json!({ "before": round(memory), "after": round(now), "highest": round(highest) });
+    line["cpu_ms_per_event"] =
+        json!(round((cpu_seconds(engine.pid()) - cpu) * 1e3 / sent.accepted.max(1) as f64));
+    line["memory_mb"] =
+        json!({ "before": round(memory), "after": round(now), "highest": round(highest) });
     if let (Some(before), Some(after)) = (before, Database::read(database).await) {
         line["database"] = after.since(&before, sent.accepted, seconds);
     }
@@ -146,7 +165,12 @@ pub async fn run(scenario: &Scenario, kind: &Kind, store: &Store, sink: &Sink) -
 
 /// Each step leaves the payload alone, so that each call can be counted.
 fn three_steps(sink: &Sink) -> String {
-    let step = |n: u32| format!("      - {{ name: s{n}, url: \"http://{}/ok/{n}\", result_path: \"null\" }}\n", sink.address);
+    let step = |n: u32| {
+        format!(
+            "      - {{ name: s{n}, url: \"http://{}/ok/{n}\", result_path: \"null\" }}\n",
+            sink.address
+        )
+    };
     let steps: String = (1..=3).map(step).collect();
     format!("workflows:\n  w:\n    source: app\n    events: [{TYPE}]\n    steps:\n{steps}")
 }
@@ -155,7 +179,11 @@ async fn prepare(scenario: &Scenario, engine: &Engine) {
     match scenario.before {
         Before::Nothing => {}
         Before::Flood(events) => {
-            generate(engine.address, &Load { path: "/events/app/flood".to_owned(), ..closed(events) }).await;
+            generate(
+                engine.address,
+                &Load { path: "/events/app/flood".to_owned(), ..closed(events) },
+            )
+            .await;
         }
         Before::Pause => post(engine, "/api/lanes/handler%3Ah/pause").await,
     }
@@ -177,9 +205,13 @@ async fn load(scenario: &Scenario, engine: &Engine, sink: &Sink) -> (Sent, u64) 
 pub async fn post(engine: &Engine, path: &str) {
     use http_body_util::Empty;
     let stream = tokio::net::TcpStream::connect(engine.address).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    let request = hyper::Request::post(path).header("host", "127.0.0.1").body(Empty::<bytes::Bytes>::new()).unwrap();
+    let request = hyper::Request::post(path)
+        .header("host", "127.0.0.1")
+        .body(Empty::<bytes::Bytes>::new())
+        .unwrap();
     let status = sender.send_request(request).await.unwrap().status();
     assert!(status.is_success(), "{path}: {status}");
 }

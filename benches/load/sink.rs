@@ -35,7 +35,11 @@ pub struct Sink {
 impl Sink {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let sink = Self { address: listener.local_addr().unwrap(), seen: Arc::default(), delay_ms: Arc::default() };
+        let sink = Self {
+            address: listener.local_addr().unwrap(),
+            seen: Arc::default(),
+            delay_ms: Arc::default(),
+        };
         let routes = Router::new().fallback(take).with_state(sink.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
         sink
@@ -68,7 +72,9 @@ impl Sink {
         let unique = seen.copies.len() as u64;
         let all: u64 = seen.copies.values().map(|n| u64::from(*n)).sum();
         let seconds = seen.last_us.saturating_sub(started_us) as f64 / 1e6;
-        let at = |quantile| seen.latency_us.as_ref().map_or(0.0, |h| h.value_at_quantile(quantile) as f64 / 1e3);
+        let at = |quantile| {
+            seen.latency_us.as_ref().map_or(0.0, |h| h.value_at_quantile(quantile) as f64 / 1e3)
+        };
         json!({
             "delivered": unique, "missing": expected.saturating_sub(unique), "duplicates": all - unique,
             "delivered_per_s": if seconds > 0.0 { (unique as f64 / seconds).round() } else { 0.0 },
@@ -79,7 +85,9 @@ impl Sink {
 
 async fn take(State(sink): State<Sink>, uri: Uri, body: Bytes) -> Response {
     if uri.path().starts_with("/huge") {
-        let chunks = futures::stream::repeat_with(|| Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b'x'; 64 * 1024])));
+        let chunks = futures::stream::repeat_with(|| {
+            Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b'x'; 64 * 1024]))
+        });
         let posted = count(&sink, &uri, &body);
         return (posted.await, axum::body::Body::from_stream(chunks)).into_response();
     }
@@ -96,7 +104,9 @@ async fn count(sink: &Sink, uri: &Uri, body: &Bytes) -> StatusCode {
         tokio::time::sleep(Duration::from_millis(delay)).await;
     }
     let Ok(value) = serde_json::from_slice::<Value>(body) else { return StatusCode::BAD_REQUEST };
-    let (Some(n), Some(at)) = (value["n"].as_u64(), value["at_us"].as_u64()) else { return StatusCode::BAD_REQUEST };
+    let (Some(n), Some(at)) = (value["n"].as_u64(), value["at_us"].as_u64()) else {
+        return StatusCode::BAD_REQUEST;
+    };
     let mut seen = sink.seen.lock().unwrap();
     *seen.copies.entry((uri.path().to_owned(), n)).or_default() += 1;
     seen.last_us = seen.last_us.max(arrived);

@@ -32,7 +32,8 @@ pub enum Standing {
 }
 
 impl Standing {
-    pub const ALL: [Self; 6] = [Self::OneCommit, Self::Idle, Self::Blocked, Self::Kept, Self::TwoProcesses, Self::Hostile];
+    pub const ALL: [Self; 6] =
+        [Self::OneCommit, Self::Idle, Self::Blocked, Self::Kept, Self::TwoProcesses, Self::Hostile];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -81,7 +82,10 @@ impl Beside {
             return Self::Postgres(PgConnection::connect(&place.url).await.unwrap());
         }
         let mut this = Self::Sqlite(SqliteConnection::connect(&place.url).await.unwrap());
-        this.run("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000").await;
+        this.run(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000",
+        )
+        .await;
         this
     }
 
@@ -97,10 +101,18 @@ impl Beside {
     /// One prepared insert, which is a commit.
     async fn insert(&mut self, id: i64, body: &str) {
         match self {
-            Self::Sqlite(conn) => sqlx::query("INSERT INTO one VALUES (?, ?)").bind(id).bind(body).execute(conn).await.map(drop),
-            Self::Postgres(conn) => {
-                sqlx::query("INSERT INTO one VALUES ($1, $2)").bind(id).bind(body).execute(conn).await.map(drop)
-            }
+            Self::Sqlite(conn) => sqlx::query("INSERT INTO one VALUES (?, ?)")
+                .bind(id)
+                .bind(body)
+                .execute(conn)
+                .await
+                .map(drop),
+            Self::Postgres(conn) => sqlx::query("INSERT INTO one VALUES ($1, $2)")
+                .bind(id)
+                .bind(body)
+                .execute(conn)
+                .await
+                .map(drop),
         }
         .unwrap();
     }
@@ -149,13 +161,15 @@ async fn steady(engine: &Engine, sink: &Sink, events: u64, per_second: u64) -> V
 }
 
 async fn blocked(place: &Place, sink: &Sink, backlog: u64, events: u64) -> Value {
-    let handlers: Vec<Handler> = vec![handler("h", TYPE, "/ok"), handler("blocked", "blocked", "/ok/blocked")];
+    let handlers: Vec<Handler> =
+        vec![handler("h", TYPE, "/ok"), handler("blocked", "blocked", "/ok/blocked")];
     let setup = Setup { handlers, ..Setup::default() };
     let engine = Engine::start(&Kind::Tidehook, place, sink.address, &setup).await;
     let before = steady(&engine, sink, events, 100).await;
     post(&engine, "/api/lanes/handler%3Ablocked/pause").await;
     let path = "/events/app/blocked".to_owned();
-    generate(engine.address, &super::generate::Load { path, first: 1_000_000, ..closed(backlog) }).await;
+    generate(engine.address, &super::generate::Load { path, first: 1_000_000, ..closed(backlog) })
+        .await;
     let mut beside = steady(&engine, sink, events, 100).await;
     let p95 = |line: &Value| line["end_to_end_ms"]["p95"].as_f64().unwrap_or(f64::NAN);
     beside["p95_to_before"] = json!((p95(&beside) / p95(&before) * 100.0).round() / 100.0);
@@ -185,17 +199,26 @@ async fn fill(conn: &mut Beside, rows: u64, is_server: bool) {
     let series = if is_server {
         format!("WITH series AS (SELECT n FROM generate_series(0, {last}) AS g(n))")
     } else {
-        format!("WITH RECURSIVE series(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM series WHERE n < {last})")
+        format!(
+            "WITH RECURSIVE series(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM series WHERE n < {last})"
+        )
     };
     let id = if is_server { "LPAD(n::text, 26, '0')" } else { "printf('%026d', n)" };
-    let body = if is_server { "CONVERT_TO('{\"n\":1}', 'UTF8')" } else { "CAST('{\"n\":1}' AS BLOB)" };
+    let body =
+        if is_server { "CONVERT_TO('{\"n\":1}', 'UTF8')" } else { "CAST('{\"n\":1}' AS BLOB)" };
     let empty = if is_server { "''::bytea" } else { "x''" };
     for (table, columns, values) in [
-        ("events", "id, source, kind, headers, body, created_at", format!("{id}, 'app', 'old', '[]', {body}, 9000000000000")),
+        (
+            "events",
+            "id, source, kind, headers, body, created_at",
+            format!("{id}, 'app', 'old', '[]', {body}, 9000000000000"),
+        ),
         (
             "jobs",
             "id, event_id, target_kind, target_name, lane, state, attempt, lost, claim, due_at, created_at, finished_at",
-            format!("{id}, {id}, 'handler', 'h', 'handler:h', 'done', 1, 0, 1, n, n, 9000000000000"),
+            format!(
+                "{id}, {id}, 'handler', 'h', 'handler:h', 'done', 1, 0, 1, n, n, 9000000000000"
+            ),
         ),
         (
             "attempts",
@@ -233,8 +256,15 @@ async fn kept(place: &Place, sink: &Sink, rows: u64, events: u64) -> Value {
     loop {
         let slots = tidehook::decide::fair::Slots::free(10);
         let began = Instant::now();
-        let some =
-            store.claim(&ClaimRequest { slots, lease: Duration::from_secs(60), skip: Vec::new(), of: Vec::new() }).await.unwrap();
+        let some = store
+            .claim(&ClaimRequest {
+                slots,
+                lease: Duration::from_secs(60),
+                skip: Vec::new(),
+                of: Vec::new(),
+            })
+            .await
+            .unwrap();
         if some.is_empty() {
             break;
         }
@@ -250,13 +280,17 @@ async fn two_processes(store: &Store, sink: &Sink, events: u64) -> Value {
         let place = Place::new(store).await;
         let mut engines = Vec::new();
         for _ in 0..processes {
-            engines.push(Engine::start(&Kind::Tidehook, &place, sink.address, &one_handler()).await);
+            engines
+                .push(Engine::start(&Kind::Tidehook, &place, sink.address, &one_handler()).await);
         }
         sink.reset(0);
         let (began, idle) = (Instant::now(), machine_idle());
         let share = events / processes as u64;
-        let load =
-            |at: usize| super::generate::Load { first: share * at as u64, connections: 50 / processes as u64, ..closed(share) };
+        let load = |at: usize| super::generate::Load {
+            first: share * at as u64,
+            connections: 50 / processes as u64,
+            ..closed(share)
+        };
         let started_us = super::figures::now_us();
         let sent = futures::future::join_all(engines.iter().enumerate().map(|(at, engine)| {
             let load = load(at);
@@ -292,7 +326,11 @@ async fn hostile(place: &Place, sink: &Sink, requests: u64) -> Value {
         stages.push(json!({ "stage": stage, "statuses": figures["statuses"], "memory_mb": now.round(), "memory_mb_highest": highest.round(),
             "metric_series": series, "cpu_ms_per_request": (cpu * 1e5).round() / 1e2 }));
     };
-    let load = |path: &str, events, body_bytes| super::generate::Load { path: path.to_owned(), body_bytes, ..closed(events) };
+    let load = |path: &str, events, body_bytes| super::generate::Load {
+        path: path.to_owned(),
+        body_bytes,
+        ..closed(events)
+    };
     note("before", json!({}), series(&engine).await, 0.0);
     for (stage, load) in [
         ("types that never repeat", load("/events/app/type.{n}", requests, 300)),
@@ -312,7 +350,12 @@ async fn hostile(place: &Place, sink: &Sink, requests: u64) -> Value {
         if stage.starts_with("receiver") {
             sink.wait_for(events, Duration::from_secs(30)).await;
         }
-        note(stage, sent.figures, series(&engine).await, (cpu_seconds(engine.pid()) - cpu) / events as f64);
+        note(
+            stage,
+            sent.figures,
+            series(&engine).await,
+            (cpu_seconds(engine.pid()) - cpu) / events as f64,
+        );
     }
     let mut unended = Vec::new();
     for _ in 0..500 {
@@ -322,7 +365,12 @@ async fn hostile(place: &Place, sink: &Sink, requests: u64) -> Value {
         unended.push(stream);
     }
     let sent = steady(&engine, sink, 300, 100).await;
-    note("500 requests that never end, beside 100 a second", sent.clone(), series(&engine).await, 0.0);
+    note(
+        "500 requests that never end, beside 100 a second",
+        sent.clone(),
+        series(&engine).await,
+        0.0,
+    );
     json!({ "stages": stages, "good_requests_ms": sent["ingest_ms"], "good_requests_missing": sent["missing"] })
 }
 
@@ -330,7 +378,10 @@ async fn hostile(place: &Place, sink: &Sink, requests: u64) -> Value {
 async fn series(engine: &Engine) -> usize {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(engine.address).await.unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
     text.lines().filter(|line| line.starts_with("tidehook_")).count()

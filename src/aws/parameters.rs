@@ -44,7 +44,7 @@ const TRY_MAX: Duration = Duration::from_secs(3);
 /// between tries grow and are random.
 const TRIES: u32 = 4;
 /// Statuses that are worth another try, in addition to throttling.
-const PASSING: &[u16] = &[500, 502, 503, 504];
+const TRANSIENT_STATUSES: &[u16] = &[500, 502, 503, 504];
 
 /// A service of AWS that keeps secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl Service {
 pub enum Failed {
     /// AWS was not asked, because this process has no region or no credentials; callers treat the
     /// secret as absent.
-    Nobody(String),
+    NoCredentials(String),
     /// AWS refused or did not answer in time: a sentence that says why. It is never replaced by a
     /// default.
     Refused(String),
@@ -98,8 +98,10 @@ pub async fn ask(
     action: &'static str,
     input: &Value,
 ) -> Result<Value, Failed> {
-    let who = identity(sdk).map_err(Failed::Nobody)?;
-    let Some(http) = sdk.http_client() else { return Err(Failed::Nobody(AWS_HELP.to_owned())) };
+    let who = identity(sdk).map_err(Failed::NoCredentials)?;
+    let Some(http) = sdk.http_client() else {
+        return Err(Failed::NoCredentials(AWS_HELP.to_owned()));
+    };
     let (name, prefix, _) = service.names();
     let mut layer = Layer::new("tidehook");
     layer.store_put(AuthSchemeOptionResolverParams::from(
@@ -126,7 +128,7 @@ pub async fn ask(
         .standard_retry(&RetryConfig::standard().with_max_attempts(TRIES))
         .retry_classifier(AwsErrorCodeClassifier::<Answered>::new())
         .retry_classifier(TransientErrorClassifier::<Answered>::new())
-        .retry_classifier(HttpStatusCodeClassifier::new_from_codes(PASSING))
+        .retry_classifier(HttpStatusCodeClassifier::new_from_codes(TRANSIENT_STATUSES))
         .timeout_config(
             TimeoutConfig::builder()
                 .operation_timeout(CALL_MAX)
@@ -206,7 +208,9 @@ fn failed(error: &SdkError<Answered, HttpResponse>) -> Failed {
     for cause in causes {
         if let Some(why) = cause.downcast_ref::<CredentialsError>() {
             return match why {
-                CredentialsError::CredentialsNotLoaded(_) => Failed::Nobody(no_credentials(why)),
+                CredentialsError::CredentialsNotLoaded(_) => {
+                    Failed::NoCredentials(no_credentials(why))
+                }
                 _ => Failed::Refused(no_credentials(why)),
             };
         }

@@ -32,15 +32,15 @@ pub(crate) struct Answer {
     pub(crate) text: String,
 }
 
-enum Way {
+enum Transport {
     Http { url: String, http: reqwest::Client },
-    Here(Router),
+    Context(Router),
 }
 
 /// A client of the HTTP API: over the network, or over the same routes inside this process when no
 /// server runs.
 pub(crate) struct Client {
-    way: Way,
+    way: Transport,
     token: Option<String>,
 }
 
@@ -78,7 +78,7 @@ impl Client {
             .timeout(TIME_MAX)
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
-        Ok(Self { way: Way::Http { url, http }, token })
+        Ok(Self { way: Transport::Http { url, http }, token })
     }
 
     async fn here(
@@ -88,7 +88,7 @@ impl Client {
     ) -> Result<Self, Failed> {
         // A look must not change a schema that a running server may depend on.
         if let Err(error) = store.totals().await {
-            return match store.lacks().await {
+            return match store.missing_migrations().await {
                 Ok(0) | Err(_) => Err(error.into()),
                 Ok(lacks) => Err(anyhow!(
                     "the database schema lacks {lacks} migration(s); run `tidehook migrate` first"
@@ -97,7 +97,7 @@ impl Client {
             };
         }
         let engine = server::engine(Arc::new(config), store, Arc::new(Local::default()))?;
-        Ok(Self { way: Way::Here(router(State::new(engine))), token })
+        Ok(Self { way: Transport::Context(router(State::new(engine))), token })
     }
 
     /// Sends a request and returns the answer, with any status. It fails only when no answer can be
@@ -118,7 +118,7 @@ impl Client {
             headers.insert(header::AUTHORIZATION, value);
         }
         match &self.way {
-            Way::Http { url, http } => {
+            Transport::Http { url, http } => {
                 let response = http
                     .request(method, format!("{url}{path}"))
                     .headers(headers)
@@ -130,7 +130,7 @@ impl Client {
                 let status = response.status();
                 Ok(Answer { status, text: response.text().await? })
             }
-            Way::Here(router) => {
+            Transport::Context(router) => {
                 let mut request = http::Request::new(Body::from(body));
                 *request.method_mut() = method;
                 *request.uri_mut() = path.parse()?;
@@ -150,7 +150,7 @@ impl Client {
     /// Opens a route that answers line by line. It needs a running server: a store alone has
     /// nothing to follow.
     pub(crate) async fn lines(&self, path: &str) -> anyhow::Result<Lines> {
-        let Way::Http { url, http } = &self.way else {
+        let Transport::Http { url, http } = &self.way else {
             bail!(
                 "no server is running, so there is nothing to follow; start one, or name it with --remote"
             )

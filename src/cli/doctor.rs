@@ -191,8 +191,8 @@ async fn of_store(store: &dyn Store, config: &Config, report: &mut Report) {
         Ok(about) => about.into_iter().for_each(|line| report.well(format!("database: {line}"))),
         Err(error) => report.wrong("database", error.to_string()),
     }
-    let here = SystemClock.now();
-    let skew = here.since(now).max(now.since(here));
+    let local = SystemClock.now();
+    let skew = local.since(now).max(now.since(local));
     match skew > SKEW_MAX {
         true => report.wrong(
             "clocks",
@@ -210,7 +210,7 @@ async fn of_store(store: &dyn Store, config: &Config, report: &mut Report) {
         Ok(weak) => weak.into_iter().for_each(|why| report.wrong("database", why)),
         Err(error) => report.wrong("database", error.to_string()),
     }
-    match store.lacks().await {
+    match store.missing_migrations().await {
         Ok(0) => report.well("database schema"),
         Ok(lacks) => {
             return report.wrong(
@@ -233,7 +233,7 @@ async fn of_store(store: &dyn Store, config: &Config, report: &mut Report) {
         Err(error) => return report.wrong("lanes", error.to_string()),
     };
     for (lane, waits) in lanes.iter().filter_map(|lane| Some((lane, lane.waits(now)?))) {
-        of_held(&lane.id.0, waits.word(), &waits.to_string(), report);
+        of_held(&lane.id.0, waits.as_str(), &waits.to_string(), report);
     }
     match parked(store, config, &lanes).await {
         Ok(parked) if parked.is_empty() => report.well("deliveries: none are parked"),

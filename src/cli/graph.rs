@@ -175,7 +175,7 @@ mod tests {
     use super::*;
     use crate::config::load::from_texts;
     use crate::config::problem::Text;
-    use crate::config::{Known, Problems};
+    use crate::config::{External, Problems};
 
     const TEXT: &str = r#"
 sources: { app: { type: event } }
@@ -195,7 +195,7 @@ workflows:
             texts,
             &Default::default(),
             false,
-            &Known::default(),
+            &External::default(),
             &mut Problems::default(),
         );
         config.unwrap().workflows[0].flow.clone()

@@ -23,7 +23,7 @@ pub(super) async fn run(migrate: &Migrate, global: &Global) -> Done {
     let config = context::configuration(global, false)?;
     let store = server::open_store_to_migrate(&config).await?;
     // A database that cannot be asked says why when it is migrated.
-    let lacked = store.lacks().await.ok();
+    let lacked = store.missing_migrations().await.ok();
     store.migrate().await?;
     store.close().await;
     told(lacked, global)

@@ -49,7 +49,7 @@ pub(crate) fn note(text: &str) {
 /// Prints why a verb failed to standard error, as a line of the log where the log is JSON.
 pub(crate) fn error(text: &str) {
     if log::is_json() {
-        container::tell_error(text);
+        container::report_error(text);
         return;
     }
     let style = anstyle::AnsiColor::Red.on_default().bold();
@@ -59,7 +59,7 @@ pub(crate) fn error(text: &str) {
 /// Prints the problems of a configuration to standard error.
 pub(crate) fn problems(problems: &Problems) {
     let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
-    container::tell_problems(problems, colour);
+    container::report_problems(problems, colour);
 }
 
 /// Prints some fields of each entry of a list as a table, or `empty` as a note when there are no

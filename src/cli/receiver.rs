@@ -10,19 +10,19 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::any;
 use tokio::net::TcpListener;
 
-type Seen = Arc<Mutex<HashSet<String>>>;
+type FailedOnce = Arc<Mutex<HashSet<String>>>;
 
 /// Starts the receiver on a free port of loopback and returns its address.
 pub(super) async fn start() -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
-    let routes = Router::new().fallback(any(answer)).with_state(Seen::default());
+    let routes = Router::new().fallback(any(answer)).with_state(FailedOnce::default());
     tokio::spawn(async move { axum::serve(listener, routes).await });
     Ok(address)
 }
 
 /// Answers 503 to the first attempt of a delivery, 200 to all later ones.
-async fn answer(State(seen): State<Seen>, headers: HeaderMap) -> StatusCode {
+async fn answer(State(seen): State<FailedOnce>, headers: HeaderMap) -> StatusCode {
     let id = headers
         .get("x-tidehook-delivery-id")
         .and_then(|v| v.to_str().ok())

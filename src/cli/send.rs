@@ -220,7 +220,9 @@ fn admitted(source: &Source, kind: &str, raw: &Raw) -> anyhow::Result<Vec<Inboun
         }
         _ => ingress::call(source, raw, kind),
     };
-    match admitted.map_err(|why| anyhow!("the server would refuse this payload: {}", why.word()))? {
+    match admitted
+        .map_err(|why| anyhow!("the server would refuse this payload: {}", why.as_str()))?
+    {
         Admitted::Event(event) => Ok(vec![*event]),
         Admitted::Batch(events) => Ok(events),
         Admitted::Challenge(_) => Err(anyhow!(

@@ -19,14 +19,16 @@ use crate::config::{Config, STARS};
 use crate::decide::retry::RetryPolicy;
 use crate::decide::settle::{OutcomeRules, Timing, settle};
 use crate::decide::workflow::data::View;
-use crate::decide::workflow::machine::{Birth, at_step};
-use crate::decide::workflow::{Draw, Fact, Flow, Here, advance};
+use crate::decide::workflow::machine::{NewRun, at_step};
+use crate::decide::workflow::{Context, Draw, Fact, Flow, advance};
 use crate::deliver::compose::Signing;
-use crate::deliver::step::{Calling, compose_step};
-use crate::engine::advance::told;
-use crate::engine::execute::OfStep;
+use crate::deliver::step::{StepRequest, compose_step};
+use crate::engine::advance::fact_of;
+use crate::engine::execute::StepContext;
 use crate::model::Body;
-use crate::model::run::{Change, Note, RunJob, VisitPhase};
+use crate::model::history::Note;
+use crate::model::history::NoteKind;
+use crate::model::run::{Change, RunJob, VisitPhase};
 use crate::model::{
     Clock, Event, EventId, Failure, Job, JobId, JobState, Outcome, Payload, Request, Response, Run,
     RunId, SystemClock, Timestamp,
@@ -55,9 +57,9 @@ pub(super) struct TestStep {
 
 /// Ids that count up and fixed values in place of chance, so that a dry run of a step prints the
 /// same each time.
-struct Made(Cell<u128>);
+struct FixedIds(Cell<u128>);
 
-impl Draw for Made {
+impl Draw for FixedIds {
     fn id(&self) -> Ulid {
         self.0.set(self.0.get() + 1);
         Ulid(self.0.get())
@@ -98,18 +100,18 @@ fn play(
         anyhow!("the workflow has no step `{}`; its steps are {}", test.step, names.join(", "))
     })?;
     let now = SystemClock.now();
-    let draw = Made(Cell::new(u128::from(u64::MAX)));
-    let here = Here { flow, now, draw: &draw };
+    let draw = FixedIds(Cell::new(u128::from(u64::MAX)));
+    let context = Context { flow, now, draw: &draw };
     let event = event(now, payload);
-    let birth = Birth {
+    let birth = NewRun {
         id: RunId(draw.id()),
         event: event.id,
-        about: json!({ "source": event.source, "type": event.kind }),
+        event_context: json!({ "source": event.source, "type": event.kind }),
         input: Payload::read(payload.to_vec()),
         parent: None,
         depth: 0,
     };
-    let entered = at_step(birth, at, &here);
+    let entered = at_step(birth, at, &context);
     let Some((seq, visit)) = entered.run.state.visits.iter().find(|(_, visit)| visit.at == [at])
     else {
         return Ok(outcome(&entered, None, flow, 1));
@@ -134,7 +136,7 @@ fn play(
             }
             Err(error) => (Fact::Failed { visit: *seq, job, error }, Value::Null),
         };
-        let next = advance(&entered.run, &fact, &here).unwrap_or_else(|| entered.clone());
+        let next = advance(&entered.run, &fact, &context).unwrap_or_else(|| entered.clone());
         let mut shown = outcome(&next, None, flow, *seq);
         shown["emits"] = emits;
         return Ok(shown);
@@ -150,7 +152,7 @@ fn play(
     let step = &flow.steps[at];
     let around = Signing { signing_key: None, qhook_headers: false, now };
     let (public_url, policy) = (config.server.public_url.as_ref(), &config.server.policy);
-    let calling = Calling {
+    let calling = StepRequest {
         job: &job,
         event: &event,
         run: &entered.run,
@@ -169,9 +171,9 @@ fn play(
         Ok(request) => (Some(request), Outcome::Answered(Response::of(test.status, answer))),
         Err(why) => (None, Outcome::Failed(why)),
     };
-    let fact = heard(flow, &entered.run, (*seq, &job), sent, now);
+    let fact = call_fact(flow, &entered.run, (*seq, &job), sent, now);
     let next = fact
-        .and_then(|fact| advance(&entered.run, &fact, &here))
+        .and_then(|fact| advance(&entered.run, &fact, &context))
         .unwrap_or_else(|| entered.clone());
     let mut shown = outcome(&next, request.as_ref(), flow, *seq);
     // What a variable put into the URL may be a secret, as everywhere else.
@@ -182,7 +184,7 @@ fn play(
 }
 
 /// The fact that the state machine gets for an outcome, as if no retries were left.
-fn heard(
+fn call_fact(
     flow: &Arc<Flow>,
     run: &Run,
     (visit, job): (u32, &Job),
@@ -190,11 +192,16 @@ fn heard(
     now: Timestamp,
 ) -> Option<Fact> {
     let timing = Timing { duration: Duration::ZERO, now };
-    let (outcome, of_step) = OfStep::judge(flow, run, visit, sent);
+    let (outcome, step_context) = StepContext::judge(flow, run, visit, sent);
     let once = [RetryPolicy { max: 1, ..RetryPolicy::default() }];
-    let commit =
-        settle(job, &outcome, OutcomeRules { retry: &once, ..of_step.rules(&[]) }, timing, 0.5);
-    told(Some(&of_step), (visit, job.id), &commit, &outcome)
+    let commit = settle(
+        job,
+        &outcome,
+        OutcomeRules { retry: &once, ..step_context.rules(&[]) },
+        timing,
+        0.5,
+    );
+    fact_of(Some(&step_context), (visit, job.id), &commit, &outcome)
 }
 
 fn event(now: Timestamp, payload: &[u8]) -> Event {
@@ -231,14 +238,15 @@ fn outcome(change: &Change, request: Option<&Request>, flow: &Flow, seq: u32) ->
     let run = &change.run;
     // What came of the steps after it is not this step's.
     let its: Vec<&Note> = change.notes.iter().filter(|note| note.visit == Some(seq)).collect();
-    let notes: Vec<&str> = its.iter().map(|note| note.kind).collect();
+    let notes: Vec<NoteKind> = its.iter().map(|note| note.kind).collect();
     let request = request.map(|request| {
         let headers: serde_json::Map<String, Value> =
             request.headers.iter().map(|(name, value)| (name.clone(), Value::String(shown(name, value)))).collect();
         json!({ "method": request.method.to_string(), "url": request.url.as_str(), "headers": headers,
                 "body": String::from_utf8_lossy(&request.body) })
     });
-    let failed = its.iter().find(|note| note.kind == "StepFailed").map(|note| note.data.clone());
+    let failed =
+        its.iter().find(|note| note.kind == NoteKind::StepFailed).map(|note| note.data.clone());
     let next = run
         .state
         .visits
@@ -246,12 +254,12 @@ fn outcome(change: &Change, request: Option<&Request>, flow: &Flow, seq: u32) ->
         .map(|visit| json!({ "step": flow.place(&visit.at), "payload": visit.payload.clone().into_value() }));
     json!({
         "request": request,
-        "step": if notes.contains(&"StepFailed") { "failed" } else if notes.contains(&"StepSkipped") { "skipped" }
-                else if notes.contains(&"StepCompleted") { "completed" } else { "waits" },
+        "step": if notes.contains(&NoteKind::StepFailed) { "failed" } else if notes.contains(&NoteKind::StepSkipped) { "skipped" }
+                else if notes.contains(&NoteKind::StepCompleted) { "completed" } else { "waits" },
         "failed": failed,
-        "caught": notes.contains(&"Caught") || notes.contains(&"Continued"),
+        "caught": notes.contains(&NoteKind::Caught) || notes.contains(&NoteKind::Continued),
         "next": next.collect::<Vec<_>>(),
-        "run": run.status.word(),
+        "run": run.status.as_str(),
         "vars": run.state.vars,
         "output": run.state.output.clone().map(Payload::into_value),
     })

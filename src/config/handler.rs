@@ -11,7 +11,7 @@ use super::server::{Compat, read_allowed, read_retry, read_timeout};
 use super::{ReadContext, urls};
 use crate::decide::address::Policy;
 use crate::decide::filter::Filter;
-use crate::decide::foreign::{check_path, check_place};
+use crate::decide::foreign_syntax::{check_path, check_place};
 use crate::decide::pattern::Pattern;
 use crate::decide::retry::RetryPolicy;
 use crate::decide::template::{BadTemplate, Template};

@@ -26,13 +26,13 @@ pub enum Takes {
     /// seconds.
     Duration,
     /// One of these words, in this spelling.
-    Word(&'static [&'static str]),
+    OneOf(&'static [&'static str]),
     /// A list of scalars, read as texts.
     Texts,
     /// One scalar, or a list of scalars, read as texts.
     OneOrMoreTexts,
     /// A list whose entries are some of these words.
-    Words(&'static [&'static str]),
+    AnyOf(&'static [&'static str]),
     /// A mapping of free names to texts, such as headers.
     TextMap,
     /// A template: a text, or a mapping or list that holds texts.
@@ -116,19 +116,19 @@ static DATABASE: Keys = LazyLock::new(|| {
     vec![
         key(
             "driver",
-            Takes::Word(&["sqlite", "postgres", "mysql", "d1"]),
+            Takes::OneOf(&["sqlite", "postgres", "mysql", "d1"]),
             "sqlite (default), postgres, mysql",
         ),
         key("url", Takes::Secret, "Database URL (default: DATABASE_URL)"),
         key("max_connections", Takes::Number(1, 1000), "Pool size (10)"),
         key(
             "pooler",
-            Takes::Word(&["none", "transaction", "rds_proxy"]),
+            Takes::OneOf(&["none", "transaction", "rds_proxy"]),
             "Pooler in front of the database (none). transaction: PgBouncer in transaction mode; rds_proxy: RDS Proxy with the init query of infra/proxy.yaml",
         ),
         key(
             "auth",
-            Takes::Word(&["password", "iam"]),
+            Takes::OneOf(&["password", "iam"]),
             "How to log in (password). iam: an IAM token signed with the AWS credentials, for RDS and Aurora",
         ),
         key("account_id", Takes::Text, "Cloudflare D1"),
@@ -209,7 +209,7 @@ pub(super) static RETRY: Keys = LazyLock::new(|| {
         ),
         key(
             "backoff",
-            Takes::Word(&["exponential", "fixed"]),
+            Takes::OneOf(&["exponential", "fixed"]),
             "How the delay between attempts grows (exponential)",
         ),
         key(
@@ -305,17 +305,17 @@ static COMPAT: Keys = LazyLock::new(|| {
         ),
         key(
             "catch_payload",
-            Takes::Word(&["superset", "qhook"]),
+            Takes::OneOf(&["superset", "qhook"]),
             "Payload that the target of a catch receives",
         ),
         key(
             "expressions",
-            Takes::Word(&["tidehook", "qhook"]),
+            Takes::OneOf(&["tidehook", "qhook"]),
             "How conditions and patterns are read",
         ),
         key(
             "unknown_keys",
-            Takes::Word(&["error", "warn"]),
+            Takes::OneOf(&["error", "warn"]),
             "Whether an unknown key is an error or a warning",
         ),
     ]
@@ -326,7 +326,7 @@ pub static SOURCE: Keys = LazyLock::new(|| {
     vec![
         key(
             "type",
-            Takes::Word(&["webhook", "event", "sns", "cron", "outbound"]),
+            Takes::OneOf(&["webhook", "event", "sns", "cron", "outbound"]),
             "The kind of source",
         ),
         key(
@@ -367,13 +367,13 @@ pub static SOURCE: Keys = LazyLock::new(|| {
         ),
         key(
             "dedupe",
-            Takes::Word(&["provider", "event", "off"]),
+            Takes::OneOf(&["provider", "event", "off"]),
             "Which id detects duplicates (provider). provider: the delivery id of the provider; event: the event id (shopify only); off: none",
         ),
         key("topic_arns", Takes::Texts, "SNS topics to accept and confirm"),
         key(
             "ce_type",
-            Takes::Word(&["unverified", "trusted"]),
+            Takes::OneOf(&["unverified", "trusted"]),
             "Whether the header ce-type sets the event type on a verified source",
         ),
         key(
@@ -384,12 +384,12 @@ pub static SOURCE: Keys = LazyLock::new(|| {
         key("signature_prefix", Takes::Text, "verify: hmac: prefix before the signature"),
         key(
             "signature_algorithm",
-            Takes::Word(&["sha256", "sha512", "sha1"]),
+            Takes::OneOf(&["sha256", "sha512", "sha1"]),
             "verify: hmac: hash algorithm (sha256)",
         ),
         key(
             "signature_encoding",
-            Takes::Word(&["hex", "base64"]),
+            Takes::OneOf(&["hex", "base64"]),
             "verify: hmac: encoding of the signature (hex)",
         ),
         key("timestamp_header", Takes::Text, "verify: grafana: header of the timestamp"),
@@ -407,8 +407,8 @@ pub static HANDLER: Keys = LazyLock::new(|| {
         ),
         key("events", Takes::Texts, "Event type patterns; an empty list matches all types"),
         key("url", Takes::Url, "URL that deliveries are sent to"),
-        key("type", Takes::Word(&["http"]), "Always http"),
-        key("method", Takes::Word(METHODS), "HTTP method (POST)"),
+        key("type", Takes::OneOf(&["http"]), "Always http"),
+        key("method", Takes::OneOf(METHODS), "HTTP method (POST)"),
         key(
             "retry",
             Takes::OneOrMore(&RETRY),
@@ -495,7 +495,7 @@ static ALERTS: Keys = LazyLock::new(|| {
     vec![
         key("url", Takes::Url, "URL that alerts are posted to"),
         key("type", Takes::Text, "Format of the alerts: generic (default), slack, discord"),
-        key("on", Takes::Words(ALERT_KINDS), "Which alerts to send ([dlq, verification_failure])"),
+        key("on", Takes::AnyOf(ALERT_KINDS), "Which alerts to send ([dlq, verification_failure])"),
     ]
 });
 

@@ -95,14 +95,14 @@ fn expand_scalar(
         {
             return Err(("bad_variable", format!("`{piece}` is not a valid variable reference")));
         }
-        // A default serves where there is nobody to ask, and never in place of an answer that was refused.
+        // A default serves where there is unresolved_message to ask, and never in place of an answer that was refused.
         if let Some(why) = failed.get(name) {
             return Err(("unresolved_reference", format!("`{piece}` cannot be resolved: {why}")));
         }
         if is_reference(name) && default.is_none() && !variables.contains_key(name) {
             return Err((
                 "unresolved_reference",
-                format!("`{piece}` cannot be resolved: {}", nobody(name)),
+                format!("`{piece}` cannot be resolved: {}", unresolved_message(name)),
             ));
         }
         let value = variables.get(name).map(String::as_str).filter(|v| !v.is_empty());
@@ -133,8 +133,8 @@ fn named(piece: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The message for a reference that cannot be resolved because there is no file, or nobody to ask.
-pub fn nobody(name: &str) -> String {
+/// The message for a reference that cannot be resolved because there is no file, or unresolved_message to ask.
+pub fn unresolved_message(name: &str) -> String {
     match name.strip_prefix("file:") {
         Some(path) => format!("the file {path} does not exist"),
         None => "AWS is not available: the AWS Parameters and Secrets extension is not running, and tidehook calls AWS directly only if AWS_REGION is set and credentials are found; set both, or add a default: `${…:-text}`".to_owned(),
@@ -177,7 +177,7 @@ pub fn references_in(value: &str) -> BTreeSet<String> {
 }
 
 /// Sorts the answers to references: values are put into `variables`, reasons for a failure into
-/// `failed`. A reference that nobody could answer ends up in neither.
+/// `failed`. A reference that unresolved_message could answer ends up in neither.
 pub fn sort_answers(
     answers: BTreeMap<String, Result<Option<String>, String>>,
     variables: &mut Variables,
@@ -212,7 +212,11 @@ pub fn with_values(
             return Err(why.clone());
         }
         out.push_str(
-            variables.get(name).map(String::as_str).or(default).ok_or_else(|| nobody(name))?,
+            variables
+                .get(name)
+                .map(String::as_str)
+                .or(default)
+                .ok_or_else(|| unresolved_message(name))?,
         );
     }
     Ok(out)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::layers::{self, Variables};
 use super::problem::{Problem, Problems, Severity, Text};
 use super::tree::{self, Node};
-use super::{Config, Known, keys};
+use super::{Config, External, keys};
 
 /// The variable that names the database when the file does not.
 const DATABASE_URL: &str = "DATABASE_URL";
@@ -41,7 +41,7 @@ pub struct Loaded {
 }
 
 /// Loads a configuration: merges its overlay, replaces variables, and collects every problem.
-pub fn load(request: &Request, known: &Known) -> Loaded {
+pub fn load(request: &Request, known: &External) -> Loaded {
     let mut problems = Problems { strict: request.strict, ..Problems::default() };
     let path = request.path.clone().unwrap_or_else(default_path);
     let Some(base) = read_text(&path, &mut problems) else {
@@ -128,7 +128,7 @@ pub fn from_texts(
     texts: Vec<Text>,
     variables: &Variables,
     lenient: bool,
-    known: &Known,
+    known: &External,
     problems: &mut Problems,
 ) -> Option<Config> {
     let mut root: Option<Node> = None;
@@ -198,7 +198,7 @@ pub fn from_texts(
 ///
 /// References may stand in the tree, in the values of variables that the tree uses, and in
 /// `DATABASE_URL`, which the file need not name.
-fn with_references(root: &Node, variables: &Variables, known: &Known) -> (Variables, Variables) {
+fn with_references(root: &Node, variables: &Variables, known: &External) -> (Variables, Variables) {
     let (mut all, mut failed) = (variables.clone(), Variables::new());
     let (mut names, used) = (layers::references(root), layers::variables_of(root));
     let holders: Vec<(&String, &String, BTreeSet<String>)> = variables

@@ -82,14 +82,14 @@ pub struct Config {
     pub fingerprints: BTreeMap<String, String>,
     /// The variables it was read with. Runs may need them for older definitions of workflows
     /// (`Config::compile`).
-    variables: Hidden,
+    variables: HiddenVariables,
 }
 
 /// Variables whose values are never printed, because they may be secret.
 #[derive(Clone, Default)]
-struct Hidden(layers::Variables);
+struct HiddenVariables(layers::Variables);
 
-impl std::fmt::Debug for Hidden {
+impl std::fmt::Debug for HiddenVariables {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} variables", self.0.len())
     }
@@ -98,7 +98,7 @@ impl std::fmt::Debug for Hidden {
 /// What the configuration needs from modules above it: it may not import them, so callers pass it
 /// in.
 #[derive(Debug, Clone, Default)]
-pub struct Known {
+pub struct External {
     /// The signature schemes by the name that `verify` uses, each with a check of its secret's
     /// form.
     pub providers: BTreeMap<&'static str, CheckSecret>,
@@ -116,7 +116,7 @@ pub type CheckSecret = fn(&str) -> Result<(), String>;
 /// Reads a tree that was merged and whose variables were replaced.
 ///
 /// It collects every problem, and returns a configuration only when none of them is an error.
-pub fn read(root: &Node, known: &Known, problems: &mut Problems) -> Option<Config> {
+pub fn read(root: &Node, known: &External, problems: &mut Problems) -> Option<Config> {
     let mut top = Section::new(root, &keys::TOP, "", problems);
     let compat = Compat::read(top.section("compat"));
     top.set_lenient(compat.lenient_keys);
@@ -148,7 +148,7 @@ pub fn read(root: &Node, known: &Known, problems: &mut Problems) -> Option<Confi
         return None;
     }
     let fingerprints = fingerprints(root);
-    let variables = Hidden::default();
+    let variables = HiddenVariables::default();
     Some(Config {
         database,
         server,
@@ -346,7 +346,7 @@ impl Config {
             workflow.warn_of_literal_secrets(written, problems);
             workflow.set_definition(written);
         }
-        self.variables = Hidden(variables.clone());
+        self.variables = HiddenVariables(variables.clone());
     }
 
     /// The source with this name, if the configuration has one.

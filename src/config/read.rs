@@ -175,7 +175,7 @@ impl<'a> Section<'a> {
             Value::Scalar(scalar) => {
                 let placed =
                     Placed { value: scalar.clone(), place: node.place, key: self.key_path(key) };
-                self.unset(&placed, must_be_set).then_some(placed)
+                self.check_variables(&placed, must_be_set).then_some(placed)
             }
             _ => {
                 self.wrong(key, expected, &node);
@@ -185,7 +185,7 @@ impl<'a> Section<'a> {
     }
 
     /// Reports variables that are not set. It answers whether the value can be used nevertheless.
-    fn unset(&mut self, scalar: &Placed<Scalar>, must_be_set: bool) -> bool {
+    fn check_variables(&mut self, scalar: &Placed<Scalar>, must_be_set: bool) -> bool {
         let Some(name) = scalar.value.unset.first() else { return true };
         let (severity, what) = match must_be_set {
             true => (Severity::Error, "needs it"),
@@ -353,18 +353,18 @@ impl<'a> Section<'a> {
     }
 
     /// Reads one of the words that the list of keys allows for the key.
-    pub fn word(&mut self, key: &str) -> Option<String> {
-        let Takes::Word(words) = self.takes(key) else { return None };
+    pub fn one_of(&mut self, key: &str) -> Option<String> {
+        let Takes::OneOf(words) = self.takes(key) else { return None };
         let word = self.text(key)?;
         if words.contains(&word.as_str()) {
             return Some(word);
         }
-        self.bad_word(key, &word, words);
+        self.not_one_of(key, &word, words);
         None
     }
 
     /// Reports a word that is none of the known ones.
-    pub fn bad_word(&mut self, key: &str, word: &str, words: &[&str]) {
+    pub fn not_one_of(&mut self, key: &str, word: &str, words: &[&str]) {
         let path = self.key_path(key);
         let help = did_you_mean(word, words.iter().copied())
             .unwrap_or_else(|| format!("valid values: {}", words.join(", ")));
@@ -403,7 +403,7 @@ impl<'a> Section<'a> {
             match &item.value {
                 Value::Scalar(s) => {
                     let placed = Placed { value: s.clone(), place: item.place, key: path };
-                    if self.unset(&placed, false) {
+                    if self.check_variables(&placed, false) {
                         texts.push(Placed {
                             value: placed.value.text,
                             place: item.place,
@@ -432,13 +432,13 @@ impl<'a> Section<'a> {
     /// Reads a list of words that the list of keys allows for the key; other words are reported and
     /// left out.
     pub fn words(&mut self, key: &str) -> Option<Vec<String>> {
-        let Takes::Words(words) = self.takes(key) else { return None };
+        let Takes::AnyOf(words) = self.takes(key) else { return None };
         let texts = self.texts(key)?;
         let mut good = Vec::new();
         for text in texts {
             match words.contains(&text.value.as_str()) {
                 true => good.push(text.value),
-                false => self.bad_word(key, &text.value, words),
+                false => self.not_one_of(key, &text.value, words),
             }
         }
         Some(good)
@@ -459,7 +459,7 @@ impl<'a> Section<'a> {
             let text = match &value.value {
                 Value::Scalar(s) => {
                     let placed = Placed { value: s.clone(), place: value.place, key: path.clone() };
-                    self.unset(&placed, false);
+                    self.check_variables(&placed, false);
                     s.text.clone()
                 }
                 Value::Null => String::new(),
@@ -481,7 +481,7 @@ impl<'a> Section<'a> {
             Value::Scalar(s) => {
                 let placed =
                     Placed { value: s.clone(), place: node.place, key: self.key_path(key) };
-                self.unset(&placed, false);
+                self.check_variables(&placed, false);
                 serde_json::Value::String(s.text.clone())
             }
             _ => {
@@ -498,7 +498,7 @@ impl<'a> Section<'a> {
             Value::Scalar(scalar) => {
                 let placed =
                     Placed { value: scalar.clone(), place: node.place, key: self.key_path(key) };
-                self.unset(&placed, false);
+                self.check_variables(&placed, false);
             }
             Value::List(items) => items.iter().for_each(|item| self.unset_inside(key, item)),
             Value::Map(entries) => {

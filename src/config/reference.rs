@@ -39,7 +39,7 @@ Sections marked *later* are validated, but this version does not start with them
 /// The reference of the configuration as Markdown.
 pub fn reference() -> String {
     let mut out = HEAD.to_owned();
-    let mut told = Told::new();
+    let mut written = WrittenLists::new();
     for key in TOP.iter() {
         let later = if ["queues", "alerts"].contains(&key.name) { " (*later*)" } else { "" };
         let (title, keys) = match key.takes {
@@ -49,22 +49,22 @@ pub fn reference() -> String {
         };
         // Writing to a string cannot fail.
         let _ = write!(out, "\n## `{title}`{later}\n\n{}.\n", key.about);
-        section(&mut out, &title, keys, &mut told);
+        section(&mut out, &title, keys, &mut written);
     }
     out
 }
 
 /// The lists of keys that were written already, each with the section where they stand; later
 /// sections refer to it.
-type Told = Vec<(*const super::keys::Key, String)>;
+type WrittenLists = Vec<(*const super::keys::Key, String)>;
 
-fn section(out: &mut String, path: &str, keys: &'static Keys, told: &mut Told) {
-    if let Some((_, first)) = told.iter().find(|(list, _)| *list == keys.as_ptr()) {
+fn section(out: &mut String, path: &str, keys: &'static Keys, written: &mut WrittenLists) {
+    if let Some((_, first)) = written.iter().find(|(list, _)| *list == keys.as_ptr()) {
         // Writing to a string cannot fail.
         let _ = writeln!(out, "\nSame keys as `{first}`.");
         return;
     }
-    told.push((keys.as_ptr(), path.to_owned()));
+    written.push((keys.as_ptr(), path.to_owned()));
     out.push_str("\n| Key | Takes | Meaning |\n|---|---|---|\n");
     for key in keys.iter() {
         let _ = writeln!(
@@ -84,7 +84,7 @@ fn section(out: &mut String, path: &str, keys: &'static Keys, told: &mut Told) {
             _ => continue,
         };
         let _ = write!(out, "\n### `{inner}`\n");
-        section(out, &inner, keys, told);
+        section(out, &inner, keys, written);
     }
 }
 
@@ -102,10 +102,10 @@ fn takes(takes: Takes) -> String {
         Takes::Number(least, most) => format!("whole number, {least} to {most}"),
         Takes::Fraction(least, most) => format!("number, {least} to {most}"),
         Takes::Duration => "duration".to_owned(),
-        Takes::Word(list) => words(list),
+        Takes::OneOf(list) => words(list),
         Takes::Texts => "list of strings".to_owned(),
         Takes::OneOrMoreTexts => "string, or list of strings".to_owned(),
-        Takes::Words(list) => format!("list of {}", words(list)),
+        Takes::AnyOf(list) => format!("list of {}", words(list)),
         Takes::TextMap => "mapping of names to strings".to_owned(),
         Takes::Template => "string or mapping with `{{ … }}`".to_owned(),
         Takes::Section(_) => "section".to_owned(),

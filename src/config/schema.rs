@@ -44,7 +44,7 @@ fn takes(takes: Takes) -> Value {
         Takes::Duration => {
             json!({ "anyOf": [{ "type": ["integer", "null"], "minimum": 0 }, { "type": "string", "pattern": r"^\s*[0-9]+\s*(ms|s|m|h|d)?\s*$" }, variable()] })
         }
-        Takes::Word(words) => {
+        Takes::OneOf(words) => {
             json!({ "anyOf": [{ "enum": words }, { "type": "null" }, variable()] })
         }
         Takes::Texts => {
@@ -53,7 +53,7 @@ fn takes(takes: Takes) -> Value {
         Takes::OneOrMoreTexts => {
             json!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }, { "type": "null" }] })
         }
-        Takes::Words(words) => {
+        Takes::AnyOf(words) => {
             json!({ "anyOf": [{ "type": "array", "items": { "enum": words } }, { "type": "null" }, variable()] })
         }
         Takes::TextMap => {

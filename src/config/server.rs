@@ -66,12 +66,12 @@ impl Database {
         };
         let url = s.secret("url");
         let max_connections = s.number32("max_connections").unwrap_or(10);
-        let pooler = match s.word("pooler").as_deref() {
+        let pooler = match s.one_of("pooler").as_deref() {
             Some("transaction") => Pooler::Transaction,
             Some("rds_proxy") => Pooler::RdsProxy,
             _ => Pooler::None,
         };
-        let iam = s.word("auth").is_some_and(|word| word == "iam");
+        let iam = s.one_of("auth").is_some_and(|word| word == "iam");
         for key in ["account_id", "database_id", "d1_endpoint"] {
             s.text(key);
         }
@@ -429,7 +429,7 @@ pub(super) fn read_retry(s: &mut Section<'_>, key: &str, base: &[RetryPolicy]) -
 }
 
 fn read_policy(mut s: Section<'_>, base: &RetryPolicy) -> RetryPolicy {
-    let rate = match s.word("backoff").as_deref() {
+    let rate = match s.one_of("backoff").as_deref() {
         Some("fixed") => 1.0,
         Some(_) if base.rate <= 1.0 => RetryPolicy::default().rate,
         _ => base.rate,
@@ -490,7 +490,7 @@ pub(super) fn read_errors(s: &mut Section<'_>) -> Option<Vec<ErrorName>> {
             Ok(name) => errors.push(name),
             Err(_) => {
                 let words: Vec<&str> = GROUPS.iter().chain(&CLASSES).copied().collect();
-                s.bad_word("errors", &error.value, &words);
+                s.not_one_of("errors", &error.value, &words);
             }
         }
     }
@@ -547,9 +547,9 @@ impl Compat {
         let compat = Self {
             qhook_headers: s.bool("qhook_headers").unwrap_or(true),
             qhook_metrics: s.bool("qhook_metrics").unwrap_or(true),
-            qhook_catch_payload: s.word("catch_payload").as_deref() == Some("qhook"),
-            qhook_expressions: s.word("expressions").as_deref() == Some("qhook"),
-            lenient_keys: s.word("unknown_keys").as_deref() == Some("warn"),
+            qhook_catch_payload: s.one_of("catch_payload").as_deref() == Some("qhook"),
+            qhook_expressions: s.one_of("expressions").as_deref() == Some("qhook"),
+            lenient_keys: s.one_of("unknown_keys").as_deref() == Some("warn"),
         };
         s.finish();
         compat

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Known;
+use super::External;
 use super::problem::{Severity, did_you_mean};
 use super::read::Section;
 use crate::decide::cidr::Networks;
@@ -117,7 +117,7 @@ impl Schema {
 }
 
 fn read_dedupe(name: &str, s: &mut Section<'_>, verify: Option<&str>) -> Dedupe {
-    match s.word("dedupe").as_deref() {
+    match s.one_of("dedupe").as_deref() {
         Some("off") => Dedupe::Off,
         Some("event") if verify != Some("shopify") => {
             let message = format!(
@@ -132,7 +132,7 @@ fn read_dedupe(name: &str, s: &mut Section<'_>, verify: Option<&str>) -> Dedupe 
 }
 
 impl Source {
-    pub(super) fn read(name: &str, mut s: Section<'_>, known: &Known) -> Option<Self> {
+    pub(super) fn read(name: &str, mut s: Section<'_>, known: &External) -> Option<Self> {
         let kind = read_kind(name, &mut s);
         let verify = read_verify(name, &mut s, known);
         let mut secrets: Vec<Secret> = s.secret("secret").into_iter().collect();
@@ -158,12 +158,12 @@ impl Source {
             verify,
             body_bytes_max: s.number("max_body_size").and_then(|n| usize::try_from(n).ok()),
             headers: read_header_names(&mut s),
-            ce_type_trusted: s.word("ce_type").as_deref() == Some("trusted"),
+            ce_type_trusted: s.one_of("ce_type").as_deref() == Some("trusted"),
             signature: SignatureOptions {
                 header: read_header_name(&mut s, "signature_header"),
                 prefix: s.text("signature_prefix"),
-                algorithm: s.word("signature_algorithm"),
-                encoding: s.word("signature_encoding"),
+                algorithm: s.one_of("signature_algorithm"),
+                encoding: s.one_of("signature_encoding"),
                 timestamp_header: read_header_name(&mut s, "timestamp_header"),
             },
         };
@@ -218,7 +218,7 @@ fn read_kind(name: &str, s: &mut Section<'_>) -> Option<SourceKind> {
     }
 }
 
-fn read_verify(name: &str, s: &mut Section<'_>, known: &Known) -> Option<String> {
+fn read_verify(name: &str, s: &mut Section<'_>, known: &External) -> Option<String> {
     let is_webhook = matches!(s.text("type").as_deref(), Some("webhook") | None);
     let Some(scheme) = s.text("verify") else {
         if is_webhook && !s.has("verify") && s.has("type") {
@@ -256,7 +256,13 @@ fn read_verify(name: &str, s: &mut Section<'_>, known: &Known) -> Option<String>
 /// The number of characters below which a secret is warned of.
 const SECRET_CHARS_LEAST: usize = 8;
 
-fn check_secrets(name: &str, s: &mut Section<'_>, scheme: &str, secrets: &[Secret], known: &Known) {
+fn check_secrets(
+    name: &str,
+    s: &mut Section<'_>,
+    scheme: &str,
+    secrets: &[Secret],
+    known: &External,
+) {
     if secrets.is_empty() {
         // An unset variable and an empty text have been told already.
         if !s.has("secret") {

@@ -15,7 +15,7 @@ use crate::config::{Config, Loaded, Problems, Request};
 use crate::environment::{self, variable};
 use crate::observe::log;
 use crate::server::{Server, StartError};
-use signals::{Asked, Signals};
+use signals::{SignalAction, Signals};
 
 /// Runs the server with the configuration that the environment names. This is what a build without
 /// the command line does, unless it is a function.
@@ -23,7 +23,7 @@ pub async fn from_environment() -> ExitCode {
     let filter = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
     log::start(log::Format::from_word(variable("LOG_FORMAT").as_deref()), filter.as_deref(), false);
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let tell = |problems: &Problems| tell_problems(problems, false);
+    let tell = |problems: &Problems| report_problems(problems, false);
     let look = || environment::load(Request::default());
     let loaded = look();
     tell(&loaded.problems);
@@ -31,7 +31,7 @@ pub async fn from_environment() -> ExitCode {
     match run(config, look, tell).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tell_error(&error.to_string());
+            report_error(&error.to_string());
             ExitCode::from(if matches!(error, StartError::CannotRun(_)) { 2 } else { 1 })
         }
     }
@@ -60,7 +60,7 @@ pub async fn run(
     let (address, handlers, workflows) =
         (server.address(), config.handlers.len(), config.workflows.len());
     tracing::info!(%address, handlers, workflows, version = env!("CARGO_PKG_VERSION"), "tidehook is ready.");
-    while signals.next().await == Asked::Reload {
+    while signals.next().await == SignalAction::Reload {
         reload(&look(), &config, &tell);
     }
     tracing::info!(
@@ -73,7 +73,7 @@ pub async fn run(
 
 /// Writes the problems of a configuration to standard error: with the lines they point into, or as
 /// lines of the log where the log is JSON.
-pub fn tell_problems(problems: &Problems, colour: bool) {
+pub fn report_problems(problems: &Problems, colour: bool) {
     if problems.list.is_empty() {
         return;
     }
@@ -93,7 +93,7 @@ pub fn tell_problems(problems: &Problems, colour: bool) {
 }
 
 /// Writes to standard error why the process ends, as a line of the log where the log is JSON.
-pub fn tell_error(error: &str) {
+pub fn report_error(error: &str) {
     if log::is_json() {
         tracing::error!("{error}");
     } else {

@@ -12,7 +12,7 @@ pub struct Signals {
 
 /// What a signal asks the server to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum SignalAction {
     /// Shut down gracefully (SIGTERM, SIGINT).
     Stop,
     /// Load the configuration again and log what a restart would change (SIGHUP).
@@ -33,16 +33,16 @@ impl Signals {
     }
 
     /// Waits for the next signal and says what it asks for.
-    pub async fn next(&mut self) -> Asked {
+    pub async fn next(&mut self) -> SignalAction {
         tokio::select! {
-            _ = self.terminate.recv() => Asked::Stop,
-            _ = self.interrupt.recv() => Asked::Stop,
-            _ = self.hang_up.recv() => Asked::Reload,
+            _ = self.terminate.recv() => SignalAction::Stop,
+            _ = self.interrupt.recv() => SignalAction::Stop,
+            _ = self.hang_up.recv() => SignalAction::Reload,
         }
     }
 
     /// Waits for a signal that asks to stop; requests to reload are ignored meanwhile.
     pub async fn stop(&mut self) {
-        while self.next().await != Asked::Stop {}
+        while self.next().await != SignalAction::Stop {}
     }
 }

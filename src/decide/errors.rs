@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::model::FailureCode;
+
 /// One entry of the `errors` list of a `retry` policy or a `catch`: it names the failures that the
 /// entry applies to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +58,7 @@ impl FromStr for ErrorName {
         let status = |text: &str| text.parse::<u16>().ok().filter(|s| (100..600).contains(s));
         Ok(match text {
             "all" => Self::All,
-            "3xx" => Self::Status(100, 399),
+            "3xx" => Self::Status(300, 399),
             "4xx" => Self::Status(400, 499),
             "5xx" => Self::Status(500, 599),
             word if CLASSES.contains(&word) => Self::Class(word.to_owned()),
@@ -81,7 +83,7 @@ impl fmt::Display for ErrorName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::All => f.write_str("all"),
-            Self::Status(100, 399) => f.write_str("3xx"),
+            Self::Status(300, 399) => f.write_str("3xx"),
             Self::Status(400, 499) => f.write_str("4xx"),
             Self::Status(500, 599) => f.write_str("5xx"),
             Self::Status(from, to) if from == to => write!(f, "{from}"),
@@ -101,6 +103,10 @@ impl ErrorName {
             Self::Status(500, 599) => {
                 status.is_some_and(|s| (500..600).contains(&s) || s < 400 && class == "3xx")
             }
+            // A 1xx that ends an exchange is of this class.
+            Self::Status(300, 399) => {
+                class == "3xx" || status.is_some_and(|s| (300..400).contains(&s))
+            }
             Self::Status(from, to) => status.is_some_and(|s| (*from..=*to).contains(&s)),
             Self::Class(word) => {
                 class == word
@@ -116,22 +122,22 @@ impl ErrorName {
 }
 
 /// The class of a failed call, by the code and status that are stored with its attempt.
-pub fn class_of(code: &str, status: Option<u16>) -> &'static str {
+pub fn class_of(code: FailureCode, status: Option<u16>) -> &'static str {
     match (code, status) {
-        ("expectation", _) => "expectation",
+        (FailureCode::Expectation, _) => "expectation",
         (_, Some(400..500)) => "4xx",
         (_, Some(500..600)) => "5xx",
         // An answer that would be a success elsewhere, and that `expect` does not name.
         (_, Some(200..300)) => "expectation",
         (_, Some(_)) => "3xx",
-        ("timeout" | "expired", None) => "timeout",
-        ("dns", None) => "dns",
-        ("tls", None) => "tls",
-        ("blocked_address", None) => "ssrf_blocked",
-        ("protocol", None) => "invalid_response",
-        ("compose" | "template", None) => "template",
-        ("crash_suspect", None) => "interrupted",
-        ("unknown_outcome" | "interrupted", None) => "unknown_outcome",
+        (FailureCode::Timeout | FailureCode::Expired, None) => "timeout",
+        (FailureCode::Dns, None) => "dns",
+        (FailureCode::Tls, None) => "tls",
+        (FailureCode::BlockedAddress, None) => "ssrf_blocked",
+        (FailureCode::Protocol, None) => "invalid_response",
+        (FailureCode::Compose | FailureCode::Template, None) => "template",
+        (FailureCode::CrashSuspect, None) => "interrupted",
+        (FailureCode::UnknownOutcome | FailureCode::Interrupted, None) => "unknown_outcome",
         (_, None) => "network",
     }
 }
@@ -154,6 +160,9 @@ mod tests {
             ("500-504", "5xx", Some(505), false),
             ("5xx", "3xx", Some(302), true),
             ("5xx", "expectation", Some(200), false),
+            ("3xx", "expectation", Some(200), false),
+            ("3xx", "3xx", Some(101), true),
+            ("3xx", "expectation", Some(304), true),
             ("timeout", "callback_timeout", None, true),
             ("timeout", "workflow_timeout", None, false),
             ("network", "dns", None, true),

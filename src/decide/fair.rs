@@ -29,7 +29,7 @@ impl Slots {
     }
 
     /// Begins to share the free slots among this many lanes that have due jobs.
-    pub fn among(&self, lanes: usize) -> Sharing<'_> {
+    pub fn among(&self, lanes: usize) -> SlotShares<'_> {
         let lanes = u32::try_from(lanes.max(1)).unwrap_or(u32::MAX);
         let mut of_lane: BTreeMap<LaneId, u32> = BTreeMap::new();
         let mut of_tenant: BTreeMap<String, u32> = BTreeMap::new();
@@ -37,7 +37,7 @@ impl Slots {
             *of_lane.entry(lane.clone()).or_default() += held;
             *of_tenant.entry(tenant.clone()).or_default() += held;
         }
-        Sharing {
+        SlotShares {
             slots: self,
             left: self.free,
             share: (self.free / lanes).max(1),
@@ -49,7 +49,7 @@ impl Slots {
 
 /// Free slots while they are being shared out, lane by lane.
 #[derive(Debug)]
-pub struct Sharing<'a> {
+pub struct SlotShares<'a> {
     slots: &'a Slots,
     left: u32,
     share: u32,
@@ -57,7 +57,7 @@ pub struct Sharing<'a> {
     of_tenant: BTreeMap<String, u32>,
 }
 
-impl Sharing<'_> {
+impl SlotShares<'_> {
     /// How many jobs this lane may give now.
     pub fn most(&self, lane: &Lane) -> u32 {
         let room = |most: u32, held: Option<&u32>| most.saturating_sub(held.copied().unwrap_or(0));

@@ -6,7 +6,7 @@
 //! - [`pattern`]: patterns for event types
 //! - [`filter`]: conditions; [`template`]: payload templates
 //! - [`operand`], [`function`]: the values that both may use
-//! - [`foreign`]: recognizes expressions of other languages
+//! - [`foreign_syntax`]: recognizes expressions of other languages
 //! - [`plan`]: which jobs an event causes
 //! - [`fair`]: which lanes get a worker's free slots
 //! - [`errors`]: names of errors
@@ -23,7 +23,7 @@ pub mod cidr;
 pub mod errors;
 pub mod fair;
 pub mod filter;
-pub mod foreign;
+pub mod foreign_syntax;
 pub mod function;
 pub mod operand;
 pub mod pattern;

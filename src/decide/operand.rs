@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use serde_json::Value;
 
-use super::foreign::check_path;
+use super::foreign_syntax::check_path;
 use super::function::{self, Function};
 use crate::model::json::{self, Ref};
 use crate::model::path::{Found, Root};

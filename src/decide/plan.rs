@@ -38,12 +38,12 @@ pub struct Plan {
     /// One job for each consumer that gets the event, in the order of the configuration.
     pub jobs: Vec<NewJob>,
     /// Consumers of the event's source that do not get it, and why.
-    pub misses: Vec<Miss>,
+    pub misses: Vec<SkippedConsumer>,
 }
 
 /// A consumer that does not get an event of its source.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Miss {
+pub struct SkippedConsumer {
     /// The handler or workflow that does not get the event.
     pub target: Target,
     /// Which of its conditions the event does not meet.
@@ -119,7 +119,7 @@ pub fn plan(routes: &Routes, inbound: &Inbound, ids: &dyn Ids) -> Plan {
     for route in routes.0.iter().filter(|route| route.source == inbound.source) {
         let target = route.target.clone();
         match route.refuses(inbound) {
-            Some(why) => plan.misses.push(Miss { target, why }),
+            Some(why) => plan.misses.push(SkippedConsumer { target, why }),
             None => plan.jobs.push(NewJob {
                 id: JobId::next(ids),
                 target,

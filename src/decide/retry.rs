@@ -61,7 +61,7 @@ impl Default for RetryPolicy {
 
 /// What was tried so far, including the present failure.
 #[derive(Debug, Clone, Copy)]
-pub struct Tried<'a> {
+pub struct AttemptsSoFar<'a> {
     /// How many attempts count towards `RetryPolicy::max`, including the present one.
     pub count: u32,
     /// Class and status of earlier failures. Filled only where there are several policies.
@@ -95,7 +95,7 @@ pub enum GiveUp {
 }
 
 /// The shortest delay after an answer with `Retry-After`, even one of 0 seconds.
-const WISH_LEAST: Duration = Duration::from_secs(1);
+const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 
 /// Decides what follows a failed attempt. The first policy that lists the failure decides, and each
 /// policy counts its own failures.
@@ -104,7 +104,7 @@ const WISH_LEAST: Duration = Duration::from_secs(1);
 /// a random number in `0.0..1.0`.
 pub fn after(
     policies: &[RetryPolicy],
-    tried: Tried<'_>,
+    tried: AttemptsSoFar<'_>,
     failure: &Failure,
     retry_after: Option<Duration>,
     chance: f64,
@@ -125,7 +125,7 @@ pub fn after(
 /// sub-workflow.
 pub fn after_class(
     policies: &[RetryPolicy],
-    tried: Tried<'_>,
+    tried: AttemptsSoFar<'_>,
     (class, status): (&str, Option<u16>),
     retry_after: Option<Duration>,
     chance: f64,
@@ -156,7 +156,7 @@ pub fn after_class(
     let wish = retry_after.filter(|_| policy.heeds_receiver);
     // What the receiver asks for is the least: 0 seconds, or a date that has passed, would use every attempt up at once.
     let scheduled = policy.delay(count, chance);
-    let delay = wish.map_or(scheduled, |wish| wish.max(scheduled).max(WISH_LEAST));
+    let delay = wish.map_or(scheduled, |wish| wish.max(scheduled).max(RETRY_AFTER_MIN));
     if policy.deadline.is_some_and(|deadline| tried.age.saturating_add(delay) > deadline) {
         return Verdict::GiveUp(GiveUp::TooLate);
     }
@@ -217,7 +217,7 @@ mod tests {
     fn verdict(policies: &[RetryPolicy], count: u32, failure: &Failure) -> Verdict {
         after(
             policies,
-            Tried { count, before: &[], age: Duration::ZERO, app: None },
+            AttemptsSoFar { count, before: &[], age: Duration::ZERO, app: None },
             failure,
             None,
             0.5,
@@ -270,7 +270,7 @@ mod tests {
         };
         let list = [busy, broken];
         let before = [("4xx", Some(429)), ("5xx", Some(503)), ("4xx", Some(429))];
-        let tried = |n: usize| Tried {
+        let tried = |n: usize| AttemptsSoFar {
             count: 1 + u32::try_from(n).unwrap(),
             before: &before[..n],
             age: Duration::ZERO,
@@ -293,7 +293,8 @@ mod tests {
         }];
         let wish = Some(Duration::from_secs(500));
         let at = |age| {
-            let tried = Tried { count: 1, before: &[], age: Duration::from_secs(age), app: None };
+            let tried =
+                AttemptsSoFar { count: 1, before: &[], age: Duration::from_secs(age), app: None };
             after(&policy, tried, &Failure::Status(503), wish, 0.5)
         };
         assert_eq!(at(30), Verdict::RetryIn(Duration::from_secs(30)));

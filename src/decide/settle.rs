@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::retry::{self, GiveUp, RetryPolicy, Tried, Verdict, read_retry_after};
+use super::retry::{self, AttemptsSoFar, GiveUp, RetryPolicy, Verdict, read_retry_after};
+use crate::model::FailureCode;
 use crate::model::job::PUT_ASIDE;
 use crate::model::json;
 use crate::model::run::Change;
@@ -250,7 +251,7 @@ pub fn settle(
         .and_then(|h| read_retry_after(h, timing.now));
     let counted = job.counted() + u32::from(failure.is_exchange());
     let mut error = failure.to_string();
-    let tried = Tried {
+    let tried = AttemptsSoFar {
         count: counted,
         before: rules.before,
         age: timing.now.since(job.created_at),
@@ -306,7 +307,7 @@ fn interrupted(job: &Job, why: &str, once: bool, timing: Timing) -> JobOutcome {
         None,
         Vec::new(),
         Some(error.clone()),
-        Some("interrupted"),
+        Some(FailureCode::Interrupted),
     );
     let finish =
         if once { Finish::Dead { error } } else { Finish::Retry { after: Duration::ZERO, error } };
@@ -366,13 +367,13 @@ fn attempt(
     status: Option<u16>,
     response: Vec<u8>,
     error: Option<String>,
-    code: Option<&str>,
+    code: Option<FailureCode>,
 ) -> Attempt {
     Attempt {
         number: job.attempt + 1,
         claim: job.claim,
         ending,
-        code: code.map(str::to_owned),
+        code,
         status,
         error,
         duration: timing.duration,
@@ -485,7 +486,7 @@ mod tests {
         let rules = OutcomeRules { unmet: true, ..OutcomeRules::of(&policy) };
         let timing = Timing { duration: Duration::ZERO, now: Timestamp(0) };
         let attempt = settle(&job(0, 0), &answered(200), rules, timing, 0.5).attempt.unwrap();
-        assert_eq!((attempt.code.as_deref(), attempt.status), (Some("expectation"), Some(200)));
+        assert_eq!((attempt.code, attempt.status), (Some(FailureCode::Expectation), Some(200)));
     }
 
     #[test]
@@ -495,7 +496,7 @@ mod tests {
             ..Response::of(302, "")
         });
         let attempt = settled(&job(0, 0), &outcome).attempt.unwrap();
-        assert_eq!(attempt.code.as_deref(), Some("redirect_not_followed"));
+        assert_eq!(attempt.code, Some(FailureCode::RedirectNotFollowed));
         assert!(attempt.error.unwrap().contains("http://x/"));
     }
 }

@@ -20,7 +20,7 @@ use tower::Service;
 use url::Host;
 
 use super::Deliver;
-use super::resolve::{Blocked, Guarded, NoAddress};
+use super::resolve::{Blocked, GuardedResolver, NoAddress};
 use crate::decide::address::{Author, Policy};
 use crate::model::request::Progress;
 use crate::model::{CallPhase, Cut, Failure, Method, Outcome, Request, Response};
@@ -120,7 +120,8 @@ impl ConnectionRules {
         tls: rustls::ClientConfig,
     ) -> Result<Self, String> {
         let policy = Arc::new(policy);
-        let guarded = Guarded { resolver: resolver.clone(), policy: Arc::clone(&policy), author };
+        let guarded =
+            GuardedResolver { resolver: resolver.clone(), policy: Arc::clone(&policy), author };
         let watched = Arc::clone(&policy);
         let builder = |kept: usize| {
             let (guarded, watched, tls) = (guarded.clone(), Arc::clone(&watched), tls.clone());

@@ -50,7 +50,7 @@ pub fn system() -> Result<TokioResolver, String> {
 
 /// A resolver with the address rules of one destination.
 #[derive(Clone)]
-pub struct Guarded {
+pub struct GuardedResolver {
     /// The DNS resolver that looks names up, shared by all destinations. See `system`.
     pub resolver: TokioResolver,
     /// Which private addresses may be reached.
@@ -60,7 +60,7 @@ pub struct Guarded {
     pub author: Author,
 }
 
-impl Guarded {
+impl GuardedResolver {
     async fn addresses(
         self,
         name: String,
@@ -83,7 +83,7 @@ impl Guarded {
     }
 }
 
-impl Resolve for Guarded {
+impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(self.clone().addresses(name.as_str().to_owned()))
     }

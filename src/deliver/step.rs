@@ -29,7 +29,7 @@ pub const FOREIGN: &str = "steps of workflows to hosts of payloads";
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Everything that the request of a step is built from.
-pub struct Calling<'a> {
+pub struct StepRequest<'a> {
     /// The job being executed. Its id and attempt number go into the headers.
     pub job: &'a Job,
     /// The event behind the run.
@@ -56,8 +56,8 @@ pub struct Calling<'a> {
 ///
 /// # Errors
 /// It cannot be built, or the address rules refuse its URL.
-pub fn compose_step(calling: &Calling<'_>, around: Signing<'_>) -> Result<Request, Failure> {
-    let Calling { job, event, run, seq, visit, call, step, .. } = calling;
+pub fn compose_step(calling: &StepRequest<'_>, around: Signing<'_>) -> Result<Request, Failure> {
+    let StepRequest { job, event, run, seq, visit, call, step, .. } = calling;
     let VisitPhase::Call { token, polls } = &visit.phase else {
         return Err(Failure::Compose("the step does not wait for a call".to_owned()));
     };
@@ -154,8 +154,8 @@ pub fn operation(run: &Run, seq: u32, visit: &Visit, polls: u32) -> String {
     format!("{}-{seq}{place}{poll}", run.id)
 }
 
-fn url(calling: &Calling<'_>, view: &View<'_>) -> Result<(Url, &'static str), Failure> {
-    let Calling { call, policy, .. } = calling;
+fn url(calling: &StepRequest<'_>, view: &View<'_>) -> Result<(Url, &'static str), Failure> {
+    let StepRequest { call, policy, .. } = calling;
     let (mut url, destination) = match &call.url {
         Address::Fixed(url) => (url.clone(), DESTINATION),
         Address::Template { text, is_foreign } => {
@@ -204,11 +204,11 @@ fn in_header(text: &str, _: bool) -> Result<String, String> {
 
 /// The body, and whether it is plain text rather than JSON.
 fn body(
-    calling: &Calling<'_>,
+    calling: &StepRequest<'_>,
     view: &View<'_>,
     token: Option<&str>,
 ) -> Result<(Bytes, bool), Failure> {
-    let Calling { run, visit, call, step, .. } = calling;
+    let StepRequest { run, visit, call, step, .. } = calling;
     if let Some(template) = &call.body {
         let sent = view.render(template).map_err(|why| Failure::Template(why.message))?;
         return Ok((Bytes::from(sent.to_body()), sent.json().is_none() && !template.is_json()));
@@ -239,7 +239,7 @@ fn body(
 
 /// The value that templates see as `$$.callback`: the token, and its links if the server knows its
 /// public URL. Only an approval has `approve_url`.
-fn callback(calling: &Calling<'_>, token: &str) -> Value {
+fn callback(calling: &StepRequest<'_>, token: &str) -> Value {
     let mut callback = json!({ "token": token });
     if let Some(base) = calling.public_url {
         let base = base.as_str().trim_end_matches('/');

@@ -104,7 +104,7 @@ pub(super) fn committer(
             new_events
                 .iter()
                 .zip(&answers)
-                .for_each(|(new_event, answer)| hand_over(&inflight, new_event, answer));
+                .for_each(|(new_event, answer)| pass_to_worker(&inflight, new_event, answer));
             drop(slots);
             Ok(answers)
         })
@@ -112,7 +112,7 @@ pub(super) fn committer(
 }
 
 /// Passes the jobs that the commit has leased to the worker in memory.
-fn hand_over(inflight: &Inflight, new_event: &NewEvent, answer: &Stored<Accepted>) {
+fn pass_to_worker(inflight: &Inflight, new_event: &NewEvent, answer: &Stored<Accepted>) {
     let Ok(Accepted::New { started, at, .. }) = answer else { return };
     if started.is_empty() {
         return;
@@ -129,7 +129,7 @@ fn hand_over(inflight: &Inflight, new_event: &NewEvent, answer: &Stored<Accepted
     });
     for new in new_event.plan.jobs.iter().filter(|job| started.contains(&job.id)) {
         let job = started_job(new, new_event, *at);
-        inflight.hand_over(Claimed { job, now: *at, lane_clean: true }, Arc::clone(&event));
+        inflight.pass_to_worker(Claimed { job, now: *at, lane_clean: true }, Arc::clone(&event));
     }
 }
 
@@ -258,14 +258,14 @@ impl Engine {
                 return Err(NotAccepted::Unstorable(error.to_string()));
             }
         };
-        self.tell(&waiting).await;
+        self.notify_workers(&waiting).await;
         let Receipt { event, duplicate, jobs, .. } = receipt;
         metrics::accepted(&told.source, duplicate, jobs, started.elapsed());
         if !duplicate {
             inner.near.remember(event, misses);
         }
         tracing::debug!(%event, source = told.source, kind = told.kind, duplicate, jobs, "An event was accepted.");
-        self.feed().tell(|| FeedEvent::Accepted {
+        self.feed().publish(|| FeedEvent::Accepted {
             event,
             verified: self.config().source(&told.source).and_then(|s| s.verify.clone()),
             source: told.source,

@@ -8,13 +8,15 @@ use serde_json::{Value, json};
 use ulid::Ulid;
 
 use super::Engine;
-use super::execute::{OfStep, Ran};
+use super::execute::{Execution, StepContext};
 use super::flows::NoFlow;
 use crate::decide::settle::{Finish, JobOutcome};
 use crate::decide::workflow::catch::{self, of_failure};
 use crate::decide::workflow::gate::at_gate;
-use crate::decide::workflow::machine::Birth;
-use crate::decide::workflow::{Draw, Fact, Flow, Here, advance, start};
+use crate::decide::workflow::machine::NewRun;
+use crate::decide::workflow::{Context, Draw, Fact, Flow, advance, start};
+use crate::model::FailureCode;
+use crate::model::history::NoteKind;
 use crate::model::job::Visiting;
 use crate::model::run::{Change, Due, RunError, Start, Visit, VisitPhase};
 use crate::model::{
@@ -73,7 +75,7 @@ impl Engine {
         &self,
         claimed: &Claimed,
         event: &Event,
-        ran: &Ran,
+        ran: &Execution,
         commit: &JobOutcome,
         known: Option<Arc<Run>>,
     ) -> Result<Option<Change>, NoChange> {
@@ -110,15 +112,15 @@ impl Engine {
         let gone = || NoChange::Parked(format!("the configuration has no workflow `{name}`"));
         let workflow = self.config().workflow(name).ok_or_else(gone)?;
         let input = Payload::of(&event.body);
-        let birth = Birth {
+        let birth = NewRun {
             id: RunId::of(job.id),
             event: event.id,
-            about: about(event),
+            event_context: event_context(event),
             input,
             parent: None,
             depth: 0,
         };
-        Ok(start(birth, &Here { flow: &workflow.flow, now, draw: &Entropy(self) }))
+        Ok(start(birth, &Context { flow: &workflow.flow, now, draw: &Entropy(self) }))
     }
 
     async fn next_of(
@@ -126,19 +128,19 @@ impl Engine {
         run: &Run,
         visiting: &Visiting,
         job: &Job,
-        ran: &Ran,
+        ran: &Execution,
         commit: &JobOutcome,
         now: Timestamp,
     ) -> Result<Option<Change>, NoChange> {
         if let (Target::Timer(_), 0) = (&job.target, visiting.visit) {
-            return self.word_to_run(run, job, now).await;
+            return self.timer_change(run, job, now).await;
         }
         if run.status.is_closed() {
             return Ok(None);
         }
         let flow = self.flow_of(run).await?;
         let Some(fact) = self.fact(run, visiting, job, ran, commit).await? else { return Ok(None) };
-        Ok(advance(run, &fact, &Here { flow: &flow, now, draw: &Entropy(self) }))
+        Ok(advance(run, &fact, &Context { flow: &flow, now, draw: &Entropy(self) }))
     }
 
     /// Translates the end of a step's job or timer into the fact that the run's visit is waiting
@@ -148,7 +150,7 @@ impl Engine {
         run: &Run,
         visiting: &Visiting,
         job: &Job,
-        ran: &Ran,
+        ran: &Execution,
         commit: &JobOutcome,
     ) -> Result<Option<Fact>, NoChange> {
         let visit = visiting.visit;
@@ -162,12 +164,12 @@ impl Engine {
                 _ => Ok(Some(Fact::Elapsed { visit, job: job.id })),
             };
         }
-        Ok(told(ran.of_step.as_ref(), (visit, job.id), commit, &ran.outcome))
+        Ok(fact_of(ran.step_context.as_ref(), (visit, job.id), commit, &ran.outcome))
     }
 
     /// Handles a timer that concerns the run as a whole: its deadline, its turn under its
     /// concurrency key, or a parent that no longer waits for it.
-    async fn word_to_run(
+    async fn timer_change(
         &self,
         run: &Run,
         job: &Job,
@@ -177,13 +179,13 @@ impl Engine {
         // The end of a run needs no definition.
         let flow = self.flow_to_end(run).await?;
         let drawn = Entropy(self);
-        let here = || Here { flow: &flow, now, draw: &drawn };
+        let context = || Context { flow: &flow, now, draw: &drawn };
         if run.state.deadline == Some(job.id) {
-            return Ok(advance(run, &Fact::Elapsed { visit: 0, job: job.id }, &here()));
+            return Ok(advance(run, &Fact::Elapsed { visit: 0, job: job.id }, &context()));
         }
         if let Some(gate) = &run.state.gate {
             let (version, known) = self.store().gate(gate).await?;
-            if let Some(change) = at_gate(run, job.id, (version, known), &here()) {
+            if let Some(change) = at_gate(run, job.id, (version, known), &context()) {
                 return Ok(Some(change));
             }
         }
@@ -200,7 +202,7 @@ impl Engine {
         let is_wanted = parent.is_some_and(|parent| {
             !parent.status.is_closed() && (parent.unreadable.is_some() || waits(&parent))
         });
-        Ok(if is_wanted { None } else { advance(run, &Fact::Cancelled, &here()) })
+        Ok(if is_wanted { None } else { advance(run, &Fact::Cancelled, &context()) })
     }
 
     async fn child_fact(&self, child: RunId, visit: u32) -> Result<Option<Fact>, NoChange> {
@@ -241,10 +243,17 @@ impl Engine {
                 asked.extend(change.starts.drain(..).map(|start| (start, depth)));
                 continue;
             };
-            let (event, about) = (change.run.event, change.run.state.about.clone());
-            let birth =
-                Birth { id: run, event, about, input, parent: Some((change.run.id, visit)), depth };
-            let mut child = start(birth, &Here { flow: &workflow.flow, now, draw: &Entropy(self) });
+            let (event, event_context) = (change.run.event, change.run.state.event_context.clone());
+            let birth = NewRun {
+                id: run,
+                event,
+                event_context,
+                input,
+                parent: Some((change.run.id, visit)),
+                depth,
+            };
+            let mut child =
+                start(birth, &Context { flow: &workflow.flow, now, draw: &Entropy(self) });
             // A child that starts children of its own does so by itself, one level at a time.
             child = Box::pin(self.with_children(child, now)).await?;
             change.children.push(child);
@@ -255,7 +264,7 @@ impl Engine {
     /// Applies a further fact to a change that is not committed yet, and joins the two changes into
     /// one.
     fn also(&self, change: Change, fact: &Fact, flow: &Arc<Flow>, now: Timestamp) -> Change {
-        let Some(next) = advance(&change.run, fact, &Here { flow, now, draw: &Entropy(self) })
+        let Some(next) = advance(&change.run, fact, &Context { flow, now, draw: &Entropy(self) })
         else {
             return change;
         };
@@ -287,12 +296,12 @@ impl Engine {
         }
     }
 
-    fn tell_run(&self, run: &Run, status: &'static str) {
+    fn report_run(&self, run: &Run, status: &'static str) {
         metrics::run(&run.workflow, status);
-        self.feed().tell(|| FeedEvent::Run {
+        self.feed().publish(|| FeedEvent::Run {
             run: run.id,
             event: run.event,
-            source: run.state.about["source"].as_str().unwrap_or("").to_owned(),
+            source: run.state.event_context["source"].as_str().unwrap_or("").to_owned(),
             workflow: run.workflow.clone(),
             status,
             error: run.error.as_ref().map(|error| format!("{}: {}", error.class, error.message)),
@@ -317,10 +326,10 @@ impl Engine {
                 due.push(Wakeup::LOOK);
             }
             if change.is_new {
-                self.tell_run(&change.run, "started");
+                self.report_run(&change.run, "started");
             }
-            if change.notes.iter().any(|note| note.kind == "Paused") {
-                self.tell_run(&change.run, "paused");
+            if change.notes.iter().any(|note| note.kind == NoteKind::Paused) {
+                self.report_run(&change.run, "paused");
                 if let Some(error) = &change.run.error {
                     let (run, workflow) = (change.run.id, &change.run.workflow);
                     tracing::warn!(%run, workflow, error = error.message, "A failure paused a run. The run waits until it is resumed.");
@@ -328,7 +337,7 @@ impl Engine {
             }
             if change.ends {
                 let (run, workflow) = (change.run.id, &change.run.workflow);
-                self.tell_run(&change.run, change.run.status.word());
+                self.report_run(&change.run, change.run.status.as_str());
                 let error = change.run.error.as_ref().map_or("", |error| error.message.as_str());
                 match change.run.status {
                     RunStatus::Failed => tracing::warn!(%run, workflow, error, "A run failed."),
@@ -340,14 +349,14 @@ impl Engine {
             first.here = by_worker;
             self.0.follows.store(true, Ordering::Release);
         }
-        self.tell(&due).await;
+        self.notify_workers(&due).await;
     }
 }
 
 /// Translates the end of a step's call into a fact for its run; `None` while the run must not hear
 /// of it, such as before a retry.
-pub fn told(
-    of_step: Option<&OfStep>,
+pub fn fact_of(
+    step_context: Option<&StepContext>,
     (visit, job): (u32, JobId),
     commit: &JobOutcome,
     outcome: &Outcome,
@@ -362,15 +371,15 @@ pub fn told(
             }
         }
         (Finish::Done, Outcome::Answered(response)) => {
-            let body = of_step
+            let body = step_context
                 .map_or_else(|| Payload::of(&response.as_body()), |step| step.body(response));
             return Some(Fact::Answered { visit, job, status: response.status, body });
         }
         (Finish::Dead { .. } | Finish::FailedIntoRun { .. }, outcome) => {
             let failure = match outcome {
                 Outcome::Answered(response) => {
-                    match commit.attempt.as_ref().and_then(|attempt| attempt.code.as_deref()) {
-                        Some("expectation") => Failure::Expectation(response.status),
+                    match commit.attempt.as_ref().and_then(|attempt| attempt.code) {
+                        Some(FailureCode::Expectation) => Failure::Expectation(response.status),
                         _ => Failure::Status(response.status),
                     }
                 }
@@ -380,7 +389,7 @@ pub fn told(
                 Outcome::Postponed | Outcome::Elapsed | Outcome::Parked(_) => return None,
             };
             RunError {
-                app: of_step.and_then(|step| step.app.clone()),
+                app: step_context.and_then(|step| step.app.clone()),
                 ..of_failure(&failure, job, commit.sent)
             }
         }
@@ -390,7 +399,7 @@ pub fn told(
 }
 
 /// Builds what expressions of a run read as `$$.event`: source, type, headers and time of receipt.
-fn about(event: &Event) -> Value {
+fn event_context(event: &Event) -> Value {
     let headers: serde_json::Map<String, Value> = event
         .headers
         .iter()

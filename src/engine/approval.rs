@@ -24,7 +24,7 @@ pub struct Decision {
 /// What the holder of a token is shown before deciding: the step that waits, its data and its
 /// approvers.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Asked {
+pub struct PendingApproval {
     /// The run that waits for the decision.
     pub run: RunId,
     /// The name of the run's workflow.
@@ -145,7 +145,7 @@ impl Engine {
     ///
     /// # Errors
     /// No such token, or its step waits for no decision any more.
-    pub async fn asked(&self, token: &str) -> Result<Asked, NotDone> {
+    pub async fn asked(&self, token: &str) -> Result<PendingApproval, NotDone> {
         let found = self
             .health()
             .learn(self.store().token(&Token::hash_of(token)).await)?
@@ -161,7 +161,7 @@ impl Engine {
             run.state.visits.get(&found.visit).filter(|visit| waits(visit)).ok_or_else(over)?;
         let flow = self.flow_of(&run).await.map_err(super::advance::NoChange::from)?;
         let approval = approval_of(&run, &flow, found.visit).ok_or(NotDone::Missing)?;
-        Ok(Asked {
+        Ok(PendingApproval {
             run: run.id,
             workflow: run.workflow.clone(),
             step: visit.step.clone(),
@@ -181,16 +181,16 @@ impl Engine {
         step: &str,
         decision: &Decision,
     ) -> Result<Run, NotDone> {
-        self.operate(id, false, |run, here| {
+        self.operate(id, false, |run, context| {
             let mut named = run.state.visits.iter().filter(|(_, visit)| visit.step == step && waits(visit));
             let nobody = || format!("the step '{step}' of this run does not wait for a decision");
             let (seq, _) = named.next().ok_or_else(nobody)?;
             if named.next().is_some() {
                 return Err(format!("several visits of the step '{step}' wait for a decision; decide each one with its callback token"));
             }
-            let approval = approval_of(run, here.flow, *seq).ok_or_else(nobody)?;
-            let answer = decision.by(approval, here.now)?;
-            advance(run, &Fact::CalledBack { visit: *seq, answer }, here).ok_or_else(nobody)
+            let approval = approval_of(run, context.flow, *seq).ok_or_else(nobody)?;
+            let answer = decision.by(approval, context.now)?;
+            advance(run, &Fact::CalledBack { visit: *seq, answer }, context).ok_or_else(nobody)
         })
         .await
     }

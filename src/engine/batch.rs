@@ -155,7 +155,7 @@ mod tests {
         }
         let rest: Vec<_> = (1..=5).map(put).collect();
         let hung_up = put(6);
-        // Everyone has handed in once the queue holds all six.
+        // Everyone has ready_jobs in once the queue holds all six.
         while batch.0.capacity() > WAITING_MAX - 6 {
             tokio::task::yield_now().await;
         }

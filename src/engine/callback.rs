@@ -7,7 +7,7 @@ use super::Engine;
 use super::advance::{Entropy, NoChange};
 use super::approval::{Decision, approval_of, waits};
 use super::operate::NotDone;
-use crate::decide::workflow::{Fact, Here, advance};
+use crate::decide::workflow::{Context, Fact, advance};
 use crate::model::run::Token;
 use crate::model::{Body, Payload, RunId};
 use crate::store::Error;
@@ -120,7 +120,7 @@ impl Engine {
                 (Answer::Failed(why), None) => said(Err(why.clone())),
             };
             let Some(mut change) =
-                advance(&run, &fact, &Here { flow: &flow, now, draw: &Entropy(self) })
+                advance(&run, &fact, &Context { flow: &flow, now, draw: &Entropy(self) })
             else {
                 // A sign of life where none is asked for is welcome, and changes nothing.
                 let waits = run.state.visits.get(&found.visit).is_some_and(waits);

@@ -15,7 +15,7 @@ use crate::decide::workflow::data::View;
 use crate::decide::workflow::flow::{Call, Flow, Reads};
 use crate::decide::workflow::step_type::Emission;
 use crate::deliver::compose::{Signing, compose};
-use crate::deliver::step::{Calling, compose_step, operation};
+use crate::deliver::step::{StepRequest, compose_step, operation};
 use crate::model::Body;
 use crate::model::job::Visiting;
 use crate::model::run::{Visit, VisitPhase};
@@ -25,12 +25,12 @@ use crate::model::{
 };
 
 /// The result of one execution: its outcome, its timing, and what settling it needs.
-pub struct Ran {
+pub struct Execution {
     pub(super) outcome: Outcome,
     pub(super) timing: Timing,
     /// For a job of a step, what the step's definition says about the outcome; `None` for other
     /// jobs, or when the step no longer applies.
-    pub(super) of_step: Option<OfStep>,
+    pub(super) step_context: Option<StepContext>,
     /// Class and status of the job's earlier failures. Filled only where several retry policies
     /// need them.
     pub(super) before: Vec<(&'static str, Option<u16>)>,
@@ -40,7 +40,7 @@ pub struct Ran {
 
 /// How the step of a run judges the outcome of its call: its place in the definition, and what the
 /// response says.
-pub struct OfStep {
+pub struct StepContext {
     flow: Arc<Flow>,
     at: Vec<usize>,
     /// The run's deadline. A retry that would come later is not made; the step fails at once
@@ -52,7 +52,7 @@ pub struct OfStep {
     pub app: Option<String>,
 }
 
-impl OfStep {
+impl StepContext {
     fn of(flow: &Arc<Flow>, at: &[usize], deadline_at: Option<Timestamp>) -> Self {
         Self { flow: Arc::clone(flow), at: at.to_vec(), deadline_at, unmet: false, app: None }
     }
@@ -61,23 +61,23 @@ impl OfStep {
     /// have become a failure, and what settling it needs.
     pub fn judge(flow: &Arc<Flow>, run: &Run, seq: u32, outcome: Outcome) -> (Outcome, Self) {
         let visit = run.state.visits.get(&seq);
-        let mut of_step =
+        let mut step_context =
             Self::of(flow, visit.map_or(&[], |visit| &visit.at), run.state.deadline_at);
-        let (Some(visit), Some(step)) = (visit, flow.step(&of_step.at)) else {
-            return (outcome, of_step);
+        let (Some(visit), Some(step)) = (visit, flow.step(&step_context.at)) else {
+            return (outcome, step_context);
         };
-        let Some(call) = step.kind.call() else { return (outcome, of_step) };
+        let Some(call) = step.kind.call() else { return (outcome, step_context) };
         let is_notice = matches!(visit.phase, VisitPhase::Call { token: Some(_), .. });
         let outcome = whole(outcome, is_notice, call.reads);
         if let Outcome::Answered(response) = &outcome {
             let body = Payload::of(&response.as_body());
             let answer = json!({ "status": response.status, "body": body.clone().into_value() });
             let view = View::of(run, seq, &step.name, &body).with("response", answer);
-            of_step.unmet =
+            step_context.unmet =
                 !is_notice && call.expect.when.as_ref().is_some_and(|when| !view.holds(when));
-            of_step.app = app(call, response.status, &body);
+            step_context.app = app(call, response.status, &body);
         }
-        (outcome, of_step)
+        (outcome, step_context)
     }
 
     /// Parses a response's body as the step's `reads` setting says.
@@ -117,13 +117,13 @@ impl OfStep {
     }
 }
 
-impl Ran {
+impl Execution {
     /// A job that was not executed: its lease is given back, and no attempt is counted.
     pub(super) fn postponed(now: Timestamp) -> Self {
         Self {
             outcome: Outcome::Postponed,
             timing: Timing { duration: std::time::Duration::ZERO, now },
-            of_step: None,
+            step_context: None,
             before: Vec::new(),
             run: None,
         }
@@ -159,31 +159,33 @@ impl Engine {
         event: &Event,
         run: Option<Arc<Run>>,
         end: Option<Instant>,
-    ) -> Ran {
+    ) -> Execution {
         let started = Instant::now();
         // Where workers have gone away before, the mark that a send begins tells what kills them from what never reached them.
         let sends = matches!(job.target, Target::Handler(_) | Target::Step(_));
         if sends && job.lost > 0 && !is_crash_suspect(job) {
             match self.health().learn(self.store().begin_send(job.lease()).await) {
                 Ok(true) => {}
-                Ok(false) | Err(_) => return Ran { run, ..Ran::postponed(self.clock().now()) },
+                Ok(false) | Err(_) => {
+                    return Execution { run, ..Execution::postponed(self.clock().now()) };
+                }
             }
         }
         let before = match self.failures_before(job, run.as_deref()).await {
             Ok(before) => before,
             // Nothing was sent yet: the lease goes back.
-            Err(_) => return Ran { run, ..Ran::postponed(self.clock().now()) },
+            Err(_) => return Execution { run, ..Execution::postponed(self.clock().now()) },
         };
-        let (outcome, of_step) = match &job.target {
+        let (outcome, step_context) = match &job.target {
             Target::Step(visiting) if !is_crash_suspect(job) => {
                 self.step(job, event, visiting, (run.as_ref(), end)).await
             }
             _ => (self.outcome(job, event, end).await, None),
         };
-        Ran {
+        Execution {
             outcome,
             timing: Timing { duration: started.elapsed(), now: self.clock().now() },
-            of_step,
+            step_context,
             before,
             run,
         }
@@ -201,10 +203,8 @@ impl Engine {
         }
         let attempts = self.health().learn(self.store().attempts(job.id).await)?;
         let failure = |attempt: &crate::model::Attempt| {
-            let code = attempt
-                .code
-                .as_deref()
-                .filter(|_| attempt.ending == crate::model::AttemptResult::Failed)?;
+            let code =
+                attempt.code.filter(|_| attempt.ending == crate::model::AttemptResult::Failed)?;
             Some((class_of(code, attempt.status), attempt.status))
         };
         Ok(attempts.iter().filter_map(failure).collect())
@@ -219,7 +219,7 @@ impl Engine {
                 let at = run.state.visits.get(&visiting.visit).map(|visit| visit.at.clone());
                 let flow = self.flow_of(run).await.ok();
                 let (Some(at), Some(flow)) = (at, flow) else { return false };
-                OfStep::of(&flow, &at, None).retry().len() > 1
+                StepContext::of(&flow, &at, None).retry().len() > 1
             }
             _ => false,
         }
@@ -234,7 +234,7 @@ impl Engine {
             // Nothing is sent: the run starts, or goes on, with the commit.
             Target::Workflow(_) | Target::Timer(_) | Target::Step(_) => return Outcome::Elapsed,
         };
-        // Its lane was skipped unless the handler was there; a job that slipped through is handed back.
+        // Its lane was skipped unless the handler was there; a job that slipped through is ready_jobs back.
         let Some(handler) = self.handler(name) else { return Outcome::Postponed };
         let delivery = &self.config().delivery;
         let around = Signing {
@@ -280,7 +280,7 @@ impl Engine {
         event: &Event,
         visiting: &Visiting,
         (run, end): (Option<&Arc<Run>>, Option<Instant>),
-    ) -> (Outcome, Option<OfStep>) {
+    ) -> (Outcome, Option<StepContext>) {
         let Some(run) = run.filter(|run| !run.status.is_closed()) else {
             return (Outcome::Elapsed, None);
         };
@@ -301,14 +301,17 @@ impl Engine {
             }
         };
         let Some(step) = flow.step(&visit.at) else { return (Outcome::Elapsed, None) };
-        let of_step = OfStep::of(&flow, &visit.at, run.state.deadline_at);
+        let step_context = StepContext::of(&flow, &visit.at, run.state.deadline_at);
         if let Some(emit) = step.kind.emission() {
-            return (self.emit(run, visiting.visit, visit, &step.name, emit).await, Some(of_step));
+            return (
+                self.emit(run, visiting.visit, visit, &step.name, emit).await,
+                Some(step_context),
+            );
         }
         let Some(call) = step.kind.call() else { return (Outcome::Elapsed, None) };
         if call.once && job.lost > 0 {
             let why = "the worker stopped before it recorded a response".to_owned();
-            return (Outcome::Failed(Failure::UnknownOutcome(why)), Some(of_step));
+            return (Outcome::Failed(Failure::UnknownOutcome(why)), Some(step_context));
         }
         let config = self.config();
         let around = Signing {
@@ -317,11 +320,20 @@ impl Engine {
             now: self.clock().now(),
         };
         let (public_url, policy) = (config.server.public_url.as_ref(), &config.server.policy);
-        let calling =
-            Calling { job, event, run, seq: visiting.visit, visit, step, call, public_url, policy };
+        let calling = StepRequest {
+            job,
+            event,
+            run,
+            seq: visiting.visit,
+            visit,
+            step,
+            call,
+            public_url,
+            policy,
+        };
         let sent = self.send(compose_step(&calling, around), end).await;
-        let (outcome, of_step) = OfStep::judge(&flow, run, visiting.visit, sent);
-        (outcome, Some(of_step))
+        let (outcome, step_context) = StepContext::judge(&flow, run, visiting.visit, sent);
+        (outcome, Some(step_context))
     }
 
     /// Publishes the event of an `emit` step. Its deduplication key comes from the visit, so

@@ -39,7 +39,7 @@ pub enum NoWrites {
 
 impl NoWrites {
     /// A stable name for the reason, for machine-readable output.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
             Self::ReadOnly => "read_only",

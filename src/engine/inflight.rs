@@ -14,7 +14,7 @@ use crate::model::{Event, Job, JobId, LaneId, Lease, Run};
 use crate::store::{Claimed, Error};
 
 /// A leased job with what its execution needs, on its way to the worker.
-pub struct Handed {
+pub struct ReadyJob {
     /// The job with its lease, and what the claim knows about its lane.
     pub claimed: Claimed,
     /// The event that the job delivers, read with the job, so that execution needs no query for it.
@@ -28,8 +28,8 @@ pub struct Inflight {
     state: Mutex<State>,
     /// The tenant of each lane that the configuration knows.
     tenants: HashMap<LaneId, String>,
-    hand_over: mpsc::UnboundedSender<Handed>,
-    handed: tokio::sync::Mutex<mpsc::UnboundedReceiver<Handed>>,
+    pass_to_worker: mpsc::UnboundedSender<ReadyJob>,
+    ready_jobs: tokio::sync::Mutex<mpsc::UnboundedReceiver<ReadyJob>>,
 }
 
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl State {
 impl Inflight {
     /// Starts with no job in flight. `tenants` holds every lane of the configuration.
     pub fn new(tenants: HashMap<LaneId, String>) -> Self {
-        let (hand_over, handed) = mpsc::unbounded_channel();
+        let (pass_to_worker, ready_jobs) = mpsc::unbounded_channel();
         let state = State {
             leases: HashMap::new(),
             of_lane: BTreeMap::new(),
@@ -88,8 +88,8 @@ impl Inflight {
         Self {
             state: Mutex::new(state),
             tenants,
-            hand_over,
-            handed: tokio::sync::Mutex::new(handed),
+            pass_to_worker,
+            ready_jobs: tokio::sync::Mutex::new(ready_jobs),
         }
     }
 
@@ -98,7 +98,7 @@ impl Inflight {
     }
 
     /// Registers a claimed job, so that its lease is extended until the job is put down.
-    pub fn take(&self, job: &Job) {
+    pub fn register(&self, job: &Job) {
         let mut state = self.state();
         let lane = job.target.lane();
         if let Some((_, before)) = state.leases.insert(job.id, (job.lease(), lane.clone())) {
@@ -108,7 +108,7 @@ impl Inflight {
     }
 
     /// Forgets a job and frees its slot, if it is still held under this lease.
-    pub fn put_down(&self, lease: Lease) {
+    pub fn release(&self, lease: Lease) {
         let mut state = self.state();
         state.ending.remove(&(lease.job, lease.claim));
         if state.leases.get(&lease.job).is_some_and(|(held, _)| *held == lease)
@@ -125,7 +125,7 @@ impl Inflight {
 
     /// Marks that a job's outcome is about to be recorded. If its lease is gone from now on, the
     /// record itself may have ended it.
-    pub fn ends(&self, lease: Lease) {
+    pub fn mark_recording(&self, lease: Lease) {
         self.state().ending.insert((lease.job, lease.claim));
     }
 
@@ -134,7 +134,7 @@ impl Inflight {
     fn is_lost(&self, lease: Lease) -> bool {
         let lost = self.holds(lease) && !self.state().ending.contains(&(lease.job, lease.claim));
         if lost {
-            self.put_down(lease);
+            self.release(lease);
         }
         lost
     }
@@ -151,7 +151,7 @@ impl Inflight {
 
     /// Sets how many slots the worker has that takes jobs straight from their commit; 0 means that
     /// there is none.
-    pub fn open(&self, parallel: u32) {
+    pub fn set_slots(&self, parallel: u32) {
         self.state().open = parallel;
     }
 
@@ -232,7 +232,7 @@ impl Inflight {
 
     /// Why this process's worker does not take a due job of a lane now, as a sentence. `None` where
     /// there is room, or where no worker runs here.
-    pub fn crowded(&self, lane: &LaneId) -> Option<String> {
+    pub fn why_no_slot(&self, lane: &LaneId) -> Option<String> {
         let parallel = self.state().open;
         if parallel == 0 {
             return None;
@@ -300,15 +300,17 @@ impl Inflight {
     }
 
     /// Passes a leased job to the worker, and registers its lease.
-    pub fn hand_over(&self, claimed: Claimed, event: Arc<Event>) {
-        self.take(&claimed.job);
+    pub fn pass_to_worker(&self, claimed: Claimed, event: Arc<Event>) {
+        self.register(&claimed.job);
         // The receiver lives as long as this does.
-        let _ = self.hand_over.send(Handed { claimed, event, run: None });
+        let _ = self.pass_to_worker.send(ReadyJob { claimed, event, run: None });
     }
 
     /// The receiving end of the jobs that are passed in memory. `None` when another worker has it.
-    pub fn handed(&self) -> Option<tokio::sync::MutexGuard<'_, mpsc::UnboundedReceiver<Handed>>> {
-        self.handed.try_lock().ok()
+    pub fn ready_jobs(
+        &self,
+    ) -> Option<tokio::sync::MutexGuard<'_, mpsc::UnboundedReceiver<ReadyJob>>> {
+        self.ready_jobs.try_lock().ok()
     }
 }
 
@@ -383,7 +385,7 @@ mod tests {
         let tenants =
             list.iter().map(|(lane, tenant)| (LaneId::handler(lane), (*tenant).to_owned()));
         let inflight = Arc::new(Inflight::new(tenants.collect()));
-        inflight.open(5);
+        inflight.set_slots(5);
         inflight.end_look(true);
         inflight
     }
@@ -416,14 +418,14 @@ mod tests {
         inflight.end_look(false);
         assert!(inflight.reserve(&LaneId::handler("a")).is_none());
         inflight.end_look(true);
-        inflight.open(0);
+        inflight.set_slots(0);
         assert!(inflight.reserve(&LaneId::handler("a")).is_none());
     }
 
     #[test]
     fn a_look_and_reservations_share_the_slots_and_keep_one_from_every_lane() {
         let inflight = lanes(&[("a", "t"), ("b", "t")]);
-        inflight.open(10);
+        inflight.set_slots(10);
         let (a, b) = (LaneId::handler("a"), LaneId::handler("b"));
         let held: Vec<Reservation> = (0..4).map_while(|_| inflight.reserve(&a)).collect();
         assert_eq!((held.len(), inflight.begin_look(10, 100)), (4, 3), "half of what is free");
@@ -446,7 +448,7 @@ mod tests {
     fn a_lane_at_work_is_not_full_while_there_is_room() {
         for list in [&[("a", "t")][..], &[("a", "t"), ("b", "u")][..]] {
             let inflight = lanes(list);
-            inflight.open(8);
+            inflight.set_slots(8);
             let _held = inflight.reserve(&LaneId::handler("a"));
             assert!(
                 inflight.full_lanes(&inflight.slots(8, inflight.free(8))).is_empty(),
@@ -463,13 +465,13 @@ mod tests {
             inflight.state().leases.insert(lease(n).job, (lease(n), LaneId::handler("a")));
         }
         *inflight.state().of_lane.entry(LaneId::handler("a")).or_default() += 2;
-        inflight.ends(lease(1));
+        inflight.mark_recording(lease(1));
         assert!(
             !inflight.is_lost(lease(1)) && inflight.holds(lease(1)),
             "its record says what became of it"
         );
         assert!(inflight.is_lost(lease(2)) && !inflight.holds(lease(2)));
-        inflight.put_down(lease(1));
+        inflight.release(lease(1));
         assert!(inflight.state().ending.is_empty() && inflight.state().of_lane.is_empty());
     }
 }

@@ -66,7 +66,7 @@ use crate::wake::{Wake, Wakeup};
 use accept::Submission;
 use batch::Batch;
 use health::Health;
-use inflight::{Handed, Inflight};
+use inflight::{Inflight, ReadyJob};
 use reject::Rejections;
 
 /// How long a lease lasts, unless the configuration sets a shorter limit. Leases are extended while
@@ -145,7 +145,7 @@ struct Inner {
     near: near::NearMisses,
     flows: flows::Flows,
     housekeeping: tick::Housekeeping,
-    watched: watch::Watched,
+    watched: watch::LaneStates,
     /// Cancelled when no further job may be claimed: the graceful shutdown has begun.
     draining: CancellationToken,
     /// Set when no further event is accepted.
@@ -157,8 +157,8 @@ struct Inner {
 impl Engine {
     /// Why this process's worker does not take a due job of a lane now; `None` where the worker has
     /// room for it, or where no worker runs here.
-    pub fn crowded(&self, lane: &LaneId) -> Option<String> {
-        self.0.inflight.crowded(lane)
+    pub fn why_no_slot(&self, lane: &LaneId) -> Option<String> {
+        self.0.inflight.why_no_slot(lane)
     }
 
     /// Builds an engine and starts the tasks that commit. No job is executed before
@@ -191,7 +191,7 @@ impl Engine {
             near: near::NearMisses::default(),
             flows: flows::Flows::of(&config),
             housekeeping: tick::Housekeeping::default(),
-            watched: watch::Watched::default(),
+            watched: watch::LaneStates::default(),
             draining: CancellationToken::new(),
             closed: AtomicBool::new(false),
             aborting: CancellationToken::new(),
@@ -276,12 +276,12 @@ impl Engine {
 
     /// Wakes workers after an operator's change has made jobs due.
     pub async fn wake(&self) {
-        self.tell(&[Wakeup::LOOK]).await;
+        self.notify_workers(&[Wakeup::LOOK]).await;
     }
 
     /// Wakes workers for jobs that are committed. Wake-ups are hints: a lost one costs time, never
     /// a job.
-    pub async fn tell(&self, due: &[Wakeup]) {
+    pub async fn notify_workers(&self, due: &[Wakeup]) {
         if !due.is_empty() {
             self.0.parts.wake.wake(due).await;
         }
@@ -290,12 +290,12 @@ impl Engine {
     /// Announces a worker with this many slots. From now on a commit may pass new jobs straight to
     /// it.
     pub fn open_worker(&self, parallel: u32) {
-        self.0.inflight.open(parallel);
+        self.0.inflight.set_slots(parallel);
     }
 
     /// Begins to drain: no further job is claimed, and running jobs continue.
     pub fn drain(&self) {
-        self.0.inflight.open(0);
+        self.0.inflight.set_slots(0);
         self.0.draining.cancel();
     }
 
@@ -319,12 +319,12 @@ impl Engine {
 
     /// Gives back the leases of jobs that were passed in memory after the last worker had stopped.
     /// No attempt is counted for them.
-    pub async fn put_back(&self) {
-        let Some(mut handed) = self.0.inflight.handed() else { return };
-        while let Ok(Handed { claimed, event, .. }) = handed.try_recv() {
-            let ran = execute::Ran::postponed(self.clock().now());
+    pub async fn return_unstarted(&self) {
+        let Some(mut ready_jobs) = self.0.inflight.ready_jobs() else { return };
+        while let Ok(ReadyJob { claimed, event, .. }) = ready_jobs.try_recv() {
+            let ran = execute::Execution::postponed(self.clock().now());
             self.record(&claimed, &event, ran).await;
-            self.0.inflight.put_down(claimed.job.lease());
+            self.0.inflight.release(claimed.job.lease());
         }
     }
 
@@ -337,7 +337,7 @@ impl Engine {
     /// Stops running calls. A request that may have been sent is recorded as interrupted; other
     /// jobs are given back.
     pub fn abort(&self) {
-        self.0.inflight.open(0);
+        self.0.inflight.set_slots(0);
         self.0.draining.cancel();
         self.0.aborting.cancel();
     }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
-use crate::decide::plan::{Miss, Unmatched};
+use crate::decide::plan::{SkippedConsumer, Unmatched};
 use crate::model::EventId;
 use crate::observe::metrics;
 
@@ -31,22 +31,22 @@ pub struct NearMiss {
 
 /// The near misses of this process since it started.
 #[derive(Debug, Default)]
-pub struct NearMisses(Mutex<Kept>);
+pub struct NearMisses(Mutex<Counts>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct Counts {
     counts: BTreeMap<(String, String), u64>,
     last: VecDeque<NearMiss>,
 }
 
 impl NearMisses {
     /// Records the near misses of an event after it was accepted.
-    pub fn remember(&self, event: EventId, misses: Vec<Miss>) {
+    pub fn remember(&self, event: EventId, misses: Vec<SkippedConsumer>) {
         if misses.is_empty() {
             return;
         }
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for Miss { target, why } in misses {
+        for SkippedConsumer { target, why } in misses {
             let handler = target.name().to_owned();
             let (clause, saw) = match why {
                 Unmatched::Source => continue,

@@ -7,7 +7,7 @@ use super::accept::{NotAccepted, Planned, Receipt};
 use super::advance::{Entropy, NoChange};
 use crate::decide::plan::Plan;
 use crate::decide::workflow::redrive::{Redrive, redrive};
-use crate::decide::workflow::{Fact, Here, advance};
+use crate::decide::workflow::{Context, Fact, advance};
 use crate::model::Body;
 use crate::model::job::NewJob;
 use crate::model::run::Change;
@@ -17,7 +17,7 @@ use crate::store::Error;
 /// The options of a redrive that an operator may set. The default repeats the step where the run
 /// stopped.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wish {
+pub struct RedriveOptions {
     /// The name of the step to start from; `None` means the step where the run stopped.
     pub from: Option<String>,
     /// The payload for that step; `None` means the payload that the step had.
@@ -98,7 +98,7 @@ impl Engine {
     /// # Errors
     /// No such run, it is not under way, or the store failed.
     pub async fn cancel_run(&self, id: RunId) -> Result<Run, NotDone> {
-        self.wish_of(
+        self.redrive_options(
             id,
             true,
             &Fact::Cancelled,
@@ -112,7 +112,13 @@ impl Engine {
     /// # Errors
     /// No such run, it has ended already, or the store failed.
     pub async fn kill_run(&self, id: RunId) -> Result<Run, NotDone> {
-        self.wish_of(id, true, &Fact::Killed, "only a run that is not finished can be killed").await
+        self.redrive_options(
+            id,
+            true,
+            &Fact::Killed,
+            "only a run that is not finished can be killed",
+        )
+        .await
     }
 
     /// Pauses a run. Nothing of it is sent until it is resumed; due times are kept.
@@ -120,7 +126,7 @@ impl Engine {
     /// # Errors
     /// No such run, it cannot be paused as it is, or the store failed.
     pub async fn pause_run(&self, id: RunId) -> Result<Run, NotDone> {
-        self.wish_of(id, false, &Fact::Paused, "only a run in progress can be paused").await
+        self.redrive_options(id, false, &Fact::Paused, "only a run in progress can be paused").await
     }
 
     /// Resumes a paused run. If a failure paused it, the failed step is repeated.
@@ -128,20 +134,20 @@ impl Engine {
     /// # Errors
     /// No such run, it is not paused, or the store failed.
     pub async fn resume_run(&self, id: RunId) -> Result<Run, NotDone> {
-        self.wish_of(id, false, &Fact::Resumed, "only a paused run can be resumed").await
+        self.redrive_options(id, false, &Fact::Resumed, "only a paused run can be resumed").await
     }
 
     /// Applies an operator's request to a run. `only` begins the error message if the run's status
     /// does not allow it; `ends` allows it for a run whose definition is unusable.
-    async fn wish_of(
+    async fn redrive_options(
         &self,
         id: RunId,
         ends: bool,
         fact: &Fact,
         only: &str,
     ) -> Result<Run, NotDone> {
-        self.operate(id, ends, |run, here| {
-            advance(run, fact, here).ok_or_else(|| format!("{only}; this one is {}", run.status))
+        self.operate(id, ends, |run, context| {
+            advance(run, fact, context).ok_or_else(|| format!("{only}; this one is {}", run.status))
         })
         .await
     }
@@ -151,14 +157,14 @@ impl Engine {
     ///
     /// # Errors
     /// No such run, it cannot be restarted in this way, or the store failed.
-    pub async fn redrive_run(&self, id: RunId, wish: &Wish) -> Result<Run, NotDone> {
+    pub async fn redrive_run(&self, id: RunId, wish: &RedriveOptions) -> Result<Run, NotDone> {
         let payload = wish.payload.clone().map(Payload::read);
         if !wish.latest {
-            let redriven = |run: &Run, here: &Here<'_>| {
+            let redriven = |run: &Run, context: &Context<'_>| {
                 redrive(
                     run,
                     &Redrive { from: wish.from.as_deref(), payload: payload.clone(), leaves: None },
-                    here,
+                    context,
                 )
             };
             return self.operate(id, false, redriven).await;
@@ -172,8 +178,8 @@ impl Engine {
             .workflow(&run.workflow)
             .map(|workflow| workflow.flow.clone())
             .ok_or_else(gone)?;
-        let redriven = |run: &Run, here: &Here<'_>| {
-            let here = Here { flow: &new, now: here.now, draw: here.draw };
+        let redriven = |run: &Run, context: &Context<'_>| {
+            let context = Context { flow: &new, now: context.now, draw: context.draw };
             redrive(
                 run,
                 &Redrive {
@@ -181,7 +187,7 @@ impl Engine {
                     payload: payload.clone(),
                     leaves: Some(&old),
                 },
-                &here,
+                &context,
             )
         };
         self.operate(id, true, redriven).await
@@ -191,14 +197,14 @@ impl Engine {
         &self,
         id: RunId,
         ends: bool,
-        decide: impl Fn(&Run, &Here<'_>) -> Result<Change, String>,
+        decide: impl Fn(&Run, &Context<'_>) -> Result<Change, String>,
     ) -> Result<Run, NotDone> {
         loop {
             let run = self.store().run(id).await?.ok_or(NotDone::Missing)?;
             let flow = if ends { self.flow_to_end(&run).await } else { self.flow_of(&run).await };
             let flow = flow.map_err(|e| NotDone::from(NoChange::from(e)))?;
             let now = self.store().now().await?;
-            let change = decide(&run, &Here { flow: &flow, now, draw: &Entropy(self) })
+            let change = decide(&run, &Context { flow: &flow, now, draw: &Entropy(self) })
                 .map_err(NotDone::Refused)?;
             match self.make(change, now).await {
                 // Someone else changed it meanwhile: decide again.

@@ -94,8 +94,9 @@ impl Engine {
     ///
     /// # Errors
     /// Those of the store; deliveries that were cancelled before the error stay cancelled.
-    pub async fn cancel_of(&self, handler: &str) -> Result<u64> {
-        repeat_at_most(u32::MAX, || self.store().cancel_of(handler, PER_TRANSACTION)).await
+    pub async fn cancel_handler_jobs(&self, handler: &str) -> Result<u64> {
+        repeat_at_most(u32::MAX, || self.store().cancel_handler_jobs(handler, PER_TRANSACTION))
+            .await
     }
 
     /// Moves jobs that wait under a handler's earlier name, and finds the lanes that this process
@@ -160,7 +161,7 @@ impl Engine {
 
 /// What this process knows about parked lanes, from its last look.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct ParkedLanes {
     /// Lanes that this configuration does not serve, with or without jobs. Claims skip them.
     pub(super) unserved: Vec<LaneId>,
     /// Lanes whose parked jobs were logged already.

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::Engine;
 use super::advance::NoChange;
-use super::execute::Ran;
+use super::execute::Execution;
 use crate::decide::retry::RetryPolicy;
 use crate::decide::settle::{Finish, JobOutcome, LaneFact, OutcomeRules, settle};
+use crate::model::FailureCode;
 use crate::model::{Event, Outcome, Target};
 use crate::observe::feed::{FeedEvent, Next};
 use crate::observe::metrics;
@@ -41,10 +42,10 @@ impl Engine {
         &self,
         claimed: &Claimed,
         event: &Event,
-        ran: Ran,
+        ran: Execution,
     ) -> Option<Finish> {
         let fallback = RetryPolicy::default();
-        let rules = match (&claimed.job.target, &ran.of_step) {
+        let rules = match (&claimed.job.target, &ran.step_context) {
             (Target::Handler(name), _) => {
                 let retry = self
                     .handler(name)
@@ -57,7 +58,7 @@ impl Engine {
         let mut commit =
             settle(&claimed.job, &ran.outcome, rules, ran.timing, self.0.parts.chance.draw());
         // A run whose deadline comes first has no use for a retry: its step has failed now, while there is time to act on it.
-        let deadline = ran.of_step.as_ref().and_then(|step| step.deadline_at);
+        let deadline = ran.step_context.as_ref().and_then(|step| step.deadline_at);
         if let (Finish::Retry { after, error }, Some(deadline), Some(_)) =
             (&commit.finish, deadline, &commit.attempt)
             && claimed.now.plus(ran.timing.duration).plus(*after) >= deadline
@@ -82,9 +83,9 @@ impl Engine {
         };
         let ended = held.then(|| commit.finish.clone());
         if let Some(Finish::Retry { after, .. }) = &ended {
-            self.tell(&[Wakeup::of(commit.lease.job, *after)]).await;
+            self.notify_workers(&[Wakeup::of(commit.lease.job, *after)]).await;
         }
-        self.tell_attempt(&commit, event, claimed.job.target.name(), ended.as_ref());
+        self.report_attempt(&commit, event, claimed.job.target.name(), ended.as_ref());
         if let (true, Some(change)) = (held, &commit.change) {
             self.after_change(change, true).await;
         }
@@ -99,7 +100,7 @@ impl Engine {
         commit: &mut JobOutcome,
         claimed: &Claimed,
         event: &Event,
-        ran: &Ran,
+        ran: &Execution,
     ) -> bool {
         // A job that goes on changes nothing of its run yet; a start that is given up has none.
         let is_start = matches!(claimed.job.target, Target::Workflow(_));
@@ -193,7 +194,7 @@ impl Engine {
         }
     }
 
-    fn tell_attempt(
+    fn report_attempt(
         &self,
         commit: &JobOutcome,
         event: &Event,
@@ -207,7 +208,7 @@ impl Engine {
             }
             return;
         };
-        let code = attempt.code.as_deref();
+        let code = attempt.code.map(FailureCode::as_str);
         match ended {
             Some(_) => metrics::tried(handler, code, attempt.duration),
             None => metrics::stale(handler),
@@ -241,7 +242,7 @@ impl Engine {
                 tracing::warn!(%job, event = %event.id, handler, attempt = number, "An outcome arrived after the lease was lost. It was discarded.")
             }
         }
-        self.feed().tell(|| FeedEvent::Tried {
+        self.feed().publish(|| FeedEvent::Tried {
             event: event.id,
             source: event.source.clone(),
             job,

@@ -41,7 +41,7 @@ impl Engine {
             .entry(key.clone())
             .or_default() += 1;
         metrics::rejected(source, reason);
-        self.feed().tell(|| FeedEvent::Rejected { source: source.to_owned(), reason });
+        self.feed().publish(|| FeedEvent::Rejected { source: source.to_owned(), reason });
         if let Some(suppressed) = self.0.rejections.logged.is_written(&key) {
             tracing::warn!(
                 source,

@@ -1,12 +1,13 @@
-//! Housekeeping, and due work with it. Calling `tick` regularly is enough to run everything.
+//! Housekeeping, and due work with it. StepRequest `tick` regularly is enough to run everything.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::parked::Known;
+use super::parked::ParkedLanes;
 use super::{Budget, Engine, Worked};
+use crate::model::FailureCode;
 use crate::model::{EventId, Failure, LaneId};
 use crate::observe::feed::{FeedEvent, Next};
 use crate::observe::metrics;
@@ -39,7 +40,7 @@ pub struct Ticked {
 #[derive(Debug, Default)]
 pub struct Housekeeping {
     prune: Mutex<Pruning>,
-    pub(super) parked: Mutex<Known>,
+    pub(super) parked: Mutex<ParkedLanes>,
 }
 
 #[derive(Debug, Default)]
@@ -91,11 +92,11 @@ impl Engine {
         for job in &expired {
             let (event, handler) = (job.event, job.target.name().to_owned());
             metrics::dead(&handler);
-            tracing::warn!(job = %job.id, %event, handler, code = "expired", "A delivery is dead: the time to live of its event has passed.");
+            tracing::warn!(job = %job.id, %event, handler, code = %FailureCode::Expired, "A delivery is dead: the time to live of its event has passed.");
             let source = events.get(&event).map_or(String::new(), |event| event.source.clone());
             let (id, attempt, error) = (job.id, job.attempt, Some(Failure::Expired.to_string()));
             let (status, took, next) = (None, Duration::ZERO, Next::Dead);
-            self.feed().tell(|| FeedEvent::Tried {
+            self.feed().publish(|| FeedEvent::Tried {
                 event,
                 source,
                 job: id,
@@ -144,7 +145,7 @@ impl Engine {
             count += u64::try_from(found.len()).unwrap_or(u64::MAX);
             let due: Vec<Wakeup> =
                 found.iter().map(|hinted| Wakeup::of(hinted.job, hinted.after)).collect();
-            self.tell(&due).await;
+            self.notify_workers(&due).await;
             if found.len() < PER_TRANSACTION as usize {
                 break;
             }

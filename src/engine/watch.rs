@@ -11,7 +11,7 @@ use crate::store::Result;
 
 /// Why each lane was held back at the last look, as a stable name. Open lanes are left out.
 #[derive(Debug, Default)]
-pub struct Watched(Mutex<HashMap<LaneId, &'static str>>);
+pub struct LaneStates(Mutex<HashMap<LaneId, &'static str>>);
 
 impl Engine {
     /// Reads the lanes, and reports those whose state has changed since the last look. A lane that
@@ -31,24 +31,24 @@ impl Engine {
             let mut watched = self.0.watched.0.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(
                 &mut *watched,
-                waits.iter().map(|(lane, waits)| (lane.clone(), waits.word())).collect(),
+                waits.iter().map(|(lane, waits)| (lane.clone(), waits.as_str())).collect(),
             )
         };
         for (lane, waits) in &waits {
-            if before.get(lane) != Some(&waits.word()) {
-                tracing::warn!(%lane, state = waits.word(), why = %waits, "A lane is holding back its deliveries.");
-                self.tell_lane(lane, waits.word(), Some(waits.to_string()));
+            if before.get(lane) != Some(&waits.as_str()) {
+                tracing::warn!(%lane, state = waits.as_str(), why = %waits, "A lane is holding back its deliveries.");
+                self.report_lane(lane, waits.as_str(), Some(waits.to_string()));
             }
         }
         for lane in before.keys().filter(|lane| !waits.contains_key(*lane)) {
             tracing::info!(%lane, "A lane is open again.");
-            self.tell_lane(lane, "open", None);
+            self.report_lane(lane, "open", None);
         }
         Ok(())
     }
 
-    fn tell_lane(&self, lane: &LaneId, state: &'static str, why: Option<String>) {
+    fn report_lane(&self, lane: &LaneId, state: &'static str, why: Option<String>) {
         let handler = lane.0.strip_prefix("handler:").map(str::to_owned);
-        self.feed().tell(|| FeedEvent::Lane { lane: lane.to_string(), handler, state, why });
+        self.feed().publish(|| FeedEvent::Lane { lane: lane.to_string(), handler, state, why });
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Engine;
-use super::inflight::Handed;
-use super::worker::{Stays, Worker};
+use super::inflight::ReadyJob;
+use super::worker::{StopWhen, Worker};
 use crate::decide::settle::Finish;
 use crate::model::{Event, EventId, JobId, Lease, Run, RunId};
 use crate::observe::metrics;
@@ -50,7 +50,7 @@ pub struct Worked {
     pub retried: u64,
     /// Jobs that were given up.
     pub dead: u64,
-    /// Jobs that were handed back untried; no attempt is counted for them.
+    /// Jobs that were ready_jobs back untried; no attempt is counted for them.
     pub released: u64,
     /// Jobs whose lease was lost before their outcome was recorded. Another worker has them.
     pub stale: u64,
@@ -61,7 +61,7 @@ pub struct Worked {
 /// The result of one look for due work.
 pub(super) struct Found {
     /// The claimed jobs, each with its event and run.
-    pub(super) jobs: Vec<Handed>,
+    pub(super) jobs: Vec<ReadyJob>,
     /// A lane was skipped because it, or its tenant, already held as many slots as it may. When one
     /// of its jobs ends, another look pays.
     pub(super) limited: bool,
@@ -79,7 +79,7 @@ struct LeaseGuard<'a> {
 
 impl Drop for LeaseGuard<'_> {
     fn drop(&mut self) {
-        self.engine.0.inflight.put_down(self.lease);
+        self.engine.0.inflight.release(self.lease);
     }
 }
 
@@ -111,7 +111,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::work`].
     pub async fn work_on(&self, hint: &[JobId], budget: Budget) -> Result<Worked> {
-        Worker::new(self, budget, hint.to_vec(), Stays::WhileThereIsWork).run().await
+        Worker::new(self, budget, hint.to_vec(), StopWhen::WhileThereIsWork).run().await
     }
 
     /// Executes jobs as they become due, until the engine drains. While the store is unavailable,
@@ -119,7 +119,7 @@ impl Engine {
     pub async fn work_until_drained(&self, budget: Budget) {
         self.open_worker(budget.parallel);
         // A worker that stays has no error of its own: it asks again.
-        let _ = Worker::new(self, budget, Vec::new(), Stays::UntilDrained).run().await;
+        let _ = Worker::new(self, budget, Vec::new(), StopWhen::UntilDrained).run().await;
     }
 
     /// Claims due jobs and reads their events, at most as many as can start now.
@@ -135,7 +135,7 @@ impl Engine {
             return Ok(Found { jobs: Vec::new(), limited });
         }
         for claimed in &claimed {
-            self.0.inflight.take(&claimed.job);
+            self.0.inflight.register(&claimed.job);
         }
         let (events, runs) = self.needs(&claimed).await?;
         let mut ready = Vec::with_capacity(claimed.len());
@@ -148,11 +148,11 @@ impl Engine {
                         .visiting()
                         .and_then(|visiting| runs.get(&visiting.run))
                         .cloned();
-                    ready.push(Handed { claimed, event: Arc::clone(event), run });
+                    ready.push(ReadyJob { claimed, event: Arc::clone(event), run });
                 }
                 None => {
                     tracing::error!(job = %claimed.job.id, event = %claimed.job.event, "The event of a claimed job is missing from the database.");
-                    self.0.inflight.put_down(claimed.job.lease());
+                    self.0.inflight.release(claimed.job.lease());
                 }
             }
         }
@@ -180,7 +180,7 @@ impl Engine {
                     ));
                 }
                 Err(error) if !error.is_passing() || self.is_draining() => {
-                    claimed.iter().for_each(|c| self.0.inflight.put_down(c.job.lease()));
+                    claimed.iter().for_each(|c| self.0.inflight.release(c.job.lease()));
                     return Err(error);
                 }
                 Err(_) => {
@@ -196,7 +196,7 @@ impl Engine {
     /// when its lease was lost.
     pub(super) async fn work_one(
         &self,
-        Handed { claimed, event, run }: Handed,
+        ReadyJob { claimed, event, run }: ReadyJob,
         end: Option<Instant>,
     ) -> Option<Finish> {
         // However this ends, a panic included: what is no longer worked on is no longer extended.
@@ -205,7 +205,7 @@ impl Engine {
             metrics::waited(claimed.now.since(claimed.job.created_at));
         }
         let ran = self.execute(&claimed.job, &event, run, end).await;
-        self.0.inflight.ends(claimed.job.lease());
+        self.0.inflight.mark_recording(claimed.job.lease());
         self.record(&claimed, &event, ran).await
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tracing::Instrument;
 
 use super::Engine;
-use super::inflight::Handed;
+use super::inflight::ReadyJob;
 use super::work::{Budget, Found, STORE_AGAIN, Worked};
 use crate::decide::settle::Finish;
 use crate::model::JobId;
@@ -29,7 +29,7 @@ const GATHER: Duration = Duration::from_millis(2);
 
 /// When a worker stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stays {
+pub(super) enum StopWhen {
     /// It stops when nothing is due and nothing is in flight.
     WhileThereIsWork,
     /// It stops when the engine drains, and waits for work until then.
@@ -86,10 +86,10 @@ fn next_action(state: &State) -> Action {
 pub(super) struct Worker<'a> {
     engine: &'a Engine,
     budget: Budget,
-    stays: Stays,
+    stays: StopWhen,
     /// Jobs to claim before any others.
     hint: Vec<JobId>,
-    handed: Option<MutexGuard<'a, UnboundedReceiver<Handed>>>,
+    ready_jobs: Option<MutexGuard<'a, UnboundedReceiver<ReadyJob>>>,
     running: JoinSet<Option<Finish>>,
     /// The claim that is under way, if there is one. It never holds more than one task.
     looking: JoinSet<Result<Found>>,
@@ -109,13 +109,18 @@ pub(super) struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(engine: &'a Engine, budget: Budget, hint: Vec<JobId>, stays: Stays) -> Self {
+    pub(super) fn new(
+        engine: &'a Engine,
+        budget: Budget,
+        hint: Vec<JobId>,
+        stays: StopWhen,
+    ) -> Self {
         Self {
             engine,
             budget,
             stays,
             hint,
-            handed: engine.0.inflight.handed(),
+            ready_jobs: engine.0.inflight.ready_jobs(),
             running: JoinSet::new(),
             looking: JoinSet::new(),
             extending: JoinSet::new(),
@@ -162,8 +167,10 @@ impl<'a> Worker<'a> {
     /// Starts jobs that were passed in memory, and joins finished tasks, which keep their memory
     /// until they are joined.
     fn collect(&mut self) {
-        while let Some(Ok(handed)) = self.handed.as_mut().map(|handed| handed.try_recv()) {
-            self.start(handed);
+        while let Some(Ok(ready_jobs)) =
+            self.ready_jobs.as_mut().map(|ready_jobs| ready_jobs.try_recv())
+        {
+            self.start(ready_jobs);
         }
         while let Some(ended) = self.running.try_join_next() {
             self.ended(ended);
@@ -190,7 +197,7 @@ impl<'a> Worker<'a> {
             in_time: self.budget.until.is_none_or(|until| now < until),
             free: self.engine.0.inflight.free(self.budget.parallel).min(self.left()),
             running: self.running.len(),
-            stays: self.stays == Stays::UntilDrained && !is_draining,
+            stays: self.stays == StopWhen::UntilDrained && !is_draining,
         }
     }
 
@@ -209,10 +216,10 @@ impl<'a> Worker<'a> {
                 }
             }
             Some(found) = self.looking.join_next() => self.found(found)?,
-            Some(handed) = next(&mut self.handed) => self.start(handed),
+            Some(ready_jobs) = next(&mut self.ready_jobs) => self.start(ready_jobs),
             () = self.engine.0.parts.wake.woken(look_in), if may_be_woken => self.look = true,
             () = until(not_before), if not_before.is_some() => {}
-            () = self.engine.draining(), if self.stays == Stays::UntilDrained && !self.engine.is_draining() => {}
+            () = self.engine.draining(), if self.stays == StopWhen::UntilDrained && !self.engine.is_draining() => {}
             _ = heartbeat.tick() => {
                 let engine = self.engine.clone();
                 // In a task of its own: a store that is slow to answer must not hold up what ends meanwhile.
@@ -223,10 +230,10 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn start(&mut self, handed: Handed) {
+    fn start(&mut self, ready_jobs: ReadyJob) {
         let (engine, end) = (self.engine.clone(), self.budget.end);
         self.worked_at = Instant::now();
-        self.running.spawn(async move { engine.work_one(handed, end).await }.in_current_span());
+        self.running.spawn(async move { engine.work_one(ready_jobs, end).await }.in_current_span());
     }
 
     fn ended(&mut self, ended: std::result::Result<Option<Finish>, JoinError>) {
@@ -275,11 +282,11 @@ impl<'a> Worker<'a> {
                     || (found.is_empty() && self.held_back);
                 self.held_back = ramps || limited;
                 self.claimed += u64::try_from(found.len()).unwrap_or(u64::MAX);
-                found.into_iter().for_each(|handed| self.start(handed));
+                found.into_iter().for_each(|ready_jobs| self.start(ready_jobs));
             }
             Err(error) => {
                 self.engine.0.inflight.end_look(false);
-                if self.stays == Stays::WhileThereIsWork
+                if self.stays == StopWhen::WhileThereIsWork
                     && self.running.is_empty()
                     && self.worked == Worked::default()
                 {
@@ -295,9 +302,11 @@ impl<'a> Worker<'a> {
 }
 
 /// Waits for the next job that is passed in memory. Never returns for a worker that takes none.
-async fn next(handed: &mut Option<MutexGuard<'_, UnboundedReceiver<Handed>>>) -> Option<Handed> {
-    match handed {
-        Some(handed) => handed.recv().await,
+async fn next(
+    ready_jobs: &mut Option<MutexGuard<'_, UnboundedReceiver<ReadyJob>>>,
+) -> Option<ReadyJob> {
+    match ready_jobs {
+        Some(ready_jobs) => ready_jobs.recv().await,
         None => std::future::pending().await,
     }
 }

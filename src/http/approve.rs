@@ -15,7 +15,7 @@ use super::callback::{answer, known, read};
 use super::error::ApiError;
 use super::path::Path;
 use super::router::State;
-use crate::engine::approval::Asked;
+use crate::engine::approval::PendingApproval;
 use crate::engine::callback::Answer;
 use crate::model::Body;
 use crate::model::body::Declared;
@@ -37,7 +37,7 @@ pub async fn show(
         .and_then(|accept| accept.to_str().ok())
         .is_some_and(|a| a.contains("json"));
     if wants_json {
-        let Asked { run, workflow, step, approvers, payload } = asked;
+        let PendingApproval { run, workflow, step, approvers, payload } = asked;
         let shown = json!({ "run_id": run.to_string(), "workflow": workflow, "step": step, "approvers": approvers,
                             "payload": payload.into_value() });
         return Ok(Json(shown).into_response());
@@ -88,7 +88,7 @@ pub async fn decide(
     Ok(page(&format!("<p>{said}</p>"), StatusCode::OK))
 }
 
-fn question(asked: &Asked) -> String {
+fn question(asked: &PendingApproval) -> String {
     let payload = match &asked.payload {
         crate::model::Payload::Json(value) => {
             serde_json::to_string_pretty(value).unwrap_or_else(|_| value.to_string())
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn foreign_text_stays_text_in_the_page() {
-        let asked = Asked {
+        let asked = PendingApproval {
             run: RunId(ulid::Ulid(1)),
             workflow: "a<b>".to_owned(),
             step: "ok".to_owned(),

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::around::ClientAddress;
 use super::error::ApiError;
-use super::limits::group;
+use super::limits::client_key;
 
 /// The time limit for reading a body, and for waiting for the turn to judge it.
 const TIME_MAX: Duration = Duration::from_secs(12);
@@ -105,7 +105,7 @@ impl Bodies {
     }
 
     fn share(&self, address: IpAddr) -> (Share, Arc<Client>) {
-        let address = group(address);
+        let address = client_key(address);
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let client = clients.entry(address).or_insert_with(|| {
             let beginnings = Arc::new(Semaphore::new(pieces(BEGINNINGS_OF_CLIENT)));

@@ -67,7 +67,7 @@ pub async fn health(Extract(state): Extract<Arc<State>>) -> Response {
             let was_down = state.was_down.swap(false, Ordering::Relaxed);
             let no_writes = state.engine.health().no_writes();
             let status = match () {
-                () if no_writes.is_some() => no_writes.map_or("", NoWrites::word),
+                () if no_writes.is_some() => no_writes.map_or("", NoWrites::as_str),
                 () if was_down => "recovered",
                 () if totals.dead > 0 => "degraded",
                 () => "ok",

@@ -60,22 +60,22 @@ async fn take(
         (Arc::clone(&source), state.engine.clone(), state.engine.clock().now());
     let admitted = state.bodies.judging(raw.bytes().len(), move || {
         Ok(match judge(&judged, &raw, now)? {
-            Admitted::Event(event) => Brought::Event(Box::new(engine.plan(*event))),
+            Admitted::Event(event) => Content::Event(Box::new(engine.plan(*event))),
             Admitted::Batch(events) => {
-                Brought::Batch(events.into_iter().map(|event| engine.plan(event)).collect())
+                Content::Batch(events.into_iter().map(|event| engine.plan(event)).collect())
             }
-            Admitted::Challenge(challenge) => Brought::Challenge(challenge),
+            Admitted::Challenge(challenge) => Content::Challenge(challenge),
         })
     });
     match admitted.await?.map_err(|why| refused(state, &source, why))? {
-        Brought::Challenge(challenge) => Ok(answer(challenge)),
-        Brought::Event(planned) => {
+        Content::Challenge(challenge) => Ok(answer(challenge)),
+        Content::Event(planned) => {
             let receipt = state.engine.accept_planned(*planned).await?;
             Ok((status, Json(shown(receipt))).into_response())
         }
         // The events of a batch are answered together. When one of them cannot be accepted the whole batch is refused; sent again,
         // those that were accepted are duplicates.
-        Brought::Batch(planned) => {
+        Content::Batch(planned) => {
             let accepted = planned.into_iter().map(|planned| state.engine.accept_planned(planned));
             let receipts = futures::future::try_join_all(accepted).await?;
             Ok((
@@ -88,7 +88,7 @@ async fn take(
 }
 
 /// What a request holds: an event, a batch of them, or a provider's handshake.
-enum Brought {
+enum Content {
     Event(Box<Planned>),
     Batch(Vec<Planned>),
     Challenge(Challenge),
@@ -171,7 +171,7 @@ async fn raw(
 /// Counts a refusal and makes its answer. The sender of a bad signature learns nothing but that it
 /// is invalid.
 fn refused(state: &State, source: &Source, why: ingress::AdmitError) -> ApiError {
-    state.engine.reject(&source.name, why.word());
+    state.engine.reject(&source.name, why.as_str());
     match why {
         ingress::AdmitError::Address => {
             ApiError::new(StatusCode::FORBIDDEN, "forbidden", "IP not allowed")

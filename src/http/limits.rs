@@ -34,7 +34,7 @@ impl PerAddress {
                 self.limiter.store(Arc::new(RateLimiter::keyed(self.quota)));
             }
         }
-        limiter.check_key(&group(address)).is_ok()
+        limiter.check_key(&client_key(address)).is_ok()
     }
 
     /// How many addresses are remembered.
@@ -44,7 +44,7 @@ impl PerAddress {
 }
 
 /// The address under which a client is counted: itself for IPv4, its /64 network for IPv6.
-pub(super) fn group(address: IpAddr) -> IpAddr {
+pub(super) fn client_key(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => {

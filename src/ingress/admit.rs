@@ -48,10 +48,10 @@ pub enum AdmitError {
 
 impl AdmitError {
     /// The stable word for logs and counters.
-    pub fn word(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::Address => "address_not_allowed",
-            Self::Signature(reason) => reason.word(),
+            Self::Signature(reason) => reason.as_str(),
             Self::NotUtf8 => "not_utf8",
             Self::ManyKeys => "many_keys",
             Self::Batch(_) => "bad_batch",

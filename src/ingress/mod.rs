@@ -19,8 +19,8 @@ pub use providers::{PROVIDERS, provider};
 pub use raw::Raw;
 
 /// The signature schemes, for checking a configuration.
-pub fn known() -> crate::config::Known {
-    crate::config::Known {
+pub fn known() -> crate::config::External {
+    crate::config::External {
         providers: PROVIDERS.iter().map(|p| (p.name(), p.secret_check())).collect(),
         resolve: None,
     }

@@ -36,7 +36,7 @@ pub enum Reason {
 
 impl Reason {
     /// The stable word for logs and counters, such as `signature_wrong`.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "signature_missing",
             Self::Malformed => "signature_malformed",

@@ -116,7 +116,7 @@ async fn of_database(function: &Function, findings: &mut Findings) {
         format!("the clocks of the function and the database differ by {} ms", skew.as_millis())
     });
     findings.add("clocks", why);
-    let why = match store.lacks().await {
+    let why = match store.missing_migrations().await {
         Ok(0) => None,
         Ok(lacks) => {
             Some(format!("{lacks} migration(s) are missing; run `tidehook migrate --lambda STACK`"))

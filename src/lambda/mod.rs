@@ -80,7 +80,7 @@ impl Role {
         }
     }
 
-    fn word(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Ingress => "ingress",
             Self::Ticker => "ticker",
@@ -171,7 +171,7 @@ async fn tell_of_failed_start(error: &str) -> Result<(), Error> {
 async fn serve(role: Role) -> Result<(), Error> {
     let function = Function::start(role).await?;
     tracing::info!(
-        role = role.word(),
+        role = role.as_str(),
         version = env!("CARGO_PKG_VERSION"),
         "The function is ready."
     );
@@ -243,7 +243,7 @@ impl Function {
                 "api.auth_token is not set: everyone who can reach /events may send events, and /api refuses every request. Set api.auth_token."
             );
         }
-        server::count(&config);
+        server::init_metrics(&config);
         let config = Arc::new(config);
         let url = server::database_url(&config)?;
         let connections = role.connections(&config);
@@ -287,7 +287,7 @@ impl Function {
             let function = self.clone();
             async move {
                 let answer = function.invoke(event).await.map_err(|error| failure(&error));
-                emf::write(function.role.word());
+                emf::write(function.role.as_str());
                 answer
             }
         }))

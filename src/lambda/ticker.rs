@@ -16,7 +16,7 @@ use crate::server;
 
 /// The payload of an invocation by hand, which may ask for something else than a tick.
 #[derive(Deserialize)]
-struct Asked {
+struct ManualPayload {
     #[serde(default)]
     tidehook: Option<String>,
 }
@@ -28,7 +28,8 @@ pub(super) async fn invoke(
     left: Duration,
 ) -> Result<Box<RawValue>, Error> {
     // A schedule sends what it likes; what is no object asks for nothing.
-    let asked = serde_json::from_str::<Asked>(payload.get()).ok().and_then(|asked| asked.tidehook);
+    let asked =
+        serde_json::from_str::<ManualPayload>(payload.get()).ok().and_then(|asked| asked.tidehook);
     let engine = &function.engine;
     match asked.as_deref() {
         None | Some("tick") => {}

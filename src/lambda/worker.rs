@@ -95,8 +95,8 @@ async fn go_on(function: &Function, worked: Worked) {
         engine.wake().await;
         return;
     }
-    match engine.store().is_due().await {
-        Ok(true) => engine.tell(&[Wakeup { after: AGAIN, ..Wakeup::LOOK }]).await,
+    match engine.store().has_due_work().await {
+        Ok(true) => engine.notify_workers(&[Wakeup { after: AGAIN, ..Wakeup::LOOK }]).await,
         Ok(false) => {}
         Err(error) => {
             tracing::debug!(%error, "The check for more due work failed. The next tick checks again.")
@@ -129,6 +129,6 @@ async fn unfinished(function: &Function, hints: &[(String, Hint)]) -> Vec<String
         }
     }
     // A message that has failed comes back after its visibility timeout, which is long; a new one comes at once.
-    engine.tell(&again).await;
+    engine.notify_workers(&again).await;
     left
 }

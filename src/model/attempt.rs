@@ -69,6 +69,97 @@ pub enum Failure {
     Expired,
 }
 
+/// The stable name of a kind of failure, as attempts store it and the API shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailureCode {
+    /// The name could not be resolved.
+    Dns,
+    /// No connection could be made: refused, reset or unreachable.
+    Connect,
+    /// The address rules refuse the destination; nothing was sent.
+    BlockedAddress,
+    /// The TLS handshake failed.
+    Tls,
+    /// The total deadline passed.
+    Timeout,
+    /// The connection broke, or what was received was not HTTP.
+    Protocol,
+    /// A redirect, which is never followed.
+    RedirectNotFollowed,
+    /// An answer other than 2xx and 3xx.
+    Status,
+    /// A response with a good status whose content is not what `expect` requires.
+    Expectation,
+    /// The request could not be built: a URL or header that cannot be sent.
+    Compose,
+    /// A template could not be rendered: a function refused its arguments, or the payload cannot be read.
+    Template,
+    /// The job was leased during too many deaths of its workers, so it may be what kills them.
+    CrashSuspect,
+    /// Its worker was stopped after sending had begun, so the receiver may have the request.
+    Interrupted,
+    /// The call may be sent only once, and its outcome is not known. It is not repeated.
+    UnknownOutcome,
+    /// The event's time to live ran out before the delivery succeeded.
+    Expired,
+    /// A code that a later version of tidehook has stored.
+    Other,
+}
+
+impl FailureCode {
+    /// The codes of this version.
+    pub const ALL: [Self; 15] = [
+        Self::Dns,
+        Self::Connect,
+        Self::BlockedAddress,
+        Self::Tls,
+        Self::Timeout,
+        Self::Protocol,
+        Self::RedirectNotFollowed,
+        Self::Status,
+        Self::Expectation,
+        Self::Compose,
+        Self::Template,
+        Self::CrashSuspect,
+        Self::Interrupted,
+        Self::UnknownOutcome,
+        Self::Expired,
+    ];
+
+    /// The stored name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Connect => "connect",
+            Self::BlockedAddress => "blocked_address",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::Protocol => "protocol",
+            Self::RedirectNotFollowed => "redirect_not_followed",
+            Self::Status => "status",
+            Self::Expectation => "expectation",
+            Self::Compose => "compose",
+            Self::Template => "template",
+            Self::CrashSuspect => "crash_suspect",
+            Self::Interrupted => "interrupted",
+            Self::UnknownOutcome => "unknown_outcome",
+            Self::Expired => "expired",
+            Self::Other => "other",
+        }
+    }
+
+    /// Reads a stored name.
+    pub fn from_stored(name: &str) -> Self {
+        Self::ALL.into_iter().find(|code| code.as_str() == name).unwrap_or(Self::Other)
+    }
+}
+
+impl fmt::Display for FailureCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 impl Failure {
     /// The same failure, marked as one of a request that was sent twice: its kept connection had
     /// been closed without an answer.
@@ -87,23 +178,23 @@ impl Failure {
     }
 
     /// The stable code, as stored and shown.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> FailureCode {
         match self {
-            Self::Dns(_) => "dns",
-            Self::Connect(_) => "connect",
-            Self::Blocked(_) => "blocked_address",
-            Self::Tls(_) => "tls",
-            Self::Timeout(_) => "timeout",
-            Self::Protocol(_) => "protocol",
-            Self::Redirect { .. } => "redirect_not_followed",
-            Self::Status(_) => "status",
-            Self::Expectation(_) => "expectation",
-            Self::Compose(_) => "compose",
-            Self::Template(_) => "template",
-            Self::CrashSuspect => "crash_suspect",
-            Self::Interrupted(_) => "interrupted",
-            Self::UnknownOutcome(_) => "unknown_outcome",
-            Self::Expired => "expired",
+            Self::Dns(_) => FailureCode::Dns,
+            Self::Connect(_) => FailureCode::Connect,
+            Self::Blocked(_) => FailureCode::BlockedAddress,
+            Self::Tls(_) => FailureCode::Tls,
+            Self::Timeout(_) => FailureCode::Timeout,
+            Self::Protocol(_) => FailureCode::Protocol,
+            Self::Redirect { .. } => FailureCode::RedirectNotFollowed,
+            Self::Status(_) => FailureCode::Status,
+            Self::Expectation(_) => FailureCode::Expectation,
+            Self::Compose(_) => FailureCode::Compose,
+            Self::Template(_) => FailureCode::Template,
+            Self::CrashSuspect => FailureCode::CrashSuspect,
+            Self::Interrupted(_) => FailureCode::Interrupted,
+            Self::UnknownOutcome(_) => FailureCode::UnknownOutcome,
+            Self::Expired => FailureCode::Expired,
         }
     }
 
@@ -218,7 +309,7 @@ impl AttemptResult {
     pub const ALL: [Self; 4] = [Self::Delivered, Self::Failed, Self::Interrupted, Self::Stale];
 
     /// The word under which the database stores this result.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
             Self::Failed => "failed",
@@ -228,8 +319,8 @@ impl AttemptResult {
     }
 
     /// The result that a stored word stands for; `None` for a word that this version does not know.
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|e| e.word() == word)
+    pub fn from_stored(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|e| e.as_str() == word)
     }
 }
 
@@ -243,7 +334,7 @@ pub struct Attempt {
     /// How it ended, as far as the database knows.
     pub ending: AttemptResult,
     /// The failure's code, if it failed.
-    pub code: Option<String>,
+    pub code: Option<FailureCode>,
     /// The response status, if there was one.
     pub status: Option<u16>,
     /// The failure in words, for people.

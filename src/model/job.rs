@@ -124,7 +124,7 @@ impl JobState {
         [Self::Pending, Self::Leased, Self::Done, Self::Dead, Self::Cancelled];
 
     /// The word under which the database and the API know this state.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
             Self::Leased => "leased",
@@ -137,7 +137,7 @@ impl JobState {
 
 impl fmt::Display for JobState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
+        f.write_str(self.as_str())
     }
 }
 
@@ -147,7 +147,7 @@ impl FromStr for JobState {
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL
             .into_iter()
-            .find(|s| s.word() == text)
+            .find(|s| s.as_str() == text)
             .ok_or_else(|| format!("unknown job state `{text}`"))
     }
 }

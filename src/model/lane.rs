@@ -168,7 +168,7 @@ impl Lane {
 
 impl Waits {
     /// The stable word for the API and metrics, such as `paused`.
-    pub fn word(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::Paused => "paused",
             Self::Tripped(_) => "tripped",

@@ -17,6 +17,7 @@ pub mod attempt;
 pub mod aws;
 pub mod body;
 pub mod event;
+pub mod history;
 pub mod id;
 pub mod job;
 pub mod json;
@@ -31,7 +32,7 @@ pub mod secret;
 pub mod time;
 pub mod trace;
 
-pub use attempt::{Attempt, AttemptResult, CallPhase, Failure, Outcome};
+pub use attempt::{Attempt, AttemptResult, CallPhase, Failure, FailureCode, Outcome};
 pub use aws::AwsIdentity;
 #[cfg(feature = "lambda")]
 pub use aws::{AWS_HELP, no_credentials};

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use super::history::Note;
 use super::id::{EventId, JobId, RunId};
 use super::job::Target;
 use super::payload::Payload;
@@ -49,7 +50,7 @@ impl RunStatus {
     ];
 
     /// The word under which the database and the API know this status.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
             Self::Running => "running",
@@ -70,7 +71,7 @@ impl RunStatus {
 
 impl fmt::Display for RunStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
+        f.write_str(self.as_str())
     }
 }
 
@@ -80,7 +81,7 @@ impl FromStr for RunStatus {
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL
             .into_iter()
-            .find(|s| s.word() == text)
+            .find(|s| s.as_str() == text)
             .ok_or_else(|| format!("unknown run status `{text}`"))
     }
 }
@@ -160,8 +161,8 @@ pub struct RunState {
     /// The payload it started with: that of the event, or what a parent passed.
     pub input: Payload,
     /// What expressions see of the event: source, type, headers and time of acceptance.
-    #[serde(default)]
-    pub about: Value,
+    #[serde(default, rename = "about")]
+    pub event_context: Value,
     /// Visits that are not finished yet, by their number.
     pub visits: BTreeMap<u32, Visit>,
     /// How many visits the run has made so far. The next visit gets the next number.
@@ -180,8 +181,8 @@ pub struct RunState {
     pub steps: BTreeMap<String, Done>,
     /// The last value stored under each top-level key by a `result_path`. Templates read it if the
     /// payload has no such key.
-    #[serde(default)]
-    pub kept: Map<String, Value>,
+    #[serde(default, rename = "kept")]
+    pub last_results: Map<String, Value>,
     /// Variables set by `assign`, visible to all later steps.
     #[serde(default)]
     pub vars: Map<String, Value>,
@@ -205,8 +206,8 @@ pub struct RunState {
     #[serde(default)]
     pub redrives: u32,
     /// Finished steps that can be rolled back, in the order in which they finished.
-    #[serde(default)]
-    pub armed: Vec<Armed>,
+    #[serde(default, rename = "armed")]
+    pub undoable: Vec<Undoable>,
     /// How the run will end, while its steps are rolled back and its last steps (`finally`) run.
     #[serde(default)]
     pub ending: Option<Unwinding>,
@@ -230,7 +231,7 @@ pub struct RunState {
 
 /// A finished step that can be rolled back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Armed {
+pub struct Undoable {
     /// The step's position in the definition: its index, then its index inside a container.
     pub at: Vec<usize>,
     /// The number of the operation to undo. It is part of the undo call's idempotency key.
@@ -297,11 +298,23 @@ pub struct Stopped {
     pub places: Option<Vec<Slot>>,
 }
 
+/// How a visit of a step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepStatus {
+    /// It finished, with or without a response.
+    Completed,
+    /// It was passed over, because its condition was false.
+    Skipped,
+    /// It failed, caught or not.
+    Failed,
+}
+
 /// The result of a finished step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Done {
-    /// `completed`, `skipped` or `failed`.
-    pub status: String,
+    /// How the latest visit of the step ended.
+    pub status: StepStatus,
     /// The step's result. Templates read it: those of an undo call as `$$.step.output`, those of
     /// later steps by the step's name.
     pub output: Value,
@@ -494,36 +507,6 @@ pub struct Start {
     pub workflow: String,
     /// The payload that the new run starts with.
     pub input: Payload,
-}
-
-/// One line of a run's history.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Note {
-    /// What happened, as a stable word.
-    pub kind: &'static str,
-    /// The step, if it concerns one.
-    pub step: Option<String>,
-    /// The visit, if it concerns one.
-    pub visit: Option<u32>,
-    /// Details as JSON, whose fields depend on `kind`; `{}` if there are none.
-    pub data: Value,
-}
-
-/// A history line as stored.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
-    /// Its position in the run's history, counted from 1.
-    pub seq: i64,
-    /// When it was written, by the database's clock.
-    pub at: Timestamp,
-    /// What happened, as a stable word such as `StepEntered`.
-    pub kind: String,
-    /// The step concerned; `None` for what concerns the run as a whole.
-    pub step: Option<String>,
-    /// The visit's number; `None` for what concerns the run as a whole.
-    pub visit: Option<u32>,
-    /// Details as JSON, whose fields depend on `kind`; `{}` if there are none.
-    pub data: Value,
 }
 
 /// The right to answer a visit from outside. Only the hash of its token is stored.

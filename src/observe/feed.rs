@@ -113,7 +113,7 @@ impl FeedEvent {
                 json!({
                     "moment": "tried", "event": event.to_string(), "source": source, "job": job.to_string(), "handler": handler,
                     "attempt": attempt,
-                    "status": status, "error": error, "took_ms": millis(*took), "next": next.word(), "retry_in_ms": next.delay_ms(),
+                    "status": status, "error": error, "took_ms": millis(*took), "next": next.as_str(), "retry_in_ms": next.delay_ms(),
                 })
             }
         }
@@ -122,7 +122,7 @@ impl FeedEvent {
 
 /// A follower's filter: every field that is set must match a moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct FeedFilter {
     /// Only moments of events or requests of this source.
     pub source: Option<String>,
     /// Only moments of this handler, or of this workflow with its steps.
@@ -144,14 +144,14 @@ pub const ENDINGS: [&str; 9] = [
     "cancelled",
 ];
 
-impl Wanted {
+impl FeedFilter {
     /// Whether a moment passes the filter.
     pub fn wants(&self, moment: &FeedEvent) -> bool {
         let (source, ending) = match moment {
             FeedEvent::Accepted { source, .. } | FeedEvent::Rejected { source, .. } => {
                 (Some(source), None)
             }
-            FeedEvent::Tried { source, next, .. } => (Some(source), Some(next.word())),
+            FeedEvent::Tried { source, next, .. } => (Some(source), Some(next.as_str())),
             FeedEvent::Run { source, status, .. } => (Some(source), Some(*status)),
             FeedEvent::Lane { .. } => (None, None),
         };
@@ -185,7 +185,7 @@ pub enum Next {
 }
 
 impl Next {
-    fn word(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
             Self::RetryIn(_) => "retry",
@@ -214,7 +214,7 @@ impl Default for Feed {
 
 impl Feed {
     /// Sends a moment to all followers. `moment` is only called when somebody follows.
-    pub fn tell(&self, moment: impl FnOnce() -> FeedEvent) {
+    pub fn publish(&self, moment: impl FnOnce() -> FeedEvent) {
         if self.0.receiver_count() > 0 {
             // Nobody left to hear it is no failure.
             let _ = self.0.send(moment());

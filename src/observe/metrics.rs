@@ -141,7 +141,7 @@ pub struct Expected<'a> {
 }
 
 /// Creates the counters of what is configured, at 0.
-pub fn expect(expected: Expected<'_>) {
+pub fn init_counters(expected: Expected<'_>) {
     for name in [
         "events_received_total",
         "events_duplicated_total",

@@ -24,7 +24,8 @@ pub use error::{Error, Result};
 use crate::decide::fair::Slots;
 use crate::decide::plan::Plan;
 use crate::decide::settle::JobOutcome;
-use crate::model::run::{Change, Entry, Gate, Token};
+use crate::model::history::HistoryEntry;
+use crate::model::run::{Change, Gate, Token};
 use crate::model::{
     Attempt, Event, EventId, Inbound, Job, JobId, JobState, Lane, LaneId, LaneSpec, Lease,
     ManualClock, Run, RunId, RunStatus, Timestamp,
@@ -133,7 +134,7 @@ pub trait Work: Send + Sync {
     /// Cancels an open job. False when it is finished already or does not exist.
     async fn cancel(&self, job: JobId) -> Result<bool>;
     /// Cancels open deliveries of a handler, at most `most` in one call. Answers how many.
-    async fn cancel_of(&self, handler: &str, most: u32) -> Result<u64>;
+    async fn cancel_handler_jobs(&self, handler: &str, most: u32) -> Result<u64>;
     /// Marks pending jobs whose time to live has passed as dead, at most `most` in one call.
     /// Answers these jobs.
     async fn expire(&self, most: u32) -> Result<Vec<Job>>;
@@ -160,7 +161,7 @@ pub trait Hints: Send + Sync {
     /// `most`, the earliest first.
     async fn hints(&self, horizon: Duration, most: u32) -> Result<Vec<HintedJob>>;
     /// Whether any lane that is neither paused nor held back by its breaker has due jobs.
-    async fn is_due(&self) -> Result<bool>;
+    async fn has_due_work(&self) -> Result<bool>;
 }
 
 /// Which jobs an operator wants to retry.
@@ -241,7 +242,7 @@ pub trait Runs: Send + Sync {
     /// Runs that match the filter, in the order of their ids.
     async fn runs(&self, filter: &RunFilter, page: Page) -> Result<Vec<Run>>;
     /// The history of a run, oldest first.
-    async fn history(&self, run: RunId) -> Result<Vec<Entry>>;
+    async fn history(&self, run: RunId) -> Result<Vec<HistoryEntry>>;
     /// A gate (the queue of one concurrency key) with its version: which runs are inside and which
     /// wait. Version 0 and an empty gate if there is none yet.
     async fn gate(&self, id: &str) -> Result<(i64, Gate)>;
@@ -354,7 +355,7 @@ pub trait Maintenance: Send + Sync {
     /// Brings the schema up to date. Safe when two processes start at once.
     async fn migrate(&self) -> Result<()>;
     /// How many migrations the schema lacks; 0 when it is up to date or newer than this version.
-    async fn lacks(&self) -> Result<usize>;
+    async fn missing_migrations(&self) -> Result<usize>;
     /// The database's clock. Also the cheapest check that the database answers.
     async fn now(&self) -> Result<Timestamp>;
     /// Writes a dummy row of this many bytes and answers the database's clock. It shows whether an

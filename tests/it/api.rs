@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::stores::Kind;
-use crate::support::world::{Way, World};
+use crate::support::world::{CatchTarget, World};
 
 const CONFIG: &str = r#"
 server: { allow_private_urls: true, max_body_size: 1000 }
@@ -292,7 +292,9 @@ async fn cloudevents_name_their_type_in_both_modes() {
 #[tokio::test]
 async fn payloads_are_kept_to_the_byte() {
     for kind in [Kind::Sqlite, Kind::Postgres] {
-        let Some(world) = World::start_as(Way::Container(kind), CONFIG).await else { continue };
+        let Some(world) = World::start_as(CatchTarget::Container(kind), CONFIG).await else {
+            continue;
+        };
         let bodies: [&[u8]; 12] = [
             b"",
             b"null",

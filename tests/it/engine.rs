@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use tidehook::deliver::Deliver;
 use tidehook::engine::{Budget, Chance, Engine, Parts, Worked};
 use tidehook::model::Body;
+use tidehook::model::FailureCode;
 use tidehook::model::{
     AttemptResult, CallPhase, Failure, Inbound, JobState, Outcome, Request, Response, SeededIds,
 };
@@ -298,10 +299,13 @@ async fn an_aborted_engine_puts_what_was_under_way_on_record_as_interrupted() {
         .unwrap()
         .remove(0);
     let attempts = first.engine.store().attempts(job.id).await.unwrap();
-    let shown: Vec<_> = attempts.iter().map(|a| (a.number, a.ending, a.code.as_deref())).collect();
+    let shown: Vec<_> = attempts.iter().map(|a| (a.number, a.ending, a.code)).collect();
     assert_eq!(
         shown,
-        [(1, AttemptResult::Interrupted, Some("interrupted")), (2, AttemptResult::Delivered, None)]
+        [
+            (1, AttemptResult::Interrupted, Some(FailureCode::Interrupted)),
+            (2, AttemptResult::Delivered, None)
+        ]
     );
     assert_eq!((job.attempt, job.lost, job.deaths), (2, 1, 0));
 }

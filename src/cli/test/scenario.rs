@@ -43,7 +43,7 @@ pub struct Step {
     /// Answers the callback token that a call carried last.
     pub callback: Option<Callback>,
     /// Requires that the latest run of a workflow stands like this.
-    pub run: Option<RunIs>,
+    pub run: Option<ExpectedRun>,
     /// With `true`: requires that no call waits for an answer. `false` checks nothing.
     pub quiet: Option<bool>,
 }
@@ -132,7 +132,7 @@ pub struct Callback {
 /// The expected state of the latest run of a workflow.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RunIs {
+pub struct ExpectedRun {
     /// The workflow whose latest run is checked; it must have a run.
     pub workflow: String,
     /// The status: queued, running, paused, compensating, completed, failed or cancelled.

@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::scenario::{Answer, Expect, RunIs, Scenario, Step, difference, matches, stands_for};
+use super::scenario::{
+    Answer, Expect, ExpectedRun, Scenario, Step, difference, matches, stands_for,
+};
 use crate::config::layers::Variables;
 use crate::config::problem::did_you_mean;
 use crate::config::{Config, Request as Load, load};
@@ -36,7 +38,7 @@ const TURNS: u32 = 300;
 const EVERYTHING: Budget = Budget::endless(100);
 
 /// A call that waits for its answer.
-struct Waiting {
+struct PendingCall {
     /// The handler or `workflow/step`.
     at: String,
     request: Request,
@@ -45,7 +47,7 @@ struct Waiting {
     answer: oneshot::Sender<Outcome>,
 }
 
-impl Waiting {
+impl PendingCall {
     fn is_at(&self, at: &str) -> bool {
         stands_for(at, &self.at)
     }
@@ -84,7 +86,7 @@ impl Waiting {
 
 struct Receivers {
     clock: ManualClock,
-    waiting: Mutex<Vec<Waiting>>,
+    waiting: Mutex<Vec<PendingCall>>,
     answers: BTreeMap<String, Answer>,
     token: Mutex<Option<String>>,
 }
@@ -100,7 +102,7 @@ impl Deliver for Receivers {
         }
         let (answer, answered) = oneshot::channel();
         let until = self.clock.now().plus(request.timeout);
-        let waiting = Waiting {
+        let waiting = PendingCall {
             at: header("X-Tidehook-Handler").unwrap_or_default(),
             request,
             until,
@@ -260,7 +262,7 @@ impl Stage {
         }
     }
 
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<Waiting>> {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<PendingCall>> {
         self.receivers.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -320,7 +322,7 @@ impl Stage {
 
     fn expect(&self, expect: &Expect, answer: Option<&Answer>) -> Result<(), String> {
         let mut waiting = self.waiting();
-        let fits = |call: &Waiting| {
+        let fits = |call: &PendingCall| {
             call.is_at(&expect.at)
                 && expect.body.as_ref().is_none_or(|body| matches(body, &call.body()))
                 && expect
@@ -336,7 +338,7 @@ impl Stage {
                     call.differs(expect)
                 ));
             }
-            let others: Vec<String> = waiting.iter().map(Waiting::shown).collect();
+            let others: Vec<String> = waiting.iter().map(PendingCall::shown).collect();
             let instead = if others.is_empty() {
                 "no call is waiting".to_owned()
             } else {
@@ -351,7 +353,7 @@ impl Stage {
         Ok(())
     }
 
-    async fn run_is(&self, expected: &RunIs) -> Result<(), String> {
+    async fn run_is(&self, expected: &ExpectedRun) -> Result<(), String> {
         let filter =
             RunFilter { workflow: Some(expected.workflow.clone()), ..RunFilter::default() };
         let page = Page { limit: 1, newest_first: true };
@@ -361,7 +363,7 @@ impl Stage {
             .next()
             .ok_or_else(|| format!("workflow `{}` has no run", expected.workflow))?;
         let error = run.error.as_ref().map(|error| error.class.clone());
-        if run.status.word() != expected.is {
+        if run.status.as_str() != expected.is {
             let why = run.error.map_or(String::new(), |error| format!(": {}", error.message));
             return Err(format!("the run is {}{why}", run.status));
         }

@@ -8,7 +8,7 @@ use super::super::read::Section;
 use super::super::server::{read_retry, read_timeout};
 use super::super::{ReadContext, urls};
 use crate::decide::errors::ErrorName;
-use crate::decide::foreign::check_path;
+use crate::decide::foreign_syntax::check_path;
 use crate::decide::retry::RetryPolicy;
 use crate::decide::settle::Log;
 use crate::decide::template::Template;
@@ -123,8 +123,8 @@ impl CallSpec {
             },
             poll: s.optional_section("poll").and_then(|poll| read_poll(poll, around)),
             key: read_key(s),
-            once: s.word("delivery").is_some_and(|word| word == "at_most_once"),
-            log: match s.word("log").as_deref() {
+            once: s.one_of("delivery").is_some_and(|word| word == "at_most_once"),
+            log: match s.one_of("log").as_deref() {
                 Some("metadata") => Log::Metadata,
                 Some("none") => Log::None,
                 _ => Log::Full,
@@ -134,7 +134,7 @@ impl CallSpec {
                 true => read_path(s, "error_path"),
                 false => Path::parse(ERROR_PATH).ok(),
             },
-            reads: match s.word("response").as_deref() {
+            reads: match s.one_of("response").as_deref() {
                 Some("json") => Reads::Json,
                 Some("text") => Reads::Text,
                 _ => Reads::Auto,
@@ -196,7 +196,7 @@ fn read_key(s: &mut Section<'_>) -> CallKey {
             }
         },
         other => {
-            s.bad_word(
+            s.not_one_of(
                 "idempotency",
                 other,
                 &["visit", "attempt", "none", "a template like {{ $.id }}"],

@@ -34,7 +34,7 @@ pub(in crate::config) static WORKFLOW: Keys = LazyLock::new(|| {
         ),
         key(
             "on_failure",
-            Takes::Word(&["stop", "compensate"]),
+            Takes::OneOf(&["stop", "compensate"]),
             "What a failure does (stop). compensate: a failed run rolls back its steps",
         ),
         key(
@@ -59,7 +59,7 @@ static CONCURRENCY: Keys = LazyLock::new(|| {
             "Template of the key: runs with the same key share the limit; without a key, all runs share it",
         ),
         key("limit", Takes::Number(1, 10_000), "Maximum number of concurrent runs (1)"),
-        key("on_limit", Takes::Word(ON_LIMIT), "What to do with a run over the limit (queue)"),
+        key("on_limit", Takes::OneOf(ON_LIMIT), "What to do with a run over the limit (queue)"),
     ]
 });
 
@@ -88,7 +88,7 @@ static PARAM: Keys = LazyLock::new(|| {
 /// A request: where it goes, and what stands in it beside the body.
 pub(super) const REQUEST: &[Key] = &[
     key("url", Takes::Url, "URL to call; may contain placeholders"),
-    key("method", Takes::Word(METHODS), "HTTP method (POST)"),
+    key("method", Takes::OneOf(METHODS), "HTTP method (POST)"),
     key("headers", Takes::TextMap, "Request headers; values may contain placeholders"),
     key(
         "query",
@@ -102,7 +102,7 @@ pub(super) const EXPECTATION: &[Key] = &[
     key("expect", Takes::Section(&EXPECT), "Which responses count as success"),
     key(
         "response",
-        Takes::Word(&["auto", "json", "text"]),
+        Takes::OneOf(&["auto", "json", "text"]),
         "How the response is parsed (auto: as JSON if it is JSON)",
     ),
     key(
@@ -117,8 +117,11 @@ const IDEMPOTENCY: Key = key(
     Takes::Text,
     "Idempotency-Key of the call: visit (default), attempt, none, or a template",
 );
-const LOG: Key =
-    key("log", Takes::Word(&["full", "metadata", "none"]), "What is stored of each attempt (full)");
+const LOG: Key = key(
+    "log",
+    Takes::OneOf(&["full", "metadata", "none"]),
+    "What is stored of each attempt (full)",
+);
 const REDACT: Key =
     key("redact", Takes::Texts, "Paths in the response that are not stored with attempts");
 
@@ -127,7 +130,7 @@ pub(super) const CALL: &[Key] = &[
     IDEMPOTENCY,
     key(
         "delivery",
-        Takes::Word(&["at_least_once", "at_most_once"]),
+        Takes::OneOf(&["at_least_once", "at_most_once"]),
         "Delivery guarantee (at_least_once). at_most_once: a request that may have arrived is never sent again",
     ),
     LOG,
@@ -177,7 +180,7 @@ pub(super) const RESULT: &[Key] = &[
 /// The key that pauses a run for an operator when a step has failed for good.
 pub(super) const PAUSE: &[Key] = &[key(
     "on_exhausted",
-    Takes::Word(&["fail", "pause"]),
+    Takes::OneOf(&["fail", "pause"]),
     "What an uncaught failure does to the run (fail). pause: the run pauses instead of failing",
 )];
 
@@ -189,7 +192,7 @@ pub(super) const UNDO: &[Key] =
 fn of_every_step(types: &'static [&'static str]) -> [Key; 9] {
     [
         key("name", Takes::Text, "Name of the step; unique in the workflow, or inside its map"),
-        key("type", Takes::Word(types), "Type of the step (http)"),
+        key("type", Takes::OneOf(types), "Type of the step (http)"),
         key("if", Takes::Text, "Condition on the payload; if it is false, the step is skipped"),
         key("input", Takes::Template, "Template of the step's input"),
         key(
@@ -200,7 +203,7 @@ fn of_every_step(types: &'static [&'static str]) -> [Key; 9] {
         key("catch", Takes::Items(&CATCH), "Catches failures of the step"),
         key(
             "on_failure",
-            Takes::Word(&["stop", "continue"]),
+            Takes::OneOf(&["stop", "continue"]),
             "What an uncaught failure does (stop)",
         ),
         key("end", Takes::Bool, "Whether the run ends after this step"),

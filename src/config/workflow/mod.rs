@@ -125,7 +125,7 @@ impl Workflow {
         let idempotency_key = read_path(&mut s, "idempotency_key");
         let visits_max = s.number32("max_steps").unwrap_or(VISITS_MAX);
         let retry = read_retry(&mut s, "retry", &around.delivery.retry);
-        let of = step::Of { workflow: name, around, retry: &retry, inside: None };
+        let of = step::StepScope { workflow: name, around, retry: &retry, inside: None };
         let main = s.items("steps", |at, inner| Some(step::Draft::read(at, inner, of)));
         if main.is_empty() {
             s.error(
@@ -136,7 +136,7 @@ impl Workflow {
         }
         let finally = s.items("finally", |at, inner| Some(step::Draft::read(at, inner, of)));
         let catches = step::read_catches(&mut s, &format!("workflow '{name}'"));
-        let undoes = s.word("on_failure").is_some_and(|word| word == "compensate");
+        let undoes = s.one_of("on_failure").is_some_and(|word| word == "compensate");
         let output = read_template(&mut s, "output", false);
         let concurrency = s.optional_section("concurrency").and_then(read_concurrency);
         let retention = read_retention(s.section("retention"));
@@ -277,7 +277,7 @@ impl Workflow {
 
 fn read_concurrency(mut s: Section<'_>) -> Option<Concurrency> {
     let limit = s.number32("limit").and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
-    let on_limit = match s.word("on_limit").as_deref() {
+    let on_limit = match s.one_of("on_limit").as_deref() {
         Some("skip") => OnLimit::Skip,
         Some("cancel_running") => OnLimit::CancelRunning,
         Some("replace_queued") => OnLimit::ReplaceQueued,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::step::{Draft, Goto};
-use crate::decide::workflow::catch::{Catch, Way};
+use crate::decide::workflow::catch::{Catch, CatchTarget};
 use crate::decide::workflow::flow::{Next, Step};
 use crate::decide::workflow::step_type::Links;
 
@@ -28,8 +28,10 @@ pub(super) fn resolve(
 ) -> Resolved {
     let (count, last) = (main.len(), finally.len());
     let index = index(&main, 0);
-    let catch =
-        catches.into_iter().map(|(catch, goto)| led(catch, goto.as_ref(), &index)).collect();
+    let catch = catches
+        .into_iter()
+        .map(|(catch, goto)| with_target(catch, goto.as_ref(), &index))
+        .collect();
     let mut undos = Undos { first: count + last, steps: Vec::new() };
     let mut steps = list(main, 0, &mut undos);
     steps.extend(list(finally, count, &mut undos));
@@ -63,9 +65,11 @@ fn to(goto: &Goto, index: &BTreeMap<String, usize>) -> usize {
     index.get(&goto.to.value).copied().unwrap_or(0)
 }
 
-fn led(catch: Catch, goto: Option<&Goto>, index: &BTreeMap<String, usize>) -> Catch {
+fn with_target(catch: Catch, goto: Option<&Goto>, index: &BTreeMap<String, usize>) -> Catch {
     match (catch.way, goto) {
-        (Way::Step(_), Some(goto)) => Catch { way: Way::Step(to(goto, index)), ..catch },
+        (CatchTarget::Step(_), Some(goto)) => {
+            Catch { way: CatchTarget::Step(to(goto, index)), ..catch }
+        }
         _ => catch,
     }
 }
@@ -101,7 +105,7 @@ fn list(drafts: Vec<Draft>, first: usize, undos: &mut Undos) -> Vec<Step> {
             .catch
             .into_iter()
             .zip(&catches)
-            .map(|(catch, goto)| led(catch, goto.as_ref(), &index))
+            .map(|(catch, goto)| with_target(catch, goto.as_ref(), &index))
             .collect();
         let mut inner = list(inner, 0, undos);
         if !inner_leads_on {

@@ -14,7 +14,7 @@ use super::super::server::read_errors;
 use super::call::CallSpec;
 use super::steps::{Entry, Http};
 use crate::decide::retry::RetryPolicy;
-use crate::decide::workflow::catch::{Catch, Way, error};
+use crate::decide::workflow::catch::{Catch, CatchTarget, error};
 use crate::decide::workflow::flow::{Next, ResultPath, Step};
 use crate::decide::workflow::step_type::{Entered, StepType};
 use crate::decide::workflow::walk::Walk;
@@ -56,7 +56,7 @@ pub(super) struct Draft {
 
 /// The surroundings of a step that is being read.
 #[derive(Clone, Copy)]
-pub(super) struct Of<'a> {
+pub(super) struct StepScope<'a> {
     pub(super) workflow: &'a str,
     /// What was read before the workflows: sources, address policy, defaults and compatibility.
     pub(super) around: &'a ReadContext<'a>,
@@ -105,10 +105,10 @@ impl Draft {
         }
     }
 
-    pub(super) fn read(at: usize, mut s: Section<'_>, of: Of<'_>) -> Self {
-        let Of { workflow, around, .. } = of;
+    pub(super) fn read(at: usize, mut s: Section<'_>, of: StepScope<'_>) -> Self {
+        let StepScope { workflow, around, .. } = of;
         let name = s.required_text("name").unwrap_or_else(|| format!("#{}", at + 1));
-        let entry = Entry::of(s.word("type").as_deref());
+        let entry = Entry::of(s.one_of("type").as_deref());
         let who = format!("workflow '{workflow}' step '{name}'");
         if name.contains('/') || name.contains(':') {
             s.error(
@@ -124,8 +124,8 @@ impl Draft {
         draft.step.result_path = read_result_path(&mut s, &who);
         draft.step.output = read_template(&mut s, "output", false);
         draft.step.assign = read_assign(&mut s, &who);
-        draft.step.goes_on = s.word("on_failure").is_some_and(|word| word == "continue");
-        draft.step.pauses = s.word("on_exhausted").is_some_and(|word| word == "pause");
+        draft.step.goes_on = s.one_of("on_failure").is_some_and(|word| word == "continue");
+        draft.step.pauses = s.one_of("on_exhausted").is_some_and(|word| word == "pause");
         if of.inside.is_some() && draft.step.pauses {
             s.warn(
                 "no_effect",
@@ -177,7 +177,7 @@ pub(super) struct Reading<'a> {
     /// The step's name, or `#3` for the third one when it has none.
     pub(super) name: &'a str,
     /// The surroundings that all steps of the workflow share.
-    pub(super) of: Of<'a>,
+    pub(super) of: StepScope<'a>,
 }
 
 impl Reading<'_> {
@@ -188,7 +188,7 @@ impl Reading<'_> {
 
     /// Reads `compensate`: the call that undoes a step, or one branch of it.
     pub(super) fn undo(&self, s: &mut Section<'_>, branch: &str) -> Option<Step> {
-        let Of { workflow, around, retry, inside } = self.of;
+        let StepScope { workflow, around, retry, inside } = self.of;
         let mut undo = s.optional_section("compensate")?;
         let inside = inside.map_or(String::new(), |map| format!("{map}:"));
         let name = format!("{inside}{}{branch}.compensate", self.name);
@@ -293,6 +293,6 @@ fn read_catch(who: &str, mut s: Section<'_>) -> (Catch, Option<Goto>) {
         }
     };
     s.finish();
-    let way = if undoes { Way::Undo } else { Way::Step(0) };
+    let way = if undoes { CatchTarget::Undo } else { CatchTarget::Step(0) };
     (Catch { errors, way, result_path }, jump(goto, format!("{who} catch goto")))
 }

@@ -3,7 +3,7 @@
 use super::{
     BadFilter, Clause, Expr, LIST_MAX, Literal, NESTING_MAX, Order, Right, TEXT_BYTES_MAX, Test,
 };
-use crate::decide::foreign::check_text;
+use crate::decide::foreign_syntax::check_text;
 use crate::decide::operand::{Operand, split_top};
 use crate::model::Path;
 use regex_lite::{Regex, RegexBuilder};

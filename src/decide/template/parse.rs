@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{BadTemplate, Form, Node, Place, Segment, Slot, Template};
-use crate::decide::foreign::check_template;
+use crate::decide::foreign_syntax::check_template;
 use crate::decide::function;
 use crate::decide::operand::{self, Operand, split_top};
 

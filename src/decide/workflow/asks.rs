@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::walk::Walk;
+use crate::model::history::NoteKind;
 use crate::model::job::Visiting;
 use crate::model::run::{Due, RunJob, Visit, VisitPhase};
 use crate::model::{JobId, RunId, RunStatus, Target};
@@ -57,7 +58,7 @@ impl Walk<'_> {
         };
         if self.change.run.state.visits.get(&seq).is_some_and(is_called) {
             // It may be under way, and nobody will hear what came of it.
-            self.note("CallAbandoned", Some(seq), json!({}));
+            self.note(NoteKind::CallAbandoned, Some(seq), json!({}));
         }
         let Some(visit) = self.close(seq) else { return };
         if let VisitPhase::Child { run, .. } = visit.phase {
@@ -65,30 +66,30 @@ impl Walk<'_> {
             self.change.starts.retain(|start| start.run != run);
             // One that was asked for by this very change is not started at all.
             if self.change.starts.len() == asked {
-                self.word_to(run, 0, &self.flow().place(&visit.at));
+                self.notify_run(run, 0, &self.flow().place(&visit.at));
             }
         }
     }
 
     /// Creates a job that makes another run look at its state again, such as a parent after its
     /// child has ended.
-    pub(super) fn word_to(&mut self, run: RunId, visit: u32, step: &str) {
+    pub(super) fn notify_run(&mut self, run: RunId, visit: u32, step: &str) {
         let target = Target::Timer(Visiting { run, visit, step: step.to_owned() });
-        let id = JobId(self.here.draw.id());
+        let id = JobId(self.context.draw.id());
         self.change.jobs.push(RunJob { id, target, due: Due::After(Duration::ZERO), held: false });
     }
 
     /// Notifies the parent run, if there is one, that this run has ended.
-    pub(super) fn tell_parent(&mut self) {
+    pub(super) fn notify_parent(&mut self) {
         if let Some((parent, visit)) = self.change.run.parent {
-            self.word_to(parent, visit, &self.flow().name);
+            self.notify_run(parent, visit, &self.flow().name);
         }
     }
 
     /// Creates the job that gives up the run's place under its concurrency key.
     pub(super) fn leave_gate(&mut self) {
         if self.change.run.state.gate.is_some() {
-            self.word_to(self.change.run.id, 0, &self.flow().name);
+            self.notify_run(self.change.run.id, 0, &self.flow().name);
         }
     }
 
@@ -116,7 +117,7 @@ impl Walk<'_> {
     }
 
     fn job(&mut self, seq: u32, due: Due, target: impl Fn(Visiting) -> Target) -> Option<JobId> {
-        let id = JobId(self.here.draw.id());
+        let id = JobId(self.context.draw.id());
         let (run, held) = (self.change.run.id, self.change.run.status == RunStatus::Paused);
         let flow = self.flow();
         let visit = self.visit(seq)?;
@@ -133,10 +134,10 @@ impl Walk<'_> {
 
     /// Creates a timer for the run as a whole.
     fn run_job(&mut self, due: Due) -> JobId {
-        let id = JobId(self.here.draw.id());
+        let id = JobId(self.context.draw.id());
         let run = &self.change.run;
         let target =
-            Target::Timer(Visiting { run: run.id, visit: 0, step: self.here.flow.name.clone() });
+            Target::Timer(Visiting { run: run.id, visit: 0, step: self.context.flow.name.clone() });
         let held = run.status == RunStatus::Paused;
         self.change.jobs.push(RunJob { id, target, due, held });
         id
@@ -148,19 +149,19 @@ impl Walk<'_> {
         let id = self.run_job(Due::After(timeout));
         let state = &mut self.change.run.state;
         state.deadline = Some(id);
-        state.deadline_at = Some(self.here.now.plus(timeout));
+        state.deadline_at = Some(self.context.now.plus(timeout));
     }
 
     /// Queues the run under its concurrency key.
-    pub(super) fn ask_for_turn(&mut self, gate: String) {
-        self.note("Queued", None, json!({ "key": gate }));
+    pub(super) fn ask_gate(&mut self, gate: String) {
+        self.note(NoteKind::Queued, None, json!({ "key": gate }));
         self.change.run.status = RunStatus::Queued;
         self.change.run.state.gate = Some(gate);
-        self.look_for_turn();
+        self.ask_gate_again();
     }
 
     /// Creates the job that checks whether it is the run's turn under its concurrency key.
-    pub(super) fn look_for_turn(&mut self) {
+    pub(super) fn ask_gate_again(&mut self) {
         let id = self.run_job(Due::After(Duration::ZERO));
         self.change.run.state.turn = Some(id);
     }

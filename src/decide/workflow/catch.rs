@@ -12,7 +12,7 @@ pub struct Catch {
     pub errors: Vec<ErrorName>,
     /// What happens after such a failure: the run continues at a step, or it fails and undoes its
     /// steps.
-    pub way: Way,
+    pub way: CatchTarget,
     /// Where the error is put into the payload; without it, the error's fields are added to the
     /// payload.
     pub result_path: Option<ResultPath>,
@@ -20,7 +20,7 @@ pub struct Catch {
 
 /// What a run does after a caught failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum CatchTarget {
     /// It continues at a step, given by its index in the same list.
     Step(usize),
     /// It fails, and its completed steps are rolled back.

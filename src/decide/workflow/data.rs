@@ -106,19 +106,22 @@ impl<'a> View<'a> {
     }
 
     fn filled(&self) -> Result<Ref<'_>, &str> {
-        let Some(payload) =
-            self.payload.json().filter(|_| self.uses_kept && !self.run.state.kept.is_empty())
+        let Some(payload) = self
+            .payload
+            .json()
+            .filter(|_| self.uses_kept && !self.run.state.last_results.is_empty())
         else {
             return self.payload.view();
         };
-        Ok(Ref::Value(self.filled.get_or_init(|| with_kept(payload, &self.run.state.kept))))
+        Ok(Ref::Value(self.filled.get_or_init(|| with_kept(payload, &self.run.state.last_results))))
     }
 
     fn context(&self) -> Value {
         let (run, state) = (self.run, &self.run.state);
-        let outcome = state.ending.as_ref().map(|ending| ending.how.status().word());
+        let outcome = state.ending.as_ref().map(|ending| ending.how.status().as_str());
         let mut event = json!({ "id": run.event.to_string() });
-        if let (Some(event), Some(about)) = (event.as_object_mut(), state.about.as_object()) {
+        if let (Some(event), Some(about)) = (event.as_object_mut(), state.event_context.as_object())
+        {
             event.extend(about.clone());
         }
         let mut context = json!({
@@ -140,7 +143,9 @@ impl<'a> View<'a> {
             if let Some(item) = item(state, visit) {
                 set("item", item);
             }
-            if let Some(done) = state.armed.iter().find(|armed| Some(armed.visit) == visit.undoes) {
+            if let Some(done) =
+                state.undoable.iter().find(|armed| Some(armed.visit) == visit.undoes)
+            {
                 set(
                     "step",
                     json!({ "name": self.step, "visit": self.seq, "input": done.input, "output": done.output }),

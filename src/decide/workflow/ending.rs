@@ -6,6 +6,7 @@ use serde_json::json;
 use super::catch::error;
 use super::data::with_error;
 use super::walk::Walk;
+use crate::model::history::NoteKind;
 use crate::model::run::{Close, RunError, Stopped, Unwinding, Visit, VisitPhase};
 use crate::model::{Payload, RunStatus};
 
@@ -37,7 +38,7 @@ impl Walk<'_> {
 
     /// Pauses the run after a step's failure. An operator fixes the cause and resumes the run.
     pub(super) fn pause_at(&mut self, seq: u32, why: RunError) {
-        self.note("Paused", Some(seq), json!({ "error": why.message, "class": why.class }));
+        self.note(NoteKind::Paused, Some(seq), json!({ "error": why.message, "class": why.class }));
         self.stop_at(seq);
         self.change.run.error = Some(why);
         self.hold();
@@ -57,13 +58,13 @@ impl Walk<'_> {
     /// Resumes a paused run. Its held jobs are freed; a run that a failure paused repeats the step
     /// that failed.
     pub(super) fn resume(&mut self) {
-        self.note("Resumed", None, json!({}));
+        self.note(NoteKind::Resumed, None, json!({}));
         let run = &mut self.change.run;
         run.status = run.state.paused_from.take().unwrap_or(RunStatus::Running);
         run.error = None;
         self.change.free = self.open_jobs();
         if self.change.run.status == RunStatus::Queued && self.change.run.state.turn.is_none() {
-            return self.look_for_turn();
+            return self.ask_gate_again();
         }
         let state = &mut self.change.run.state;
         if !state.visits.is_empty() {
@@ -73,12 +74,12 @@ impl Walk<'_> {
         if state.ending.is_some() {
             self.undo_next();
         } else if let Some(stopped) = state.stopped.take() {
-            self.take_up(stopped);
+            self.continue_from(stopped);
         }
     }
 
     /// Enters the step where the run stopped again, as the same operation.
-    pub(super) fn take_up(&mut self, stopped: Stopped) {
+    pub(super) fn continue_from(&mut self, stopped: Stopped) {
         self.repeats = Some((stopped.operation, stopped.entered_at));
         self.places = stopped.places;
         self.enter(stopped.at, None, stopped.payload);
@@ -158,11 +159,11 @@ impl Walk<'_> {
             Close::Cancelled => Some(error("cancelled", "cancelled")),
             Close::Completed(_) => None,
         };
-        let data = json!({ "status": how.status().word(), "error": self.change.run.error.as_ref().map(|why| &why.message) });
+        let data = json!({ "status": how.status().as_str(), "error": self.change.run.error.as_ref().map(|why| &why.message) });
         self.change.run.state.ending = Some(Unwinding { how, payload });
-        if undoes && !self.change.run.state.armed.is_empty() {
+        if undoes && !self.change.run.state.undoable.is_empty() {
             self.set_status(RunStatus::Compensating);
-            self.note("CompensationStarted", None, data);
+            self.note(NoteKind::CompensationStarted, None, data);
             return self.undo_next();
         }
         // A run that entered no step has nothing to finish.
@@ -174,10 +175,12 @@ impl Walk<'_> {
 
     /// Rolls back the completed step that finished last, or goes on to the steps of `finally`.
     fn undo_next(&mut self) {
-        let Some(armed) = self.change.run.state.armed.last().cloned() else { return self.finish() };
+        let Some(armed) = self.change.run.state.undoable.last().cloned() else {
+            return self.finish();
+        };
         let undo = self.flow().step(&armed.at).and_then(|step| step.undo);
         let Some(undo) = undo else {
-            self.change.run.state.armed.pop();
+            self.change.run.state.undoable.pop();
             return self.undo_next();
         };
         self.undoes = Some(armed.visit);
@@ -187,12 +190,12 @@ impl Walk<'_> {
     /// Called when a rollback call has succeeded: the next step is undone, or the rollback is over.
     pub(super) fn undone(&mut self) {
         let state = &mut self.change.run.state;
-        state.armed.pop();
-        if !state.armed.is_empty() {
+        state.undoable.pop();
+        if !state.undoable.is_empty() {
             return self.undo_next();
         }
         state.compensated = true;
-        self.note("Compensated", None, json!({}));
+        self.note(NoteKind::Compensated, None, json!({}));
         self.finish();
     }
 
@@ -200,7 +203,11 @@ impl Walk<'_> {
     /// is never skipped.
     pub(super) fn not_undone(&mut self, seq: u32, why: RunError) {
         let error = RunError { class: "compensation_failed".to_owned(), ..why };
-        self.note("Paused", Some(seq), json!({ "error": error.message, "class": error.class }));
+        self.note(
+            NoteKind::Paused,
+            Some(seq),
+            json!({ "error": error.message, "class": error.class }),
+        );
         self.close(seq);
         self.change.run.error = Some(error);
         self.hold();
@@ -232,7 +239,7 @@ impl Walk<'_> {
         let Some(Unwinding { how, .. }) = self.change.run.state.ending.take() else { return };
         self.change.ends = true;
         self.change.run.status = how.status();
-        self.change.run.finished_at = Some(self.here.now);
+        self.change.run.finished_at = Some(self.context.now);
         self.change.run.state.paused_from = None;
         let retention = self.flow().retention;
         self.change.keep = match &how {
@@ -243,21 +250,21 @@ impl Walk<'_> {
             Close::Completed(payload) => {
                 self.change.run.error = None;
                 self.change.run.state.output = Some(payload);
-                ("RunCompleted", json!({}))
+                (NoteKind::RunCompleted, json!({}))
             }
             Close::Failed(why) => {
                 let compensated = self.change.run.state.compensated;
                 let data = json!({ "error": why.message, "class": why.class, "step": why.step, "compensated": compensated });
                 self.change.run.error = Some(why);
-                ("RunFailed", data)
+                (NoteKind::RunFailed, data)
             }
             Close::Cancelled => {
                 self.change.run.error = Some(error("cancelled", "cancelled"));
-                ("RunCancelled", json!({}))
+                (NoteKind::RunCancelled, json!({}))
             }
         };
         self.note(kind, None, data);
-        self.tell_parent();
+        self.notify_parent();
         self.leave_gate();
     }
 
@@ -266,7 +273,7 @@ impl Walk<'_> {
         if self.change.run.state.ending.is_none() {
             self.remember_stop();
         }
-        self.note("Killed", None, json!({}));
+        self.note(NoteKind::Killed, None, json!({}));
         let payload = self.last_payload();
         self.change.run.state.ending.get_or_insert(Unwinding { how: Close::Cancelled, payload });
         self.close_run();

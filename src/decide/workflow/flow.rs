@@ -135,7 +135,7 @@ pub struct Step {
 pub enum Next {
     /// The step with this index.
     Step(usize),
-    /// The list of steps ends here: the run ends, or the enclosing container gets the result.
+    /// The list of steps ends context: the run ends, or the enclosing container gets the result.
     End,
 }
 

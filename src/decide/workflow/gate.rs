@@ -3,7 +3,7 @@
 
 use super::Fact;
 use super::flow::{Concurrency, OnLimit};
-use super::machine::{Here, advance, hand_on};
+use super::machine::{Context, advance, hand_on};
 use crate::model::run::{Change, Gate, GateChange};
 use crate::model::{JobId, Run, RunId, RunStatus};
 
@@ -68,10 +68,10 @@ pub fn leave(gate: &mut Gate, run: RunId, limit: usize) -> Option<RunId> {
 
 /// Handles a timer of a run that has a concurrency key; `None` when it has nothing to do with the
 /// gate. `known` is the gate's version and content.
-pub fn at_gate(run: &Run, job: JobId, known: (i64, Gate), here: &Here<'_>) -> Option<Change> {
+pub fn at_gate(run: &Run, job: JobId, known: (i64, Gate), context: &Context<'_>) -> Option<Change> {
     let (version, mut gate) = known;
     let id = run.state.gate.clone()?;
-    let (limit, rule) = match &here.flow.concurrency {
+    let (limit, rule) = match &context.flow.concurrency {
         Some(rule) => (rule.limit, rule.clone()),
         None => (1, Concurrency { key: None, limit: 1, on_limit: OnLimit::Queue }),
     };
@@ -82,19 +82,19 @@ pub fn at_gate(run: &Run, job: JobId, known: (i64, Gate), here: &Here<'_>) -> Op
             return None;
         }
         let next = leave(&mut gate, run.id, limit);
-        let change = hand_on(run, next, here);
+        let change = hand_on(run, next, context);
         return Some(Change { gate: Some(GateChange { id, version, gate }), ..change });
     }
     // Whoever has lost its place, or its place in the queue, was called off for another one.
     let is_out = !asks && !is_inside && !waits;
     if is_out {
-        return advance(run, &Fact::Cancelled, here);
+        return advance(run, &Fact::Cancelled, context);
     }
     if run.status != RunStatus::Queued {
         return None;
     }
     let turn = arrive(&mut gate, run.id, &rule);
-    let change = advance(run, &Fact::Turn(turn), here)?;
+    let change = advance(run, &Fact::Turn(turn), context)?;
     Some(Change { gate: Some(GateChange { id, version, gate }), ..change })
 }
 

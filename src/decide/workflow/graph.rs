@@ -1,6 +1,6 @@
 //! A workflow definition as a graph for display: which step leads where, and why.
 
-use super::catch::{Catch, Way};
+use super::catch::{Catch, CatchTarget};
 use super::flow::{Flow, Next, Step};
 use super::step_type::Branch;
 use crate::decide::errors::ErrorName;
@@ -96,10 +96,10 @@ fn of(flow: &Flow, from: usize, step: &Step) -> Vec<Edge> {
 fn caught(flow: &Flow, from: Place, catch: &Catch) -> Edge {
     let names: Vec<String> = catch.errors.iter().map(ErrorName::to_string).collect();
     match catch.way {
-        Way::Step(to) => {
+        CatchTarget::Step(to) => {
             Edge { from, to: Place::Step(to), when: names.join(", "), what: Cause::Failure }
         }
-        Way::Undo => {
+        CatchTarget::Undo => {
             let when = format!("{}: roll back", names.join(", "));
             Edge { from, to: end(flow, 0), when, what: Cause::Undo }
         }

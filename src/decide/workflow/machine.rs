@@ -9,8 +9,10 @@ use super::data::{View, check_params};
 use super::gate::Turn;
 use super::walk::Walk;
 use super::{Fact, Flow};
+use crate::model::history::Note;
+use crate::model::history::NoteKind;
 use crate::model::key::safe;
-use crate::model::run::{Change, Close, Note, RunError, RunState, VisitPhase};
+use crate::model::run::{Change, Close, RunError, RunState, VisitPhase};
 use crate::model::{EventId, Payload, Run, RunId, RunStatus, Timestamp};
 
 /// The source of ids, tokens and random numbers. It is passed in, so that a test can replay a run.
@@ -24,7 +26,7 @@ pub trait Draw {
 }
 
 /// What the machine needs besides the run and the fact.
-pub struct Here<'a> {
+pub struct Context<'a> {
     /// The definition the run is pinned to.
     pub flow: &'a Flow,
     /// The time of this change, by the database's clock.
@@ -35,14 +37,14 @@ pub struct Here<'a> {
 
 /// Everything a new run begins with.
 #[derive(Debug, Clone)]
-pub struct Birth {
+pub struct NewRun {
     /// The id of the new run. It is given by the caller, so that a repeated start makes the same
     /// run.
     pub id: RunId,
     /// The event that started the run, or its topmost parent.
     pub event: EventId,
     /// What expressions read as `$$.event`.
-    pub about: Value,
+    pub event_context: Value,
     /// The payload that the run begins with; checked against the workflow's parameters.
     pub input: Payload,
     /// The run that called this one as a sub-workflow, and the number of its visit; `None` for a
@@ -53,37 +55,37 @@ pub struct Birth {
 }
 
 /// Builds a new run before its first change.
-pub(super) fn unborn(birth: Birth, here: &Here<'_>) -> Run {
-    let Birth { id, event, about, input, parent, depth } = birth;
+pub(super) fn not_yet_started(birth: NewRun, context: &Context<'_>) -> Run {
+    let NewRun { id, event, event_context, input, parent, depth } = birth;
     Run {
         id,
-        workflow: here.flow.name.clone(),
-        definition: here.flow.hash.clone(),
+        workflow: context.flow.name.clone(),
+        definition: context.flow.hash.clone(),
         event,
         parent,
         status: RunStatus::Running,
         error: None,
         version: 0,
-        created_at: here.now,
+        created_at: context.now,
         finished_at: None,
-        state: RunState { input, about, depth, ..RunState::default() },
+        state: RunState { input, event_context, depth, ..RunState::default() },
         unreadable: None,
     }
 }
 
 /// Starts a run. If the payload lacks a parameter of the workflow, the run has failed at once.
-pub fn start(birth: Birth, here: &Here<'_>) -> Change {
+pub fn start(birth: NewRun, context: &Context<'_>) -> Change {
     let input = birth.input.clone();
-    let mut walk = Walk::new(unborn(birth, here), here);
+    let mut walk = Walk::new(not_yet_started(birth, context), context);
     walk.change.is_new = true;
-    if let Err(why) = check_params(here.flow, &input) {
-        walk.note("RunRejected", None, json!({ "error": why }));
+    if let Err(why) = check_params(context.flow, &input) {
+        walk.note(NoteKind::RunRejected, None, json!({ "error": why }));
         walk.end(Close::Failed(error("params", why)), input);
         return walk.change;
     }
-    walk.note("RunStarted", None, json!({ "definition": here.flow.hash }));
+    walk.note(NoteKind::RunStarted, None, json!({ "definition": context.flow.hash }));
     match gate_of(&walk) {
-        Ok(Some(gate)) => walk.ask_for_turn(gate),
+        Ok(Some(gate)) => walk.ask_gate(gate),
         Ok(None) => walk.begin_run(),
         Err(why) => walk.end(Close::Failed(why), input),
     }
@@ -93,9 +95,9 @@ pub fn start(birth: Birth, here: &Here<'_>) -> Change {
 
 /// Starts a run at one step of the workflow's own list, without the steps before it. It serves to
 /// try a step out.
-pub fn at_step(birth: Birth, at: usize, here: &Here<'_>) -> Change {
+pub fn at_step(birth: NewRun, at: usize, context: &Context<'_>) -> Change {
     let input = birth.input.clone();
-    let mut walk = Walk::new(unborn(birth, here), here);
+    let mut walk = Walk::new(not_yet_started(birth, context), context);
     walk.change.is_new = true;
     walk.enter(vec![at], None, input);
     walk.go();
@@ -117,7 +119,7 @@ fn gate_of(walk: &Walk<'_>) -> Result<Option<String>, RunError> {
 
 impl Walk<'_> {
     /// Applies the gate's decision: the run begins, waits or is cancelled.
-    fn have_turn(&mut self, turn: &Turn) {
+    fn apply_turn(&mut self, turn: &Turn) {
         if let Some(job) = self.change.run.state.turn.take() {
             self.cancel_jobs(&[job]);
         }
@@ -125,7 +127,7 @@ impl Walk<'_> {
             Turn::Waits { .. } => {}
             Turn::Refused => {
                 self.note(
-                    "Refused",
+                    NoteKind::Refused,
                     None,
                     json!({ "reason": "the concurrency limit of the workflow is reached" }),
                 );
@@ -134,12 +136,12 @@ impl Walk<'_> {
             }
             Turn::Admitted { .. } => {
                 self.change.run.status = RunStatus::Running;
-                self.note("Admitted", None, json!({}));
+                self.note(NoteKind::Admitted, None, json!({}));
                 self.begin_run();
             }
         }
         if let Turn::Admitted { instead_of } | Turn::Waits { instead_of } = turn {
-            instead_of.iter().for_each(|run| self.word_to(*run, 0, &self.flow().name.clone()));
+            instead_of.iter().for_each(|run| self.notify_run(*run, 0, &self.flow().name.clone()));
         }
     }
 
@@ -148,7 +150,7 @@ impl Walk<'_> {
         self.set_deadline();
         let state = &mut self.change.run.state;
         match state.stopped.take() {
-            Some(stopped) => self.take_up(stopped),
+            Some(stopped) => self.continue_from(stopped),
             None => {
                 let input = state.input.clone();
                 self.enter(vec![0], None, input);
@@ -159,27 +161,27 @@ impl Walk<'_> {
 
 /// Builds the change by which a closed run gives up its place at its gate, and notifies the next
 /// run.
-pub(super) fn hand_on(run: &Run, next: Option<RunId>, here: &Here<'_>) -> Change {
-    let mut walk = Walk::new(run.clone(), here);
+pub(super) fn hand_on(run: &Run, next: Option<RunId>, context: &Context<'_>) -> Change {
+    let mut walk = Walk::new(run.clone(), context);
     if let Some(next) = next {
-        walk.word_to(next, 0, &here.flow.name);
+        walk.notify_run(next, 0, &context.flow.name);
     }
     walk.change
 }
 
 /// Applies a fact to a run. `None` when nothing changes: the fact concerns a closed visit, or was
 /// applied before.
-pub fn advance(run: &Run, fact: &Fact, here: &Here<'_>) -> Option<Change> {
+pub fn advance(run: &Run, fact: &Fact, context: &Context<'_>) -> Option<Change> {
     if run.status.is_closed() {
         return None;
     }
-    let mut walk = Walk::new(run.clone(), here);
+    let mut walk = Walk::new(run.clone(), context);
     match fact {
         Fact::Cancelled => {
             if run.state.ending.is_some() {
                 return None;
             }
-            walk.note("CancelRequested", None, json!({}));
+            walk.note(NoteKind::CancelRequested, None, json!({}));
             let payload = walk.last_payload();
             walk.end(Close::Cancelled, payload);
         }
@@ -188,7 +190,7 @@ pub fn advance(run: &Run, fact: &Fact, here: &Here<'_>) -> Option<Change> {
             if run.status == RunStatus::Paused {
                 return None;
             }
-            walk.note("Paused", None, json!({}));
+            walk.note(NoteKind::Paused, None, json!({}));
             walk.hold();
         }
         Fact::Resumed => {
@@ -201,7 +203,7 @@ pub fn advance(run: &Run, fact: &Fact, here: &Here<'_>) -> Option<Change> {
             if run.status != RunStatus::Queued {
                 return None;
             }
-            walk.have_turn(turn);
+            walk.apply_turn(turn);
         }
         Fact::Elapsed { visit: 0, job } => {
             if run.state.deadline != Some(*job) {
@@ -210,7 +212,7 @@ pub fn advance(run: &Run, fact: &Fact, here: &Here<'_>) -> Option<Change> {
             walk.done_with(*job);
             let message = format!(
                 "the run took longer than {} s",
-                here.flow.timeout.unwrap_or_default().as_secs()
+                context.flow.timeout.unwrap_or_default().as_secs()
             );
             let payload = walk.last_payload();
             let step = run.state.visits.values().next_back().map(|visit| visit.step.clone());
@@ -268,7 +270,7 @@ pub fn advance(run: &Run, fact: &Fact, here: &Here<'_>) -> Option<Change> {
 
 /// Builds one entry of a run's history.
 pub(super) fn note(
-    kind: &'static str,
+    kind: NoteKind,
     step: Option<String>,
     visit: Option<u32>,
     data: serde_json::Value,

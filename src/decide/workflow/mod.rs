@@ -33,4 +33,4 @@ pub mod walk;
 
 pub use fact::Fact;
 pub use flow::{Flow, Step};
-pub use machine::{Draw, Here, advance, start};
+pub use machine::{Context, Draw, advance, start};

@@ -4,8 +4,9 @@
 use serde_json::json;
 
 use super::Flow;
-use super::machine::Here;
+use super::machine::Context;
 use super::walk::Walk;
+use crate::model::history::NoteKind;
 use crate::model::run::{Change, Stopped};
 use crate::model::{Payload, Run, RunStatus};
 
@@ -17,7 +18,7 @@ pub struct Redrive<'a> {
     pub from: Option<&'a str>,
     /// The payload for that step; `None` means the payload that the step had.
     pub payload: Option<Payload>,
-    /// The definition that the run leaves for the one in `Here`; `None` when it keeps its
+    /// The definition that the run leaves for the one in `Context`; `None` when it keeps its
     /// definition.
     pub leaves: Option<&'a Flow>,
 }
@@ -26,7 +27,7 @@ pub struct Redrive<'a> {
 ///
 /// # Errors
 /// A sentence: why the run cannot be restarted, or not in this way.
-pub fn redrive(run: &Run, wish: &Redrive<'_>, here: &Here<'_>) -> Result<Change, String> {
+pub fn redrive(run: &Run, wish: &Redrive<'_>, context: &Context<'_>) -> Result<Change, String> {
     if !matches!(run.status, RunStatus::Failed | RunStatus::Cancelled) {
         return Err(format!(
             "only a run that failed or was cancelled can be redriven; this one is {}",
@@ -44,30 +45,30 @@ pub fn redrive(run: &Run, wish: &Redrive<'_>, here: &Here<'_>) -> Result<Change,
                 .to_owned(),
         );
     };
-    let mut walk = Walk::new(run.clone(), here);
+    let mut walk = Walk::new(run.clone(), context);
     let stopped = match wish.leaves {
         Some(old) => {
-            move_on(&mut walk.change.run, old, here.flow)?;
-            Stopped { at: moved(&stopped.at, old, here.flow)?, ..stopped }
+            move_on(&mut walk.change.run, old, context.flow)?;
+            Stopped { at: moved(&stopped.at, old, context.flow)?, ..stopped }
         }
         None => stopped,
     };
-    let stopped = from(run, wish, stopped, here.flow)?;
+    let stopped = from(run, wish, stopped, context.flow)?;
     let run = &mut walk.change.run;
     (run.status, run.error, run.finished_at) = (RunStatus::Running, None, None);
     run.state.redrives += 1;
     run.state.caught = false;
     (run.state.visited_before, run.state.allowance) = (run.state.visited, 0);
-    let place = here.flow.place(&stopped.at);
+    let place = context.flow.place(&stopped.at);
     run.state.stopped = Some(stopped);
     let (redrives, gate) = (run.state.redrives, run.state.gate.clone());
     walk.note(
-        "Redriven",
+        NoteKind::Redriven,
         None,
-        json!({ "redrives": redrives, "from": place, "definition": here.flow.hash }),
+        json!({ "redrives": redrives, "from": place, "definition": context.flow.hash }),
     );
     match gate {
-        Some(gate) => walk.ask_for_turn(gate),
+        Some(gate) => walk.ask_gate(gate),
         None => walk.begin_run(),
     }
     walk.go();
@@ -76,10 +77,10 @@ pub fn redrive(run: &Run, wish: &Redrive<'_>, here: &Here<'_>) -> Result<Change,
 
 /// Decides at which step the run starts again, and with which payload.
 fn from(run: &Run, wish: &Redrive<'_>, stopped: Stopped, flow: &Flow) -> Result<Stopped, String> {
-    let here = flow.step(&stopped.at).map(|step| step.name.as_str());
+    let stopped_in = flow.step(&stopped.at).map(|step| step.name.as_str());
     let new =
         |at, payload| Stopped { at, payload, operation: None, entered_at: None, places: None };
-    let Some(name) = wish.from.filter(|name| Some(*name) != here) else {
+    let Some(name) = wish.from.filter(|name| Some(*name) != stopped_in) else {
         // A step that waits for an answer tells of a token, and there is a new one.
         let tells = flow.step(&stopped.at).is_some_and(|step| step.kind.awaited().is_some());
         return Ok(match &wish.payload {
@@ -130,7 +131,7 @@ fn move_on(run: &mut Run, old: &Flow, new: &Flow) -> Result<(), String> {
             None => return Err(gone(&step.name)),
         }
     }
-    for armed in &mut run.state.armed {
+    for armed in &mut run.state.undoable {
         armed.at = moved(&armed.at, old, new)?;
     }
     run.definition.clone_from(&new.hash);

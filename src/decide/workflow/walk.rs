@@ -6,13 +6,17 @@ use std::collections::VecDeque;
 use serde_json::{Value, json};
 
 use super::Fact;
-use super::catch::{Catch, Way, error};
+use super::catch::{Catch, CatchTarget, error};
 use super::data::{View, going_on, merge, with_error};
 use super::flow::{Flow, Next, ResultPath, Step};
-use super::machine::{Here, note};
+use super::machine::{Context, note};
 use super::step_type::{Entered, Handled};
+use crate::model::history::NoteKind;
 use crate::model::json::DEPTH_MAX;
-use crate::model::run::{Armed, Change, Close, Done, RunError, Slot, Stopped, Visit, VisitPhase};
+use crate::model::run::StepStatus;
+use crate::model::run::{
+    Change, Close, Done, RunError, Slot, Stopped, Undoable, Visit, VisitPhase,
+};
 use crate::model::{Payload, Run, RunId, Timestamp};
 
 /// For a visit inside a container: the container's visit, and the visit's place in the container's
@@ -25,7 +29,7 @@ pub struct Walk<'a> {
     /// What has changed so far: the run as it is now, and the jobs, tokens and history to store
     /// with it.
     pub change: Change,
-    pub(super) here: &'a Here<'a>,
+    pub(super) context: &'a Context<'a>,
     /// For a redrive: the operation and the time that the next entered step repeats, so that the
     /// receiver sees the same call.
     pub(super) repeats: Option<(Option<u32>, Option<Timestamp>)>,
@@ -38,7 +42,7 @@ pub struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(run: Run, here: &'a Here<'a>) -> Self {
+    pub(super) fn new(run: Run, context: &'a Context<'a>) -> Self {
         let change = Change {
             run,
             is_new: false,
@@ -55,35 +59,35 @@ impl<'a> Walk<'a> {
             starts: Vec::new(),
             children: Vec::new(),
         };
-        Self { change, here, repeats: None, undoes: None, places: None, ahead: VecDeque::new() }
+        Self { change, context, repeats: None, undoes: None, places: None, ahead: VecDeque::new() }
     }
 
     /// The instant of this change.
     pub fn now(&self) -> Timestamp {
-        self.here.now
+        self.context.now
     }
 
     /// A random number in `0.0..1.0`, for jitter.
     pub fn chance(&self) -> f64 {
-        self.here.draw.chance()
+        self.context.draw.chance()
     }
 
     /// A fresh id for a run that the change starts.
-    pub fn new_run(&self) -> RunId {
-        RunId(self.here.draw.id())
+    pub fn new_run_id(&self) -> RunId {
+        RunId(self.context.draw.id())
     }
 
     /// A fresh token for an answer from outside: 256 random bits in base32.
     pub fn new_token(&self) -> String {
-        self.here.draw.token()
+        self.context.draw.token()
     }
 
     pub(super) fn flow(&self) -> &'a Flow {
-        self.here.flow
+        self.context.flow
     }
 
     /// Adds a line to the run's history.
-    pub fn note(&mut self, kind: &'static str, visit: Option<u32>, data: Value) {
+    pub fn note(&mut self, kind: NoteKind, visit: Option<u32>, data: Value) {
         let step = visit
             .and_then(|v| self.change.run.state.visits.get(&v))
             .map(|v| self.flow().place(&v.at));
@@ -151,10 +155,10 @@ impl<'a> Walk<'a> {
             vars: (within.is_some() && !state.vars.is_empty()).then(|| state.vars.clone()),
             phase: VisitPhase::Time,
             jobs: Vec::new(),
-            entered_at: entered_at.unwrap_or(self.here.now),
+            entered_at: entered_at.unwrap_or(self.context.now),
         };
         state.visits.insert(seq, visit);
-        self.note("StepEntered", Some(seq), json!({}));
+        self.note(NoteKind::StepEntered, Some(seq), json!({}));
         match self.begin(seq, step) {
             Ok(Entered::Waits(phase)) => {
                 if let Some(visit) = self.visit(seq) {
@@ -164,8 +168,8 @@ impl<'a> Walk<'a> {
             Ok(Entered::Done(result)) => self.leave(seq, step, result, None),
             Ok(Entered::Goto(next)) => self.pass(seq, step, &next),
             Ok(Entered::Skipped) => {
-                self.note("StepSkipped", Some(seq), json!({}));
-                self.record_done(seq, step, "skipped", None, None);
+                self.note(NoteKind::StepSkipped, Some(seq), json!({}));
+                self.record_done(seq, step, StepStatus::Skipped, None, None);
                 self.go_on(seq, &step.next);
             }
             Err(why) => self.fail(seq, step, why),
@@ -211,8 +215,8 @@ impl<'a> Walk<'a> {
 
     /// Finishes a step that leaves the payload unchanged.
     fn pass(&mut self, seq: u32, step: &'a Step, next: &Next) {
-        self.record_done(seq, step, "completed", None, None);
-        self.note("StepCompleted", Some(seq), json!({}));
+        self.record_done(seq, step, StepStatus::Completed, None, None);
+        self.note(NoteKind::StepCompleted, Some(seq), json!({}));
         self.go_on(seq, next);
     }
 
@@ -222,8 +226,8 @@ impl<'a> Walk<'a> {
         match self.absorb(seq, step, result, status) {
             Ok(result) => {
                 self.arm(seq, step, input, &result);
-                self.record_done(seq, step, "completed", Some(result), status);
-                self.note("StepCompleted", Some(seq), json!({ "status": status }));
+                self.record_done(seq, step, StepStatus::Completed, Some(result), status);
+                self.note(NoteKind::StepCompleted, Some(seq), json!({ "status": status }));
                 self.go_on(seq, &step.next);
             }
             Err(why) => self.fail(seq, step, why),
@@ -262,7 +266,7 @@ impl<'a> Walk<'a> {
             _ => None,
         };
         if let Some((key, value)) = kept {
-            self.change.run.state.kept.insert(key, value);
+            self.change.run.state.last_results.insert(key, value);
         }
         let payload = match &step.output {
             Some(template) => {
@@ -301,7 +305,7 @@ impl<'a> Walk<'a> {
             return;
         }
         let Some(visit) = self.change.run.state.visits.get(&seq) else { return };
-        let armed = Armed {
+        let armed = Undoable {
             at: visit.at.clone(),
             visit: visit.operation.unwrap_or(seq),
             input: input.into_value(),
@@ -309,14 +313,14 @@ impl<'a> Walk<'a> {
             payload: visit.payload.clone(),
             place: visit.within.map(|(_, place)| place),
         };
-        self.change.run.state.armed.push(armed);
+        self.change.run.state.undoable.push(armed);
     }
 
     fn record_done(
         &mut self,
         seq: u32,
         step: &Step,
-        status: &str,
+        status: StepStatus,
         result: Option<Payload>,
         response_status: Option<u16>,
     ) {
@@ -329,14 +333,8 @@ impl<'a> Walk<'a> {
         let after = visit.payload.clone();
         let output = result.unwrap_or_else(|| after.clone());
         let after = (after != output).then_some(after);
-        let done = Done {
-            status: status.to_owned(),
-            output: output.into_value(),
-            after,
-            response_status,
-            visits,
-            seq,
-        };
+        let done =
+            Done { status, output: output.into_value(), after, response_status, visits, seq };
         state.steps.insert(step.name.clone(), done);
     }
 
@@ -359,7 +357,7 @@ impl<'a> Walk<'a> {
     /// the run itself.
     fn ends(&mut self, visit: Visit) {
         match visit.within {
-            Some((container, place)) => self.came_of(container, place, Ok(visit.payload)),
+            Some((container, place)) => self.place_result(container, place, Ok(visit.payload)),
             None if visit.undoes.is_some() => self.undone(),
             None if self.change.run.state.ending.is_some() => self.close_run(),
             None => self.complete(visit.payload),
@@ -384,7 +382,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Tells a container how a place inside it has ended.
-    fn came_of(&mut self, container: u32, place: usize, result: Result<Payload, RunError>) {
+    fn place_result(&mut self, container: u32, place: usize, result: Result<Payload, RunError>) {
         let flow = self.flow();
         let Some(visit) = self.change.run.state.visits.get(&container) else { return };
         let Some(step) = flow.step(&visit.at) else { return };
@@ -406,24 +404,28 @@ impl<'a> Walk<'a> {
         let (payload, within, undoes) = (visit.payload.clone(), visit.within, visit.undoes);
         let why = RunError { step: Some(step.name.clone()), ..why };
         self.note(
-            "StepFailed",
+            NoteKind::StepFailed,
             Some(seq),
             json!({ "error": why.message, "class": why.class, "attempts": why.attempts }),
         );
         if undoes.is_some() {
             return self.not_undone(seq, why);
         }
-        self.record_done(seq, step, "failed", None, why.status);
+        self.record_done(seq, step, StepStatus::Failed, None, why.status);
         match self.catch_of(step, within, &why).map(|catch| (catch.way, catch.result_path.as_ref()))
         {
-            Some((Way::Step(goto), path)) => {
+            Some((CatchTarget::Step(goto), path)) => {
                 let payload = with_error(self.flow(), payload, &why, path);
                 self.set_payload(seq, payload);
-                self.note("Caught", Some(seq), json!({ "class": why.class }));
+                self.note(NoteKind::Caught, Some(seq), json!({ "class": why.class }));
                 return self.go_on(seq, &Next::Step(goto));
             }
-            Some((Way::Undo, _)) => {
-                self.note("Caught", Some(seq), json!({ "class": why.class, "compensate": true }));
+            Some((CatchTarget::Undo, _)) => {
+                self.note(
+                    NoteKind::Caught,
+                    Some(seq),
+                    json!({ "class": why.class, "compensate": true }),
+                );
                 // Inside a container it is the container at which the run has stopped, which is found when the run ends.
                 let payload = match within {
                     None => {
@@ -439,7 +441,7 @@ impl<'a> Walk<'a> {
         if step.goes_on && why.class != "step_limit" {
             let payload = going_on(self.flow(), payload, &why, step);
             self.set_payload(seq, payload);
-            self.note("Continued", Some(seq), json!({ "class": why.class }));
+            self.note(NoteKind::Continued, Some(seq), json!({ "class": why.class }));
             return self.go_on(seq, &step.next);
         }
         // The last steps cannot change how the run ends: one that fails does not keep the next from running.
@@ -454,7 +456,7 @@ impl<'a> Walk<'a> {
             }
             Some((container, place)) => {
                 self.close(seq);
-                self.came_of(container, place, Err(why));
+                self.place_result(container, place, Err(why));
             }
         }
     }
@@ -470,7 +472,7 @@ impl<'a> Walk<'a> {
         if within.is_some() || state.caught || state.ending.is_some() {
             return None;
         }
-        let catch = self.here.flow.catch.iter().find(|c| c.takes(why))?;
+        let catch = self.context.flow.catch.iter().find(|c| c.takes(why))?;
         state.caught = true;
         Some(catch)
     }

@@ -63,7 +63,7 @@ pub fn answer(config: &Config, routes: &Routes, inbound: &Inbound) -> Value {
         Err(AdmitError::Schema(violations)) => {
             Some(format!("the payload does not satisfy the schema: {}", violations.join("; ")))
         }
-        Err(other) => Some(format!("the source would refuse this payload: {}", other.word())),
+        Err(other) => Some(format!("the source would refuse this payload: {}", other.as_str())),
     });
     let handlers: Vec<Value> = decide(routes, inbound)
         .into_iter()

@@ -13,6 +13,7 @@ use crate::engine::Engine;
 use crate::engine::parked::unserved;
 use crate::http::error::ApiError;
 use crate::http::path::Path;
+use crate::model::FailureCode;
 use crate::model::{Attempt, Failure, Job, JobId, JobState, Lane, LaneId, Target};
 use crate::store::{JobFilter, Retry};
 
@@ -83,8 +84,12 @@ pub fn code_of(job: &Job) -> Option<&'static str> {
     let error = job.last_error.as_deref().unwrap_or("");
     match job.state {
         JobState::Cancelled => Some("cancelled"),
-        JobState::Dead if error == Failure::Expired.to_string() => Some("expired"),
-        JobState::Dead if error == Failure::CrashSuspect.to_string() => Some("crash_suspect"),
+        JobState::Dead if error == Failure::Expired.to_string() => {
+            Some(FailureCode::Expired.as_str())
+        }
+        JobState::Dead if error == Failure::CrashSuspect.to_string() => {
+            Some(FailureCode::CrashSuspect.as_str())
+        }
         _ => None,
     }
 }
@@ -153,7 +158,7 @@ pub async fn add_waits(engine: &Engine, jobs: &[Job], shown: &mut [Value]) -> Re
             _ if parked.is_some() => parked,
             Some(waits) => Some(waits.to_string()),
             None if job.due_at > now => Some(format!("it is due at {}", job.due_at)),
-            None => engine.crowded(&job.target.lane()),
+            None => engine.why_no_slot(&job.target.lane()),
         };
         shown["waits"] = json!(why);
     }
@@ -202,10 +207,10 @@ pub async fn attempts(
 /// An attempt as JSON. For an address that may not be called, response and duration are left out:
 /// they would reveal what is there.
 fn attempt(attempt: &Attempt) -> Value {
-    let blocked = attempt.code.as_deref() == Some("blocked_address");
+    let blocked = attempt.code == Some(FailureCode::BlockedAddress);
     json!({
-        "attempt": attempt.number, "status_code": attempt.status, "error": attempt.error, "code": attempt.code,
-        "result": attempt.ending.word(),
+        "attempt": attempt.number, "status_code": attempt.status, "error": attempt.error, "code": attempt.code.map(FailureCode::as_str),
+        "result": attempt.ending.as_str(),
         "duration_ms": if blocked { 0 } else { crate::model::time::millis(attempt.duration) },
         "response": if blocked { String::new() } else { String::from_utf8_lossy(&attempt.response).into_owned() },
         "created_at": attempt.at.to_string(),
@@ -288,7 +293,7 @@ pub async fn cancel_all(
     let handler = query
         .text("handler")
         .ok_or_else(|| ApiError::bad_request("missing required query parameter: handler"))?;
-    let cancelled = engine.cancel_of(handler).await?;
+    let cancelled = engine.cancel_handler_jobs(handler).await?;
     Ok(Json(json!({ "cancelled": cancelled, "handler": handler })))
 }
 

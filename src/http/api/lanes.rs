@@ -43,7 +43,7 @@ pub async fn list(Allowed(engine): Allowed) -> Result<Json<Value>, ApiError> {
                 "tripped_until": open_until.map(|t| t.to_string()), "rate_limit": lane.bucket.map(|b| b.rate),
                 "not_before": lane.breaker.not_before.filter(|at| *at > now).map(|t| t.to_string()),
                 "parked_jobs": parked.map(|parked| parked.jobs),
-                "waits": parked.map(|_| "parked").or(waits.map(|waits| waits.word())),
+                "waits": parked.map(|_| "parked").or(waits.map(|waits| waits.as_str())),
                 "why": parked.map(|parked| parked.why.clone()).or(waits.map(|waits| waits.to_string())) })
     };
     Ok(Json(json!({ "lanes": lanes.iter().map(lane).collect::<Vec<_>>() })))

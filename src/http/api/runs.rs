@@ -11,12 +11,13 @@ use super::page::{Query, and_one, has_more};
 use super::{Allowed, State};
 use crate::engine::Engine;
 use crate::engine::approval::Decision;
-use crate::engine::operate::Wish;
+use crate::engine::operate::RedriveOptions;
 use crate::engine::parked::Parked;
 use crate::http::error::ApiError;
 use crate::http::path::Path;
 use crate::model::body::Declared;
-use crate::model::run::{Entry, Visit, VisitPhase};
+use crate::model::history::HistoryEntry;
+use crate::model::run::{Visit, VisitPhase};
 use crate::model::{Body, EventId, Run, RunId};
 use crate::store::{Page, RunFilter};
 
@@ -29,7 +30,7 @@ const VISITS_MAX: usize = 50;
 /// A run as the API's lists show it, without its history.
 pub fn summary(run: &Run) -> Value {
     let mut shown = json!({
-        "id": run.id.to_string(), "workflow": run.workflow, "status": run.status.word(), "event_id": run.event.to_string(),
+        "id": run.id.to_string(), "workflow": run.workflow, "status": run.status.as_str(), "event_id": run.event.to_string(),
         "current_step": current(run), "error": run.error, "parent": run.parent.map(|(id, _)| id.to_string()),
         "redrives": run.state.redrives, "created_at": run.created_at.to_string(),
         "completed_at": run.finished_at.map(|at| at.to_string()),
@@ -124,7 +125,7 @@ fn word(phase: &VisitPhase) -> &'static str {
     }
 }
 
-fn entry(entry: &Entry) -> Value {
+fn entry(entry: &HistoryEntry) -> Value {
     json!({ "seq": entry.seq, "at": entry.at.to_string(), "kind": entry.kind, "step": entry.step, "visit": entry.visit, "data": entry.data })
 }
 
@@ -186,7 +187,7 @@ pub async fn redrive(
     let latest =
         query.parsed("latest", "true or false", |text| text.parse::<bool>().ok())?.unwrap_or(false);
     let bytes = state.read(request).await?.bytes;
-    let wish = Wish {
+    let wish = RedriveOptions {
         from: query.text("from").map(str::to_owned),
         payload: (!bytes.is_empty()).then_some(bytes),
         latest,

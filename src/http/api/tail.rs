@@ -18,7 +18,7 @@ use super::page::Query;
 use crate::engine::Engine;
 use crate::engine::operate::BY_HAND;
 use crate::http::error::ApiError;
-use crate::observe::feed::{ENDINGS, FeedEvent, Wanted};
+use crate::observe::feed::{ENDINGS, FeedEvent, FeedFilter};
 
 /// How often an empty line is sent while nothing happens, so that idle connections stay open and
 /// dead ones are noticed.
@@ -40,7 +40,7 @@ pub async fn tail(Allowed(engine): Allowed, query: RawQuery) -> Result<Response,
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
 
-fn wanted(engine: &Engine, query: RawQuery) -> Result<Wanted, ApiError> {
+fn wanted(engine: &Engine, query: RawQuery) -> Result<FeedFilter, ApiError> {
     let query = Query::read(query, &["source", "handler", "status"])?;
     let config = engine.config();
     let one_of = |field: &str, known: Vec<&str>| {
@@ -59,7 +59,7 @@ fn wanted(engine: &Engine, query: RawQuery) -> Result<Wanted, ApiError> {
     let sources = config.sources.iter().map(|s| s.name.as_str()).chain([BY_HAND]).collect();
     let handlers = config.handlers.iter().map(|h| h.name.as_str());
     let handlers = handlers.chain(config.workflows.iter().map(|w| w.name.as_str())).collect();
-    Ok(Wanted {
+    Ok(FeedFilter {
         source: one_of("source", sources)?,
         handler: one_of("handler", handlers)?,
         status: one_of("status", ENDINGS.to_vec())?,
@@ -69,7 +69,7 @@ fn wanted(engine: &Engine, query: RawQuery) -> Result<Wanted, ApiError> {
 async fn line(
     engine: &Engine,
     moments: &mut Receiver<FeedEvent>,
-    wanted: &Wanted,
+    wanted: &FeedFilter,
 ) -> Option<String> {
     let alive = tokio::time::sleep(ALIVE_EVERY);
     tokio::pin!(alive);

@@ -15,10 +15,10 @@ use crate::store::{HintedJob, Hints, OVERDUE};
 impl Hints for Memory {
     async fn hints(&self, horizon: Duration, most: u32) -> Result<Vec<HintedJob>> {
         let now = self.clock.now();
-        let mut world = self.world();
+        let mut tables = self.tables();
         let mut found = Vec::new();
-        for row in world.jobs.values().filter(|row| row.job.finished_at.is_none() && !row.held) {
-            let Some(lane) = world.lanes.get(&row.job.target.lane()).filter(|lane| !lane.paused)
+        for row in tables.jobs.values().filter(|row| row.job.finished_at.is_none() && !row.held) {
+            let Some(lane) = tables.lanes.get(&row.job.target.lane()).filter(|lane| !lane.paused)
             else {
                 continue;
             };
@@ -42,19 +42,19 @@ impl Hints for Memory {
         let hinted: Vec<HintedJob> =
             found.into_iter().map(|(at, job, _)| HintedJob { job, after: at.since(now) }).collect();
         for HintedJob { job, after } in &hinted {
-            if let Some(row) = world.jobs.get_mut(job) {
+            if let Some(row) = tables.jobs.get_mut(job) {
                 row.woken_until = Some(now.plus(*after).plus(OVERDUE));
             }
         }
         Ok(hinted)
     }
 
-    async fn is_due(&self) -> Result<bool> {
+    async fn has_due_work(&self) -> Result<bool> {
         let now = self.clock.now();
-        let world = self.world();
+        let tables = self.tables();
         let runs = |lane: &&crate::model::Lane| {
             !lane.paused && !matches!(breaker::allows(&lane.breaker, now), Allows::NothingBefore(_))
         };
-        Ok(world.lanes.values().filter(runs).any(|lane| !world.due(&lane.id, now).is_empty()))
+        Ok(tables.lanes.values().filter(runs).any(|lane| !tables.due(&lane.id, now).is_empty()))
     }
 }

@@ -12,7 +12,7 @@ use crate::store::{Chores, Maintenance, Rejection};
 
 #[async_trait]
 impl Maintenance for Memory {
-    async fn lacks(&self) -> Result<usize> {
+    async fn missing_migrations(&self) -> Result<usize> {
         Ok(0)
     }
 
@@ -26,9 +26,9 @@ impl Maintenance for Memory {
 
     async fn reject(&self, rejections: &[Rejection]) -> Result<()> {
         let now = self.clock.now();
-        let mut world = self.world();
+        let mut tables = self.tables();
         for rejection in rejections {
-            let entry = world
+            let entry = tables
                 .rejections
                 .entry((rejection.source.clone(), rejection.reason.clone()))
                 .or_insert((0, now));
@@ -44,55 +44,61 @@ impl Maintenance for Memory {
         most: u32,
     ) -> Result<(u64, Option<EventId>)> {
         let limit = self.clock.now().minus(age);
-        let mut world = self.world();
-        let old =
-            world.events.values().filter(|e| e.created_at < limit && from.is_none_or(|f| e.id > f));
+        let mut tables = self.tables();
+        let old = tables
+            .events
+            .values()
+            .filter(|e| e.created_at < limit && from.is_none_or(|f| e.id > f));
         let old: Vec<EventId> =
             old.map(|e| e.id).take(usize::try_from(most).unwrap_or(usize::MAX)).collect();
-        let busy: BTreeSet<EventId> = world
+        let busy: BTreeSet<EventId> = tables
             .jobs
             .values()
             .filter(|r| r.job.finished_at.is_none_or(|at| at >= limit))
             .map(|r| r.job.event)
             .collect();
         let now = self.clock.now();
-        let is_kept = |run: &Run| world.kept_until.get(&run.id).is_some_and(|until| *until > now);
-        let with_runs = world
+        let is_kept = |run: &Run| tables.kept_until.get(&run.id).is_some_and(|until| *until > now);
+        let with_runs = tables
             .runs
             .values()
             .filter(|r| r.finished_at.is_none_or(|at| at >= limit) || is_kept(r))
             .map(|r| r.event);
         let busy: BTreeSet<EventId> = busy.into_iter().chain(with_runs).collect();
         let gone: BTreeSet<EventId> = old.iter().copied().filter(|id| !busy.contains(id)).collect();
-        let jobs: BTreeSet<JobId> =
-            world.jobs.values().filter(|r| gone.contains(&r.job.event)).map(|r| r.job.id).collect();
-        world.events.retain(|id, _| !gone.contains(id));
+        let jobs: BTreeSet<JobId> = tables
+            .jobs
+            .values()
+            .filter(|r| gone.contains(&r.job.event))
+            .map(|r| r.job.id)
+            .collect();
+        tables.events.retain(|id, _| !gone.contains(id));
         let runs: BTreeSet<RunId> =
-            world.runs.values().filter(|r| gone.contains(&r.event)).map(|r| r.id).collect();
-        world.runs.retain(|id, _| !runs.contains(id));
-        world.history.retain(|(id, _), _| !runs.contains(id));
-        world.tokens.retain(|_, token| !runs.contains(&token.run));
-        world.jobs.retain(|id, _| !jobs.contains(id));
-        world.attempts.retain(|(id, _), _| !jobs.contains(id));
+            tables.runs.values().filter(|r| gone.contains(&r.event)).map(|r| r.id).collect();
+        tables.runs.retain(|id, _| !runs.contains(id));
+        tables.history.retain(|(id, _), _| !runs.contains(id));
+        tables.tokens.retain(|_, token| !runs.contains(&token.run));
+        tables.jobs.retain(|id, _| !jobs.contains(id));
+        tables.attempts.retain(|(id, _), _| !jobs.contains(id));
         Ok((u64::try_from(gone.len()).unwrap_or(u64::MAX), old.last().copied()))
     }
 
     async fn chores(&self, age: Duration) -> Result<Chores> {
         let now = self.clock.now();
-        let (world, limit) = (self.world(), now.minus(age));
+        let (tables, limit) = (self.tables(), now.minus(age));
         let over =
             |r: &Row| r.job.state == JobState::Pending && r.expires_at.is_some_and(|at| at <= now);
         Ok(Chores {
-            expire: world.jobs.values().any(over),
-            prune: world.events.values().next().is_some_and(|event| event.created_at < limit),
-            forget: world.keys.values().any(|key| key.expires_at <= now),
+            expire: tables.jobs.values().any(over),
+            prune: tables.events.values().next().is_some_and(|event| event.created_at < limit),
+            forget: tables.keys.values().any(|key| key.expires_at <= now),
         })
     }
 
     async fn forget_keys(&self, most: u32) -> Result<u64> {
         let now = self.clock.now();
-        let mut world = self.world();
-        let over: Vec<_> = world
+        let mut tables = self.tables();
+        let over: Vec<_> = tables
             .keys
             .iter()
             .filter(|(_, k)| k.expires_at <= now)
@@ -101,7 +107,7 @@ impl Maintenance for Memory {
         let over: Vec<_> =
             over.into_iter().take(usize::try_from(most).unwrap_or(usize::MAX)).collect();
         for key in &over {
-            world.keys.remove(key);
+            tables.keys.remove(key);
         }
         Ok(u64::try_from(over.len()).unwrap_or(u64::MAX))
     }

@@ -22,9 +22,11 @@ use super::{
 use crate::decide::breaker::{self, Allows};
 use crate::decide::rate;
 use crate::decide::settle::{Finish, JobOutcome};
+use crate::model::FailureCode;
+use crate::model::history::HistoryEntry;
 use crate::model::key::safe;
 use crate::model::lane::{Breaker, Bucket};
-use crate::model::run::{Entry, Gate, Token};
+use crate::model::run::{Gate, Token};
 use crate::model::time::Clock;
 use crate::model::{
     Attempt, AttemptResult, Event, EventId, Job, JobId, JobState, Lane, LaneId, LaneSpec, Lease,
@@ -34,11 +36,11 @@ use crate::model::{
 /// The store in memory: every verb over maps, under one lock.
 pub struct Memory {
     clock: Box<dyn Clock>,
-    world: Mutex<World>,
+    tables: Mutex<Tables>,
 }
 
 #[derive(Default)]
-struct World {
+struct Tables {
     events: BTreeMap<EventId, Event>,
     jobs: BTreeMap<JobId, Row>,
     attempts: BTreeMap<(JobId, i64), Attempt>,
@@ -47,7 +49,7 @@ struct World {
     rejections: BTreeMap<(String, String), (u64, Timestamp)>,
     definitions: BTreeMap<String, Definition>,
     runs: BTreeMap<RunId, Run>,
-    history: BTreeMap<(RunId, i64), Entry>,
+    history: BTreeMap<(RunId, i64), HistoryEntry>,
     tokens: BTreeMap<String, Token>,
     gates: BTreeMap<String, (i64, Gate)>,
     /// Until when a finished run is kept, for runs whose workflow sets its own retention.
@@ -78,15 +80,15 @@ impl Memory {
             Some(clock) => Box::new(clock),
             None => Box::new(SystemClock),
         };
-        Self { clock, world: Mutex::default() }
+        Self { clock, tables: Mutex::default() }
     }
 
-    fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl World {
+impl Tables {
     /// The holder of a key, unless the key has expired.
     fn holder(&self, key: &(String, String), now: Timestamp) -> Option<&Key> {
         self.keys.get(key).filter(|k| k.expires_at > now)
@@ -295,7 +297,7 @@ impl World {
                 number: job.attempt,
                 claim: job.claim,
                 ending: AttemptResult::Interrupted,
-                code: Some("interrupted".to_owned()),
+                code: Some(FailureCode::Interrupted),
                 status: None,
                 error: Some("the worker stopped before it recorded a response".to_owned()),
                 duration: Duration::ZERO,
@@ -397,8 +399,8 @@ fn paged<K: Ord + Copy, V>(items: Vec<(K, V)>, after: Option<K>, page: Page) -> 
 impl Intake for Memory {
     async fn accept(&self, new_events: &[NewEvent]) -> Each<Accepted> {
         let now = self.clock.now();
-        let mut world = self.world();
-        Ok(new_events.iter().map(|new_event| Ok(world.accept(new_event, now))).collect())
+        let mut tables = self.tables();
+        Ok(new_events.iter().map(|new_event| Ok(tables.accept(new_event, now))).collect())
     }
 }
 
@@ -406,13 +408,13 @@ impl Intake for Memory {
 impl Work for Memory {
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claimed>> {
         let now = self.clock.now();
-        Ok(if request.slots.free == 0 { Vec::new() } else { self.world().claim(request, now) })
+        Ok(if request.slots.free == 0 { Vec::new() } else { self.tables().claim(request, now) })
     }
 
     async fn extend(&self, leases: &[Lease], by: Duration) -> Each<()> {
         let until = self.clock.now().plus(by);
-        let mut world = self.world();
-        let extend = |lease| match world.held(lease) {
+        let mut tables = self.tables();
+        let extend = |lease| match tables.held(lease) {
             Some(row) => {
                 row.job.due_at = until;
                 Ok(())
@@ -423,21 +425,21 @@ impl Work for Memory {
     }
 
     async fn begin_send(&self, lease: Lease) -> Result<bool> {
-        let mut world = self.world();
-        let row = world.held(&lease);
+        let mut tables = self.tables();
+        let row = tables.held(&lease);
         Ok(row.map(|row| row.begun = Some(lease.claim)).is_some())
     }
 
     async fn record(&self, outcomes: &[JobOutcome]) -> Each<()> {
         let now = self.clock.now();
-        let mut world = self.world();
-        Ok(outcomes.iter().map(|commit| world.record(commit, now)).collect())
+        let mut tables = self.tables();
+        Ok(outcomes.iter().map(|commit| tables.record(commit, now)).collect())
     }
 
     async fn reclaim(&self) -> Result<u64> {
         let now = self.clock.now();
-        let mut world = self.world();
-        let leased = world
+        let mut tables = self.tables();
+        let leased = tables
             .jobs
             .values_mut()
             .filter(|r| r.job.state == JobState::Leased && r.job.due_at > now);
@@ -446,7 +448,7 @@ impl Work for Memory {
 
     async fn retry(&self, which: &Retry) -> Result<u64> {
         let now = self.clock.now();
-        let mut world = self.world();
+        let mut tables = self.tables();
         let wanted = |job: &Job| match which {
             Retry::One(id) => {
                 job.id == *id && matches!(job.state, JobState::Dead | JobState::Cancelled)
@@ -458,7 +460,7 @@ impl Work for Memory {
             }
         };
         let mut revived = 0;
-        for row in world.jobs.values_mut().filter(|r| wanted(&r.job)) {
+        for row in tables.jobs.values_mut().filter(|r| wanted(&r.job)) {
             row.expires_at = None;
             row.job = Job {
                 state: JobState::Pending,
@@ -476,8 +478,8 @@ impl Work for Memory {
 
     async fn cancel(&self, job: JobId) -> Result<bool> {
         let now = self.clock.now();
-        let mut world = self.world();
-        let Some(row) = world.jobs.get_mut(&job).filter(|r| r.job.finished_at.is_none()) else {
+        let mut tables = self.tables();
+        let Some(row) = tables.jobs.get_mut(&job).filter(|r| r.job.finished_at.is_none()) else {
             return Ok(false);
         };
         row.job = Job {
@@ -489,12 +491,12 @@ impl Work for Memory {
         Ok(true)
     }
 
-    async fn cancel_of(&self, handler: &str, most: u32) -> Result<u64> {
+    async fn cancel_handler_jobs(&self, handler: &str, most: u32) -> Result<u64> {
         let (now, lane) = (self.clock.now(), LaneId::handler(handler));
-        let mut world = self.world();
+        let mut tables = self.tables();
         let of_handler = |r: &&mut Row| r.job.finished_at.is_none() && r.job.target.lane() == lane;
         let mut cancelled = 0;
-        for row in world
+        for row in tables
             .jobs
             .values_mut()
             .filter(of_handler)
@@ -513,13 +515,13 @@ impl Work for Memory {
 
     async fn expire(&self, most: u32) -> Result<Vec<Job>> {
         let now = self.clock.now();
-        let mut world = self.world();
+        let mut tables = self.tables();
         let over = |r: &&mut Row| {
             r.job.state == JobState::Pending && r.expires_at.is_some_and(|at| at <= now)
         };
         let mut expired = Vec::new();
         for row in
-            world.jobs.values_mut().filter(over).take(usize::try_from(most).unwrap_or(usize::MAX))
+            tables.jobs.values_mut().filter(over).take(usize::try_from(most).unwrap_or(usize::MAX))
         {
             let last_error = Some("event TTL expired".to_owned());
             row.job = Job {
@@ -539,11 +541,11 @@ impl Work for Memory {
 impl Lanes for Memory {
     async fn upsert_lanes(&self, specs: &[LaneSpec]) -> Result<()> {
         let now = self.clock.now();
-        let mut world = self.world();
+        let mut tables = self.tables();
         for spec in specs {
             let fresh =
                 || spec.rate.map(|rate| Bucket { rate, tokens: f64::from(rate), refilled_at: now });
-            match world.lanes.get_mut(&spec.id) {
+            match tables.lanes.get_mut(&spec.id) {
                 Some(lane) => {
                     lane.tenant.clone_from(&spec.tenant);
                     lane.rules = spec.breaker;
@@ -562,7 +564,7 @@ impl Lanes for Memory {
                         bucket: fresh(),
                         turn: Timestamp(0),
                     };
-                    world.lanes.insert(spec.id.clone(), lane);
+                    tables.lanes.insert(spec.id.clone(), lane);
                 }
             }
         }
@@ -570,22 +572,22 @@ impl Lanes for Memory {
     }
 
     async fn lanes(&self) -> Result<Vec<Lane>> {
-        Ok(self.world().lanes.values().cloned().collect())
+        Ok(self.tables().lanes.values().cloned().collect())
     }
 
     async fn backlog(&self) -> Result<BTreeMap<LaneId, Timestamp>> {
         let now = self.clock.now();
-        let world = self.world();
-        let oldest = world
+        let tables = self.tables();
+        let oldest = tables
             .lanes
             .keys()
-            .filter_map(|lane| Some((lane.clone(), world.due(lane, now).first()?.0)));
+            .filter_map(|lane| Some((lane.clone(), tables.due(lane, now).first()?.0)));
         Ok(oldest.collect())
     }
 
     async fn open_jobs(&self, lanes: &[LaneId]) -> Result<BTreeMap<LaneId, u64>> {
         let mut found = BTreeMap::new();
-        for row in self.world().jobs.values().filter(|row| row.job.finished_at.is_none()) {
+        for row in self.tables().jobs.values().filter(|row| row.job.finished_at.is_none()) {
             let lane = row.job.target.lane();
             if lanes.contains(&lane) {
                 *found.entry(lane).or_default() += 1;
@@ -596,19 +598,19 @@ impl Lanes for Memory {
 
     async fn rename(&self, from: &str, to: &str, most: u32) -> Result<u64> {
         let (old, new) = (LaneId::handler(from), LaneId::handler(to));
-        let mut world = self.world();
+        let mut tables = self.tables();
         let waits = |r: &&mut Row| r.job.state == JobState::Pending && r.job.target.lane() == old;
         let mut moved = 0;
         for row in
-            world.jobs.values_mut().filter(waits).take(usize::try_from(most).unwrap_or(usize::MAX))
+            tables.jobs.values_mut().filter(waits).take(usize::try_from(most).unwrap_or(usize::MAX))
         {
             row.job.target = Target::Handler(to.to_owned());
             moved += 1;
         }
-        let was_paused = world.lanes.get(&old).is_some_and(|lane| lane.paused);
-        if moved > 0 && was_paused && world.lanes.contains_key(&new) {
+        let was_paused = tables.lanes.get(&old).is_some_and(|lane| lane.paused);
+        if moved > 0 && was_paused && tables.lanes.contains_key(&new) {
             for (lane, paused) in [(&old, false), (&new, true)] {
-                world.lanes.entry(lane.clone()).and_modify(|lane| lane.paused = paused);
+                tables.lanes.entry(lane.clone()).and_modify(|lane| lane.paused = paused);
             }
         }
         Ok(moved)
@@ -616,8 +618,8 @@ impl Lanes for Memory {
 
     async fn pause(&self, lane: &LaneId, paused: bool) -> Result<bool> {
         let now = self.clock.now();
-        let mut world = self.world();
-        let Some(lane) = world.lanes.get_mut(lane) else { return Ok(false) };
+        let mut tables = self.tables();
+        let Some(lane) = tables.lanes.get_mut(lane) else { return Ok(false) };
         lane.paused = paused;
         if !paused && let Some(until) = lane.breaker.open_until {
             lane.breaker.open_until = Some(until.min(now));
@@ -630,14 +632,14 @@ impl Lanes for Memory {
 #[async_trait]
 impl Query for Memory {
     async fn events(&self, filter: &EventFilter, page: Page) -> Result<Vec<Event>> {
-        let world = self.world();
+        let tables = self.tables();
         let wanted = |e: &&Event| {
             filter.source.as_ref().is_none_or(|s| e.source == *s)
                 && filter.kind.as_ref().is_none_or(|k| e.kind == *k)
                 && filter.since.is_none_or(|t| e.created_at >= t)
                 && filter.until.is_none_or(|t| e.created_at <= t)
         };
-        let found = world
+        let found = tables
             .events
             .values()
             .filter(wanted)
@@ -646,12 +648,12 @@ impl Query for Memory {
     }
 
     async fn events_by_id(&self, ids: &[EventId]) -> Result<BTreeMap<EventId, Event>> {
-        let world = self.world();
-        Ok(ids.iter().filter_map(|id| world.events.get(id).map(|e| (*id, e.clone()))).collect())
+        let tables = self.tables();
+        Ok(ids.iter().filter_map(|id| tables.events.get(id).map(|e| (*id, e.clone()))).collect())
     }
 
     async fn jobs(&self, filter: &JobFilter, page: Page) -> Result<Vec<Job>> {
-        let world = self.world();
+        let tables = self.tables();
         let wanted = |j: &&Job| {
             (filter.states.is_empty() || filter.states.contains(&j.state))
                 && filter.attempted.is_none_or(|yes| yes == (j.attempt > 0))
@@ -661,17 +663,17 @@ impl Query for Memory {
                     *yes == (lanes.contains(&j.target.lane()) || j.put_aside().is_some())
                 })
         };
-        let found = world.jobs.values().map(|r| &r.job).filter(wanted).map(|j| (j.id, j.clone()));
+        let found = tables.jobs.values().map(|r| &r.job).filter(wanted).map(|j| (j.id, j.clone()));
         Ok(paged(found.collect(), filter.after, page))
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>> {
-        Ok(self.world().jobs.get(&id).map(|r| r.job.clone()))
+        Ok(self.tables().jobs.get(&id).map(|r| r.job.clone()))
     }
 
     async fn attempts(&self, job: JobId) -> Result<Vec<Attempt>> {
         Ok(self
-            .world()
+            .tables()
             .attempts
             .range((job, i64::MIN)..=(job, i64::MAX))
             .map(|(_, a)| a.clone())
@@ -679,9 +681,9 @@ impl Query for Memory {
     }
 
     async fn totals(&self) -> Result<Totals> {
-        let world = self.world();
+        let tables = self.tables();
         let count = |test: fn(&Job) -> bool| {
-            i64::try_from(world.jobs.values().filter(|r| test(&r.job)).count()).unwrap_or(i64::MAX)
+            i64::try_from(tables.jobs.values().filter(|r| test(&r.job)).count()).unwrap_or(i64::MAX)
         };
         Ok(Totals {
             open: count(|j| j.finished_at.is_none()),
@@ -690,8 +692,8 @@ impl Query for Memory {
     }
 
     async fn rejections(&self) -> Result<Vec<Rejection>> {
-        let world = self.world();
-        let all = world.rejections.iter().map(|((source, reason), (count, last_at))| Rejection {
+        let tables = self.tables();
+        let all = tables.rejections.iter().map(|((source, reason), (count, last_at))| Rejection {
             source: source.clone(),
             reason: reason.clone(),
             count: *count,

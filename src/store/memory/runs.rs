@@ -6,11 +6,12 @@ use async_trait::async_trait;
 
 use super::super::error::{Error, Result};
 use super::super::{Definition, Each, Page, RunFilter, Runs};
-use super::{Memory, Row, World, paged};
-use crate::model::run::{Change, Due, Entry, Gate, GateChange, Token};
+use super::{Memory, Row, Tables, paged};
+use crate::model::history::HistoryEntry;
+use crate::model::run::{Change, Due, Gate, GateChange, Token};
 use crate::model::{Job, JobState, Run, RunId, Target, Timestamp};
 
-impl World {
+impl Tables {
     /// Whether run and gate still have the versions that the change was decided on.
     pub(super) fn is_current(&self, change: &Change) -> bool {
         let version = self.runs.get(&change.run.id).map(|run| run.version);
@@ -84,8 +85,14 @@ impl World {
         let noted = self.history.range((run.id, 0)..=(run.id, i64::MAX)).count();
         for (note, seq) in change.notes.iter().zip(i64::try_from(noted).unwrap_or(0) + 1..) {
             let (step, data) = (note.step.clone(), note.data.clone());
-            let entry =
-                Entry { seq, at: now, kind: note.kind.to_owned(), step, visit: note.visit, data };
+            let entry = HistoryEntry {
+                seq,
+                at: now,
+                kind: note.kind.to_string(),
+                step,
+                visit: note.visit,
+                data,
+            };
             self.history.insert((run.id, seq), entry);
         }
         let tokens = change.tokens.iter().chain(&change.spent);
@@ -98,36 +105,36 @@ impl World {
 #[async_trait]
 impl Runs for Memory {
     async fn define(&self, definitions: &[Definition]) -> Result<()> {
-        let mut world = self.world();
+        let mut tables = self.tables();
         for definition in definitions {
-            world.definitions.entry(definition.hash.clone()).or_insert_with(|| definition.clone());
+            tables.definitions.entry(definition.hash.clone()).or_insert_with(|| definition.clone());
         }
         Ok(())
     }
 
     async fn definition(&self, hash: &str) -> Result<Option<Definition>> {
-        Ok(self.world().definitions.get(hash).cloned())
+        Ok(self.tables().definitions.get(hash).cloned())
     }
 
     async fn runs_by_id(&self, ids: &[RunId]) -> Result<BTreeMap<RunId, Run>> {
-        let world = self.world();
-        Ok(ids.iter().filter_map(|id| Some((*id, world.runs.get(id)?.clone()))).collect())
+        let tables = self.tables();
+        Ok(ids.iter().filter_map(|id| Some((*id, tables.runs.get(id)?.clone()))).collect())
     }
 
     async fn runs(&self, filter: &RunFilter, page: Page) -> Result<Vec<Run>> {
-        let world = self.world();
+        let tables = self.tables();
         let wanted = |run: &&Run| {
             filter.workflow.as_ref().is_none_or(|w| run.workflow == *w)
                 && filter.status.is_none_or(|s| run.status == s)
                 && filter.event.is_none_or(|e| run.event == e)
         };
-        let found = world.runs.values().filter(wanted).map(|run| (run.id, run.clone())).collect();
+        let found = tables.runs.values().filter(wanted).map(|run| (run.id, run.clone())).collect();
         Ok(paged(found, filter.after, page))
     }
 
-    async fn history(&self, run: RunId) -> Result<Vec<Entry>> {
+    async fn history(&self, run: RunId) -> Result<Vec<HistoryEntry>> {
         Ok(self
-            .world()
+            .tables()
             .history
             .range((run, 0)..=(run, i64::MAX))
             .map(|(_, entry)| entry.clone())
@@ -135,21 +142,21 @@ impl Runs for Memory {
     }
 
     async fn gate(&self, id: &str) -> Result<(i64, Gate)> {
-        Ok(self.world().gates.get(id).cloned().unwrap_or_default())
+        Ok(self.tables().gates.get(id).cloned().unwrap_or_default())
     }
 
     async fn token(&self, hash: &str) -> Result<Option<Token>> {
-        Ok(self.world().tokens.get(hash).cloned())
+        Ok(self.tables().tokens.get(hash).cloned())
     }
 
     async fn change(&self, changes: &[Change]) -> Each<()> {
         let now = self.clock.now();
-        let mut world = self.world();
+        let mut tables = self.tables();
         let one = |change: &Change| {
-            if !world.is_current(change) {
+            if !tables.is_current(change) {
                 return Err(Error::MovedOn);
             }
-            world.apply(change, now);
+            tables.apply(change, now);
             Ok(())
         };
         Ok(changes.iter().map(one).collect())

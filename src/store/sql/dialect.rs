@@ -14,7 +14,7 @@ use super::statement::Rows;
 use crate::store::error::Error;
 
 /// The types that a database must bind and read for the shared statements.
-pub trait Speaks:
+pub trait SupportsTypes:
     Executes
     + Binds<i64>
     + Binds<Option<i64>>
@@ -47,7 +47,7 @@ pub trait Speaks:
 
 /// A database that can hold tidehook's tables.
 #[async_trait]
-pub trait Dialect: Speaks {
+pub trait Dialect: SupportsTypes {
     /// The database's name, in messages and as a key of caches.
     const DIALECT_NAME: &'static str;
     /// The database's clock, as an SQL expression: milliseconds since 1970 as a 64-bit number.

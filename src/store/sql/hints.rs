@@ -121,7 +121,7 @@ impl<D: Dialect> Hints for SqlStore<D> {
         Ok(hinted)
     }
 
-    async fn is_due(&self) -> Result<bool> {
+    async fn has_due_work(&self) -> Result<bool> {
         let rows = self
             .read(|store, conn| {
                 let clock = store.clock();

@@ -61,7 +61,7 @@ pub(super) const ALL: &[&str] =
 
 /// A key that a new event tries to take.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Want {
+struct WantedKey {
     scope: String,
     word: String,
     event: EventId,
@@ -70,12 +70,12 @@ struct Want {
 }
 
 /// The event that holds a key at the moment.
-struct Holder {
+struct KeyHolder {
     event: EventId,
     fingerprint: Option<String>,
 }
 
-type KeyHolders = HashMap<(String, String), Holder>;
+type KeyHolders = HashMap<(String, String), KeyHolder>;
 
 #[async_trait]
 impl<D: Dialect> Intake for SqlStore<D> {
@@ -113,13 +113,14 @@ async fn accept<D: Dialect>(
     let clock = store.clock();
     // First the keys that stand for whole events, then those of single consumers.
     let mut answers: Vec<Option<Accepted>> = vec![None; new_events.len()];
-    let event_keys: Vec<Vec<Want>> = new_events.iter().map(event_wants).collect();
+    let event_keys: Vec<Vec<WantedKey>> = new_events.iter().map(event_wants).collect();
     let held = hold::<D>(conn, clock, event_keys.iter().flatten().cloned().collect()).await?;
     for (at, wants) in event_keys.iter().enumerate() {
         answers[at] = wants.iter().find_map(|want| taken(want, &held));
     }
 
-    let consumer_keys: Vec<Vec<Option<Want>>> = new_events.iter().map(consumer_wants).collect();
+    let consumer_keys: Vec<Vec<Option<WantedKey>>> =
+        new_events.iter().map(consumer_wants).collect();
     let open = |at: &usize| answers[*at].is_none();
     let wants = (0..new_events.len())
         .filter(open)
@@ -196,7 +197,7 @@ fn first_ids(new_events: &[NewEvent], answers: Vec<Option<Accepted>>) -> Vec<Acc
 async fn hold<D: Dialect>(
     conn: &mut D::Connection,
     clock: Option<i64>,
-    mut wants: Vec<Want>,
+    mut wants: Vec<WantedKey>,
 ) -> sqlx::Result<KeyHolders> {
     if wants.is_empty() {
         return Ok(KeyHolders::new());
@@ -209,7 +210,7 @@ async fn hold<D: Dialect>(
         let rows: Vec<KeyRow> =
             keyed::<D>(sql(READ_KEYS).bind(clock), &names(&wants)).all(conn).await?;
         let ours: BTreeSet<String> = wants.iter().map(|w| w.event.to_string()).collect();
-        let expired: Vec<Want> = rows
+        let expired: Vec<WantedKey> = rows
             .iter()
             .filter(|row| row.expires_at <= row.now && !ours.contains(&row.event_id))
             .filter_map(|row| {
@@ -226,7 +227,7 @@ async fn hold<D: Dialect>(
 /// Scope and word of each key.
 type Names = BTreeSet<(String, String)>;
 
-fn names(wants: &[Want]) -> Names {
+fn names(wants: &[WantedKey]) -> Names {
     wants.iter().map(|w| (w.scope.clone(), w.word.clone())).collect()
 }
 
@@ -250,14 +251,14 @@ pub(super) async fn delete_keys<D: Dialect>(
     keyed::<D>(sql(DELETE_KEYS), &keys).run(conn).await
 }
 
-fn holder(row: KeyRow) -> sqlx::Result<((String, String), Holder)> {
+fn holder(row: KeyRow) -> sqlx::Result<((String, String), KeyHolder)> {
     let event = row.event_id.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
-    Ok(((row.scope, row.word), Holder { event, fingerprint: row.fingerprint }))
+    Ok(((row.scope, row.word), KeyHolder { event, fingerprint: row.fingerprint }))
 }
 
 /// The answer to an event whose wanted key another event holds: a duplicate, or a conflict if the
 /// bodies differ. `None` if the key is its own or free.
-fn taken(want: &Want, held: &KeyHolders) -> Option<Accepted> {
+fn taken(want: &WantedKey, held: &KeyHolders) -> Option<Accepted> {
     let holder = held.get(&(want.scope.clone(), want.word.clone()))?;
     if holder.event == want.event {
         return None;
@@ -266,14 +267,14 @@ fn taken(want: &Want, held: &KeyHolders) -> Option<Accepted> {
     Some(if same { Accepted::Duplicate(holder.event) } else { Accepted::Conflict(holder.event) })
 }
 
-fn event_wants(new_event: &NewEvent) -> Vec<Want> {
+fn event_wants(new_event: &NewEvent) -> Vec<WantedKey> {
     let inbound = &new_event.inbound;
     let ttl_ms = millis(new_event.key_ttl);
     let mut wants = Vec::new();
     if let Some(key) = &inbound.idempotency_key {
         let fingerprint = Some(hex::encode(Sha256::digest(inbound.body.bytes())));
         let scope = format!("call:{}|{}", inbound.source, inbound.kind);
-        wants.push(Want {
+        wants.push(WantedKey {
             scope: safe(&scope),
             word: safe(key),
             event: new_event.id,
@@ -283,7 +284,7 @@ fn event_wants(new_event: &NewEvent) -> Vec<Want> {
     }
     if let Some(key) = &inbound.dedupe_key {
         let scope = format!("provider:{}|{}", inbound.source, inbound.kind);
-        wants.push(Want {
+        wants.push(WantedKey {
             scope: safe(&scope),
             word: safe(key),
             event: new_event.id,
@@ -294,9 +295,9 @@ fn event_wants(new_event: &NewEvent) -> Vec<Want> {
     wants
 }
 
-fn consumer_wants(new_event: &NewEvent) -> Vec<Option<Want>> {
+fn consumer_wants(new_event: &NewEvent) -> Vec<Option<WantedKey>> {
     let ttl_ms = millis(new_event.key_ttl);
-    let want = |scope: &str, word: &str| Want {
+    let want = |scope: &str, word: &str| WantedKey {
         scope: safe(scope),
         word: safe(word),
         event: new_event.id,
@@ -311,7 +312,7 @@ fn consumer_wants(new_event: &NewEvent) -> Vec<Option<Want>> {
         .collect()
 }
 
-fn want_rows(wants: &[Want]) -> Rows {
+fn want_rows(wants: &[WantedKey]) -> Rows {
     Rows::default()
         .text(wants.iter().map(|w| w.scope.clone()))
         .text(wants.iter().map(|w| w.word.clone()))
@@ -334,7 +335,7 @@ async fn insert<D: Dialect>(
     store: &SqlStore<D>,
     new_events: &[NewEvent],
     stored: &[(usize, Vec<usize>)],
-    keys: &[Vec<Option<Want>>],
+    keys: &[Vec<Option<WantedKey>>],
 ) -> sqlx::Result<Inserted> {
     if stored.is_empty() {
         return Ok(Inserted::default());

@@ -83,7 +83,7 @@ pub(super) const ALL: &[&str] = &[
 impl<D: Dialect> Maintenance for SqlStore<D> {
     async fn migrate(&self) -> Result<()> {
         // What is up to date may stay as it is: that needs no right to change it.
-        match self.lacks().await? {
+        match self.missing_migrations().await? {
             0 => Ok(()),
             _ if !self.0.pooler.is_there() => D::migrate(&self.0.write).await,
             // Migrations lock their session, and behind a pooler there is none.
@@ -91,7 +91,7 @@ impl<D: Dialect> Maintenance for SqlStore<D> {
         }
     }
 
-    async fn lacks(&self) -> Result<usize> {
+    async fn missing_migrations(&self) -> Result<usize> {
         let wanted = D::migrator().iter().count();
         let found = self.of_migrations(MIGRATED).await?;
         Ok(wanted.saturating_sub(usize::try_from(found).unwrap_or(0)))

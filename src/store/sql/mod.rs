@@ -45,7 +45,7 @@ use super::error::{Error, Result};
 use crate::model::time::Clock;
 use crate::model::{Ids, ManualClock, Pooler, SystemIds, Timestamp};
 use dialect::Dialect;
-use tx::{AtHand, Tx};
+use tx::{IdleConnections, Tx};
 
 /// A verb that takes longer fails as if the database did not answer.
 const VERB_TIME_MAX: Duration = Duration::from_secs(10);
@@ -98,7 +98,7 @@ struct Inner<D: Dialect> {
     /// The pool for verbs that only read. For Postgres it is the same pool.
     read: Pool<D>,
     /// Connections kept out of the pool for immediate reuse.
-    at_hand: Arc<AtHand<D>>,
+    at_hand: Arc<IdleConnections<D>>,
     /// A clock for tests. Without one the database's own clock is used.
     clock: Option<ManualClock>,
     /// The pooler in front of the server, if any. Behind one every access is a transaction, and no
@@ -131,7 +131,7 @@ impl<D: Dialect> SqlStore<D> {
         Self(Arc::new(Inner {
             write,
             read,
-            at_hand: Arc::new(AtHand::new(at_hand)),
+            at_hand: Arc::new(IdleConnections::new(at_hand)),
             clock,
             pooler,
             renew: None,

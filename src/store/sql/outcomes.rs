@@ -4,7 +4,7 @@ use super::rows::DueRow;
 use super::statement::Rows;
 use crate::decide::settle::{Finish, JobOutcome};
 use crate::model::time::millis;
-use crate::model::{AttemptResult, JobState, Lease};
+use crate::model::{AttemptResult, FailureCode, JobState, Lease};
 
 /// Attempts that were interrupted, for jobs whose lease ran out: they belong to the claim before
 /// the present one.
@@ -14,8 +14,8 @@ pub(super) fn interrupted_rows(rows: &[&DueRow]) -> Rows {
         .text(rows.iter().map(|r| r.id.clone()))
         .int(rows.iter().map(|r| r.claim - 1))
         .int(rows.iter().map(|r| r.attempt))
-        .text(vec![AttemptResult::Interrupted.word(); count])
-        .text(vec!["interrupted"; count])
+        .text(vec![AttemptResult::Interrupted.as_str(); count])
+        .text(vec![FailureCode::Interrupted.as_str(); count])
         .maybe_int(vec![None; count])
         .text(vec!["the worker stopped before it recorded a response"; count])
         .int(vec![0; count])
@@ -67,7 +67,7 @@ pub(super) fn record_rows(outcomes: &[JobOutcome]) -> Rows {
     Rows::default()
         .text(outcomes.iter().map(|c| c.lease.job.to_string()))
         .int(outcomes.iter().map(|c| c.lease.claim))
-        .text(outcomes.iter().map(|c| state(&c.finish).word()))
+        .text(outcomes.iter().map(|c| state(&c.finish).as_str()))
         .int(outcomes.iter().map(|c| i64::from(c.sent)))
         .int(outcomes.iter().map(|c| after(&c.finish)))
         .int(outcomes.iter().map(lost))
@@ -84,8 +84,8 @@ pub(super) fn attempt_rows(outcomes: &[(&JobOutcome, bool)]) -> Rows {
         .text(attempts.iter().map(|(c, ..)| c.lease.job.to_string()))
         .int(attempts.iter().map(|(_, a, _)| a.claim))
         .int(attempts.iter().map(|(_, a, _)| i64::from(a.number)))
-        .text(attempts.iter().map(|(_, a, held)| ending(a.ending, *held).word()))
-        .maybe_text(attempts.iter().map(|(_, a, _)| a.code.clone()))
+        .text(attempts.iter().map(|(_, a, held)| ending(a.ending, *held).as_str()))
+        .maybe_text(attempts.iter().map(|(_, a, _)| a.code.map(|code| code.to_string())))
         .maybe_int(attempts.iter().map(|(_, a, _)| a.status.map(i64::from)))
         .maybe_text(attempts.iter().map(|(_, a, _)| a.error.clone()))
         .int(attempts.iter().map(|(_, a, _)| millis(a.duration)))

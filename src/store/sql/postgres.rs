@@ -10,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, Pool, Postgres};
 
 use super::SqlStore;
-use super::dialect::{Dialect, Speaks};
+use super::dialect::{Dialect, SupportsTypes};
 use super::intake::{insert_events, insert_jobs};
 use super::rows::{DueRow, NameRow};
 use super::statement::{Column, Rows, sql};
@@ -20,7 +20,7 @@ use crate::store::error::{Error, Result};
 use crate::store::{Address, Store};
 
 crate::runs!(Postgres);
-impl Speaks for Postgres {}
+impl SupportsTypes for Postgres {}
 
 /// How long a request may wait for a connection: ingress answers 503 within two seconds.
 const ACQUIRE_MAX: Duration = Duration::from_millis(1_500);

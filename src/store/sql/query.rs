@@ -90,7 +90,7 @@ impl<D: Dialect> Query for SqlStore<D> {
                     let mut statement = sql::<D>(JOBS);
                     if !filter.states.is_empty() {
                         statement =
-                            statement.then(STATES).list(filter.states.iter().map(|s| s.word()));
+                            statement.then(STATES).list(filter.states.iter().map(|s| s.as_str()));
                     }
                     statement = match filter.attempted {
                         Some(true) => statement.then(" AND attempt > 0"),

@@ -6,11 +6,13 @@ use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 
 use super::timestamp;
 use crate::model::Body;
+use crate::model::FailureCode;
 use crate::model::body::Declared;
 use crate::model::event::content_type;
+use crate::model::history::HistoryEntry;
 use crate::model::json::stored;
 use crate::model::lane::{Breaker, BreakerRules, Bucket};
-use crate::model::run::{Entry, Token};
+use crate::model::run::Token;
 use crate::model::{Attempt, AttemptResult, Event, Job, Lane, LaneId, Run, Target};
 use crate::store::Rejection;
 use crate::store::error::{Error, Result};
@@ -177,9 +179,9 @@ impl TryFrom<AttemptRow> for Attempt {
         Ok(Self {
             number: u32_of(row.number),
             claim: row.claim,
-            ending: AttemptResult::from_word(&row.ending)
+            ending: AttemptResult::from_stored(&row.ending)
                 .ok_or_else(|| corrupt("ending", &row.ending))?,
-            code: row.code,
+            code: row.code.as_deref().map(FailureCode::from_stored),
             status: row.status.and_then(|s| u16::try_from(s).ok()),
             error: row.error,
             duration: Duration::from_millis(row.duration_ms.max(0).unsigned_abs()),
@@ -269,7 +271,7 @@ impl TryFrom<RunRow> for Run {
     }
 }
 
-impl TryFrom<EntryRow> for Entry {
+impl TryFrom<EntryRow> for HistoryEntry {
     type Error = Error;
 
     fn try_from(row: EntryRow) -> Result<Self> {

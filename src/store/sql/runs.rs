@@ -11,8 +11,9 @@ use super::intake::count;
 use super::rows::{DefinitionRow, EntryRow, GateRow, IdRow, RunRow, TokenRow, VersionRow};
 use super::statement::{Rows, sql};
 use super::{SqlStore, each};
+use crate::model::history::{HistoryEntry, Note};
 use crate::model::json::stored;
-use crate::model::run::{Change, Due, Entry, Gate, GateChange, Note, RunJob, Token};
+use crate::model::run::{Change, Due, Gate, GateChange, RunJob, Token};
 use crate::model::time::millis;
 use crate::model::{EventId, JobId, Run, RunId};
 use crate::store::error::{Error, Result};
@@ -145,7 +146,7 @@ impl<D: Dialect> Runs for SqlStore<D> {
                 Box::pin(async move {
                     let statement = sql::<D>(RUNS)
                         .and(" AND workflow = ?", filter.workflow)
-                        .and(" AND status = ?", filter.status.map(|s| s.word().to_owned()))
+                        .and(" AND status = ?", filter.status.map(|s| s.as_str().to_owned()))
                         .and(" AND event_id = ?", filter.event.map(|id| id.to_string()));
                     super::query::paged(statement, filter.after.map(|id| id.to_string()), page)
                         .all(conn)
@@ -156,13 +157,13 @@ impl<D: Dialect> Runs for SqlStore<D> {
         rows.into_iter().map(Run::try_from).collect()
     }
 
-    async fn history(&self, run: RunId) -> Result<Vec<Entry>> {
+    async fn history(&self, run: RunId) -> Result<Vec<HistoryEntry>> {
         let rows: Vec<EntryRow> = self
             .read(move |_, conn| {
                 Box::pin(async move { sql::<D>(HISTORY).bind(run.to_string()).all(conn).await })
             })
             .await?;
-        rows.into_iter().map(Entry::try_from).collect()
+        rows.into_iter().map(HistoryEntry::try_from).collect()
     }
 
     async fn gate(&self, id: &str) -> Result<(i64, Gate)> {
@@ -219,7 +220,7 @@ impl<D: Dialect> Runs for SqlStore<D> {
 }
 
 /// What is known about runs once they are locked.
-pub(super) struct Standing {
+pub(super) struct LockedRuns {
     /// For each change, whether run and gate still have the versions it was decided on. Of several
     /// changes to one run only the first is current.
     pub(super) current: Vec<bool>,
@@ -232,7 +233,7 @@ pub(super) async fn lock<D: Dialect>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
     changes: &[&Change],
-) -> sqlx::Result<Standing> {
+) -> sqlx::Result<LockedRuns> {
     let known: BTreeSet<RunId> = changes.iter().filter(|c| !c.is_new).map(|c| c.run.id).collect();
     let mut versions: HashMap<RunId, i64> = HashMap::new();
     let mut noted = HashMap::new();
@@ -261,7 +262,7 @@ pub(super) async fn lock<D: Dialect>(
             && c.gate.as_ref().is_none_or(is_at_gate)
             && seen.insert(c.run.id)
     };
-    Ok(Standing { current: changes.iter().map(&mut is_current).collect(), noted })
+    Ok(LockedRuns { current: changes.iter().map(&mut is_current).collect(), noted })
 }
 
 /// Locks the gates that changes pass and answers their versions. Gates that do not exist yet are
@@ -288,7 +289,7 @@ pub(super) async fn apply<D: Dialect>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
     changes: &[&Change],
-    standing: &Standing,
+    standing: &LockedRuns,
 ) -> sqlx::Result<()> {
     let mut all: Vec<&Change> = Vec::new();
     let mut open: Vec<&Change> = changes.iter().rev().copied().collect();
@@ -400,7 +401,7 @@ fn insert_rows(changes: &[&Change]) -> sqlx::Result<Rows> {
         .text(runs().map(|r| r.event.to_string()))
         .maybe_text(runs().map(|r| r.parent.map(|(run, _)| run.to_string())))
         .maybe_int(runs().map(|r| r.parent.map(|(_, visit)| i64::from(visit))))
-        .text(runs().map(|r| r.status.word()))
+        .text(runs().map(|r| r.status.as_str()))
         .maybe_text(errors(changes)?)
         .int(noted(changes))
         .text(states(changes)?)
@@ -411,7 +412,7 @@ fn insert_rows(changes: &[&Change]) -> sqlx::Result<Rows> {
 fn update_rows(changes: &[&Change]) -> sqlx::Result<Rows> {
     Ok(Rows::default()
         .text(changes.iter().map(|c| c.run.id.to_string()))
-        .text(changes.iter().map(|c| c.run.status.word()))
+        .text(changes.iter().map(|c| c.run.status.as_str()))
         .text(changes.iter().map(|c| &c.run.definition))
         .maybe_text(errors(changes)?)
         .int(noted(changes))
@@ -450,7 +451,7 @@ fn lane(job: &RunJob) -> String {
     if job.held { format!("held:{lane}") } else { lane }
 }
 
-fn note_rows(changes: &[&Change], standing: &Standing) -> Rows {
+fn note_rows(changes: &[&Change], standing: &LockedRuns) -> Rows {
     let all: Vec<(RunId, i64, &Note)> = changes
         .iter()
         .flat_map(|c| {
@@ -461,7 +462,7 @@ fn note_rows(changes: &[&Change], standing: &Standing) -> Rows {
     Rows::default()
         .text(all.iter().map(|(run, ..)| run.to_string()))
         .int(all.iter().map(|(_, seq, _)| *seq))
-        .text(all.iter().map(|(.., note)| note.kind))
+        .text(all.iter().map(|(.., note)| note.kind.as_str()))
         .maybe_text(all.iter().map(|(.., note)| note.step.clone()))
         .maybe_int(all.iter().map(|(.., note)| note.visit.map(i64::from)))
         .text(all.iter().map(|(.., note)| note.data.to_string()))

@@ -13,7 +13,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Pool, Sqlite};
 
 use super::SqlStore;
-use super::dialect::{Dialect, Speaks};
+use super::dialect::{Dialect, SupportsTypes};
 use super::rows::DueRow;
 use super::seam;
 use super::statement::{Column, Rows, sql};
@@ -22,7 +22,7 @@ use crate::store::error::{Error, Result};
 use crate::store::{Address, Store};
 
 crate::runs!(Sqlite);
-impl Speaks for Sqlite {}
+impl SupportsTypes for Sqlite {}
 
 const DUE: &str =
     "SELECT id, event_id, target_kind, target_name, lane, attempt, lost, deaths, begun, claim, due_at, created_at, state AS was, {now} AS now

@@ -96,27 +96,27 @@ fn storable(text: String) -> String {
 }
 
 /// A value that can be bound, in a form that every database can store.
-pub trait Bound: Sized {
+pub trait Bindable: Sized {
     /// The value in that form. Texts lose NUL characters; every other type stays as it is.
     fn storable(self) -> Self {
         self
     }
 }
 
-impl Bound for String {
+impl Bindable for String {
     fn storable(self) -> Self {
         storable(self)
     }
 }
 
-impl Bound for Option<String> {
+impl Bindable for Option<String> {
     fn storable(self) -> Self {
         self.map(storable)
     }
 }
 
-impl Bound for i64 {}
-impl Bound for Option<i64> {}
+impl Bindable for i64 {}
+impl Bindable for Option<i64> {}
 
 /// A statement under construction: its text and the values bound so far.
 pub struct Sql<D: Dialect> {
@@ -133,7 +133,7 @@ pub fn sql<D: Dialect>(text: &'static str) -> Sql<D> {
 impl<D: Dialect> Sql<D> {
     /// Binds a value to the next `?` or `{now}`, in the order of the text. A value that cannot be
     /// encoded fails the statement when it runs.
-    pub fn bind<T: Bound>(mut self, value: T) -> Self
+    pub fn bind<T: Bindable>(mut self, value: T) -> Self
     where
         D: Binds<T>,
     {
@@ -173,7 +173,7 @@ impl<D: Dialect> Sql<D> {
     }
 
     /// Adds static text and its value; nothing if there is no value.
-    pub fn and<T: Bound>(mut self, text: &'static str, value: Option<T>) -> Self
+    pub fn and<T: Bindable>(mut self, text: &'static str, value: Option<T>) -> Self
     where
         D: Binds<T>,
     {
@@ -237,9 +237,9 @@ impl<D: Dialect> Sql<D> {
 
 /// A static text in the dialect's form. Made once per text and kept for the life of the process.
 pub fn expanded<D: Dialect>(text: &'static str) -> &'static str {
-    type Known = RwLock<HashMap<(&'static str, &'static str), &'static str>>;
-    static KNOWN: OnceLock<Known> = OnceLock::new();
-    let known = KNOWN.get_or_init(Known::default);
+    type Rendered = RwLock<HashMap<(&'static str, &'static str), &'static str>>;
+    static KNOWN: OnceLock<Rendered> = OnceLock::new();
+    let known = KNOWN.get_or_init(Rendered::default);
     let key = (D::DIALECT_NAME, text);
     if let Some(found) = known.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&key) {
         return found;

@@ -1,7 +1,7 @@
 //! A transaction that cannot be left half way.
 //!
 //! sqlx's own `begin` is not cancel-safe. A future dropped at the wrong moment returns a connection
-//! to the pool with a transaction open, and the next user's work is rolled back with it. Here a
+//! to the pool with a transaction open, and the next user's work is rolled back with it. Context a
 //! connection returns to the pool only after COMMIT or ROLLBACK has answered. In every other case,
 //! including a dropped future, it is closed, and the database rolls back by itself.
 
@@ -20,29 +20,29 @@ const AT_HAND_MAX: Duration = Duration::from_secs(60);
 /// A few idle connections, kept outside the pool for immediate reuse. The pool pings each
 /// connection that returns, in a task of its own. Under load that is one message and one wake-up
 /// per statement, and a dead connection is noticed anyway when it is used.
-pub struct AtHand<D: Dialect> {
+pub struct IdleConnections<D: Dialect> {
     most: usize,
-    kept: Mutex<Option<Vec<Kept<D>>>>,
+    kept: Mutex<Option<Vec<IdleConnection<D>>>>,
 }
 
-struct Kept<D: Dialect> {
+struct IdleConnection<D: Dialect> {
     conn: PoolConnection<D>,
     since: Instant,
 }
 
-impl<D: Dialect> AtHand<D> {
+impl<D: Dialect> IdleConnections<D> {
     /// Keeps at most `most` connections; with 0 each one goes back to its pool at once.
     pub fn new(most: usize) -> Self {
         Self { most, kept: Mutex::new(Some(Vec::with_capacity(most))) }
     }
 
-    fn take(&self) -> Option<Kept<D>> {
+    fn take(&self) -> Option<IdleConnection<D>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.pop()
     }
 
     /// Keeps an idle connection, or returns it to its pool: if enough are kept, if it is old, or if
     /// somebody may be waiting for the pool.
-    fn put(&self, kept: Kept<D>, pool: &Pool<D>) {
+    fn put(&self, kept: IdleConnection<D>, pool: &Pool<D>) {
         let has_room = pool.size() < pool.options().get_max_connections() || pool.num_idle() > 0;
         if has_room
             && kept.since.elapsed() < AT_HAND_MAX
@@ -66,17 +66,21 @@ impl<D: Dialect> AtHand<D> {
 
 /// An open transaction, or a connection for statements that stand alone.
 pub struct Tx<D: Dialect> {
-    kept: Option<Kept<D>>,
+    kept: Option<IdleConnection<D>>,
     is_open: bool,
     pool: Pool<D>,
-    at_hand: Arc<AtHand<D>>,
+    at_hand: Arc<IdleConnections<D>>,
 }
 
 impl<D: Dialect> Tx<D> {
-    async fn take(pool: &Pool<D>, at_hand: &Arc<AtHand<D>>, is_open: bool) -> sqlx::Result<Self> {
+    async fn take(
+        pool: &Pool<D>,
+        at_hand: &Arc<IdleConnections<D>>,
+        is_open: bool,
+    ) -> sqlx::Result<Self> {
         let kept = match at_hand.take() {
             Some(kept) => kept,
-            None => Kept { conn: pool.acquire().await?, since: Instant::now() },
+            None => IdleConnection { conn: pool.acquire().await?, since: Instant::now() },
         };
         Ok(Self { kept: Some(kept), is_open, pool: pool.clone(), at_hand: Arc::clone(at_hand) })
     }
@@ -95,7 +99,7 @@ impl<D: Dialect> Tx<D> {
     /// No connection can be had, or the transaction cannot begin.
     pub async fn begin(
         pool: &Pool<D>,
-        at_hand: &Arc<AtHand<D>>,
+        at_hand: &Arc<IdleConnections<D>>,
         text: &'static str,
     ) -> sqlx::Result<Self> {
         let mut tries = pool.options().get_max_connections() + 1;
@@ -114,7 +118,7 @@ impl<D: Dialect> Tx<D> {
     ///
     /// # Errors
     /// No connection can be had.
-    pub async fn plain(pool: &Pool<D>, at_hand: &Arc<AtHand<D>>) -> sqlx::Result<Self> {
+    pub async fn plain(pool: &Pool<D>, at_hand: &Arc<IdleConnections<D>>) -> sqlx::Result<Self> {
         Self::take(pool, at_hand, false).await
     }
 

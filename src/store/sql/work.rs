@@ -43,7 +43,7 @@ pub(super) const PICK_LANES_OF: &str = "SELECT id FROM lanes
     WHERE paused = 0 AND (open_until IS NULL OR open_until <= {now}) AND (probe_until IS NULL OR probe_until <= {now})
     AND NOT (id {any}) AND id IN (SELECT lane FROM jobs WHERE id {any} AND finished_at IS NULL AND due_at <= {now})
     ORDER BY turn, id LIMIT ?";
-// Locked in the order of their ids, so that two claims cannot wait for each other in a circle.
+// LockedLane in the order of their ids, so that two claims cannot wait for each other in a circle.
 const LOCK_LANES: &str =
     concat!("SELECT ", lane_columns!(), " FROM lanes WHERE id {any} ORDER BY id {lock}");
 const UPDATE_LANES: &str = "UPDATE lanes SET failures = r.failures, open_until = r.open_until, probe_until = r.probe_until,
@@ -112,12 +112,12 @@ pub(super) const ALL: &[&str] = &[
 
 /// A locked lane, with the database's clock at that moment.
 #[derive(Clone)]
-struct Locked {
+struct LockedLane {
     lane: Lane,
     now: Timestamp,
 }
 
-impl From<LaneRow> for Locked {
+impl From<LaneRow> for LockedLane {
     fn from(row: LaneRow) -> Self {
         let now = timestamp(row.now);
         Self { lane: row.into(), now }
@@ -282,7 +282,7 @@ impl<D: Dialect> Work for SqlStore<D> {
             .map(|n| n > 0)
     }
 
-    async fn cancel_of(&self, handler: &str, most: u32) -> Result<u64> {
+    async fn cancel_handler_jobs(&self, handler: &str, most: u32) -> Result<u64> {
         let lane = LaneId::handler(handler).0;
         self.ending(move |store| {
             sql::<D>(CANCEL_OF).bind(lane.clone()).bind(i64::from(most)).bind(store.clock())
@@ -398,7 +398,7 @@ async fn retry<D: Dialect>(
                 let rows: Vec<IdRow> = sql::<D>(RETRY_ONE)
                     .bind(clock)
                     .bind(id.to_string())
-                    .bind(state.word().to_owned())
+                    .bind(state.as_str().to_owned())
                     .all(conn)
                     .await?;
                 revived += rows.len();
@@ -407,7 +407,7 @@ async fn retry<D: Dialect>(
             (revived, was_dead)
         }
         Retry::All { state, handler } => {
-            let statement = sql::<D>(RETRY_ALL).bind(clock).bind(state.word().to_owned());
+            let statement = sql::<D>(RETRY_ALL).bind(clock).bind(state.as_str().to_owned());
             let statement = match state {
                 // What waits for its first attempt is not being retried.
                 JobState::Pending => statement.then(" AND attempt > 0"),
@@ -445,7 +445,7 @@ async fn claim<D: Dialect>(
     let turns: HashMap<String, usize> =
         picked.iter().enumerate().map(|(turn, id)| (id.clone(), turn)).collect();
     let rows: Vec<LaneRow> = sql::<D>(LOCK_LANES).bind(clock).list(picked).all(conn).await?;
-    let mut lanes: Vec<Locked> = rows.into_iter().map(Locked::from).collect();
+    let mut lanes: Vec<LockedLane> = rows.into_iter().map(LockedLane::from).collect();
     lanes.sort_by_key(|l| turns.get(&l.lane.id.0).copied());
 
     let mut sharing = request.slots.among(lanes.len());
@@ -484,8 +484,8 @@ async fn claim<D: Dialect>(
 
 /// How many jobs the lane may give now: limited by `most`, its pause, its breaker and its rate
 /// limit.
-fn allowed(locked: &Locked, most: i64) -> i64 {
-    let Locked { lane, now } = locked;
+fn allowed(locked: &LockedLane, most: i64) -> i64 {
+    let LockedLane { lane, now } = locked;
     if lane.paused || most <= 0 {
         return 0;
     }
@@ -502,8 +502,8 @@ fn allowed(locked: &Locked, most: i64) -> i64 {
 }
 
 /// The state of a lane after a claim: its turn, its tokens, and its breaker if it was probed.
-fn served(locked: &Locked, taken: u32, lease: Duration) -> Lane {
-    let Locked { lane, now } = locked;
+fn served(locked: &LockedLane, taken: u32, lease: Duration) -> Lane {
+    let LockedLane { lane, now } = locked;
     let mut lane = lane.clone();
     lane.turn = *now;
     lane.bucket = lane.bucket.map(|bucket| rate::spent(&rate::refilled(&bucket, *now), taken));
@@ -629,7 +629,8 @@ async fn record_rest<D: Dialect>(
     if !facts.is_empty() {
         let rows: Vec<LaneRow> =
             sql::<D>(LOCK_LANES).bind(clock).list(facts.keys()).all(conn).await?;
-        let told: Vec<Lane> = rows.into_iter().map(Locked::from).map(|l| told(l, &facts)).collect();
+        let told: Vec<Lane> =
+            rows.into_iter().map(LockedLane::from).map(|l| told(l, &facts)).collect();
         update_lanes::<D>(conn, &told).await?;
     }
     Ok(outcomes
@@ -639,7 +640,7 @@ async fn record_rest<D: Dialect>(
 }
 
 /// The lane after its breaker has taken in the facts of these outcomes, in their order.
-fn told(locked: Locked, facts: &BTreeMap<String, Vec<LaneFact>>) -> Lane {
+fn told(locked: LockedLane, facts: &BTreeMap<String, Vec<LaneFact>>) -> Lane {
     let mut lane = locked.lane;
     for fact in facts.get(&lane.id.0).into_iter().flatten() {
         lane.breaker = breaker::after(&lane.breaker, &lane.rules, *fact, locked.now);

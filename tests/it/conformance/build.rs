@@ -7,6 +7,7 @@ use tidehook::decide::fair::Slots;
 use tidehook::decide::plan::Plan;
 use tidehook::decide::settle::{Finish, JobOutcome, LaneFact};
 use tidehook::model::Body;
+use tidehook::model::FailureCode;
 use tidehook::model::job::NewJob;
 use tidehook::model::{
     Attempt, AttemptResult, EventId, Inbound, Job, JobId, LaneId, LaneSpec, SystemIds, Target,
@@ -79,7 +80,7 @@ pub fn attempt(job: &Job, ending: AttemptResult) -> Attempt {
         number: job.attempt + 1,
         claim: job.claim,
         ending,
-        code: (ending == AttemptResult::Failed).then(|| "status".to_owned()),
+        code: (ending == AttemptResult::Failed).then_some(FailureCode::Status),
         status: Some(if ending == AttemptResult::Failed { 500 } else { 200 }),
         error: (ending == AttemptResult::Failed).then(|| "HTTP 500".to_owned()),
         duration: Duration::from_millis(12),

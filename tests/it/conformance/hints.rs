@@ -191,17 +191,17 @@ async fn named_jobs_of_a_paused_lane_stay(f: Fresh) {
 }
 
 async fn a_look_says_whether_anything_is_due(f: Fresh) {
-    assert!(!f.store.is_due().await.unwrap());
+    assert!(!f.store.has_due_work().await.unwrap());
     seed(&*f.store, &["a"], 1).await;
-    assert!(f.store.is_due().await.unwrap());
+    assert!(f.store.has_due_work().await.unwrap());
     f.store.pause(&LaneId::handler("a"), true).await.unwrap();
-    assert!(!f.store.is_due().await.unwrap());
+    assert!(!f.store.has_due_work().await.unwrap());
     f.store.pause(&LaneId::handler("a"), false).await.unwrap();
     let job = claim_one(&*f.store).await.job;
-    assert!(!f.store.is_due().await.unwrap());
+    assert!(!f.store.has_due_work().await.unwrap());
     f.store.record(&[outcome(&job, Finish::Done)]).await.unwrap();
     assert!(!matches!(f.store.record(&[outcome(&job, Finish::Done)]).await, Err(Error::Down(_))));
-    assert!(!f.store.is_due().await.unwrap());
+    assert!(!f.store.has_due_work().await.unwrap());
 }
 
 async fn chores_are_named_when_they_have_something_to_do(f: Fresh) {

@@ -120,9 +120,9 @@ async fn a_schema_says_what_it_lacks() {
         let dir = tempfile::tempdir().unwrap();
         let Some(url) = stores::url(kind, &dir).await else { continue };
         let store = stores::open(&url, None).await;
-        assert!(store.lacks().await.unwrap() > 3, "{kind:?}: there is none");
+        assert!(store.missing_migrations().await.unwrap() > 3, "{kind:?}: there is none");
         store.migrate().await.unwrap();
-        assert_eq!(store.lacks().await.unwrap(), 0, "{kind:?}");
+        assert_eq!(store.missing_migrations().await.unwrap(), 0, "{kind:?}");
     }
 }
 

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tidehook::model::history::{Note, NoteKind};
 use tidehook::model::job::Visiting;
 use tidehook::model::run::{
-    Change, Due, Gate, GateChange, Note, RunError, RunJob, RunState, Start, Token,
+    Change, Due, Gate, GateChange, RunError, RunJob, RunState, Start, Token,
 };
 use tidehook::model::{
     EventId, JobId, JobState, LaneId, LaneSpec, Payload, Run, RunId, RunStatus, Target, Timestamp,
@@ -74,7 +75,7 @@ pub fn change_of(run: &Run, is_new: bool) -> Change {
     }
 }
 
-pub fn note(kind: &'static str, data: Value) -> Note {
+pub fn note(kind: NoteKind, data: Value) -> Note {
     Note { kind, step: Some("a".to_owned()), visit: Some(1), data }
 }
 
@@ -150,7 +151,8 @@ async fn a_run_is_as_it_was_stored(Fresh { store, clock, .. }: Fresh) {
 
 async fn a_change_needs_the_run_that_it_was_decided_on(Fresh { store, .. }: Fresh) {
     let run = begun(&*store).await;
-    let noted = Change { notes: vec![note("First", json!(1))], ..change_of(&run, false) };
+    let noted =
+        Change { notes: vec![note(NoteKind::RunStarted, json!(1))], ..change_of(&run, false) };
     one(&*store, noted.clone()).await.unwrap();
     // The same once more was decided on what is no more.
     assert_eq!(one(&*store, noted).await, Err(Error::MovedOn));
@@ -182,7 +184,7 @@ async fn a_change_is_made_whole_or_not_at_all(Fresh { store, .. }: Fresh) {
     let stale = Run { version: 7, ..run.clone() };
     let all = Change {
         jobs: vec![job(&run, Due::After(Duration::ZERO))],
-        notes: vec![note("Never", json!(1))],
+        notes: vec![note(NoteKind::Killed, json!(1))],
         tokens: vec![Token { hash: "never".to_owned(), run: run.id, visit: 1, answer: None }],
         gate: Some(GateChange {
             id: "never".to_owned(),
@@ -246,11 +248,19 @@ async fn jobs_of_a_run_are_held_freed_and_called_off(Fresh { store, clock, .. }:
 
 async fn history_is_in_order_and_grows(Fresh { store, clock, .. }: Fresh) {
     let run = begun(&*store).await;
-    let first = vec![note("A", json!({ "n": 1 })), note("B", json!(null))];
+    let first = vec![
+        note(NoteKind::StepEntered, json!({ "n": 1 })),
+        note(NoteKind::StepCompleted, json!(null)),
+    ];
     one(&*store, Change { notes: first, ..change_of(&run, false) }).await.unwrap();
     clock.advance(Duration::from_secs(1));
     let run = store.run(run.id).await.unwrap().unwrap();
-    let third = Note { kind: "C", step: None, visit: None, data: json!([1, "\u{1f30a}"]) };
+    let third = Note {
+        kind: NoteKind::RunCompleted,
+        step: None,
+        visit: None,
+        data: json!([1, "\u{1f30a}"]),
+    };
     one(&*store, Change { notes: vec![third], ..change_of(&run, false) }).await.unwrap();
     let history = store.history(run.id).await.unwrap();
     let shown: Vec<_> = history
@@ -259,7 +269,11 @@ async fn history_is_in_order_and_grows(Fresh { store, clock, .. }: Fresh) {
         .collect();
     assert_eq!(
         shown,
-        [(1, "A", Some("a"), Some(1)), (2, "B", Some("a"), Some(1)), (3, "C", None, None)]
+        [
+            (1, "StepEntered", Some("a"), Some(1)),
+            (2, "StepCompleted", Some("a"), Some(1)),
+            (3, "RunCompleted", None, None)
+        ]
     );
     assert_eq!(
         (&history[0].data, &history[2].data),

@@ -3,6 +3,7 @@
 
 use serde_json::json;
 use tidehook::decide::settle::Finish;
+use tidehook::model::history::NoteKind;
 use tidehook::model::run::{Gate, GateChange, RunError, Token};
 use tidehook::model::{LaneId, LaneSpec, Run, RunStatus, Timestamp};
 use tidehook::store::{
@@ -98,7 +99,6 @@ async fn outcomes_with_hostile_texts_harm_no_other(Fresh { store, .. }: Fresh) {
         let mut hostile = outcome(&claimed[1].job, Finish::Dead { error: text.clone() });
         if let Some(attempt) = &mut hostile.attempt {
             attempt.error = Some(text.clone());
-            attempt.code = Some(text.clone());
             attempt.response = text.clone().into_bytes();
         }
         let outcomes = [
@@ -186,7 +186,7 @@ async fn runs_with_hostile_texts_harm_no_other(Fresh { store, .. }: Fresh) {
             },
             {
                 let mut change = change_of(&run_of(event, "w"), true);
-                change.notes = vec![note("A", json!({ text.clone(): text }))];
+                change.notes = vec![note(NoteKind::StepEntered, json!({ text.clone(): text }))];
                 change.notes[0].step = Some(text.clone());
                 change
             },

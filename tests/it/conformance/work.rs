@@ -226,13 +226,13 @@ async fn all_open_deliveries_to_a_handler_are_called_off(f: Fresh) {
     f.store.pause(&LaneId::handler("b"), true).await.unwrap();
     let claimed = f.store.claim(&claim_request(2)).await.unwrap();
     f.store.record(&[outcome(&claimed[0].job, Finish::Done)]).await.unwrap();
-    assert_eq!(f.store.cancel_of("a", 2).await.unwrap(), 2);
+    assert_eq!(f.store.cancel_handler_jobs("a", 2).await.unwrap(), 2);
     assert_eq!(
-        f.store.cancel_of("a", 2).await.unwrap(),
+        f.store.cancel_handler_jobs("a", 2).await.unwrap(),
         1,
         "the one that was under lease is among the three"
     );
-    assert_eq!(f.store.cancel_of("a", 2).await.unwrap(), 0);
+    assert_eq!(f.store.cancel_handler_jobs("a", 2).await.unwrap(), 0);
     assert_eq!(
         f.store.record(&[outcome(&claimed[1].job, Finish::Done)]).await.unwrap(),
         [Err(Error::LeaseLost)]

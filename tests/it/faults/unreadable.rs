@@ -4,7 +4,7 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 
 use crate::support::stores::Kind;
-use crate::support::world::{Way, World};
+use crate::support::world::{CatchTarget, World};
 
 const TEXT: &str = "server: { allow_private_urls: true }
 sources: { app: { type: event } }
@@ -37,7 +37,9 @@ async fn waiting(world: &World) -> (String, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_cannot_be_read_harms_no_other_and_is_named() {
     for kind in [Kind::Sqlite, Kind::Postgres] {
-        let Some(world) = World::start_as(Way::Container(kind), TEXT).await else { continue };
+        let Some(world) = World::start_as(CatchTarget::Container(kind), TEXT).await else {
+            continue;
+        };
         let ((broken, token), (_, other)) = (waiting(&world).await, waiting(&world).await);
         execute(
             &world,

@@ -160,7 +160,7 @@ async fn a_schema_of_a_newer_version_is_named_with_both_versions() {
             weaknesses.contains("schema version 99") && weaknesses.contains("knows 5"),
             "{kind:?}: {weaknesses}"
         );
-        assert_eq!(store.lacks().await.unwrap(), 0);
+        assert_eq!(store.missing_migrations().await.unwrap(), 0);
         store.close().await;
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::endpoint::{Endpoint, Got};
 use crate::support::stores::Kind;
-use crate::support::world::{Way, World};
+use crate::support::world::{CatchTarget, World};
 use machine::Machine;
 
 /// The configuration that a stack is deployed with, too.
@@ -120,7 +120,7 @@ async fn play_all(world: &World) -> Vec<(String, Vec<Value>)> {
     all
 }
 
-async fn seen(way: Way) -> Option<Vec<(String, Vec<Value>)>> {
+async fn seen(way: CatchTarget) -> Option<Vec<(String, Vec<Value>)>> {
     let world = World::start_as(way, &played::with_examples(TEXT)).await?;
     let all = play_all(&world).await;
     let fsck =
@@ -131,13 +131,13 @@ async fn seen(way: Way) -> Option<Vec<(String, Vec<Value>)>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn receivers_get_the_same_however_it_runs() {
-    let sqlite = seen(Way::Container(Kind::Sqlite)).await.unwrap();
+    let sqlite = seen(CatchTarget::Container(Kind::Sqlite)).await.unwrap();
     let sizes: Vec<usize> = sqlite.iter().map(|(_, got)| got.len()).collect();
     assert_eq!(sizes[0], 14);
     assert!(sizes.len() > 6 && sizes.iter().all(|size| *size > 3), "{sizes:?}");
-    let Some(postgres) = seen(Way::Container(Kind::Postgres)).await else { return };
+    let Some(postgres) = seen(CatchTarget::Container(Kind::Postgres)).await else { return };
     same(&sqlite, &postgres, "Postgres");
-    same(&sqlite, &seen(Way::Functions).await.unwrap(), "functions");
+    same(&sqlite, &seen(CatchTarget::Functions).await.unwrap(), "functions");
 }
 
 /// The stack is deployed by `scripts/test-lambda.sh`, with a receiver at the address that it names.
@@ -147,7 +147,11 @@ async fn receivers_get_the_same_from_a_deployed_stack() {
     let receiver = Endpoint::start_at(&stack.receiver).await;
     let deployed =
         play_all(&World::deployed(&stack.gateway, &stack.database, &stack.ticker, receiver)).await;
-    same(&seen(Way::Container(Kind::Sqlite)).await.unwrap(), &deployed, "the deployed stack");
+    same(
+        &seen(CatchTarget::Container(Kind::Sqlite)).await.unwrap(),
+        &deployed,
+        "the deployed stack",
+    );
 }
 
 /// What `scripts/test-lambda.sh` deployed.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidehook::cli::test::scenario::{
-    Answer, Callback, Expect, RunIs, Scenario, Step, matches, stands_for,
+    Answer, Callback, Expect, ExpectedRun, Scenario, Step, matches, stands_for,
 };
 use tidehook::model::time::parse_duration;
 
@@ -203,7 +203,7 @@ impl Played<'_> {
     }
 
     /// The latest run, if it stands so.
-    async fn run(&self, expected: &RunIs) -> Option<Value> {
+    async fn run(&self, expected: &ExpectedRun) -> Option<Value> {
         let get = async |path: &str| {
             let request = self.world.http.get(self.world.url(path)).header(TOKEN.0, TOKEN.1);
             self.world.send(request).await.json()

@@ -30,7 +30,7 @@ use tidehook::deliver::Deliver;
 use tidehook::engine::callback::Answer;
 use tidehook::engine::{Budget, Chance, Engine, Parts};
 use tidehook::model::Body;
-use tidehook::model::run::Entry;
+use tidehook::model::history::HistoryEntry;
 use tidehook::model::{
     CallPhase, Failure, Inbound, JobState, ManualClock, Outcome, Request, Response, RunStatus,
     SeededIds,
@@ -359,14 +359,15 @@ impl World {
             }
             let done = |step: &str| {
                 let step = format!("turns/{step}");
-                let of_step = move |e: &&Entry| {
+                let of_step = move |e: &&HistoryEntry| {
                     e.kind == "StepCompleted" && e.step.as_deref() == Some(step.as_str())
                 };
                 history.iter().filter(of_step).map(|e| e.seq).collect::<Vec<_>>()
             };
             published += done("tell").len();
-            let entered =
-                |e: &&Entry| e.kind == "StepEntered" && e.step.as_deref() == Some("turns/tell");
+            let entered = |e: &&HistoryEntry| {
+                e.kind == "StepEntered" && e.step.as_deref() == Some("turns/tell")
+            };
             publishing += history.iter().filter(entered).count();
             if run.workflow == "turns" && run.state.visited > 0 {
                 assert_eq!(done("report").len(), 1, "seed {seed}: the last step: {history:#?}");

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tidehook::decide::settle::JobOutcome;
-use tidehook::model::run::{Change, Entry, Gate, Token};
+use tidehook::model::history::HistoryEntry;
+use tidehook::model::run::{Change, Gate, Token};
 use tidehook::model::{
     Attempt, Event, EventId, Job, JobId, Lane, LaneId, LaneSpec, Lease, Run, RunId, Timestamp,
 };
@@ -68,12 +69,12 @@ shaken! { Work:
     fn reclaim() -> Result<u64>;
     fn retry(which: &Retry) -> Result<u64>;
     fn cancel(job: JobId) -> Result<bool>;
-    fn cancel_of(handler: &str, most: u32) -> Result<u64>;
+    fn cancel_handler_jobs(handler: &str, most: u32) -> Result<u64>;
     fn expire(most: u32) -> Result<Vec<Job>>;
 }
 shaken! { Hints:
     fn hints(horizon: Duration, most: u32) -> Result<Vec<HintedJob>>;
-    fn is_due() -> Result<bool>;
+    fn has_due_work() -> Result<bool>;
 }
 shaken! { Lanes:
     fn upsert_lanes(specs: &[LaneSpec]) -> Result<()>;
@@ -89,7 +90,7 @@ shaken! { Runs:
     fn runs_by_id(ids: &[RunId]) -> Result<BTreeMap<RunId, Run>>;
     fn gate(id: &str) -> Result<(i64, Gate)>;
     fn runs(filter: &RunFilter, page: Page) -> Result<Vec<Run>>;
-    fn history(run: RunId) -> Result<Vec<Entry>>;
+    fn history(run: RunId) -> Result<Vec<HistoryEntry>>;
     fn token(hash: &str) -> Result<Option<Token>>;
     fn change(changes: &[Change]) -> Each<()>;
 }
@@ -105,8 +106,8 @@ shaken! { Query:
 
 #[async_trait]
 impl Maintenance for Shaky {
-    async fn lacks(&self) -> Result<usize> {
-        self.inner.lacks().await
+    async fn missing_migrations(&self) -> Result<usize> {
+        self.inner.missing_migrations().await
     }
     async fn migrate(&self) -> Result<()> {
         self.inner.migrate().await

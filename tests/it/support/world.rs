@@ -30,14 +30,14 @@ pub fn config(text: &str) -> Config {
 
 /// How a server runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum CatchTarget {
     /// The container, in this process.
     Container(Kind),
     /// Functions over Postgres.
     Functions,
 }
 
-impl Way {
+impl CatchTarget {
     /// The way that the environment asks for.
     fn asked() -> Self {
         match std::env::var("TIDEHOOK_TEST_WORLD").as_deref().unwrap_or("") {
@@ -103,30 +103,32 @@ pub fn client() -> reqwest::Client {
 impl World {
     /// A server that runs as the environment asks. `{receiver}` in the text is the receiver's address.
     pub async fn start(text: &str) -> Self {
-        Self::start_as(Way::asked(), text).await.expect("TIDEHOOK_TEST_POSTGRES names a server")
+        Self::start_as(CatchTarget::asked(), text)
+            .await
+            .expect("TIDEHOOK_TEST_POSTGRES names a server")
     }
 
     /// A server on SQLite in this process, however others run: for what only a server with a socket of its own shows.
     pub async fn container(text: &str) -> Self {
-        Self::start_as(Way::Container(Kind::Sqlite), text).await.unwrap()
+        Self::start_as(CatchTarget::Container(Kind::Sqlite), text).await.unwrap()
     }
 
     /// A server that runs in one way; `None` where there is no Postgres for it.
-    pub async fn start_as(way: Way, text: &str) -> Option<Self> {
+    pub async fn start_as(way: CatchTarget, text: &str) -> Option<Self> {
         Self::start_with(way, text, Endpoint::start().await).await
     }
 
     /// The same with a receiver that is there.
-    pub async fn start_with(way: Way, text: &str, receiver: Endpoint) -> Option<Self> {
+    pub async fn start_with(way: CatchTarget, text: &str, receiver: Endpoint) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let (running, database, address) = match way {
-            Way::Functions => {
+            CatchTarget::Functions => {
                 let install = Install::with_receiver(text, receiver.clone()).await?;
                 let (database, gateway) = (install.url.clone(), Gateway::start(install).await);
                 let address = gateway.address;
                 (Running::Functions(gateway), database, address)
             }
-            Way::Container(kind) => {
+            CatchTarget::Container(kind) => {
                 let url = stores::url(kind, &dir).await?;
                 let driver = if kind == Kind::Postgres { "postgres" } else { "sqlite" };
                 let text = text.replace("{receiver}", &receiver.address.to_string());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tidehook::engine::approval::Decision;
 use tidehook::engine::callback::{Answer, NotAnswered};
-use tidehook::engine::operate::{NotDone, Wish};
+use tidehook::engine::operate::{NotDone, RedriveOptions};
 use tidehook::model::Body;
 use tidehook::model::{JobState, Payload, Run, RunStatus};
 use tidehook::store::{JobFilter, Page};
@@ -61,7 +61,8 @@ async fn a_run_that_fails_undoes_what_its_steps_did_in_reverse_and_then_its_last
         let run = play.the_run().await;
         assert_eq!((run.status, run.state.compensated), (RunStatus::Failed, true));
         assert_eq!(run.error.unwrap().step.as_deref(), Some("ship"));
-        let refused = play.engine.redrive_run(run.id, &Wish::default()).await.unwrap_err();
+        let refused =
+            play.engine.redrive_run(run.id, &RedriveOptions::default()).await.unwrap_err();
         assert!(matches!(refused, NotDone::Refused(why) if why.contains("was undone")));
     });
 }
@@ -289,7 +290,7 @@ async fn a_run_that_waits_for_its_turn_can_be_called_off_and_redriven() {
             play.called().into_iter().filter(|to| to.starts_with("b/")).collect();
         assert_eq!(last, ["b/1", "b/3"]);
         assert!(matches!(
-            play.engine.redrive_run(second, &Wish::default()).await,
+            play.engine.redrive_run(second, &RedriveOptions::default()).await,
             Err(NotDone::Refused(_))
         ));
     });
@@ -308,7 +309,7 @@ async fn a_redrive_goes_on_from_a_step_with_a_payload() {
         play.script("c/", vec![status(500), status(500), ok("{}")]);
         play.send("app", "x", r#"{"k": 1}"#).await;
         let id = play.the_run().await.id;
-        let from_b = Wish { from: Some("b".to_owned()), ..Wish::default() };
+        let from_b = RedriveOptions { from: Some("b".to_owned()), ..RedriveOptions::default() };
         play.engine.redrive_run(id, &from_b).await.unwrap();
         play.work().await;
         assert_eq!(play.called(), ["a/", "b/", "c/", "b/", "c/"]);
@@ -319,12 +320,15 @@ async fn a_redrive_goes_on_from_a_step_with_a_payload() {
             calls[1].header("Idempotency-Key"),
             "it is another operation"
         );
-        let with = Wish { payload: Some(r#"{"mended": true}"#.into()), ..Wish::default() };
+        let with = RedriveOptions {
+            payload: Some(r#"{"mended": true}"#.into()),
+            ..RedriveOptions::default()
+        };
         play.engine.redrive_run(id, &with).await.unwrap();
         play.work().await;
         assert_eq!(play.calls()[5].json(), json!({ "mended": true }));
         assert_eq!(play.the_run().await.status, RunStatus::Completed);
-        let unknown = Wish { from: Some("z".to_owned()), ..Wish::default() };
+        let unknown = RedriveOptions { from: Some("z".to_owned()), ..RedriveOptions::default() };
         assert!(play.engine.redrive_run(id, &unknown).await.is_err());
     });
 }
@@ -338,7 +342,7 @@ async fn a_redrive_on_the_latest_definition_needs_everything_that_was_done() {
         play.script("b/", vec![status(500), ok("{}")]);
         play.send("app", "x", "{}").await;
         let id = play.the_run().await.id;
-        let latest = Wish { latest: true, ..Wish::default() };
+        let latest = RedriveOptions { latest: true, ..RedriveOptions::default() };
         let other = play
             .again(&text("    steps: [{ name: z, url: http://z/ }, { name: b, url: http://b/ }]\n"))
             .await;
@@ -512,7 +516,7 @@ async fn a_redriven_callback_tells_its_new_token_under_a_new_key() {
         play.send("app", "x", "{}").await;
         play.engine.answer(&play.token(), &Answer::Failed("no".to_owned())).await.unwrap();
         let id = play.the_run().await.id;
-        play.engine.redrive_run(id, &Wish::default()).await.unwrap();
+        play.engine.redrive_run(id, &RedriveOptions::default()).await.unwrap();
         play.work().await;
         let calls = play.calls();
         assert_ne!(
@@ -539,13 +543,16 @@ async fn a_redrive_does_not_jump_ahead_of_what_was_done_without_a_payload() {
         play.script("test/", vec![status(500)]);
         play.send("app", "x", "{}").await;
         let id = play.the_run().await.id;
-        let ship = Wish { from: Some("ship".to_owned()), ..Wish::default() };
+        let ship = RedriveOptions { from: Some("ship".to_owned()), ..RedriveOptions::default() };
         let refused = play.engine.redrive_run(id, &ship).await.unwrap_err();
         assert!(
             matches!(&refused, NotDone::Refused(why) if why.contains("'ship' was never entered")),
             "{refused:?}"
         );
-        play.engine.redrive_run(id, &Wish { payload: Some("{}".into()), ..ship }).await.unwrap();
+        play.engine
+            .redrive_run(id, &RedriveOptions { payload: Some("{}".into()), ..ship })
+            .await
+            .unwrap();
         play.work().await;
         assert_eq!(play.called(), ["build/", "test/", "ship/"]);
     });

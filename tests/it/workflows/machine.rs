@@ -11,9 +11,10 @@ use proptest::prelude::*;
 use serde_json::json;
 use tidehook::decide::workflow::catch::error;
 use tidehook::decide::workflow::check::faults;
-use tidehook::decide::workflow::machine::Birth;
+use tidehook::decide::workflow::machine::NewRun;
 use tidehook::decide::workflow::redrive::{Redrive, redrive};
-use tidehook::decide::workflow::{Draw, Fact, Flow, Here, advance, start};
+use tidehook::decide::workflow::{Context, Draw, Fact, Flow, advance, start};
+use tidehook::model::history::NoteKind;
 use tidehook::model::run::{Change, VisitPhase};
 use tidehook::model::{
     EventId, JobId, Payload, Run, RunError, RunId, RunStatus, Target, Timestamp,
@@ -134,7 +135,8 @@ impl World {
                     || change.jobs.iter().any(|new| new.id == *job))
         );
         self.open.extend(change.jobs.iter().map(|job| (job.id, job.target.clone())));
-        self.entered += change.notes.iter().filter(|note| note.kind == "StepEntered").count();
+        self.entered +=
+            change.notes.iter().filter(|note| note.kind == NoteKind::StepEntered).count();
         self.run = Run { version: self.run.version + 1, ..change.run };
     }
 
@@ -213,15 +215,15 @@ fn possible(world: &World, dice: u64) -> Option<(Fact, Option<JobId>)> {
 fn play(flow: &Flow, dice: &[u64]) {
     let draw = Counted(Cell::new(1_000_000));
     let now = Timestamp(1_769_853_600_000);
-    let birth = || Birth {
+    let birth = || NewRun {
         id: RunId(Ulid(1)),
         event: EventId(Ulid(2)),
-        about: json!({ "source": "app" }),
+        event_context: json!({ "source": "app" }),
         input: Payload::Json(json!({ "items": [1, 2, 3] })),
         parent: None,
         depth: 0,
     };
-    let first = start(birth(), &Here { flow, now, draw: &draw });
+    let first = start(birth(), &Context { flow, now, draw: &draw });
     let mut world =
         World { run: first.run.clone(), open: BTreeMap::new(), held: BTreeSet::new(), entered: 0 };
     world.apply(first, None);
@@ -233,21 +235,21 @@ fn play(flow: &Flow, dice: &[u64]) {
         if world.run.status.is_closed() && !redriven && world.run.status != RunStatus::Completed {
             redriven = true;
             if let Ok(change) =
-                redrive(&world.run, &Redrive::default(), &Here { flow, now, draw: &draw })
+                redrive(&world.run, &Redrive::default(), &Context { flow, now, draw: &draw })
             {
                 world.apply(change, None);
                 world.check();
                 continue;
             }
         }
-        let here = |draw: &dyn Fn() -> Counted| draw();
+        let context = |draw: &dyn Fn() -> Counted| draw();
         let Some((fact, job)) = possible(&world, dice.wrapping_add(turn as u64 * 0x9E37_79B9))
         else {
             break;
         };
-        let twin = here(&|| draw.clone());
-        let change = advance(&world.run, &fact, &Here { flow, now, draw: &draw });
-        let again = advance(&world.run, &fact, &Here { flow, now, draw: &twin });
+        let twin = context(&|| draw.clone());
+        let change = advance(&world.run, &fact, &Context { flow, now, draw: &draw });
+        let again = advance(&world.run, &fact, &Context { flow, now, draw: &twin });
         assert_eq!(change, again, "the same fact on the same run gives the same change");
         let change = change.unwrap_or_else(|| panic!("{fact:?} is open and changed nothing"));
         world.apply(change, job);
@@ -260,26 +262,27 @@ fn play(flow: &Flow, dice: &[u64]) {
             let still_waits = matches!(repeat, Fact::CalledBack { visit, .. } if world.run.state.visits.contains_key(visit));
             if !still_waits {
                 assert_eq!(
-                    advance(&world.run, repeat, &Here { flow, now, draw: &draw }),
+                    advance(&world.run, repeat, &Context { flow, now, draw: &draw }),
                     None,
                     "{repeat:?} again"
                 );
             }
         }
         let stranger = Fact::Elapsed { visit: 1, job: JobId(Ulid(7)) };
-        assert_eq!(advance(&world.run, &stranger, &Here { flow, now, draw: &draw }), None);
+        assert_eq!(advance(&world.run, &stranger, &Context { flow, now, draw: &draw }), None);
         let stranger = Fact::Elapsed { visit: 0, job: JobId(Ulid(7)) };
-        assert_eq!(advance(&world.run, &stranger, &Here { flow, now, draw: &draw }), None);
+        assert_eq!(advance(&world.run, &stranger, &Context { flow, now, draw: &draw }), None);
     }
     assert_eq!(world.entered, usize::try_from(world.run.state.visited).unwrap());
     if !world.run.status.is_closed() {
-        let change = advance(&world.run, &Fact::Killed, &Here { flow, now, draw: &draw }).unwrap();
+        let change =
+            advance(&world.run, &Fact::Killed, &Context { flow, now, draw: &draw }).unwrap();
         world.apply(change, None);
         assert!(world.run.status.is_closed(), "a run that is killed has ended");
         world.check();
     }
     assert_eq!(
-        advance(&world.run, &Fact::Cancelled, &Here { flow, now, draw: &draw }),
+        advance(&world.run, &Fact::Cancelled, &Context { flow, now, draw: &draw }),
         None,
         "after an end nothing happens"
     );

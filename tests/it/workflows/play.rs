@@ -10,7 +10,7 @@ use tidehook::config::Config;
 use tidehook::deliver::Deliver;
 use tidehook::engine::{Budget, Chance, Engine, Parts};
 use tidehook::model::Body;
-use tidehook::model::run::Entry;
+use tidehook::model::history::HistoryEntry;
 use tidehook::model::{
     CallPhase, Failure, Inbound, Outcome, Request, Response, Run, RunId, SeededIds,
 };
@@ -95,7 +95,7 @@ pub struct Play {
 
 /// How a test of workflows runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum CatchTarget {
     /// An engine that works by itself.
     Engine(Kind),
     /// An engine that takes in and is asked, over Postgres; functions that work.
@@ -106,19 +106,19 @@ const EVERYTHING: Budget = Budget::endless(10);
 const ALL: Page = Page { limit: 1000, newest_first: false };
 
 /// All of them.
-pub const WAYS: [Way; 4] = [
-    Way::Engine(Kind::Memory),
-    Way::Engine(Kind::Sqlite),
-    Way::Engine(Kind::Postgres),
-    Way::Functions,
+pub const WAYS: [CatchTarget; 4] = [
+    CatchTarget::Engine(Kind::Memory),
+    CatchTarget::Engine(Kind::Sqlite),
+    CatchTarget::Engine(Kind::Postgres),
+    CatchTarget::Functions,
 ];
 
 impl Play {
     /// `None` where there is no server for the store.
-    pub async fn new(way: Way, text: &str) -> Option<Self> {
-        let kind = if let Way::Engine(kind) = way { kind } else { Kind::Postgres };
+    pub async fn new(way: CatchTarget, text: &str) -> Option<Self> {
+        let kind = if let CatchTarget::Engine(kind) = way { kind } else { Kind::Postgres };
         let fresh = Arc::new(fresh(kind).await?);
-        Some(Self::over(fresh, Arc::default(), way == Way::Functions, text, 1).await)
+        Some(Self::over(fresh, Arc::default(), way == CatchTarget::Functions, text, 1).await)
     }
 
     /// Another engine on the same store: after a restart, or beside the first.
@@ -204,7 +204,7 @@ impl Play {
         runs.remove(0)
     }
 
-    pub async fn history(&self, run: RunId) -> Vec<Entry> {
+    pub async fn history(&self, run: RunId) -> Vec<HistoryEntry> {
         self.engine.store().history(run).await.unwrap()
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tidehook::engine::callback::{Answer, NotAnswered};
-use tidehook::engine::operate::Wish;
+use tidehook::engine::operate::RedriveOptions;
 use tidehook::model::Body;
 use tidehook::model::RunStatus;
 
@@ -166,14 +166,14 @@ async fn a_cancelled_run_sends_nothing_more_and_can_be_taken_up_again() {
         play.advance(Duration::from_secs(100)).await;
         assert_eq!(play.called(), ["a/"]);
         assert_eq!(
-            play.engine.redrive_run(run.id, &Wish::default()).await.unwrap().status,
+            play.engine.redrive_run(run.id, &RedriveOptions::default()).await.unwrap().status,
             RunStatus::Running
         );
         play.work().await;
         play.advance(Duration::from_secs(61)).await;
         assert_eq!(play.called(), ["a/", "b/"]);
         assert_eq!(play.the_run().await.status, RunStatus::Completed);
-        assert!(play.engine.redrive_run(run.id, &Wish::default()).await.is_err());
+        assert!(play.engine.redrive_run(run.id, &RedriveOptions::default()).await.is_err());
     });
 }
 
@@ -189,7 +189,7 @@ async fn a_failed_run_is_redriven_from_the_failed_step_with_a_fresh_budget() {
             (RunStatus::Failed, Some("b"))
         );
         for expected in [RunStatus::Failed, RunStatus::Completed] {
-            play.engine.redrive_run(run.id, &Wish::default()).await.unwrap();
+            play.engine.redrive_run(run.id, &RedriveOptions::default()).await.unwrap();
             play.work().await;
             assert_eq!(play.the_run().await.status, expected);
         }
@@ -232,7 +232,7 @@ workflows:
         play.send("app", "x", r#"{"order": 7}"#).await;
         play.advance(Duration::from_secs(500)).await;
         let run = play.the_run().await;
-        play.engine.redrive_run(run.id, &Wish::default()).await.unwrap();
+        play.engine.redrive_run(run.id, &RedriveOptions::default()).await.unwrap();
         play.work().await;
         let calls = play.calls();
         assert_eq!((calls.len(), &calls[0].json()["id"]), (2, &json!(7)));

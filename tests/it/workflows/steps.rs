@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tidehook::model::run::StepStatus;
 use tidehook::model::{Payload, RunStatus};
 
 use super::play::{Play, Reply, ok, status};
@@ -153,7 +154,7 @@ async fn a_choice_goes_where_its_first_true_condition_says() {
             [RunStatus::Completed, RunStatus::Completed, RunStatus::Completed, RunStatus::Failed]
         );
         assert_eq!(runs[3].error.as_ref().unwrap().class, "no_choice_matched");
-        assert_eq!(runs[2].state.steps["middle"].status, "skipped");
+        assert_eq!(runs[2].state.steps["middle"].status, StepStatus::Skipped);
     });
 }
 

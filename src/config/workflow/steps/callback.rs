@@ -18,6 +18,7 @@ use crate::decide::workflow::flow::{Call, Step};
 use crate::decide::workflow::step_type::{Awaited, Entered, Handled, StepType};
 use crate::decide::workflow::walk::Walk;
 use crate::model::JobId;
+use crate::model::history::NoteKind;
 use crate::model::run::{Due, RunError, Token, VisitPhase};
 
 /// How long an answer may take unless the step says otherwise: a day.
@@ -133,7 +134,7 @@ impl Callback {
         if let Some(beat) = heartbeat_timer(walk, seq) {
             *beat = next;
         }
-        walk.note("HeartbeatReceived", Some(seq), json!({}));
+        walk.note(NoteKind::HeartbeatReceived, Some(seq), json!({}));
     }
 }
 
@@ -159,7 +160,7 @@ impl StepType for Callback {
             visit: seq,
             answer: None,
         });
-        walk.note("TokenIssued", Some(seq), json!({}));
+        walk.note(NoteKind::TokenIssued, Some(seq), json!({}));
         if self.notify.is_some() {
             walk.call(seq);
             return Ok(Entered::Waits(VisitPhase::Call { token: Some(token), polls: 0 }));
@@ -185,7 +186,7 @@ impl StepType for Callback {
             }
             Fact::Failed { error, .. } => Err(error.clone()),
             Fact::CalledBack { answer: Ok(payload), .. } => {
-                walk.note("CallbackReceived", Some(seq), json!({}));
+                walk.note(NoteKind::CallbackReceived, Some(seq), json!({}));
                 Ok(Handled::Done(payload.clone(), None))
             }
             Fact::CalledBack { answer: Err(why), .. } => {

@@ -15,7 +15,7 @@ use crate::config::problem::Severity;
 use crate::config::read::Section;
 use crate::config::workflow::call::CallSpec;
 use crate::config::workflow::keys::{self, INNER_STEP, ITERATOR};
-use crate::config::workflow::step::{Draft, Of, Reading};
+use crate::config::workflow::step::{Draft, Reading, StepScope};
 use crate::decide::template::Template;
 use crate::decide::workflow::catch::error;
 use crate::decide::workflow::flow::Step;
@@ -41,7 +41,7 @@ const KEYS: &[Key] = &[
     ),
     key(
         "on_item_failure",
-        Takes::Word(&["fail", "collect"]),
+        Takes::OneOf(&["fail", "collect"]),
         "map: what a failed item does (fail). collect: its error becomes its result",
     ),
     key("max_concurrency", Takes::Number(1, 10_000), "map: maximum number of items in progress"),
@@ -95,16 +95,16 @@ fn read(
         concurrency: s.number32("max_concurrency").and_then(|n| usize::try_from(n).ok()),
         tolerated: read_tolerated(s),
         tolerated_percent: s.number32("tolerated_failure_percent").unwrap_or(0),
-        collects: s.word("on_item_failure").is_some_and(|w| w == "collect"),
+        collects: s.one_of("on_item_failure").is_some_and(|w| w == "collect"),
     }))
 }
 
 /// Reads what a map does for each item: steps, another workflow, or a call.
 fn each_item(reading: &Reading<'_>, s: &mut Section<'_>, draft: &mut Draft) -> Vec<Draft> {
-    let Of { workflow, around, .. } = reading.of;
+    let StepScope { workflow, around, .. } = reading.of;
     let call = own_call(reading, s);
     if s.has("steps") {
-        let of = Of { inside: Some(reading.name), ..reading.of };
+        let of = StepScope { inside: Some(reading.name), ..reading.of };
         return s.items("steps", |at, inner| Some(Draft::read(at, inner, of)));
     }
     let item = |kind: Arc<dyn StepType>, place| Draft::plain("item".to_owned(), kind, place);

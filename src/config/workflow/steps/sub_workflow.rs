@@ -10,12 +10,13 @@ use crate::config::read::Section;
 use crate::config::server::read_retry;
 use crate::config::workflow::keys;
 use crate::config::workflow::step::{Draft, Reading};
-use crate::decide::retry::{RetryPolicy, Tried, Verdict, after_class};
+use crate::decide::retry::{AttemptsSoFar, RetryPolicy, Verdict, after_class};
 use crate::decide::workflow::catch::error;
 use crate::decide::workflow::fact::Fact;
 use crate::decide::workflow::flow::{DEPTH_MAX, Step};
 use crate::decide::workflow::step_type::{Entered, Handled, StepType};
 use crate::decide::workflow::walk::Walk;
+use crate::model::history::NoteKind;
 use crate::model::run::{Due, RunError, Start, VisitPhase};
 
 /// The key that names the other workflow. `map` has it too.
@@ -68,7 +69,7 @@ impl SubWorkflow {
                 format!("workflow calls are nested more than {DEPTH_MAX} levels deep"),
             ));
         }
-        let run = walk.new_run();
+        let run = walk.new_run_id();
         let Some(visit) = walk.change.run.state.visits.get(&seq) else {
             return Ok(Entered::Skipped);
         };
@@ -80,7 +81,7 @@ impl SubWorkflow {
         };
         walk.change.starts.push(start);
         walk.note(
-            "ChildStarted",
+            NoteKind::ChildStarted,
             Some(seq),
             json!({ "run": run.to_string(), "workflow": self.workflow }),
         );
@@ -96,14 +97,18 @@ impl SubWorkflow {
     ) -> Result<Handled, RunError> {
         let entered_at = walk.visit(seq).map(|visit| visit.entered_at);
         let age = entered_at.map(|at| walk.now().since(at)).unwrap_or_default();
-        let tried = Tried { count: failed + 1, before: &[], age, app: None };
+        let tried = AttemptsSoFar { count: failed + 1, before: &[], age, app: None };
         // Whoever cancelled the other run does not want another one.
         let wants_more = why.class != "cancelled";
         let verdict =
             after_class(&self.retry, tried, ("workflow_failed", None), None, walk.chance());
         match verdict {
             Verdict::RetryIn(delay) if wants_more => {
-                walk.note("RetryScheduled", Some(seq), json!({ "after_ms": delay.as_millis() }));
+                walk.note(
+                    NoteKind::RetryScheduled,
+                    Some(seq),
+                    json!({ "after_ms": delay.as_millis() }),
+                );
                 walk.wake_at(seq, Due::After(delay));
                 if let Some(VisitPhase::Child { failed, .. }) =
                     walk.visit(seq).map(|visit| &mut visit.phase)
@@ -144,12 +149,12 @@ impl StepType for SubWorkflow {
         };
         match fact {
             Fact::ChildEnded { result: Ok(payload), .. } => {
-                walk.note("ChildFinished", Some(seq), json!({ "run": child.to_string() }));
+                walk.note(NoteKind::ChildFinished, Some(seq), json!({ "run": child.to_string() }));
                 Ok(Handled::Done(payload.clone(), None))
             }
             Fact::ChildEnded { result: Err(why), .. } => {
                 walk.note(
-                    "ChildFinished",
+                    NoteKind::ChildFinished,
                     Some(seq),
                     json!({ "run": child.to_string(), "error": why.message }),
                 );

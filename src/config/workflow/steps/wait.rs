@@ -15,6 +15,7 @@ use crate::decide::workflow::fact::Fact;
 use crate::decide::workflow::flow::Step;
 use crate::decide::workflow::step_type::{Entered, Handled, StepType};
 use crate::decide::workflow::walk::Walk;
+use crate::model::history::NoteKind;
 use crate::model::json::Ref;
 use crate::model::run::{Due, RunError, VisitPhase};
 use crate::model::{Path, Timestamp};
@@ -74,7 +75,7 @@ impl StepType for Wait {
             Due::After(time) => walk.now().plus(time),
             Due::At(at) => at,
         };
-        walk.note("WaitStarted", Some(seq), json!({ "until": until.rfc3339() }));
+        walk.note(NoteKind::WaitStarted, Some(seq), json!({ "until": until.rfc3339() }));
         Ok(Entered::Waits(VisitPhase::Time))
     }
 

@@ -32,7 +32,7 @@ pub struct Message {
 }
 
 /// What may happen to messages on their way, by the number of the message.
-pub type Way = Arc<dyn Fn(u64) -> Vec<Duration> + Send + Sync>;
+pub type CatchTarget = Arc<dyn Fn(u64) -> Vec<Duration> + Send + Sync>;
 
 /// A queue. Cheap to clone.
 #[derive(Clone)]
@@ -46,7 +46,7 @@ struct Inner {
     sent: Mutex<Vec<Message>>,
     refuses: AtomicBool,
     next: AtomicU64,
-    way: Mutex<Option<Way>>,
+    way: Mutex<Option<CatchTarget>>,
 }
 
 /// The clock of a queue.
