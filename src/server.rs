@@ -77,7 +77,7 @@ pub enum StartError {
 pub fn database_url(config: &Config) -> store::Result<Secret> {
     match (&config.database.url, config.database.lacks_url()) {
         (Some(url), _) => Ok(url.clone()),
-        (None, Some(why)) => Err(store::Error::Corrupt(why)),
+        (None, Some(why)) => Err(store::Error::corrupt(why)),
         (None, None) => Ok(Secret::new(DEFAULT_DATABASE)),
     }
 }
@@ -101,7 +101,7 @@ pub async fn iam(config: &Config) -> store::Result<Option<AwsIdentity>> {
     if !config.database.iam {
         return Ok(None);
     }
-    let wrong = |why| store::Error::Corrupt(format!("`database.auth` is `iam`, but {why}"));
+    let wrong = |why| store::Error::corrupt(format!("`database.auth` is `iam`, but {why}"));
     crate::environment::identity().await.map(Some).map_err(wrong)
 }
 
@@ -111,7 +111,7 @@ pub async fn iam(config: &Config) -> store::Result<Option<AwsIdentity>> {
 /// # Errors
 /// Those of the store.
 pub async fn open_store_to_migrate(config: &Config) -> store::Result<Arc<dyn Store>> {
-    match crate::environment::resolved("MIGRATE_URL").map_err(store::Error::Corrupt)? {
+    match crate::environment::resolved("MIGRATE_URL").map_err(store::Error::corrupt)? {
         Some(url) => {
             store::connect(Address { iam: iam(config).await?, ..Address::new(Secret::new(url), 1) })
                 .await

@@ -55,24 +55,40 @@ pub enum Service {
     SecretsManager,
 }
 
+/// The names that AWS has for one service.
+struct ServiceNames {
+    /// In addresses and signatures.
+    address: &'static str,
+    /// The prefix of `x-amz-target`.
+    target: &'static str,
+    /// The variable that overrides the service's endpoint.
+    endpoint_variable: &'static str,
+}
+
 impl Service {
     /// The service's name in addresses and signatures, its prefix in `x-amz-target`, and the
     /// variable that overrides its endpoint.
-    fn names(self) -> (&'static str, &'static str, &'static str) {
+    fn names(self) -> ServiceNames {
         match self {
-            Self::Ssm => ("ssm", "AmazonSSM", "AWS_ENDPOINT_URL_SSM"),
-            Self::SecretsManager => {
-                ("secretsmanager", "secretsmanager", "AWS_ENDPOINT_URL_SECRETS_MANAGER")
-            }
+            Self::Ssm => ServiceNames {
+                address: "ssm",
+                target: "AmazonSSM",
+                endpoint_variable: "AWS_ENDPOINT_URL_SSM",
+            },
+            Self::SecretsManager => ServiceNames {
+                address: "secretsmanager",
+                target: "secretsmanager",
+                endpoint_variable: "AWS_ENDPOINT_URL_SECRETS_MANAGER",
+            },
         }
     }
 
     fn endpoint(self, sdk: &SdkConfig, region: &str) -> String {
-        let (name, _, variable) = self.names();
+        let ServiceNames { address, endpoint_variable, .. } = self.names();
         let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-        let own = std::env::var(variable).ok().filter(|url| !url.is_empty());
+        let own = std::env::var(endpoint_variable).ok().filter(|url| !url.is_empty());
         own.or_else(|| sdk.endpoint_url().map(str::to_owned))
-            .unwrap_or_else(|| format!("https://{name}.{region}.{domain}"))
+            .unwrap_or_else(|| format!("https://{address}.{region}.{domain}"))
     }
 }
 
@@ -102,7 +118,7 @@ pub async fn ask(
     let Some(http) = sdk.http_client() else {
         return Err(Failed::NoCredentials(AWS_HELP.to_owned()));
     };
-    let (name, prefix, _) = service.names();
+    let ServiceNames { address: name, target: prefix, .. } = service.names();
     let mut layer = Layer::new("tidehook");
     layer.store_put(AuthSchemeOptionResolverParams::from(
         StaticAuthSchemeOptionResolverParams::new(),

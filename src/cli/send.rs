@@ -50,7 +50,7 @@ pub(super) struct Ready {
 
 pub(super) async fn run(send: Send, global: &Global) -> Done {
     let config = context::configuration(global, false)?;
-    let (name, named, payload) = positions(&send)?;
+    let Positions { source: name, kind: named, payload } = positions(&send)?;
     let kind = named.clone().unwrap_or_else(|| "event".to_owned());
     let source = config.source(&name).ok_or_else(|| unknown(&config, &name))?;
     let payload = match &send.file {
@@ -95,8 +95,15 @@ pub(super) async fn run(send: Send, global: &Global) -> Done {
     show(&answer, global)
 }
 
+/// The arguments that are told apart by their order.
+struct Positions {
+    source: String,
+    kind: Option<String>,
+    payload: Option<String>,
+}
+
 /// `SOURCE TYPE [PAYLOAD]`, or the flags of qhook with the payload as the only word.
-fn positions(send: &Send) -> anyhow::Result<(String, Option<String>, Option<String>)> {
+fn positions(send: &Send) -> anyhow::Result<Positions> {
     let mut words = [&send.source, &send.kind, &send.payload].into_iter().flatten().cloned();
     let source = send
         .source_flag
@@ -107,7 +114,7 @@ fn positions(send: &Send) -> anyhow::Result<(String, Option<String>, Option<Stri
     let payload = words.next();
     match words.next() {
         Some(extra) => Err(anyhow!("unexpected argument `{extra}`; put the payload in quotes")),
-        None => Ok((source, kind, payload)),
+        None => Ok(Positions { source, kind, payload }),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::decide::filter::Filter;
 use crate::decide::foreign_syntax::{check_path, check_place};
 use crate::decide::pattern::Pattern;
 use crate::decide::retry::RetryPolicy;
-use crate::decide::template::{BadTemplate, Template};
+use crate::decide::template::Template;
 use crate::model::lane::BreakerRules;
 use crate::model::path::Root;
 use crate::model::{Method, Path};
@@ -96,41 +96,28 @@ impl Handler {
         let sends_json = headers
             .iter()
             .all(|(n, v)| !n.eq_ignore_ascii_case("content-type") || v.contains("json"));
-        let handler = (
-            read_patterns(&mut s, around.compat),
-            read_filter(&mut s, "filter", around.compat),
-            read_path(&mut s, "idempotency_key"),
-            read_method(&mut s, &who),
-            read_template(&mut s, "transform", sends_json),
-            read_retry(&mut s, "retry", &around.delivery.retry),
-            read_timeout(&mut s).unwrap_or(around.delivery.timeout),
-            s.number32("rate_limit").filter(|n| *n > 0),
-            read_breaker(&mut s),
-        );
-        if handler.3 == Method::Get && s.has("transform") {
+        let events = read_patterns(&mut s, around.compat);
+        let filter = read_filter(&mut s, "filter", around.compat);
+        let idempotency_key = read_path(&mut s, "idempotency_key");
+        let method = read_method(&mut s, &who);
+        let transform = read_template(&mut s, "transform", sends_json);
+        let retry = read_retry(&mut s, "retry", &around.delivery.retry);
+        let timeout = read_timeout(&mut s).unwrap_or(around.delivery.timeout);
+        let rate_limit = s.number32("rate_limit").filter(|n| *n > 0);
+        let breaker = read_breaker(&mut s);
+        if method == Method::Get && s.has("transform") {
             let message = format!(
                 "{who} sends GET, which has no body, so its `transform` has no effect: remove it, or use another method"
             );
             s.warn("no_effect", "transform", message);
         }
-        if let Some(filter) = &handler.1 {
+        if let Some(filter) = &filter {
             check_context(&mut s, "filter", &who, &filter.paths(), &OF_EVENT);
         }
-        if let Some(transform) = &handler.4 {
+        if let Some(transform) = &transform {
             check_context(&mut s, "transform", &who, &transform.paths(), &OF_DELIVERY);
         }
         s.finish();
-        let (
-            events,
-            filter,
-            idempotency_key,
-            method,
-            transform,
-            retry,
-            timeout,
-            rate_limit,
-            breaker,
-        ) = handler;
         Some(Self {
             name: name.to_owned(),
             was,
@@ -432,7 +419,7 @@ pub(super) fn read_template(s: &mut Section<'_>, key: &str, sends_json: bool) ->
             Some(format!("write `\"{{{{ {text} }}}}\"` to send the value")),
         );
     }
-    let bad: Vec<(&String, &str, BadTemplate)> = texts()
+    let bad: Vec<_> = texts()
         .filter_map(|(path, text)| Some((path, text, Template::text(text).err()?)))
         .collect();
     for (path, text, why) in &bad {

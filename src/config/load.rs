@@ -1,7 +1,6 @@
 //! Loads a configuration from files: the text, its overlay, `.env` files and variables. It is the
 //! only file of `config` that reads the disk.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::layers::{self, Variables};
@@ -201,7 +200,7 @@ pub fn from_texts(
 fn with_references(root: &Node, variables: &Variables, known: &External) -> (Variables, Variables) {
     let (mut all, mut failed) = (variables.clone(), Variables::new());
     let (mut names, used) = (layers::references(root), layers::variables_of(root));
-    let holders: Vec<(&String, &String, BTreeSet<String>)> = variables
+    let holders: Vec<_> = variables
         .iter()
         .filter(|(name, _)| *name == DATABASE_URL || used.contains(*name))
         .map(|(name, value)| (name, value, layers::references_in(value)))

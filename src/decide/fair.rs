@@ -5,6 +5,17 @@ use std::collections::BTreeMap;
 
 use crate::model::{Lane, LaneId};
 
+/// How many slots of a worker the jobs of one lane occupy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotsInUse {
+    /// The lane whose jobs are in flight.
+    pub lane: LaneId,
+    /// The lane's tenant.
+    pub tenant: String,
+    /// How many of its jobs are in flight, or are about to be.
+    pub slots: u32,
+}
+
 /// The slots of one worker: how many jobs it may still claim, and how many of them each lane and
 /// tenant may hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,15 +28,21 @@ pub struct Slots {
     pub tenant_max: u32,
     /// How many free slots are kept for lanes that hold none, so that receivers that hang do not
     /// stop those that answer.
-    pub quiet: u32,
+    pub kept_for_idle_lanes: u32,
     /// The slots in use: lane, tenant, and how many.
-    pub held: Vec<(LaneId, String, u32)>,
+    pub in_use: Vec<SlotsInUse>,
 }
 
 impl Slots {
     /// Slots without limits per lane and tenant, and with none in use.
     pub fn free(free: u32) -> Self {
-        Self { free, lane_max: u32::MAX, tenant_max: u32::MAX, quiet: 0, held: Vec::new() }
+        Self {
+            free,
+            lane_max: u32::MAX,
+            tenant_max: u32::MAX,
+            kept_for_idle_lanes: 0,
+            in_use: Vec::new(),
+        }
     }
 
     /// Begins to share the free slots among this many lanes that have due jobs.
@@ -33,9 +50,9 @@ impl Slots {
         let lanes = u32::try_from(lanes.max(1)).unwrap_or(u32::MAX);
         let mut of_lane: BTreeMap<LaneId, u32> = BTreeMap::new();
         let mut of_tenant: BTreeMap<String, u32> = BTreeMap::new();
-        for (lane, tenant, held) in &self.held {
-            *of_lane.entry(lane.clone()).or_default() += held;
-            *of_tenant.entry(tenant.clone()).or_default() += held;
+        for used in &self.in_use {
+            *of_lane.entry(used.lane.clone()).or_default() += used.slots;
+            *of_tenant.entry(used.tenant.clone()).or_default() += used.slots;
         }
         SlotShares {
             slots: self,
@@ -65,8 +82,9 @@ impl SlotShares<'_> {
         let tenant_room = room(self.slots.tenant_max, self.of_tenant.get(&lane.tenant));
         let is_quiet = self.of_lane.get(&lane.id).is_none_or(|held| *held == 0);
         // Of the worker's slots and of the tenant's alike: where one tenant has receivers that hang, its others answer all the same.
-        let open =
-            |room: u32| room.saturating_sub(self.slots.quiet).max(u32::from(is_quiet && room > 0));
+        let open = |room: u32| {
+            room.saturating_sub(self.slots.kept_for_idle_lanes).max(u32::from(is_quiet && room > 0))
+        };
         open(self.left).min(open(tenant_room)).min(self.share).min(lane_room)
     }
 
@@ -81,6 +99,10 @@ impl SlotShares<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn used(lane: LaneId, tenant: &str, slots: u32) -> SlotsInUse {
+        SlotsInUse { lane, tenant: tenant.to_owned(), slots }
+    }
     use crate::model::Timestamp;
 
     fn lane(name: &str, tenant: &str) -> Lane {
@@ -97,7 +119,13 @@ mod tests {
 
     #[test]
     fn no_tenant_gets_the_last_slot() {
-        let slots = Slots { free: 5, lane_max: 4, tenant_max: 4, quiet: 0, held: Vec::new() };
+        let slots = Slots {
+            free: 5,
+            lane_max: 4,
+            tenant_max: 4,
+            kept_for_idle_lanes: 0,
+            in_use: Vec::new(),
+        };
         let lanes: Vec<Lane> = (0..10).map(|n| lane(&n.to_string(), "a")).collect();
         let mut sharing = slots.among(lanes.len());
         let mut given = 0;
@@ -116,10 +144,10 @@ mod tests {
             free: 3,
             lane_max: 9,
             tenant_max: 9,
-            quiet: 3,
-            held: vec![
-                (LaneId::handler("hangs"), "a".into(), 5),
-                (LaneId::handler("too"), "a".into(), 2),
+            kept_for_idle_lanes: 3,
+            in_use: vec![
+                used(LaneId::handler("hangs"), "a", 5),
+                used(LaneId::handler("too"), "a", 2),
             ],
         };
         let mut sharing = slots.among(4);
@@ -131,8 +159,8 @@ mod tests {
 
     #[test]
     fn the_last_slots_of_a_tenant_are_for_its_lanes_that_hold_nothing() {
-        let held = vec![(LaneId::handler("hangs"), "a".into(), 8)];
-        let slots = Slots { free: 2, lane_max: 9, tenant_max: 9, quiet: 1, held };
+        let in_use = vec![used(LaneId::handler("hangs"), "a", 8)];
+        let slots = Slots { free: 2, lane_max: 9, tenant_max: 9, kept_for_idle_lanes: 1, in_use };
         let sharing = slots.among(2);
         assert_eq!((sharing.most(&lane("hangs", "a")), sharing.most(&lane("fast", "a"))), (0, 1));
         assert_eq!(sharing.most(&lane("x", "b")), 1);
@@ -144,8 +172,8 @@ mod tests {
             free: 6,
             lane_max: 3,
             tenant_max: 8,
-            quiet: 0,
-            held: vec![(LaneId::handler("x"), "a".into(), 2)],
+            kept_for_idle_lanes: 0,
+            in_use: vec![used(LaneId::handler("x"), "a", 2)],
         };
         assert_eq!(slots.among(1).most(&lane("x", "a")), 1);
         assert_eq!(slots.among(2).most(&lane("y", "a")), 3);

@@ -54,7 +54,7 @@ impl<I: Send + 'static, T: Send + 'static> Batch<I, T> {
     /// # Errors
     /// Those of the store; `Down` when the committing tasks have ended.
     pub async fn put(&self, item: I) -> Result<T> {
-        let gone = || Error::Down("shutting down".to_owned());
+        let gone = || Error::down("shutting down".to_owned());
         let (answer, answered) = oneshot::channel();
         self.0.send(Item { item, answer }).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
@@ -106,7 +106,7 @@ async fn write<I, T, F, Fut>(
                 let mut each = each.into_iter();
                 for answer in answers {
                     let result = each.next().unwrap_or_else(|| {
-                        Err(Error::Corrupt("the database did not respond".to_owned()))
+                        Err(Error::corrupt("the database did not respond".to_owned()))
                     });
                     // A caller that hung up needs no answer.
                     let _ = answer.send(result);

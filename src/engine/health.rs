@@ -84,10 +84,10 @@ impl Health {
         match &answer {
             Err(Error::Down(why)) => {
                 metrics::database_error();
-                self.set_down(why);
+                self.set_down(&why.to_string());
             }
-            Err(Error::Full(why)) => self.set_no_writes(NoWrites::Full, why),
-            Err(Error::ReadOnly(why)) => self.set_no_writes(NoWrites::ReadOnly, why),
+            Err(Error::Full(why)) => self.set_no_writes(NoWrites::Full, &why.to_string()),
+            Err(Error::ReadOnly(why)) => self.set_no_writes(NoWrites::ReadOnly, &why.to_string()),
             _ => {
                 if self.is_down.swap(false, Ordering::Relaxed) {
                     tracing::info!("The database is available again.");

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Engine;
-use crate::decide::fair::Slots;
+use crate::decide::fair::{Slots, SlotsInUse};
 use crate::model::{Event, Job, JobId, LaneId, Lease, Run};
 use crate::store::{Claimed, Error};
 
@@ -54,7 +54,7 @@ struct State {
 }
 
 impl State {
-    fn held(&self) -> u32 {
+    fn in_use(&self) -> u32 {
         u32::try_from(self.leases.len())
             .unwrap_or(u32::MAX)
             .saturating_add(self.reserved)
@@ -140,13 +140,13 @@ impl Inflight {
     }
 
     /// How many slots are in use, reserved, or promised to a claim under way.
-    pub fn held(&self) -> u32 {
-        self.state().held()
+    pub fn in_use(&self) -> u32 {
+        self.state().in_use()
     }
 
     /// How many of a worker's `parallel` slots are free.
     pub fn free(&self, parallel: u32) -> u32 {
-        parallel.saturating_sub(self.state().held())
+        parallel.saturating_sub(self.state().in_use())
     }
 
     /// Sets how many slots the worker has that takes jobs straight from their commit; 0 means that
@@ -159,7 +159,7 @@ impl Inflight {
     /// due job waits, it leaves half of the free slots to jobs that are just being stored.
     pub fn begin_look(&self, parallel: u32, most: u32) -> u32 {
         let mut state = self.state();
-        let free = parallel.saturating_sub(state.held());
+        let free = parallel.saturating_sub(state.in_use());
         let share = if state.caught_up && state.open > 0 { free.div_ceil(2) } else { free };
         state.looking = share.min(most);
         state.looking
@@ -176,17 +176,25 @@ impl Inflight {
     /// Where there are several lanes or tenants, none of them can take the last tenth of the slots,
     /// at least one.
     pub fn slots(&self, parallel: u32, free: u32) -> Slots {
-        let held = self.state().of_lane.clone();
+        let of_lane = self.state().of_lane.clone();
         let (lane_max, tenant_max) = self.limits(parallel);
-        let held =
-            held.into_iter().map(|(lane, jobs)| (lane.clone(), self.tenant(&lane), jobs)).collect();
-        Slots { free, lane_max, tenant_max, quiet: self.quiet(parallel), held }
+        let in_use = of_lane
+            .into_iter()
+            .map(|(lane, slots)| SlotsInUse { tenant: self.tenant(&lane), lane, slots })
+            .collect();
+        Slots {
+            free,
+            lane_max,
+            tenant_max,
+            kept_for_idle_lanes: self.kept_for_idle_lanes(parallel),
+            in_use,
+        }
     }
 
     /// How many slots are kept for lanes without a job in flight: an eighth of the worker's slots,
     /// at least one, where there are several lanes. The same number is kept within a tenant's
     /// share.
-    fn quiet(&self, parallel: u32) -> u32 {
+    fn kept_for_idle_lanes(&self, parallel: u32) -> u32 {
         if self.tenants.len() > 1 && parallel >= 4 { (parallel / 8).max(1) } else { 0 }
     }
 
@@ -206,24 +214,24 @@ impl Inflight {
     /// Lanes that a claim must skip: those that hold all they may, and those whose tenant does.
     pub fn full_lanes(&self, slots: &Slots) -> Vec<LaneId> {
         let mut of_tenant: HashMap<&str, u32> = HashMap::new();
-        for (_, tenant, jobs) in &slots.held {
-            *of_tenant.entry(tenant).or_default() += jobs;
+        for used in &slots.in_use {
+            *of_tenant.entry(&used.tenant).or_default() += used.slots;
         }
         let is_full = |lane: &&LaneId| {
-            slots.held.iter().any(|(held, _, jobs)| held == *lane && *jobs >= slots.lane_max)
+            slots.in_use.iter().any(|used| used.lane == **lane && used.slots >= slots.lane_max)
         };
         let full_tenant =
             |tenant: &str| of_tenant.get(tenant).is_some_and(|jobs| *jobs >= slots.tenant_max);
         let last = |tenant: &str| {
             are_last(
-                slots.quiet,
+                slots.kept_for_idle_lanes,
                 slots.free,
                 of_tenant.get(tenant).copied().unwrap_or(0),
                 slots.tenant_max,
             )
         };
         let is_busy =
-            |lane: &&LaneId| slots.held.iter().any(|(held, _, jobs)| held == *lane && *jobs > 0);
+            |lane: &&LaneId| slots.in_use.iter().any(|used| used.lane == **lane && used.slots > 0);
         let full = self.tenants.iter().filter(|(lane, tenant)| {
             is_full(lane) || full_tenant(tenant) || last(tenant) && is_busy(lane)
         });
@@ -257,12 +265,15 @@ impl Inflight {
                 "its source has {of_tenant} deliveries in flight, its full share of the worker's {parallel} slots"
             ));
         }
-        let (free, quiet) = (parallel.saturating_sub(state.held()), self.quiet(parallel));
+        let (free, kept_for_idle_lanes) =
+            (parallel.saturating_sub(state.in_use()), self.kept_for_idle_lanes(parallel));
         match free {
             0 => Some(format!("all {parallel} slots of the worker are in use")),
-            free if of_lane > 0 && are_last(quiet, free, of_tenant, tenant_max) => Some(format!(
-                "its lane has {of_lane} deliveries in flight, and the last free slots are reserved for lanes that have none"
-            )),
+            free if of_lane > 0 && are_last(kept_for_idle_lanes, free, of_tenant, tenant_max) => {
+                Some(format!(
+                    "its lane has {of_lane} deliveries in flight, and the last free slots are reserved for lanes that have none"
+                ))
+            }
             _ => None,
         }
     }
@@ -281,10 +292,10 @@ impl Inflight {
         let siblings =
             state.of_lane.iter().filter(|(other, _)| self.tenants.get(other) == Some(tenant));
         let of_tenant: u32 = siblings.map(|(_, jobs)| jobs).sum::<u32>() + state.looking;
-        let free = parallel.saturating_sub(state.held());
-        let quiet = self.quiet(parallel);
-        let is_kept =
-            state.of_lane.contains_key(lane) && are_last(quiet, free, of_tenant, tenant_max);
+        let free = parallel.saturating_sub(state.in_use());
+        let kept_for_idle_lanes = self.kept_for_idle_lanes(parallel);
+        let is_kept = state.of_lane.contains_key(lane)
+            && are_last(kept_for_idle_lanes, free, of_tenant, tenant_max);
         if !state.caught_up
             || free == 0
             || is_kept
@@ -373,8 +384,10 @@ impl Engine {
 
 /// Whether the slots that are left for a tenant are only those kept for lanes without a job in
 /// flight. `of_tenant` is how many jobs the tenant has in flight.
-fn are_last(quiet: u32, free: u32, of_tenant: u32, tenant_max: u32) -> bool {
-    quiet > 0 && (free <= quiet || of_tenant.saturating_add(quiet) >= tenant_max)
+fn are_last(kept_for_idle_lanes: u32, free: u32, of_tenant: u32, tenant_max: u32) -> bool {
+    kept_for_idle_lanes > 0
+        && (free <= kept_for_idle_lanes
+            || of_tenant.saturating_add(kept_for_idle_lanes) >= tenant_max)
 }
 
 #[cfg(test)]

@@ -266,7 +266,7 @@ impl Engine {
 
     /// How many worker slots of this process are in use or reserved.
     pub fn slots_in_use(&self) -> u32 {
-        self.0.inflight.held()
+        self.0.inflight.in_use()
     }
 
     /// Waits until a wake-up arrives, at most this long.

@@ -29,6 +29,17 @@ pub struct NearMiss {
     pub saw: Option<String>,
 }
 
+/// How often one clause of a handler refused an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NearMissCount {
+    /// The handler that did not get the events.
+    pub handler: String,
+    /// `events`, or the text of the clause of its filter.
+    pub clause: String,
+    /// How many events, since the process started.
+    pub count: u64,
+}
+
 /// The near misses of this process since it started.
 #[derive(Debug, Default)]
 pub struct NearMisses(Mutex<Counts>);
@@ -64,12 +75,16 @@ impl NearMisses {
         }
     }
 
-    /// How many near misses there were, as handler, clause and count.
-    pub fn counts(&self) -> Vec<(String, String, u64)> {
+    /// How many near misses there were, by handler and clause.
+    pub fn counts(&self) -> Vec<NearMissCount> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.counts
             .iter()
-            .map(|((handler, clause), count)| (handler.clone(), clause.clone(), *count))
+            .map(|((handler, clause), count)| NearMissCount {
+                handler: handler.clone(),
+                clause: clause.clone(),
+                count: *count,
+            })
             .collect()
     }
 

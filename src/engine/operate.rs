@@ -41,6 +41,17 @@ pub enum NotDone {
     Store(Error),
 }
 
+/// Why a run was not started by hand.
+#[derive(Debug, thiserror::Error)]
+pub enum NotStarted {
+    /// The configuration has no workflow of this name.
+    #[error("no such workflow")]
+    NoSuchWorkflow,
+    /// Its event was not accepted.
+    #[error(transparent)]
+    NotAccepted(#[from] NotAccepted),
+}
+
 impl From<Error> for NotDone {
     fn from(error: Error) -> Self {
         Self::Store(error)
@@ -67,9 +78,9 @@ impl Engine {
         workflow: &str,
         payload: Body,
         content_type: Option<&str>,
-    ) -> Result<(Receipt, RunId), Result<NotAccepted, NotDone>> {
+    ) -> Result<(Receipt, RunId), NotStarted> {
         if self.config().workflow(workflow).is_none() {
-            return Err(Err(NotDone::Missing));
+            return Err(NotStarted::NoSuchWorkflow);
         }
         let inbound = Inbound {
             source: BY_HAND.to_owned(),
@@ -87,7 +98,10 @@ impl Engine {
         let job =
             NewJob { id, target: Target::Workflow(workflow.to_owned()), key: None, start: false };
         let plan = Plan { jobs: vec![job], misses: Vec::new() };
-        let receipt = self.accept_planned(Planned { inbound, plan }).await.map_err(Ok)?;
+        let receipt = self
+            .accept_planned(Planned { inbound, plan })
+            .await
+            .map_err(NotStarted::NotAccepted)?;
         Ok((receipt, RunId::of(id)))
     }
 
@@ -98,7 +112,7 @@ impl Engine {
     /// # Errors
     /// No such run, it is not under way, or the store failed.
     pub async fn cancel_run(&self, id: RunId) -> Result<Run, NotDone> {
-        self.redrive_options(
+        self.apply_request(
             id,
             true,
             &Fact::Cancelled,
@@ -112,13 +126,8 @@ impl Engine {
     /// # Errors
     /// No such run, it has ended already, or the store failed.
     pub async fn kill_run(&self, id: RunId) -> Result<Run, NotDone> {
-        self.redrive_options(
-            id,
-            true,
-            &Fact::Killed,
-            "only a run that is not finished can be killed",
-        )
-        .await
+        self.apply_request(id, true, &Fact::Killed, "only a run that is not finished can be killed")
+            .await
     }
 
     /// Pauses a run. Nothing of it is sent until it is resumed; due times are kept.
@@ -126,7 +135,7 @@ impl Engine {
     /// # Errors
     /// No such run, it cannot be paused as it is, or the store failed.
     pub async fn pause_run(&self, id: RunId) -> Result<Run, NotDone> {
-        self.redrive_options(id, false, &Fact::Paused, "only a run in progress can be paused").await
+        self.apply_request(id, false, &Fact::Paused, "only a run in progress can be paused").await
     }
 
     /// Resumes a paused run. If a failure paused it, the failed step is repeated.
@@ -134,12 +143,12 @@ impl Engine {
     /// # Errors
     /// No such run, it is not paused, or the store failed.
     pub async fn resume_run(&self, id: RunId) -> Result<Run, NotDone> {
-        self.redrive_options(id, false, &Fact::Resumed, "only a paused run can be resumed").await
+        self.apply_request(id, false, &Fact::Resumed, "only a paused run can be resumed").await
     }
 
     /// Applies an operator's request to a run. `only` begins the error message if the run's status
     /// does not allow it; `ends` allows it for a run whose definition is unusable.
-    async fn redrive_options(
+    async fn apply_request(
         &self,
         id: RunId,
         ends: bool,
@@ -226,7 +235,7 @@ impl Engine {
                 Ok(())
             }
             Some(Err(error)) => Err(NotDone::Store(error)),
-            None => Err(NotDone::Store(Error::Corrupt("the database did not respond".to_owned()))),
+            None => Err(NotDone::Store(Error::corrupt("the database did not respond".to_owned()))),
         }
     }
 }

@@ -264,7 +264,7 @@ impl<'a> Worker<'a> {
     fn found(&mut self, found: std::result::Result<Result<Found>, JoinError>) -> Result<()> {
         self.looked_at = Instant::now();
         let found = found.unwrap_or_else(|died| {
-            Err(crate::store::Error::Down(format!("the search for due work crashed: {died}")))
+            Err(crate::store::Error::down(format!("the search for due work crashed: {died}")))
         });
         match found {
             // None of the named jobs is to be had (any more): whatever is due is next.

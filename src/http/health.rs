@@ -60,7 +60,7 @@ pub async fn ready(Extract(state): Extract<Arc<State>>) -> Response {
 pub async fn health(Extract(state): Extract<Arc<State>>) -> Response {
     let answer = tokio::time::timeout(WAIT_MAX, state.engine.store().totals()).await;
     let answer = answer.unwrap_or_else(|_| {
-        Err(store::Error::Down("the database did not respond in time".to_owned()))
+        Err(store::Error::down("the database did not respond in time".to_owned()))
     });
     match state.engine.health().learn(answer) {
         Ok(totals) => {

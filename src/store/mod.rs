@@ -449,7 +449,7 @@ pub async fn connect(address: Address) -> Result<Arc<dyn Store>> {
     let Some(open) = open else {
         let known: Vec<&str> =
             DIALECTS.iter().flat_map(|(schemes, _)| schemes.iter().copied()).collect();
-        return Err(Error::Corrupt(format!(
+        return Err(Error::corrupt(format!(
             "the database URL starts with `{scheme}:`; supported are {}",
             known.join(", ")
         )));

@@ -23,6 +23,14 @@ use crate::model::{Payload, Run, RunId, Timestamp};
 /// result. `None` for all others.
 pub type Within = Option<(u32, usize)>;
 
+/// A visit that is about to begin.
+pub(super) struct NextVisit {
+    /// The step's path of indexes.
+    at: Vec<usize>,
+    within: Within,
+    payload: Payload,
+}
+
 /// One change of a run in the making. It collects what a fact causes until nothing is left to
 /// enter.
 pub struct Walk<'a> {
@@ -38,7 +46,7 @@ pub struct Walk<'a> {
     /// For a redrive of a container: the results of its places from before.
     pub places: Option<Vec<Slot>>,
     /// Steps to enter, each with its container and payload.
-    pub(super) ahead: VecDeque<(Vec<usize>, Within, Payload)>,
+    pub(super) ahead: VecDeque<NextVisit>,
 }
 
 impl<'a> Walk<'a> {
@@ -96,12 +104,12 @@ impl<'a> Walk<'a> {
 
     /// Plans to enter a step: `at` is its path of indexes, `within` the place of a container it belongs to.
     pub fn enter(&mut self, at: Vec<usize>, within: Within, payload: Payload) {
-        self.ahead.push_back((at, within, payload));
+        self.ahead.push_back(NextVisit { at, within, payload });
     }
 
     /// Enters the scheduled steps until none is left or the run has ended.
     pub(super) fn go(&mut self) {
-        while let Some((at, within, payload)) = self.ahead.pop_front() {
+        while let Some(NextVisit { at, within, payload }) = self.ahead.pop_front() {
             if self.change.run.status.is_closed() {
                 return;
             }

@@ -123,7 +123,7 @@ pub async fn near_misses(Allowed(engine): Allowed) -> Json<Value> {
     let counts: Vec<Value> = near
         .counts()
         .into_iter()
-        .map(|(handler, clause, count)| json!({ "handler": handler, "clause": clause, "count": count }))
+        .map(|near| json!({ "handler": near.handler, "clause": near.clause, "count": near.count }))
         .collect();
     let miss = |m: NearMiss| json!({ "event_id": m.event.to_string(), "handler": m.handler, "clause": m.clause, "saw": m.saw });
     Json(json!({ "counts": counts, "last": near.last().into_iter().map(miss).collect::<Vec<_>>() }))

@@ -11,7 +11,7 @@ use super::page::{Query, and_one, has_more};
 use super::{Allowed, State};
 use crate::engine::Engine;
 use crate::engine::approval::Decision;
-use crate::engine::operate::RedriveOptions;
+use crate::engine::operate::{NotDone, NotStarted, RedriveOptions};
 use crate::engine::parked::Parked;
 use crate::http::error::ApiError;
 use crate::http::path::Path;
@@ -245,8 +245,8 @@ pub async fn start(
     let body = Body::declared(received.bytes.clone(), Declared::of_headers(headers));
     let started = engine.start_run(&name, body, content_type).await;
     let (receipt, run) = started.map_err(|why| match why {
-        Ok(not_accepted) => ApiError::from(not_accepted),
-        Err(not_done) => not_done.into(),
+        NotStarted::NotAccepted(why) => ApiError::from(why),
+        NotStarted::NoSuchWorkflow => NotDone::Missing.into(),
     })?;
     Ok((
         StatusCode::ACCEPTED,

@@ -188,7 +188,7 @@ pub(super) async fn refuse_foreign<D: Dialect>(
     if has("jobs") && !has("lanes") {
         let why = "this database contains tables of another program (qhook uses the same table names); \
                    use a separate database for tidehook";
-        return Err(Error::Corrupt(why.to_owned()));
+        return Err(Error::corrupt(why.to_owned()));
     }
     Ok(())
 }
@@ -196,6 +196,6 @@ pub(super) async fn refuse_foreign<D: Dialect>(
 pub(super) fn migration_error<D: Dialect>(error: sqlx::migrate::MigrateError) -> Error {
     match error {
         sqlx::migrate::MigrateError::Execute(error) => D::error(error),
-        other => Error::Corrupt(format!("the database migration failed: {other}")),
+        other => Error::corrupt(format!("the database migration failed: {other}")),
     }
 }

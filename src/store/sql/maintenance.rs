@@ -87,7 +87,7 @@ impl<D: Dialect> Maintenance for SqlStore<D> {
             0 => Ok(()),
             _ if !self.0.pooler.is_there() => D::migrate(&self.0.write).await,
             // Migrations lock their session, and behind a pooler there is none.
-            _ => Err(Error::Corrupt(UNREACHABLE.to_owned())),
+            _ => Err(Error::corrupt(UNREACHABLE.to_owned())),
         }
     }
 

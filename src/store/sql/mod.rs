@@ -117,11 +117,20 @@ struct Inner<D: Dialect> {
     asking: tokio::sync::Mutex<()>,
 }
 
+/// The connections of a store.
+struct Pools<D: Dialect> {
+    /// For verbs that write. SQLite's has one connection.
+    write: Pool<D>,
+    /// For verbs that only read; the same pool on Postgres.
+    read: Pool<D>,
+    /// How many connections may be kept for immediate reuse; 0 when reads and writes have pools of
+    /// their own.
+    at_hand: usize,
+}
+
 impl<D: Dialect> SqlStore<D> {
-    /// `at_hand` is how many connections may be kept for immediate reuse; 0 when reads and writes
-    /// have pools of their own.
     fn new(
-        (write, read, at_hand): (Pool<D>, Pool<D>, usize),
+        Pools { write, read, at_hand }: Pools<D>,
         clock: Option<ManualClock>,
         pooler: Pooler,
         keep: Option<std::fs::File>,
@@ -149,7 +158,7 @@ impl<D: Dialect> SqlStore<D> {
             && let Ok(_asking) = self.0.asking.try_lock()
             && let Some(why) = D::why_not(&self.0.write).await
         {
-            return Error::Down(why);
+            return Error::down(why);
         }
         D::error(error)
     }
@@ -275,12 +284,12 @@ impl<D: Dialect> SqlStore<D> {
     ) -> Result<BoxFuture<'static, Result<T>>> {
         let keeps = !self.0.pooler.is_there();
         if let Some(renew) = &self.0.renew {
-            renew(self.0.write.clone()).await.map_err(Error::Down)?;
+            renew(self.0.write.clone()).await.map_err(Error::down)?;
         }
         Ok(Box::pin(KEEPS_STATEMENTS.scope(keeps, async move {
             match tokio::time::timeout(time_max, work).await {
                 Ok(done) => done,
-                Err(_) => Err(Error::Down(format!(
+                Err(_) => Err(Error::down(format!(
                     "the database did not respond within {} s",
                     time_max.as_secs()
                 ))),
@@ -296,7 +305,7 @@ impl<D: Dialect> SqlStore<D> {
     ) -> Result<T> {
         match tokio::spawn(self.bounded(time_max, work).await?).await {
             Ok(done) => done,
-            Err(died) => Err(Error::Corrupt(format!("a database operation crashed: {died}"))),
+            Err(died) => Err(Error::corrupt(format!("a database operation crashed: {died}"))),
         }
     }
 
@@ -309,7 +318,7 @@ impl<D: Dialect> SqlStore<D> {
     ) -> Result<T> {
         match AssertUnwindSafe(self.bounded(time_max, work).await?).catch_unwind().await {
             Ok(done) => done,
-            Err(_) => Err(Error::Corrupt("a database operation crashed".to_owned())),
+            Err(_) => Err(Error::corrupt("a database operation crashed".to_owned())),
         }
     }
 
@@ -361,7 +370,7 @@ where
             for item in items {
                 match whole(Arc::from([item.clone()])).await {
                     Ok(mut one) => answers.push(one.pop().unwrap_or_else(|| {
-                        Err(Error::Corrupt("the database did not respond".into()))
+                        Err(Error::corrupt("the database did not respond"))
                     })),
                     Err(Error::Corrupt(why)) => answers.push(Err(Error::Corrupt(why))),
                     Err(error) => return Err(error),

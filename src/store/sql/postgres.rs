@@ -9,13 +9,14 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, Pool, Postgres};
 
-use super::SqlStore;
 use super::dialect::{Dialect, SupportsTypes};
 use super::intake::{insert_events, insert_jobs};
 use super::rows::{DueRow, NameRow};
 use super::statement::{Column, Rows, sql};
+use super::{Pools, SqlStore};
 use super::{maintenance, seam};
 use crate::model::AwsIdentity;
+use crate::store::error::Cause;
 use crate::store::error::{Error, Result};
 use crate::store::{Address, Store};
 
@@ -135,7 +136,7 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
     };
     let wrong = |e: sqlx::Error| {
         let help = "percent-encode characters like `:/?#[]@%` in the user name and password";
-        Error::Corrupt(format!("the Postgres URL is invalid: {e}; {help}"))
+        Error::corrupt(format!("the Postgres URL is invalid: {e}; {help}"))
     };
     let options = options.map_err(wrong)?;
     let authenticated = options.clone();
@@ -150,7 +151,12 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
     } else {
         usize::try_from(address.connections / 4).unwrap_or(0).min(AT_HAND_MAX)
     };
-    let store = SqlStore::new((pool.clone(), pool, at_hand), address.clock, address.pooler, None);
+    let store = SqlStore::new(
+        Pools { write: pool.clone(), read: pool, at_hand },
+        address.clock,
+        address.pooler,
+        None,
+    );
     match address.iam {
         None => Ok(Arc::new(store)),
         Some(who) => Ok(Arc::new(with_iam(store, authenticated, who)?)),
@@ -178,7 +184,7 @@ fn with_iam(
     _: PgConnectOptions,
     _: AwsIdentity,
 ) -> Result<SqlStore<Postgres>> {
-    Err(Error::Corrupt(
+    Err(Error::corrupt(
         "this build does not support `database.auth: iam`; use a build with the feature `lambda`"
             .to_owned(),
     ))
@@ -365,24 +371,24 @@ impl Dialect for Postgres {
             | sqlx::Error::Decode(_)
             | sqlx::Error::ColumnDecode { .. }
             | sqlx::Error::ColumnNotFound(_) => {
-                return Error::Corrupt(error.to_string());
+                return Error::corrupt(Cause::of(error.to_string(), error));
             }
-            _ => return Error::Down(error.to_string()),
+            _ => return Error::down(Cause::of(error.to_string(), error)),
         };
         let text = error.to_string();
         match code.as_deref().unwrap_or("") {
-            "53100" => Error::Full(text),
+            "53100" => Error::full(Cause::of(text, error)),
             // A table or a column that is not there yet. Waiting may help: a deployment migrates.
-            "42P01" | "42703" => Error::Down(format!(
+            "42P01" | "42703" => Error::down(format!(
                 "{text}: the database schema does not match this version; run `tidehook migrate`"
             )),
             // Connection, resource, operator, system; a conflict that did not pass.
             c if ["08", "53", "57", "58", "28", "3D"].iter().any(|class| c.starts_with(class)) => {
-                Error::Down(text)
+                Error::down(Cause::of(text, error))
             }
-            "25006" => Error::ReadOnly(text),
-            "40001" | "40P01" | "55P03" => Error::Down(text),
-            _ => Error::Corrupt(text),
+            "25006" => Error::read_only(Cause::of(text, error)),
+            "40001" | "40P01" | "55P03" => Error::down(Cause::of(text, error)),
+            _ => Error::corrupt(Cause::of(text, error)),
         }
     }
 }

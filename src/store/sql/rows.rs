@@ -97,7 +97,7 @@ rows! {
 }
 
 fn corrupt(what: &str, value: &str) -> Error {
-    Error::Corrupt(format!("stored {what} `{value}` cannot be read"))
+    Error::corrupt(format!("stored {what} `{value}` cannot be read"))
 }
 
 /// A stored 64-bit number as 32 bits, clamped to the range.

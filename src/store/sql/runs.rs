@@ -176,7 +176,7 @@ impl<D: Dialect> Runs for SqlStore<D> {
             .await?;
         let Some(row) = row else { return Ok((0, Gate::default())) };
         let unreadable = |why: serde_json::Error| {
-            Error::Corrupt(format!("the gate {} cannot be read: {why}", row.id))
+            Error::corrupt(format!("the gate {} cannot be read: {why}", row.id))
         };
         Ok((row.version, stored(&row.state).map_err(unreadable)?))
     }

@@ -12,12 +12,13 @@ use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Pool, Sqlite};
 
-use super::SqlStore;
 use super::dialect::{Dialect, SupportsTypes};
 use super::rows::DueRow;
 use super::seam;
 use super::statement::{Column, Rows, sql};
+use super::{Pools, SqlStore};
 use crate::model::Pooler;
+use crate::store::error::Cause;
 use crate::store::error::{Error, Result};
 use crate::store::{Address, Store};
 
@@ -44,7 +45,7 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
         url.push_str(if url.contains('?') { "&mode=rwc" } else { "?mode=rwc" });
     }
     let options = SqliteConnectOptions::from_str(&url)
-        .map_err(|e| Error::Corrupt(format!("the SQLite URL is invalid: {e}")))?
+        .map_err(|e| Error::corrupt(format!("the SQLite URL is invalid: {e}")))?
         .journal_mode(SqliteJournalMode::Wal)
         // In WAL mode only FULL keeps a committed transaction through a power failure.
         .synchronous(SqliteSynchronous::Full)
@@ -80,7 +81,12 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
         true => write.clone(),
         false => pool(address.connections.clamp(1, 4)).connect_lazy_with(options),
     };
-    Ok(Arc::new(SqlStore::new((write, read, 0), address.clock, Pooler::None, lock)))
+    Ok(Arc::new(SqlStore::new(
+        Pools { write, read, at_hand: 0 },
+        address.clock,
+        Pooler::None,
+        lock,
+    )))
 }
 
 /// Creates the database file readable for its owner only, before any data is in it. SQLite gives
@@ -90,7 +96,7 @@ fn make_private(file: &std::path::Path) -> Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(Error::Corrupt(format!("{} cannot be created: {error}", file.display()))),
+        Err(error) => Err(Error::corrupt(format!("{} cannot be created: {error}", file.display()))),
     }
 }
 
@@ -105,7 +111,7 @@ async fn check_writable(
         // 8 SQLITE_READONLY
         Err(error) if primary_code(&error) == Some(8) => {
             let why = "make the file and its directory writable for the user that runs tidehook";
-            Err(Error::Corrupt(format!("{} is not writable: {why}", file.display())))
+            Err(Error::corrupt(format!("{} is not writable: {why}", file.display())))
         }
         Err(error) if !passes(&error) => Err(Sqlite::error(error)),
         Ok(_) | Err(_) => Ok(()),
@@ -120,7 +126,7 @@ fn lock(database: &std::path::Path) -> Result<File> {
     let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let why = "create its directory, and make it writable for the user that runs tidehook";
     let file = open
-        .map_err(|e| Error::Corrupt(format!("{} cannot be opened: {e}; {why}", path.display())))?;
+        .map_err(|e| Error::corrupt(format!("{} cannot be opened: {e}; {why}", path.display())))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(Error::InUse(format!(
@@ -128,7 +134,7 @@ fn lock(database: &std::path::Path) -> Result<File> {
             database.display()
         ))),
         Err(std::fs::TryLockError::Error(e)) => {
-            Err(Error::Corrupt(format!("{} cannot be locked: {e}", path.display())))
+            Err(Error::corrupt(format!("{} cannot be locked: {e}", path.display())))
         }
     }
 }
@@ -250,21 +256,21 @@ impl Dialect for Sqlite {
         let text = error.to_string();
         // SQLITE_IOERR_SHMSIZE: the file beside the database that its connections share cannot grow.
         if code(&error) == Some(4874) {
-            return Error::Full(format!(
+            return Error::full(format!(
                 "{text}: the disk has no space for the `-shm` file next to the database"
             ));
         }
         match primary_code(&error) {
             // 13 SQLITE_FULL; 10 IOERR, 14 CANTOPEN, 8 READONLY, 5 and 6 busy that did not pass.
-            Some(13) => Error::Full(text),
-            Some(8) => Error::ReadOnly(text),
-            Some(5 | 6 | 10 | 14) => Error::Down(text),
-            Some(_) => Error::Corrupt(text),
+            Some(13) => Error::full(Cause::of(text, error)),
+            Some(8) => Error::read_only(Cause::of(text, error)),
+            Some(5 | 6 | 10 | 14) => Error::down(Cause::of(text, error)),
+            Some(_) => Error::corrupt(Cause::of(text, error)),
             None => match error {
                 sqlx::Error::Encode(_)
                 | sqlx::Error::Decode(_)
-                | sqlx::Error::ColumnDecode { .. } => Error::Corrupt(text),
-                _ => Error::Down(text),
+                | sqlx::Error::ColumnDecode { .. } => Error::corrupt(Cause::of(text, error)),
+                _ => Error::down(Cause::of(text, error)),
             },
         }
     }

@@ -36,7 +36,7 @@ impl Shaky {
     }
 
     async fn shaken<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let down = || Error::Down("shaken".to_owned());
+        let down = || Error::down("shaken".to_owned());
         match self.fails() {
             Some(false) => Err(down()),
             Some(true) => {
