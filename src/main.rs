@@ -51,7 +51,8 @@ fn otherwise() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if !matches!(words.iter().map(String::as_str).collect::<Vec<_>>()[..], [] | ["start"]) {
         eprintln!(
-            "error: this build is for functions and supports the command `start` only; build it with the feature `cli` for the command line"
+            "error: this build is for functions and supports the command `start` only; build it \
+             with the feature `cli` for the command line"
         );
         return ExitCode::from(2);
     }

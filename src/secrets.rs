@@ -237,7 +237,12 @@ async fn ask_extension(http: &reqwest::Client, place: &Place<'_>) -> Result<Opti
         match answer {
             Ok(answer) if answer.status().is_success() => {
                 let answer = answer.json::<Value>().await;
-                return answer.map(Some).map_err(|why| format!("the response of the AWS Parameters and Secrets extension cannot be read: {why}"));
+                return answer.map(Some).map_err(|why| {
+                    format!(
+                        "the response of the AWS Parameters \
+                    and Secrets extension cannot be read: {why}"
+                    )
+                });
             }
             Ok(answer) => {
                 let status = answer.status();
@@ -245,7 +250,8 @@ async fn ask_extension(http: &reqwest::Client, place: &Place<'_>) -> Result<Opti
                     "the AWS Parameters and Secrets extension returned {status}: {}",
                     answer.text().await.unwrap_or_default().trim()
                 );
-                // Not ready yet is 400 in some versions, and so is what AWS throttles; what is not there or not allowed stays so.
+                // Not ready yet is 400 in some versions, and so is what AWS throttles; what is not
+                // there or not allowed stays so.
                 let passes = ["not ready", "Throttl", "TooManyRequests", "RequestLimitExceeded"];
                 let is_passing = status == 429
                     || status.is_server_error()

@@ -55,7 +55,8 @@ const GOODBYE_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The configuration asks for something that this version cannot run: its names.
-    #[error("the configuration uses features that this version cannot run: {}; remove them", .0.join(", "))]
+    #[error("the configuration uses features that this version cannot run: {}; remove \
+        them", .0.join(", "))]
     CannotRun(Vec<String>),
     /// The database cannot be opened, migrated or prepared.
     #[error(transparent)]
@@ -77,7 +78,7 @@ pub enum StartError {
 pub fn database_url(config: &Config) -> store::Result<Secret> {
     match (&config.database.url, config.database.lacks_url()) {
         (Some(url), _) => Ok(url.clone()),
-        (None, Some(why)) => Err(store::Error::corrupt(why)),
+        (None, Some(why)) => Err(store::Error::permanent(why)),
         (None, None) => Ok(Secret::new(DEFAULT_DATABASE)),
     }
 }
@@ -101,7 +102,7 @@ pub async fn iam(config: &Config) -> store::Result<Option<AwsIdentity>> {
     if !config.database.iam {
         return Ok(None);
     }
-    let wrong = |why| store::Error::corrupt(format!("`database.auth` is `iam`, but {why}"));
+    let wrong = |why| store::Error::permanent(format!("`database.auth` is `iam`, but {why}"));
     crate::environment::identity().await.map(Some).map_err(wrong)
 }
 
@@ -111,7 +112,7 @@ pub async fn iam(config: &Config) -> store::Result<Option<AwsIdentity>> {
 /// # Errors
 /// Those of the store.
 pub async fn open_store_to_migrate(config: &Config) -> store::Result<Arc<dyn Store>> {
-    match crate::environment::resolved("MIGRATE_URL").map_err(store::Error::corrupt)? {
+    match crate::environment::resolved("MIGRATE_URL").map_err(store::Error::permanent)? {
         Some(url) => {
             store::connect(Address { iam: iam(config).await?, ..Address::new(Secret::new(url), 1) })
                 .await
@@ -182,8 +183,8 @@ impl Server {
         init_metrics(&config);
         let config = Arc::new(config);
         let wake: Arc<dyn Wake> = match config.database.driver {
-            // What listens keeps a connection and its session, which a pooler does not, and a password of a quarter of an hour
-            // neither: workers look for themselves.
+            // What listens keeps a connection and its session, which a pooler does not, and a
+            // password of a quarter of an hour neither: workers look for themselves.
             Driver::Postgres if config.database.pooler.is_there() || config.database.iam => {
                 Arc::new(Local::default())
             }
@@ -233,11 +234,15 @@ impl Server {
         let mut working = self.working;
         tokio::select! {
             _ = &mut working => {}
-            () = async { tokio::select! { () = tokio::time::sleep(drain) => {}, () = hurry => {} } } => {
-                tracing::info!("Deliveries still in flight are aborted and recorded as interrupted.");
+            () = async { tokio::select! {
+                () = tokio::time::sleep(drain) => {}, () = hurry => {},
+            } } => {
+                tracing::info!("Deliveries still in flight are aborted and recorded as \
+                    interrupted.");
                 self.engine.abort();
                 if tokio::time::timeout(GOODBYE_MAX, &mut working).await.is_err() {
-                    tracing::warn!("Some outcomes could not be recorded before shutdown. Their leases expire, and the interrupted attempts are recorded then.");
+                    tracing::warn!("Some outcomes could not be recorded before shutdown. Their \
+                        leases expire, and the interrupted attempts are recorded then.");
                     working.abort();
                 }
             }
@@ -284,7 +289,8 @@ async fn get_ready(engine: &Engine) -> Result<(), StartError> {
             Err(error) if error.is_passing() && start.elapsed() < START_WAIT_MAX => {
                 // Once for each reason: whoever waits a minute need not read it sixty times.
                 if told.as_ref() != Some(&error) {
-                    tracing::warn!(%error, "The database is not available yet. Startup retries every second for up to one minute.");
+                    tracing::warn!(%error, "The database is not available yet. Startup retries \
+                        every second for up to one minute.");
                     told = Some(error);
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -313,7 +319,8 @@ async fn keep(engine: Engine) {
                     tracing::debug!(%error, "Housekeeping failed. The next tick tries again.");
                 }
                 if let Err(error) = engine.health().learn(engine.watch_lanes().await) {
-                    tracing::debug!(%error, "The lanes could not be checked. The next tick tries again.");
+                    tracing::debug!(%error, "The lanes could not be checked. The next tick tries \
+                        again.");
                 }
             }
             () = tokio::time::sleep(PROBE_EVERY) => {}

@@ -76,10 +76,7 @@ impl Place {
             }
             Store::Postgres(server) => {
                 let name = format!("bench_{}_{}", std::process::id(), free_port());
-                (
-                    "postgres",
-                    tidehook::store::sql::postgres::create_database(server, &name).await.unwrap(),
-                )
+                ("postgres", crate::database::create(server, &name).await)
             }
         };
         Self { url, driver, is_server: driver != "sqlite", dir }
@@ -117,7 +114,8 @@ sources:
         );
         for Handler { name, event, path } in &setup.handlers {
             text += &format!(
-                "  {name}: {{ source: app, events: [{event}], url: \"http://{sink}{path}\", timeout: 30s }}\n"
+                "  {name}: {{ source: app, events: [{event}], url: \"http://{sink}{path}\", \
+                 timeout: 30s }}\n"
             );
         }
         text += &setup.workflow;

@@ -19,7 +19,8 @@ pub fn cpu_seconds(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
     let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
-    // Fields 14 and 15, counted from the one after the name; a hundred ticks make a second on Linux.
+    // Fields 14 and 15, counted from the one after the name; a hundred ticks make a second on
+    // Linux.
     (ticks(11) + ticks(12)) / 100.0
 }
 

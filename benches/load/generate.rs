@@ -1,4 +1,5 @@
-//! Posts events: as fast as they are answered (closed loop), or at a rate whatever the answers (open loop).
+//! Posts events: as fast as they are answered (closed loop), or at a rate whatever the answers
+//! (open loop).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -66,7 +67,8 @@ pub async fn generate(to: SocketAddr, load: &Load) -> Sent {
     let statuses: BTreeMap<String, u64> =
         statuses.into_iter().map(|(s, n)| (s.to_string(), n)).collect();
     let figures = json!({
-        "accepted": accepted, "accepted_per_s": (accepted as f64 / seconds).round(), "statuses": statuses,
+        "accepted": accepted, "accepted_per_s": (accepted as f64 / seconds).round(),
+        "statuses": statuses,
         "ingest_ms": { "p50": at(0.5), "p95": at(0.95), "p99": at(0.99), "max": at(1.0) },
     });
     Sent { accepted, started_us, figures }
@@ -104,8 +106,8 @@ async fn send(
             if let Some(due_ns) = (n * 1_000_000_000).checked_div(load.per_second) {
                 let due = start + Duration::from_nanos(due_ns);
                 tokio::time::sleep_until(due.into()).await;
-                // In an open loop an event counts from the moment it was due, however late a connection is free for it;
-                // only what the timer itself is late by does not count.
+                // In an open loop an event counts from the moment it was due, however late a
+                // connection is free for it; only what the timer itself is late by does not count.
                 let late = due.elapsed();
                 let stalled = if late > TIMER_GRAIN { late } else { Duration::ZERO };
                 (began, at_us) = (Instant::now() - stalled, now_us() - stalled.as_micros() as u64);

@@ -1,5 +1,6 @@
-//! The load benchmark: the real binary under load, on SQLite and on Postgres, with qhook beside it in the same run
-//! when one is at hand. Prints one JSON object a line. `scripts/bench.sh` runs it; `docs/benchmarks.md` explains it.
+//! The load benchmark: the real binary under load, on SQLite and on Postgres, with qhook beside it
+//! in the same run when one is at hand. Prints one JSON object a line. `scripts/bench.sh` runs it;
+//! `docs/benchmarks.md` explains it.
 #![allow(missing_docs, reason = "a program, not a library")]
 #![expect(
     clippy::unwrap_used,
@@ -8,6 +9,8 @@
     reason = "a benchmark that cannot go on stops"
 )]
 
+#[path = "../../tests/it/support/database.rs"]
+mod database;
 mod engine;
 mod figures;
 mod generate;

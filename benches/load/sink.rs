@@ -24,7 +24,8 @@ struct Seen {
     last_us: u64,
 }
 
-/// The receiver. Paths that start with `/slow` answer late, those with `/hang` never, those with `/huge` endlessly.
+/// The receiver. Paths that start with `/slow` answer late, those with `/hang` never, those with
+/// `/huge` endlessly.
 #[derive(Clone)]
 pub struct Sink {
     pub address: SocketAddr,
@@ -76,7 +77,8 @@ impl Sink {
             seen.latency_us.as_ref().map_or(0.0, |h| h.value_at_quantile(quantile) as f64 / 1e3)
         };
         json!({
-            "delivered": unique, "missing": expected.saturating_sub(unique), "duplicates": all - unique,
+            "delivered": unique, "missing": expected.saturating_sub(unique),
+            "duplicates": all - unique,
             "delivered_per_s": if seconds > 0.0 { (unique as f64 / seconds).round() } else { 0.0 },
             "end_to_end_ms": { "p50": at(0.5), "p95": at(0.95), "p99": at(0.99), "max": at(1.0) },
         })

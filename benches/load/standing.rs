@@ -1,4 +1,5 @@
-//! What stands around a load: kept rows, blocked backlogs, a second process, nothing at all, and a hostile one.
+//! What stands around a load: kept rows, blocked backlogs, a second process, nothing at all, and a
+//! hostile one.
 
 use std::time::{Duration, Instant};
 
@@ -21,13 +22,15 @@ pub enum Standing {
     OneCommit,
     /// A running engine without work.
     Idle,
-    /// 100 events a second before and beside a backlog that cannot run; then a start with that backlog.
+    /// 100 events a second before and beside a backlog that cannot run; then a start with that
+    /// backlog.
     Blocked,
     /// 300 events a second, and claims alone, beside a million kept rows.
     Kept,
     /// One process, then two on the same database.
     TwoProcesses,
-    /// Strangers: names that never repeat, large bodies with bad signatures, endless answers, requests that never end.
+    /// Strangers: names that never repeat, large bodies with bad signatures, endless answers,
+    /// requests that never end.
     Hostile,
 }
 
@@ -139,7 +142,10 @@ async fn idle(place: &Place, sink: &Sink, time: Duration) -> Value {
     let (before, cpu) = (Database::read(place.server()).await, cpu_seconds(engine.pid()));
     tokio::time::sleep(time).await;
     let cpu = (cpu_seconds(engine.pid()) - cpu) / time.as_secs_f64() * 100.0;
-    let mut line = json!({ "cpu_percent": (cpu * 100.0).round() / 100.0, "memory_mb": memory_mb(engine.pid()).0.round() });
+    let mut line = json!({
+        "cpu_percent": (cpu * 100.0).round() / 100.0,
+        "memory_mb": memory_mb(engine.pid()).0.round(),
+    });
     if let (Some(before), Some(after)) = (before, Database::read(place.server()).await) {
         line["database"] = after.since(&before, 1, time.as_secs_f64());
     }
@@ -200,7 +206,8 @@ async fn fill(conn: &mut Beside, rows: u64, is_server: bool) {
         format!("WITH series AS (SELECT n FROM generate_series(0, {last}) AS g(n))")
     } else {
         format!(
-            "WITH RECURSIVE series(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM series WHERE n < {last})"
+            "WITH RECURSIVE series(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM series WHERE n < \
+             {last})"
         )
     };
     let id = if is_server { "LPAD(n::text, 26, '0')" } else { "printf('%026d', n)" };
@@ -215,7 +222,8 @@ async fn fill(conn: &mut Beside, rows: u64, is_server: bool) {
         ),
         (
             "jobs",
-            "id, event_id, target_kind, target_name, lane, state, attempt, lost, claim, due_at, created_at, finished_at",
+            "id, event_id, target_kind, target_name, lane, state, attempt, lost, claim, due_at, \
+             created_at, finished_at",
             format!(
                 "{id}, {id}, 'handler', 'h', 'handler:h', 'done', 1, 0, 1, n, n, 9000000000000"
             ),
@@ -261,7 +269,7 @@ async fn kept(place: &Place, sink: &Sink, rows: u64, events: u64) -> Value {
                 slots,
                 lease: Duration::from_secs(60),
                 skip: Vec::new(),
-                of: Vec::new(),
+                only: Vec::new(),
             })
             .await
             .unwrap();
@@ -271,7 +279,13 @@ async fn kept(place: &Place, sink: &Sink, rows: u64, events: u64) -> Value {
         claimed += some.len();
         took.record((began.elapsed().as_micros() as u64).max(1)).unwrap();
     }
-    json!({ "before": before, "beside": beside, "memory_mb": memory, "claimed": claimed, "claim_ms": quantiles(&took) })
+    json!({
+        "before": before,
+        "beside": beside,
+        "memory_mb": memory,
+        "claimed": claimed,
+        "claim_ms": quantiles(&took),
+    })
 }
 
 async fn two_processes(store: &Store, sink: &Sink, events: u64) -> Value {
@@ -323,8 +337,14 @@ async fn hostile(place: &Place, sink: &Sink, requests: u64) -> Value {
     let mut stages = Vec::new();
     let mut note = |stage: &str, figures: Value, series: usize, cpu: f64| {
         let (now, highest) = memory_mb(engine.pid());
-        stages.push(json!({ "stage": stage, "statuses": figures["statuses"], "memory_mb": now.round(), "memory_mb_highest": highest.round(),
-            "metric_series": series, "cpu_ms_per_request": (cpu * 1e5).round() / 1e2 }));
+        stages.push(json!({
+            "stage": stage,
+            "statuses": figures["statuses"],
+            "memory_mb": now.round(),
+            "memory_mb_highest": highest.round(),
+            "metric_series": series,
+            "cpu_ms_per_request": (cpu * 1e5).round() / 1e2,
+        }));
     };
     let load = |path: &str, events, body_bytes| super::generate::Load {
         path: path.to_owned(),
@@ -371,7 +391,11 @@ async fn hostile(place: &Place, sink: &Sink, requests: u64) -> Value {
         series(&engine).await,
         0.0,
     );
-    json!({ "stages": stages, "good_requests_ms": sent["ingest_ms"], "good_requests_missing": sent["missing"] })
+    json!({
+        "stages": stages,
+        "good_requests_ms": sent["ingest_ms"],
+        "good_requests_missing": sent["missing"],
+    })
 }
 
 /// How many lines `/metrics` has.

@@ -12,7 +12,8 @@ use crate::store::sql::backup::backup;
 
 /// Back up the SQLite database to a file, even while a server uses it
 ///
-/// The backup contains everything that was acknowledged before it started. For Postgres, use its own tools: see docs/operations.md.
+/// The backup contains everything that was acknowledged before it started. For Postgres, use its
+/// own tools: see docs/operations.md.
 #[derive(Debug, Args)]
 pub(super) struct Backup {
     /// The backup file to create; it must not exist
@@ -22,9 +23,11 @@ pub(super) struct Backup {
 pub(super) async fn run(verb: &Backup, global: &Global) -> Done {
     let config = context::configuration(global, false)?;
     if !server::is_embedded(&config) {
-        return Err(
-            anyhow!("`backup` works with SQLite only; back up Postgres with `pg_dump` or base backups (docs/operations.md)").into()
-        );
+        return Err(anyhow!(
+            "`backup` works with SQLite only; back up Postgres with `pg_dump` or base \
+                backups (docs/operations.md)"
+        )
+        .into());
     }
     if !context::has_database(&config) {
         return Err(anyhow!(
@@ -34,9 +37,11 @@ pub(super) async fn run(verb: &Backup, global: &Global) -> Done {
     }
     let made = backup(server::database_url(&config)?.expose(), &verb.file).await?;
     match global.json {
-        true => print::json(
-            &json!({ "file": verb.file.display().to_string(), "events": made.events, "bytes": made.bytes }),
-        ),
+        true => print::json(&json!({
+            "file": verb.file.display().to_string(),
+            "events": made.events,
+            "bytes": made.bytes,
+        })),
         false => {
             print::note(&format!(
                 "Wrote {}: {} events, {} bytes.",

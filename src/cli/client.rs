@@ -34,7 +34,7 @@ pub(crate) struct Answer {
 
 enum Transport {
     Http { url: String, http: reqwest::Client },
-    Context(Router),
+    InProcess(Router),
 }
 
 /// A client of the HTTP API: over the network, or over the same routes inside this process when no
@@ -57,7 +57,11 @@ impl Client {
         let token = context::token(global)
             .or_else(|| config.api.auth_token.as_ref().map(|t| t.expose().to_owned()));
         if server::is_embedded(&config) && !context::has_database(&config) {
-            return Err(anyhow!("the database does not exist yet; start the server first, or name a running server with --remote").into());
+            return Err(anyhow!(
+                "the database does not exist yet; start the server first, or name a \
+                running server with --remote"
+            )
+            .into());
         }
         match server::open_store(&config).await {
             Ok(store) => Self::here(config, store, token).await,
@@ -97,7 +101,7 @@ impl Client {
             };
         }
         let engine = server::engine(Arc::new(config), store, Arc::new(Local::default()))?;
-        Ok(Self { way: Transport::Context(router(State::new(engine))), token })
+        Ok(Self { way: Transport::InProcess(router(State::new(engine))), token })
     }
 
     /// Sends a request and returns the answer, with any status. It fails only when no answer can be
@@ -130,7 +134,7 @@ impl Client {
                 let status = response.status();
                 Ok(Answer { status, text: response.text().await? })
             }
-            Transport::Context(router) => {
+            Transport::InProcess(router) => {
                 let mut request = http::Request::new(Body::from(body));
                 *request.method_mut() = method;
                 *request.uri_mut() = path.parse()?;
@@ -152,7 +156,8 @@ impl Client {
     pub(crate) async fn lines(&self, path: &str) -> anyhow::Result<Lines> {
         let Transport::Http { url, http } = &self.way else {
             bail!(
-                "no server is running, so there is nothing to follow; start one, or name it with --remote"
+                "no server is running, so there is nothing to follow; start one, or name it with \
+                 --remote"
             )
         };
         let mut request = http.get(format!("{url}{path}")).timeout(FOLLOW_TIME_MAX);

@@ -30,11 +30,13 @@ const SKEW_MAX: Duration = Duration::from_secs(5);
 
 /// Check for problems: configuration, database, clocks, receivers
 ///
-/// The command changes nothing. Exit codes: 0 no problems, 1 problems found, 2 the configuration has errors. With --remote,
-/// doctor checks that server instead of the database in the configuration.
+/// The command changes nothing. Exit codes: 0 no problems, 1 problems found, 2 the configuration
+/// has errors. With --remote, doctor checks that server instead of the database in the
+/// configuration.
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
-    /// Check a deployed stack of functions instead, using the AWS CLI: schedule, queue, timeouts, connections, permissions
+    /// Check a deployed stack of functions instead, using the AWS CLI: schedule, queue, timeouts,
+    /// connections, permissions
     #[arg(long, value_name = "STACK")]
     lambda: Option<String>,
 }
@@ -122,7 +124,8 @@ fn readable(path: &std::path::Path, env: Option<&str>, report: &mut Report) {
         if mode.is_ok_and(|mode| mode & 0o004 != 0) {
             report.note(
                 path.display().to_string(),
-                "other users of this machine can read this file: run `chmod 600` on it if it contains secrets",
+                "other users of this machine can read this file: run `chmod 600` on it if it \
+                 contains secrets",
             );
         }
     }
@@ -256,14 +259,17 @@ fn of_held(lane: &str, word: &str, why: &str, report: &mut Report) {
 fn of_parked(jobs: u64, why: &str, report: &mut Report) {
     report.wrong(
         "deliveries",
-        format!("{jobs} {why}. If the handler was renamed, list its old name in `was`; to cancel the jobs, run `tidehook jobs cancel --handler`"),
+        format!(
+            "open jobs: {jobs}, {why}. If the handler was renamed, list its old name in `was`; to \
+             cancel the jobs, run `tidehook jobs cancel --handler`"
+        ),
     );
 }
 
 async fn of_server(url: String, token: Option<String>, report: &mut Report) {
     let client = match Client::http(url.clone(), token) {
         Ok(client) => client,
-        Err(error) => return report.wrong(format!("server {url}"), format!("{error:#}")),
+        Err(error) => return report.wrong(format!("server {url}"), print::chain(&error)),
     };
     match ask(&client, "/health").await {
         Ok(health) if health["status"] == "ok" => report.well(format!("server {url}")),
@@ -271,7 +277,7 @@ async fn of_server(url: String, token: Option<String>, report: &mut Report) {
             format!("server {url}"),
             format!("/health reports {}", print::text(&health["status"])),
         ),
-        Err(error) => return report.wrong(format!("server {url}"), format!("{error:#}")),
+        Err(error) => return report.wrong(format!("server {url}"), print::chain(&error)),
     }
     match ask(&client, "/api/lanes").await {
         Ok(answer) => {
@@ -290,9 +296,10 @@ async fn of_server(url: String, token: Option<String>, report: &mut Report) {
                 report.well("deliveries: none are parked");
             }
         }
-        Err(error) => {
-            report.note(format!("server {url}"), format!("its lanes cannot be read: {error:#}"))
-        }
+        Err(error) => report.note(
+            format!("server {url}"),
+            format!("its lanes cannot be read: {}", print::chain(&error)),
+        ),
     }
 }
 
@@ -367,9 +374,10 @@ impl Report {
             };
             json!({ "what": f.what, "ok": ok, "why": why })
         };
-        print::json(
-            &json!({ "issues": self.issues(), "findings": self.0.iter().map(finding).collect::<Vec<_>>() }),
-        );
+        print::json(&json!({
+            "issues": self.issues(),
+            "findings": self.0.iter().map(finding).collect::<Vec<_>>(),
+        }));
     }
 }
 

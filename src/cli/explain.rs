@@ -14,8 +14,8 @@ use crate::model::body::Declared;
 
 /// Show which handlers an event matches, and why the others do not match
 ///
-/// Name a stored event (EVENT), or give SOURCE TYPE PAYLOAD. The routing uses the configuration of this command,
-/// so --config can test another version of it.
+/// Name a stored event (EVENT), or give SOURCE TYPE PAYLOAD. The routing uses the configuration of
+/// this command, so --config can test another version of it.
 #[derive(Debug, Args)]
 pub(super) struct Explain {
     /// The id of a stored event, or the name of a source

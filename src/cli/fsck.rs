@@ -8,7 +8,12 @@ use super::{Done, Global, print};
 
 pub(super) async fn run(global: &Global) -> Done {
     let answer = Client::connect(global).await?.get("/api/fsck").await?;
-    let faults = answer["faults"].as_array().ok_or_else(|| anyhow!("the response of the server has no list of faults; check that server and CLI have the same version"))?;
+    let faults = answer["faults"].as_array().ok_or_else(|| {
+        anyhow!(
+            "the response of the server has \
+        no list of faults; check that server and CLI have the same version"
+        )
+    })?;
     match global.json {
         true => print::json(&answer),
         false => {

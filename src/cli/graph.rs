@@ -90,8 +90,14 @@ fn data(flow: &Flow, start: &str, taken: &BTreeSet<String>) -> Value {
     };
     let steps = flow.steps.iter().map(|step| {
         let inner: Vec<&str> = step.kind.inner().iter().map(|inner| inner.name.as_str()).collect();
-        json!({ "name": step.name, "type": step.kind.name(), "method": step.kind.call().map(|call| call.method.to_string()),
-                "url": step.kind.call().map(|call| &call.shown_url), "inner": inner, "entered": taken.contains(&step.name) })
+        json!({
+            "name": step.name,
+            "type": step.kind.name(),
+            "method": step.kind.call().map(|call| call.method.to_string()),
+            "url": step.kind.call().map(|call| &call.shown_url),
+            "inner": inner,
+            "entered": taken.contains(&step.name),
+        })
     });
     let edges = edges(flow).into_iter().map(|Edge { from, to, when, what }| {
         let cause = match what {
@@ -102,7 +108,12 @@ fn data(flow: &Flow, start: &str, taken: &BTreeSet<String>) -> Value {
         // No step to start from is any step, and none to go to is the end.
         json!({ "from": name(from), "to": name(to), "when": when, "cause": cause })
     });
-    json!({ "workflow": flow.name, "start": start, "steps": steps.collect::<Vec<_>>(), "edges": edges.collect::<Vec<_>>() })
+    json!({
+        "workflow": flow.name,
+        "start": start,
+        "steps": steps.collect::<Vec<_>>(),
+        "edges": edges.collect::<Vec<_>>(),
+    })
 }
 
 /// A drawing for a terminal: one line per step, followed by the edges that leave it.

@@ -128,7 +128,8 @@ handlers:
 ";
 
 const WEBHOOK: &str = "\
-# {provider} posts signed webhooks to /webhooks/{provider}. Each handler gets the events that match it.
+# {provider} posts signed webhooks to /webhooks/{provider}.
+# Each handler gets the events that match it.
 sources:
   {provider}:
     type: webhook

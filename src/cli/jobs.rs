@@ -9,7 +9,8 @@ use super::{Done, Global, print};
 pub(super) enum Jobs {
     /// List deliveries, newest first
     List {
-        /// Only deliveries in this status: available, running, retryable, parked, completed, dead or cancelled
+        /// Only deliveries in this status: available, running, retryable, parked, completed, dead
+        /// or cancelled
         #[arg(short, long)]
         status: Option<String>,
         /// Only deliveries of this handler
@@ -95,7 +96,7 @@ pub(super) async fn run(verb: Jobs, global: &Global) -> Done {
             match global.json {
                 true => print::json(&answer),
                 false => print::line(&format!(
-                    "{} dead delivery(s) will be retried.",
+                    "{} dead job(s) queued for retry.",
                     print::text(&answer["retried"])
                 )),
             }

@@ -15,7 +15,8 @@ pub(super) enum Lanes {
         /// The name of the handler
         handler: String,
     },
-    /// Resume deliveries to a handler; if its circuit breaker is open, one probe is sent now and a success closes the breaker
+    /// Resume deliveries to a handler; if its circuit breaker is open, one probe is sent now and a
+    /// success closes the breaker
     Resume {
         /// The name of the handler
         handler: String,
@@ -51,7 +52,8 @@ pub(super) async fn run(verb: Lanes, global: &Global) -> Done {
         }
         (Lanes::Resume { handler }, false) => {
             print::note(&format!(
-                "{} was resumed. If its circuit breaker was open, one delivery is sent now as a probe.",
+                "{} was resumed. If its circuit breaker was open, one delivery is sent now as a \
+                 probe.",
                 print::one_line(handler)
             ));
         }

@@ -167,7 +167,7 @@ pub(crate) type Done = Result<(), Failed>;
 /// Runs a command and returns the exit code of the process.
 pub async fn run(cli: Cli) -> ExitCode {
     let variable = |name: &str| context::variable(name);
-    let format = log::Format::from_word(variable("LOG_FORMAT").as_deref());
+    let format = log::Format::named(variable("LOG_FORMAT").as_deref());
     let filter = std::env::var("RUST_LOG").ok().filter(|f| !f.is_empty());
     // The timeline of `dev` tells what happens; only trouble is logged beside it.
     let quiet =
@@ -190,11 +190,11 @@ pub async fn run(cli: Cli) -> ExitCode {
             if json {
                 print::failure(
                     if is_argument { "argument" } else { "failed" },
-                    &format!("{error:#}"),
+                    &print::chain(&error),
                     &Value::Null,
                 );
             }
-            print::error(&format!("{error:#}"));
+            print::error(&print::chain(&error));
             if is_argument { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }

@@ -46,6 +46,19 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
+/// An error with its causes, as one line. A cause that the line already contains is left out:
+/// errors of the store quote the driver's.
+pub(crate) fn chain(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |line, cause| {
+        let text = cause.to_string();
+        match line.as_str() {
+            "" => text,
+            said if said.contains(&text) => line,
+            said => format!("{said}: {text}"),
+        }
+    })
+}
+
 /// Prints why a verb failed to standard error, as a line of the log where the log is JSON.
 pub(crate) fn error(text: &str) {
     if log::is_json() {

@@ -1,4 +1,5 @@
-//! The receiver of `tidehook dev`: a server of its own that fails the first attempt of every delivery.
+//! The receiver of `tidehook dev`: a server of its own that fails the first attempt of every
+//! delivery.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;

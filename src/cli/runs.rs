@@ -15,7 +15,8 @@ use super::{Done, Global, print};
 pub(super) enum Runs {
     /// List runs, newest first
     List {
-        /// Only runs in this status: queued, running, paused, compensating, completed, failed, cancelled
+        /// Only runs in this status: queued, running, paused, compensating, completed, failed,
+        /// cancelled
         #[arg(short, long)]
         status: Option<String>,
         /// Only runs of this workflow
@@ -60,7 +61,8 @@ pub(super) enum Runs {
         /// Use the payload in this file instead of the payload the step had; `-` for standard input
         #[arg(short, long, value_name = "FILE")]
         payload: Option<PathBuf>,
-        /// Use the workflow definition in the current configuration instead of the one the run started with
+        /// Use the workflow definition in the current configuration instead of the one the run
+        /// started with
         #[arg(long)]
         latest: bool,
     },
@@ -120,7 +122,8 @@ pub(super) async fn run(verb: Runs, global: &Global) -> Done {
                 && serde_json::from_slice::<serde::de::IgnoredAny>(&payload).is_err()
             {
                 print::note(
-                    "The payload is not JSON. It is sent as text, and templates find no values in it.",
+                    "The payload is not JSON. It is sent as text, and templates find no values in \
+                     it.",
                 );
             }
             let path = format!("/api/runs/{}/redrive{wish}", encode(run));

@@ -6,8 +6,8 @@ use super::{Done, print};
 
 /// Print the JSON Schema of the configuration for editors
 ///
-/// Save it next to the configuration, and name it in the first line of the configuration:
-/// `tidehook schema > tidehook.schema.json`, and `# yaml-language-server: $schema=tidehook.schema.json`.
+/// Save it next to the configuration, and name it in the first line of the configuration: `tidehook
+/// schema > tidehook.schema.json`, and `# yaml-language-server: $schema=tidehook.schema.json`.
 /// `tidehook init` does both.
 #[derive(Debug, Args)]
 pub(super) struct Schema {

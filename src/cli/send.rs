@@ -72,14 +72,16 @@ pub(super) async fn run(send: Send, global: &Global) -> Done {
         .map_or_else(|| base.clone(), |u| u.as_str().trim_end_matches('/').to_owned());
     let raw = prepare(source, &kind, payload, &origin)?;
     let events = admitted(source, &kind, &raw);
-    // Most providers name the type in the payload, and some in none of it: then what was asked for does not come in.
+    // Most providers name the type in the payload, and some in none of it: then what was asked for
+    // does not come in.
     if let Ok(events) = &events
         && named.is_some()
         && let Some(other) = events.iter().find(|event| event.kind != kind)
     {
         let (provider, other) = (source.verify.as_deref().unwrap_or("the source"), &other.kind);
         print::note(&format!(
-            "note: for {provider}, the request itself sets the event type; it is `{other}`, not `{kind}`"
+            "note: for {provider}, the request itself sets the event type; it is `{other}`, not \
+             `{kind}`"
         ));
     }
     if send.dry_run {
@@ -167,7 +169,8 @@ pub(super) fn prepare(
         let with =
             Scheme { secrets: &source.secrets, tolerance: None, options: &source.signature, now };
         provider.sign(&mut raw, &with);
-        // The signer and the verifier of a provider are one file; what cannot be signed is told here.
+        // The signer and the verifier of a provider are one file; what cannot be signed is told
+        // here.
         if provider.verify(&raw, &with).is_err() {
             return Err(anyhow!(
                 "a request of `{}` cannot be signed with the secret of source `{}`; check `secret`",

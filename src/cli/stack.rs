@@ -59,7 +59,7 @@ pub(super) fn look(stack: &str, report: &mut Report) -> anyhow::Result<()> {
         }
     }
     if let Err(why) = from_inside(&names.ticker, report) {
-        report.wrong("ticker", format!("{why:#}"));
+        report.wrong("ticker", super::print::chain(&why));
     }
     Ok(())
 }
@@ -81,11 +81,27 @@ fn schedule(stack: &str, told: &str, report: &mut Report) -> anyhow::Result<()> 
     );
     let what = format!("schedule: {rate}");
     if state != "ENABLED" {
-        report.wrong(what, format!("the schedule is {state}: retries, timers and lost hints are not picked up; enable it"));
+        report.wrong(
+            what,
+            format!(
+                "the schedule is {state}: retries, timers and lost hints are \
+            not picked up; enable it"
+            ),
+        );
     } else if !(rate.starts_with("rate(") && rate.ends_with(')')) {
-        report.wrong(what, "this is not a rate; on a command line, quote the value twice: TickRate='\"rate(10 minutes)\"'");
+        report.wrong(
+            what,
+            "this is not a rate; on a command line, quote the value twice: \
+            TickRate='\"rate(10 minutes)\"'",
+        );
     } else if rate != told {
-        report.wrong(what, format!("the functions are configured for {told} and look ahead by that time; deploy the stack again with the rate you want"));
+        report.wrong(
+            what,
+            format!(
+                "the functions are configured for {told} and look ahead by that \
+            time; deploy the stack again with the rate you want"
+            ),
+        );
     } else {
         report.well(what);
     }
@@ -111,7 +127,8 @@ fn mapping(worker: &str, report: &mut Report) -> anyhow::Result<()> {
         true => report.well("worker: reports failed messages one by one"),
         false => report.wrong(
             "worker: reports failed messages one by one",
-            "add ReportBatchItemFailures to FunctionResponseTypes: without it, one failure repeats the whole batch",
+            "add ReportBatchItemFailures to FunctionResponseTypes: without it, one failure repeats \
+             the whole batch",
         ),
     }
     match mapping["ScalingConfig"]["MaximumConcurrency"].as_u64() {
@@ -133,7 +150,10 @@ fn times(worker: &str, told: &str, report: &mut Report) -> anyhow::Result<()> {
         true => report.well(format!("worker: times out after {timeout} s")),
         false => report.wrong(
             format!("worker: times out after {timeout} s"),
-            format!("the functions are configured for {told} s; deploy the stack again with the WorkerTimeoutSeconds you want"),
+            format!(
+                "the functions are configured for {told} s; deploy the stack again with the \
+                WorkerTimeoutSeconds you want"
+            ),
         ),
     }
     Ok(())

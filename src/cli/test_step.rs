@@ -48,7 +48,9 @@ pub(super) struct TestStep {
     #[arg(short, long, value_name = "FILE")]
     answer: Option<PathBuf>,
     /// The HTTP status of the response
-    #[arg(short, long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(100..600))]
+    #[arg(
+        short, long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(100..600),
+    )]
     status: u16,
     /// Simulate a timeout: the call gets no response
     #[arg(long, conflicts_with_all = ["answer", "status"])]
@@ -194,14 +196,14 @@ fn call_fact(
     let timing = Timing { duration: Duration::ZERO, now };
     let (outcome, step_context) = StepContext::judge(flow, run, visit, sent);
     let once = [RetryPolicy { max: 1, ..RetryPolicy::default() }];
-    let commit = settle(
+    let job_outcome = settle(
         job,
         &outcome,
         OutcomeRules { retry: &once, ..step_context.rules(&[]) },
         timing,
         0.5,
     );
-    fact_of(Some(&step_context), (visit, job.id), &commit, &outcome)
+    fact_of(Some(&step_context), (visit, job.id), &job_outcome, &outcome)
 }
 
 fn event(now: Timestamp, payload: &[u8]) -> Event {
@@ -223,8 +225,8 @@ fn job_of(job: &RunJob, event: &Event, now: Timestamp) -> Job {
         target: job.target.clone(),
         state: JobState::Leased,
         attempt: 0,
-        lost: 0,
-        deaths: 0,
+        interrupted: 0,
+        crashes: 0,
         claim: 1,
         due_at: now,
         created_at: now,
@@ -240,22 +242,37 @@ fn outcome(change: &Change, request: Option<&Request>, flow: &Flow, seq: u32) ->
     let its: Vec<&Note> = change.notes.iter().filter(|note| note.visit == Some(seq)).collect();
     let notes: Vec<NoteKind> = its.iter().map(|note| note.kind).collect();
     let request = request.map(|request| {
-        let headers: serde_json::Map<String, Value> =
-            request.headers.iter().map(|(name, value)| (name.clone(), Value::String(shown(name, value)))).collect();
-        json!({ "method": request.method.to_string(), "url": request.url.as_str(), "headers": headers,
-                "body": String::from_utf8_lossy(&request.body) })
+        let headers: serde_json::Map<String, Value> = request
+            .headers
+            .iter()
+            .map(|(name, value)| (name.clone(), Value::String(shown(name, value))))
+            .collect();
+        json!({
+            "method": request.method.to_string(),
+            "url": request.url.as_str(),
+            "headers": headers,
+            "body": String::from_utf8_lossy(&request.body),
+        })
     });
     let failed =
         its.iter().find(|note| note.kind == NoteKind::StepFailed).map(|note| note.data.clone());
-    let next = run
-        .state
-        .visits
-        .values()
-        .map(|visit| json!({ "step": flow.place(&visit.at), "payload": visit.payload.clone().into_value() }));
+    let step = [
+        (NoteKind::StepFailed, "failed"),
+        (NoteKind::StepSkipped, "skipped"),
+        (NoteKind::StepCompleted, "completed"),
+    ]
+    .into_iter()
+    .find(|(kind, _)| notes.contains(kind))
+    .map_or("waits", |(_, status)| status);
+    let next = run.state.visits.values().map(|visit| {
+        json!({
+            "step": flow.place(&visit.at),
+            "payload": visit.payload.clone().into_value(),
+        })
+    });
     json!({
         "request": request,
-        "step": if notes.contains(&NoteKind::StepFailed) { "failed" } else if notes.contains(&NoteKind::StepSkipped) { "skipped" }
-                else if notes.contains(&NoteKind::StepCompleted) { "completed" } else { "waits" },
+        "step": step,
         "failed": failed,
         "caught": notes.contains(&NoteKind::Caught) || notes.contains(&NoteKind::Continued),
         "next": next.collect::<Vec<_>>(),

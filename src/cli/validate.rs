@@ -36,8 +36,14 @@ fn count(loaded: &Loaded, severity: Severity) -> usize {
 pub(super) fn listed(problems: &Problems) -> Value {
     let problem = |p: &crate::config::Problem| {
         let severity = if p.severity == Severity::Error { "error" } else { "warning" };
-        json!({ "severity": severity, "code": p.code, "place": problems.place_of(p), "key": p.key, "message": p.message,
-                "help": p.help })
+        json!({
+            "severity": severity,
+            "code": p.code,
+            "place": problems.place_of(p),
+            "key": p.key,
+            "message": p.message,
+            "help": p.help,
+        })
     };
     problems.sorted().iter().map(problem).collect()
 }

@@ -34,11 +34,7 @@ impl Alerts {
         let url = text.and_then(|text| match Url::parse(&text) {
             Ok(url) if matches!(url.scheme(), "http" | "https") => Some(url),
             _ => {
-                s.error(
-                    "bad_url",
-                    "url",
-                    "alerts.url must be a URL that starts with http:// or https://",
-                );
+                s.error("bad_url", "url", "alerts.url must start with http:// or https://");
                 None
             }
         });

@@ -64,7 +64,14 @@ impl Handler {
     pub(super) fn read(name: &str, mut s: Section<'_>, around: &ReadContext<'_>) -> Option<Self> {
         let who = format!("handler '{name}'");
         if name.starts_with("queue/") {
-            s.error("bad_name", "", format!("handler name '{name}' must not start with 'queue/' (reserved prefix): rename the handler"));
+            s.error(
+                "bad_name",
+                "",
+                format!(
+                    "handler name '{name}' must not start with 'queue/' \
+                (reserved prefix): rename the handler"
+                ),
+            );
         }
         let source = read_source(&mut s, &who, around);
         let was = s.one_or_more_texts("was").unwrap_or_default();
@@ -87,7 +94,8 @@ impl Handler {
         let written = s.shown_texts("headers");
         if let Some((name, _)) = written.iter().find(|(_, value)| value.contains("{{")) {
             let message = format!(
-                "{who} has a placeholder in its header `{name}`, but headers of handlers do not support placeholders"
+                "{who} has a placeholder in its header `{name}`, but headers of handlers do not \
+                 support placeholders"
             );
             let help =
                 "write a fixed value, or use a workflow step: its headers support placeholders";
@@ -107,7 +115,8 @@ impl Handler {
         let breaker = read_breaker(&mut s);
         if method == Method::Get && s.has("transform") {
             let message = format!(
-                "{who} sends GET, which has no body, so its `transform` has no effect: remove it, or use another method"
+                "{who} sends GET, which has no body, so its `transform` has no effect: remove it, \
+                 or use another method"
             );
             s.warn("no_effect", "transform", message);
         }
@@ -191,12 +200,14 @@ pub(super) fn check_renamed(handlers: &[Handler], problems: &mut Problems) {
             let message = match earlier {
                 _ if handlers.iter().any(|other| other.name == old.value) => {
                     format!(
-                        "`{}` is also a handler in this file, so its waiting deliveries cannot move to `{name}`",
+                        "`{}` is also a handler in this file, so its waiting deliveries cannot \
+                         move to `{name}`",
                         old.value
                     )
                 }
                 Some(other) => format!(
-                    "the waiting deliveries of `{}` can move to one handler only, and `{other}` already has this name in `was`",
+                    "the waiting deliveries of `{}` can move to one handler only, and `{other}` \
+                     already has this name in `was`",
                     old.value
                 ),
                 None => continue,
@@ -275,7 +286,14 @@ pub(super) fn read_patterns(s: &mut Section<'_>, compat: &Compat) -> Vec<Pattern
     for text in &texts {
         let text = text.value.as_str();
         if text.contains("{{") {
-            s.error("bad_template", "events", format!("`{text}` contains a placeholder, but `events` does not support placeholders: write a fixed pattern"));
+            s.error(
+                "bad_template",
+                "events",
+                format!(
+                    "`{text}` contains a placeholder, but \
+                `events` does not support placeholders: write a fixed pattern"
+                ),
+            );
             continue;
         }
         let is_regex = text.len() > 1 && text.starts_with('/') && text.ends_with('/');
@@ -401,7 +419,8 @@ pub(super) fn read_template(s: &mut Section<'_>, key: &str, sends_json: bool) ->
         .map(|(path, _)| path)
         .collect();
     for key_path in &unread {
-        let help = "keys are sent as written; to send names from the payload, use a list of `{ name, value }` pairs";
+        let help = "keys are sent as written; to send names from the payload, use a list of \
+            `{ name, value }` pairs";
         let message = format!(
             "the key `{key_path}` contains a placeholder, but keys do not support placeholders"
         );
@@ -441,7 +460,8 @@ pub(super) fn read_template(s: &mut Section<'_>, key: &str, sends_json: bool) ->
         Ok(template) => {
             if sends_json && !template.is_json() {
                 let message = format!(
-                    "the fixed text of the template `{}` is not valid JSON, so the request body will not be JSON",
+                    "the fixed text of the template `{}` is not valid JSON, so the request body \
+                     will not be JSON",
                     node.key
                 );
                 let help = "fix the template, or set a Content-Type other than JSON in `headers`";

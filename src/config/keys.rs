@@ -124,12 +124,14 @@ static DATABASE: Keys = LazyLock::new(|| {
         key(
             "pooler",
             Takes::OneOf(&["none", "transaction", "rds_proxy"]),
-            "Pooler in front of the database (none). transaction: PgBouncer in transaction mode; rds_proxy: RDS Proxy with the init query of infra/proxy.yaml",
+            "Pooler in front of the database (none). transaction: PgBouncer in transaction mode; \
+             rds_proxy: RDS Proxy with the init query of infra/proxy.yaml",
         ),
         key(
             "auth",
             Takes::OneOf(&["password", "iam"]),
-            "How to log in (password). iam: an IAM token signed with the AWS credentials, for RDS and Aurora",
+            "How to log in (password). iam: an IAM token signed with the AWS credentials, for RDS \
+             and Aurora",
         ),
         key("account_id", Takes::Text, "Cloudflare D1"),
         key("database_id", Takes::Text, "Cloudflare D1"),
@@ -147,7 +149,8 @@ static SERVER: Keys = LazyLock::new(|| {
         key(
             "max_inbound",
             Takes::Number(1, ANY),
-            "Maximum number of requests in progress (100); a request counts once it has arrived in full; more get 503",
+            "Maximum number of requests in progress (100); a request counts once it has arrived in \
+             full; more get 503",
         ),
         key(
             "ip_rate_limit",
@@ -169,7 +172,8 @@ static SERVER: Keys = LazyLock::new(|| {
         key(
             "trusted_proxies",
             Takes::Texts,
-            "Networks of the proxies whose X-Forwarded-For is trusted; or the number of proxies, if clients cannot bypass them (1)",
+            "Networks of the proxies whose X-Forwarded-For is trusted; or the number of proxies, \
+             if clients cannot bypass them (1)",
         ),
         key(
             "skip_endpoint_verification",
@@ -185,7 +189,8 @@ static API: Keys = LazyLock::new(|| {
         key(
             "auth_token",
             Takes::Secret,
-            "Bearer token for /events and /api. Without it, /events is open, and /api accepts loopback clients only",
+            "Bearer token for /events and /api. Without it, /events is open, and /api accepts \
+             loopback clients only",
         ),
         key(
             "open",
@@ -223,7 +228,8 @@ pub(super) static RETRY: Keys = LazyLock::new(|| {
         key(
             "jitter",
             Takes::Text,
-            "Random variation of each delay as a share of it (0.2); full: any value up to the delay; none: no variation",
+            "Random variation of each delay as a share of it (0.2); full: any value up to the \
+             delay; none: no variation",
         ),
         key(
             "errors",
@@ -259,7 +265,8 @@ static DELIVERY: Keys = LazyLock::new(|| {
         key(
             "event_ttl",
             Takes::Duration,
-            "Deliveries that are not done after this time become dead within seconds (off); one that becomes due at that moment may still be sent",
+            "Deliveries that are not done after this time become dead within seconds (off); one \
+             that becomes due at that moment may still be sent",
         ),
         key("idempotency_ttl", Takes::Duration, "How long idempotency keys are kept (168h)"),
     ]
@@ -346,7 +353,8 @@ pub static SOURCE: Keys = LazyLock::new(|| {
         key(
             "schema",
             Takes::Text,
-            "JSON Schema (draft 2020-12) that payloads must satisfy, as a string; `format` is not checked",
+            "JSON Schema (draft 2020-12) that payloads must satisfy, as a string; `format` is not \
+             checked",
         ),
         key("allowed_ips", Takes::Texts, "Client addresses or networks that may send requests"),
         key("path", Takes::Text, "No effect; accepted because samples contain it"),
@@ -368,7 +376,8 @@ pub static SOURCE: Keys = LazyLock::new(|| {
         key(
             "dedupe",
             Takes::OneOf(&["provider", "event", "off"]),
-            "Which id detects duplicates (provider). provider: the delivery id of the provider; event: the event id (shopify only); off: none",
+            "Which id detects duplicates (provider). provider: the delivery id of the provider; \
+             event: the event id (shopify only); off: none",
         ),
         key("topic_arns", Takes::Texts, "SNS topics to accept and confirm"),
         key(
@@ -403,7 +412,8 @@ pub static HANDLER: Keys = LazyLock::new(|| {
         key(
             "was",
             Takes::OneOrMoreTexts,
-            "Earlier name of the handler, or a list of them, oldest first; waiting deliveries move to the new name",
+            "Earlier name of the handler, or a list of them, oldest first; waiting deliveries move \
+             to the new name",
         ),
         key("events", Takes::Texts, "Event type patterns; an empty list matches all types"),
         key("url", Takes::Url, "URL that deliveries are sent to"),
@@ -423,7 +433,8 @@ pub static HANDLER: Keys = LazyLock::new(|| {
         key(
             "rate_limit",
             Takes::Number(0, ANY),
-            "Maximum deliveries per second, across all processes; also the burst after a pause; 0 is unlimited",
+            "Maximum deliveries per second, across all processes; also the burst after a pause; 0 \
+             is unlimited",
         ),
         key(
             "breaker",

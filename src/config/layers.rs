@@ -66,8 +66,9 @@ pub fn expand(node: &mut Node, variables: &Variables, failed: &Variables, proble
                     help: (code == "bad_variable").then_some(help),
                 });
             }
-            // An unquoted scalar that becomes empty is null: the key counts as absent. Which variable was
-            // missing is remembered, because some keys may not be absent for that reason.
+            // An unquoted scalar that becomes empty is null: the key counts as absent. Which
+            // variable was missing is remembered, because some keys may not be absent for that
+            // reason.
             if scalar.plain && scalar.text.is_empty() && scalar.unset.is_empty() {
                 node.value = Value::Null;
             }
@@ -95,7 +96,8 @@ fn expand_scalar(
         {
             return Err(("bad_variable", format!("`{piece}` is not a valid variable reference")));
         }
-        // A default serves where there is unresolved_message to ask, and never in place of an answer that was refused.
+        // A default serves where there is nobody to ask, and never in place of an
+        // answer that was refused.
         if let Some(why) = failed.get(name) {
             return Err(("unresolved_reference", format!("`{piece}` cannot be resolved: {why}")));
         }
@@ -133,11 +135,15 @@ fn named(piece: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The message for a reference that cannot be resolved because there is no file, or unresolved_message to ask.
+/// The message for a reference that cannot be resolved because there is no file, or
+/// nobody to ask.
 pub fn unresolved_message(name: &str) -> String {
     match name.strip_prefix("file:") {
         Some(path) => format!("the file {path} does not exist"),
-        None => "AWS is not available: the AWS Parameters and Secrets extension is not running, and tidehook calls AWS directly only if AWS_REGION is set and credentials are found; set both, or add a default: `${…:-text}`".to_owned(),
+        None => "AWS is not available: the AWS Parameters and Secrets extension is not running, \
+            and tidehook calls AWS directly only if AWS_REGION is set and credentials are found; \
+            set both, or add a default: `${…:-text}`"
+            .to_owned(),
     }
 }
 
@@ -177,7 +183,7 @@ pub fn references_in(value: &str) -> BTreeSet<String> {
 }
 
 /// Sorts the answers to references: values are put into `variables`, reasons for a failure into
-/// `failed`. A reference that unresolved_message could answer ends up in neither.
+/// `failed`. A reference that nobody could answer ends up in neither.
 pub fn sort_answers(
     answers: BTreeMap<String, Result<Option<String>, String>>,
     variables: &mut Variables,
@@ -304,7 +310,8 @@ pub fn dotenv(text: &str) -> Result<Variables, String> {
             || name.starts_with(|c: char| c.is_ascii_digit())
         {
             return Err(wrong(
-                "the name before the `=` is invalid: use letters, digits and `_`, and do not start with a digit",
+                "the name before the `=` is invalid: use letters, digits and `_`, and do not start \
+                 with a digit",
             ));
         }
         let value = match value.chars().next() {
@@ -339,7 +346,8 @@ mod tests {
 
     #[test]
     fn a_dotenv_file_is_read_as_people_write_it() {
-        let text = "\u{feff}A=1\nexport B=two\nC=\"three\" # note\nD='fo$ur'\nE=\"p$word\"\nF=a b#c # note\n\n# no\nG=x\\y\nH=\n";
+        let text = "\u{feff}A=1\nexport B=two\nC=\"three\" # note\nD='fo$ur'\nE=\"p$word\"\nF=a \
+            b#c # note\n\n# no\nG=x\\y\nH=\n";
         let read = dotenv(text).unwrap();
         let expected = [
             ("A", "1"),

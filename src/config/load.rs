@@ -146,7 +146,8 @@ pub fn from_texts(
         }
     }
     let mut root = root.filter(|_| !problems.list.iter().any(|p| p.severity == Severity::Error))?;
-    // Before variables are replaced: what runs are pinned to holds no secret, and a new secret changes no definition.
+    // Before variables are replaced: what runs are pinned to holds no secret, and a new secret
+    // changes no definition.
     let written = tree::get(&root, "workflows").map(super::read::json).unwrap_or_default();
     let (variables, failed) = with_references(&root, variables, known);
     let variables = &variables;
@@ -288,7 +289,8 @@ fn env_file(base: &Path, env: &str, problems: &mut Problems) -> Option<Variables
     match layers::dotenv(&text) {
         Ok(variables) => Some(variables),
         Err(why) => {
-            let help = "write each line as `NAME=value`, `NAME=\"value\"` or `export NAME=value`; text after ` #` is a comment";
+            let help = "write each line as `NAME=value`, `NAME=\"value\"` or `export NAME=value`; \
+                text after ` #` is a comment";
             problems.push(unreadable(format!("{shown}: {why}"), Some(help)));
             None
         }

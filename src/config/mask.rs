@@ -17,7 +17,9 @@ static SECRET: LazyLock<Option<Regex>> = LazyLock::new(|| {
     names.retain(|name| *name != "url");
     let names = names.join("|");
     // The key; then a quoted text, a flow list, or a plain text up to what ends it.
-    let value = r#""[^"\n]*"?|'[^'\n]*'?|\[[^\]\n]*\]?|(?:\$\{[^}\n]*\}|[^\s,}\]#"'\[])(?:\$\{[^}\n]*\}|[^,}\n])*"#;
+    let quoted = r#""[^"\n]*"?|'[^'\n]*'?"#;
+    let plain = r#"(?:\$\{[^}\n]*\}|[^\s,}\]#"'\[])(?:\$\{[^}\n]*\}|[^,}\n])*"#;
+    let value = format!(r"{quoted}|\[[^\]\n]*\]?|{plain}");
     Regex::new(&format!(r#"(["']?\b(?:{names})["']?\s*:\s*)({value})"#)).ok()
 });
 /// Matches the user name and the password of a URL.

@@ -188,7 +188,11 @@ fn warn_of_open_doors(
     let message = format!(
         "`api.auth_token` is not set, so {open} open to everyone who can reach this server"
     );
-    let help = Some("set `api.auth_token`; or set `server.bind: 127.0.0.1` if only this machine needs to reach the server".to_owned());
+    let help = Some(
+        "set `api.auth_token`; or set `server.bind: 127.0.0.1` if only this machine \
+        needs to reach the server"
+            .to_owned(),
+    );
     problems.push(Problem {
         severity: Severity::Warning,
         code: "open_api",

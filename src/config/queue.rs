@@ -52,7 +52,10 @@ impl Queue {
             s.error(
                 "bad_name",
                 "",
-                format!("queue name '{name}' is also the name of a handler: rename one of them"),
+                format!(
+                    "queue name '{name}' conflicts with handler of the same name: rename one of \
+                     them"
+                ),
             );
         }
         let source = read_source(&mut s, &who, around);
@@ -64,7 +67,10 @@ impl Queue {
                     s.error(
                         "out_of_range",
                         "visibility_timeout",
-                        format!("queue '{name}' has invalid visibility_timeout '{text}': use a duration longer than 0, like `30s`"),
+                        format!(
+                            "queue '{name}' has invalid visibility_timeout '{text}': use a \
+                            duration longer than 0, like `30s`"
+                        ),
                     );
                     Duration::from_secs(30)
                 }
@@ -74,7 +80,10 @@ impl Queue {
             s.warn(
                 "open_queue",
                 "",
-                format!("queue '{name}' has no api_key: everyone who can reach the server can receive its messages; set `api_key`"),
+                format!(
+                    "queue '{name}' has no api_key: everyone who can reach the server can \
+                    receive its messages; set `api_key`"
+                ),
             );
         }
         let queue = (

@@ -10,30 +10,34 @@ const HEAD: &str = "\
 # Configuration
 
 tidehook reads the first of these files: `--config FILE`, `TIDEHOOK_CONFIG`, `/opt/tidehook.yaml`,
-`$LAMBDA_TASK_ROOT/tidehook.yaml`, `tidehook.yaml`, `qhook.yaml`. With `--env NAME` (or `TIDEHOOK_ENV`), it also merges
-`<stem>.NAME.yaml` over that file: mappings are merged, everything else is replaced. Variables that are not set are read from
-`.env.NAME`. Each `TIDEHOOK_` variable can also be written with the prefix `QHOOK_`.
+`$LAMBDA_TASK_ROOT/tidehook.yaml`, `tidehook.yaml`, `qhook.yaml`. With `--env NAME` (or
+`TIDEHOOK_ENV`), it also merges `<stem>.NAME.yaml` over that file: mappings are merged, everything
+else is replaced. Variables that are not set are read from `.env.NAME`. Each `TIDEHOOK_` variable
+can also be written with the prefix `QHOOK_`.
 
-`${VAR}` and `${VAR:-default}` can be used inside scalars. They are replaced once: the value of a variable is data. It is not parsed
-as YAML and not expanded again. Write `$${` for a literal `${`. A variable that is not set is an error in a secret, a token or a URL,
-and a warning elsewhere.
+`${VAR}` and `${VAR:-default}` can be used inside scalars. They are replaced once: the value of a
+variable is data. It is not parsed as YAML and not expanded again. Write `$${` for a literal `${`. A
+variable that is not set is an error in a secret, a token or a URL, and a warning elsewhere.
 
-`${file:/run/secrets/x}`, `${ssm:/path}` and `${secretsmanager:name#key}` are references to secrets. tidehook reads the file, or asks
-AWS directly or through the extension that runs next to a function (`docs/serverless.md`). The default in `${ssm:/path:-made-up}`
-applies where AWS is not available.
+`${file:/run/secrets/x}`, `${ssm:/path}` and `${secretsmanager:name#key}` are references to secrets.
+tidehook reads the file, or asks AWS directly or through the extension that runs next to a function
+(`docs/serverless.md`). The default in `${ssm:/path:-made-up}` applies where AWS is not available.
 
-Durations are whole numbers with a unit: `250ms`, `30s`, `5m`, `2h`, `7d`; without a unit they are seconds. The effect of a duration
-of 0 depends on the key. It turns `delivery.event_ttl` and `heartbeat` off. It leaves `breaker.open_for` at its default. It is an error
-for the `timeout` of a call, `poll.every` and `visibility_timeout`. Everywhere else it means no time: the next attempt follows at once,
-a key is forgotten at once, a run or an answer times out at once, and a drain does not wait.
+Durations are whole numbers with a unit: `250ms`, `30s`, `5m`, `2h`, `7d`; without a unit they are
+seconds. The effect of a duration of 0 depends on the key. It turns `delivery.event_ttl` and
+`heartbeat` off. It leaves `breaker.open_for` at its default. It is an error for the `timeout` of a
+call, `poll.every` and `visibility_timeout`. Everywhere else it means no time: the next attempt
+follows at once, a key is forgotten at once, a run or an answer times out at once, and a drain does
+not wait.
 
 The value of a variable may contain references too:
 `postgres://${secretsmanager:db#username}:${secretsmanager:db#password}@host/name`.
 
-Unknown keys are errors. `--lenient` or `compat.unknown_keys: warn` turns them into warnings. `--strict` turns every warning into an
-error.
+Unknown keys are errors. `--lenient` or `compat.unknown_keys: warn` turns them into warnings.
+`--strict` turns every warning into an error.
 
-Sections marked *later* are validated, but this version does not start with them; the error message names them.
+Sections marked *later* are validated, but this version does not start with them; the error message
+names them.
 ";
 
 /// The reference of the configuration as Markdown.

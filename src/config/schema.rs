@@ -36,28 +36,46 @@ fn takes(takes: Takes) -> Value {
         Takes::Url => json!({ "type": "string" }),
         Takes::Bool => json!({ "anyOf": [{ "type": ["boolean", "null"] }, variable()] }),
         Takes::Number(least, most) => {
-            json!({ "anyOf": [{ "type": ["integer", "null"], "minimum": least, "maximum": most }, variable()] })
+            json!({ "anyOf": [
+                { "type": ["integer", "null"], "minimum": least, "maximum": most }, variable(),
+            ] })
         }
         Takes::Fraction(least, most) => {
-            json!({ "anyOf": [{ "type": ["number", "null"], "minimum": least, "maximum": most }, variable()] })
+            json!({ "anyOf": [
+                { "type": ["number", "null"], "minimum": least, "maximum": most }, variable(),
+            ] })
         }
         Takes::Duration => {
-            json!({ "anyOf": [{ "type": ["integer", "null"], "minimum": 0 }, { "type": "string", "pattern": r"^\s*[0-9]+\s*(ms|s|m|h|d)?\s*$" }, variable()] })
+            json!({ "anyOf": [
+                { "type": ["integer", "null"], "minimum": 0 },
+                { "type": "string", "pattern": r"^\s*[0-9]+\s*(ms|s|m|h|d)?\s*$" }, variable(),
+            ] })
         }
         Takes::OneOf(words) => {
             json!({ "anyOf": [{ "enum": words }, { "type": "null" }, variable()] })
         }
         Takes::Texts => {
-            json!({ "anyOf": [{ "type": "array", "items": { "type": ["string", "number", "boolean"] } }, { "type": "null" }, variable()] })
+            json!({ "anyOf": [
+                { "type": "array", "items": { "type": ["string", "number", "boolean"] } },
+                { "type": "null" }, variable(),
+            ] })
         }
         Takes::OneOrMoreTexts => {
-            json!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }, { "type": "null" }] })
+            json!({ "anyOf": [
+                { "type": "string" }, { "type": "array", "items": { "type": "string" } },
+                { "type": "null" },
+            ] })
         }
         Takes::AnyOf(words) => {
-            json!({ "anyOf": [{ "type": "array", "items": { "enum": words } }, { "type": "null" }, variable()] })
+            json!({ "anyOf": [
+                { "type": "array", "items": { "enum": words } }, { "type": "null" }, variable(),
+            ] })
         }
         Takes::TextMap => {
-            json!({ "type": ["object", "null"], "additionalProperties": { "type": ["string", "number", "boolean", "null"] } })
+            json!({
+                "type": ["object", "null"],
+                "additionalProperties": { "type": ["string", "number", "boolean", "null"] },
+            })
         }
         Takes::Template => json!({ "type": ["string", "object", "array", "null"] }),
         Takes::Section(keys) => section(keys),

@@ -77,7 +77,12 @@ impl Database {
         }
         s.secret("api_token");
         if driver == Driver::D1 {
-            s.warn("needs_database_url", "driver", "the driver d1 works only inside Cloudflare: set DATABASE_URL to a SQLite or Postgres URL to start the server");
+            s.warn(
+                "needs_database_url",
+                "driver",
+                "the driver d1 works only inside Cloudflare: \
+                set DATABASE_URL to a SQLite or Postgres URL to start the server",
+            );
         }
         if let Some(url) = &url {
             let scheme = scheme_of(url);
@@ -85,11 +90,13 @@ impl Database {
                 let help =
                     "write it like postgres://user:password@host:5432/name, or sqlite:file.db";
                 let message = format!(
-                    "the database URL starts with `{scheme}:`, which does not match `database.driver`"
+                    "the database URL starts with `{scheme}:`, which does not match \
+                     `database.driver`"
                 );
                 s.problem(Severity::Error, "bad_url", "url", message, Some(help.into()));
             } else if !is_readable(url) {
-                let help = "write it like postgres://user:password@host:5432/name; encode `@`, `/` and `:` in the password as %40, %2F and %3A";
+                let help = "write it like postgres://user:password@host:5432/name; encode `@`, `/` \
+                    and `:` in the password as %40, %2F and %3A";
                 s.problem(
                     Severity::Error,
                     "bad_url",
@@ -185,8 +192,9 @@ impl ProxyTrust {
     /// sends them.
     pub fn weakness(&self) -> Option<&'static str> {
         matches!(self, Self::Hops(_)).then_some(
-            "a client that reaches this port without the proxy can fake its address in X-Forwarded-For and bypass allowed_ips and \
-             ip_rate_limit; list the networks of the proxies in server.trusted_proxies",
+            "a client that reaches this port without the proxy can fake its address in \
+             X-Forwarded-For and bypass allowed_ips and ip_rate_limit; list the networks of the \
+             proxies in server.trusted_proxies",
         )
     }
 }
@@ -310,7 +318,8 @@ pub(super) fn read_allowed(s: &mut Section<'_>, policy: &mut Policy) {
                 s.error("bad_address", "allowed_private_hosts", why);
             }
         } else if text.is_empty() || text.trim_start_matches("*.").contains('*') {
-            let help = "write a host name, a pattern like `*.corp.example`, or a network like `10.0.0.0/8`";
+            let help = "write a host name, a pattern like `*.corp.example`, or a network like \
+                `10.0.0.0/8`";
             s.problem(
                 Severity::Error,
                 "bad_address",
@@ -397,7 +406,8 @@ impl Delivery {
 fn signing_key(s: &mut Section<'_>, secret: &Secret) -> SigningKey {
     let text = secret.expose();
     SigningKey(signature::key(text).unwrap_or_else(|_| {
-        let why = "`delivery.signing_secret` starts with whsec_, but the rest is not base64, so the whole string is used as the key: fix the base64, or remove whsec_";
+        let why = "`delivery.signing_secret` starts with whsec_, but the rest is not base64, so \
+            the whole string is used as the key: fix the base64, or remove whsec_";
         s.warn("weak_secret", "signing_secret", why);
         text.as_bytes().to_vec()
     }))

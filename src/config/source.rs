@@ -121,7 +121,8 @@ fn read_dedupe(name: &str, s: &mut Section<'_>, verify: Option<&str>) -> Dedupe 
         Some("off") => Dedupe::Off,
         Some("event") if verify != Some("shopify") => {
             let message = format!(
-                "source '{name}': `dedupe: event` works with `verify: shopify` only; use `provider` or `off`"
+                "source '{name}': `dedupe: event` works with `verify: shopify` only; use \
+                 `provider` or `off`"
             );
             s.error("unknown_word", "dedupe", message);
             Dedupe::Provider
@@ -138,7 +139,14 @@ impl Source {
         let mut secrets: Vec<Secret> = s.secret("secret").into_iter().collect();
         for text in s.texts("secrets").unwrap_or_default() {
             if text.value.trim().is_empty() {
-                s.error("empty_secret", "secrets", format!("source '{name}' has an empty entry in `secrets`: set a value, or remove the entry"));
+                s.error(
+                    "empty_secret",
+                    "secrets",
+                    format!(
+                        "source '{name}' has an empty entry in \
+                    `secrets`: set a value, or remove the entry"
+                    ),
+                );
             } else {
                 secrets.push(Secret::new(text.value));
             }
@@ -170,10 +178,24 @@ impl Source {
         s.bool("skip_verify");
         let topics = s.texts("topic_arns").unwrap_or_default();
         if kind == Some(SourceKind::Sns) && topics.is_empty() {
-            s.warn("no_topics", "type", format!("source '{name}' has no `topic_arns`, so it refuses every SNS message: list the topics it accepts"));
+            s.warn(
+                "no_topics",
+                "type",
+                format!(
+                    "source '{name}' has no `topic_arns`, so it \
+                refuses every SNS message: list the topics it accepts"
+                ),
+            );
         }
         if s.has("path") {
-            s.warn("no_effect", "path", format!("source '{name}': `path` has no effect, because the route is always /webhooks/{name}; remove it"));
+            s.warn(
+                "no_effect",
+                "path",
+                format!(
+                    "source '{name}': `path` has no effect, because \
+                the route is always /webhooks/{name}; remove it"
+                ),
+            );
             s.text("path");
         }
         s.finish();
@@ -276,16 +298,19 @@ fn check_secrets(
         |s: &Section<'_>, at: usize| if at == 0 && s.has("secret") { "secret" } else { "secrets" };
     if let Some(at) = secrets.iter().position(|secret| secret.expose().trim() != secret.expose()) {
         let message = format!(
-            "source '{name}': a secret starts or ends with white space, which counts as part of the secret"
+            "source '{name}': a secret starts or ends with white space, which counts as part of \
+             the secret"
         );
-        let help = "remove the white space (often a line break from `echo`), unless the sender uses it too";
+        let help = "remove the white space (often a line break from `echo`), unless the sender \
+            uses it too";
         s.problem(Severity::Warning, "secret_whitespace", key(s, at), message, Some(help.into()));
     }
     if let Some(at) =
         secrets.iter().position(|secret| secret.expose().trim().len() < SECRET_CHARS_LEAST)
     {
         let message = format!(
-            "source '{name}': a secret has fewer than {SECRET_CHARS_LEAST} characters and can be guessed"
+            "source '{name}': a secret has fewer than {SECRET_CHARS_LEAST} characters and can be \
+             guessed"
         );
         s.problem(
             Severity::Warning,
@@ -330,7 +355,14 @@ fn read_header_names(s: &mut Section<'_>) -> Vec<String> {
         let is_secret = ["authorization", "proxy-authorization", "cookie"].contains(&name.as_str());
         match http::HeaderName::from_bytes(name.as_bytes()) {
             Ok(_) if is_secret => {
-                s.error("bad_header", "headers", format!("the header `{name}` contains a secret of the sender and cannot be stored with events: remove it"));
+                s.error(
+                    "bad_header",
+                    "headers",
+                    format!(
+                        "the header `{name}` contains a secret of \
+                    the sender and cannot be stored with events: remove it"
+                    ),
+                );
             }
             Ok(_) => names.push(name),
             Err(_) => {
@@ -372,7 +404,8 @@ fn read_cron(name: &str, s: &mut Section<'_>, kind: Option<SourceKind>) {
     let zone = s.text("timezone");
     if let Some(zone) = zone.filter(|z| !is_zone(z)) {
         let message = format!(
-            "source '{name}' has invalid timezone '{zone}'. Use UTC, an offset like +09:00, or a name like America/New_York"
+            "source '{name}' has invalid timezone '{zone}'. Use UTC, an offset like +09:00, or a \
+             name like America/New_York"
         );
         s.error("bad_timezone", "timezone", message);
     }
@@ -380,7 +413,14 @@ fn read_cron(name: &str, s: &mut Section<'_>, kind: Option<SourceKind>) {
         return;
     }
     let Some(schedule) = schedule else {
-        s.error("missing_key", "type", format!("source '{name}' is type 'cron' but has no schedule: add `schedule`, a cron expression like `0 9 * * *`"));
+        s.error(
+            "missing_key",
+            "type",
+            format!(
+                "source '{name}' is type 'cron' but has no \
+            schedule: add `schedule`, a cron expression like `0 9 * * *`"
+            ),
+        );
         return;
     };
     let fields = schedule.split_whitespace().count();
@@ -391,15 +431,29 @@ fn read_cron(name: &str, s: &mut Section<'_>, kind: Option<SourceKind>) {
             // Ten years from a fixed day hold every date a schedule can name, leap days included.
             let from = chrono::DateTime::from_timestamp(1_767_225_600, 0);
             if from.is_some_and(|from| cron.find_next_occurrence(&from, false).is_err()) {
-                s.warn("never_fires", "schedule", format!("source '{name}' has a cron schedule '{schedule}' that never fires: no date matches it"));
+                s.warn(
+                    "never_fires",
+                    "schedule",
+                    format!(
+                        "source '{name}' has a cron schedule \
+                    '{schedule}' that never fires: no date matches it"
+                    ),
+                );
             }
         }
         Ok(_) => s.error(
             "bad_schedule",
             "schedule",
-            format!("source '{name}' has invalid cron schedule '{schedule}': write 5 fields, or 6 with leading seconds"),
+            format!(
+                "source '{name}' has invalid cron schedule '{schedule}': write 5 fields, or 6 \
+                with leading seconds"
+            ),
         ),
-        Err(why) => s.error("bad_schedule", "schedule", format!("source '{name}' has invalid cron schedule '{schedule}': {why}")),
+        Err(why) => s.error(
+            "bad_schedule",
+            "schedule",
+            format!("source '{name}' has invalid cron schedule '{schedule}': {why}"),
+        ),
     }
 }
 

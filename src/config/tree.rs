@@ -217,7 +217,8 @@ impl<'a> Builder<'a> {
                 let place =
                     Place { file: self.file, line: at.line(), column: at.col() + 1, length: 1 };
                 // The parser stops where it cannot go on, which is often after the place to mend.
-                let help = "check here and just before for an open bracket or quote, a tab, or a missing colon or space";
+                let help = "check here and just before for an open bracket or quote, a tab, or a \
+                    missing colon or space";
                 Err(problem(
                     "bad_yaml",
                     format!("this is not valid YAML: {}", error.info()),
@@ -247,7 +248,9 @@ impl<'a> Builder<'a> {
                 Event::StreamStart | Event::DocumentEnd | Event::Nothing => {}
                 Event::DocumentStart(_) => {
                     if root.is_some() {
-                        let why = "a second YAML document starts here, but a configuration is a single document: remove the `---`".to_owned();
+                        let why = "a second YAML document starts here, but a configuration is a \
+                            single document: remove the `---`"
+                            .to_owned();
                         return Err(problem("second_document", why, Some(self.place(span)), None));
                     }
                 }
@@ -260,7 +263,8 @@ impl<'a> Builder<'a> {
         self.nodes += more;
         if self.nodes > NODES_MAX {
             let why = format!(
-                "the configuration has too many values: the limit is {NODES_MAX}, and an alias counts each time it is used"
+                "the configuration has too many values: the limit is {NODES_MAX}, and an alias \
+                 counts each time it is used"
             );
             return Err(problem("too_large", why, Some(place), None));
         }

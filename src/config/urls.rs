@@ -108,14 +108,16 @@ fn judge(
         Ok(()) => Some(url),
         Err(UrlRefusal::Private) => {
             let message = format!(
-                "{who} URL '{shown}' points to a private/loopback address. Set server.allow_private_urls: true to allow this (dev only)"
+                "{who} URL '{shown}' points to a private/loopback address. Set \
+                 server.allow_private_urls: true to allow this (dev only)"
             );
             let help = "or list the host or network in server.allowed_private_hosts";
             s.problem(Severity::Error, "private_url", key, message, Some(help.into()));
             None
         }
         Err(why @ UrlRefusal::Special) => {
-            let help = "use a public address of the receiver; `allow_private_urls` does not allow these addresses";
+            let help = "use a public address of the receiver; `allow_private_urls` does not allow \
+                these addresses";
             let message = format!("{who} URL '{shown}' cannot be called: {why}");
             s.problem(Severity::Error, "private_url", key, message, Some(help.into()));
             None
@@ -180,7 +182,14 @@ pub(super) fn templates(
     let mut all = Vec::new();
     for (name, text) in texts {
         if name.contains("{{") {
-            s.error("bad_template", key, format!("the name `{name}` contains a placeholder, but names do not support placeholders: use a placeholder in the value only"));
+            s.error(
+                "bad_template",
+                key,
+                format!(
+                    "the name `{name}` contains a placeholder, but \
+                names do not support placeholders: use a placeholder in the value only"
+                ),
+            );
             continue;
         }
         match Template::text(&text) {
@@ -226,7 +235,8 @@ pub(super) fn headers(s: &mut Section<'_>, who: &str) -> Vec<(String, String)> {
             ));
         } else if http::HeaderValue::from_str(&value.value).is_err() {
             refuse(format!(
-                "{who}: the value of the header `{}` contains characters that are not allowed, such as line breaks",
+                "{who}: the value of the header `{}` contains characters that are not allowed, \
+                 such as line breaks",
                 name.text
             ));
         } else if headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(&lower)) {

@@ -21,7 +21,7 @@ use signals::{SignalAction, Signals};
 /// the command line does, unless it is a function.
 pub async fn from_environment() -> ExitCode {
     let filter = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
-    log::start(log::Format::from_word(variable("LOG_FORMAT").as_deref()), filter.as_deref(), false);
+    log::start(log::Format::named(variable("LOG_FORMAT").as_deref()), filter.as_deref(), false);
     let _ = rustls::crypto::ring::default_provider().install_default();
     let tell = |problems: &Problems| report_problems(problems, false);
     let look = || environment::load(Request::default());
@@ -59,7 +59,9 @@ pub async fn run(
     };
     let (address, handlers, workflows) =
         (server.address(), config.handlers.len(), config.workflows.len());
-    tracing::info!(%address, handlers, workflows, version = env!("CARGO_PKG_VERSION"), "tidehook is ready.");
+    tracing::info!(
+        %address, handlers, workflows, version = env!("CARGO_PKG_VERSION"), "tidehook is ready.",
+    );
     while signals.next().await == SignalAction::Reload {
         reload(&look(), &config, &tell);
     }
@@ -105,7 +107,8 @@ pub fn report_error(error: &str) {
 fn warn(config: &Config) {
     if config.server.policy.allow_private {
         tracing::warn!(
-            "server.allow_private_urls is true: deliveries may reach private and loopback addresses. Use it for development only."
+            "server.allow_private_urls is true: deliveries may reach private and loopback \
+             addresses. Use it for development only."
         );
     }
     if let Some(why) = config.server.trust.weakness() {

@@ -188,8 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn each_failed_probe_opens_it_for_twice_as_long_up_to_a_bound_and_several_probes_may_be_asked_for()
-     {
+    fn each_failed_probe_doubles_the_time_up_to_a_bound_and_several_probes_may_be_asked_for() {
         let rules = BreakerRules { failures: 2, open_for_ms: 1_000, max_open_ms: 3_000, probes: 2 };
         let mut breaker = Breaker::default();
         let mut now = T0;

@@ -20,7 +20,9 @@ pub struct SlotsInUse {
 /// tenant may hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slots {
-    /// How many jobs may be claimed now.
+    /// How many jobs one claim may take: the free slots, or fewer where the batch size says so.
+    pub most: u32,
+    /// How many slots of the worker are free, those that the claim fills included.
     pub free: u32,
     /// The most one lane may hold.
     pub lane_max: u32,
@@ -37,6 +39,7 @@ impl Slots {
     /// Slots without limits per lane and tenant, and with none in use.
     pub fn free(free: u32) -> Self {
         Self {
+            most: free,
             free,
             lane_max: u32::MAX,
             tenant_max: u32::MAX,
@@ -56,8 +59,9 @@ impl Slots {
         }
         SlotShares {
             slots: self,
-            left: self.free,
-            share: (self.free / lanes).max(1),
+            left: self.most,
+            free: self.free,
+            share: (self.most / lanes).max(1),
             of_lane,
             of_tenant,
         }
@@ -68,7 +72,10 @@ impl Slots {
 #[derive(Debug)]
 pub struct SlotShares<'a> {
     slots: &'a Slots,
+    /// How many jobs the claim may still take.
     left: u32,
+    /// How many slots of the worker are still free.
+    free: u32,
     share: u32,
     of_lane: BTreeMap<LaneId, u32>,
     of_tenant: BTreeMap<String, u32>,
@@ -81,16 +88,19 @@ impl SlotShares<'_> {
         let lane_room = room(self.slots.lane_max, self.of_lane.get(&lane.id));
         let tenant_room = room(self.slots.tenant_max, self.of_tenant.get(&lane.tenant));
         let is_quiet = self.of_lane.get(&lane.id).is_none_or(|held| *held == 0);
-        // Of the worker's slots and of the tenant's alike: where one tenant has receivers that hang, its others answer all the same.
+        // Of the worker's slots and of the tenant's alike: where one tenant has receivers that
+        // hang, its others answer all the same.
         let open = |room: u32| {
             room.saturating_sub(self.slots.kept_for_idle_lanes).max(u32::from(is_quiet && room > 0))
         };
-        open(self.left).min(open(tenant_room)).min(self.share).min(lane_room)
+        let shared = open(self.free).min(open(tenant_room)).min(lane_room);
+        shared.min(self.left).min(self.share)
     }
 
     /// Counts the slots that a lane has got, so that the next lanes see what is left.
     pub fn took(&mut self, lane: &Lane, slots: u32) {
         self.left = self.left.saturating_sub(slots);
+        self.free = self.free.saturating_sub(slots);
         *self.of_lane.entry(lane.id.clone()).or_default() += slots;
         *self.of_tenant.entry(lane.tenant.clone()).or_default() += slots;
     }
@@ -113,13 +123,14 @@ mod tests {
             breaker: crate::model::lane::Breaker::default(),
             rules: crate::model::lane::BreakerRules::default(),
             bucket: None,
-            turn: Timestamp(0),
+            last_served_at: Timestamp(0),
         }
     }
 
     #[test]
     fn no_tenant_gets_the_last_slot() {
         let slots = Slots {
+            most: 5,
             free: 5,
             lane_max: 4,
             tenant_max: 4,
@@ -139,8 +150,22 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_smaller_than_what_is_kept_for_others_is_claimed_whole() {
+        let slots = Slots {
+            most: 10,
+            free: 80,
+            lane_max: 72,
+            tenant_max: 80,
+            kept_for_idle_lanes: 10,
+            in_use: vec![used(LaneId::handler("busy"), "a", 1)],
+        };
+        assert_eq!(slots.among(1).most(&lane("busy", "a")), 10);
+    }
+
+    #[test]
     fn the_last_free_slots_are_for_lanes_that_hold_nothing() {
         let slots = Slots {
+            most: 3,
             free: 3,
             lane_max: 9,
             tenant_max: 9,
@@ -160,7 +185,8 @@ mod tests {
     #[test]
     fn the_last_slots_of_a_tenant_are_for_its_lanes_that_hold_nothing() {
         let in_use = vec![used(LaneId::handler("hangs"), "a", 8)];
-        let slots = Slots { free: 2, lane_max: 9, tenant_max: 9, kept_for_idle_lanes: 1, in_use };
+        let slots =
+            Slots { most: 2, free: 2, lane_max: 9, tenant_max: 9, kept_for_idle_lanes: 1, in_use };
         let sharing = slots.among(2);
         assert_eq!((sharing.most(&lane("hangs", "a")), sharing.most(&lane("fast", "a"))), (0, 1));
         assert_eq!(sharing.most(&lane("x", "b")), 1);
@@ -169,6 +195,7 @@ mod tests {
     #[test]
     fn what_is_held_already_counts() {
         let slots = Slots {
+            most: 6,
             free: 6,
             lane_max: 3,
             tenant_max: 8,

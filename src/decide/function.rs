@@ -481,10 +481,16 @@ mod tests {
     use serde_json::json;
 
     fn call(text: &str) -> Result<Option<Value>, String> {
-        let payload = json!({"name": "Ada", "items": [1, 2, 2, 3], "o": {"a": 1}, "none": null, "at": "2026-01-31T10:00:00Z"});
+        let payload = json!({
+            "name": "Ada",
+            "items": [1, 2, 2, 3],
+            "o": {"a": 1},
+            "none": null,
+            "at": "2026-01-31T10:00:00Z",
+        });
         let operand = Operand::parse(text, true).unwrap();
         let scope = Scope { now: Timestamp(1_769_853_600_000), seed: 7, ..Scope::over(&payload) };
-        operand.value(&scope).map(super::super::operand::Got::into_value)
+        operand.value(&scope).map(super::super::operand::Evaluated::into_value)
     }
 
     #[test]

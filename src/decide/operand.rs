@@ -55,17 +55,9 @@ pub enum Operand {
     Call(&'static Function, Vec<Operand>),
 }
 
-/// The result of evaluating an operand.
-#[derive(Debug, Clone)]
-pub enum Got<'a> {
-    /// The path finds nothing, or the function returned no value. This differs from a `null` that
-    /// is there.
-    Missing,
-    /// Exactly one value, which may itself be an array.
-    One(Item<'a>),
-    /// The values that a path with wildcards or filters selects; there may be none.
-    Many(Vec<Ref<'a>>),
-}
+/// The result of evaluating an operand. A function that returned no value is `Missing`, which
+/// differs from a `null` that is there.
+pub type Evaluated<'a> = Found<'a, Item<'a>>;
 
 /// One value, borrowed from where it lies or computed.
 #[derive(Debug, Clone)]
@@ -99,9 +91,9 @@ impl Operand {
     ///
     /// # Errors
     /// A function refused its arguments, or the payload cannot be read.
-    pub fn value<'a>(&'a self, scope: &Scope<'a>) -> Result<Got<'a>, String> {
+    pub fn value<'a>(&'a self, scope: &Scope<'a>) -> Result<Evaluated<'a>, String> {
         Ok(match self {
-            Self::Literal(value) => Got::One(Item::Ref(Ref::Value(value))),
+            Self::Literal(value) => Found::One(Item::Ref(Ref::Value(value))),
             Self::Path(path) => {
                 let root = match path.root() {
                     Root::Payload => scope
@@ -109,11 +101,7 @@ impl Operand {
                         .map_err(|why| format!("the payload cannot be parsed: {why}"))?,
                     Root::Context => Ref::Value(scope.context),
                 };
-                match path.find(root) {
-                    Found::One(value) => Got::One(Item::Ref(value)),
-                    Found::Many(values) => Got::Many(values),
-                    Found::Missing => Got::Missing,
-                }
+                path.find(root).map_one(Item::Ref)
             }
             Self::Call(function, args) => {
                 let mut values = Vec::with_capacity(args.len());
@@ -121,8 +109,8 @@ impl Operand {
                     values.push(arg.value(scope)?.into_value());
                 }
                 match (function.apply)(&values, scope)? {
-                    Some(value) => Got::One(Item::Made(value)),
-                    None => Got::Missing,
+                    Some(value) => Found::One(Item::Made(value)),
+                    None => Found::Missing,
                 }
             }
         })
@@ -138,7 +126,7 @@ impl Operand {
     }
 }
 
-impl Got<'_> {
+impl Evaluated<'_> {
     /// Converts the result to one value: several become an array, and a missing one becomes `None`.
     pub fn into_value(self) -> Option<Value> {
         match self {
@@ -233,14 +221,16 @@ fn check_constants(function: &str, args: &[Operand]) -> Result<(), String> {
     };
     match (function, text(0)) {
         ("now", Some(pattern)) if !pattern.contains('%') => Err(format!(
-            "`now(\"{pattern}\")` returns this text unchanged: write a strftime pattern like \"%Y-%m-%d\""
+            "`now(\"{pattern}\")` returns this text unchanged: write a strftime pattern like \
+             \"%Y-%m-%d\""
         )),
         ("format", Some(pattern)) => {
             let (places, values) = (pattern.matches("{}").count(), args.len() - 1);
             match places == values {
                 true => Ok(()),
                 false => Err(format!(
-                    "`format` needs one value for each `{{}}`: \"{pattern}\" has {places} of them, but {values} value(s) follow"
+                    "`format` needs one value for each `{{}}`: \"{pattern}\" has {places} of them, \
+                     but {values} value(s) follow"
                 )),
             }
         }

@@ -1,7 +1,8 @@
 //! Event type patterns.
 //!
 //! `*` is everything; `prefix.*` is the dot and one or more segments; `prefix*` is a plain prefix;
-//! text without `*` is exact; `*` and `**` elsewhere are dot-segment globs (one segment, one or more).
+//! text without `*` is exact; `*` and `**` elsewhere are dot-segment globs (one segment, one or
+//! more).
 
 /// A compiled event type pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]

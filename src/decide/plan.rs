@@ -131,8 +131,8 @@ pub fn plan(routes: &Routes, inbound: &Inbound, ids: &dyn Ids) -> Plan {
     plan
 }
 
-/// Every consumer of the event's source, and why it does not get the event; `None` for those that do. The same
-/// function as routing.
+/// Every consumer of the event's source, and why it does not get the event; `None` for those that
+/// do. The same function as routing.
 pub fn explain<'a>(routes: &'a Routes, inbound: &Inbound) -> Vec<(&'a Route, Option<Unmatched>)> {
     let of_source = routes.0.iter().filter(|route| route.source == inbound.source);
     of_source.map(|route| (route, route.refuses(inbound))).collect()
@@ -219,8 +219,9 @@ mod tests {
     fn a_refusal_names_its_reason() {
         let event = inbound("order.paid", r#"{"amount": 5}"#);
         assert_eq!(route("a", &["user.*"], None).refuses(&event), Some(Unmatched::Events));
-        assert!(
-            matches!(route("a", &[], Some("$.amount > 9")).refuses(&event), Some(Unmatched::Filter(r)) if r.clause == "$.amount > 9")
-        );
+        assert!(matches!(
+            route("a", &[], Some("$.amount > 9")).refuses(&event),
+            Some(Unmatched::Filter(r)) if r.clause == "$.amount > 9",
+        ));
     }
 }

@@ -154,7 +154,8 @@ pub fn after_class(
         return Verdict::GiveUp(GiveUp::Exhausted);
     }
     let wish = retry_after.filter(|_| policy.heeds_receiver);
-    // What the receiver asks for is the least: 0 seconds, or a date that has passed, would use every attempt up at once.
+    // What the receiver asks for is the least: 0 seconds, or a date that has passed, would use
+    // every attempt up at once.
     let scheduled = policy.delay(count, chance);
     let delay = wish.map_or(scheduled, |wish| wish.max(scheduled).max(RETRY_AFTER_MIN));
     if policy.deadline.is_some_and(|deadline| tried.age.saturating_add(delay) > deadline) {
@@ -343,8 +344,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn delays_never_pass_the_cap_and_never_panic(attempt: u32, chance in 0.0f64..1.0, interval_ms in 0u64..100_000_000, rate in 0.0f64..100.0) {
-            let policy = RetryPolicy { interval: Duration::from_millis(interval_ms), rate, ..RetryPolicy::default() };
+        fn delays_never_pass_the_cap_and_never_panic(
+            attempt: u32,
+            chance in 0.0f64..1.0,
+            interval_ms in 0u64..100_000_000,
+            rate in 0.0f64..100.0,
+        ) {
+            let policy = RetryPolicy {
+                interval: Duration::from_millis(interval_ms), rate, ..RetryPolicy::default()
+            };
             prop_assert!(policy.delay(attempt, chance) <= DELAY_MAX.mul_f64(1.2));
         }
 

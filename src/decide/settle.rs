@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::retry::{self, AttemptsSoFar, GiveUp, RetryPolicy, Verdict, read_retry_after};
 use crate::model::FailureCode;
-use crate::model::job::PUT_ASIDE;
+use crate::model::job::PARKED_PREFIX;
 use crate::model::json;
 use crate::model::run::Change;
 use crate::model::{
@@ -15,7 +15,8 @@ use crate::model::{
 };
 
 /// Stored with an attempt whose request was sent twice, because the kept connection had closed.
-const RESENT: &str = "sent a second time at once: the receiver had closed the kept-alive connection without a response";
+const RESENT: &str = "sent a second time at once: the receiver had closed the kept-alive \
+    connection without a response";
 /// How long a parked job waits before it is looked at again.
 const PARKED_FOR: Duration = Duration::from_secs(30);
 /// How many bytes of a response are stored with its attempt.
@@ -118,12 +119,12 @@ pub struct OutcomeRules<'a> {
     /// Statuses that are a success, as ranges; empty is 200 to 299.
     pub success: &'a [(u16, u16)],
     /// The response fails the step's `expect.when`, so it is a failure whatever its status.
-    pub unmet: bool,
+    pub is_unexpected: bool,
     /// The error name that the receiver put into its response, which `retry.errors` may list as
     /// `app:NAME`.
     pub app: Option<&'a str>,
     /// A request that may have arrived is never sent again.
-    pub once: bool,
+    pub at_most_once: bool,
     /// How much of the exchange is stored with the attempt.
     pub log: Log,
     /// Fields of a response that are masked before it is stored, each as keys from the root.
@@ -137,9 +138,9 @@ impl<'a> OutcomeRules<'a> {
             retry: std::slice::from_ref(policy),
             before: &[],
             success: &[],
-            unmet: false,
+            is_unexpected: false,
             app: None,
-            once: false,
+            at_most_once: false,
             log: Log::Full,
             redact: &[],
         }
@@ -193,7 +194,7 @@ pub fn settle(
     timing: Timing,
     chance: f64,
 ) -> JobOutcome {
-    let commit = |finish, attempt: Option<Attempt>, lane_fact| {
+    let outcome_with = |finish, attempt: Option<Attempt>, lane_fact| {
         let sent = job.attempt + u32::from(attempt.is_some());
         JobOutcome {
             lease: job.lease(),
@@ -206,16 +207,16 @@ pub fn settle(
         }
     };
     let (failure, response) = match outcome {
-        Outcome::Postponed => return commit(Finish::Released, None, None),
-        Outcome::Elapsed => return commit(Finish::Done, None, None),
-        Outcome::Parked(why) => {
-            return commit(
-                Finish::Retry { after: PARKED_FOR, error: format!("{PUT_ASIDE}{why}") },
+        Outcome::Released => return outcome_with(Finish::Released, None, None),
+        Outcome::NothingToSend => return outcome_with(Finish::Done, None, None),
+        Outcome::NotNow(why) => {
+            return outcome_with(
+                Finish::Retry { after: PARKED_FOR, error: format!("{PARKED_PREFIX}{why}") },
                 None,
                 None,
             );
         }
-        Outcome::Answered(response) if rules.accept(response.status) && !rules.unmet => {
+        Outcome::Answered(response) if rules.accept(response.status) && !rules.is_unexpected => {
             let resent = response.resent.then(|| RESENT.to_owned());
             let error = match (response.cut.map(|cut| cut.to_string()), resent) {
                 (Some(cut), Some(resent)) => Some(format!("{cut}; {resent}")),
@@ -231,7 +232,7 @@ pub fn settle(
                 error,
                 None,
             );
-            return commit(Finish::Done, Some(attempt), Some(LaneFact::Succeeded));
+            return outcome_with(Finish::Done, Some(attempt), Some(LaneFact::Succeeded));
         }
         Outcome::Answered(response) if rules.accept(response.status) => {
             (Failure::Expectation(response.status), Some(response))
@@ -244,7 +245,7 @@ pub fn settle(
         Outcome::Failed(failure) => (failure.clone(), None),
     };
     if let Failure::Interrupted(why) = &failure {
-        return interrupted(job, why, rules.once, timing);
+        return interrupted(job, why, rules.at_most_once, timing);
     }
     let retry_after = response
         .and_then(|r| r.retry_after.as_deref())
@@ -257,7 +258,7 @@ pub fn settle(
         age: timing.now.since(job.created_at),
         app: rules.app,
     };
-    let verdict = match rules.once && !failure.is_unsent() {
+    let verdict = match rules.at_most_once && !failure.is_unsent() {
         true => Verdict::GiveUp(GiveUp::Permanent),
         false => retry::after(rules.retry, tried, &failure, retry_after, chance),
     };
@@ -288,14 +289,14 @@ pub fn settle(
             Some(failure.code()),
         )
     });
-    commit(finish, attempt, lane_fact)
+    outcome_with(finish, attempt, lane_fact)
 }
 
 /// Settles a call that was cut off after it had begun. The attempt is recorded but does not use up
 /// a retry. The next worker repeats it at once, unless it may be sent only once: then its outcome
 /// stays unknown and the job is dead.
-fn interrupted(job: &Job, why: &str, once: bool, timing: Timing) -> JobOutcome {
-    let failure = match once {
+fn interrupted(job: &Job, why: &str, at_most_once: bool, timing: Timing) -> JobOutcome {
+    let failure = match at_most_once {
         true => Failure::UnknownOutcome(why.to_owned()),
         false => Failure::Interrupted(why.to_owned()),
     };
@@ -309,8 +310,11 @@ fn interrupted(job: &Job, why: &str, once: bool, timing: Timing) -> JobOutcome {
         Some(error.clone()),
         Some(FailureCode::Interrupted),
     );
-    let finish =
-        if once { Finish::Dead { error } } else { Finish::Retry { after: Duration::ZERO, error } };
+    let finish = if at_most_once {
+        Finish::Dead { error }
+    } else {
+        Finish::Retry { after: Duration::ZERO, error }
+    };
     JobOutcome {
         lease: job.lease(),
         lane: job.target.lane(),
@@ -355,8 +359,8 @@ fn lane_fact(
 /// it.
 pub fn is_crash_suspect(job: &Job) -> bool {
     match job.target {
-        Target::Handler(_) => job.deaths >= DEATHS_MAX,
-        Target::Workflow(_) | Target::Step(_) | Target::Timer(_) => job.deaths >= RUN_DEATHS_MAX,
+        Target::Handler(_) => job.crashes >= DEATHS_MAX,
+        Target::Workflow(_) | Target::Step(_) | Target::Timer(_) => job.crashes >= RUN_DEATHS_MAX,
     }
 }
 
@@ -395,8 +399,8 @@ mod tests {
             target: Target::Handler("a".into()),
             state: JobState::Leased,
             attempt,
-            lost,
-            deaths: lost,
+            interrupted: lost,
+            crashes: lost,
             claim: 1,
             due_at: Timestamp(0),
             created_at: Timestamp(0),
@@ -421,9 +425,12 @@ mod tests {
 
     #[test]
     fn a_2xx_is_done_and_tells_the_lane() {
-        let commit = settled(&job(0, 0), &answered(204));
-        assert_eq!((commit.finish, commit.lane_fact), (Finish::Done, Some(LaneFact::Succeeded)));
-        assert_eq!(commit.attempt.unwrap().number, 1);
+        let job_outcome = settled(&job(0, 0), &answered(204));
+        assert_eq!(
+            (job_outcome.finish, job_outcome.lane_fact),
+            (Finish::Done, Some(LaneFact::Succeeded))
+        );
+        assert_eq!(job_outcome.attempt.unwrap().number, 1);
     }
 
     #[test]
@@ -440,22 +447,22 @@ mod tests {
 
     #[test]
     fn an_interrupted_attempt_is_not_counted_against_the_policy() {
-        let commit = settled(&job(1, 1), &answered(503));
-        assert!(matches!(commit.finish, Finish::Retry { .. }));
-        assert_eq!(commit.attempt.unwrap().number, 2);
+        let job_outcome = settled(&job(1, 1), &answered(503));
+        assert!(matches!(job_outcome.finish, Finish::Retry { .. }));
+        assert_eq!(job_outcome.attempt.unwrap().number, 2);
     }
 
     #[test]
     fn what_was_not_tried_is_given_back_uncounted() {
-        let commit = settled(&job(0, 0), &Outcome::Postponed);
-        assert_eq!(commit.finish, Finish::Released);
-        assert!(commit.attempt.is_none() && commit.lane_fact.is_none());
+        let job_outcome = settled(&job(0, 0), &Outcome::Released);
+        assert_eq!(job_outcome.finish, Finish::Released);
+        assert!(job_outcome.attempt.is_none() && job_outcome.lane_fact.is_none());
     }
 
     #[test]
     fn what_may_have_arrived_is_not_sent_again_where_it_must_be_sent_once() {
         let policy = RetryPolicy::default();
-        let rules = OutcomeRules { once: true, ..OutcomeRules::of(&policy) };
+        let rules = OutcomeRules { at_most_once: true, ..OutcomeRules::of(&policy) };
         let timing = Timing { duration: Duration::ZERO, now: Timestamp(0) };
         let finish = |outcome: Outcome| settle(&job(0, 0), &outcome, rules, timing, 0.5).finish;
         assert!(matches!(
@@ -483,7 +490,7 @@ mod tests {
     #[test]
     fn an_answer_that_is_not_what_was_expected_is_a_failure_with_its_status() {
         let policy = RetryPolicy::default();
-        let rules = OutcomeRules { unmet: true, ..OutcomeRules::of(&policy) };
+        let rules = OutcomeRules { is_unexpected: true, ..OutcomeRules::of(&policy) };
         let timing = Timing { duration: Duration::ZERO, now: Timestamp(0) };
         let attempt = settle(&job(0, 0), &answered(200), rules, timing, 0.5).attempt.unwrap();
         assert_eq!((attempt.code, attempt.status), (Some(FailureCode::Expectation), Some(200)));

@@ -189,9 +189,10 @@ impl ConnectionRules {
             if request.method == Method::Get { builder } else { builder.body(request.body.clone()) }
         };
         let (sent, resent) = match build(&self.http).send().await {
-            // A kept connection that its receiver closed before it answered: nearly always it had closed it before this request came. Where
-            // it had not, it gets the request twice, with the same ids; the attempt says so.
-            Err(error) if !request.once && !has_connected() && died_unanswered(&error) => {
+            // A kept connection that its receiver closed before it answered: nearly always it had
+            // closed it before this request came. Where it had not, it gets the request twice, with
+            // the same ids; the attempt says so.
+            Err(error) if !request.at_most_once && !has_connected() && died_unanswered(&error) => {
                 (build(&self.fresh).send().await, true)
             }
             sent => (sent, false),

@@ -40,25 +40,12 @@ pub fn compose(
     if let Some(content_type) = content_type(event, handler) {
         headers.set("Content-Type", &content_type);
     }
-    let facts = [
-        ("Job-ID", job.id.to_string()),
-        ("Event-ID", event.id.to_string()),
-        ("Handler", handler.name.clone()),
-        ("Attempt", (job.attempt + 1).to_string()),
-        ("Delivery-ID", delivery_id(event, &handler.name)),
-    ];
-    for (name, value) in &facts {
-        headers.set(&format!("X-Tidehook-{name}"), value);
-        if around.qhook_headers {
-            headers.set(&format!("X-Qhook-{name}"), value);
-        }
-    }
-    headers.set("X-Tidehook-Attempt-ID", &AttemptId::of(job.id, job.claim).to_string());
+    headers.identify(job, event, &handler.name, &delivery_id(event, &handler.name), around);
     headers.set("X-Tidehook-Event-Type", &event.kind);
     headers.set("X-Tidehook-Source", &event.source);
-    headers.set("traceparent", &traceparent(event, job));
-    // What the source keeps of a request goes along: it names the event as the provider does. A message that is signed here has our
-    // id: verifiers would look for another one under the older names first.
+    // What the source keeps of a request goes along: it names the event as the provider does. A
+    // message that is signed here has our id: verifiers would look for another one under the older
+    // names first.
     let is_foreign_id = |name: &str| around.signing_key.is_some() && name.starts_with("svix-");
     for (name, value) in event
         .headers
@@ -67,12 +54,7 @@ pub fn compose(
     {
         headers.set(name, value);
     }
-    if let Some(key) = around.signing_key {
-        let (id, timestamp) = (event.id.to_string(), around.now.seconds().to_string());
-        headers.set("webhook-id", &id);
-        headers.set("webhook-timestamp", &timestamp);
-        headers.set("webhook-signature", &signature(key, &id, &timestamp, &body));
-    }
+    headers.sign(&event.id.to_string(), &body, around);
     for (name, value) in &handler.headers {
         headers.set(name, value);
     }
@@ -82,7 +64,7 @@ pub fn compose(
         headers: headers.0,
         body,
         timeout: handler.timeout,
-        once: false,
+        at_most_once: false,
         response_bytes_max: RESPONSE_BYTES_MAX,
         destination: handler.name.clone(),
         progress: Progress::default(),
@@ -99,6 +81,43 @@ pub(super) struct Headers(Vec<(String, String)>);
 impl Headers {
     pub(super) fn into_list(self) -> Vec<(String, String)> {
         self.0
+    }
+
+    /// Names the job, its event and this attempt, for logs and for telling repeats apart.
+    pub(super) fn identify(
+        &mut self,
+        job: &Job,
+        event: &Event,
+        handler: &str,
+        delivery_id: &str,
+        around: Signing<'_>,
+    ) {
+        self.set_own("Job-ID", &job.id.to_string(), around);
+        self.set_own("Event-ID", &event.id.to_string(), around);
+        self.set_own("Handler", handler, around);
+        self.set_own("Attempt", &(job.attempt + 1).to_string(), around);
+        self.set_own("Delivery-ID", delivery_id, around);
+        self.set("X-Tidehook-Attempt-ID", &AttemptId::of(job.id, job.claim).to_string());
+        self.set("traceparent", &traceparent(event, job));
+    }
+
+    /// Sets a header that qhook knows too: under both prefixes, unless the configuration turned
+    /// qhook's off.
+    pub(super) fn set_own(&mut self, name: &str, value: &str, around: Signing<'_>) {
+        self.set(&format!("X-Tidehook-{name}"), value);
+        if around.qhook_headers {
+            self.set(&format!("X-Qhook-{name}"), value);
+        }
+    }
+
+    /// Signs the request as in Standard Webhooks, if there is a key. `id` is the same for all
+    /// attempts.
+    pub(super) fn sign(&mut self, id: &str, body: &[u8], around: Signing<'_>) {
+        let Some(key) = around.signing_key else { return };
+        let timestamp = around.now.seconds().to_string();
+        self.set("webhook-id", id);
+        self.set("webhook-timestamp", &timestamp);
+        self.set("webhook-signature", &signature(key, id, &timestamp, body));
     }
 
     pub(super) fn set(&mut self, name: &str, value: &str) {
@@ -174,7 +193,7 @@ fn delivery_id(event: &Event, handler: &str) -> String {
 
 /// The W3C Trace Context header: the sender's trace if the event came with one, else one trace per
 /// event; a span of its own per attempt.
-pub(super) fn traceparent(event: &Event, job: &Job) -> String {
+fn traceparent(event: &Event, job: &Job) -> String {
     let came = event.headers.iter().find(|(name, _)| name == trace::TRACEPARENT);
     let (trace, flags) = match came.and_then(|(_, value)| trace::parse(value)) {
         Some((trace, flags)) => (trace.to_owned(), flags),

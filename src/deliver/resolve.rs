@@ -35,8 +35,12 @@ pub struct NoAddress(pub String);
 /// The resolver cannot be set up.
 pub fn system() -> Result<TokioResolver, String> {
     let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
-        tracing::warn!(%error, "The DNS settings of the system cannot be read. Only IP addresses and names in the hosts file resolve.");
-        TokioResolver::builder_with_config(ResolverConfig::default(), TokioRuntimeProvider::default())
+        tracing::warn!(%error, "The DNS settings of the system cannot be read. Only IP addresses \
+            and names in the hosts file resolve.");
+        TokioResolver::builder_with_config(
+            ResolverConfig::default(),
+            TokioRuntimeProvider::default(),
+        )
     });
     let options = builder.options_mut();
     // All addresses are asked for, because one forbidden address refuses the name.

@@ -8,15 +8,14 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::client::STEP_RESPONSE_BYTES_MAX;
-use super::compose::{Headers, Signing, traceparent};
+use super::compose::{Headers, Signing};
 use crate::decide::address::Policy;
-use crate::decide::signature::signature;
 use crate::decide::workflow::Step;
 use crate::decide::workflow::data::View;
 use crate::decide::workflow::flow::{Address, Call, CallKey};
 use crate::model::request::Progress;
 use crate::model::run::{Visit, VisitPhase};
-use crate::model::{AttemptId, Event, Failure, Job, Method, Request, Run, Target, trace};
+use crate::model::{Event, Failure, Job, Method, Request, Run, Target, trace};
 
 /// The destination name of steps whose hosts stand in the configuration. The server's address rules
 /// apply.
@@ -83,21 +82,8 @@ pub fn compose_step(calling: &StepRequest<'_>, around: Signing<'_>) -> Result<Re
         Target::Step(visiting) => visiting.step.clone(),
         other => other.name().to_owned(),
     };
-    let facts = [
-        ("Job-ID", job.id.to_string()),
-        ("Event-ID", event.id.to_string()),
-        ("Handler", handler),
-        ("Attempt", (job.attempt + 1).to_string()),
-        ("Delivery-ID", key.clone()),
-        ("Run-ID", run.id.to_string()),
-    ];
-    for (name, value) in &facts {
-        headers.set(&format!("X-Tidehook-{name}"), value);
-        if around.qhook_headers && *name != "Run-ID" {
-            headers.set(&format!("X-Qhook-{name}"), value);
-        }
-    }
-    headers.set("X-Tidehook-Attempt-ID", &AttemptId::of(job.id, job.claim).to_string());
+    headers.identify(job, event, &handler, &key, around);
+    headers.set("X-Tidehook-Run-ID", &run.id.to_string());
     match &call.key {
         CallKey::Visit => headers.set("Idempotency-Key", &key),
         CallKey::Attempt => headers.set("Idempotency-Key", &format!("{key}-a{}", job.attempt + 1)),
@@ -107,22 +93,13 @@ pub fn compose_step(calling: &StepRequest<'_>, around: Signing<'_>) -> Result<Re
                 .set("Idempotency-Key", &view.render_plain(template, in_header).map_err(unbuilt)?);
         }
     }
-    headers.set("traceparent", &traceparent(event, job));
     if let Some((_, id)) = event.headers.iter().find(|(name, _)| name == trace::REQUEST_ID) {
         headers.set("X-Request-Id", id);
     }
     if let Some(token) = token {
-        headers.set("X-Tidehook-Callback-Token", token);
-        if around.qhook_headers {
-            headers.set("X-Qhook-Callback-Token", token);
-        }
+        headers.set_own("Callback-Token", token, around);
     }
-    if let Some(signing) = around.signing_key {
-        let timestamp = around.now.seconds().to_string();
-        headers.set("webhook-id", &key);
-        headers.set("webhook-timestamp", &timestamp);
-        headers.set("webhook-signature", &signature(signing, &key, &timestamp, &body));
-    }
+    headers.sign(&key, &body, around);
     for (name, template) in &call.headers {
         let value = view
             .render_plain(template, in_header)
@@ -135,7 +112,7 @@ pub fn compose_step(calling: &StepRequest<'_>, around: Signing<'_>) -> Result<Re
         headers: headers.into_list(),
         body,
         timeout: call.timeout,
-        once: call.once,
+        at_most_once: call.at_most_once,
         response_bytes_max: STEP_RESPONSE_BYTES_MAX,
         destination: destination.to_owned(),
         progress: Progress::default(),

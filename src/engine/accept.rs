@@ -102,7 +102,7 @@ pub(super) fn committer(
                 offered.into_iter().map(|o| (o.new_event, o.slots)).unzip();
             let answers = store.accept(&new_events).await?;
             new_events
-                .iter()
+                .into_iter()
                 .zip(&answers)
                 .for_each(|(new_event, answer)| pass_to_worker(&inflight, new_event, answer));
             drop(slots);
@@ -112,39 +112,39 @@ pub(super) fn committer(
 }
 
 /// Passes the jobs that the commit has leased to the worker in memory.
-fn pass_to_worker(inflight: &Inflight, new_event: &NewEvent, answer: &Stored<Accepted>) {
+fn pass_to_worker(inflight: &Inflight, new_event: NewEvent, answer: &Stored<Accepted>) {
     let Ok(Accepted::New { started, at, .. }) = answer else { return };
     if started.is_empty() {
         return;
     }
-    let inbound = &new_event.inbound;
+    let NewEvent { id, inbound, plan, lease, .. } = new_event;
     let event = Arc::new(Event {
-        id: new_event.id,
-        source: inbound.source.clone(),
-        kind: inbound.kind.clone(),
-        headers: inbound.headers.clone(),
-        body: inbound.body.clone(),
+        id,
+        source: inbound.source,
+        kind: inbound.kind,
+        headers: inbound.headers,
+        body: inbound.body,
         unique_key: None,
         created_at: *at,
     });
-    for new in new_event.plan.jobs.iter().filter(|job| started.contains(&job.id)) {
-        let job = started_job(new, new_event, *at);
+    for new in plan.jobs.into_iter().filter(|job| started.contains(&job.id)) {
+        let job = started_job(new, id, *at, lease);
         inflight.pass_to_worker(Claimed { job, now: *at, lane_clean: true }, Arc::clone(&event));
     }
 }
 
 /// Builds the job as the commit stored it: leased, under its first claim.
-fn started_job(new: &NewJob, new_event: &NewEvent, at: Timestamp) -> Job {
+fn started_job(new: NewJob, event: EventId, at: Timestamp, lease: Duration) -> Job {
     Job {
         id: new.id,
-        event: new_event.id,
-        target: new.target.clone(),
+        event,
+        target: new.target,
         state: JobState::Leased,
         attempt: 0,
-        lost: 0,
-        deaths: 0,
+        interrupted: 0,
+        crashes: 0,
         claim: 1,
-        due_at: at.plus(new_event.lease),
+        due_at: at.plus(lease),
         created_at: at,
         finished_at: None,
         last_error: None,
@@ -201,14 +201,14 @@ impl Engine {
         }
         let handlers: Vec<String> =
             plan.jobs.iter().map(|job| job.target.name().to_owned()).collect();
-        // Deliveries are what is counted; a run is none.
+        // `Receipt.jobs` counts deliveries only. Starts of runs are counted apart.
         let starts: Vec<JobId> = plan
             .jobs
             .iter()
             .filter(|job| matches!(job.target, Target::Workflow(_)))
             .map(|job| job.id)
             .collect();
-        let told = inbound.clone();
+        let (source, kind) = (inbound.source.clone(), inbound.kind.clone());
         let delivery = &self.config().delivery;
         let new_event = NewEvent {
             id: EventId::next(&*inner.parts.ids),
@@ -223,7 +223,8 @@ impl Engine {
         let answer = match tokio::time::timeout(WAIT_MAX - PROBE_MAX, &mut committed).await {
             Ok(answer) => answer,
             Err(_) => {
-                // A busy processor is no silent database: that is asked before it is said.
+                // A slow commit may only mean a busy processor, so the database is probed before it
+                // is reported as down.
                 let (answer, probed) = tokio::join!(
                     tokio::time::timeout(PROBE_MAX, &mut committed),
                     tokio::time::timeout(PROBE_MAX, self.ask())
@@ -252,24 +253,27 @@ impl Engine {
             Err(Error::Full(_)) => return Err(NotAccepted::Full),
             Err(Error::Down(_) | Error::ReadOnly(_)) => return Err(NotAccepted::Unavailable),
             Err(
-                error @ (Error::InUse(_) | Error::LeaseLost | Error::MovedOn | Error::Corrupt(_)),
+                error @ (Error::InUse(_) | Error::LeaseLost | Error::MovedOn | Error::Permanent(_)),
             ) => {
-                tracing::error!(source = told.source, %error, "An event cannot be stored.");
+                tracing::error!(source, %error, "An event cannot be stored.");
                 return Err(NotAccepted::Unstorable(error.to_string()));
             }
         };
         self.notify_workers(&waiting).await;
         let Receipt { event, duplicate, jobs, .. } = receipt;
-        metrics::accepted(&told.source, duplicate, jobs, started.elapsed());
+        metrics::accepted(&source, duplicate, jobs, started.elapsed());
         if !duplicate {
             inner.near.remember(event, misses);
         }
-        tracing::debug!(%event, source = told.source, kind = told.kind, duplicate, jobs, "An event was accepted.");
+        tracing::debug!(
+            %event, source, kind, duplicate, jobs,
+            "An event was accepted.",
+        );
         self.feed().publish(|| FeedEvent::Accepted {
             event,
-            verified: self.config().source(&told.source).and_then(|s| s.verify.clone()),
-            source: told.source,
-            kind: told.kind,
+            verified: self.config().source(&source).and_then(|s| s.verify.clone()),
+            source,
+            kind,
             duplicate,
             handlers: if duplicate { Vec::new() } else { handlers },
         });

@@ -9,7 +9,7 @@ use ulid::Ulid;
 
 use super::Engine;
 use super::execute::{Execution, StepContext};
-use super::flows::NoFlow;
+use super::flows::FlowError;
 use crate::decide::settle::{Finish, JobOutcome};
 use crate::decide::workflow::catch::{self, of_failure};
 use crate::decide::workflow::gate::at_gate;
@@ -45,25 +45,25 @@ impl Draw for Entropy<'_> {
 }
 
 /// Why a change of a run could not be computed.
-pub(super) enum NoChange {
+pub(super) enum ChangeError {
     /// The store does not answer.
     Store(Error),
     /// The run cannot continue for now: its definition is missing or unusable, or its state cannot
     /// be read.
-    Parked(String),
+    NotNow(String),
 }
 
-impl From<Error> for NoChange {
+impl From<Error> for ChangeError {
     fn from(error: Error) -> Self {
         Self::Store(error)
     }
 }
 
-impl From<NoFlow> for NoChange {
-    fn from(none: NoFlow) -> Self {
+impl From<FlowError> for ChangeError {
+    fn from(none: FlowError) -> Self {
         match none {
-            NoFlow::Store(error) => Self::Store(error),
-            NoFlow::Unusable(why) => Self::Parked(why),
+            FlowError::Store(error) => Self::Store(error),
+            FlowError::Unusable(why) => Self::NotNow(why),
         }
     }
 }
@@ -76,9 +76,9 @@ impl Engine {
         claimed: &Claimed,
         event: &Event,
         ran: &Execution,
-        commit: &JobOutcome,
+        job_outcome: &JobOutcome,
         known: Option<Arc<Run>>,
-    ) -> Result<Option<Change>, NoChange> {
+    ) -> Result<Option<Change>, ChangeError> {
         let job = &claimed.job;
         let change = match &job.target {
             Target::Handler(_) => None,
@@ -90,7 +90,7 @@ impl Engine {
                 };
                 match run {
                     Some(run) => {
-                        self.next_of(&run, visiting, job, ran, commit, claimed.now).await?
+                        self.next_of(&run, visiting, job, ran, job_outcome, claimed.now).await?
                     }
                     None => None,
                 }
@@ -108,8 +108,8 @@ impl Engine {
         job: &Job,
         event: &Event,
         now: Timestamp,
-    ) -> Result<Change, NoChange> {
-        let gone = || NoChange::Parked(format!("the configuration has no workflow `{name}`"));
+    ) -> Result<Change, ChangeError> {
+        let gone = || ChangeError::NotNow(format!("the configuration has no workflow `{name}`"));
         let workflow = self.config().workflow(name).ok_or_else(gone)?;
         let input = Payload::of(&event.body);
         let birth = NewRun {
@@ -129,9 +129,9 @@ impl Engine {
         visiting: &Visiting,
         job: &Job,
         ran: &Execution,
-        commit: &JobOutcome,
+        job_outcome: &JobOutcome,
         now: Timestamp,
-    ) -> Result<Option<Change>, NoChange> {
+    ) -> Result<Option<Change>, ChangeError> {
         if let (Target::Timer(_), 0) = (&job.target, visiting.visit) {
             return self.timer_change(run, job, now).await;
         }
@@ -139,7 +139,9 @@ impl Engine {
             return Ok(None);
         }
         let flow = self.flow_of(run).await?;
-        let Some(fact) = self.fact(run, visiting, job, ran, commit).await? else { return Ok(None) };
+        let Some(fact) = self.fact(run, visiting, job, ran, job_outcome).await? else {
+            return Ok(None);
+        };
         Ok(advance(run, &fact, &Context { flow: &flow, now, draw: &Entropy(self) }))
     }
 
@@ -151,8 +153,8 @@ impl Engine {
         visiting: &Visiting,
         job: &Job,
         ran: &Execution,
-        commit: &JobOutcome,
-    ) -> Result<Option<Fact>, NoChange> {
+        job_outcome: &JobOutcome,
+    ) -> Result<Option<Fact>, ChangeError> {
         let visit = visiting.visit;
         if let Target::Timer(_) = job.target {
             return match run.state.visits.get(&visit) {
@@ -164,7 +166,7 @@ impl Engine {
                 _ => Ok(Some(Fact::Elapsed { visit, job: job.id })),
             };
         }
-        Ok(fact_of(ran.step_context.as_ref(), (visit, job.id), commit, &ran.outcome))
+        Ok(fact_of(ran.step_context.as_ref(), (visit, job.id), job_outcome, &ran.outcome))
     }
 
     /// Handles a timer that concerns the run as a whole: its deadline, its turn under its
@@ -174,8 +176,8 @@ impl Engine {
         run: &Run,
         job: &Job,
         now: Timestamp,
-    ) -> Result<Option<Change>, NoChange> {
-        run.readable().map_err(NoChange::Parked)?;
+    ) -> Result<Option<Change>, ChangeError> {
+        run.readable().map_err(ChangeError::NotNow)?;
         // The end of a run needs no definition.
         let flow = self.flow_to_end(run).await?;
         let drawn = Entropy(self);
@@ -205,9 +207,9 @@ impl Engine {
         Ok(if is_wanted { None } else { advance(run, &Fact::Cancelled, &context()) })
     }
 
-    async fn child_fact(&self, child: RunId, visit: u32) -> Result<Option<Fact>, NoChange> {
+    async fn child_fact(&self, child: RunId, visit: u32) -> Result<Option<Fact>, ChangeError> {
         let Some(child) = self.store().run(child).await? else { return Ok(None) };
-        child.readable().map_err(NoChange::Parked)?;
+        child.readable().map_err(ChangeError::NotNow)?;
         let cancelled = || catch::error("cancelled", "the called run was cancelled");
         let result = match child.status {
             RunStatus::Completed => {
@@ -228,7 +230,7 @@ impl Engine {
         &self,
         mut change: Change,
         now: Timestamp,
-    ) -> Result<Change, NoChange> {
+    ) -> Result<Change, ChangeError> {
         let mut asked: Vec<(Start, u32)> =
             change.starts.drain(..).map(|start| (start, change.run.state.depth + 1)).collect();
         while let Some((Start { run, visit, workflow, input }, depth)) = asked.pop() {
@@ -284,8 +286,8 @@ impl Engine {
             ends: change.ends || next.ends,
             jobs,
             cancel_jobs: change.cancel_jobs.into_iter().chain(cancel_jobs).collect(),
-            hold: change.hold.into_iter().chain(next.hold).collect(),
-            free: change.free.into_iter().chain(next.free).collect(),
+            pause_jobs: change.pause_jobs.into_iter().chain(next.pause_jobs).collect(),
+            resume_jobs: change.resume_jobs.into_iter().chain(next.resume_jobs).collect(),
             gate: next.gate.or(change.gate),
             keep: next.keep.or(change.keep),
             notes: change.notes.into_iter().chain(next.notes).collect(),
@@ -320,9 +322,9 @@ impl Engine {
                 Due::At(at) => at.since(now),
             };
             let announced =
-                change.jobs.iter().filter(|job| change.hold.iter().all(|id| *id != job.id));
+                change.jobs.iter().filter(|job| change.pause_jobs.iter().all(|id| *id != job.id));
             due.extend(announced.map(|job| Wakeup::of(job.id, after(&job.due))));
-            if !change.free.is_empty() {
+            if !change.resume_jobs.is_empty() {
                 due.push(Wakeup::LOOK);
             }
             if change.is_new {
@@ -332,7 +334,8 @@ impl Engine {
                 self.report_run(&change.run, "paused");
                 if let Some(error) = &change.run.error {
                     let (run, workflow) = (change.run.id, &change.run.workflow);
-                    tracing::warn!(%run, workflow, error = error.message, "A failure paused a run. The run waits until it is resumed.");
+                    tracing::warn!(%run, workflow, error = error.message, "A failure paused a run. \
+                        The run waits until it is resumed.");
                 }
             }
             if change.ends {
@@ -347,7 +350,7 @@ impl Engine {
         }
         if let Some(first) = due.iter_mut().find(|wakeup| wakeup.after.is_zero()) {
             first.here = by_worker;
-            self.0.follows.store(true, Ordering::Release);
+            self.0.has_new_due_job.store(true, Ordering::Release);
         }
         self.notify_workers(&due).await;
     }
@@ -358,14 +361,14 @@ impl Engine {
 pub fn fact_of(
     step_context: Option<&StepContext>,
     (visit, job): (u32, JobId),
-    commit: &JobOutcome,
+    job_outcome: &JobOutcome,
     outcome: &Outcome,
 ) -> Option<Fact> {
-    let error = match (&commit.finish, outcome) {
+    let error = match (&job_outcome.finish, outcome) {
         (Finish::Done, Outcome::Answered(response)) if response.cut == Some(Cut::AtCap) => {
             RunError {
                 status: Some(response.status),
-                attempts: commit.sent,
+                attempts: job_outcome.sent,
                 job: Some(job.to_string()),
                 ..catch::error("response_too_large", "the response is larger than the size limit")
             }
@@ -378,19 +381,20 @@ pub fn fact_of(
         (Finish::Dead { .. } | Finish::FailedIntoRun { .. }, outcome) => {
             let failure = match outcome {
                 Outcome::Answered(response) => {
-                    match commit.attempt.as_ref().and_then(|attempt| attempt.code) {
+                    match job_outcome.attempt.as_ref().and_then(|attempt| attempt.code) {
                         Some(FailureCode::Expectation) => Failure::Expectation(response.status),
                         _ => Failure::Status(response.status),
                     }
                 }
-                // What goes on is told to nobody: this was a call that may be made only once.
+                // An interrupted call that is not retried could be made only once, so its outcome
+                // is unknown.
                 Outcome::Failed(Failure::Interrupted(why)) => Failure::UnknownOutcome(why.clone()),
                 Outcome::Failed(failure) => failure.clone(),
-                Outcome::Postponed | Outcome::Elapsed | Outcome::Parked(_) => return None,
+                Outcome::Released | Outcome::NothingToSend | Outcome::NotNow(_) => return None,
             };
             RunError {
-                app: step_context.and_then(|step| step.app.clone()),
-                ..of_failure(&failure, job, commit.sent)
+                app: step_context.and_then(|step| step.receiver_error.clone()),
+                ..of_failure(&failure, job, job_outcome.sent)
             }
         }
         _ => return None,
@@ -405,5 +409,10 @@ fn event_context(event: &Event) -> Value {
         .iter()
         .map(|(name, value)| (name.clone(), Value::String(value.clone())))
         .collect();
-    json!({ "source": event.source, "type": event.kind, "received_at": event.created_at.rfc3339(), "headers": headers })
+    json!({
+        "source": event.source,
+        "type": event.kind,
+        "received_at": event.created_at.rfc3339(),
+        "headers": headers,
+    })
 }

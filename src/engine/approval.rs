@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Engine;
-use super::operate::NotDone;
+use super::operate::OperateError;
 use crate::decide::workflow::step_type::Approval;
 use crate::decide::workflow::{Fact, Flow, advance};
 use crate::model::run::{Token, Visit, VisitPhase};
@@ -64,7 +64,8 @@ impl Decision {
             Payload::Json(Value::Null) if decided.is_some() => serde_json::Map::new(),
             _ => return Err(expected.to_owned()),
         };
-        // Of repeated keys the last one counts, and another reader's first one might say the opposite.
+        // Of repeated keys the last one counts, and another reader's first one might say the
+        // opposite.
         if let Some(repeated) = body.structured().and_then(|payload| payload.repeated_key()) {
             let repeated: String = repeated.chars().take(40).collect();
             return Err(format!("duplicate key `{}`", repeated.escape_debug()));
@@ -98,7 +99,7 @@ impl Decision {
     ///
     /// # Errors
     /// A sentence for the caller: `by` names none of the approvers.
-    pub(super) fn by(
+    pub(super) fn result_for(
         &self,
         approval: &Approval,
         now: Timestamp,
@@ -113,9 +114,12 @@ impl Decision {
         }
         let by = self.by.as_deref().map_or(String::new(), |by| format!(" by {by}"));
         Ok(match self.approved {
-            true => Ok(Payload::Json(
-                json!({ "approved": true, "by": self.by, "at": now.rfc3339(), "comment": self.comment }),
-            )),
+            true => Ok(Payload::Json(json!({
+                "approved": true,
+                "by": self.by,
+                "at": now.rfc3339(),
+                "comment": self.comment,
+            }))),
             false => Err(match &self.comment {
                 Some(comment) => format!("rejected{by}: {comment}"),
                 None => format!("rejected{by}"),
@@ -145,22 +149,22 @@ impl Engine {
     ///
     /// # Errors
     /// No such token, or its step waits for no decision any more.
-    pub async fn asked(&self, token: &str) -> Result<PendingApproval, NotDone> {
+    pub async fn pending_approval(&self, token: &str) -> Result<PendingApproval, OperateError> {
         let found = self
             .health()
             .learn(self.store().token(&Token::hash_of(token)).await)?
-            .ok_or(NotDone::Missing)?;
-        let run = self.store().run(found.run).await?.ok_or(NotDone::Missing)?;
-        run.readable().map_err(NotDone::Refused)?;
+            .ok_or(OperateError::Missing)?;
+        let run = self.store().run(found.run).await?.ok_or(OperateError::Missing)?;
+        run.readable().map_err(OperateError::Refused)?;
         let over = || {
-            NotDone::Refused(
+            OperateError::Refused(
                 "this approval was already decided, or the step no longer waits for it".to_owned(),
             )
         };
         let visit =
             run.state.visits.get(&found.visit).filter(|visit| waits(visit)).ok_or_else(over)?;
-        let flow = self.flow_of(&run).await.map_err(super::advance::NoChange::from)?;
-        let approval = approval_of(&run, &flow, found.visit).ok_or(NotDone::Missing)?;
+        let flow = self.flow_of(&run).await.map_err(super::advance::ChangeError::from)?;
+        let approval = approval_of(&run, &flow, found.visit).ok_or(OperateError::Missing)?;
         Ok(PendingApproval {
             run: run.id,
             workflow: run.workflow.clone(),
@@ -180,16 +184,20 @@ impl Engine {
         id: RunId,
         step: &str,
         decision: &Decision,
-    ) -> Result<Run, NotDone> {
+    ) -> Result<Run, OperateError> {
         self.operate(id, false, |run, context| {
-            let mut named = run.state.visits.iter().filter(|(_, visit)| visit.step == step && waits(visit));
+            let mut named =
+                run.state.visits.iter().filter(|(_, visit)| visit.step == step && waits(visit));
             let nobody = || format!("the step '{step}' of this run does not wait for a decision");
             let (seq, _) = named.next().ok_or_else(nobody)?;
             if named.next().is_some() {
-                return Err(format!("several visits of the step '{step}' wait for a decision; decide each one with its callback token"));
+                return Err(format!(
+                    "several visits of the step '{step}' wait for a decision; \
+                    decide each one with its callback token"
+                ));
             }
             let approval = approval_of(run, context.flow, *seq).ok_or_else(nobody)?;
-            let answer = decision.by(approval, context.now)?;
+            let answer = decision.result_for(approval, context.now)?;
             advance(run, &Fact::CalledBack { visit: *seq, answer }, context).ok_or_else(nobody)
         })
         .await
@@ -206,16 +214,16 @@ mod tests {
         assert!(read(r#"{"approved": true}"#).unwrap().approved);
         assert!(!read(r#"{"approved": false, "by": "ada"}"#).unwrap().approved);
         let only = Approval { approvers: vec!["ada".to_owned()] };
-        assert!(read(r#"{"approved": true}"#).unwrap().by(&only, Timestamp(0)).is_err());
+        assert!(read(r#"{"approved": true}"#).unwrap().result_for(&only, Timestamp(0)).is_err());
         let yes = read(r#"{"approved": true, "by": "ada", "comment": "go"}"#)
             .unwrap()
-            .by(&only, Timestamp(0))
+            .result_for(&only, Timestamp(0))
             .unwrap()
             .unwrap();
         assert_eq!(yes.json().unwrap()["by"], "ada");
         let no = read(r#"{"approved": false, "by": "ada", "comment": "not today"}"#)
             .unwrap()
-            .by(&only, Timestamp(0))
+            .result_for(&only, Timestamp(0))
             .unwrap();
         assert_eq!(no, Err("rejected by ada: not today".to_owned()));
     }

@@ -106,7 +106,7 @@ async fn write<I, T, F, Fut>(
                 let mut each = each.into_iter();
                 for answer in answers {
                     let result = each.next().unwrap_or_else(|| {
-                        Err(Error::corrupt("the database did not respond".to_owned()))
+                        Err(Error::permanent("the store returned too few results".to_owned()))
                     });
                     // A caller that hung up needs no answer.
                     let _ = answer.send(result);
@@ -155,7 +155,7 @@ mod tests {
         }
         let rest: Vec<_> = (1..=5).map(put).collect();
         let hung_up = put(6);
-        // Everyone has ready_jobs in once the queue holds all six.
+        // Everyone has submitted once the queue holds all six.
         while batch.0.capacity() > WAITING_MAX - 6 {
             tokio::task::yield_now().await;
         }

@@ -4,9 +4,9 @@
 use sha2::{Digest, Sha256};
 
 use super::Engine;
-use super::advance::{Entropy, NoChange};
+use super::advance::{ChangeError, Entropy};
 use super::approval::{Decision, approval_of, waits};
-use super::operate::NotDone;
+use super::operate::OperateError;
 use crate::decide::workflow::{Context, Fact, advance};
 use crate::model::run::Token;
 use crate::model::{Body, Payload, RunId};
@@ -49,7 +49,7 @@ pub enum NotAnswered {
     Gone,
     /// The answer could not be applied for a reason that any operation on a run may have, such as
     /// an unavailable store.
-    NotDone(NotDone),
+    OperateError(OperateError),
 }
 
 /// Whether a text has the form of a token: 52 ASCII letters or digits.
@@ -78,7 +78,7 @@ impl Engine {
         if !is_token(token) {
             return Err(NotAnswered::Unknown);
         }
-        let store_failed = |error| NotAnswered::NotDone(NotDone::from(error));
+        let store_failed = |error| NotAnswered::OperateError(OperateError::from(error));
         let (hash, fingerprint) = (Token::hash_of(token), answer.fingerprint());
         loop {
             let found =
@@ -98,7 +98,7 @@ impl Engine {
             let flow = self
                 .flow_of(&run)
                 .await
-                .map_err(|e| NotAnswered::NotDone(NoChange::from(e).into()))?;
+                .map_err(|e| NotAnswered::OperateError(ChangeError::from(e).into()))?;
             let now = self.store().now().await.map_err(store_failed)?;
             let said = |said| Fact::CalledBack { visit: found.visit, answer: said };
             let fact = match (answer, approval_of(&run, &flow, found.visit)) {
@@ -107,14 +107,15 @@ impl Engine {
                     let decision = Decision::read(body).map_err(NotAnswered::Unclear)?;
                     said(
                         decision
-                            .by(approval, now)
-                            .map_err(|why| NotAnswered::NotDone(NotDone::Refused(why)))?,
+                            .result_for(approval, now)
+                            .map_err(|why| NotAnswered::OperateError(OperateError::Refused(why)))?,
                     )
                 }
                 (Answer::Done(body), None) => said(Ok(Payload::of(body))),
-                // A decision has one form. Failing the step would decide it, past those who may.
+                // A decision must be explicit: failing the step here would bypass the approvers.
                 (Answer::Failed(_), Some(_)) => {
-                    let why = "the step waits for a decision: send `approved` (true or false) to /callback/TOKEN";
+                    let why = "the step waits for a decision: send `approved` (true or false) to \
+                        /callback/TOKEN";
                     return Err(NotAnswered::Unclear(why.to_owned()));
                 }
                 (Answer::Failed(why), None) => said(Err(why.clone())),
@@ -140,8 +141,8 @@ impl Engine {
             match self.make(change, now).await {
                 Ok(()) => return Ok(Answered { run: found.run, duplicate: false }),
                 // Someone else was first, or the run went on: look again.
-                Err(NotDone::Store(Error::MovedOn)) => {}
-                Err(error) => return Err(NotAnswered::NotDone(error)),
+                Err(OperateError::Store(Error::MovedOn)) => {}
+                Err(error) => return Err(NotAnswered::OperateError(error)),
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::flows::NoFlow;
+use super::flows::FlowError;
 use super::{Engine, accept::NotAccepted};
 use crate::decide::errors::class_of;
 use crate::decide::retry::RetryPolicy;
@@ -42,19 +42,25 @@ pub struct Execution {
 /// response says.
 pub struct StepContext {
     flow: Arc<Flow>,
-    at: Vec<usize>,
+    position: Vec<usize>,
     /// The run's deadline. A retry that would come later is not made; the step fails at once
     /// instead.
     pub deadline_at: Option<Timestamp>,
     /// The response does not meet the step's `expect.when`, whatever its status.
-    unmet: bool,
+    is_unexpected: bool,
     /// The error name that the receiver put into its response, at the step's `error_path`.
-    pub app: Option<String>,
+    pub receiver_error: Option<String>,
 }
 
 impl StepContext {
     fn of(flow: &Arc<Flow>, at: &[usize], deadline_at: Option<Timestamp>) -> Self {
-        Self { flow: Arc::clone(flow), at: at.to_vec(), deadline_at, unmet: false, app: None }
+        Self {
+            flow: Arc::clone(flow),
+            position: at.to_vec(),
+            deadline_at,
+            is_unexpected: false,
+            receiver_error: None,
+        }
     }
 
     /// Judges the outcome of a step's call by what the step expects. Returns the outcome, which may
@@ -63,7 +69,7 @@ impl StepContext {
         let visit = run.state.visits.get(&seq);
         let mut step_context =
             Self::of(flow, visit.map_or(&[], |visit| &visit.at), run.state.deadline_at);
-        let (Some(visit), Some(step)) = (visit, flow.step(&step_context.at)) else {
+        let (Some(visit), Some(step)) = (visit, flow.step(&step_context.position)) else {
             return (outcome, step_context);
         };
         let Some(call) = step.kind.call() else { return (outcome, step_context) };
@@ -73,9 +79,9 @@ impl StepContext {
             let body = Payload::of(&response.as_body());
             let answer = json!({ "status": response.status, "body": body.clone().into_value() });
             let view = View::of(run, seq, &step.name, &body).with("response", answer);
-            step_context.unmet =
+            step_context.is_unexpected =
                 !is_notice && call.expect.when.as_ref().is_some_and(|when| !view.holds(when));
-            step_context.app = app(call, response.status, &body);
+            step_context.receiver_error = app(call, response.status, &body);
         }
         (outcome, step_context)
     }
@@ -92,12 +98,12 @@ impl StepContext {
 
     /// The HTTP call of the step; `None` for an `emit` step, which makes none.
     pub(super) fn call(&self) -> Option<&Call> {
-        self.flow.call(&self.at)
+        self.flow.call(&self.position)
     }
 
     /// The retry policies of the step; empty means that no failure is retried.
     pub(super) fn retry(&self) -> &[RetryPolicy] {
-        self.flow.step(&self.at).map_or(&[], |step| step.kind.retry())
+        self.flow.step(&self.position).map_or(&[], |step| step.kind.retry())
     }
 
     /// The rules by which the outcome is settled: retries, expected statuses, and what is stored of
@@ -108,9 +114,9 @@ impl StepContext {
             retry: self.retry(),
             before,
             success: call.map_or(&[], |call| &call.expect.status),
-            unmet: self.unmet,
-            app: self.app.as_deref(),
-            once: call.is_some_and(|call| call.once),
+            is_unexpected: self.is_unexpected,
+            app: self.receiver_error.as_deref(),
+            at_most_once: call.is_some_and(|call| call.at_most_once),
             log: call.map_or(Log::Full, |call| call.log),
             redact: call.map_or(&[], |call| &call.redact),
         }
@@ -119,9 +125,9 @@ impl StepContext {
 
 impl Execution {
     /// A job that was not executed: its lease is given back, and no attempt is counted.
-    pub(super) fn postponed(now: Timestamp) -> Self {
+    pub(super) fn released(now: Timestamp) -> Self {
         Self {
-            outcome: Outcome::Postponed,
+            outcome: Outcome::Released,
             timing: Timing { duration: std::time::Duration::ZERO, now },
             step_context: None,
             before: Vec::new(),
@@ -161,20 +167,21 @@ impl Engine {
         end: Option<Instant>,
     ) -> Execution {
         let started = Instant::now();
-        // Where workers have gone away before, the mark that a send begins tells what kills them from what never reached them.
+        // If earlier workers of this job disappeared, the beginning of the send is marked: the mark
+        // tells a job that kills its workers from one that was never sent.
         let sends = matches!(job.target, Target::Handler(_) | Target::Step(_));
-        if sends && job.lost > 0 && !is_crash_suspect(job) {
+        if sends && job.interrupted > 0 && !is_crash_suspect(job) {
             match self.health().learn(self.store().begin_send(job.lease()).await) {
                 Ok(true) => {}
                 Ok(false) | Err(_) => {
-                    return Execution { run, ..Execution::postponed(self.clock().now()) };
+                    return Execution { run, ..Execution::released(self.clock().now()) };
                 }
             }
         }
         let before = match self.failures_before(job, run.as_deref()).await {
             Ok(before) => before,
             // Nothing was sent yet: the lease goes back.
-            Err(_) => return Execution { run, ..Execution::postponed(self.clock().now()) },
+            Err(_) => return Execution { run, ..Execution::released(self.clock().now()) },
         };
         let (outcome, step_context) = match &job.target {
             Target::Step(visiting) if !is_crash_suspect(job) => {
@@ -232,10 +239,13 @@ impl Engine {
         let name = match &job.target {
             Target::Handler(name) => name,
             // Nothing is sent: the run starts, or goes on, with the commit.
-            Target::Workflow(_) | Target::Timer(_) | Target::Step(_) => return Outcome::Elapsed,
+            Target::Workflow(_) | Target::Timer(_) | Target::Step(_) => {
+                return Outcome::NothingToSend;
+            }
         };
-        // Its lane was skipped unless the handler was there; a job that slipped through is ready_jobs back.
-        let Some(handler) = self.handler(name) else { return Outcome::Postponed };
+        // Its lane was skipped unless the handler was there; a job that slipped through is
+        // given back.
+        let Some(handler) = self.handler(name) else { return Outcome::Released };
         let delivery = &self.config().delivery;
         let around = Signing {
             signing_key: delivery.signing_key.as_ref().map(|key| key.0.as_slice()),
@@ -255,12 +265,12 @@ impl Engine {
                 let progress = request.progress.clone();
                 // Nothing is begun by a worker that stops.
                 if self.0.aborting.is_cancelled() {
-                    return Outcome::Postponed;
+                    return Outcome::Released;
                 }
                 let sent = self.0.parts.deliver.send(request);
                 match (self.0.aborting.run_until_cancelled(sent).await, progress.phase()) {
                     (Some(outcome), _) => outcome,
-                    (None, CallPhase::Connect) => Outcome::Postponed,
+                    (None, CallPhase::Connect) => Outcome::Released,
                     (None, CallPhase::Headers | CallPhase::Body) => {
                         Outcome::Failed(Failure::Interrupted(
                             "the worker was stopped before the response arrived".to_owned(),
@@ -282,25 +292,26 @@ impl Engine {
         (run, end): (Option<&Arc<Run>>, Option<Instant>),
     ) -> (Outcome, Option<StepContext>) {
         let Some(run) = run.filter(|run| !run.status.is_closed()) else {
-            return (Outcome::Elapsed, None);
+            return (Outcome::NothingToSend, None);
         };
         if let Err(why) = run.readable() {
-            return (Outcome::Parked(why), None);
+            return (Outcome::NotNow(why), None);
         }
         let Some(visit) =
             run.state.visits.get(&visiting.visit).filter(|visit| visit.jobs.contains(&job.id))
         else {
-            return (Outcome::Elapsed, None);
+            return (Outcome::NothingToSend, None);
         };
         let flow = match self.flow_of(run).await {
             Ok(flow) => flow,
-            Err(NoFlow::Store(error)) => return (Outcome::Parked(error.to_string()), None),
-            Err(NoFlow::Unusable(why)) => {
-                tracing::error!(run = %run.id, why, "A run cannot continue. Its job is parked and tried again later.");
-                return (Outcome::Parked(why), None);
+            Err(FlowError::Store(error)) => return (Outcome::NotNow(error.to_string()), None),
+            Err(FlowError::Unusable(why)) => {
+                tracing::error!(run = %run.id, why, "A run cannot continue. Its job is parked and \
+                    tried again later.");
+                return (Outcome::NotNow(why), None);
             }
         };
-        let Some(step) = flow.step(&visit.at) else { return (Outcome::Elapsed, None) };
+        let Some(step) = flow.step(&visit.at) else { return (Outcome::NothingToSend, None) };
         let step_context = StepContext::of(&flow, &visit.at, run.state.deadline_at);
         if let Some(emit) = step.kind.emission() {
             return (
@@ -308,8 +319,8 @@ impl Engine {
                 Some(step_context),
             );
         }
-        let Some(call) = step.kind.call() else { return (Outcome::Elapsed, None) };
-        if call.once && job.lost > 0 {
+        let Some(call) = step.kind.call() else { return (Outcome::NothingToSend, None) };
+        if call.at_most_once && job.interrupted > 0 {
             let why = "the worker stopped before it recorded a response".to_owned();
             return (Outcome::Failed(Failure::UnknownOutcome(why)), Some(step_context));
         }
@@ -388,7 +399,7 @@ impl Engine {
                 | NotAccepted::Stopping
                 | NotAccepted::Unavailable
                 | NotAccepted::Full),
-            ) => Outcome::Parked(why.to_string()),
+            ) => Outcome::NotNow(why.to_string()),
             Err(why @ (NotAccepted::Conflict(_) | NotAccepted::Unstorable(_))) => {
                 Outcome::Failed(Failure::Compose(why.to_string()))
             }

@@ -17,7 +17,7 @@ pub struct Flows(Mutex<HashMap<String, Arc<Flow>>>);
 
 /// Why a run's definition cannot be used.
 #[derive(Debug, Clone)]
-pub enum NoFlow {
+pub enum FlowError {
     /// The store does not answer.
     Store(crate::store::Error),
     /// The definition is not in the database, or this version cannot compile it. The text says
@@ -59,10 +59,11 @@ impl Engine {
     ///
     /// # Errors
     /// Those of the store.
-    pub(super) async fn flow_to_end(&self, run: &Run) -> Result<Arc<Flow>, NoFlow> {
+    pub(super) async fn flow_to_end(&self, run: &Run) -> Result<Arc<Flow>, FlowError> {
         match self.flow(&run.definition).await {
-            Err(NoFlow::Unusable(why)) => {
-                tracing::warn!(run = %run.id, why, "A run is ended although its definition cannot be used.");
+            Err(FlowError::Unusable(why)) => {
+                tracing::warn!(run = %run.id, why, "A run is ended although its definition cannot \
+                    be used.");
                 Ok(Arc::new(Flow::without_steps(&run.workflow, &run.definition)))
             }
             other => other,
@@ -73,8 +74,8 @@ impl Engine {
     ///
     /// # Errors
     /// Why the definition is unusable, or why the run's state cannot be read.
-    pub(super) async fn flow_of(&self, run: &Run) -> Result<Arc<Flow>, NoFlow> {
-        run.readable().map_err(NoFlow::Unusable)?;
+    pub(super) async fn flow_of(&self, run: &Run) -> Result<Arc<Flow>, FlowError> {
+        run.readable().map_err(FlowError::Unusable)?;
         self.flow(&run.definition).await
     }
 
@@ -82,20 +83,21 @@ impl Engine {
     ///
     /// # Errors
     /// Why the definition cannot be used.
-    async fn flow(&self, hash: &str) -> Result<Arc<Flow>, NoFlow> {
+    async fn flow(&self, hash: &str) -> Result<Arc<Flow>, FlowError> {
         if let Some(flow) = self.0.flows.get(hash) {
             return Ok(flow);
         }
-        let found = self.store().definition(hash).await.map_err(NoFlow::Store)?;
+        let found = self.store().definition(hash).await.map_err(FlowError::Store)?;
         let Some(definition) = found else {
-            return Err(NoFlow::Unusable(format!(
+            return Err(FlowError::Unusable(format!(
                 "the workflow definition {hash} is not in the database"
             )));
         };
         let unusable = |why: String| {
             let name = &definition.name;
-            NoFlow::Unusable(format!(
-                "the version of workflow `{name}` that the run started with cannot be used any more: {why}"
+            FlowError::Unusable(format!(
+                "the version of workflow `{name}` that the run started with cannot be used any \
+                 more: {why}"
             ))
         };
         let workflow =
@@ -104,7 +106,7 @@ impl Engine {
             return Err(unusable("its stored text does not match its hash".to_owned()));
         }
         // Lanes of steps that the configuration no longer names.
-        self.store().upsert_lanes(&workflow.lanes()).await.map_err(NoFlow::Store)?;
+        self.store().upsert_lanes(&workflow.lanes()).await.map_err(FlowError::Store)?;
         let flow = Arc::new(workflow.flow);
         self.0
             .flows

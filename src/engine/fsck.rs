@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::Engine;
-use super::flows::NoFlow;
+use super::flows::FlowError;
 use crate::decide::workflow::check::faults;
-use crate::model::job::PUT_ASIDE;
+use crate::model::job::PARKED_PREFIX;
 use crate::model::{JobId, JobState, Run, RunId};
 use crate::store::{JobFilter, Page, Result, RunFilter};
 
@@ -50,8 +50,8 @@ impl Engine {
         }
         if !run.status.is_closed() {
             match self.flow_of(run).await {
-                Err(NoFlow::Unusable(why)) => return Ok(vec![format!("{PUT_ASIDE}{why}")]),
-                Err(NoFlow::Store(error)) => return Err(error),
+                Err(FlowError::Unusable(why)) => return Ok(vec![format!("{PARKED_PREFIX}{why}")]),
+                Err(FlowError::Store(error)) => return Err(error),
                 Ok(_) => {}
             }
         }

@@ -100,7 +100,8 @@ impl Health {
     fn set_no_writes(&self, no_writes: NoWrites, why: &str) {
         metrics::database_error();
         if self.no_writes.swap(no_writes as u8, Ordering::Relaxed) != no_writes as u8 {
-            tracing::error!(%why, "The database does not accept writes: {no_writes}. New events get 503 until it does.");
+            tracing::error!(%why, "The database does not accept writes: {no_writes}. New events \
+                get 503 until it does.");
         }
     }
 
@@ -146,7 +147,8 @@ impl Engine {
             return Ok(now.plus(at.elapsed()));
         }
         *probed = None;
-        // A database that was full has room again when the largest event fits: less would be told and taken back.
+        // A database that was full counts as recovered only when the largest event fits. Otherwise
+        // readiness would flap.
         let bytes = if health.no_writes() == Some(NoWrites::Full) {
             self.config().server.body_bytes_max
         } else {

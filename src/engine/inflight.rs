@@ -28,7 +28,7 @@ pub struct Inflight {
     state: Mutex<State>,
     /// The tenant of each lane that the configuration knows.
     tenants: HashMap<LaneId, String>,
-    pass_to_worker: mpsc::UnboundedSender<ReadyJob>,
+    handoff: mpsc::UnboundedSender<ReadyJob>,
     ready_jobs: tokio::sync::Mutex<mpsc::UnboundedReceiver<ReadyJob>>,
 }
 
@@ -40,9 +40,9 @@ struct State {
     reserved: u32,
     /// Slots that the claim under way may fill. Until it ends nobody knows which lanes get them, so
     /// each lane counts as if it got all of them.
-    looking: u32,
+    claiming: u32,
     /// The slots of the worker that takes jobs straight from their commit; 0 while there is none.
-    open: u32,
+    worker_slots: u32,
     /// Claims whose outcome is being recorded. Recording ends the lease, so for these a lost lease
     /// is no surprise.
     ending: HashSet<(JobId, i64)>,
@@ -54,11 +54,14 @@ struct State {
 }
 
 impl State {
+    /// Slots that jobs take, or are about to take by the commit that stores them.
+    fn taken(&self) -> u32 {
+        u32::try_from(self.leases.len()).unwrap_or(u32::MAX).saturating_add(self.reserved)
+    }
+
+    /// The same, with those that the claim under way may fill.
     fn in_use(&self) -> u32 {
-        u32::try_from(self.leases.len())
-            .unwrap_or(u32::MAX)
-            .saturating_add(self.reserved)
-            .saturating_add(self.looking)
+        self.taken().saturating_add(self.claiming)
     }
 
     fn let_go(&mut self, lane: &LaneId) {
@@ -74,13 +77,13 @@ impl State {
 impl Inflight {
     /// Starts with no job in flight. `tenants` holds every lane of the configuration.
     pub fn new(tenants: HashMap<LaneId, String>) -> Self {
-        let (pass_to_worker, ready_jobs) = mpsc::unbounded_channel();
+        let (handoff, ready_jobs) = mpsc::unbounded_channel();
         let state = State {
             leases: HashMap::new(),
             of_lane: BTreeMap::new(),
             reserved: 0,
-            looking: 0,
-            open: 0,
+            claiming: 0,
+            worker_slots: 0,
             ending: HashSet::new(),
             caught_up: false,
             extended: Instant::now(),
@@ -88,7 +91,7 @@ impl Inflight {
         Self {
             state: Mutex::new(state),
             tenants,
-            pass_to_worker,
+            handoff,
             ready_jobs: tokio::sync::Mutex::new(ready_jobs),
         }
     }
@@ -131,7 +134,7 @@ impl Inflight {
 
     /// Handles a lease that the store no longer knows. Returns true, and forgets the job, if
     /// another worker must have claimed it.
-    fn is_lost(&self, lease: Lease) -> bool {
+    fn release_if_lost(&self, lease: Lease) -> bool {
         let lost = self.holds(lease) && !self.state().ending.contains(&(lease.job, lease.claim));
         if lost {
             self.release(lease);
@@ -152,38 +155,42 @@ impl Inflight {
     /// Sets how many slots the worker has that takes jobs straight from their commit; 0 means that
     /// there is none.
     pub fn set_slots(&self, parallel: u32) {
-        self.state().open = parallel;
+        self.state().worker_slots = parallel;
     }
 
     /// Begins a claim: returns how many of the worker's slots it may fill, at most `most`. While no
     /// due job waits, it leaves half of the free slots to jobs that are just being stored.
-    pub fn begin_look(&self, parallel: u32, most: u32) -> u32 {
+    pub fn begin_claim(&self, parallel: u32, most: u32) -> u32 {
         let mut state = self.state();
         let free = parallel.saturating_sub(state.in_use());
-        let share = if state.caught_up && state.open > 0 { free.div_ceil(2) } else { free };
-        state.looking = share.min(most);
-        state.looking
+        let share = if state.caught_up && state.worker_slots > 0 { free.div_ceil(2) } else { free };
+        state.claiming = share.min(most);
+        state.claiming
     }
 
     /// Ends a claim whose jobs are registered. `caught_up` says that it found nothing due.
-    pub fn end_look(&self, caught_up: bool) {
+    pub fn end_claim(&self, caught_up: bool) {
         let mut state = self.state();
-        (state.looking, state.caught_up) = (0, caught_up);
+        (state.claiming, state.caught_up) = (0, caught_up);
     }
 
-    /// Describes a worker's slots for a claim, `free` of which are free.
+    /// Describes a worker's slots for a claim that may take `most` jobs.
     ///
     /// Where there are several lanes or tenants, none of them can take the last tenth of the slots,
     /// at least one.
-    pub fn slots(&self, parallel: u32, free: u32) -> Slots {
-        let of_lane = self.state().of_lane.clone();
+    pub fn slots(&self, parallel: u32, most: u32) -> Slots {
+        let (of_lane, taken) = {
+            let state = self.state();
+            (state.of_lane.clone(), state.taken())
+        };
         let (lane_max, tenant_max) = self.limits(parallel);
         let in_use = of_lane
             .into_iter()
             .map(|(lane, slots)| SlotsInUse { tenant: self.tenant(&lane), lane, slots })
             .collect();
         Slots {
-            free,
+            most,
+            free: parallel.saturating_sub(taken),
             lane_max,
             tenant_max,
             kept_for_idle_lanes: self.kept_for_idle_lanes(parallel),
@@ -241,7 +248,7 @@ impl Inflight {
     /// Why this process's worker does not take a due job of a lane now, as a sentence. `None` where
     /// there is room, or where no worker runs here.
     pub fn why_no_slot(&self, lane: &LaneId) -> Option<String> {
-        let parallel = self.state().open;
+        let parallel = self.state().worker_slots;
         if parallel == 0 {
             return None;
         }
@@ -257,12 +264,14 @@ impl Inflight {
             .sum();
         if of_lane >= lane_max {
             return Some(format!(
-                "its lane has {of_lane} deliveries in flight, its full share of the worker's {parallel} slots"
+                "its lane has {of_lane} deliveries in flight, its full share of the worker's \
+                 {parallel} slots"
             ));
         }
         if of_tenant >= tenant_max {
             return Some(format!(
-                "its source has {of_tenant} deliveries in flight, its full share of the worker's {parallel} slots"
+                "its source has {of_tenant} deliveries in flight, its full share of the worker's \
+                 {parallel} slots"
             ));
         }
         let (free, kept_for_idle_lanes) =
@@ -271,7 +280,8 @@ impl Inflight {
             0 => Some(format!("all {parallel} slots of the worker are in use")),
             free if of_lane > 0 && are_last(kept_for_idle_lanes, free, of_tenant, tenant_max) => {
                 Some(format!(
-                    "its lane has {of_lane} deliveries in flight, and the last free slots are reserved for lanes that have none"
+                    "its lane has {of_lane} deliveries in flight, and the last free slots are \
+                     reserved for lanes that have none"
                 ))
             }
             _ => None,
@@ -281,17 +291,17 @@ impl Inflight {
     /// Reserves a slot for a job that is about to be stored. `None` means that the job must wait in
     /// the table for its turn.
     pub fn reserve(self: &Arc<Self>, lane: &LaneId) -> Option<Reservation> {
-        let parallel = self.state().open;
+        let parallel = self.state().worker_slots;
         if parallel == 0 {
             return None;
         }
         let (lane_max, tenant_max) = self.limits(parallel);
         let tenant = self.tenants.get(lane)?;
         let mut state = self.state();
-        let of_lane = state.of_lane.get(lane).copied().unwrap_or(0) + state.looking;
+        let of_lane = state.of_lane.get(lane).copied().unwrap_or(0) + state.claiming;
         let siblings =
             state.of_lane.iter().filter(|(other, _)| self.tenants.get(other) == Some(tenant));
-        let of_tenant: u32 = siblings.map(|(_, jobs)| jobs).sum::<u32>() + state.looking;
+        let of_tenant: u32 = siblings.map(|(_, jobs)| jobs).sum::<u32>() + state.claiming;
         let free = parallel.saturating_sub(state.in_use());
         let kept_for_idle_lanes = self.kept_for_idle_lanes(parallel);
         let is_kept = state.of_lane.contains_key(lane)
@@ -314,7 +324,7 @@ impl Inflight {
     pub fn pass_to_worker(&self, claimed: Claimed, event: Arc<Event>) {
         self.register(&claimed.job);
         // The receiver lives as long as this does.
-        let _ = self.pass_to_worker.send(ReadyJob { claimed, event, run: None });
+        let _ = self.handoff.send(ReadyJob { claimed, event, run: None });
     }
 
     /// The receiving end of the jobs that are passed in memory. `None` when another worker has it.
@@ -355,11 +365,17 @@ impl Engine {
         let leases: Vec<Lease> =
             inflight.state().leases.values().map(|(lease, _)| *lease).collect();
         let started = Instant::now();
+        // Without leases the store is not called: an empty call would say nothing about its health.
+        if leases.is_empty() {
+            inflight.state().extended = started;
+            return Ok(());
+        }
         let answers = self.health().learn(self.store().extend(&leases, self.0.lease).await)?;
         inflight.state().extended = started;
         for (lease, answer) in leases.iter().zip(answers) {
-            if answer == Err(Error::LeaseLost) && inflight.is_lost(*lease) {
-                tracing::warn!(job = %lease.job, "A lease was lost while its delivery was in flight. Another worker has claimed the job.");
+            if answer == Err(Error::LeaseLost) && inflight.release_if_lost(*lease) {
+                tracing::warn!(job = %lease.job, "A lease was lost while its delivery was in \
+                    flight. Another worker has claimed the job.");
             }
         }
         Ok(())
@@ -399,7 +415,7 @@ mod tests {
             list.iter().map(|(lane, tenant)| (LaneId::handler(lane), (*tenant).to_owned()));
         let inflight = Arc::new(Inflight::new(tenants.collect()));
         inflight.set_slots(5);
-        inflight.end_look(true);
+        inflight.end_claim(true);
         inflight
     }
 
@@ -428,9 +444,9 @@ mod tests {
     #[test]
     fn nothing_is_reserved_ahead_of_those_who_wait() {
         let inflight = lanes(&[("a", "x")]);
-        inflight.end_look(false);
+        inflight.end_claim(false);
         assert!(inflight.reserve(&LaneId::handler("a")).is_none());
-        inflight.end_look(true);
+        inflight.end_claim(true);
         inflight.set_slots(0);
         assert!(inflight.reserve(&LaneId::handler("a")).is_none());
     }
@@ -441,7 +457,7 @@ mod tests {
         inflight.set_slots(10);
         let (a, b) = (LaneId::handler("a"), LaneId::handler("b"));
         let held: Vec<Reservation> = (0..4).map_while(|_| inflight.reserve(&a)).collect();
-        assert_eq!((held.len(), inflight.begin_look(10, 100)), (4, 3), "half of what is free");
+        assert_eq!((held.len(), inflight.begin_claim(10, 100)), (4, 3), "half of what is free");
         let meanwhile: Vec<Reservation> = (0..10).map_while(|_| inflight.reserve(&a)).collect();
         assert_eq!(
             meanwhile.len(),
@@ -451,7 +467,7 @@ mod tests {
         let other = inflight.reserve(&b);
         assert!(other.is_some() && inflight.reserve(&b).is_none(), "and no more than there are");
         drop((meanwhile, other));
-        inflight.end_look(true);
+        inflight.end_claim(true);
         let more: Vec<Reservation> = (0..10).map_while(|_| inflight.reserve(&a)).collect();
         assert_eq!(more.len(), 5, "the last one is for lanes that hold nothing");
         assert!(inflight.reserve(&b).is_some());
@@ -480,10 +496,10 @@ mod tests {
         *inflight.state().of_lane.entry(LaneId::handler("a")).or_default() += 2;
         inflight.mark_recording(lease(1));
         assert!(
-            !inflight.is_lost(lease(1)) && inflight.holds(lease(1)),
+            !inflight.release_if_lost(lease(1)) && inflight.holds(lease(1)),
             "its record says what became of it"
         );
-        assert!(inflight.is_lost(lease(2)) && !inflight.holds(lease(2)));
+        assert!(inflight.release_if_lost(lease(2)) && !inflight.holds(lease(2)));
         inflight.release(lease(1));
         assert!(inflight.state().ending.is_empty() && inflight.state().of_lane.is_empty());
     }

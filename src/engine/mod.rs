@@ -3,23 +3,23 @@
 //! It is the second floor of the architecture. Storing, sending and deciding are done by the
 //! modules below it, and only the engine uses all of them.
 //!
-//! - [`accept`]: plans and commits an inbound event
-//! - [`batch`]: commits the items of many callers together
-//! - [`work`]: claims and executes jobs within a budget
-//! - `worker`: decides what a worker does next
-//! - [`execute`], [`record`]: execute one job and record its outcome
-//! - [`advance`]: changes a run by the outcome of a job
-//! - [`flows`]: compiled workflow definitions
-//! - [`callback`], [`approval`]: answers and decisions from outside
-//! - [`operate`]: what operators do to runs
-//! - [`fsck`]: checks the invariants of stored runs
-//! - [`inflight`]: the leases and slots of this process
-//! - [`tick`]: housekeeping
-//! - [`parked`]: work that the configuration has no handler or workflow for
-//! - [`watch`]: reports when lanes stop or open again
-//! - [`health`]: whether the database can be used
-//! - [`reject`]: counts refused requests
-//! - [`near`]: events that narrowly missed a handler
+//! - [`accept`] — plans and commits an inbound event
+//! - [`batch`] — commits the items of many callers together
+//! - [`work`] — claims and executes jobs within a budget
+//! - `worker` — decides what a worker does next
+//! - [`execute`], [`record`] — execute one job and record its outcome
+//! - [`advance`] — changes a run by the outcome of a job
+//! - [`flows`] — compiled workflow definitions
+//! - [`callback`], [`approval`] — answers and decisions from outside
+//! - [`operate`] — what operators do to runs
+//! - [`fsck`] — checks the invariants of stored runs
+//! - [`inflight`] — the leases and slots of this process
+//! - [`tick`] — housekeeping
+//! - [`parked`] — work that the configuration has no handler or workflow for
+//! - [`watch`] — reports when lanes stop or open again
+//! - [`health`] — whether the database can be used
+//! - [`reject`] — counts refused requests
+//! - [`near`] — events that narrowly missed a handler
 
 pub mod accept;
 pub mod advance;
@@ -133,12 +133,12 @@ struct Inner {
     handlers: HashMap<String, Handler>,
     lease: Duration,
     new_events: Batch<Submission, Accepted>,
-    commits: Batch<JobOutcome, ()>,
+    outcomes: Batch<JobOutcome, ()>,
     health: Health,
     inflight: Arc<Inflight>,
     /// A commit of this process has stored a job that is due at once, so the worker must look for
     /// it.
-    follows: AtomicBool,
+    has_new_due_job: AtomicBool,
     rejections: Rejections,
     /// Limits the log lines about deliveries that are retried, per lane.
     retries: Repeats<LaneId>,
@@ -172,20 +172,20 @@ impl Engine {
         let recording = Arc::clone(&parts.store);
         let new_events =
             Batch::start(writers, "accept", accept::bytes, accept::committer(&parts, &inflight));
-        let commits =
-            Batch::start(writers, "record", record::bytes, move |commits: Vec<JobOutcome>| {
+        let outcomes =
+            Batch::start(writers, "record", record::bytes, move |outcomes: Vec<JobOutcome>| {
                 let store = Arc::clone(&recording);
-                async move { store.record(&commits).await }
+                async move { store.record(&outcomes).await }
             });
         Self(Arc::new(Inner {
             routes: config.routes(),
             handlers: config.handlers.iter().map(|h| (h.name.clone(), h.clone())).collect(),
             lease: LEASE.min(config.worker.lease_max),
             new_events,
-            commits,
+            outcomes,
             health: Health::default(),
             inflight,
-            follows: AtomicBool::new(false),
+            has_new_due_job: AtomicBool::new(false),
             rejections: Rejections::default(),
             retries: Repeats::new(RETRY_LINES_MAX),
             near: near::NearMisses::default(),
@@ -206,7 +206,8 @@ impl Engine {
     /// Those of the store.
     pub async fn prepare(&self, only_process: bool) -> crate::store::Result<()> {
         let store = self.store();
-        // Ids carry an instant, and lists are in the order of ids: it is the database's, which all processes share.
+        // Ids carry an instant, and lists are in the order of ids: it is the database's, which all
+        // processes share.
         self.0.parts.ids.follow(store.now().await?, self.clock().now());
         store.upsert_lanes(&self.config().lanes()).await?;
         self.define().await?;
@@ -215,7 +216,8 @@ impl Engine {
             if reclaimed > 0 {
                 tracing::info!(
                     reclaimed,
-                    "Deliveries that were in flight when the last process stopped will be attempted again."
+                    "Deliveries that were in flight when the last process stopped will be \
+                     attempted again."
                 );
             }
         }
@@ -322,7 +324,7 @@ impl Engine {
     pub async fn return_unstarted(&self) {
         let Some(mut ready_jobs) = self.0.inflight.ready_jobs() else { return };
         while let Ok(ReadyJob { claimed, event, .. }) = ready_jobs.try_recv() {
-            let ran = execute::Execution::postponed(self.clock().now());
+            let ran = execute::Execution::released(self.clock().now());
             self.record(&claimed, &event, ran).await;
             self.0.inflight.release(claimed.job.lease());
         }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::Engine;
 use super::accept::{NotAccepted, Planned, Receipt};
-use super::advance::{Entropy, NoChange};
+use super::advance::{ChangeError, Entropy};
 use crate::decide::plan::Plan;
 use crate::decide::workflow::redrive::{Redrive, redrive};
 use crate::decide::workflow::{Context, Fact, advance};
@@ -32,7 +32,7 @@ pub const BY_HAND: &str = "by-hand";
 
 /// Why an operator's request was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotDone {
+pub enum OperateError {
     /// The run, workflow or token does not exist.
     Missing,
     /// The present state does not allow it. The text says why.
@@ -52,17 +52,17 @@ pub enum NotStarted {
     NotAccepted(#[from] NotAccepted),
 }
 
-impl From<Error> for NotDone {
+impl From<Error> for OperateError {
     fn from(error: Error) -> Self {
         Self::Store(error)
     }
 }
 
-impl From<NoChange> for NotDone {
-    fn from(none: NoChange) -> Self {
+impl From<ChangeError> for OperateError {
+    fn from(none: ChangeError) -> Self {
         match none {
-            NoChange::Store(error) => Self::Store(error),
-            NoChange::Parked(why) => Self::Refused(why),
+            ChangeError::Store(error) => Self::Store(error),
+            ChangeError::NotNow(why) => Self::Refused(why),
         }
     }
 }
@@ -111,12 +111,13 @@ impl Engine {
     ///
     /// # Errors
     /// No such run, it is not under way, or the store failed.
-    pub async fn cancel_run(&self, id: RunId) -> Result<Run, NotDone> {
+    pub async fn cancel_run(&self, id: RunId) -> Result<Run, OperateError> {
         self.apply_request(
             id,
             true,
             &Fact::Cancelled,
-            "only a run in progress can be cancelled; a run that is rolling back can only be killed",
+            "only a run in progress can be cancelled; a run that is rolling back can only be \
+             killed",
         )
         .await
     }
@@ -125,7 +126,7 @@ impl Engine {
     ///
     /// # Errors
     /// No such run, it has ended already, or the store failed.
-    pub async fn kill_run(&self, id: RunId) -> Result<Run, NotDone> {
+    pub async fn kill_run(&self, id: RunId) -> Result<Run, OperateError> {
         self.apply_request(id, true, &Fact::Killed, "only a run that is not finished can be killed")
             .await
     }
@@ -134,7 +135,7 @@ impl Engine {
     ///
     /// # Errors
     /// No such run, it cannot be paused as it is, or the store failed.
-    pub async fn pause_run(&self, id: RunId) -> Result<Run, NotDone> {
+    pub async fn pause_run(&self, id: RunId) -> Result<Run, OperateError> {
         self.apply_request(id, false, &Fact::Paused, "only a run in progress can be paused").await
     }
 
@@ -142,7 +143,7 @@ impl Engine {
     ///
     /// # Errors
     /// No such run, it is not paused, or the store failed.
-    pub async fn resume_run(&self, id: RunId) -> Result<Run, NotDone> {
+    pub async fn resume_run(&self, id: RunId) -> Result<Run, OperateError> {
         self.apply_request(id, false, &Fact::Resumed, "only a paused run can be resumed").await
     }
 
@@ -154,7 +155,7 @@ impl Engine {
         ends: bool,
         fact: &Fact,
         only: &str,
-    ) -> Result<Run, NotDone> {
+    ) -> Result<Run, OperateError> {
         self.operate(id, ends, |run, context| {
             advance(run, fact, context).ok_or_else(|| format!("{only}; this one is {}", run.status))
         })
@@ -166,7 +167,7 @@ impl Engine {
     ///
     /// # Errors
     /// No such run, it cannot be restarted in this way, or the store failed.
-    pub async fn redrive_run(&self, id: RunId, wish: &RedriveOptions) -> Result<Run, NotDone> {
+    pub async fn redrive_run(&self, id: RunId, wish: &RedriveOptions) -> Result<Run, OperateError> {
         let payload = wish.payload.clone().map(Payload::read);
         if !wish.latest {
             let redriven = |run: &Run, context: &Context<'_>| {
@@ -178,10 +179,11 @@ impl Engine {
             };
             return self.operate(id, false, redriven).await;
         }
-        let run = self.store().run(id).await?.ok_or(NotDone::Missing)?;
-        let old = self.flow_of(&run).await.map_err(NoChange::from)?;
-        let gone =
-            || NotDone::Refused(format!("the configuration has no workflow `{}`", run.workflow));
+        let run = self.store().run(id).await?.ok_or(OperateError::Missing)?;
+        let old = self.flow_of(&run).await.map_err(ChangeError::from)?;
+        let gone = || {
+            OperateError::Refused(format!("the configuration has no workflow `{}`", run.workflow))
+        };
         let new = self
             .config()
             .workflow(&run.workflow)
@@ -207,25 +209,25 @@ impl Engine {
         id: RunId,
         ends: bool,
         decide: impl Fn(&Run, &Context<'_>) -> Result<Change, String>,
-    ) -> Result<Run, NotDone> {
+    ) -> Result<Run, OperateError> {
         loop {
-            let run = self.store().run(id).await?.ok_or(NotDone::Missing)?;
+            let run = self.store().run(id).await?.ok_or(OperateError::Missing)?;
             let flow = if ends { self.flow_to_end(&run).await } else { self.flow_of(&run).await };
-            let flow = flow.map_err(|e| NotDone::from(NoChange::from(e)))?;
+            let flow = flow.map_err(|e| OperateError::from(ChangeError::from(e)))?;
             let now = self.store().now().await?;
             let change = decide(&run, &Context { flow: &flow, now, draw: &Entropy(self) })
-                .map_err(NotDone::Refused)?;
+                .map_err(OperateError::Refused)?;
             match self.make(change, now).await {
                 // Someone else changed it meanwhile: decide again.
-                Err(NotDone::Store(Error::MovedOn)) => {}
+                Err(OperateError::Store(Error::MovedOn)) => {}
                 Err(error) => return Err(error),
-                Ok(()) => return self.store().run(id).await?.ok_or(NotDone::Missing),
+                Ok(()) => return self.store().run(id).await?.ok_or(OperateError::Missing),
             }
         }
     }
 
     /// Commits a change of a run that no job caused, then wakes workers for its jobs.
-    pub(super) async fn make(&self, change: Change, now: Timestamp) -> Result<(), NotDone> {
+    pub(super) async fn make(&self, change: Change, now: Timestamp) -> Result<(), OperateError> {
         let change = self.with_children(change, now).await?;
         let answers =
             self.health().learn(self.store().change(std::slice::from_ref(&change)).await)?;
@@ -234,8 +236,10 @@ impl Engine {
                 self.after_change(&change, false).await;
                 Ok(())
             }
-            Some(Err(error)) => Err(NotDone::Store(error)),
-            None => Err(NotDone::Store(Error::corrupt("the database did not respond".to_owned()))),
+            Some(Err(error)) => Err(OperateError::Store(error)),
+            None => Err(OperateError::Store(Error::permanent(
+                "the store returned too few results".to_owned(),
+            ))),
         }
     }
 }

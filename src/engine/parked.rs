@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Engine;
 use super::tick::{PER_TRANSACTION, repeat_at_most};
 use crate::config::Config;
-use crate::model::job::PUT_ASIDE;
+use crate::model::job::PARKED_PREFIX;
 use crate::model::{Job, JobState, Lane, LaneId};
 use crate::store::{Result, Store};
 
@@ -36,7 +36,8 @@ pub struct Parked {
 pub fn why_parked(config: &Config, lane: &LaneId) -> Option<String> {
     let missing = |what: &str, name: &str| {
         Some(format!(
-            "{PUT_ASIDE}the configuration has no {what} `{name}`; add it again, or cancel its open jobs"
+            "{PARKED_PREFIX}the configuration has no {what} `{name}`; add it again, or cancel its \
+             open jobs"
         ))
     };
     match lane.0.split_once(':') {
@@ -46,7 +47,9 @@ pub fn why_parked(config: &Config, lane: &LaneId) -> Option<String> {
         Some(("workflow", name)) if config.workflow(name).is_none() => missing("workflow", name),
         Some(("handler" | "workflow" | "step", _)) => None,
         _ if *lane == LaneId::timers() => None,
-        _ => Some(format!("{PUT_ASIDE}this version of tidehook does not serve the lane `{lane}`")),
+        _ => Some(format!(
+            "{PARKED_PREFIX}this version of tidehook does not serve the lane `{lane}`"
+        )),
     }
 }
 
@@ -86,7 +89,8 @@ impl Engine {
         if job.state != JobState::Pending {
             return None;
         }
-        why_parked(self.config(), &job.target.lane()).or_else(|| job.put_aside().map(str::to_owned))
+        why_parked(self.config(), &job.target.lane())
+            .or_else(|| job.parked_reason().map(str::to_owned))
     }
 
     /// Cancels all open deliveries to a handler, even one that the configuration no longer names.

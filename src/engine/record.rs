@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::Engine;
-use super::advance::NoChange;
+use super::advance::ChangeError;
 use super::execute::Execution;
 use crate::decide::retry::RetryPolicy;
 use crate::decide::settle::{Finish, JobOutcome, LaneFact, OutcomeRules, settle};
@@ -31,13 +31,13 @@ enum Committed {
 }
 
 /// How many bytes of stored response an outcome adds to a batch, which bounds the batch's size.
-pub(super) fn bytes(commit: &JobOutcome) -> usize {
-    commit.attempt.as_ref().map_or(0, |attempt| attempt.response.len())
+pub(super) fn bytes(job_outcome: &JobOutcome) -> usize {
+    job_outcome.attempt.as_ref().map_or(0, |attempt| attempt.response.len())
 }
 
 impl Engine {
-    /// Settles an outcome and commits it. Returns what the job became, or `None` when its lease was
-    /// lost.
+    /// Settles an outcome and commits it. Returns what the job became, or `None` when its lease
+    /// was lost.
     pub(super) async fn record(
         &self,
         claimed: &Claimed,
@@ -55,38 +55,41 @@ impl Engine {
             (Target::Step(_), Some(step)) => step.rules(&ran.before),
             _ => OutcomeRules::of(&fallback),
         };
-        let mut commit =
+        let mut job_outcome =
             settle(&claimed.job, &ran.outcome, rules, ran.timing, self.0.parts.chance.draw());
-        // A run whose deadline comes first has no use for a retry: its step has failed now, while there is time to act on it.
+        // A run whose deadline comes first has no use for a retry: its step has failed now, while
+        // there is time to act on it.
         let deadline = ran.step_context.as_ref().and_then(|step| step.deadline_at);
         if let (Finish::Retry { after, error }, Some(deadline), Some(_)) =
-            (&commit.finish, deadline, &commit.attempt)
+            (&job_outcome.finish, deadline, &job_outcome.attempt)
             && claimed.now.plus(ran.timing.duration).plus(*after) >= deadline
         {
-            commit.finish = Finish::Dead {
+            job_outcome.finish = Finish::Dead {
                 error: format!(
-                    "{error} (not retried: the next attempt would start after the deadline of the run)"
+                    "{error} (not retried: the next attempt would start after the deadline of the \
+                     run)"
                 ),
             };
         }
         // A success is news only to a breaker that remembers something.
-        if commit.lane_fact == Some(LaneFact::Succeeded) && claimed.lane_clean {
-            commit.lane_fact = None;
+        if job_outcome.lane_fact == Some(LaneFact::Succeeded) && claimed.lane_clean {
+            job_outcome.lane_fact = None;
         }
-        // Steps have no breaker: a run that has a way out of a failure must not wait for the destination to recover.
+        // Steps have no breaker: a run that has a way out of a failure must not wait for the
+        // destination to recover.
         if claimed.job.target.visiting().is_some() {
-            commit.lane_fact = None;
+            job_outcome.lane_fact = None;
         }
-        let held = match claimed.job.target {
-            Target::Handler(_) => self.commit(&commit).await == Committed::Yes,
-            _ => self.commit_with_run(&mut commit, claimed, event, &ran).await,
+        let is_recorded = match claimed.job.target {
+            Target::Handler(_) => self.commit(&job_outcome).await == Committed::Yes,
+            _ => self.commit_with_run(&mut job_outcome, claimed, event, &ran).await,
         };
-        let ended = held.then(|| commit.finish.clone());
+        let ended = is_recorded.then(|| job_outcome.finish.clone());
         if let Some(Finish::Retry { after, .. }) = &ended {
-            self.notify_workers(&[Wakeup::of(commit.lease.job, *after)]).await;
+            self.notify_workers(&[Wakeup::of(job_outcome.lease.job, *after)]).await;
         }
-        self.report_attempt(&commit, event, claimed.job.target.name(), ended.as_ref());
-        if let (true, Some(change)) = (held, &commit.change) {
+        self.report_attempt(&job_outcome, event, claimed.job.target.name(), ended.as_ref());
+        if let (true, Some(change)) = (is_recorded, &job_outcome.change) {
             self.after_change(change, true).await;
         }
         ended
@@ -97,47 +100,50 @@ impl Engine {
     /// Returns false when the lease was lost.
     async fn commit_with_run(
         &self,
-        commit: &mut JobOutcome,
+        job_outcome: &mut JobOutcome,
         claimed: &Claimed,
         event: &Event,
         ran: &Execution,
     ) -> bool {
-        // A job that goes on changes nothing of its run yet; a start that is given up has none.
+        // A job that is retried or given back does not change its run yet. A start that is given up
+        // has no run.
         let is_start = matches!(claimed.job.target, Target::Workflow(_));
-        let goes_on = matches!(commit.finish, Finish::Retry { .. } | Finish::Released);
-        let is_given_up = is_start && matches!(commit.finish, Finish::Dead { .. });
+        let goes_on = matches!(job_outcome.finish, Finish::Retry { .. } | Finish::Released);
+        let is_given_up = is_start && matches!(job_outcome.finish, Finish::Dead { .. });
         if goes_on || is_given_up {
-            return self.commit(commit).await == Committed::Yes;
+            return self.commit(job_outcome).await == Committed::Yes;
         }
         let mut again = AGAIN_FIRST;
-        // The run as it was claimed is right unless someone else moved it, which the commit finds out.
+        // The run as it was claimed is right unless someone else moved it, which the commit finds
+        // out.
         let mut known = ran.run.clone();
         loop {
-            match self.change_of(claimed, event, ran, commit, known.take()).await {
+            match self.change_of(claimed, event, ran, job_outcome, known.take()).await {
                 Ok(change) => {
-                    let mut offered = commit.clone();
-                    if let Finish::Dead { error } = &commit.finish {
+                    let mut offered = job_outcome.clone();
+                    if let Finish::Dead { error } = &job_outcome.finish {
                         offered.finish = Finish::FailedIntoRun { error: error.clone() };
                     }
                     offered.change = change.map(Box::new);
                     match self.commit(&offered).await {
                         Committed::Yes => {
-                            *commit = offered;
+                            *job_outcome = offered;
                             return true;
                         }
                         Committed::LeaseLost => return false,
                         Committed::MovedOn => {}
                     }
                 }
-                Err(NoChange::Parked(why)) => {
-                    let parked = Outcome::Parked(why);
+                Err(ChangeError::NotNow(why)) => {
+                    let parked = Outcome::NotNow(why);
                     let policy = RetryPolicy::default();
-                    *commit =
+                    *job_outcome =
                         settle(&claimed.job, &parked, OutcomeRules::of(&policy), ran.timing, 0.5);
-                    return self.commit(commit).await == Committed::Yes;
+                    return self.commit(job_outcome).await == Committed::Yes;
                 }
-                Err(NoChange::Store(error)) => {
-                    tracing::debug!(job = %commit.lease.job, %error, "A run cannot be stored yet. The worker tries again.");
+                Err(ChangeError::Store(error)) => {
+                    tracing::debug!(job = %job_outcome.lease.job, %error, "A run cannot be stored \
+                        yet. The worker tries again.");
                     if !error.is_passing() || self.0.aborting.is_cancelled() && again >= AGAIN_MAX {
                         return false;
                     }
@@ -150,15 +156,16 @@ impl Engine {
 
     /// Commits an outcome, and repeats that until the store answers. The call has taken place, so
     /// its outcome is kept and the call is not made again.
-    async fn commit(&self, commit: &JobOutcome) -> Committed {
+    async fn commit(&self, job_outcome: &JobOutcome) -> Committed {
         let mut again = AGAIN_FIRST;
         loop {
-            match self.health().learn(self.0.commits.put(commit.clone()).await) {
+            match self.health().learn(self.0.outcomes.put(job_outcome.clone()).await) {
                 Ok(()) => return Committed::Yes,
                 Err(Error::LeaseLost) => return Committed::LeaseLost,
                 Err(Error::MovedOn) => return Committed::MovedOn,
                 Err(error) if error.is_passing() => {
-                    tracing::debug!(job = %commit.lease.job, %error, "The outcome of a job cannot be stored yet. The worker tries again.");
+                    tracing::debug!(job = %job_outcome.lease.job, %error, "The outcome of a job \
+                        cannot be stored yet. The worker tries again.");
                     // At shutdown the leases run out by themselves.
                     if self.0.aborting.is_cancelled() && again >= AGAIN_MAX {
                         return Committed::LeaseLost;
@@ -167,8 +174,9 @@ impl Engine {
                     again = (again * 2).min(AGAIN_MAX);
                 }
                 Err(error) => {
-                    tracing::error!(job = %commit.lease.job, %error, "The database refuses the outcome of a job. The job is marked as dead.");
-                    return self.give_up(commit, &error).await;
+                    tracing::error!(job = %job_outcome.lease.job, %error, "The database refuses \
+                        the outcome of a job. The job is marked as dead.");
+                    return self.give_up(job_outcome, &error).await;
                 }
             }
         }
@@ -176,18 +184,18 @@ impl Engine {
 
     /// Makes a job dead whose outcome the store refuses for good. A retry of the job would end in
     /// the same refusal.
-    async fn give_up(&self, commit: &JobOutcome, why: &Error) -> Committed {
+    async fn give_up(&self, job_outcome: &JobOutcome, why: &Error) -> Committed {
         let error = format!("the outcome cannot be stored: {why}");
         let bare = JobOutcome {
             finish: Finish::Dead { error },
             attempt: None,
             lane_fact: None,
             change: None,
-            ..commit.clone()
+            ..job_outcome.clone()
         };
-        match self.health().learn(self.0.commits.put(bare).await) {
+        match self.health().learn(self.0.outcomes.put(bare).await) {
             Ok(()) => {
-                metrics::dead(commit.lane.0.split_once(':').map_or("", |(_, name)| name));
+                metrics::dead(job_outcome.lane.0.split_once(':').map_or("", |(_, name)| name));
                 Committed::Yes
             }
             Err(_) => Committed::LeaseLost,
@@ -196,15 +204,18 @@ impl Engine {
 
     fn report_attempt(
         &self,
-        commit: &JobOutcome,
+        job_outcome: &JobOutcome,
         event: &Event,
         handler: &str,
         ended: Option<&Finish>,
     ) {
-        let Some(attempt) = &commit.attempt else {
+        let Some(attempt) = &job_outcome.attempt else {
             if let Some(Finish::Dead { error }) = ended {
                 metrics::dead(handler);
-                tracing::warn!(job = %commit.lease.job, event = %event.id, handler, %error, "A delivery is dead without an attempt.");
+                tracing::warn!(
+                    job = %job_outcome.lease.job, event = %event.id, handler, %error,
+                    "A delivery is dead without an attempt.",
+                );
             }
             return;
         };
@@ -216,7 +227,7 @@ impl Engine {
         if matches!(ended, Some(Finish::Dead { .. })) {
             metrics::dead(handler);
         }
-        let (job, number, took) = (commit.lease.job, attempt.number, attempt.duration);
+        let (job, number, took) = (job_outcome.lease.job, attempt.number, attempt.duration);
         let next = match ended {
             Some(Finish::Done) => Next::Delivered,
             Some(Finish::FailedIntoRun { .. }) => Next::Dead,
@@ -227,19 +238,30 @@ impl Engine {
         let error = attempt.error.as_deref().unwrap_or("");
         match next {
             Next::Delivered => {
-                tracing::debug!(%job, event = %event.id, handler, attempt = number, ?took, "Delivered.")
+                tracing::debug!(
+                    %job, event = %event.id, handler, attempt = number, ?took, "Delivered.",
+                )
             }
             Next::RetryIn(after) => {
-                if let Some(left_out) = self.0.retries.is_written(&commit.lane) {
+                if let Some(left_out) = self.0.retries.should_log(&job_outcome.lane) {
                     let left_out = (left_out > 0).then_some(left_out);
-                    tracing::info!(%job, event = %event.id, handler, attempt = number, error, retry_in = ?after, left_out, "A delivery failed and will be retried.");
+                    tracing::info!(
+                        %job, event = %event.id, handler, attempt = number, error,
+                        retry_in = ?after, left_out, "A delivery failed and will be retried.",
+                    );
                 }
             }
             Next::Dead => {
-                tracing::warn!(%job, event = %event.id, handler, attempt = number, error, "A delivery failed and will not be retried.")
+                tracing::warn!(
+                    %job, event = %event.id, handler, attempt = number, error,
+                    "A delivery failed and will not be retried.",
+                )
             }
             Next::Stale => {
-                tracing::warn!(%job, event = %event.id, handler, attempt = number, "An outcome arrived after the lease was lost. It was discarded.")
+                tracing::warn!(
+                    %job, event = %event.id, handler, attempt = number,
+                    "An outcome arrived after the lease was lost. It changed nothing.",
+                )
             }
         }
         self.feed().publish(|| FeedEvent::Tried {

@@ -42,11 +42,11 @@ impl Engine {
             .or_default() += 1;
         metrics::rejected(source, reason);
         self.feed().publish(|| FeedEvent::Rejected { source: source.to_owned(), reason });
-        if let Some(suppressed) = self.0.rejections.logged.is_written(&key) {
+        if let Some(left_out) = self.0.rejections.logged.should_log(&key) {
             tracing::warn!(
                 source,
                 reason,
-                suppressed,
+                left_out,
                 "A request was refused. Repeats are counted and logged once a minute."
             );
         }
@@ -56,9 +56,10 @@ impl Engine {
     pub(super) fn unreadable(&self, inbound: &Inbound, why: &Unreadable) {
         metrics::unreadable(&inbound.source, why.word);
         let key = (inbound.source.clone(), why.word);
-        if let Some(suppressed) = self.0.rejections.logged.is_written(&key) {
+        if let Some(left_out) = self.0.rejections.logged.should_log(&key) {
             let (source, kind, reason) = (&inbound.source, &inbound.kind, why.word);
-            tracing::warn!(source, kind, reason, suppressed, %why, "A body cannot be parsed. Filters and templates find no values in it.");
+            tracing::warn!(source, kind, reason, left_out, %why, "A body cannot be parsed. \
+                Filters and templates find no values in it.");
         }
     }
 

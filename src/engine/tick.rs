@@ -1,4 +1,4 @@
-//! Housekeeping, and due work with it. StepRequest `tick` regularly is enough to run everything.
+//! Housekeeping, and due work with it. Calling `tick` regularly is enough to run everything.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -64,7 +64,8 @@ impl Engine {
     pub async fn tick(&self, budget: Budget) -> Result<Ticked> {
         metrics::fold();
         for (lane, left_out) in self.0.retries.over() {
-            tracing::info!(%lane, left_out, "More deliveries of this lane failed and will be retried. Their log lines were omitted.");
+            tracing::info!(%lane, left_out, "More deliveries of this lane failed and will be \
+                retried. Their log lines were omitted.");
         }
         self.store_rejections().await?;
         let store = self.store();
@@ -92,7 +93,10 @@ impl Engine {
         for job in &expired {
             let (event, handler) = (job.event, job.target.name().to_owned());
             metrics::dead(&handler);
-            tracing::warn!(job = %job.id, %event, handler, code = %FailureCode::Expired, "A delivery is dead: the time to live of its event has passed.");
+            tracing::warn!(
+                job = %job.id, %event, handler, code = %FailureCode::Expired,
+                "A delivery is dead: the time to live of its event has passed.",
+            );
             let source = events.get(&event).map_or(String::new(), |event| event.source.clone());
             let (id, attempt, error) = (job.id, job.attempt, Some(Failure::Expired.to_string()));
             let (status, took, next) = (None, Duration::ZERO, Next::Dead);

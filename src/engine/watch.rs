@@ -36,12 +36,13 @@ impl Engine {
         };
         for (lane, waits) in &waits {
             if before.get(lane) != Some(&waits.as_str()) {
-                tracing::warn!(%lane, state = waits.as_str(), why = %waits, "A lane is holding back its deliveries.");
+                tracing::warn!(%lane, state = waits.as_str(), why = %waits, "A lane is holding \
+                    back its deliveries.");
                 self.report_lane(lane, waits.as_str(), Some(waits.to_string()));
             }
         }
         for lane in before.keys().filter(|lane| !waits.contains_key(*lane)) {
-            tracing::info!(%lane, "A lane is open again.");
+            tracing::info!(%lane, "A lane delivers again.");
             self.report_lane(lane, "open", None);
         }
         Ok(())

@@ -10,7 +10,7 @@ use super::Engine;
 use super::inflight::ReadyJob;
 use super::worker::{StopWhen, Worker};
 use crate::decide::settle::Finish;
-use crate::model::{Event, EventId, JobId, Lease, Run, RunId};
+use crate::model::{Event, EventId, JobId, Lease, Run, RunId, Target};
 use crate::observe::metrics;
 use crate::store::{ClaimRequest, Claimed, Result};
 
@@ -25,19 +25,19 @@ pub struct Budget {
     /// How many jobs may be claimed in all.
     pub jobs: u64,
     /// No job is claimed after this instant; `None` means no limit.
-    pub until: Option<Instant>,
+    pub claim_until: Option<Instant>,
     /// Running calls end by this instant, with a timeout if need be; `None` means no limit.
-    pub end: Option<Instant>,
+    pub call_deadline: Option<Instant>,
 }
 
 impl Budget {
     /// A budget for this many jobs at a time, without any other limit.
     pub const fn endless(parallel: u32) -> Self {
-        Self { parallel, jobs: u64::MAX, until: None, end: None }
+        Self { parallel, jobs: u64::MAX, claim_until: None, call_deadline: None }
     }
 
     /// No job is claimed: a tick with this budget does housekeeping only.
-    pub const NONE: Self = Self { parallel: 0, jobs: 0, until: None, end: None };
+    pub const NONE: Self = Self { parallel: 0, jobs: 0, claim_until: None, call_deadline: None };
 }
 
 /// How many jobs were worked off, by what became of them.
@@ -50,7 +50,7 @@ pub struct Worked {
     pub retried: u64,
     /// Jobs that were given up.
     pub dead: u64,
-    /// Jobs that were ready_jobs back untried; no attempt is counted for them.
+    /// Jobs that were given back untried; no attempt is counted for them.
     pub released: u64,
     /// Jobs whose lease was lost before their outcome was recorded. Another worker has them.
     pub stale: u64,
@@ -105,31 +105,35 @@ impl Engine {
         self.work_on(&[], budget).await
     }
 
-    /// Like [`Engine::work`], but takes the jobs in `hint` first. Functions pass the jobs that
-    /// their messages name.
+    /// Like [`Engine::work`], but takes the jobs in `claim_first` first. Functions pass the jobs
+    /// that their messages name.
     ///
-    /// # Errors
-    /// As [`Engine::work`].
-    pub async fn work_on(&self, hint: &[JobId], budget: Budget) -> Result<Worked> {
-        Worker::new(self, budget, hint.to_vec(), StopWhen::WhileThereIsWork).run().await
+    /// # Errors As [`Engine::work`].
+    pub async fn work_on(&self, claim_first: &[JobId], budget: Budget) -> Result<Worked> {
+        Worker::new(self, budget, claim_first.to_vec(), StopWhen::Idle).run().await
     }
 
     /// Executes jobs as they become due, until the engine drains. While the store is unavailable,
     /// it waits and tries again.
     pub async fn work_until_drained(&self, budget: Budget) {
         self.open_worker(budget.parallel);
-        // A worker that stays has no error of its own: it asks again.
-        let _ = Worker::new(self, budget, Vec::new(), StopWhen::UntilDrained).run().await;
+        // This worker repeats calls that the store does not answer, so `run` cannot fail.
+        let _ = Worker::new(self, budget, Vec::new(), StopWhen::Drained).run().await;
     }
 
     /// Claims due jobs and reads their events, at most as many as can start now.
-    pub(super) async fn claim(&self, parallel: u32, free: u32, hint: &[JobId]) -> Result<Found> {
+    pub(super) async fn claim(
+        &self,
+        parallel: u32,
+        most: u32,
+        claim_first: &[JobId],
+    ) -> Result<Found> {
         self.refresh_leases().await?;
-        let slots = self.0.inflight.slots(parallel, free.min(self.config().worker.batch));
+        let slots = self.0.inflight.slots(parallel, most.min(self.config().worker.batch));
         let full = self.0.inflight.full_lanes(&slots);
         let limited = !full.is_empty();
         let skip = full.into_iter().chain(self.0.housekeeping.unserved()).collect();
-        let ask = ClaimRequest { skip, slots, lease: self.0.lease, of: hint.to_vec() };
+        let ask = ClaimRequest { skip, slots, lease: self.0.lease, only: claim_first.to_vec() };
         let claimed = self.health().learn(self.store().claim(&ask).await)?;
         if claimed.is_empty() {
             return Ok(Found { jobs: Vec::new(), limited });
@@ -151,7 +155,10 @@ impl Engine {
                     ready.push(ReadyJob { claimed, event: Arc::clone(event), run });
                 }
                 None => {
-                    tracing::error!(job = %claimed.job.id, event = %claimed.job.event, "The event of a claimed job is missing from the database.");
+                    tracing::error!(
+                        job = %claimed.job.id, event = %claimed.job.event,
+                        "The event of a claimed job is missing from the database.",
+                    );
                     self.0.inflight.release(claimed.job.lease());
                 }
             }
@@ -201,7 +208,8 @@ impl Engine {
     ) -> Option<Finish> {
         // However this ends, a panic included: what is no longer worked on is no longer extended.
         let _held = LeaseGuard { engine: self, lease: claimed.job.lease() };
-        if claimed.job.attempt == 0 {
+        // Timers, and steps that come after a wait, are due later on purpose.
+        if claimed.job.attempt == 0 && matches!(claimed.job.target, Target::Handler(_)) {
             metrics::waited(claimed.now.since(claimed.job.created_at));
         }
         let ran = self.execute(&claimed.job, &event, run, end).await;

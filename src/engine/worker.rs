@@ -18,11 +18,11 @@ use crate::model::JobId;
 use crate::store::Result;
 
 /// The longest time between two looks for due work.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CLAIM_EVERY: Duration = Duration::from_secs(1);
 /// After this long without work, the worker looks less often. New jobs and retries of this process
 /// wake it, so only jobs that other processes leave behind wait longer.
 const QUIET_AFTER: Duration = Duration::from_secs(10);
-const QUIET_LOOK_EVERY: Duration = Duration::from_secs(2);
+const QUIET_CLAIM_EVERY: Duration = Duration::from_secs(2);
 /// Once most slots are busy, freed slots are collected for this long, so that one claim fills
 /// several.
 const GATHER: Duration = Duration::from_millis(2);
@@ -31,21 +31,21 @@ const GATHER: Duration = Duration::from_millis(2);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StopWhen {
     /// It stops when nothing is due and nothing is in flight.
-    WhileThereIsWork,
+    Idle,
     /// It stops when the engine drains, and waits for work until then.
-    UntilDrained,
+    Drained,
 }
 
 /// The facts from which `next_action` decides what a worker does.
 #[derive(Debug, Clone, Copy)]
 struct State {
     /// There may be due jobs that this process has not claimed.
-    look: bool,
+    claim_wanted: bool,
     /// A claim is under way.
-    is_looking: bool,
+    is_claiming: bool,
     /// A claim is allowed: the store is not in its pause after an error, and the engine does not
     /// drain.
-    may_look: bool,
+    may_claim: bool,
     /// Freed slots are being collected, so that one claim fills several.
     gathers: bool,
     /// The budget still allows claims at this time.
@@ -62,7 +62,7 @@ struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
     /// Claims due jobs from the store, in the background.
-    Look,
+    Claim,
     /// Waits until a job or a claim ends, a job arrives, or it is time to look.
     Wait,
     /// Stops. `more` says that due jobs may be left that the budget did not allow for.
@@ -70,14 +70,16 @@ enum Action {
 }
 
 fn next_action(state: &State) -> Action {
-    let may_look = state.may_look && state.in_time;
+    let may_claim = state.may_claim && state.in_time;
     // Where nothing is under way any more, no further slot will become free.
     let gathers = state.gathers && state.running > 0;
-    if state.look && !gathers && may_look && state.free > 0 && !state.is_looking {
-        return Action::Look;
+    if state.claim_wanted && !gathers && may_claim && state.free > 0 && !state.is_claiming {
+        return Action::Claim;
     }
-    if state.running == 0 && !state.is_looking && !state.stays {
-        return Action::End { more: state.look && (!state.in_time || may_look && state.free == 0) };
+    if state.running == 0 && !state.is_claiming && !state.stays {
+        return Action::End {
+            more: state.claim_wanted && (!state.in_time || may_claim && state.free == 0),
+        };
     }
     Action::Wait
 }
@@ -86,17 +88,17 @@ fn next_action(state: &State) -> Action {
 pub(super) struct Worker<'a> {
     engine: &'a Engine,
     budget: Budget,
-    stays: StopWhen,
+    stop_when: StopWhen,
     /// Jobs to claim before any others.
-    hint: Vec<JobId>,
-    ready_jobs: Option<MutexGuard<'a, UnboundedReceiver<ReadyJob>>>,
+    claim_first: Vec<JobId>,
+    handoff: Option<MutexGuard<'a, UnboundedReceiver<ReadyJob>>>,
     running: JoinSet<Option<Finish>>,
     /// The claim that is under way, if there is one. It never holds more than one task.
-    looking: JoinSet<Result<Found>>,
+    claiming: JoinSet<Result<Found>>,
     extending: JoinSet<()>,
     worked: Worked,
     claimed: u64,
-    look: bool,
+    claim_wanted: bool,
     /// A lane gave fewer jobs than it has, because it ramps up or is full. The end of any job may
     /// change that, so the worker looks again then.
     held_back: bool,
@@ -105,33 +107,33 @@ pub(super) struct Worker<'a> {
     /// Freed slots are collected until this instant.
     gathers_until: Option<Instant>,
     worked_at: Instant,
-    looked_at: Instant,
+    claimed_at: Instant,
 }
 
 impl<'a> Worker<'a> {
     pub(super) fn new(
         engine: &'a Engine,
         budget: Budget,
-        hint: Vec<JobId>,
-        stays: StopWhen,
+        claim_first: Vec<JobId>,
+        stop_when: StopWhen,
     ) -> Self {
         Self {
             engine,
             budget,
-            stays,
-            hint,
-            ready_jobs: engine.0.inflight.ready_jobs(),
+            stop_when,
+            claim_first,
+            handoff: engine.0.inflight.ready_jobs(),
             running: JoinSet::new(),
-            looking: JoinSet::new(),
+            claiming: JoinSet::new(),
             extending: JoinSet::new(),
             worked: Worked::default(),
             claimed: 0,
-            look: true,
+            claim_wanted: true,
             held_back: false,
             not_before: None,
             gathers_until: None,
             worked_at: Instant::now(),
-            looked_at: Instant::now(),
+            claimed_at: Instant::now(),
         }
     }
 
@@ -141,11 +143,12 @@ impl<'a> Worker<'a> {
     /// The store did not answer before any job was executed, and the worker does not wait for it.
     pub(super) async fn run(mut self) -> Result<Worked> {
         let every = self.engine.heartbeat();
-        // What has just been claimed need not be extended.
+        // Leases that have just begun need no extension yet.
         let mut heartbeat = tokio::time::interval_at(Instant::now() + every, every);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ended = self.until_the_end(&mut heartbeat).await;
-        // Nothing goes on after the answer: a process may be frozen then.
+        // Extensions of leases finish before this returns: a function's process may be frozen
+        // afterwards.
         while self.extending.join_next().await.is_some() {}
         ended.map(|()| self.worked)
     }
@@ -154,7 +157,7 @@ impl<'a> Worker<'a> {
         loop {
             self.collect();
             match next_action(&self.state()) {
-                Action::Look => self.begin_look(),
+                Action::Claim => self.begin_claim(),
                 Action::End { more } => {
                     self.worked.more = more;
                     return Ok(());
@@ -167,16 +170,14 @@ impl<'a> Worker<'a> {
     /// Starts jobs that were passed in memory, and joins finished tasks, which keep their memory
     /// until they are joined.
     fn collect(&mut self) {
-        while let Some(Ok(ready_jobs)) =
-            self.ready_jobs.as_mut().map(|ready_jobs| ready_jobs.try_recv())
-        {
-            self.start(ready_jobs);
+        while let Some(Ok(ready)) = self.handoff.as_mut().map(|handoff| handoff.try_recv()) {
+            self.start(ready);
         }
         while let Some(ended) = self.running.try_join_next() {
             self.ended(ended);
         }
         // What has just ended may have stored work that is due at once: a run goes on.
-        self.look |= self.engine.0.follows.swap(false, Ordering::AcqRel);
+        self.claim_wanted |= self.engine.0.has_new_due_job.swap(false, Ordering::AcqRel);
     }
 
     /// How many further jobs the budget allows to be claimed.
@@ -190,39 +191,45 @@ impl<'a> Worker<'a> {
         self.gathers_until = self.gathers_until.filter(|at| *at > now);
         let is_draining = self.engine.is_draining();
         State {
-            look: self.look,
-            is_looking: !self.looking.is_empty(),
-            may_look: self.not_before.is_none() && !is_draining,
+            claim_wanted: self.claim_wanted,
+            is_claiming: !self.claiming.is_empty(),
+            may_claim: self.not_before.is_none() && !is_draining,
             gathers: self.gathers_until.is_some(),
-            in_time: self.budget.until.is_none_or(|until| now < until),
+            in_time: self.budget.claim_until.is_none_or(|until| now < until),
             free: self.engine.0.inflight.free(self.budget.parallel).min(self.left()),
             running: self.running.len(),
-            stays: self.stays == StopWhen::UntilDrained && !is_draining,
+            stays: self.stop_when == StopWhen::Drained && !is_draining,
         }
     }
 
     async fn wait(&mut self, heartbeat: &mut Interval) -> Result<()> {
         let is_quiet = self.worked_at.elapsed() > QUIET_AFTER && self.running.is_empty();
-        let look_every = if is_quiet { QUIET_LOOK_EVERY } else { LOOK_EVERY };
-        // Counted from the last look: whatever else happens meanwhile does not put the next one off.
-        let look_in = (self.looked_at + look_every).saturating_duration_since(Instant::now());
-        let may_be_woken = !self.look && self.looking.is_empty();
+        let claim_every = if is_quiet { QUIET_CLAIM_EVERY } else { CLAIM_EVERY };
+        // Counted from the last look: whatever else happens meanwhile does not put the next one
+        // off.
+        let claim_in = (self.claimed_at + claim_every).saturating_duration_since(Instant::now());
+        let may_be_woken = !self.claim_wanted && self.claiming.is_empty();
         let not_before = self.not_before.max(self.gathers_until);
         tokio::select! {
             Some(ended) = self.running.join_next() => {
                 self.ended(ended);
-                if self.look && self.running.len() * 4 > self.budget.parallel as usize * 3 && self.gathers_until.is_none() {
+                let is_nearly_full = self.running.len() * 4 > self.budget.parallel as usize * 3;
+                if self.claim_wanted && is_nearly_full && self.gathers_until.is_none() {
                     self.gathers_until = Some(Instant::now() + GATHER);
                 }
             }
-            Some(found) = self.looking.join_next() => self.found(found)?,
-            Some(ready_jobs) = next(&mut self.ready_jobs) => self.start(ready_jobs),
-            () = self.engine.0.parts.wake.woken(look_in), if may_be_woken => self.look = true,
+            Some(found) = self.claiming.join_next() => self.found(found)?,
+            Some(ready) = next(&mut self.handoff) => self.start(ready),
+            () = self.engine.0.parts.wake.woken(claim_in), if may_be_woken => {
+                self.claim_wanted = true;
+            }
             () = until(not_before), if not_before.is_some() => {}
-            () = self.engine.draining(), if self.stays == StopWhen::UntilDrained && !self.engine.is_draining() => {}
+            () = self.engine.draining(),
+            if self.stop_when == StopWhen::Drained && !self.engine.is_draining() => {}
             _ = heartbeat.tick() => {
                 let engine = self.engine.clone();
-                // In a task of its own: a store that is slow to answer must not hold up what ends meanwhile.
+                // In a task of its own: a store that is slow to answer must not hold up what ends
+                // meanwhile.
                 self.extending.spawn(async move { drop(engine.extend_leases().await) });
                 while self.extending.try_join_next().is_some() {}
             }
@@ -230,71 +237,73 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn start(&mut self, ready_jobs: ReadyJob) {
-        let (engine, end) = (self.engine.clone(), self.budget.end);
+    fn start(&mut self, ready: ReadyJob) {
+        let (engine, end) = (self.engine.clone(), self.budget.call_deadline);
         self.worked_at = Instant::now();
-        self.running.spawn(async move { engine.work_one(ready_jobs, end).await }.in_current_span());
+        self.running.spawn(async move { engine.work_one(ready, end).await }.in_current_span());
     }
 
     fn ended(&mut self, ended: std::result::Result<Option<Finish>, JoinError>) {
         let finish = ended.unwrap_or_else(|died| {
-            tracing::error!(%died, "The task of a delivery crashed. Its lease expires, and a worker claims the job again.");
+            tracing::error!(%died, "The task of a delivery crashed. Its lease expires, and a \
+                worker claims the job again.");
             None
         });
         self.worked.count(finish);
-        self.look |= self.held_back;
+        self.claim_wanted |= self.held_back;
     }
 
-    fn begin_look(&mut self) {
+    fn begin_claim(&mut self) {
         // What becomes due from now on may come too late for this look, and asks for another one.
-        self.look = false;
+        self.claim_wanted = false;
         let free = self
             .engine
             .0
             .inflight
-            .begin_look(self.budget.parallel, self.left().min(self.engine.config().worker.batch));
-        let (engine, parallel, hint) =
-            (self.engine.clone(), self.budget.parallel, self.hint.clone());
-        self.looking
-            .spawn(async move { engine.claim(parallel, free, &hint).await }.in_current_span());
+            .begin_claim(self.budget.parallel, self.left().min(self.engine.config().worker.batch));
+        let (engine, parallel, claim_first) =
+            (self.engine.clone(), self.budget.parallel, self.claim_first.clone());
+        self.claiming.spawn(
+            async move { engine.claim(parallel, free, &claim_first).await }.in_current_span(),
+        );
     }
 
     /// Takes the result of a finished look: starts the jobs it claimed, and decides whether to look
     /// again.
     fn found(&mut self, found: std::result::Result<Result<Found>, JoinError>) -> Result<()> {
-        self.looked_at = Instant::now();
+        self.claimed_at = Instant::now();
         let found = found.unwrap_or_else(|died| {
             Err(crate::store::Error::down(format!("the search for due work crashed: {died}")))
         });
         match found {
             // None of the named jobs is to be had (any more): whatever is due is next.
-            Ok(found) if found.jobs.is_empty() && !self.hint.is_empty() => {
-                self.hint.clear();
-                self.look = true;
-                self.engine.0.inflight.end_look(false);
+            Ok(found) if found.jobs.is_empty() && !self.claim_first.is_empty() => {
+                self.claim_first.clear();
+                self.claim_wanted = true;
+                self.engine.0.inflight.end_claim(false);
             }
             Ok(Found { jobs: found, limited }) => {
                 let is_behind = !found.is_empty();
-                self.look |= is_behind;
-                self.hint.retain(|id| found.iter().all(|taken| taken.claimed.job.id != *id));
-                self.engine.0.inflight.end_look(!is_behind);
-                let ramps = found.iter().any(|taken| !taken.claimed.lane_clean)
+                self.claim_wanted |= is_behind;
+                self.claim_first.retain(|id| found.iter().all(|taken| taken.claimed.job.id != *id));
+                self.engine.0.inflight.end_claim(!is_behind);
+                let has_unclean_lane = found.iter().any(|taken| !taken.claimed.lane_clean)
                     || (found.is_empty() && self.held_back);
-                self.held_back = ramps || limited;
+                self.held_back = has_unclean_lane || limited;
                 self.claimed += u64::try_from(found.len()).unwrap_or(u64::MAX);
-                found.into_iter().for_each(|ready_jobs| self.start(ready_jobs));
+                found.into_iter().for_each(|ready| self.start(ready));
             }
             Err(error) => {
-                self.engine.0.inflight.end_look(false);
-                if self.stays == StopWhen::WhileThereIsWork
+                self.engine.0.inflight.end_claim(false);
+                if self.stop_when == StopWhen::Idle
                     && self.running.is_empty()
                     && self.worked == Worked::default()
                 {
                     return Err(error);
                 }
-                // A store that went away is asked again: none of what is under way may hold up the rest.
+                // The claim is repeated after a pause. Jobs that run need not end first.
                 self.not_before = Some(Instant::now() + STORE_AGAIN);
-                self.look = true;
+                self.claim_wanted = true;
             }
         }
         Ok(())
@@ -303,10 +312,10 @@ impl<'a> Worker<'a> {
 
 /// Waits for the next job that is passed in memory. Never returns for a worker that takes none.
 async fn next(
-    ready_jobs: &mut Option<MutexGuard<'_, UnboundedReceiver<ReadyJob>>>,
+    handoff: &mut Option<MutexGuard<'_, UnboundedReceiver<ReadyJob>>>,
 ) -> Option<ReadyJob> {
-    match ready_jobs {
-        Some(ready_jobs) => ready_jobs.recv().await,
+    match handoff {
+        Some(handoff) => handoff.recv().await,
         None => std::future::pending().await,
     }
 }
@@ -323,9 +332,9 @@ mod tests {
     use super::*;
 
     const IDLE: State = State {
-        look: false,
-        is_looking: false,
-        may_look: true,
+        claim_wanted: false,
+        is_claiming: false,
+        may_claim: true,
         gathers: false,
         in_time: true,
         free: 4,
@@ -335,25 +344,25 @@ mod tests {
 
     #[test]
     fn a_worker_looks_where_there_may_be_work_and_room_for_it() {
-        let wants = State { look: true, ..IDLE };
-        assert_eq!(next_action(&wants), Action::Look);
-        assert_eq!(next_action(&State { running: 3, ..wants }), Action::Look);
+        let wants = State { claim_wanted: true, ..IDLE };
+        assert_eq!(next_action(&wants), Action::Claim);
+        assert_eq!(next_action(&State { running: 3, ..wants }), Action::Claim);
         assert_eq!(
-            next_action(&State { is_looking: true, ..wants }),
+            next_action(&State { is_claiming: true, ..wants }),
             Action::Wait,
             "one look at a time"
         );
         assert_eq!(next_action(&State { free: 0, running: 4, ..wants }), Action::Wait);
-        assert_eq!(next_action(&State { may_look: false, running: 1, ..wants }), Action::Wait);
+        assert_eq!(next_action(&State { may_claim: false, running: 1, ..wants }), Action::Wait);
     }
 
     #[test]
     fn slots_gather_only_while_others_may_become_free() {
-        let gathers = State { look: true, gathers: true, ..IDLE };
+        let gathers = State { claim_wanted: true, gathers: true, ..IDLE };
         assert_eq!(next_action(&State { running: 3, ..gathers }), Action::Wait);
         assert_eq!(
             next_action(&gathers),
-            Action::Look,
+            Action::Claim,
             "a worker does not end with due work that it knows of"
         );
     }
@@ -364,16 +373,16 @@ mod tests {
         assert_eq!(next_action(&State { stays: true, ..IDLE }), Action::Wait);
         assert_eq!(next_action(&State { running: 1, ..IDLE }), Action::Wait);
         assert_eq!(
-            next_action(&State { look: true, free: 0, ..IDLE }),
+            next_action(&State { claim_wanted: true, free: 0, ..IDLE }),
             Action::End { more: true },
             "the budget is used up"
         );
         assert_eq!(
-            next_action(&State { look: true, in_time: false, ..IDLE }),
+            next_action(&State { claim_wanted: true, in_time: false, ..IDLE }),
             Action::End { more: true }
         );
         assert_eq!(
-            next_action(&State { look: true, may_look: false, ..IDLE }),
+            next_action(&State { claim_wanted: true, may_claim: false, ..IDLE }),
             Action::End { more: false }
         );
     }

@@ -31,15 +31,20 @@ pub async fn show(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     known(&token)?;
-    let asked = state.engine.asked(&token).await?;
+    let asked = state.engine.pending_approval(&token).await?;
     let wants_json = headers
         .get(header::ACCEPT)
         .and_then(|accept| accept.to_str().ok())
         .is_some_and(|a| a.contains("json"));
     if wants_json {
         let PendingApproval { run, workflow, step, approvers, payload } = asked;
-        let shown = json!({ "run_id": run.to_string(), "workflow": workflow, "step": step, "approvers": approvers,
-                            "payload": payload.into_value() });
+        let shown = json!({
+            "run_id": run.to_string(),
+            "workflow": workflow,
+            "step": step,
+            "approvers": approvers,
+            "payload": payload.into_value(),
+        });
         return Ok(Json(shown).into_response());
     }
     Ok(page(&question(&asked), StatusCode::OK))
@@ -106,19 +111,24 @@ fn question(asked: &PendingApproval) -> String {
     };
     let (workflow, step, run) = (escaped(&asked.workflow), escaped(&asked.step), asked.run);
     format!(
-        "<h1>{workflow}: {step}</h1><p>The run <code>{run}</code> is waiting for your decision.</p><pre>{}</pre>\
+        "<h1>{workflow}: {step}</h1><p>The run <code>{run}</code> is waiting for your decision.</p>\
+         <pre>{}</pre>\
          <form method=post>{by}<label>Comment <input name=comment></label>\
-         <button name=decision value=approve>Approve</button><button name=decision value=reject>Reject</button></form>",
+         <button name=decision value=approve>Approve</button>\
+         <button name=decision value=reject>Reject</button></form>",
         escaped(&payload)
     )
 }
 
 fn page(content: &str, status: StatusCode) -> Response {
-    const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}\
-        pre{background:#f4f4f4;padding:1rem;overflow:auto;max-height:24rem}label{display:block;margin:.5rem 0}\
+    const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;\
+        margin:2rem auto;padding:0 1rem}\
+        pre{background:#f4f4f4;padding:1rem;overflow:auto;max-height:24rem}\
+        label{display:block;margin:.5rem 0}\
         button{margin:1rem 1rem 0 0;padding:.4rem 1.2rem}";
     let html = format!(
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
+        "<!doctype html><html lang=en><meta charset=utf-8>\
+         <meta name=viewport content=\"width=device-width\">\
          <title>tidehook</title><style>{STYLE}</style>{content}"
     );
     let headers = [
@@ -127,7 +137,8 @@ fn page(content: &str, status: StatusCode) -> Response {
         (header::X_FRAME_OPTIONS, "DENY"),
         (
             header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'",
+            "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors \
+             'none'",
         ),
     ];
     (status, headers, Html(html)).into_response()

@@ -1,4 +1,4 @@
-//! Middleware around every request: limits before it, headers after it.
+//! Middleware: what is checked before a route runs, and the headers that every answer carries.
 
 use std::sync::Arc;
 
@@ -13,14 +13,12 @@ use super::router::State;
 use crate::engine::NotAccepted;
 use crate::model::EventId;
 
-/// Paths of probes and metrics, which are answered under any load.
-const UNCOUNTED: [&str; 5] = ["/health", "/healthz", "/livez", "/readyz", "/metrics"];
-
 /// The client's address behind trusted proxies; `around` puts it into each request for the routes.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientAddress(pub std::net::IpAddr);
 
-/// Applies the limits, runs the request, then adds the headers that every answer carries.
+/// Around every request: finds the client's address, refuses an invalid `Host`, and adds the
+/// headers that every answer carries.
 pub async fn around(
     Extract(state): Extract<Arc<State>>,
     mut request: Request,
@@ -39,10 +37,9 @@ pub async fn around(
     let address = client::address(peer, request.headers(), &state.engine.config().server.trust);
     request.extensions_mut().insert(ClientAddress(address));
     let rest = super::body::Rest::of(&mut request);
-    let response = match limited(&state, &request, address) {
+    let response = match check_host(&request) {
         Err(refusal) => refusal.into_response(),
-        // Held until the answer is on its way.
-        Ok(_permit) => next.run(request).await,
+        Ok(()) => next.run(request).await,
     };
     // A sender that is still sending would lose the answer with its connection.
     if let Some(rest) = rest
@@ -53,12 +50,8 @@ pub async fn around(
     with_headers(response, &request_id)
 }
 
-fn limited(
-    state: &State,
-    request: &Request,
-    address: std::net::IpAddr,
-) -> Result<Option<tokio::sync::OwnedSemaphorePermit>, ApiError> {
-    // RFC 9112, section 3.2.
+/// RFC 9112, section 3.2: a request over the wire has exactly one valid `Host`.
+fn check_host(request: &Request) -> Result<(), ApiError> {
     let is_wire =
         request.extensions().get::<OverSocket>().is_some() && request.version() == Version::HTTP_11;
     let hosts = request.headers().get_all(header::HOST).iter().count();
@@ -71,33 +64,48 @@ fn limited(
         let host = http::uri::Authority::try_from(value.as_bytes());
         host.is_ok_and(|host| !host.host().is_empty() && !host.as_str().contains(['@', ',']))
     };
-    if !request.headers().get_all(header::HOST).iter().all(is_host) {
-        return Err(ApiError::bad_request("the Host header is empty or invalid").closing());
+    match request.headers().get_all(header::HOST).iter().all(is_host) {
+        true => Ok(()),
+        false => Err(ApiError::bad_request("the Host header is empty or invalid").closing()),
     }
-    if UNCOUNTED.contains(&request.uri().path()) {
-        return Ok(None);
+}
+
+/// Around all routes but probes and metrics: the rate limit of the client's address, and a place
+/// among the requests at once.
+pub async fn limit(
+    Extract(state): Extract<Arc<State>>,
+    client: axum::Extension<ClientAddress>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if state.per_address.as_ref().is_some_and(|limit| !limit.allows(client.0.0)) {
+        return ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests")
+            .retry_after(1)
+            .into_response();
     }
-    if state.per_address.as_ref().is_some_and(|limit| !limit.allows(address)) {
-        return Err(ApiError::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "rate_limited",
-            "Too many requests",
-        )
-        .after(1));
+    // A request with a body takes its place when the body is there.
+    if !axum::body::HttpBody::is_end_stream(request.body()) {
+        return next.run(request).await;
     }
-    // A process that starts says so, whatever is asked of its store. A function, and the command line over a store, do not start.
-    let asks_store = ["/api/", "/callback/", "/approve/"]
-        .iter()
-        .any(|start| request.uri().path().starts_with(start));
-    if asks_store
-        && request.extensions().get::<OverSocket>().is_some()
-        && !state.engine.health().is_prepared()
-    {
-        return Err(NotAccepted::Starting.into());
+    match state.place() {
+        // The place is free again when the answer is on its way.
+        Ok(_permit) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
     }
-    // What brings a body takes its place when the body is there.
-    let has_body = !axum::body::HttpBody::is_end_stream(request.body());
-    if has_body { Ok(None) } else { state.place().map(Some) }
+}
+
+/// Around routes that need the store: a server that starts says so. A function, and the command
+/// line over a store, have no such phase.
+pub async fn refuse_while_starting(
+    Extract(state): Extract<Arc<State>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let is_served = request.extensions().get::<OverSocket>().is_some();
+    if is_served && !state.engine.health().is_prepared() {
+        return ApiError::from(NotAccepted::Starting).into_response();
+    }
+    next.run(request).await
 }
 
 fn with_headers(mut response: Response, request_id: &str) -> Response {

@@ -28,7 +28,8 @@ pub fn management(parts: &Parts, api: &Api) -> Result<(), ApiError> {
     if is_local && !is_forwarded {
         return Ok(());
     }
-    let message = "api.auth_token is not set, so this route accepts requests from this machine only: set api.auth_token, or api.open: true";
+    let message = "api.auth_token is not set, so this route accepts requests from this machine \
+        only: set api.auth_token, or api.open: true";
     Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
 }
 

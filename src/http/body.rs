@@ -161,7 +161,8 @@ impl Bodies {
             }
             let length = bytes.len() + chunk.len();
             if !is_reserved && length > EARNED {
-                // It has shown that it sends: the rest is reserved at once, so that no two wait for each other half way.
+                // It has shown that it sends: the rest is reserved at once, so that no two wait for
+                // each other half way.
                 let rest = pieces(declared.unwrap_or(bytes_max).clamp(length, bytes_max));
                 let reserved =
                     tokio::time::timeout_at(deadline, reserve(&self.large, &client.large, rest))
@@ -216,7 +217,7 @@ fn busy() -> ApiError {
         "service_unavailable",
         "Too many request bodies at once",
     )
-    .after(1)
+    .retry_after(1)
     .closing()
 }
 

@@ -27,7 +27,8 @@ pub async fn done(
     answer(&state, &token, Answer::Done(body)).await
 }
 
-/// `POST /callback/{token}/fail`: the step fails with class `callback_failed`. The body may hold a `message`.
+/// `POST /callback/{token}/fail`: the step fails with class `callback_failed`. The body may hold a
+/// `message`.
 pub async fn failed(
     Extract(state): Extract<Arc<State>>,
     Path(token): Path<String>,
@@ -74,7 +75,8 @@ pub(super) async fn answer(
     };
     match state.engine.answer(token, &answer).await {
         Ok(answered) => Ok(Json(json!({
-            "status": "ok", "message": message, "run_id": answered.run.to_string(), "duplicate": answered.duplicate,
+            "status": "ok", "message": message, "run_id": answered.run.to_string(),
+            "duplicate": answered.duplicate,
         }))),
         Err(NotAnswered::Unknown) => Err(ApiError::not_found("not found")),
         Err(NotAnswered::Conflict) => Err(ApiError::new(
@@ -88,6 +90,6 @@ pub(super) async fn answer(
             "the step no longer waits for this callback",
         )),
         Err(NotAnswered::Unclear(why)) => Err(ApiError::invalid_field("approved", why)),
-        Err(NotAnswered::NotDone(error)) => Err(error.into()),
+        Err(NotAnswered::OperateError(error)) => Err(error.into()),
     }
 }

@@ -31,7 +31,8 @@ pub fn address(peer: IpAddr, headers: &HeaderMap, trust: &ProxyTrust) -> IpAddr 
     match trust {
         ProxyTrust::None => peer,
         ProxyTrust::Hops(hops) => match forwarded.len().checked_sub(*hops) {
-            // An entry that is no address means that the chain is not what it should be: believe the socket.
+            // An entry that is no address means that the chain is not what it should be: believe
+            // the socket.
             Some(at) => forwarded[at].unwrap_or(peer),
             None if forwarded.is_empty() => real().unwrap_or(peer),
             // Fewer entries than hops: the left-most was added by a trusted proxy.

@@ -8,7 +8,7 @@ use rand::RngExt;
 use serde_json::{Value, json};
 
 use crate::engine::NotAccepted;
-use crate::engine::operate::NotDone;
+use crate::engine::operate::OperateError;
 use crate::store;
 
 /// A refusal of a request: status, stable code and message, and what its headers must say.
@@ -84,12 +84,12 @@ impl ApiError {
             "service_unavailable",
             "Database temporarily unavailable",
         )
-        .soon()
+        .retry_soon()
     }
 
     /// 503 because the database has no room for more.
     pub fn full() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_full", "Database is full").soon()
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_full", "Database is full").retry_soon()
     }
 
     /// 500; the cause is in the log.
@@ -99,12 +99,12 @@ impl ApiError {
 
     /// Adds a `Retry-After` of 1 to 10 seconds, drawn at random.
     #[expect(clippy::disallowed_methods, reason = "spreads clients; no decision depends on it")]
-    pub fn soon(self) -> Self {
+    pub fn retry_soon(self) -> Self {
         Self { retry_after_s: Some(rand::rng().random_range(1..=10)), ..self }
     }
 
     /// Adds a `Retry-After` of this many seconds.
-    pub fn after(self, seconds: u32) -> Self {
+    pub fn retry_after(self, seconds: u32) -> Self {
         Self { retry_after_s: Some(seconds), ..self }
     }
 
@@ -139,13 +139,15 @@ impl From<NotAccepted> for ApiError {
     fn from(why: NotAccepted) -> Self {
         match why {
             NotAccepted::Starting => {
-                let message = "tidehook is starting and the database is not ready yet; try again when /readyz returns 200";
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", message).soon()
+                let message = "tidehook is starting and the database is not ready yet; try again \
+                    when /readyz returns 200";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", message)
+                    .retry_soon()
             }
             NotAccepted::Stopping => {
                 let message = "tidehook is shutting down; send the request again";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message)
-                    .soon()
+                    .retry_soon()
                     .closing()
             }
             NotAccepted::Unavailable => Self::unavailable(),
@@ -154,7 +156,8 @@ impl From<NotAccepted> for ApiError {
                 StatusCode::CONFLICT,
                 "idempotency_conflict",
                 format!(
-                    "this Idempotency-Key was already used with a different body, for event {event}; use a new key"
+                    "this Idempotency-Key was already used with a different body, for event \
+                     {event}; use a new key"
                 ),
             ),
             NotAccepted::Unstorable(_) => Self::internal(),
@@ -162,12 +165,12 @@ impl From<NotAccepted> for ApiError {
     }
 }
 
-impl From<NotDone> for ApiError {
-    fn from(why: NotDone) -> Self {
+impl From<OperateError> for ApiError {
+    fn from(why: OperateError) -> Self {
         match why {
-            NotDone::Missing => Self::not_found("not found"),
-            NotDone::Refused(why) => Self::new(StatusCode::CONFLICT, "conflict", why),
-            NotDone::Store(error) => error.into(),
+            OperateError::Missing => Self::not_found("not found"),
+            OperateError::Refused(why) => Self::new(StatusCode::CONFLICT, "conflict", why),
+            OperateError::Store(error) => error.into(),
         }
     }
 }
@@ -180,7 +183,7 @@ impl From<store::Error> for ApiError {
             store::Error::InUse(_)
             | store::Error::LeaseLost
             | store::Error::MovedOn
-            | store::Error::Corrupt(_) => {
+            | store::Error::Permanent(_) => {
                 tracing::error!(%error, "A request failed because of a database error.");
                 Self::internal()
             }

@@ -73,7 +73,13 @@ pub async fn health(Extract(state): Extract<Arc<State>>) -> Response {
                 () => "ok",
             };
             let (depth, dead) = (totals.open.max(0), totals.dead.max(0));
-            Json(json!({ "status": status, "db_healthy": true, "queue_depth": depth, "dead_jobs": dead })).into_response()
+            Json(json!({
+                "status": status,
+                "db_healthy": true,
+                "queue_depth": depth,
+                "dead_jobs": dead,
+            }))
+            .into_response()
         }
         Err(_) => {
             state.was_down.store(true, Ordering::Relaxed);

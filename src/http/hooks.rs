@@ -73,8 +73,8 @@ async fn take(
             let receipt = state.engine.accept_planned(*planned).await?;
             Ok((status, Json(shown(receipt))).into_response())
         }
-        // The events of a batch are answered together. When one of them cannot be accepted the whole batch is refused; sent again,
-        // those that were accepted are duplicates.
+        // The events of a batch are answered together. When one of them cannot be accepted the
+        // whole batch is refused; sent again, those that were accepted are duplicates.
         Content::Batch(planned) => {
             let accepted = planned.into_iter().map(|planned| state.engine.accept_planned(planned));
             let receipts = futures::future::try_join_all(accepted).await?;
@@ -204,5 +204,10 @@ fn answer(challenge: Challenge) -> Response {
 
 fn shown(receipt: Receipt) -> Value {
     let Receipt { event, duplicate, jobs, runs } = receipt;
-    json!({ "event_id": event.to_string(), "duplicate": duplicate, "jobs_created": jobs, "runs_started": runs })
+    json!({
+        "event_id": event.to_string(),
+        "duplicate": duplicate,
+        "jobs_created": jobs,
+        "runs_started": runs,
+    })
 }

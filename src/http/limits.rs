@@ -29,7 +29,8 @@ impl PerAddress {
         let limiter = self.limiter.load();
         if limiter.len() >= ADDRESSES_MAX {
             limiter.retain_recent();
-            // Still full: a flood from many addresses. It is forgotten whole, so that new clients are served.
+            // Still full: a flood from many addresses. It is forgotten whole, so that new clients
+            // are served.
             if limiter.len() >= ADDRESSES_MAX {
                 self.limiter.store(Arc::new(RateLimiter::keyed(self.quota)));
             }

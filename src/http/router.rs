@@ -34,6 +34,9 @@ pub struct State {
     pub inbound: Arc<Semaphore>,
     /// The memory budget that all request bodies share.
     pub bodies: Bodies,
+    /// Whether this process sees all work as it happens, so that `/api/tail` can follow it. A
+    /// function does not.
+    pub has_live_feed: bool,
     /// Whether `/health` found the store unreachable the last time; the next success says
     /// `recovered` once.
     pub was_down: AtomicBool,
@@ -42,18 +45,28 @@ pub struct State {
 impl State {
     /// The state for the routes over an engine, with the limits of its configuration.
     pub fn new(engine: Engine) -> Arc<Self> {
+        Arc::new(Self::of(engine, true))
+    }
+
+    /// The state for a function, which lives for one request at a time.
+    pub fn of_function(engine: Engine) -> Arc<Self> {
+        Arc::new(Self::of(engine, false))
+    }
+
+    fn of(engine: Engine, has_live_feed: bool) -> Self {
         let server = &engine.config().server;
         let at_once = usize::try_from(server.inbound_max)
             .unwrap_or(usize::MAX)
             .clamp(1, Semaphore::MAX_PERMITS);
-        Arc::new(Self {
+        Self {
             ids: Arc::new(SystemIds::default()),
             per_address: server.ip_rate_limit.and_then(NonZeroU32::new).map(PerAddress::new),
             inbound: Arc::new(Semaphore::new(at_once)),
             bodies: Bodies::new(server.body_bytes_max),
+            has_live_feed,
             was_down: AtomicBool::new(false),
             engine,
-        })
+        }
     }
 
     /// Reads a whole request, with a body of at most `server.max_body_size`.
@@ -75,18 +88,49 @@ impl State {
                 "service_unavailable",
                 "Too many requests at once",
             )
-            .after(1)
+            .retry_after(1)
         };
         Arc::clone(&self.inbound).try_acquire_owned().map_err(busy)
     }
 }
 
-/// All routes, with what surrounds them: limits, headers, compression, and 500 for a panic.
+/// All routes, with what surrounds them. Each group carries the limits that apply to it:
+///
+/// - probes and metrics are answered under any load, also while the server starts
+/// - everything else is limited per client address and by `server.max_inbound`
+/// - what reads or changes stored data waits until the store is ready
 pub fn router(state: Arc<State>) -> Router {
-    let mut routes = Router::new()
+    let probes = Router::new()
+        .route("/livez", get(health::live))
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/health", get(health::health))
+        .route("/metrics", get(metrics::metrics))
+        .layer(CompressionLayer::new());
+    let mut events = Router::new()
         .route("/webhooks/{source}", post(hooks::webhook))
         .route("/events/{source}/{kind}", post(hooks::event))
-        .route("/events/{kind}", post(hooks::event_of_app))
+        .route("/events/{kind}", post(hooks::event_of_app));
+    if state.engine.config().server.echo {
+        events = events.route("/_echo", any(echo::echo));
+    }
+    let limited = stored()
+        .layer(CompressionLayer::new())
+        .route_layer(from_fn_with_state(Arc::clone(&state), around::refuse_while_starting))
+        .merge(events)
+        .fallback(not_found)
+        .layer(from_fn_with_state(Arc::clone(&state), around::limit));
+    probes
+        .merge(limited)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(CatchPanicLayer::custom(|_| ApiError::internal().into_response()))
+        .layer(from_fn_with_state(Arc::clone(&state), around::around))
+        .with_state(state)
+}
+
+/// The routes that read or change stored data.
+fn stored() -> Router<Arc<State>> {
+    Router::new()
         .route("/api/events", get(api::events::list))
         .route("/api/events/{id}", get(api::events::show))
         .route("/api/events/{id}/jobs", get(api::events::jobs))
@@ -122,21 +166,6 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/api/explain", post(api::explain::explain))
         .route("/api/near-misses", get(api::explain::near_misses))
         .route("/api/tail", get(api::tail::tail))
-        .route("/metrics", get(metrics::metrics))
-        .route("/livez", get(health::live))
-        .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready))
-        .route("/health", get(health::health));
-    if state.engine.config().server.echo {
-        routes = routes.route("/_echo", any(echo::echo));
-    }
-    routes
-        .fallback(not_found)
-        .method_not_allowed_fallback(wrong_method)
-        .layer(CatchPanicLayer::custom(|_| ApiError::internal().into_response()))
-        .layer(CompressionLayer::new())
-        .layer(from_fn_with_state(Arc::clone(&state), around::around))
-        .with_state(state)
 }
 
 async fn not_found(method: Method) -> Response {

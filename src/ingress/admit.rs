@@ -130,7 +130,8 @@ pub fn call(source: &Source, request: &Raw, kind: &str) -> Result<Admitted, Admi
         Ok(inbound(source, request, EventType::plain(kind), dedupe_key, key))
     };
     match cloudevents::batch(request)? {
-        // Each event of a batch has an identity of its own; a key of the request would make one of all.
+        // Each event of a batch has an identity of its own; a key of the request would make one of
+        // all.
         Some(batch) => batch
             .iter()
             .map(|request| one(request, None))

@@ -1,4 +1,5 @@
-//! Building blocks of signatures: keyed hashes, encodings, replay windows. Comparisons take constant time.
+//! Building blocks of signatures: keyed hashes, encodings, replay windows. Comparisons take
+//! constant time.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! CloudEvents 1.0 over HTTP: types and identities from `ce-*` headers in binary mode, from the body in structured mode, and
-//! batches. Source: the CloudEvents specification 1.0, and its HTTP protocol binding and JSON format.
+//! CloudEvents 1.0 over HTTP: types and identities from `ce-*` headers in binary mode, from the
+//! body in structured mode, and batches. Source: the CloudEvents specification 1.0, and its HTTP
+//! protocol binding and JSON format.
 
 use std::borrow::Cow;
 

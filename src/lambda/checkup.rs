@@ -55,7 +55,11 @@ pub(super) async fn look(function: &Function) -> Value {
     let open = function.engine.config().api.auth_token.is_none();
     findings.add(
         "api.auth_token",
-        open.then(|| "not set: everyone who can reach /events may send events, and /api refuses every request; set it".to_owned()),
+        open.then(|| {
+            "not set: everyone who can reach /events may send events, and /api refuses \
+            every request; set it"
+                .to_owned()
+        }),
     );
     json!({ "checks": findings.0 })
 }
@@ -78,11 +82,26 @@ async fn of_connections(function: &Function, findings: &mut Findings) {
     let taken = workers * u64::from(super::Role::Worker.connections(function.engine.config())) + 1;
     match seconds("INGRESS_CONCURRENCY") {
         Some(ingress) if taken + ingress < most => findings.add(what, None),
-        Some(ingress) => findings.add(what, Some(format!("the functions may open {} connections; lower the concurrency, or use a pooler", taken + ingress))),
-        None if taken >= most => findings.add(what, Some(format!("workers and the ticker alone may open {taken} connections; lower the concurrency, or use a pooler"))),
+        Some(ingress) => findings.add(
+            what,
+            Some(format!(
+                "the functions may open {} connections; lower the concurrency, or use a pooler",
+                taken + ingress
+            )),
+        ),
+        None if taken >= most => findings.add(
+            what,
+            Some(format!(
+                "workers and the ticker alone may \
+            open {taken} connections; lower the concurrency, or use a pooler"
+            )),
+        ),
         None => findings.note(
             what,
-            format!("workers and the ticker may open {taken} connections, and only the concurrency of the account limits ingress: set IngressReservedConcurrency, or use a pooler"),
+            format!(
+                "workers and the ticker may open {taken} connections, and only the concurrency \
+                of the account limits ingress: set IngressReservedConcurrency, or use a pooler"
+            ),
         ),
     }
 }
@@ -165,14 +184,21 @@ async fn of_queue(function: &Function, worker: Option<u64>, findings: &mut Findi
             let short = worker.filter(|worker| visibility < VISIBILITY_TIMES * worker);
             let why = short.map(|worker| {
                 format!(
-                    "raise it to {} s, six times the timeout of the worker; otherwise a message may arrive again while it is still processed",
+                    "raise it to {} s, six times the timeout of the worker; otherwise a message \
+                     may arrive again while it is still processed",
                     VISIBILITY_TIMES * worker
                 )
             });
             findings.add(format!("queue: visibility timeout {visibility} s"), why);
             let none = attribute(&names[1]).is_none();
-            findings
-                .add("queue: dead letters", none.then(|| "no dead-letter queue is configured for messages that fail repeatedly; add a redrive policy".to_owned()));
+            findings.add(
+                "queue: dead letters",
+                none.then(|| {
+                    "no dead-letter queue is configured for \
+                    messages that fail repeatedly; add a redrive policy"
+                        .to_owned()
+                }),
+            );
         }
         Err(error) => findings.add("queue: attributes", Some(sentence(&error))),
     }

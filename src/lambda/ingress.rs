@@ -9,8 +9,8 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 
 use axum::body::Body;
-use axum::response::{IntoResponse, Response};
-use http::{StatusCode, Uri};
+use axum::response::Response;
+use http::Uri;
 use lambda_http::request::{LambdaRequest, RequestContext};
 use lambda_http::{Adapter, LambdaEvent, Request};
 use lambda_runtime::{Error, Service};
@@ -20,12 +20,7 @@ use serde_json::value::RawValue;
 use tower::ServiceExt;
 
 use super::Function;
-use crate::http::auth;
 use crate::http::client::Peer;
-use crate::http::error::ApiError;
-
-/// The answer to `/api/tail`, which only a long-lived process can serve.
-const NOT_HERE: &str = "/api/tail is not available in functions, because a function does not see the work of the others; poll GET /api/events, /api/jobs and /api/runs instead";
 
 /// Answers one HTTP request of a gateway, a function URL or a load balancer, by the container's
 /// routes.
@@ -76,17 +71,10 @@ async fn answer(function: &Function, request: Request) -> Result<Response, Infal
         tracing::error!(%error, "The database is unavailable.");
     }
     let request = localized(request);
-    if request.uri().path() == "/api/tail" {
-        if let Err(refused) =
-            auth::bearer(request.headers(), function.engine.config().api.auth_token.as_ref())
-        {
-            return Ok(refused.into_response());
-        }
-        return Ok(ApiError::new(StatusCode::NOT_IMPLEMENTED, "not_here", NOT_HERE).into_response());
-    }
     let answer = function.routes.clone().oneshot(request).await;
     if let Err(error) = function.engine.flush().await {
-        tracing::warn!(%error, "The counts of refused requests could not be stored. The next invocation tries again.");
+        tracing::warn!(%error, "The counts of refused requests could not be stored. The next \
+            invocation tries again.");
     }
     answer
 }
@@ -164,8 +152,13 @@ mod tests {
             ("[::1", false),
         ] {
             let event = serde_json::json!({
-                "version": "2.0", "rawPath": "/livez", "rawQueryString": "", "headers": { "host": host, "x": "1" },
-                "requestContext": { "stage": "$default", "http": { "method": "GET", "path": "/livez", "sourceIp": "192.0.2.7" } },
+                "version": "2.0", "rawPath": "/livez", "rawQueryString": "", "headers": {
+                    "host": host, "x": "1",
+                },
+                "requestContext": {
+                    "stage": "$default",
+                    "http": { "method": "GET", "path": "/livez", "sourceIp": "192.0.2.7" },
+                },
                 "isBase64Encoded": false,
             });
             let request: Request = read(&event.to_string()).unwrap().into();

@@ -44,7 +44,8 @@ const RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
 const LOOK_FURTHER: Duration = Duration::from_secs(120);
 /// The time between ticks unless `TIDEHOOK_TICK_RATE` says otherwise.
 const TICK_EVERY: Duration = Duration::from_secs(60);
-/// Seconds that an invocation may take where its deadline is unknown, unless `TIDEHOOK_BUDGET_SECONDS` says otherwise.
+/// Seconds that an invocation may take where its deadline is unknown, unless
+/// `TIDEHOOK_BUDGET_SECONDS` says otherwise.
 const BUDGET: u64 = 25;
 
 /// The error type that is reported to the runtime when a function does not start.
@@ -75,7 +76,8 @@ impl Role {
             "ticker" => Ok(Self::Ticker),
             "worker" => Ok(Self::Worker),
             other => Err(format!(
-                "unknown function handler `{other}`: set the handler of the function to ingress, ticker or worker"
+                "unknown function handler `{other}`: set the handler of the function to ingress, \
+                 ticker or worker"
             )),
         }
     }
@@ -129,7 +131,7 @@ pub async fn run(role: Result<Role, String>) -> ExitCode {
     let filter = std::env::var("RUST_LOG").ok().filter(|f| !f.is_empty());
     let format = variable("LOG_FORMAT");
     log::start(
-        log::Format::from_word(Some(format.as_deref().unwrap_or("json"))),
+        log::Format::named(Some(format.as_deref().unwrap_or("json"))),
         filter.as_deref(),
         false,
     );
@@ -143,7 +145,8 @@ pub async fn run(role: Result<Role, String>) -> ExitCode {
         Err(error) => {
             tracing::error!(error = %error, "The function cannot start.");
             if let Err(why) = tell_of_failed_start(&error.to_string()).await {
-                tracing::warn!(%why, "The start error could not be reported to the Lambda runtime.");
+                tracing::warn!(%why, "The start error could not be reported to the Lambda \
+                    runtime.");
             }
             ExitCode::FAILURE
         }
@@ -198,7 +201,12 @@ fn tick_every() -> Result<Duration, String> {
             count.parse::<u64>().ok().filter(|count| *count > 0)? * minutes * 60,
         ))
     };
-    rate().ok_or_else(|| format!("TIDEHOOK_TICK_RATE must be a rate such as `rate(1 minute)` or `rate(10 minutes)`, not `{text}`"))
+    rate().ok_or_else(|| {
+        format!(
+            "TIDEHOOK_TICK_RATE must be a rate such as `rate(1 minute)` or \
+        `rate(10 minutes)`, not `{text}`"
+        )
+    })
 }
 
 fn seconds(name: &str, otherwise: u64) -> Result<Duration, String> {
@@ -233,14 +241,17 @@ impl Function {
             return Err(StartError::CannotRun(cannot).into());
         }
         if config.database.driver == Driver::Sqlite {
-            let why = "functions cannot use SQLite, because they do not share a disk: set `database.url` to a Postgres server";
+            let why = "functions cannot use SQLite, because they do not share a disk: set \
+                `database.url` to a Postgres server";
             return Err(why.into());
         }
-        // Every caller of a function comes from outside: without a token nobody may use the management routes.
+        // Every caller of a function comes from outside: without a token nobody may use the
+        // management routes.
         config.api.open = false;
         if config.api.auth_token.is_none() {
             tracing::warn!(
-                "api.auth_token is not set: everyone who can reach /events may send events, and /api refuses every request. Set api.auth_token."
+                "api.auth_token is not set: everyone who can reach /events may send events, and \
+                 /api refuses every request. Set api.auth_token."
             );
         }
         server::init_metrics(&config);
@@ -273,7 +284,7 @@ impl Function {
 
     /// Builds a function over an engine. `budget` limits invocations whose deadline is unknown.
     pub fn new(engine: Engine, role: Role, queue: Option<Queue>, budget: Duration) -> Self {
-        let routes = router(State::new(engine.clone()));
+        let routes = router(State::of_function(engine.clone()));
         Self { engine, routes, role, began: SystemClock.now(), budget, queue }
     }
 
@@ -305,7 +316,8 @@ impl Function {
         let answer = tracing::Instrument::instrument(
             async {
                 match self.role {
-                    // On the heap: the type of all that an invocation may wait for is deeper than a compiler looks.
+                    // On the heap: the type of all that an invocation may wait for is deeper than a
+                    // compiler looks.
                     Role::Ingress => Box::pin(ingress::invoke(self, event)).await,
                     Role::Ticker => Box::pin(ticker::invoke(self, &event.payload, left)).await,
                     Role::Worker => Box::pin(worker::invoke(self, &event.payload, left)).await,

@@ -57,7 +57,11 @@ pub(super) async fn invoke(
     }
     let worked = ticked.worked;
     Ok(to_raw_value(&json!({
-        "announced": ticked.hinted, "expired": ticked.expired, "pruned": ticked.pruned, "forgotten": ticked.forgotten,
-        "worked": { "done": worked.done, "retried": worked.retried, "dead": worked.dead, "more": worked.more },
+        "announced": ticked.hinted, "expired": ticked.expired, "pruned": ticked.pruned,
+        "forgotten": ticked.forgotten,
+        "worked": {
+            "done": worked.done, "retried": worked.retried, "dead": worked.dead,
+            "more": worked.more,
+        },
     }))?)
 }

@@ -33,11 +33,12 @@ pub fn left(deadline: u64, began: Timestamp, now: Timestamp, configured: Duratio
 /// calls are cut off before it ends.
 pub fn budget(config: &Config, left: Duration) -> Budget {
     let now = Instant::now();
-    // A timeout that is longer than the function's own never fits; a third of the time goes to it all the same.
+    // A timeout that is longer than the function's own never fits; a third of the time goes to it
+    // all the same.
     let claims = left.saturating_sub(longest_call(config) + TO_SPARE).max(left / 3);
     Budget {
-        until: Some(now + claims),
-        end: Some(now + left.saturating_sub(FOR_ANSWER)),
+        claim_until: Some(now + claims),
+        call_deadline: Some(now + left.saturating_sub(FOR_ANSWER)),
         ..Budget::endless(config.worker.concurrency)
     }
 }

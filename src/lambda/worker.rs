@@ -62,7 +62,8 @@ pub(super) async fn invoke(
             if worked.more { unfinished(function, &hints).await } else { Vec::new() }
         }
         Err(error) => {
-            tracing::error!(%error, "The database is unavailable. The queue delivers the messages again, and the next tick announces the work.");
+            tracing::error!(%error, "The database is unavailable. The queue delivers the messages \
+                again, and the next tick announces the work.");
             hints.iter().map(|(id, _)| id.clone()).collect()
         }
     };
@@ -99,7 +100,8 @@ async fn go_on(function: &Function, worked: Worked) {
         Ok(true) => engine.notify_workers(&[Wakeup { after: AGAIN, ..Wakeup::LOOK }]).await,
         Ok(false) => {}
         Err(error) => {
-            tracing::debug!(%error, "The check for more due work failed. The next tick checks again.")
+            tracing::debug!(%error, "The check for more due work failed. The next tick checks \
+                again.")
         }
     }
 }
@@ -128,7 +130,8 @@ async fn unfinished(function: &Function, hints: &[(String, Hint)]) -> Vec<String
             left.push(id.clone());
         }
     }
-    // A message that has failed comes back after its visibility timeout, which is long; a new one comes at once.
+    // A message that has failed comes back after its visibility timeout, which is long; a new one
+    // comes at once.
     engine.notify_workers(&again).await;
     left
 }

@@ -57,7 +57,8 @@ pub enum Failure {
     Expectation(u16),
     /// The request could not be built: a URL or header that cannot be sent.
     Compose(String),
-    /// A template could not be rendered: a function refused its arguments, or the payload cannot be read.
+    /// A template could not be rendered: a function refused its arguments, or the payload cannot be
+    /// read.
     Template(String),
     /// The job was leased during too many deaths of its workers, so it may be what kills them.
     CrashSuspect,
@@ -92,7 +93,8 @@ pub enum FailureCode {
     Expectation,
     /// The request could not be built: a URL or header that cannot be sent.
     Compose,
-    /// A template could not be rendered: a function refused its arguments, or the payload cannot be read.
+    /// A template could not be rendered: a function refused its arguments, or the payload cannot be
+    /// read.
     Template,
     /// The job was leased during too many deaths of its workers, so it may be what kills them.
     CrashSuspect,
@@ -166,7 +168,8 @@ impl Failure {
     pub fn sent_twice(self) -> Self {
         let twice = |why: String| {
             format!(
-                "{why}; sent twice, because the receiver had closed the kept-alive connection without a response"
+                "{why}; sent twice, because the receiver had closed the kept-alive connection \
+                 without a response"
             )
         };
         match self {
@@ -282,13 +285,13 @@ pub enum Outcome {
     /// No response that counts: the failure says what went wrong, and whether a retry can help.
     Failed(Failure),
     /// The job was not tried. Its lease is released, and no attempt is counted.
-    Postponed,
+    Released,
     /// There was nothing to send. The job only had to become due, as timers of runs and starts of
     /// workflows do, or its run no longer needs it.
-    Elapsed,
+    NothingToSend,
     /// It cannot be tried for now, for this reason. No attempt is counted, and it is looked at
     /// again later.
-    Parked(String),
+    NotNow(String),
 }
 
 /// How an attempt ended, as stored.

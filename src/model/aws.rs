@@ -5,7 +5,8 @@ use aws_credential_types::provider::{SharedCredentialsProvider, error::Credentia
 
 /// The advice that every message about missing credentials ends with.
 #[cfg(feature = "lambda")]
-pub const AWS_HELP: &str = "give this process a role (Lambda, ECS, EKS, EC2), or set AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
+pub const AWS_HELP: &str = "give this process a role (Lambda, ECS, EKS, EC2), or set AWS_REGION, \
+    AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
 
 /// A region and a source of credentials. A role's credentials expire, so they are asked for each
 /// time they are needed.

@@ -56,7 +56,8 @@ impl Target {
         }
     }
 
-    /// The target's name, as people and receivers see it: a handler, a workflow, or `workflow/step`.
+    /// The target's name, as people and receivers see it: a handler, a workflow, or
+    /// `workflow/step`.
     pub fn name(&self) -> &str {
         match self {
             Self::Handler(name) | Self::Workflow(name) => name,
@@ -154,7 +155,7 @@ impl FromStr for JobState {
 
 /// The start of `last_error` for a job that cannot run as things stand, because its handler or
 /// definition is missing.
-pub const PUT_ASIDE: &str = "parked: ";
+pub const PARKED_PREFIX: &str = "parked: ";
 
 /// The right to record a job's outcome. It is lost when the job is claimed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -197,9 +198,9 @@ pub struct Job {
     /// How many sends are on record, including interrupted ones.
     pub attempt: u32,
     /// How many of these were interrupted: the worker disappeared before it recorded an outcome.
-    pub lost: u32,
+    pub interrupted: u32,
     /// How many workers disappeared after they had marked the beginning of a send of this job.
-    pub deaths: u32,
+    pub crashes: u32,
     /// How often it was claimed. The latest number is the fencing token of the present lease.
     pub claim: i64,
     /// When it becomes due. For a leased job: when the lease ends.
@@ -220,13 +221,13 @@ impl Job {
 
     /// Why a waiting job was parked by the worker that had claimed it; `None` if it was not.
     /// Nothing was sent, and it is tried again later.
-    pub fn put_aside(&self) -> Option<&str> {
+    pub fn parked_reason(&self) -> Option<&str> {
         let error = self.last_error.as_deref().filter(|_| self.state == JobState::Pending)?;
-        error.starts_with(PUT_ASIDE).then_some(error)
+        error.starts_with(PARKED_PREFIX).then_some(error)
     }
 
     /// The attempts that count against the retry policy: real exchanges only.
     pub fn counted(&self) -> u32 {
-        self.attempt.saturating_sub(self.lost)
+        self.attempt.saturating_sub(self.interrupted)
     }
 }

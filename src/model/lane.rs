@@ -125,7 +125,7 @@ pub struct Lane {
     /// Its rate limit; `None` if it has none.
     pub bucket: Option<Bucket>,
     /// When it was last served. Lanes that were served longest ago come first.
-    pub turn: Timestamp,
+    pub last_served_at: Timestamp,
 }
 
 /// Why a lane gives no jobs, or fewer than are due.
@@ -189,7 +189,8 @@ impl fmt::Display for Waits {
             Self::NotBefore(at) => write!(f, "the receiver asked to wait until {at} (Retry-After)"),
             Self::Ramp(rate) => write!(
                 f,
-                "the receiver has just recovered: the lane sends {rate} per second and doubles that each second"
+                "the receiver has just recovered: the lane sends {rate} per second and doubles \
+                 that each second"
             ),
             Self::Rate(rate) => write!(f, "the rate limit of {rate} per second is used up"),
         }

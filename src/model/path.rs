@@ -39,14 +39,25 @@ enum Tier {
 
 /// What a path selects in one value.
 #[derive(Debug, Clone)]
-pub enum Found<'a> {
+pub enum Found<'a, One = Ref<'a>> {
     /// The path leads nowhere: a key or an index on the way does not exist.
     Missing,
     /// The value of a path that names one place.
-    One(Ref<'a>),
+    One(One),
     /// The values of a query that can select several, in document order. It stays a list even if it
     /// holds one value or none.
     Many(Vec<Ref<'a>>),
+}
+
+impl<'a, One> Found<'a, One> {
+    /// Changes the form of a single value.
+    pub fn map_one<Other>(self, change: impl FnOnce(One) -> Other) -> Found<'a, Other> {
+        match self {
+            Self::Missing => Found::Missing,
+            Self::One(value) => Found::One(change(value)),
+            Self::Many(values) => Found::Many(values),
+        }
+    }
 }
 
 impl Path {
@@ -123,7 +134,12 @@ impl Path {
     /// Whether it is the bare `$`. For compatibility it selects nothing in a payload.
     pub fn is_bare_root(&self) -> bool {
         self.root == Root::Payload
-            && matches!(&self.tier, Tier::Dotted(keys) if keys.is_empty() || matches!(keys.as_slice(), [key] if key == "$"))
+            && matches!(
+                &self.tier,
+                Tier::Dotted(keys) if keys.is_empty() || matches!(
+                    keys.as_slice(), [key] if key == "$",
+                ),
+            )
     }
 
     /// What the path selects in a value.
@@ -178,7 +194,8 @@ fn compile_query(text: &str) -> Result<Query, String> {
     }
     if nesting(text) > QUERY_DEPTH_MAX {
         return Err(format!(
-            "brackets and parentheses in the path are nested too deeply: the limit is {QUERY_DEPTH_MAX} levels"
+            "brackets and parentheses in the path are nested too deeply: the limit is \
+             {QUERY_DEPTH_MAX} levels"
         ));
     }
     Query::parse(text).map_err(|e| format!("`{text}` is not a valid path (RFC 9535): {e}"))
@@ -234,12 +251,14 @@ mod tests {
         for path in ["$.items.0.id", "$.items[0].id", "items[-2].id"] {
             assert_eq!(find(path, &doc), Some(json!(1)), "{path}");
         }
-        assert!(
-            matches!(Path::parse("$.items[*].id").unwrap().find(Ref::Value(&doc)), Found::Many(v) if v.len() == 2)
-        );
-        assert!(
-            matches!(Path::parse("$..id").unwrap().find(Ref::Value(&doc)), Found::Many(v) if v.len() == 2)
-        );
+        assert!(matches!(
+            Path::parse("$.items[*].id").unwrap().find(Ref::Value(&doc)),
+            Found::Many(v) if v.len() == 2,
+        ));
+        assert!(matches!(
+            Path::parse("$..id").unwrap().find(Ref::Value(&doc)),
+            Found::Many(v) if v.len() == 2,
+        ));
         assert_eq!(find("$.items[?@.id == 2].id", &doc), Some(json!(2)));
     }
 

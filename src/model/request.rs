@@ -77,7 +77,7 @@ pub struct Request {
     pub timeout: Duration,
     /// Whether it must never be sent twice, not even after the receiver had closed the kept
     /// connection before.
-    pub once: bool,
+    pub at_most_once: bool,
     /// How many bytes of the response body are read; the rest is cut off.
     pub response_bytes_max: usize,
     /// The name of the handler or kind of step that sends it. It selects the address rules, and

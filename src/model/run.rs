@@ -226,7 +226,7 @@ pub struct RunState {
     pub gate: Option<String>,
     /// The job that checks whether it is the run's turn.
     #[serde(default)]
-    pub turn: Option<JobId>,
+    pub turn_job: Option<JobId>,
 }
 
 /// A finished step that can be rolled back.
@@ -472,7 +472,7 @@ pub struct RunJob {
     /// When it may be claimed for the first time.
     pub due: Due,
     /// Whether it is stored on hold, because its run is paused. Resuming the run frees it.
-    pub held: bool,
+    pub is_paused: bool,
 }
 
 /// Which runs are inside under a concurrency key, and which wait.
@@ -523,7 +523,8 @@ pub struct Token {
 }
 
 impl Token {
-    /// What is stored of a token: its SHA-256 in hexadecimal, so that the database gives nobody the right to answer.
+    /// What is stored of a token: its SHA-256 in hexadecimal, so that the database gives nobody the
+    /// right to answer.
     pub fn hash_of(token: &str) -> String {
         hex::encode(Sha256::digest(token.as_bytes()))
     }
@@ -544,9 +545,9 @@ pub struct Change {
     /// Jobs that are no longer needed. They finish with this change, without running.
     pub cancel_jobs: Vec<JobId>,
     /// Open jobs to put on hold until the run is resumed.
-    pub hold: Vec<JobId>,
+    pub pause_jobs: Vec<JobId>,
     /// Jobs to take off hold.
-    pub free: Vec<JobId>,
+    pub resume_jobs: Vec<JobId>,
     /// What it changes of its gate; `None` if it does not concern one.
     pub gate: Option<GateChange>,
     /// How long to keep the run after this change closes it; `None` leaves that to the general

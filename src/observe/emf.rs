@@ -101,7 +101,8 @@ fn lines(changed: &BTreeMap<Series, f64>, function: &str, at: i64) -> Vec<String
             by_labels.entry(labels.clone()).or_default().insert(name.clone(), Metric::Count(*by));
             continue;
         };
-        // Buckets are counted from below: what one holds itself is what it holds more than the one before it.
+        // Buckets are counted from below: what one holds itself is what it holds more than the one
+        // before it.
         let (bound, labels): (Vec<_>, Vec<_>) =
             labels.iter().cloned().partition(|(label, _)| label == "le");
         let before = below.entry((histogram.to_owned(), labels.clone())).or_default();
@@ -151,8 +152,9 @@ fn line(
     let directive =
         json!({ "Namespace": "tidehook", "Dimensions": [dimensions], "Metrics": about });
     out.insert("_aws".to_owned(), json!({ "Timestamp": at, "CloudWatchMetrics": [directive] }));
-    // Lambda drops lines below the function's log level, and takes one without level and time for INFO. Metrics are wanted at every
-    // level: <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html>.
+    // Lambda drops lines below the function's log level, and takes one without level and time for
+    // INFO. Metrics are wanted at every level:
+    // <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html>.
     out.insert("level".to_owned(), json!("FATAL"));
     out.insert("timestamp".to_owned(), json!(Timestamp(at).rfc3339()));
     out.insert("message".to_owned(), json!("Metrics"));
@@ -176,7 +178,9 @@ fn line(
 mod tests {
     use super::*;
 
-    const TEXT: &str = "# HELP a about\n# TYPE a counter\na{source=\"x\\\"y\",n=\"1\"} 3\nb 2\nh_bucket{le=\"0.1\"} 1\nh_bucket{le=\"0.5\"} 4\nh_bucket{le=\"+Inf\"} 5\nh_sum 3.5\nh_count 5\n";
+    const TEXT: &str = "# HELP a about\n# TYPE a counter\na{source=\"x\\\"y\",n=\"1\"} 3\nb \
+        2\nh_bucket{le=\"0.1\"} 1\nh_bucket{le=\"0.5\"} 4\nh_bucket{le=\"+Inf\"} 5\nh_sum \
+        3.5\nh_count 5\n";
 
     #[test]
     fn what_has_changed_is_written_once_with_its_labels() {

@@ -96,24 +96,34 @@ impl FeedEvent {
     pub fn json(&self) -> Value {
         match self {
             Self::Accepted { event, source, kind, verified, duplicate, handlers } => json!({
-                "moment": "accepted", "event": event.to_string(), "source": source, "type": kind, "verified": verified,
+                "moment": "accepted", "event": event.to_string(), "source": source, "type": kind,
+                "verified": verified,
                 "duplicate": duplicate, "handlers": handlers,
             }),
             Self::Rejected { source, reason } => {
                 json!({ "moment": "rejected", "source": source, "reason": reason })
             }
             Self::Run { run, event, source, workflow, status, error } => json!({
-                "moment": "run", "run": run.to_string(), "event": event.to_string(), "source": source, "workflow": workflow, "status": status,
+                "moment": "run", "run": run.to_string(), "event": event.to_string(),
+                "source": source, "workflow": workflow, "status": status,
                 "error": error,
             }),
             Self::Lane { lane, handler, state, why } => {
-                json!({ "moment": "lane", "lane": lane, "handler": handler, "state": state, "why": why })
+                json!({
+                    "moment": "lane",
+                    "lane": lane,
+                    "handler": handler,
+                    "state": state,
+                    "why": why,
+                })
             }
             Self::Tried { event, source, job, handler, attempt, status, error, took, next } => {
                 json!({
-                    "moment": "tried", "event": event.to_string(), "source": source, "job": job.to_string(), "handler": handler,
+                    "moment": "tried", "event": event.to_string(), "source": source,
+                    "job": job.to_string(), "handler": handler,
                     "attempt": attempt,
-                    "status": status, "error": error, "took_ms": millis(*took), "next": next.as_str(), "retry_in_ms": next.delay_ms(),
+                    "status": status, "error": error, "took_ms": millis(*took),
+                    "next": next.as_str(), "retry_in_ms": next.delay_ms(),
                 })
             }
         }

@@ -23,7 +23,7 @@ pub enum Format {
 
 impl Format {
     /// The format that `TIDEHOOK_LOG_FORMAT` names: `json` in any case, else text.
-    pub fn from_word(word: Option<&str>) -> Self {
+    pub fn named(word: Option<&str>) -> Self {
         if word.is_some_and(|w| w.eq_ignore_ascii_case("json")) { Self::Json } else { Self::Text }
     }
 }
@@ -56,6 +56,7 @@ pub fn start(format: Format, filter: Option<&str>, colour: bool) {
         Format::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
     if let (Ok(()), Some(error)) = (started, bad) {
-        tracing::warn!(%error, "RUST_LOG is invalid. The default log filter is used; fix or unset RUST_LOG.");
+        tracing::warn!(%error, "RUST_LOG is invalid. The default log filter is used; fix or unset \
+            RUST_LOG.");
     }
 }

@@ -38,12 +38,14 @@ pub const METRICS: [(&str, char, &str); 31] = [
     (
         "bodies_unreadable_total",
         'c',
-        "Bodies that could not be parsed when a filter or template needed them, by source and reason",
+        "Bodies that could not be parsed when a filter or template needed them, by source and \
+         reason",
     ),
     (
         "near_misses_total",
         'c',
-        "Events that a handler of their source did not get, by handler and the kind of clause that did not match",
+        "Events that a handler of their source did not get, by handler and the kind of clause that \
+         did not match",
     ),
     ("deliveries_total", 'c', "Attempts, by result"),
     ("deliveries_by_handler_total", 'c', "Attempts, by handler and result"),
@@ -96,7 +98,8 @@ pub const METRICS: [(&str, char, &str); 31] = [
     (
         "lane_failures",
         'g',
-        "Consecutive failures counted by the circuit breaker of a lane, by lane; it opens at `breaker.failures` (5)",
+        "Consecutive failures counted by the circuit breaker of a lane, by lane; it opens at \
+         `breaker.failures` (5)",
     ),
     ("slots_in_use", 'g', "In-flight deliveries of this process"),
     ("pool_connections", 'g', "Database connections of this process, by state"),
@@ -162,14 +165,22 @@ pub fn init_counters(expected: Expected<'_>) {
     }
     for handler in expected.handlers {
         for result in ["success", "failure"] {
-            counter!("tidehook_deliveries_by_handler_total", "handler" => handler.clone(), "result" => result).increment(0);
+            counter!(
+                "tidehook_deliveries_by_handler_total", "handler" => handler.clone(),
+                "result" => result,
+            )
+            .increment(0);
         }
         counter!("tidehook_dlq_total", "handler" => handler.clone()).increment(0);
         counter!("tidehook_stale_results_total", "handler" => handler.clone()).increment(0);
     }
     for workflow in expected.workflows {
         for status in ["started", "paused", "completed", "failed", "cancelled"] {
-            counter!("tidehook_workflow_runs_total", "workflow" => (*workflow).to_owned(), "status" => status).increment(0);
+            counter!(
+                "tidehook_workflow_runs_total", "workflow" => (*workflow).to_owned(),
+                "status" => status,
+            )
+            .increment(0);
         }
     }
 }
@@ -219,7 +230,10 @@ pub fn waited(wait: Duration) {
 pub fn tried(handler: &str, code: Option<&str>, took: Duration) {
     let result = if code.is_none() { "success" } else { "failure" };
     counter!("tidehook_deliveries_total", "result" => result).increment(1);
-    counter!("tidehook_deliveries_by_handler_total", "handler" => handler.to_owned(), "result" => result).increment(1);
+    counter!(
+        "tidehook_deliveries_by_handler_total", "handler" => handler.to_owned(), "result" => result,
+    )
+    .increment(1);
     if let Some(code) = code {
         counter!("tidehook_delivery_errors_by_type_total", "type" => code.to_owned()).increment(1);
     }

@@ -33,7 +33,7 @@ impl<K: Ord + Clone> Repeats<K> {
 
     /// Whether a line of this kind is to be written: `Some` with how many were left out before it,
     /// or `None` to leave it out.
-    pub fn is_written(&self, kind: &K) -> Option<u64> {
+    pub fn should_log(&self, kind: &K) -> Option<u64> {
         let mut all = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         match all.get_mut(kind) {
             Some(lines) if lines.since.elapsed() < MINUTE => {
@@ -75,7 +75,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_few_lines_a_minute_are_written_and_the_others_counted() {
         let repeats = Repeats::new(2);
-        let written = |kind: &str| repeats.is_written(&kind.to_owned());
+        let written = |kind: &str| repeats.should_log(&kind.to_owned());
         assert_eq!(
             [written("a"), written("a"), written("a"), written("b"), written("a")],
             [Some(0), Some(0), None, Some(0), None]

@@ -67,7 +67,7 @@ pub enum Error {
     MovedOn,
     /// This item cannot be stored, or a stored row cannot be read. Trying again does not help.
     #[error("{0}")]
-    Corrupt(#[source] Cause),
+    Permanent(#[source] Cause),
 }
 
 impl Error {
@@ -86,9 +86,9 @@ impl Error {
         Self::ReadOnly(cause.into())
     }
 
-    /// [`Error::Corrupt`], for this reason.
-    pub fn corrupt(cause: impl Into<Cause>) -> Self {
-        Self::Corrupt(cause.into())
+    /// [`Error::Permanent`], for this reason.
+    pub fn permanent(cause: impl Into<Cause>) -> Self {
+        Self::Permanent(cause.into())
     }
 
     /// Whether waiting may help: the database may come back, get room or accept writes again.

@@ -88,7 +88,7 @@ pub struct ClaimRequest {
     /// Lanes this worker leaves out for now.
     pub skip: Vec<LaneId>,
     /// Only these jobs, if they are due; empty means any job that is due.
-    pub of: Vec<JobId>,
+    pub only: Vec<JobId>,
 }
 
 /// A job that a worker now holds under a lease.
@@ -397,8 +397,6 @@ pub struct Address {
     pub url: crate::model::Secret,
     /// The most connections of the pool. SQLite uses 1 to 4 of them, for reading only.
     pub connections: u32,
-    /// A clock for tests. Without one the database's own clock is used.
-    pub clock: Option<ManualClock>,
     /// What stands between this process and the database. Behind a pooler every access is a
     /// transaction.
     pub pooler: crate::model::Pooler,
@@ -411,26 +409,20 @@ pub struct Address {
 }
 
 impl Address {
-    /// An address without pooler, test clock or IAM authentication.
+    /// An address without pooler or IAM authentication.
     pub fn new(url: crate::model::Secret, connections: u32) -> Self {
-        Self {
-            url,
-            connections,
-            clock: None,
-            pooler: crate::model::Pooler::None,
-            tests_idle: false,
-            iam: None,
-        }
+        Self { url, connections, pooler: crate::model::Pooler::None, tests_idle: false, iam: None }
     }
 }
 
 /// Opens the store of one dialect.
-pub type Open = fn(Address) -> futures::future::BoxFuture<'static, Result<Arc<dyn Store>>>;
+pub type Open =
+    fn(Address, Option<ManualClock>) -> futures::future::BoxFuture<'static, Result<Arc<dyn Store>>>;
 
 /// The dialects: the URL schemes and how to open them.
 pub static DIALECTS: &[(&[&str], Open)] = &[
-    (&["sqlite"], |address| Box::pin(sql::sqlite::open(address))),
-    (&["postgres", "postgresql"], |address| Box::pin(sql::postgres::open(address))),
+    (&["sqlite"], |address, clock| Box::pin(sql::sqlite::open(address, clock))),
+    (&["postgres", "postgresql"], |address, clock| Box::pin(sql::postgres::open(address, clock))),
 ];
 
 /// Opens the store that a URL names. `memory:` is the reference store.
@@ -438,9 +430,21 @@ pub static DIALECTS: &[(&[&str], Open)] = &[
 /// # Errors
 /// The URL's scheme is not known, or the database cannot be opened.
 pub async fn connect(address: Address) -> Result<Arc<dyn Store>> {
+    connect_with_clock(address, None).await
+}
+
+/// Opens a store that takes the time from `clock` instead of its database, so that simulations and
+/// scenarios decide when work is due.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_with_clock(
+    address: Address,
+    clock: Option<ManualClock>,
+) -> Result<Arc<dyn Store>> {
     let scheme = address.url.expose().split(':').next().unwrap_or("").to_owned();
     if scheme == "memory" {
-        return Ok(Arc::new(memory::Memory::new(address.clock)));
+        return Ok(Arc::new(memory::Memory::new(clock)));
     }
     let open = DIALECTS
         .iter()
@@ -449,10 +453,10 @@ pub async fn connect(address: Address) -> Result<Arc<dyn Store>> {
     let Some(open) = open else {
         let known: Vec<&str> =
             DIALECTS.iter().flat_map(|(schemes, _)| schemes.iter().copied()).collect();
-        return Err(Error::corrupt(format!(
+        return Err(Error::permanent(format!(
             "the database URL starts with `{scheme}:`; supported are {}",
             known.join(", ")
         )));
     };
-    open(address).await
+    open(address, clock).await
 }

@@ -62,7 +62,8 @@ fn pool(options: PgConnectOptions) -> sqlx::PgPool {
 async fn listen(options: PgConnectOptions, local: Arc<Local>, us: String) {
     loop {
         if let Err(error) = listen_once(&options, &local, &us).await {
-            tracing::debug!(%error, "The connection that listens for wake-ups (LISTEN) is down. Workers poll for due work.");
+            tracing::debug!(%error, "The connection that listens for wake-ups (LISTEN) is down. \
+                Workers poll for due work.");
         }
         tokio::time::sleep(RECONNECT).await;
     }
@@ -87,7 +88,8 @@ async fn tell(options: PgConnectOptions, outbox: Arc<Notify>, us: String) {
         let told =
             sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(&us).execute(&pool).await;
         if let Err(error) = told {
-            tracing::debug!(%error, "A wake-up (NOTIFY) could not be sent. Other processes poll for due work.");
+            tracing::debug!(%error, "A wake-up (NOTIFY) could not be sent. Other processes poll \
+                for due work.");
         }
         tokio::time::sleep(DEBOUNCE).await;
     }

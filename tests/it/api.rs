@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::stores::Kind;
-use crate::support::world::{CatchTarget, World};
+use crate::support::world::{Runtime, World};
 
 const CONFIG: &str = r#"
 server: { allow_private_urls: true, max_body_size: 1000 }
@@ -46,7 +46,11 @@ async fn a_signed_webhook_is_accepted_and_a_forged_one_is_not() {
         json!({ "event_id": good.event(), "duplicate": true, "jobs_created": 0, "runs_started": 0 })
     );
     let forged = world.post("/webhooks/github", &signed, "Hello, World?").await;
-    let expected = json!({ "code": "signature_invalid", "message": "Invalid signature", "error": "Invalid signature" });
+    let expected = json!({
+        "code": "signature_invalid",
+        "message": "Invalid signature",
+        "error": "Invalid signature",
+    });
     assert_eq!((forged.status, forged.json()), (401, expected));
     let unsigned = world.post("/webhooks/github", &[], "Hello, World!").await;
     assert_eq!(unsigned.text, forged.text, "the cause is not told");
@@ -292,7 +296,7 @@ async fn cloudevents_name_their_type_in_both_modes() {
 #[tokio::test]
 async fn payloads_are_kept_to_the_byte() {
     for kind in [Kind::Sqlite, Kind::Postgres] {
-        let Some(world) = World::start_as(CatchTarget::Container(kind), CONFIG).await else {
+        let Some(world) = World::start_as(Runtime::Container(kind), CONFIG).await else {
             continue;
         };
         let bodies: [&[u8]; 12] = [
@@ -419,7 +423,13 @@ handlers:
             .json();
     assert_eq!(
         answer["handlers"][0],
-        json!({ "handler": "big", "kind": "handler", "matches": false, "fails": null, "why_not": "`$.paid` does not hold: it saw nothing" })
+        json!({
+            "handler": "big",
+            "kind": "handler",
+            "matches": false,
+            "fails": null,
+            "why_not": "`$.paid` is not true: the value is missing",
+        })
     );
     assert_eq!(
         answer["handlers"][1]["why_not"],
@@ -445,7 +455,7 @@ handlers:
     // A stored event, with the names its provider gives it.
     let event = world.post("/events/app/order.paid", &[], "{\"total\":7}").await.event();
     let stored = ask(json!({ "event_id": event })).await.json();
-    assert_eq!(stored["handlers"][0]["why_not"], "`$.total > 100` does not hold: it saw 7");
+    assert_eq!(stored["handlers"][0]["why_not"], "`$.total > 100` is not true: the value is 7");
     for (question, status) in [
         (json!({ "event_id": "nonsense" }), 422),
         (json!({ "event_id": "01K00000000000000000000000" }), 404),

@@ -192,7 +192,8 @@ async fn a_client_that_hangs_up_leaves_no_half_event_and_no_poisoned_connection(
     let world = World::container(CONFIG).await;
     let address = world.address();
     for cut in [0, 10, 60, 95, 100, 105] {
-        let whole = "POST /webhooks/open HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\nContent-Type: text/plain\r\n\r\n01234567890123456789";
+        let whole = "POST /webhooks/open HTTP/1.1\r\nHost: x\r\nContent-Length: \
+            20\r\nContent-Type: text/plain\r\n\r\n01234567890123456789";
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(&whole.as_bytes()[..cut.min(whole.len())]).await.unwrap();
         drop(stream);

@@ -116,7 +116,7 @@ handlers:
     let run = |arguments: &[&str]| run_in(home.dir.path(), arguments, &[]);
     let dry = run(&["send", "app", "order.paid", "{\"id\":1}", "--dry-run"]);
     assert!(
-        out(&dry).contains("does not  ok: `$.id > 1` does not hold: it saw 1"),
+        out(&dry).contains("no match  ok: `$.id > 1` is not true: the value is 1"),
         "{}",
         out(&dry)
     );
@@ -167,7 +167,7 @@ handlers:
     assert!(out(&run(&["lanes", "list"])).contains("paused"));
     assert!(out(&run(&["rejections"])).contains("address_not_allowed"));
     let why = out(&run(&["explain", "app", "order.paid", "{\"id\":1}"]));
-    assert!(why.contains("does not  ok: `$.id > 1` does not hold: it saw 1"), "{why}");
+    assert!(why.contains("no match  ok: `$.id > 1` is not true: the value is 1"), "{why}");
     assert!(out(&run(&["explain", &event])).contains("matches   ok"));
     let doctor = run(&["doctor"]);
     assert_eq!(doctor.status.code(), Some(1), "{}", out(&doctor));
@@ -184,7 +184,7 @@ handlers:
     assert!(out(&remote).contains("server http://127.0.0.1:9"), "{}", out(&remote));
     assert!(!out(&remote).contains("database"), "{}", out(&remote));
     let unknown = run(&["tail", "--handler", "nobody"]);
-    assert!(err(&unknown).contains("there is no such handler; known are: ok"), "{}", err(&unknown));
+    assert!(err(&unknown).contains("unknown handler; valid values: ok"), "{}", err(&unknown));
     assert_eq!(run(&["tail", "--count", "0"]).status.code(), Some(2));
     assert_eq!(run(&["tail", "--status", "done"]).status.code(), Some(2));
     let tail = std::thread::spawn({
@@ -247,7 +247,10 @@ fn dev_shows_one_event_on_its_way() {
 fn the_readme_runs() {
     let readme =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let blocks = readme.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let blocks = readme
+        .split("<!-- run -->\n```console\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap());
     let lines: Vec<&str> =
         blocks.flat_map(str::lines).filter_map(|line| line.strip_prefix("$ ")).collect();
     assert!(lines.len() >= 8, "the README has commands");
@@ -308,13 +311,16 @@ fn every_example_scenario_plays_and_a_wrong_one_says_what_came_instead() {
     assert!(played.status.success(), "{}{}", out(&played), err(&played));
     let config = root.join("examples/order-workflow.yaml").display().to_string();
     let wrong = format!(
-        "name: wrong\nconfig: {config}\nsteps:\n  - send: {{ source: shop, type: order.placed, body: {{ id: 1, amount: 2, items: [] }} }}\n  - expect: {{ at: refund }}\n"
+        "name: wrong\nconfig: {config}\nsteps:\n  - send: \
+         {{ source: shop, type: order.placed, body: {{ id: 1, amount: 2, items: [] }} }}\n  - \
+         expect: {{ at: refund }}\n"
     );
     std::fs::write(dir.path().join("wrong.yaml"), wrong).unwrap();
     let failed = run_in(dir.path(), &["test", "wrong.yaml"], &[]);
     assert_eq!(failed.status.code(), Some(1));
     assert!(
-        out(&failed).contains("step 2: no such call at `refund`; waiting: order/charge with"),
+        out(&failed)
+            .contains("step 2: no matching call to `refund`; waiting calls: order/charge with"),
         "{}",
         out(&failed)
     );
@@ -377,12 +383,16 @@ fn a_scenario_ends_whatever_it_leaves_unanswered() {
     let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
     write(
         "w.yaml",
-        "sources: { app: { type: event } }\nworkflows:\n  w: { source: app, events: [go], steps: [{ name: a, url: \"https://x.example.com/a\", retry: { max: 2, interval: 10s, jitter: none } }] }\n",
+        "sources: { app: { type: event } }\nworkflows:\n  w: \
+         { source: app, events: [go], steps: [{ name: a, url: \"https://x.example.com/a\", retry: \
+             { max: 2, interval: 10s, jitter: none } }] }\n",
     );
     // Nobody answers: the call times out, is tried again, and times out again.
     write(
         "unanswered.yaml",
-        "name: unanswered\nconfig: w.yaml\nsteps:\n  - send: { source: app, type: go, body: {} }\n  - advance: 45s\n  - expect: { at: a, attempt: 2 }\n    answer: { timeout: true }\n  - run: { workflow: w, is: failed, error: timeout }\n",
+        "name: unanswered\nconfig: w.yaml\nsteps:\n  - send: { source: app, type: go, body: {} \
+         }\n  - advance: 45s\n  - expect: { at: a, attempt: 2 }\n    answer: \
+         { timeout: true }\n  - run: { workflow: w, is: failed, error: timeout }\n",
     );
     let played = run_in(dir.path(), &["test", "unanswered.yaml"], &[]);
     assert!(played.status.success(), "{}{}", out(&played), err(&played));
@@ -399,13 +409,16 @@ fn a_scenario_ends_whatever_it_leaves_unanswered() {
     let start =
         "config: w.yaml\nsteps:\n  - send: { source: app, type: go, body: { n: { m: 7 } } }\n";
     for (more, why) in [
-        ("  - expect: { at: aa }\n", "neither a handler nor a step `aa`; did you mean `a`?"),
-        ("  - run: { workflow: w, is: complete }\n", "`is: complete` is no status of a run"),
+        ("  - expect: { at: aa }\n", "no handler and no step named `aa`; did you mean `a`?"),
+        ("  - run: { workflow: w, is: complete }\n", "`is: complete` is not a run status"),
         (
             "  - expect: { at: a, body: { n: { m: 8 } } }\n",
-            "the call at `a` is another: its body has 7 at `$.n.m`",
+            "the call to `a` is not as expected: its body has 7 at `$.n.m`",
         ),
-        ("  - expect: { at: a, attempt: 2 }\n", "the call at `a` is another: it is attempt 1"),
+        (
+            "  - expect: { at: a, attempt: 2 }\n",
+            "the call to `a` is not as expected: it is attempt 1",
+        ),
     ] {
         write("wrong.yaml", &format!("name: wrong\n{start}{more}"));
         let failed = run_in(dir.path(), &["test", "wrong.yaml"], &[]);

@@ -12,11 +12,13 @@ use crate::support::world::World;
 
 fn with_handlers(handlers: &str) -> String {
     format!(
-        "server: {{ allow_private_urls: true }}\nsources: {{ app: {{ type: event }}, open: {{ type: webhook, verify: none }} }}\nhandlers:\n{handlers}"
+        "server: {{ allow_private_urls: true }}\nsources: {{ app: {{ type: event }}, open: \
+         {{ type: webhook, verify: none }} }}\nhandlers:\n{handlers}"
     )
 }
 
-/// Delivers one event to a handler at a path and answers its job and attempts once the job has that status.
+/// Delivers one event to a handler at a path and answers its job and attempts once the job has that
+/// status.
 async fn outcome(path: &str, extra: &str, status: &str) -> (World, Value, Vec<Value>) {
     let handler = format!(
         "  h: {{ source: app, url: \"http://{{receiver}}{path}\", retry: {{ max: 1 }}{extra} }}\n"
@@ -31,7 +33,10 @@ async fn outcome(path: &str, extra: &str, status: &str) -> (World, Value, Vec<Va
 #[tokio::test]
 async fn a_delivery_carries_the_headers_of_both_spellings_and_a_standard_signature() {
     let text = with_handlers(
-        "  billing: { source: open, url: \"http://{receiver}/seq/503,200\", retry: { max: 3, interval: 10ms, jitter: 0 }, headers: { Content-Type: application/vnd.x+json, X-Mine: \"1\", Authorization: Bearer y } }\n  other: { source: open, url: \"http://{receiver}/ok\" }\n",
+        "  billing: { source: open, url: \"http://{receiver}/seq/503,200\", retry: \
+         { max: 3, interval: 10ms, jitter: 0 }, headers: \
+         { Content-Type: application/vnd.x+json, X-Mine: \"1\", Authorization: Bearer y } \
+         }\n  other: { source: open, url: \"http://{receiver}/ok\" }\n",
     ) + "delivery: { signing_secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw }\n";
     let world = World::start(&text).await;
     let event = world
@@ -75,7 +80,8 @@ async fn a_delivery_carries_the_headers_of_both_spellings_and_a_standard_signatu
         // Verified by an independent implementation of the specification's recipe.
         let (id, at) = (g.header("webhook-id").unwrap(), g.header("webhook-timestamp").unwrap());
         assert_eq!(id, event);
-        let source = "sources: { s: { type: webhook, verify: standard-webhooks, secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw } }";
+        let source = "sources: { s: \
+            { type: webhook, verify: standard-webhooks, secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw } }";
         let config = crate::support::world::config(source);
         let mut headers = http::HeaderMap::new();
         for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
@@ -102,13 +108,20 @@ async fn methods_and_transforms_do_what_the_file_says() {
     let mut handlers = String::new();
     for method in ["GET", "PUT", "PATCH", "DELETE"] {
         handlers += &format!(
-            "  {method}: {{ source: app, method: {method}, url: \"http://{{receiver}}/ok/{method}\" }}\n"
+            "  {method}: {{ source: app, method: {method}, url: \
+             \"http://{{receiver}}/ok/{method}\" }}\n"
         );
     }
-    handlers += "  t: { source: app, url: \"http://{receiver}/ok/t\", transform: '{\"id\": \"{{ $.id }}\", \"name\": {{ $.name }}, \"all\": {{ $.all }}, \"no\": {{ $.no }} }' }\n";
-    handlers += "  m: { source: app, url: \"http://{receiver}/ok/m\", transform: { id: \"{{ $.id }}\", text: \"n={{ $.id }}\" } }\n";
+    handlers += "  t: { source: app, url: \"http://{receiver}/ok/t\", transform: '{\"id\": \
+        \"{{ $.id }}\", \"name\": {{ $.name }}, \"all\": {{ $.all }}, \"no\": {{ $.no }} }' }\n";
+    handlers += "  m: { source: app, url: \"http://{receiver}/ok/m\", transform: { id: \
+        \"{{ $.id }}\", text: \"n={{ $.id }}\" } }\n";
     let world = World::start(&with_handlers(&handlers)).await;
-    let body = json!({ "id": 7, "name": "x\",\"admin\":true,\"y\":\"{{ $.id }}", "all": [1, { "a": null }] });
+    let body = json!({
+        "id": 7,
+        "name": "x\",\"admin\":true,\"y\":\"{{ $.id }}",
+        "all": [1, { "a": null }],
+    });
     world.post("/events/app/x", &[], body.to_string()).await;
     let got = world.receiver.until_count(6).await;
     let at = |path: &str| got.iter().find(|g| g.path == path).unwrap();
@@ -182,8 +195,8 @@ async fn a_status_counts_whatever_comes_of_the_body() {
     for (path, error) in [
         ("/nul", None),
         ("/badutf8", None),
-        ("/huge", Some("response_too_large: the body was cut at the cap")),
-        ("/halfclose", Some("response_incomplete: the body broke off")),
+        ("/huge", Some("response_too_large: the response body was cut at the size limit")),
+        ("/halfclose", Some("response_incomplete: the response body was cut off")),
         ("/continue", None),
         ("/tecl", None),
         ("/status/204", None),
@@ -228,7 +241,8 @@ async fn retry_after_is_honoured_within_reason() {
         ("%28%28%28%28%28", 100),
     ] {
         let handler = format!(
-            "  h: {{ source: app, url: \"http://{{receiver}}/ra/{value}\", retry: {{ max: 2, interval: 100s, jitter: 0 }} }}\n"
+            "  h: {{ source: app, url: \"http://{{receiver}}/ra/{value}\", retry: \
+             {{ max: 2, interval: 100s, jitter: 0 }} }}\n"
         );
         let world = World::start(&with_handlers(&handler)).await;
         let event = world.post("/events/app/x", &[], "{}").await.event();
@@ -244,7 +258,13 @@ async fn retry_after_is_honoured_within_reason() {
 
 #[tokio::test]
 async fn the_schedule_is_the_configured_one() {
-    let handlers = "  fixed: { source: app, url: \"http://{receiver}/status/500\", retry: { max: 3, backoff: fixed, interval: 300ms, jitter: 0 } }\n  growing: { source: app, url: \"http://{receiver}/status/404\", retry: { max: 3, backoff: exponential, interval: 200ms, jitter: 0 } }\n  picky: { source: app, url: \"http://{receiver}/status/400\", retry: { max: 3, interval: 1ms, errors: [5xx] } }\n  zero: { source: app, url: \"http://{receiver}/status/501\", retry: { max: 0 } }\n";
+    let handlers = "  fixed: { source: app, url: \"http://{receiver}/status/500\", retry: \
+        { max: 3, backoff: fixed, interval: 300ms, jitter: 0 } }\n  growing: \
+        { source: app, url: \"http://{receiver}/status/404\", retry: \
+        { max: 3, backoff: exponential, interval: 200ms, jitter: 0 } }\n  picky: \
+        { source: app, url: \"http://{receiver}/status/400\", retry: \
+        { max: 3, interval: 1ms, errors: [5xx] } }\n  zero: \
+        { source: app, url: \"http://{receiver}/status/501\", retry: { max: 0 } }\n";
     let world = World::start(&with_handlers(handlers)).await;
     let event = world.post("/events/app/x", &[], "{}").await.event();
     world.until_jobs(&event, "dead").await;
@@ -266,7 +286,8 @@ async fn the_schedule_is_the_configured_one() {
 #[tokio::test]
 async fn private_addresses_are_refused_at_the_moment_of_connecting() {
     // One handler is allowed to reach the address; its neighbour names the same address and is not.
-    let handlers = "  listed: { source: app, url: \"http://{receiver}/ok\", allowed_private_hosts: [127.0.0.0/8] }\n";
+    let handlers = "  listed: { source: app, url: \"http://{receiver}/ok\", allowed_private_hosts: \
+        [127.0.0.0/8] }\n";
     let world =
         World::start(&with_handlers(handlers).replace("allow_private_urls: true", "")).await;
     let event = world.post("/events/app/x", &[], "{}").await.event();
@@ -284,7 +305,7 @@ async fn private_addresses_are_refused_at_the_moment_of_connecting() {
         ] {
             let url = if url == "/ok" { world.receiver.url("/canary") } else { url };
             let request = Request {
-                once: false,
+                at_most_once: false,
                 response_bytes_max: 1024,
                 url: url.parse().unwrap(),
                 method: Method::Post,
@@ -322,12 +343,14 @@ async fn a_closed_port_is_a_connect_failure() {
 
 #[tokio::test]
 async fn an_open_breaker_and_a_pause_cost_no_attempt() {
-    let handlers = "  h: { source: app, url: \"http://{receiver}/status/500\", retry: { max: 2, interval: 1ms, jitter: 0 } }\n";
+    let handlers = "  h: { source: app, url: \"http://{receiver}/status/500\", retry: \
+        { max: 2, interval: 1ms, jitter: 0 } }\n";
     let world = World::start(&with_handlers(handlers)).await;
     for _ in 0..60 {
         world.post("/events/app/x", &[], "{}").await;
     }
-    // Five failures in a row open the breaker; deliveries that were under way then may still end, ten at most for a worker.
+    // Five failures in a row open the breaker; deliveries that were under way then may still end,
+    // ten at most for a worker.
     world.receiver.until_count(5).await;
     let tripped = async {
         while world.get("/api/lanes").await.json()["lanes"][0]["state"] != "tripped" {
@@ -375,7 +398,10 @@ async fn a_rate_limit_holds_deliveries_back_without_attempts() {
 
 #[tokio::test]
 async fn a_handler_that_hangs_never_stops_its_neighbours() {
-    let mut text = "server: { allow_private_urls: true }\nworker: { max_concurrency: 5 }\nsources: { a: { type: event }, b: { type: event } }\nhandlers:\n".to_owned();
+    let mut text =
+        "server: { allow_private_urls: true }\nworker: { max_concurrency: 5 }\nsources: \
+        { a: { type: event }, b: { type: event } }\nhandlers:\n"
+            .to_owned();
     for n in 0..50 {
         text += &format!(
             "  hang{n}: {{ source: a, url: \"http://{{receiver}}/hang/{n}\", timeout: 30s }}\n"
@@ -402,7 +428,8 @@ async fn a_handler_that_hangs_never_stops_its_neighbours() {
 #[tokio::test]
 async fn what_waits_longer_than_its_time_to_live_is_given_up() {
     let text = with_handlers(
-        "  h: { source: app, url: \"http://{receiver}/status/500\", retry: { max: 9, interval: 1h } }\n",
+        "  h: { source: app, url: \"http://{receiver}/status/500\", retry: \
+         { max: 9, interval: 1h } }\n",
     ) + "delivery: { event_ttl: 1s }\n";
     let world = World::start(&text).await;
     let event = world.post("/events/app/x", &[], "{}").await.event();

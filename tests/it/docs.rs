@@ -1,4 +1,5 @@
-//! What the documentation lists is what the program has, and everything it names is provoked by a test.
+//! What the documentation lists is what the program has, and everything it names is provoked by a
+//! test.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -269,7 +270,8 @@ fn every_command_line_in_the_docs_has_the_verbs_and_flags_that_the_program_has()
 #[test]
 fn the_defaults_of_the_reference_are_those_of_an_empty_file() {
     let config = crate::support::world::config(
-        "sources: { app: { type: event } }\nhandlers: { h: { source: app, url: \"https://a.example.com/\" } }\n",
+        "sources: { app: { type: event } }\nhandlers: { h: \
+         { source: app, url: \"https://a.example.com/\" } }\n",
     );
     let (handler, worker, delivery, server) =
         (&config.handlers[0], &config.worker, &config.delivery, &config.server);
@@ -333,30 +335,43 @@ fn problems(text: &str, arguments: &[&str]) -> Vec<String> {
 fn every_problem_of_a_file_has_its_code() {
     let handler = |more: &str| {
         format!(
-            "sources: {{ app: {{ type: event }} }}\nhandlers: {{ h: {{ source: app, url: \"https://a.example.com/\"{more} }} }}\n"
+            "sources: {{ app: {{ type: event }} }}\nhandlers: {{ h: \
+             {{ source: app, url: \"https://a.example.com/\"{more} }} }}\n"
         )
     };
     let flow = |steps: &str| {
         format!(
-            "sources: {{ app: {{ type: event }} }}\nworkflows: {{ w: {{ source: app, steps: [{steps}] }} }}\n"
+            "sources: {{ app: {{ type: event }} }}\nworkflows: {{ w: \
+             {{ source: app, steps: [{steps}] }} }}\n"
         )
     };
     let deep = format!("sources: {}{}\n", "[".repeat(80), "]".repeat(80));
     for (code, text) in [
         ("bad_breaker", handler(", breaker: { open_for: 60s, max_open: 1s }")),
         ("bad_rename", handler(", was: h")),
-        ("bad_status", flow("{ name: s, url: \"https://a.example.com/\", expect: { status: [many] } }")),
+        (
+            "bad_status",
+            flow("{ name: s, url: \"https://a.example.com/\", expect: { status: [many] } }"),
+        ),
         ("bad_variable", handler(", headers: { X: \"${a-b}\" }")),
-        ("endless_circle", flow("{ name: a, type: choice, choices: [{ when: $.x, goto: a }], default: a }")),
+        (
+            "endless_circle",
+            flow("{ name: a, type: choice, choices: [{ when: $.x, goto: a }], default: a }"),
+        ),
         ("new_reading", handler(", filter: $.a == null")),
         ("no_topics", "sources: { s: { type: sns } }\n".to_owned()),
         ("not_json", handler(", transform: \"{ a: {{ $.a }}\"")),
-        ("secret_whitespace", "sources: { s: { type: webhook, verify: github, secret: \" made-up\" } }\n".to_owned()),
+        (
+            "secret_whitespace",
+            "sources: { s: { type: webhook, verify: github, secret: \" made-up\" } }\n".to_owned(),
+        ),
         ("stored_variable", flow("{ name: s, type: set, body: { a: \"${PATH}\" } }")),
         ("too_deep", deep),
         (
             "called_and_listening",
-            "sources: { app: { type: event } }\nworkflows: { w: { source: app, callable: true, steps: [{ name: s, type: set, body: 1 }] } }\n".to_owned(),
+            "sources: { app: { type: event } }\nworkflows: { w: \
+             { source: app, callable: true, steps: [{ name: s, type: set, body: 1 }] } }\n"
+                .to_owned(),
         ),
     ] {
         let found = problems(&text, &[]);

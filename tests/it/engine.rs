@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidehook::deliver::Deliver;
-use tidehook::engine::{Budget, Chance, Engine, Parts, Worked};
+use tidehook::engine::{Budget, Engine, Worked};
 use tidehook::model::Body;
 use tidehook::model::FailureCode;
 use tidehook::model::{
-    AttemptResult, CallPhase, Failure, Inbound, JobState, Outcome, Request, Response, SeededIds,
+    AttemptResult, CallPhase, Failure, Inbound, JobState, Outcome, Request, Response,
 };
-use tidehook::observe::feed::Feed;
 use tidehook::store::{JobFilter, Page};
-use tidehook::wake::local::Local;
 
+use crate::simulation::shaky::Shaky;
+use crate::support::engines;
 use crate::support::stores::{Fresh, Kind, fresh};
 use crate::support::world::config;
 
@@ -59,16 +59,13 @@ async fn bench(kind: Kind, handlers: &str, script: Script) -> Bench {
     let fresh = fresh(kind).await.unwrap();
     let text = format!("sources: {{ app: {{ type: event }} }}\nhandlers:\n{handlers}");
     let scripted = Arc::new(Scripted { script, sent: Mutex::default() });
-    let engine = Engine::new(Parts {
-        store: Arc::clone(&fresh.store),
-        deliver: Arc::clone(&scripted) as Arc<dyn Deliver>,
-        wake: Arc::new(Local::default()),
-        clock: Arc::new(fresh.clock.clone()),
-        ids: Arc::new(SeededIds::new(1, &fresh.clock)),
-        chance: Chance::seeded(1),
-        config: Arc::new(config(&text)),
-        feed: Feed::default(),
-    });
+    let engine = engines::engine(
+        &fresh.store,
+        Arc::clone(&scripted) as Arc<dyn Deliver>,
+        &fresh.clock,
+        Arc::new(config(&text)),
+        1,
+    );
     engine.prepare(true).await.unwrap();
     Bench { engine, scripted, fresh }
 }
@@ -103,7 +100,8 @@ impl Bench {
 
 #[tokio::test]
 async fn one_call_works_off_what_is_due_and_nothing_else() {
-    let handlers = "  h: { source: app, url: https://h.example.com, retry: { max: 3, interval: 10s, jitter: 0 } }\n";
+    let handlers = "  h: { source: app, url: https://h.example.com, retry: \
+        { max: 3, interval: 10s, jitter: 0 } }\n";
     let bench = bench(
         Kind::Sqlite,
         handlers,
@@ -136,9 +134,10 @@ async fn a_budget_of_jobs_is_kept_and_says_that_there_is_more() {
 
 #[tokio::test]
 async fn every_delivery_gets_all_its_attempts_through_a_long_outage() {
-    // The receiver is down for good; the breaker lets one probe through a minute. An open breaker costs no
-    // attempt, so every delivery still gets its real requests before it is given up.
-    let handlers = "  h: { source: app, url: https://h.example.com, retry: { max: 4, backoff: fixed, interval: 1s, jitter: 0 } }\n";
+    // The receiver is down for good; the breaker lets one probe through a minute. An open breaker
+    // costs no attempt, so every delivery still gets its real requests before it is given up.
+    let handlers = "  h: { source: app, url: https://h.example.com, retry: \
+        { max: 4, backoff: fixed, interval: 1s, jitter: 0 } }\n";
     fn down(_: &Request, _: usize) -> Outcome {
         Outcome::Failed(Failure::Connect("refused".into()))
     }
@@ -162,7 +161,8 @@ async fn every_delivery_gets_all_its_attempts_through_a_long_outage() {
 
 #[tokio::test]
 async fn a_receiver_that_comes_back_is_not_flooded() {
-    let handlers = "  h: { source: app, url: https://h.example.com, retry: { max: 50, interval: 1s, backoff: fixed, jitter: 0 } }\n";
+    let handlers = "  h: { source: app, url: https://h.example.com, retry: \
+        { max: 50, interval: 1s, backoff: fixed, jitter: 0 } }\n";
     let down = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let switch = Arc::clone(&down);
     let script = move |_: &Request, _| match switch.load(std::sync::atomic::Ordering::SeqCst) {
@@ -210,7 +210,7 @@ fn ask() -> tidehook::store::ClaimRequest {
         slots: tidehook::decide::fair::Slots::free(1),
         lease: Duration::from_secs(5),
         skip: Vec::new(),
-        of: Vec::new(),
+        only: Vec::new(),
     }
 }
 
@@ -237,16 +237,13 @@ async fn an_orphaned_lane_keeps_its_jobs_parked() {
     let first = bench(Kind::Memory, handlers, Box::new(|_, _| status(200))).await;
     first.accept("one").await;
     // The next configuration has no such handler.
-    let engine = Engine::new(Parts {
-        store: Arc::clone(first.engine.store()),
-        deliver: Arc::clone(&first.scripted) as Arc<dyn Deliver>,
-        wake: Arc::new(Local::default()),
-        clock: Arc::new(first.fresh.clock.clone()),
-        ids: Arc::new(SeededIds::new(2, &first.fresh.clock)),
-        chance: Chance::seeded(2),
-        config: Arc::new(config("sources: { app: { type: event } }\nhandlers: {}\n")),
-        feed: Feed::default(),
-    });
+    let engine = engines::engine(
+        first.engine.store(),
+        Arc::clone(&first.scripted) as Arc<dyn Deliver>,
+        &first.fresh.clock,
+        Arc::new(config("sources: { app: { type: event } }\nhandlers: {}\n")),
+        2,
+    );
     engine.prepare(true).await.unwrap();
     assert_eq!(engine.work(EVERYTHING).await.unwrap(), Worked::default());
     assert_eq!(first.states().await, [(JobState::Pending, 0)]);
@@ -271,16 +268,13 @@ async fn an_aborted_engine_puts_what_was_under_way_on_record_as_interrupted() {
     .await;
     first.accept("one").await;
     let begun = Arc::new(tokio::sync::Notify::new());
-    let engine = Engine::new(Parts {
-        store: Arc::clone(first.engine.store()),
-        deliver: Arc::new(Never(Arc::clone(&begun))),
-        wake: Arc::new(Local::default()),
-        clock: Arc::new(first.fresh.clock.clone()),
-        ids: Arc::new(SeededIds::new(2, &first.fresh.clock)),
-        chance: Chance::seeded(2),
-        config: Arc::clone(first.engine.config()),
-        feed: Feed::default(),
-    });
+    let engine = engines::engine(
+        first.engine.store(),
+        Arc::new(Never(Arc::clone(&begun))),
+        &first.fresh.clock,
+        Arc::clone(first.engine.config()),
+        2,
+    );
     let working = tokio::spawn({
         let engine = engine.clone();
         async move { engine.work(EVERYTHING).await.unwrap() }
@@ -307,5 +301,32 @@ async fn an_aborted_engine_puts_what_was_under_way_on_record_as_interrupted() {
             (2, AttemptResult::Delivered, None)
         ]
     );
-    assert_eq!((job.attempt, job.lost, job.deaths), (2, 1, 0));
+    assert_eq!((job.attempt, job.interrupted, job.crashes), (2, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_without_work_does_not_take_an_outage_for_over() {
+    let fresh = fresh(Kind::Memory).await.unwrap();
+    let shaky = Arc::new(Shaky::new(Arc::clone(&fresh.store), 1, 0));
+    let store = Arc::clone(&shaky) as Arc<dyn tidehook::store::Store>;
+    let deliver =
+        Arc::new(Scripted { script: Box::new(|_, _| status(200)), sent: Mutex::default() });
+    let text = "sources: { app: { type: event } }\nhandlers: {}\n";
+    let engine = engines::engine(&store, deliver, &fresh.clock, Arc::new(config(text)), 1);
+    engine.prepare(true).await.unwrap();
+    *shaky.one_in.lock().unwrap() = 1;
+    let worker = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.work_until_drained(EVERYTHING).await }
+    });
+    while engine.health().is_up() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // Several heartbeats, which come every ten seconds.
+    for _ in 0..400 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(!engine.health().is_up(), "no call has been answered");
+    }
+    engine.drain();
+    worker.await.unwrap();
 }

@@ -144,9 +144,17 @@ fn no_arrow_points_up() {
 fn the_ground_floor_awaits_nothing_and_reads_no_clock() {
     for path in sources().into_iter().filter(|p| ["model", "decide"].contains(&room(p).as_str())) {
         let text = std::fs::read_to_string(&path).unwrap();
-        for word in
-            ["async fn", ".await", "std::fs", "std::net::Tcp", "tokio::", "rand::rng", "std::env"]
-        {
+        for word in [
+            "async fn",
+            ".await;",
+            ".await?",
+            ".await.",
+            "std::fs",
+            "std::net::Tcp",
+            "tokio::",
+            "rand::rng",
+            "std::env",
+        ] {
             assert!(!text.contains(word), "{} holds `{word}`", path.display());
         }
     }
@@ -173,44 +181,162 @@ fn every_file_is_named_by_a_mod_line_and_no_file_is_a_warehouse() {
     }
 }
 
-/// Words that once named things here and that nobody from another job queue would guess.
-const OLD_WORDS: [&str; 22] = [
-    "struct Offer",
-    "NewEvent::offer",
-    "struct Ask ",
-    "trait Look",
-    "trait Keep",
-    "fn tune",
-    "trait Announce",
-    "Announced",
+/// Names that were used here once and that a person from another job queue would not guess.
+const OLD_NAMES: [&str; 45] = [
+    "Offer",
+    "Ask",
     "Wished",
-    "Finish::Taken",
-    "struct Commit",
-    "Vec<Commit>",
-    "moot",
-    "Drawn",
+    "Commit",
     "InHand",
-    "in_hand",
+    "Held",
+    "WORD",
     "Moment",
-    "const WORD:",
-    "Fact::Beat",
-    "attempt::Ending",
-    "http::error::Refusal",
-    "config::Around",
+    "Beat",
+    "Drawn",
+    "moot",
+    "in_hand",
+    "Here",
+    "Birth",
+    "OfStep",
+    "Ran",
+    "Handed",
+    "Wish",
+    "Armed",
+    "AtHand",
+    "Speaks",
+    "Brought",
+    "Standing",
+    "Got",
+    "Ending",
+    "Refusal",
+    "Around",
+    "Announce",
+    "Announced",
+    "tune",
+    "came_to",
+    "came_of",
+    "word_to",
+    "word_to_run",
+    "put_down",
+    "put_back",
+    "hand_over",
+    "unborn",
+    "wish_of",
+    "crowded",
+    "told_of",
+    "takes_token",
+    "have_turn",
+    "from_word",
+    "bad_word",
 ];
 
-#[test]
-fn the_words_of_the_field_stay() {
-    for path in sources() {
-        let text = std::fs::read_to_string(&path).unwrap();
-        for word in OLD_WORDS {
-            assert!(
-                !text.contains(word),
-                "{} says `{word}`: ARCHITECTURE.md has the glossary",
-                path.display()
-            );
+/// Turns of speech that were once used in the documentation and in messages.
+const OLD_TURNS: [&str; 12] = [
+    "is told of",
+    "are told of",
+    "keeps house",
+    "keep house",
+    "stays alone",
+    "stay alone",
+    "before they matter",
+    "is nothing where",
+    "is no number",
+    "is no condition",
+    "is no template",
+    "in the hands of",
+];
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_')
+}
+
+fn texts_under(folder: &str, ends: &str) -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut open = vec![root];
+    let mut found = Vec::new();
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.to_string_lossy().ends_with(ends) && !path.ends_with("floors.rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            found.push((path, text));
         }
     }
+    found
+}
+
+#[test]
+fn names_and_turns_that_were_given_up_do_not_come_back() {
+    let code = texts_under("src", ".rs").into_iter().chain(texts_under("tests", ".rs"));
+    for (path, text) in code {
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for word in code.flat_map(words) {
+            assert!(!OLD_NAMES.contains(&word), "{} has the name `{word}`", path.display());
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pages = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"]
+        .map(|page| (root.join(page), std::fs::read_to_string(root.join(page)).unwrap()));
+    let prose = texts_under("docs", ".md").into_iter().chain(texts_under("src", ".rs"));
+    for (path, text) in prose.chain(pages) {
+        for turn in OLD_TURNS {
+            assert!(!text.contains(turn), "{} says `{turn}`", path.display());
+        }
+    }
+}
+
+/// The documentation comments of a file, each joined to one line.
+fn comments(text: &str) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    let mut goes_on = false;
+    for line in text.lines().map(str::trim_start) {
+        match line.strip_prefix("///").or_else(|| line.strip_prefix("//!")) {
+            Some(part) if goes_on => {
+                let last = all.last_mut().unwrap();
+                last.push(' ');
+                last.push_str(part.trim());
+            }
+            Some(part) => all.push(part.trim().to_owned()),
+            None => {}
+        }
+        goes_on = line.starts_with("///") || line.starts_with("//!");
+    }
+    all
+}
+
+#[test]
+fn few_comments_are_too_short_to_say_more_than_a_name() {
+    let short: Vec<String> = texts_under("src", ".rs")
+        .iter()
+        .flat_map(|(path, text)| {
+            let path = path.display().to_string();
+            comments(text).into_iter().map(move |comment| (path.clone(), comment))
+        })
+        .filter(|(_, comment)| comment.chars().count() <= 22)
+        .map(|(path, comment)| format!("{path}: {comment}"))
+        .collect();
+    assert!(short.len() < 60, "{}", short.join("\n"));
+}
+
+#[test]
+fn lines_of_code_and_prose_have_a_hundred_columns() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pages = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+        .map(|page| (root.join(page), std::fs::read_to_string(root.join(page)).unwrap()));
+    let texts = texts_under("src", ".rs").into_iter().chain(texts_under("docs", ".md"));
+    let mut long = Vec::new();
+    for (path, text) in texts.chain(pages) {
+        let mut is_block = false;
+        for (at, line) in text.lines().enumerate() {
+            is_block ^= line.trim_start().starts_with("```");
+            // Tables, commands and addresses cannot be broken.
+            let is_bound = line.starts_with('|') || is_block || line.contains("://");
+            if line.chars().count() > 100 && !is_bound {
+                long.push(format!("{}:{}", path.display(), at + 1));
+            }
+        }
+    }
+    assert!(long.is_empty(), "{}", long.join("\n"));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Work whose handler the configuration no longer names: it waits, people see why wherever they look, and it has two ways out.
+//! Work whose handler the configuration no longer names: it waits, people see why wherever they
+//! look, and it has two ways out.
 
 use std::process::Command;
 
@@ -12,7 +13,9 @@ const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
 
 fn file(handlers: &str) -> String {
     format!(
-        "server: {{ port: {{port}}, bind: 127.0.0.1, allow_private_urls: true }}\ndatabase: {{ url: \"sqlite:{{dir}}/t.db\" }}\nsources: {{ app: {{ type: event }} }}\nhandlers:\n{handlers}"
+        "server: {{ port: {{port}}, bind: 127.0.0.1, allow_private_urls: true }}\ndatabase: \
+         {{ url: \"sqlite:{{dir}}/t.db\" }}\nsources: {{ app: {{ type: event }} \
+         }}\nhandlers:\n{handlers}"
     )
 }
 
@@ -52,7 +55,8 @@ fn verb(home: &Home, arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), said)
 }
 
-/// A server that has stopped with three deliveries for a handler `old` waiting, whose lane is paused.
+/// A server that has stopped with three deliveries for a handler `old` waiting, whose lane is
+/// paused.
 async fn left_behind(receiver: &Endpoint) -> Home {
     let home = Home::new(&file(&handler("old", receiver, "")));
     let server = home.start().await;
@@ -70,13 +74,22 @@ async fn deliveries_of_a_removed_handler_are_parked_wherever_people_look() {
     let home = left_behind(&receiver).await;
     home.write(&file(&handler("other", &receiver, "")));
     let (_, said) = verb(&home, &["doctor"]);
-    assert!(said.contains("3 parked: no handler `old`"), "doctor of the database: {said}");
+    assert!(
+        said.contains("open jobs: 3, parked: the configuration has no handler `old`"),
+        "doctor of the database: {said}"
+    );
     let server = home.start().await;
     let jobs = get(&home, "/api/jobs?status=parked").await;
     assert_eq!(jobs["jobs"].as_array().unwrap().len(), 3, "{jobs}");
     let job = &jobs["jobs"][0];
     assert_eq!((&job["status"], &job["handler"]), (&json!("parked"), &json!("old")));
-    assert!(job["waits"].as_str().unwrap().starts_with("parked: no handler `old`"), "{job}");
+    assert!(
+        job["waits"]
+            .as_str()
+            .unwrap()
+            .starts_with("parked: the configuration has no handler `old`"),
+        "{job}"
+    );
     for status in ["available", "retryable"] {
         assert_eq!(
             get(&home, &format!("/api/jobs?status={status}")).await["jobs"],
@@ -101,13 +114,13 @@ async fn deliveries_of_a_removed_handler_are_parked_wherever_people_look() {
     let metrics = client().get(home.url("/metrics")).send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("tidehook_parked_jobs 3\n"), "{metrics}");
     assert!(
-        home.log().contains("WARN") && home.log().contains("no handler `old`"),
+        home.log().contains("WARN") && home.log().contains("has no handler `old`"),
         "{}",
         home.log()
     );
     for (arguments, word) in [
-        (&["doctor"][..], "3 parked: no handler `old`"),
-        (&["jobs", "list"], "parked: no handler `old`"),
+        (&["doctor"][..], "open jobs: 3, parked"),
+        (&["jobs", "list"], "parked: the configuration has no handler `old`"),
         (&["lanes", "list"], "parked"),
         (&["fsck"], "handler:old: 3 open"),
     ] {
@@ -115,7 +128,7 @@ async fn deliveries_of_a_removed_handler_are_parked_wherever_people_look() {
         assert!(said.contains(word), "{arguments:?}: {said}");
     }
     let (code, said) = verb(&home, &["jobs", "cancel", "--handler", "old"]);
-    assert!(code == Some(0) && said.contains("3 open job(s) cancelled"), "{said}");
+    assert!(code == Some(0) && said.contains("3 open delivery(s) cancelled"), "{said}");
     assert_eq!(get(&home, "/api/jobs?status=cancelled").await["jobs"].as_array().unwrap().len(), 3);
     let lanes = get(&home, "/api/lanes").await;
     assert!(
@@ -158,16 +171,17 @@ async fn a_renamed_handler_takes_what_waits_under_its_earlier_names() {
 fn an_earlier_name_belongs_to_one_handler() {
     let url = "url: \"https://a.example.com/\"";
     for (handlers, says) in [
-        (format!("  a: {{ source: app, {url}, was: a }}\n"), "`a` is a handler of this file"),
+        (format!("  a: {{ source: app, {url}, was: a }}\n"), "`a` is also a handler in this file"),
         (
             format!("  a: {{ source: app, {url}, was: b }}\n  b: {{ source: app, {url} }}\n"),
-            "`b` is a handler of this file",
+            "`b` is also a handler in this file",
         ),
         (
             format!(
-                "  a: {{ source: app, {url}, was: [x, y] }}\n  b: {{ source: app, {url}, was: y }}\n"
+                "  a: {{ source: app, {url}, was: [x, y] }}\n  b: {{ source: app, {url}, was: y \
+                 }}\n"
             ),
-            "what waits for `y` can become one handler's only",
+            "the waiting deliveries of `y` can move to one handler only",
         ),
         (format!("  a: {{ source: app, {url}, was: {{ x: 1 }} }}\n"), "list"),
     ] {
@@ -181,7 +195,9 @@ fn an_earlier_name_belongs_to_one_handler() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_deliveries_are_called_off_at_once_and_nothing_else() {
-    let text = "server: { allow_private_urls: true }\nsources: { app: { type: event } }\nhandlers:\n  a: { source: app, url: \"http://{receiver}/ok\" }\n  b: { source: app, url: \"http://{receiver}/ok\" }\n";
+    let text = "server: { allow_private_urls: true }\nsources: { app: { type: event } \
+        }\nhandlers:\n  a: { source: app, url: \"http://{receiver}/ok\" }\n  b: \
+        { source: app, url: \"http://{receiver}/ok\" }\n";
     let world = World::start(text).await;
     for lane in ["a", "b"] {
         world.post(&format!("/api/lanes/handler:{lane}/pause"), &[], "").await;

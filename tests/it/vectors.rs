@@ -1,4 +1,5 @@
-//! Published vectors, read from `../shared/vectors`; without that folder these tests say so and pass.
+//! Published vectors, read from `../shared/vectors`; without that folder these tests say so and
+//! pass.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;

@@ -51,7 +51,14 @@ pub(super) async fn run(test: &Test, global: &Global) -> Done {
     }
     let failed = results.iter().filter(|(.., result)| result.is_err()).count();
     if global.json {
-        let one = |(file, name, result): &(&PathBuf, String, Result<(), String>)| json!({ "file": file.display().to_string(), "name": name, "passed": result.is_ok(), "why": result.clone().err() });
+        let one = |(file, name, result): &(&PathBuf, String, Result<(), String>)| {
+            json!({
+                "file": file.display().to_string(),
+                "name": name,
+                "passed": result.is_ok(),
+                "why": result.clone().err(),
+            })
+        };
         print::json(&json!(results.iter().map(one).collect::<Vec<_>>()));
     }
     match failed {

@@ -112,7 +112,7 @@ impl Deliver for Receivers {
             return outcome(answer);
         }
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(waiting);
-        answered.await.unwrap_or(Outcome::Postponed)
+        answered.await.unwrap_or(Outcome::Released)
     }
 }
 

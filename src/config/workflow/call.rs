@@ -36,7 +36,7 @@ pub(super) struct CallSpec {
     expect: Expect,
     poll: Option<Poll>,
     key: CallKey,
-    once: bool,
+    at_most_once: bool,
     log: Log,
     redact: Vec<Vec<String>>,
     error_path: Option<Path>,
@@ -57,7 +57,7 @@ impl CallSpec {
             expect,
             poll,
             key,
-            once,
+            at_most_once,
             log,
             redact,
             reads,
@@ -76,7 +76,7 @@ impl CallSpec {
             expect,
             poll,
             key,
-            once,
+            at_most_once,
             log,
             redact,
             error_path,
@@ -104,7 +104,14 @@ impl CallSpec {
         let timeout = read_timeout(s);
         let method = read_method(s, who);
         if method == Method::Get && s.has("body") {
-            s.warn("no_effect", "body", format!("{who} sends GET, which has no body, so its `body` has no effect: remove it, or use another method"));
+            s.warn(
+                "no_effect",
+                "body",
+                format!(
+                    "{who} sends GET, which has no body, so its `body` \
+                has no effect: remove it, or use another method"
+                ),
+            );
         }
         Self {
             url,
@@ -123,7 +130,7 @@ impl CallSpec {
             },
             poll: s.optional_section("poll").and_then(|poll| read_poll(poll, around)),
             key: read_key(s),
-            once: s.one_of("delivery").is_some_and(|word| word == "at_most_once"),
+            at_most_once: s.one_of("delivery").is_some_and(|word| word == "at_most_once"),
             log: match s.one_of("log").as_deref() {
                 Some("metadata") => Log::Metadata,
                 Some("none") => Log::None,

@@ -25,7 +25,8 @@ pub(super) fn check_steps(
     for draft in finally {
         if main.iter().any(|other| other.step.name == draft.step.name) {
             let message = format!(
-                "workflow '{workflow}' has duplicate step name '{}' in `finally`: step names are unique in a workflow; rename one",
+                "workflow '{workflow}' has duplicate step name '{}' in `finally`: step names are \
+                 unique in a workflow; rename one",
                 draft.step.name
             );
             problems.push(error("duplicate_name", draft.place, workflow, message, None));
@@ -48,8 +49,7 @@ fn check_list(workflow: &str, drafts: &[Draft], jumps: &[&Goto], problems: &mut 
     }
     for goto in drafts.iter().flat_map(Draft::gotos).chain(jumps.iter().copied()) {
         if !names.contains(goto.to.value.as_str()) {
-            let message =
-                format!("{} '{}' references a step that does not exist", goto.what, goto.to.value);
+            let message = format!("{} '{}' references nonexistent step", goto.what, goto.to.value);
             let help = did_you_mean(&goto.to.value, names.iter().copied());
             problems.push(error("unknown_step", goto.to.place, &goto.to.key, message, help));
         }
@@ -89,7 +89,8 @@ fn unreachable(workflow: &str, drafts: &[Draft], jumps: &[&Goto], problems: &mut
     }
     for (at, draft) in drafts.iter().enumerate().filter(|(at, _)| !reached.contains(at)) {
         let message = format!(
-            "workflow '{workflow}' step '{}' is never reached: remove it, or lead to it with `goto`",
+            "workflow '{workflow}' step '{}' is never reached: remove it, or lead to it with \
+             `goto`",
             drafts[at].step.name
         );
         problems.push(Problem {
@@ -154,9 +155,7 @@ pub(in crate::config) fn check_references(workflows: &[Workflow], problems: &mut
     for workflow in workflows {
         for (call, target) in &workflow.calls {
             if target.value == workflow.name {
-                let message = format!(
-                    "{call} cannot call its own workflow (recursive): call another workflow"
-                );
+                let message = format!("{call} cannot reference itself (recursive)");
                 problems.push(error(
                     "recursive_workflow",
                     target.place,
@@ -216,7 +215,8 @@ fn endless_events(workflows: &[Workflow], problems: &mut Problems) {
     let leads: Vec<Vec<usize>> = workflows.iter().map(starts).collect();
     for workflow in in_circles(workflows, &leads) {
         let message = format!(
-            "workflow '{}' emits an event that starts it again, directly or through other workflows",
+            "workflow '{}' emits an event that starts it again, directly or through other \
+             workflows",
             workflow.name
         );
         let help =
@@ -242,7 +242,8 @@ fn circular_calls(workflows: &[Workflow], problems: &mut Problems) {
     for workflow in in_circles(workflows, &leads) {
         let message = format!("workflow '{}' calls itself through other workflows", workflow.name);
         let help = format!(
-            "make sure that a condition ends the loop; runs may nest at most {DEPTH_MAX} levels deep"
+            "make sure that a condition ends the loop; runs may nest at most {DEPTH_MAX} levels \
+             deep"
         );
         let key = format!("workflows.{}", workflow.name);
         problems.push(Problem {
@@ -292,9 +293,12 @@ pub(super) fn check_waits(
             place: Some(draft.place),
             key: key.to_owned(),
             message: format!(
-                "workflow '{workflow}' step '{name}' waits up to {wait} s for its answer, but the run fails with `workflow_timeout` after {run} s"
+                "workflow '{workflow}' step '{name}' waits up to {wait} s for its answer, but the \
+                 run fails with `workflow_timeout` after {run} s"
             ),
-            help: Some(format!("make `{key}` shorter than the `timeout` of the workflow, or raise that `timeout`")),
+            help: Some(format!(
+                "make `{key}` shorter than the `timeout` of the workflow, or raise that `timeout`"
+            )),
         });
     }
 }

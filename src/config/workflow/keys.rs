@@ -1,4 +1,5 @@
-//! The keys of workflows, and those that several types of step share. The keys of one type are in its own file.
+//! The keys of workflows, and those that several types of step share. The keys of one type are in
+//! its own file.
 
 use std::sync::LazyLock;
 
@@ -56,7 +57,8 @@ static CONCURRENCY: Keys = LazyLock::new(|| {
         key(
             "key",
             Takes::Text,
-            "Template of the key: runs with the same key share the limit; without a key, all runs share it",
+            "Template of the key: runs with the same key share the limit; without a key, all runs \
+             share it",
         ),
         key("limit", Takes::Number(1, 10_000), "Maximum number of concurrent runs (1)"),
         key("on_limit", Takes::OneOf(ON_LIMIT), "What to do with a run over the limit (queue)"),
@@ -131,7 +133,8 @@ pub(super) const CALL: &[Key] = &[
     key(
         "delivery",
         Takes::OneOf(&["at_least_once", "at_most_once"]),
-        "Delivery guarantee (at_least_once). at_most_once: a request that may have arrived is never sent again",
+        "Delivery guarantee (at_least_once). at_most_once: a request that may have arrived is \
+         never sent again",
     ),
     LOG,
     REDACT,
@@ -172,7 +175,8 @@ pub(super) const RESULT: &[Key] = &[
     key(
         "result_path",
         Takes::Text,
-        "Where in the payload the response is stored ($ replaces the payload, null discards the response)",
+        "Where in the payload the response is stored ($ replaces the payload, null discards the \
+         response)",
     ),
     key("assign", Takes::Template, "Variables of the run to set; read them as $$.vars.NAME"),
 ];

@@ -100,7 +100,8 @@ impl Workflow {
             let message = format!(
                 "workflow '{name}' is `callable: true` and also starts on events of its source"
             );
-            let help = "remove `source` and `events` if it should only be called; otherwise remove `callable`";
+            let help = "remove `source` and `events` if it should only be called; otherwise remove \
+                `callable`";
             s.problem(
                 Severity::Warning,
                 "called_and_listening",
@@ -200,7 +201,8 @@ impl Workflow {
         for (who, key) in found {
             let message =
                 format!("{who}: `{key}` contains a variable, and its value is stored with the run");
-            let help = "put secrets into `url`, `query`, `headers` or the `body` of a call: tidehook does not store these values";
+            let help = "put secrets into `url`, `query`, `headers` or the `body` of a call: \
+                tidehook does not store these values";
             problems.push(Problem {
                 severity: Severity::Warning,
                 code: "stored_variable",
@@ -254,10 +256,13 @@ impl Workflow {
                             place: Some(self.place),
                             key: format!("workflows.{}", self.name),
                             message: format!(
-                                "workflow '{}'{place}: the {what} `{name}` contains a credential in plain text, and the definition is stored with its runs",
+                                "workflow '{}'{place}: the {what} `{name}` contains a credential \
+                                 in plain text, and the definition is stored with its runs",
                                 self.name
                             ),
-                            help: Some("use a variable, `${NAME}`: only the name is stored".to_owned()),
+                            help: Some(
+                                "use a variable, `${NAME}`: only the name is stored".to_owned(),
+                            ),
                         });
                     }
                 }
@@ -345,14 +350,23 @@ fn read_param(workflow: &str, mut s: Section<'_>) -> Option<Param> {
     let name = s.required_text("name")?;
     let kind = s.text("type").unwrap_or_else(|| "string".to_owned());
     if !KINDS.contains(&kind.as_str()) {
-        s.error("unknown_word", "type", format!("workflow '{workflow}' param '{name}' has invalid type '{kind}': use string, number, boolean, object or array"));
+        s.error(
+            "unknown_word",
+            "type",
+            format!(
+                "workflow '{workflow}' param '{name}' has invalid \
+            type '{kind}': use string, number, boolean, object or array"
+            ),
+        );
     }
     let required = s.bool("required").unwrap_or(true);
     if name.starts_with('$') || name.contains("{{") {
         let message = format!(
-            "workflow '{workflow}' param '{name}' is a path, but `params` takes names of top-level keys"
+            "workflow '{workflow}' param '{name}' is a path, but `params` takes names of top-level \
+             keys"
         );
-        let help = "write the name only, like `order`; check deeper values with the `schema` of the source or with a condition";
+        let help = "write the name only, like `order`; check deeper values with the `schema` of \
+            the source or with a condition";
         s.problem(Severity::Error, "bad_path", "name", message, Some(help.into()));
     }
     s.finish();

@@ -73,7 +73,8 @@ impl<'a> Order<'a> {
             (Root::Context, [word, ..]) if !CONTEXT.contains(&word.as_str()) => {
                 let reader = &self.drafts[at].step.name;
                 let message = format!(
-                    "workflow '{workflow}' step '{reader}' reads `{}`, but `$$.{word}` does not exist",
+                    "workflow '{workflow}' step '{reader}' reads `{}`, but `$$.{word}` does not \
+                     exist",
                     path.text()
                 );
                 Some(self.warning(
@@ -110,7 +111,8 @@ impl<'a> Order<'a> {
             return None;
         }
         let message = format!(
-            "workflow '{workflow}' step '{reader}' reads `{}`, but step '{name}' never runs before it",
+            "workflow '{workflow}' step '{reader}' reads `{}`, but step '{name}' never runs before \
+             it",
             path.text()
         );
         Some(self.warning(workflow, at, "never_ran", message, None))
@@ -119,7 +121,12 @@ impl<'a> Order<'a> {
     /// Warns of `$.key` that one step stored and a later one may have removed by replacing the
     /// payload with its response.
     fn replaced(&self, workflow: &str, at: usize, path: &Path, key: &str) -> Option<Problem> {
-        let stores = |draft: &Draft| matches!(&draft.step.result_path, ResultPath::Set(keys) if keys.first().is_some_and(|k| k == key));
+        let stores = |draft: &Draft| {
+            matches!(
+                &draft.step.result_path,
+                ResultPath::Set(keys) if keys.first().is_some_and(|k| k == key),
+            )
+        };
         let stored = (0..self.drafts.len())
             .filter(|from| stores(&self.drafts[*from]) && self.may_follow(*from, at));
         let wiped = |from: usize| {
@@ -135,10 +142,12 @@ impl<'a> Order<'a> {
             (&self.drafts[at].step.name, &self.drafts[from].step.name, &self.drafts[by].step.name);
         let read = path.text();
         let message = format!(
-            "workflow '{workflow}' step '{reader}' reads `{read}`, which step '{from}' stored, but step '{by}' replaces the payload with its response in between"
+            "workflow '{workflow}' step '{reader}' reads `{read}`, which step '{from}' stored, but \
+             step '{by}' replaces the payload with its response in between"
         );
         let help = format!(
-            "templates still find the value of '{from}', but conditions do not: set `result_path: \"null\"` on '{by}' to keep the payload, or read `$$.steps.{from}.output`"
+            "templates still find the value of '{from}', but conditions do not: set `result_path: \
+             \"null\"` on '{by}' to keep the payload, or read `$$.steps.{from}.output`"
         );
         Some(self.warning(workflow, at, "payload_replaced", message, Some(help)))
     }

@@ -130,7 +130,10 @@ impl Draft {
             s.warn(
                 "no_effect",
                 "on_exhausted",
-                format!("{who}: `on_exhausted` has no effect inside a map, where a failed step fails its item: set it on the map step"),
+                format!(
+                    "{who}: `on_exhausted` has no effect inside a map, where a failed step \
+                    fails its item: set it on the map step"
+                ),
             );
         }
         draft.goto = jump(s.placed_text("goto"), format!("{who} goto"));
@@ -192,7 +195,7 @@ impl Reading<'_> {
         let mut undo = s.optional_section("compensate")?;
         let inside = inside.map_or(String::new(), |map| format!("{map}:"));
         let name = format!("{inside}{}{branch}.compensate", self.name);
-        let who = format!("workflow '{workflow}' step '{name}'");
+        let who = format!("handler '{workflow}/{name}'");
         if !undo.has("url") {
             undo.error(
                 "missing_key",
@@ -249,7 +252,8 @@ fn read_assign(s: &mut Section<'_>, who: &str) -> Option<crate::decide::template
 
 fn read_result_path(s: &mut Section<'_>, who: &str) -> ResultPath {
     if s.is_null("result_path") {
-        let help = "qhook 0.6 ignored a YAML null here; to replace the payload with the response, remove the key";
+        let help = "qhook 0.6 ignored a YAML null here; to replace the payload with the response, \
+            remove the key";
         let message = format!("{who}: `result_path: null` discards the response");
         s.problem(Severity::Warning, "new_reading", "result_path", message, Some(help.into()));
         return ResultPath::Discard;

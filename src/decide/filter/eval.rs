@@ -5,8 +5,9 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use super::{Clause, Expr, Literal, Order, Refused, Right, Test};
-use crate::decide::operand::{Got, Item, Scope};
+use crate::decide::operand::{Evaluated, Item, Scope};
 use crate::model::json::{Ref, Type, decimal};
+use crate::model::path::Found;
 
 pub(super) fn holds(expr: &Expr, scope: &Scope<'_>) -> bool {
     match expr {
@@ -45,7 +46,7 @@ const SEEN_ENTRIES_MAX: usize = 100;
 
 fn seen(clause: &Clause, scope: &Scope<'_>) -> Option<Value> {
     let got = clause.left.value(scope).ok()?;
-    if let Got::One(Item::Ref(value)) = &got
+    if let Found::One(Item::Ref(value)) = &got
         && let Some(length) = value.length().filter(|length| *length > SEEN_ENTRIES_MAX)
         && value.as_str().is_none()
     {
@@ -57,12 +58,12 @@ fn seen(clause: &Clause, scope: &Scope<'_>) -> Option<Value> {
 /// Whether one comparison holds. If a function refuses its arguments, or the payload cannot be
 /// read, the operand counts as missing; it is no error of the whole condition.
 fn clause_holds(clause: &Clause, scope: &Scope<'_>) -> bool {
-    let left = clause.left.value(scope).unwrap_or(Got::Missing);
+    let left = clause.left.value(scope).unwrap_or(Found::Missing);
     match &clause.test {
         Test::Exists => match &left {
-            Got::Missing => false,
-            Got::One(_) => true,
-            Got::Many(values) => !values.is_empty(),
+            Found::Missing => false,
+            Found::One(_) => true,
+            Found::Many(values) => !values.is_empty(),
         },
         Test::Truthy => any(&left, truthy),
         Test::Equal(right) => equal(&left, right, scope),
@@ -92,11 +93,11 @@ fn text_is(value: Ref<'_>, test: impl Fn(&str) -> bool) -> bool {
 
 /// Whether a test holds for a value. Of a path with several values, one that satisfies it is
 /// enough.
-fn any(got: &Got<'_>, mut test: impl FnMut(Ref<'_>) -> bool) -> bool {
+fn any(got: &Evaluated<'_>, mut test: impl FnMut(Ref<'_>) -> bool) -> bool {
     match got {
-        Got::Missing => false,
-        Got::One(value) => test(value.get()),
-        Got::Many(values) => values.iter().any(|v| test(*v)),
+        Found::Missing => false,
+        Found::One(value) => test(value.get()),
+        Found::Many(values) => values.iter().any(|v| test(*v)),
     }
 }
 
@@ -110,18 +111,18 @@ fn truthy(value: Ref<'_>) -> bool {
     }
 }
 
-fn equal(left: &Got<'_>, right: &Right, scope: &Scope<'_>) -> bool {
+fn equal(left: &Evaluated<'_>, right: &Right, scope: &Scope<'_>) -> bool {
     match right {
         Right::Literal(literal) if literal.is_null() => match left {
-            Got::Missing => true,
+            Found::Missing => true,
             other => any(other, |value| value.is_null()),
         },
         Right::Literal(literal) => any(left, |value| equals_literal(value, literal)),
         Right::Value(operand) => {
-            let right = operand.value(scope).unwrap_or(Got::Missing);
+            let right = operand.value(scope).unwrap_or(Found::Missing);
             match (left, &right) {
-                (Got::Missing, Got::Missing) => true,
-                (Got::Missing, other) | (other, Got::Missing) => {
+                (Found::Missing, Found::Missing) => true,
+                (Found::Missing, other) | (other, Found::Missing) => {
                     any(other, |value| value.is_null())
                 }
                 _ => any(left, |a| any(&right, |b| equal_values(a, b))),
@@ -168,7 +169,7 @@ fn ordered(value: Ref<'_>, order: Order, right: &Right, scope: &Scope<'_>) -> bo
     match right {
         Right::Literal(literal) => literal.number.as_deref().is_some_and(against),
         Right::Value(operand) => {
-            let right = operand.value(scope).unwrap_or(Got::Missing);
+            let right = operand.value(scope).unwrap_or(Found::Missing);
             any(&right, |v| v.as_number().is_some_and(|n| against(&n)))
         }
     }
@@ -190,7 +191,7 @@ fn with_text(right: &Right, scope: &Scope<'_>, test: impl Fn(&str) -> bool) -> b
     match right {
         Right::Literal(literal) => test(&literal.text),
         Right::Value(operand) => {
-            let right = operand.value(scope).unwrap_or(Got::Missing);
+            let right = operand.value(scope).unwrap_or(Found::Missing);
             any(&right, |v| test(&v.plain_text()))
         }
     }

@@ -110,7 +110,8 @@ struct Literal {
 
 impl Literal {
     fn new(text: &str, bare: bool) -> Self {
-        // `+5` and `05` are numbers to qhook's parser of floats; words that it takes for numbers are none here.
+        // `+5` and `05` are numbers to qhook's parser of floats; words that it takes for numbers
+        // are none here.
         let is_number = text.parse::<f64>().is_ok()
             && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'));
         let number = is_number.then(|| text.to_owned());

@@ -133,7 +133,8 @@ impl<'a> Parser<'a> {
         if self.eat("(") {
             let inner = self.any(depth + 1, true)?;
             if !self.eat(")") {
-                let help = "add the `)`; an unquoted pattern after `matches` runs to the end of the condition, so put it in quotes";
+                let help = "add the `)`; an unquoted pattern after `matches` runs to the end of \
+                    the condition, so put it in quotes";
                 return Err(self.bad("a parenthesis is not closed", Some(help)));
             }
             return Ok(inner);
@@ -199,7 +200,8 @@ impl<'a> Parser<'a> {
                 if let Right::Literal(literal) = &right
                     && (literal.number.is_none() || !literal.bare)
                 {
-                    let help = "only numbers can be ordered: write a number or a path, or convert the string with `number(x)`";
+                    let help = "only numbers can be ordered: write a number or a path, or convert \
+                        the string with `number(x)`";
                     return Err(bad(
                         at,
                         &format!("`{}` is not a number", literal.text),

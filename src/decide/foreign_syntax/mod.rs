@@ -48,14 +48,16 @@ const WORDS: [(&[&str], &str); 12] = [
             "any",
             "all",
         ],
-        "use one of the operators `in [x, y]`, `contains`, `starts_with`, `ends_with` or `matches` with a value after it, or `$.a exists`",
+        "use one of the operators `in [x, y]`, `contains`, `starts_with`, `ends_with` or `matches` \
+         with a value after it, or `$.a exists`",
     ),
     (
         &[
             "if", "else", "then", "unless", "when", "where", "for", "end", "endif", "as", "return",
             "select", "with",
         ],
-        "templates have no conditions and no variables: use `default(x)` for a missing value, or a `choice` step to branch",
+        "templates have no conditions and no variables: use `default(x)` for a missing value, or a \
+         `choice` step to branch",
     ),
     (
         &["mod", "div", "plus", "minus", "times"],
@@ -72,10 +74,12 @@ const SIGNS: &str = "=<>!&|?(){}\",;*^~`\\≥≤≠≈“”";
 /// A sentence: what is wrong, and what to write.
 pub fn check_path(text: &str) -> Result<(), String> {
     if text == "$" || text == "$." {
-        let why = "`$` alone selects nothing: name a field (`$.order`), or remove the template to pass the body on unchanged";
+        let why = "`$` alone selects nothing: name a field (`$.order`), or remove the template to \
+            pass the body on unchanged";
         return Err(why.to_owned());
     }
-    // Where there are brackets or two dots the grammar is that of RFC 9535, which is read for itself.
+    // Where there are brackets or two dots the grammar is that of RFC 9535, which is read for
+    // itself.
     let is_query = text.contains('[') || text.contains("..");
     let plain = text.split('[').next().unwrap_or(text);
     check_start(text, plain)?;
@@ -105,7 +109,8 @@ fn check_start(text: &str, plain: &str) -> Result<(), String> {
         }
         if text.starts_with(['#', '/']) {
             return Err(format!(
-                "`{text}` is a block of another template language: write a path or a function inside `{{{{ … }}}}`"
+                "`{text}` is a block of another template language: write a path or a function \
+                 inside `{{{{ … }}}}`"
             ));
         }
     }
@@ -118,7 +123,8 @@ fn check_joints(plain: &str) -> Result<(), String> {
         if plain.contains(joint) {
             let joint = joint.trim();
             return Err(format!(
-                "`{joint}` in `{plain}` is not allowed in a path; write a key that contains it as `$['a{joint}b']`"
+                "`{joint}` in `{plain}` is not allowed in a path; write a key that contains it as \
+                 `$['a{joint}b']`"
             ));
         }
     }
@@ -130,7 +136,8 @@ fn check_joints(plain: &str) -> Result<(), String> {
         || inner.split('.').next().is_some_and(|key| key.contains('$') && is_path(key))
     {
         return Err(format!(
-            "`{plain}` contains more than one path: write a single path, or combine paths with a function (`format(\"{{}} {{}}\", $.a, $.b)`)"
+            "`{plain}` contains more than one path: write a single path, or combine paths with a \
+             function (`format(\"{{}} {{}}\", $.a, $.b)`)"
         ));
     }
     if plain.split('.').any(|key| key.starts_with('\'')) || plain == "@" {
@@ -146,7 +153,8 @@ fn check_joints(plain: &str) -> Result<(), String> {
 pub fn check_place(text: &str) -> Result<(), String> {
     if text.starts_with("$$") {
         return Err(format!(
-            "`{text}` reads the context (`$$`), but only the payload is available here: write a path like `$.order.id`"
+            "`{text}` reads the context (`$$`), but only the payload is available here: write a \
+             path like `$.order.id`"
         ));
     }
     let is_name = |c: char| c.is_alphanumeric() || "_@-./ ".contains(c);
@@ -177,7 +185,8 @@ fn check_computation(plain: &str) -> Result<(), String> {
     match computed {
         None => Ok(()),
         Some((_, operator)) => Err(format!(
-            "`{operator}` is not an operator here: `add(a, b)` adds two numbers, and no other arithmetic is supported; compute the value beforehand"
+            "`{operator}` is not an operator here: `add(a, b)` adds two numbers, and no other \
+             arithmetic is supported; compute the value beforehand"
         )),
     }
 }
@@ -185,7 +194,8 @@ fn check_computation(plain: &str) -> Result<(), String> {
 fn sign_of(sign: char, text: &str) -> String {
     let help = match sign {
         '=' | '<' | '>' | '!' => {
-            "comparisons belong in conditions (`filter`, `when`, `choice`); use `==`, `!=`, `>`, `>=`, `<` or `<=`"
+            "comparisons belong in conditions (`filter`, `when`, `choice`); use `==`, `!=`, `>`, \
+             `>=`, `<` or `<=`"
         }
         '&' | '|' => {
             "`&&` and `||` combine conditions; in a template, write one `|` before a function"
@@ -193,14 +203,16 @@ fn sign_of(sign: char, text: &str) -> String {
         '?' => "`? :` is not supported; use `default(x)` for a missing value",
         '(' | ')' => "write a function as `name(argument)`, with both parentheses and a known name",
         '{' | '}' => {
-            "write a placeholder as `{{ $.a }}`, with two braces on each side; conditions use paths without braces"
+            "write a placeholder as `{{ $.a }}`, with two braces on each side; conditions use \
+             paths without braces"
         }
         '"' => "put quotes around the whole string",
         '*' => "write `$.items[*]` for all items of a list",
         _ => "write a path like `$.order.id`",
     };
     format!(
-        "`{sign}` in `{text}` is not allowed in a path: {help}; write a key that contains it as `$['a{sign}b']`"
+        "`{sign}` in `{text}` is not allowed in a path: {help}; write a key that contains it as \
+         `$['a{sign}b']`"
     )
 }
 
@@ -215,7 +227,8 @@ fn check_words(plain: &str) -> Result<(), String> {
             word.trim_start_matches(['#', '/', '$', '-']).to_ascii_lowercase().replace('_', "");
         if let Some((_, help)) = WORDS.iter().find(|(words, _)| words.contains(&lower.as_str())) {
             return Err(format!(
-                "`{word}` in `{plain}` would be read as part of a key: {help}; write a key with spaces as `$['a b']`"
+                "`{word}` in `{plain}` would be read as part of a key: {help}; write a key with \
+                 spaces as `$['a b']`"
             ));
         }
     }
@@ -250,8 +263,9 @@ pub fn check_text(text: &str) -> Result<(), String> {
     let is_wrapped = |open: char, close: char| text.starts_with(open) && text.ends_with(close);
     if is_wrapped('{', '}') || is_wrapped('[', ']') && (text.contains(',') || text.len() == 2) {
         return Err(format!(
-            "`{text}` would be read as a string, because lists and objects cannot be compared. Use `length($.a) == 0` for an empty one, or \
-             `$.a in [x, y]` for one of several values; put a string in quotes"
+            "`{text}` would be read as a string, because lists and objects cannot be compared. \
+             Use `length($.a) == 0` for an empty one, or `$.a in [x, y]` for one of several \
+             values; put a string in quotes"
         ));
     }
     let depth = |c: char| i32::from(c == '(') - i32::from(c == ')');
@@ -266,12 +280,14 @@ pub fn check_text(text: &str) -> Result<(), String> {
     {
         let operator = operator.trim();
         return Err(format!(
-            "`{operator}` is part of an unquoted string: combine conditions with `&&` and `||`, or put the string in quotes"
+            "`{operator}` is part of an unquoted string: combine conditions with `&&` and `||`, or \
+             put the string in quotes"
         ));
     }
     if text.contains("($") {
         return Err(format!(
-            "`{text}` calls an unknown function, or a parenthesis is missing; put a string in quotes"
+            "`{text}` calls an unknown function, or a parenthesis is missing; put a string in \
+             quotes"
         ));
     }
     if text.contains("{{") {
@@ -285,7 +301,9 @@ pub fn check_text(text: &str) -> Result<(), String> {
     }
     if [" // ", " /* ", " # "].iter().any(|comment| text.contains(comment)) {
         return Err(
-            "a comment would be part of the string: put the string in quotes, and the comment after the YAML value".to_owned()
+            "a comment would be part of the string: put the string in quotes, and the comment \
+             after the YAML value"
+                .to_owned(),
         );
     }
     if ["any [", "all ["].iter().any(|list| text.starts_with(list)) {
@@ -325,7 +343,8 @@ fn check_quotes(text: &str) -> Result<(), String> {
         && (text.starts_with('"') || text.ends_with('"') || text.ends_with("\";"))
     {
         return Err(
-            "the quotes do not enclose the whole string, or more text follows them: combine conditions with `&&` and `||`"
+            "the quotes do not enclose the whole string, or more text follows them: combine \
+             conditions with `&&` and `||`"
                 .to_owned(),
         );
     }

@@ -144,7 +144,10 @@ impl Template {
 
     /// Whether the template has no placeholder; false for a mapping.
     pub fn is_fixed(&self) -> bool {
-        matches!(&self.form, Form::Text(segments) if segments.iter().all(|s| matches!(s, Segment::Literal(_))))
+        matches!(
+            &self.form,
+            Form::Text(segments) if segments.iter().all(|s| matches!(s, Segment::Literal(_))),
+        )
     }
 
     /// Renders the template.

@@ -86,7 +86,9 @@ proptest! {
     #[test]
     fn a_json_template_always_yields_json(text in "\\PC{0,40}", key in "\\PC{0,10}") {
         let payload = json!({"v": text, "k": key, "o": {"t": text}});
-        let body = render(r#"{"{{$.k}}": "{{$.v}}", "b": {{$.v}}, "o": {{$.o}}, "s": "{{$.o}}"}"#, &payload);
+        let body = render(
+            r#"{"{{$.k}}": "{{$.v}}", "b": {{$.v}}, "o": {{$.o}}, "s": "{{$.o}}"}"#, &payload,
+        );
         prop_assert!(serde_json::from_str::<Value>(&body).is_ok(), "{}", body);
     }
 
@@ -96,7 +98,10 @@ proptest! {
             let payload = json!({"a": 1});
             let rendered = template.render(&Scope::over(&payload));
             if let (true, Ok(rendered)) = (template.is_json(), rendered) {
-                prop_assert!(serde_json::from_str::<Value>(&rendered.body).is_ok(), "{} -> {}", text, rendered.body);
+                prop_assert!(
+                    serde_json::from_str::<Value>(&rendered.body).is_ok(), "{} -> {}", text,
+                    rendered.body,
+                );
             }
         }
     }

@@ -18,7 +18,7 @@ impl Walk<'_> {
             visit.jobs.retain(|open| *open != job);
         }
         state.deadline = state.deadline.filter(|open| *open != job);
-        state.turn = state.turn.filter(|open| *open != job);
+        state.turn_job = state.turn_job.filter(|open| *open != job);
     }
 
     /// Closes a visit and cancels its open jobs.
@@ -76,7 +76,12 @@ impl Walk<'_> {
     pub(super) fn notify_run(&mut self, run: RunId, visit: u32, step: &str) {
         let target = Target::Timer(Visiting { run, visit, step: step.to_owned() });
         let id = JobId(self.context.draw.id());
-        self.change.jobs.push(RunJob { id, target, due: Due::After(Duration::ZERO), held: false });
+        self.change.jobs.push(RunJob {
+            id,
+            target,
+            due: Due::After(Duration::ZERO),
+            is_paused: false,
+        });
     }
 
     /// Notifies the parent run, if there is one, that this run has ended.
@@ -118,7 +123,7 @@ impl Walk<'_> {
 
     fn job(&mut self, seq: u32, due: Due, target: impl Fn(Visiting) -> Target) -> Option<JobId> {
         let id = JobId(self.context.draw.id());
-        let (run, held) = (self.change.run.id, self.change.run.status == RunStatus::Paused);
+        let (run, is_paused) = (self.change.run.id, self.change.run.status == RunStatus::Paused);
         let flow = self.flow();
         let visit = self.visit(seq)?;
         visit.jobs.push(id);
@@ -127,7 +132,7 @@ impl Walk<'_> {
             id,
             target: target(Visiting { run, visit: seq, step }),
             due,
-            held,
+            is_paused,
         });
         Some(id)
     }
@@ -138,8 +143,8 @@ impl Walk<'_> {
         let run = &self.change.run;
         let target =
             Target::Timer(Visiting { run: run.id, visit: 0, step: self.context.flow.name.clone() });
-        let held = run.status == RunStatus::Paused;
-        self.change.jobs.push(RunJob { id, target, due, held });
+        let is_paused = run.status == RunStatus::Paused;
+        self.change.jobs.push(RunJob { id, target, due, is_paused });
         id
     }
 
@@ -163,6 +168,6 @@ impl Walk<'_> {
     /// Creates the job that checks whether it is the run's turn under its concurrency key.
     pub(super) fn ask_gate_again(&mut self) {
         let id = self.run_job(Due::After(Duration::ZERO));
-        self.change.run.state.turn = Some(id);
+        self.change.run.state.turn_job = Some(id);
     }
 }

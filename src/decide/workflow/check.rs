@@ -28,7 +28,8 @@ pub fn faults(run: &Run, open: &BTreeSet<JobId>) -> Vec<String> {
     let may_wait = matches!(run.status, RunStatus::Paused | RunStatus::Queued);
     if state.visits.is_empty() && !may_wait {
         say(format!(
-            "the run is {}, but has no open visit, so it can never continue; end it with `tidehook runs kill`",
+            "the run is {}, but has no open visit, so it can never continue; end it with `tidehook \
+             runs kill`",
             run.status
         ));
     }
@@ -59,7 +60,8 @@ pub fn faults(run: &Run, open: &BTreeSet<JobId>) -> Vec<String> {
                     .count();
                 if inside != entered {
                     say(format!(
-                        "visit {seq} ({step}) should contain {entered} visits, but contains {inside}"
+                        "visit {seq} ({step}) should contain {entered} visits, but contains \
+                         {inside}"
                     ));
                 }
             }

@@ -126,7 +126,8 @@ impl<'a> View<'a> {
         }
         let mut context = json!({
             "run": { "id": run.id.to_string(), "workflow": run.workflow, "version": run.definition,
-                     "started_at": run.created_at.rfc3339(), "redrives": state.redrives, "outcome": outcome },
+                     "started_at": run.created_at.rfc3339(), "redrives": state.redrives,
+                     "outcome": outcome },
             "input": state.input.clone().into_value(),
             "event": event,
             "step": { "name": self.step, "visit": self.seq, "started_at": self.now.rfc3339() },
@@ -148,7 +149,12 @@ impl<'a> View<'a> {
             {
                 set(
                     "step",
-                    json!({ "name": self.step, "visit": self.seq, "input": done.input, "output": done.output }),
+                    json!({
+                        "name": self.step,
+                        "visit": self.seq,
+                        "input": done.input,
+                        "output": done.output,
+                    }),
                 );
                 if let Some(place) = done.place {
                     set("item", json!({ "index": place }));
@@ -173,7 +179,14 @@ fn item(state: &RunState, visit: &Visit) -> Option<Value> {
 }
 
 fn steps(state: &RunState) -> Value {
-    let one = |done: &crate::model::run::Done| json!({ "status": done.status, "output": done.output, "response": { "status": done.response_status }, "visits": done.visits });
+    let one = |done: &crate::model::run::Done| {
+        json!({
+            "status": done.status,
+            "output": done.output,
+            "response": { "status": done.response_status },
+            "visits": done.visits,
+        })
+    };
     Value::Object(state.steps.iter().map(|(name, done)| (name.clone(), one(done))).collect())
 }
 
@@ -249,7 +262,8 @@ pub fn with_error(
 ) -> Payload {
     if let Some(path) = path {
         let described = Payload::Json(described(failure));
-        // A failure is told whatever it is told over: where it has no place in the payload, it is the payload.
+        // A failure is told whatever it is told over: where it has no place in the payload, it is
+        // the payload.
         return merge(payload, described.clone(), path).unwrap_or(described);
     }
     if flow.bare_errors {
@@ -290,7 +304,8 @@ pub fn going_on(flow: &Flow, payload: Payload, failure: &RunError, step: &Step) 
 /// An error as payloads and expressions see it.
 pub fn described(failure: &RunError) -> Value {
     let mut error = json!({
-        "error": failure.message, "failed_step": failure.step, "job_id": failure.job, "error_type": failure.class,
+        "error": failure.message, "failed_step": failure.step, "job_id": failure.job,
+        "error_type": failure.class,
         "status": failure.status, "attempts": failure.attempts,
     });
     if let Some(name) = &failure.app {
@@ -317,7 +332,7 @@ pub fn check_params(flow: &Flow, payload: &Payload) -> Result<(), String> {
             fields.and_then(|fields| fields.get(name)).filter(|value| !value.is_null())
         else {
             if param.required {
-                return Err(format!("workflow '{workflow}' is missing required param '{name}'"));
+                return Err(format!("workflow '{workflow}' missing required param '{name}'"));
             }
             continue;
         };

@@ -41,17 +41,17 @@ impl Walk<'_> {
         self.note(NoteKind::Paused, Some(seq), json!({ "error": why.message, "class": why.class }));
         self.stop_at(seq);
         self.change.run.error = Some(why);
-        self.hold();
+        self.pause_jobs();
     }
 
     /// Pauses the run: its jobs are held until it is resumed.
-    pub(super) fn hold(&mut self) {
+    pub(super) fn pause_jobs(&mut self) {
         let run = &mut self.change.run;
         run.state.paused_from = Some(run.status);
         run.status = RunStatus::Paused;
-        self.change.hold = self.open_jobs();
+        self.change.pause_jobs = self.open_jobs();
         for job in &mut self.change.jobs {
-            job.held = true;
+            job.is_paused = true;
         }
     }
 
@@ -62,8 +62,8 @@ impl Walk<'_> {
         let run = &mut self.change.run;
         run.status = run.state.paused_from.take().unwrap_or(RunStatus::Running);
         run.error = None;
-        self.change.free = self.open_jobs();
-        if self.change.run.status == RunStatus::Queued && self.change.run.state.turn.is_none() {
+        self.change.resume_jobs = self.open_jobs();
+        if self.change.run.status == RunStatus::Queued && self.change.run.state.turn_job.is_none() {
             return self.ask_gate_again();
         }
         let state = &mut self.change.run.state;
@@ -93,7 +93,7 @@ impl Walk<'_> {
             .values()
             .flat_map(|visit| visit.jobs.iter().copied())
             .chain(state.deadline)
-            .chain(state.turn);
+            .chain(state.turn_job);
         all.filter(|id| !self.change.jobs.iter().any(|new| new.id == *id)).collect()
     }
 
@@ -124,7 +124,7 @@ impl Walk<'_> {
             self.abandon(seq);
         }
         let state = &mut self.change.run.state;
-        let (deadline, turn) = (state.deadline.take(), state.turn.take());
+        let (deadline, turn) = (state.deadline.take(), state.turn_job.take());
         state.deadline_at = None;
         self.cancel_jobs(&deadline.into_iter().chain(turn).collect::<Vec<_>>());
     }
@@ -159,7 +159,10 @@ impl Walk<'_> {
             Close::Cancelled => Some(error("cancelled", "cancelled")),
             Close::Completed(_) => None,
         };
-        let data = json!({ "status": how.status().as_str(), "error": self.change.run.error.as_ref().map(|why| &why.message) });
+        let data = json!({
+            "status": how.status().as_str(),
+            "error": self.change.run.error.as_ref().map(|why| &why.message),
+        });
         self.change.run.state.ending = Some(Unwinding { how, payload });
         if undoes && !self.change.run.state.undoable.is_empty() {
             self.set_status(RunStatus::Compensating);
@@ -210,7 +213,7 @@ impl Walk<'_> {
         );
         self.close(seq);
         self.change.run.error = Some(error);
-        self.hold();
+        self.pause_jobs();
     }
 
     /// Enters the first step of `finally`, once nothing is left to roll back. Without `finally`,
@@ -254,7 +257,12 @@ impl Walk<'_> {
             }
             Close::Failed(why) => {
                 let compensated = self.change.run.state.compensated;
-                let data = json!({ "error": why.message, "class": why.class, "step": why.step, "compensated": compensated });
+                let data = json!({
+                    "error": why.message,
+                    "class": why.class,
+                    "step": why.step,
+                    "compensated": compensated,
+                });
                 self.change.run.error = Some(why);
                 (NoteKind::RunFailed, data)
             }

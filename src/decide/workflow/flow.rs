@@ -165,7 +165,8 @@ impl ResultPath {
                 let key = path.strip_prefix("$.").unwrap_or(path);
                 if keys.iter().any(String::is_empty) || key.contains(['[', ']', '*', '$']) {
                     return Err(format!(
-                        "`{path}` is not a valid result path: write `$`, `$.name`, `$.name.inner` or `null`"
+                        "`{path}` is not a valid result path: write `$`, `$.name`, `$.name.inner` \
+                         or `null`"
                     ));
                 }
                 Ok(Self::Set(keys))
@@ -201,7 +202,7 @@ pub struct Call {
     /// The idempotency key that the request carries.
     pub key: CallKey,
     /// A request that may have arrived is never sent again.
-    pub once: bool,
+    pub at_most_once: bool,
     /// How much of each exchange is stored with the attempt.
     pub log: Log,
     /// Fields of responses that are masked before they are stored, each as keys from the root.

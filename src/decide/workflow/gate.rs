@@ -75,7 +75,7 @@ pub fn at_gate(run: &Run, job: JobId, known: (i64, Gate), context: &Context<'_>)
         Some(rule) => (rule.limit, rule.clone()),
         None => (1, Concurrency { key: None, limit: 1, on_limit: OnLimit::Queue }),
     };
-    let asks = run.state.turn == Some(job);
+    let asks = run.state.turn_job == Some(job);
     let (is_inside, waits) = (gate.inside.contains(&run.id), gate.waiting.contains(&run.id));
     if run.status.is_closed() {
         if !is_inside && !waits {

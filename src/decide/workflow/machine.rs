@@ -120,7 +120,7 @@ fn gate_of(walk: &Walk<'_>) -> Result<Option<String>, RunError> {
 impl Walk<'_> {
     /// Applies the gate's decision: the run begins, waits or is cancelled.
     fn apply_turn(&mut self, turn: &Turn) {
-        if let Some(job) = self.change.run.state.turn.take() {
+        if let Some(job) = self.change.run.state.turn_job.take() {
             self.cancel_jobs(&[job]);
         }
         match turn {
@@ -191,7 +191,7 @@ pub fn advance(run: &Run, fact: &Fact, context: &Context<'_>) -> Option<Change> 
                 return None;
             }
             walk.note(NoteKind::Paused, None, json!({}));
-            walk.hold();
+            walk.pause_jobs();
         }
         Fact::Resumed => {
             if run.status != RunStatus::Paused {

@@ -99,7 +99,10 @@ fn from(run: &Run, wish: &Redrive<'_>, stopped: Stopped, flow: &Flow) -> Result<
         ));
     };
     let payload = wish.payload.clone().or_else(|| entered_with(run, name)).ok_or_else(|| {
-        format!("step '{name}' was never entered, so it has no stored payload; give a payload, or name an earlier step")
+        format!(
+            "step '{name}' was never entered, so it has no stored payload; give a payload, or \
+            name an earlier step"
+        )
     })?;
     Ok(new(vec![at], payload))
 }
@@ -124,7 +127,8 @@ fn move_on(run: &mut Run, old: &Flow, new: &Flow) -> Result<(), String> {
             Some(word) if word == kind => {}
             Some(word) => {
                 return Err(format!(
-                    "step '{}' was of type {kind} and now is of type {word}; redrive the run without `latest`, on its own definition",
+                    "step '{}' was of type {kind} and now is of type {word}; redrive the run \
+                     without `latest`, on its own definition",
                     step.name
                 ));
             }
@@ -140,7 +144,8 @@ fn move_on(run: &mut Run, old: &Flow, new: &Flow) -> Result<(), String> {
 
 fn gone(step: &str) -> String {
     format!(
-        "the workflow no longer has the step '{step}'; redrive the run without `latest`, on its own definition"
+        "the workflow no longer has the step '{step}'; redrive the run without `latest`, on its \
+         own definition"
     )
 }
 

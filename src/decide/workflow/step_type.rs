@@ -1,4 +1,5 @@
-//! What the machine asks of a type of step. The types themselves are in `config::workflow::steps`, one file each.
+//! What the machine asks of a type of step. The types themselves are in `config::workflow::steps`,
+//! one file each.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -15,9 +16,9 @@ use crate::model::{Path, Payload};
 
 /// What a step does while its run is under way.
 ///
-/// A type that waits for something implements [`StepType::handle`]; a type with steps inside implements
-/// [`StepType::inner`], [`StepType::place_ended`] and [`StepType::resolved`]. Everything else describes the step to those
-/// who look at a definition without running it.
+/// A type that waits for something implements [`StepType::handle`]; a type with steps inside
+/// implements [`StepType::inner`], [`StepType::place_ended`] and [`StepType::resolved`]. Everything
+/// else describes the step to those who look at a definition without running it.
 pub trait StepType: Debug + Send + Sync {
     /// The value of `type:` in the configuration.
     fn name(&self) -> &'static str;
@@ -28,10 +29,10 @@ pub trait StepType: Debug + Send + Sync {
     /// The step fails without having done anything.
     fn enter(&self, walk: &mut Walk<'_>, seq: u32, step: &Step) -> Result<Entered, RunError>;
 
-    /// Reacts to something that happened to an open visit. Steps that wait for nothing never receive a fact.
+    /// Reacts to something that happened to an open visit. Steps that wait for nothing never
+    /// receive a fact.
     ///
-    /// # Errors
-    /// The step fails.
+    /// # Errors The step fails.
     fn handle(
         &self,
         _walk: &mut Walk<'_>,
@@ -91,12 +92,14 @@ pub trait StepType: Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Whether the step has a response, which replaces the payload unless `result_path` says otherwise.
+    /// Whether the step has a response, which replaces the payload unless `result_path` says
+    /// otherwise.
     fn has_response(&self) -> bool {
         false
     }
 
-    /// Whether a visit can last: a circle of steps that do not would run until the run's step limit.
+    /// Whether a visit can last: a circle of steps that do not would run until the run's step
+    /// limit.
     fn takes_time(&self) -> bool {
         true
     }
@@ -136,7 +139,8 @@ pub struct Emission {
     pub event: String,
     /// Its body; the payload when absent.
     pub body: Option<Template>,
-    /// Retry policies, for a template that cannot be rendered or a source whose schema refuses the event.
+    /// Retry policies, for a template that cannot be rendered or a source whose schema refuses the
+    /// event.
     pub retry: Vec<RetryPolicy>,
 }
 

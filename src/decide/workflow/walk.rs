@@ -57,8 +57,8 @@ impl<'a> Walk<'a> {
             ends: false,
             jobs: Vec::new(),
             cancel_jobs: Vec::new(),
-            hold: Vec::new(),
-            free: Vec::new(),
+            pause_jobs: Vec::new(),
+            resume_jobs: Vec::new(),
             gate: None,
             keep: None,
             notes: Vec::new(),
@@ -102,7 +102,8 @@ impl<'a> Walk<'a> {
         self.change.notes.push(note(kind, step, visit, data));
     }
 
-    /// Plans to enter a step: `at` is its path of indexes, `within` the place of a container it belongs to.
+    /// Plans to enter a step: `at` is its path of indexes, `within` the place of a container it
+    /// belongs to.
     pub fn enter(&mut self, at: Vec<usize>, within: Within, payload: Payload) {
         self.ahead.push_back(NextVisit { at, within, payload });
     }
@@ -131,7 +132,8 @@ impl<'a> Walk<'a> {
         };
         let state = &mut self.change.run.state;
         let limit = flow.visits_max.saturating_add(state.allowance);
-        // What ends a run is bounded by its definition: each of these steps leads forward or is entered once.
+        // What ends a run is bounded by its definition: each of these steps leads forward or is
+        // entered once.
         if state.ending.is_none() && state.visited - state.visited_before >= limit {
             let message = format!("the run would enter more than {} steps", flow.visits_max);
             if within.is_none() {
@@ -150,7 +152,8 @@ impl<'a> Walk<'a> {
         let seq = state.visited;
         let name =
             flow.place(&at).split_once('/').map_or_else(String::new, |(_, step)| step.to_owned());
-        // A redrive repeats the operation that failed: the same number, and the same instant for what is rendered.
+        // A redrive repeats the operation that failed: the same number, and the same instant for
+        // what is rendered.
         let (operation, entered_at) = self.repeats.take().unwrap_or((None, None));
         let visit = Visit {
             step: name,
@@ -434,7 +437,8 @@ impl<'a> Walk<'a> {
                     Some(seq),
                     json!({ "class": why.class, "compensate": true }),
                 );
-                // Inside a container it is the container at which the run has stopped, which is found when the run ends.
+                // Inside a container it is the container at which the run has stopped, which is
+                // found when the run ends.
                 let payload = match within {
                     None => {
                         self.stop_at(seq);
@@ -452,7 +456,8 @@ impl<'a> Walk<'a> {
             self.note(NoteKind::Continued, Some(seq), json!({ "class": why.class }));
             return self.go_on(seq, &step.next);
         }
-        // The last steps cannot change how the run ends: one that fails does not keep the next from running.
+        // The last steps cannot change how the run ends: one that fails does not keep the next from
+        // running.
         if within.is_none() && self.change.run.state.ending.is_some() {
             return self.go_on(seq, &step.next);
         }

@@ -34,8 +34,13 @@ pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Valu
     let mut events = engine.store().events(&filter, and_one(page)).await?;
     let has_more = has_more(&mut events, page);
     let event = |e: &Event| {
-        json!({ "id": e.id.to_string(), "source": e.source, "event_type": e.kind, "unique_key": e.unique_key,
-                "created_at": e.created_at.to_string() })
+        json!({
+            "id": e.id.to_string(),
+            "source": e.source,
+            "event_type": e.kind,
+            "unique_key": e.unique_key,
+            "created_at": e.created_at.to_string(),
+        })
     };
     Ok(Json(
         json!({ "events": events.iter().map(event).collect::<Vec<_>>(), "has_more": has_more }),
@@ -62,14 +67,18 @@ pub async fn show(
         event.headers.iter().map(|(n, v)| (n.clone(), v.clone().into())).collect();
     let job = |job: &Job| {
         json!({ "id": job.id.to_string(), "handler": job.target.name(), "url": url_of(&engine, job),
-                "status": status_of(&engine, job), "attempt": job.attempt, "max_attempts": max_attempts(&engine, job),
+                "status": status_of(
+                    &engine, job,
+                ), "attempt": job.attempt, "max_attempts": max_attempts(&engine, job),
                 "last_error": error_of(job) })
     };
     let mut shown: Vec<Value> = jobs.iter().map(job).collect();
     add_waits(&engine, &jobs, &mut shown).await?;
     Ok(Json(json!({
-        "id": event.id.to_string(), "source": event.source, "event_type": event.kind, "payload": payload, "unreadable": unreadable,
-        "headers": headers, "unique_key": event.unique_key, "created_at": event.created_at.to_string(),
+        "id": event.id.to_string(), "source": event.source, "event_type": event.kind,
+        "payload": payload, "unreadable": unreadable,
+        "headers": headers, "unique_key": event.unique_key,
+        "created_at": event.created_at.to_string(),
         "jobs": shown, "workflow_runs": runs.iter().map(super::runs::summary).collect::<Vec<_>>(),
     })))
 }

@@ -68,13 +68,24 @@ pub fn answer(config: &Config, routes: &Routes, inbound: &Inbound) -> Value {
     let handlers: Vec<Value> = decide(routes, inbound)
         .into_iter()
         .map(|(route, why)| {
-            json!({ "handler": route.target.name(), "kind": route.target.kind(), "matches": why.is_none(),
-                    "fails": if why.is_none() { fails(config, &route.target, inbound) } else { None },
-                    "why_not": why.map(|why| why.sentence(route, inbound)) })
+            json!({
+                "handler": route.target.name(),
+                "kind": route.target.kind(),
+                "matches": why.is_none(),
+                "fails": why.is_none().then(|| fails(config, &route.target, inbound)).flatten(),
+                "why_not": why.map(|why| why.sentence(route, inbound)),
+            })
         })
         .collect();
-    json!({ "source": inbound.source, "event_type": inbound.kind, "aliases": inbound.aliases, "refused": refused,
-            "is_json": inbound.body.structured().is_some(), "unreadable": inbound.body.view().err().map(|why| why.why.clone()), "handlers": handlers })
+    json!({
+        "source": inbound.source,
+        "event_type": inbound.kind,
+        "aliases": inbound.aliases,
+        "refused": refused,
+        "is_json": inbound.body.structured().is_some(),
+        "unreadable": inbound.body.view().err().map(|why| why.why.clone()),
+        "handlers": handlers,
+    })
 }
 
 /// Why the workflow's run would fail before its first step: the payload lacks a parameter. `None`
@@ -117,7 +128,8 @@ fn find<'a>(engine: &'a Engine, name: &str) -> Result<&'a Source, ApiError> {
         .ok_or_else(|| ApiError::not_found("source not found"))
 }
 
-/// `GET /api/near-misses`: events that a handler of their source did not get, since this process started.
+/// `GET /api/near-misses`: events that a handler of their source did not get, since this process
+/// started.
 pub async fn near_misses(Allowed(engine): Allowed) -> Json<Value> {
     let near = engine.near_misses();
     let counts: Vec<Value> = near
@@ -125,6 +137,13 @@ pub async fn near_misses(Allowed(engine): Allowed) -> Json<Value> {
         .into_iter()
         .map(|near| json!({ "handler": near.handler, "clause": near.clause, "count": near.count }))
         .collect();
-    let miss = |m: NearMiss| json!({ "event_id": m.event.to_string(), "handler": m.handler, "clause": m.clause, "saw": m.saw });
+    let miss = |m: NearMiss| {
+        json!({
+            "event_id": m.event.to_string(),
+            "handler": m.handler,
+            "clause": m.clause,
+            "saw": m.saw,
+        })
+    };
     Json(json!({ "counts": counts, "last": near.last().into_iter().map(miss).collect::<Vec<_>>() }))
 }

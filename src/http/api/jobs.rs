@@ -111,8 +111,13 @@ pub fn url_of(engine: &Engine, job: &Job) -> Option<String> {
 /// A job as the API's lists show it, without attempts.
 pub fn summary(engine: &Engine, job: &Job) -> Value {
     json!({
-        "id": job.id.to_string(), "kind": kind_of(job), "event_id": job.event.to_string(), "handler": job.target.name(), "status": status_of(engine, job),
-        "attempt": job.attempt, "max_attempts": max_attempts(engine, job), "scheduled_at": job.due_at.to_string(),
+        "id": job.id.to_string(), "kind": kind_of(job), "event_id": job.event.to_string(),
+        "handler": job.target.name(), "status": status_of(
+            engine, job,
+        ),
+        "attempt": job.attempt, "max_attempts": max_attempts(
+            engine, job,
+        ), "scheduled_at": job.due_at.to_string(),
         "last_error": error_of(job), "code": code_of(job), "created_at": job.created_at.to_string(),
     })
 }
@@ -209,10 +214,11 @@ pub async fn attempts(
 fn attempt(attempt: &Attempt) -> Value {
     let blocked = attempt.code == Some(FailureCode::BlockedAddress);
     json!({
-        "attempt": attempt.number, "status_code": attempt.status, "error": attempt.error, "code": attempt.code.map(FailureCode::as_str),
+        "attempt": attempt.number, "status_code": attempt.status, "error": attempt.error,
+        "code": attempt.code.map(FailureCode::as_str),
         "result": attempt.ending.as_str(),
         "duration_ms": if blocked { 0 } else { crate::model::time::millis(attempt.duration) },
-        "response": if blocked { String::new() } else { String::from_utf8_lossy(&attempt.response).into_owned() },
+        "response": String::from_utf8_lossy(if blocked { b"" } else { &attempt.response }),
         "created_at": attempt.at.to_string(),
     })
 }

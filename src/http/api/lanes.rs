@@ -39,12 +39,17 @@ pub async fn list(Allowed(engine): Allowed) -> Result<Json<Value>, ApiError> {
             Some(Waits::Tripped(_) | Waits::Probing) => "tripped",
             _ => "open",
         };
-        json!({ "id": lane.id.to_string(), "state": state, "failures": lane.breaker.failures,
-                "tripped_until": open_until.map(|t| t.to_string()), "rate_limit": lane.bucket.map(|b| b.rate),
-                "not_before": lane.breaker.not_before.filter(|at| *at > now).map(|t| t.to_string()),
-                "parked_jobs": parked.map(|parked| parked.jobs),
-                "waits": parked.map(|_| "parked").or(waits.map(|waits| waits.as_str())),
-                "why": parked.map(|parked| parked.why.clone()).or(waits.map(|waits| waits.to_string())) })
+        json!({
+            "id": lane.id.to_string(),
+            "state": state,
+            "failures": lane.breaker.failures,
+            "tripped_until": open_until.map(|t| t.to_string()),
+            "rate_limit": lane.bucket.map(|b| b.rate),
+            "not_before": lane.breaker.not_before.filter(|at| *at > now).map(|t| t.to_string()),
+            "parked_jobs": parked.map(|parked| parked.jobs),
+            "waits": parked.map(|_| "parked").or(waits.map(|waits| waits.as_str())),
+            "why": parked.map(|parked| parked.why.clone()).or(waits.map(|waits| waits.to_string())),
+        })
     };
     Ok(Json(json!({ "lanes": lanes.iter().map(lane).collect::<Vec<_>>() })))
 }

@@ -13,6 +13,13 @@ pub async fn list(Allowed(engine): Allowed) -> Result<Json<Value>, ApiError> {
     // What is counted in memory belongs to the answer.
     engine.flush().await?;
     let rejections = engine.store().rejections().await?;
-    let rejection = |r: &Rejection| json!({ "source": r.source, "reason": r.reason, "count": r.count, "last_at": r.last_at.to_string() });
+    let rejection = |r: &Rejection| {
+        json!({
+            "source": r.source,
+            "reason": r.reason,
+            "count": r.count,
+            "last_at": r.last_at.to_string(),
+        })
+    };
     Ok(Json(json!({ "rejections": rejections.iter().map(rejection).collect::<Vec<_>>() })))
 }

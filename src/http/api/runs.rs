@@ -11,7 +11,7 @@ use super::page::{Query, and_one, has_more};
 use super::{Allowed, State};
 use crate::engine::Engine;
 use crate::engine::approval::Decision;
-use crate::engine::operate::{NotDone, NotStarted, RedriveOptions};
+use crate::engine::operate::{NotStarted, OperateError, RedriveOptions};
 use crate::engine::parked::Parked;
 use crate::http::error::ApiError;
 use crate::http::path::Path;
@@ -30,8 +30,11 @@ const VISITS_MAX: usize = 50;
 /// A run as the API's lists show it, without its history.
 pub fn summary(run: &Run) -> Value {
     let mut shown = json!({
-        "id": run.id.to_string(), "workflow": run.workflow, "status": run.status.as_str(), "event_id": run.event.to_string(),
-        "current_step": current(run), "error": run.error, "parent": run.parent.map(|(id, _)| id.to_string()),
+        "id": run.id.to_string(), "workflow": run.workflow, "status": run.status.as_str(),
+        "event_id": run.event.to_string(),
+        "current_step": current(run), "error": run.error, "parent": run.parent.map(|(
+            id, _,
+        )| id.to_string()),
         "redrives": run.state.redrives, "created_at": run.created_at.to_string(),
         "completed_at": run.finished_at.map(|at| at.to_string()),
     });
@@ -126,18 +129,32 @@ fn word(phase: &VisitPhase) -> &'static str {
 }
 
 fn entry(entry: &HistoryEntry) -> Value {
-    json!({ "seq": entry.seq, "at": entry.at.to_string(), "kind": entry.kind, "step": entry.step, "visit": entry.visit, "data": entry.data })
+    json!({
+        "seq": entry.seq,
+        "at": entry.at.to_string(),
+        "kind": entry.kind,
+        "step": entry.step,
+        "visit": entry.visit,
+        "data": entry.data,
+    })
 }
 
 /// `GET /api/fsck`: inconsistencies of stored runs, and the parked jobs, which are no fault of the
 /// store.
 pub async fn fsck(Allowed(engine): Allowed) -> Result<Json<Value>, ApiError> {
     let fsck = engine.fsck().await?;
+    let found = engine.parked(&engine.store().lanes().await?).await?;
     let fault = |(run, what): &(RunId, String)| json!({ "run_id": run.to_string(), "fault": what });
-    let parked = |parked: &Parked| json!({ "lane": parked.lane.to_string(), "jobs": parked.jobs, "why": parked.why });
+    let parked = |parked: &Parked| {
+        json!({
+            "lane": parked.lane.to_string(),
+            "jobs": parked.jobs,
+            "why": parked.why,
+        })
+    };
     Ok(Json(json!({
         "runs": fsck.runs, "faults": fsck.faults.iter().map(fault).collect::<Vec<_>>(),
-        "parked": engine.parked(&engine.store().lanes().await?).await?.iter().map(parked).collect::<Vec<_>>(),
+        "parked": found.iter().map(parked).collect::<Vec<_>>(),
     })))
 }
 
@@ -246,7 +263,7 @@ pub async fn start(
     let started = engine.start_run(&name, body, content_type).await;
     let (receipt, run) = started.map_err(|why| match why {
         NotStarted::NotAccepted(why) => ApiError::from(why),
-        NotStarted::NoSuchWorkflow => NotDone::Missing.into(),
+        NotStarted::NoSuchWorkflow => OperateError::Missing.into(),
     })?;
     Ok((
         StatusCode::ACCEPTED,

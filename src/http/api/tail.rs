@@ -1,11 +1,12 @@
 //! `/api/tail`: streams what happens in this process as lines of JSON, for as long as the caller
 //! listens.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::RawQuery;
-use axum::http::header;
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream;
@@ -20,6 +21,11 @@ use crate::engine::operate::BY_HAND;
 use crate::http::error::ApiError;
 use crate::observe::feed::{ENDINGS, FeedEvent, FeedFilter};
 
+/// The answer of a process that does not see all work.
+const NOT_HERE: &str = "/api/tail is not available in functions, because a function does not see \
+                        the work of the others; poll GET /api/events, /api/jobs and \
+                        /api/runs instead";
+
 /// How often an empty line is sent while nothing happens, so that idle connections stay open and
 /// dead ones are noticed.
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
@@ -28,8 +34,16 @@ const ALIVE_EVERY: Duration = Duration::from_secs(15);
 /// down.
 ///
 /// # Errors
-/// 422 for a name that the configuration does not have: no line would ever match it.
-pub async fn tail(Allowed(engine): Allowed, query: RawQuery) -> Result<Response, ApiError> {
+/// 422 for a name that the configuration does not have: no line would ever match it. 501 in a
+/// function.
+pub async fn tail(
+    Allowed(engine): Allowed,
+    State(state): State<Arc<super::super::router::State>>,
+    query: RawQuery,
+) -> Result<Response, ApiError> {
+    if !state.has_live_feed {
+        return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "not_here", NOT_HERE));
+    }
     let wanted = wanted(&engine, query)?;
     let moments = engine.feed().follow();
     let lines =
@@ -78,7 +92,9 @@ async fn line(
             moment = moments.recv() => match moment {
                 Ok(moment) if !wanted.wants(&moment) => {}
                 Ok(moment) => return Some(format!("{}\n", moment.json())),
-                Err(RecvError::Lagged(missed)) => return Some(format!("{}\n", json!({ "moment": "missed", "count": missed }))),
+                Err(RecvError::Lagged(missed)) => return Some(format!(
+                    "{}\n", json!({ "moment": "missed", "count": missed }),
+                )),
                 Err(RecvError::Closed) => return None,
             },
             () = &mut alive => return Some("\n".to_owned()),

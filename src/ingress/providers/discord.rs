@@ -1,6 +1,7 @@
-//! Discord: `X-Signature-Ed25519` and `X-Signature-Timestamp`, Ed25519 in hexadecimal over timestamp and
-//! body, 300 s. The secret is the application's public key in hexadecimal. Verified pings are answered.
-//! Source: Discord's documentation, "Webhook events" and "Interactions", preparing for requests.
+//! Discord: `X-Signature-Ed25519` and `X-Signature-Timestamp`, Ed25519 in hexadecimal over
+//! timestamp and body, 300 s. The secret is the application's public key in hexadecimal. Verified
+//! pings are answered. Source: Discord's documentation, "Webhook events" and "Interactions",
+//! preparing for requests.
 
 use serde_json::json;
 
@@ -49,7 +50,8 @@ impl Provider for Discord {
         if let Some(event) = request.json_text("/event/type") {
             return EventType::plain(event);
         }
-        // Interactions carry a number: Discord's documentation, "Receiving and responding", interaction type.
+        // Interactions carry a number: Discord's documentation, "Receiving and responding",
+        // interaction type.
         let number =
             request.body.structured().and_then(|body| body.get("type")).and_then(Ref::as_number);
         let name = match number.as_deref() {
@@ -80,17 +82,21 @@ impl Provider for Discord {
     }
 
     fn secret_check(&self) -> CheckSecret {
-        |secret| {
-            match hex::decode(secret) {
+        |secret| match hex::decode(secret) {
             Ok(key) if key.len() == 32 => Ok(()),
-            _ => Err("the secret of a discord source must be the public key of the application: 64 hexadecimal digits".to_owned()),
-        }
+            _ => {
+                Err("the secret of a discord source must be the public key of the application: 64 \
+                hexadecimal digits"
+                    .to_owned())
+            }
         }
     }
 
     fn sample(&self, kind: &str, id: &str) -> Sample {
-        Sample::json(
-            &json!({ "type": 1, "id": id, "event": { "type": kind, "data": { "user": { "username": "ada" } } } }),
-        )
+        Sample::json(&json!({
+            "type": 1,
+            "id": id,
+            "event": { "type": kind, "data": { "user": { "username": "ada" } } },
+        }))
     }
 }

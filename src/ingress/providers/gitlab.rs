@@ -73,7 +73,8 @@ impl Provider for GitLab {
     }
 
     fn dedupe_key(&self, request: &Raw) -> Option<String> {
-        // `X-Gitlab-Event-UUID` is shared by the events of recursive webhooks: two of them are no repeat.
+        // `X-Gitlab-Event-UUID` is shared by the events of recursive webhooks: two of them are no
+        // repeat.
         ["webhook-id", "idempotency-key"]
             .into_iter()
             .find_map(|name| request.header(name).filter(|v| !v.is_empty()).map(str::to_owned))
@@ -95,7 +96,11 @@ impl Provider for GitLab {
 
     fn sample(&self, kind: &str, id: &str) -> Sample {
         let (kind, action) = kind.split_once('.').map_or((kind, None), |(k, a)| (k, Some(a)));
-        let body = json!({ "object_kind": kind, "project": { "path_with_namespace": "fictional/harbour" }, "object_attributes": { "iid": 7, "action": action } });
+        let body = json!({
+            "object_kind": kind,
+            "project": { "path_with_namespace": "fictional/harbour" },
+            "object_attributes": { "iid": 7, "action": action },
+        });
         Sample::json(&body).with("x-gitlab-event", "Sample Hook").with("idempotency-key", id)
     }
 }

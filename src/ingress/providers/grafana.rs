@@ -1,6 +1,6 @@
-//! Grafana: `X-Grafana-Alerting-Signature`, HMAC-SHA256 in hexadecimal over the body; with a timestamp
-//! header configured, over `timestamp:body`, 300 s.
-//! Source: Grafana's documentation, "Configure the webhook notifier", HMAC signature.
+//! Grafana: `X-Grafana-Alerting-Signature`, HMAC-SHA256 in hexadecimal over the body; with a
+//! timestamp header configured, over `timestamp:body`, 300 s. Source: Grafana's documentation,
+//! "Configure the webhook notifier", HMAC signature.
 
 use serde_json::json;
 
@@ -67,8 +67,10 @@ impl Provider for Grafana {
     }
 
     fn sample(&self, kind: &str, _: &str) -> Sample {
-        Sample::json(
-            &json!({ "status": kind, "title": "Water level", "alerts": [{ "labels": { "alertname": "WaterLevel", "severity": "warning" } }] }),
-        )
+        Sample::json(&json!({
+            "status": kind,
+            "title": "Water level",
+            "alerts": [{ "labels": { "alertname": "WaterLevel", "severity": "warning" } }],
+        }))
     }
 }

@@ -1,4 +1,5 @@
-//! Any sender with a keyed hash over the body: header, prefix, algorithm and encoding are configurable.
+//! Any sender with a keyed hash over the body: header, prefix, algorithm and encoding are
+//! configurable.
 
 use serde_json::json;
 

@@ -1,5 +1,5 @@
-//! Linear: `Linear-Signature`, HMAC-SHA256 in hexadecimal over the body; `webhookTimestamp` in the body, 60 s.
-//! Source: Linear's documentation, "Webhooks", securing webhooks.
+//! Linear: `Linear-Signature`, HMAC-SHA256 in hexadecimal over the body; `webhookTimestamp` in the
+//! body, 60 s. Source: Linear's documentation, "Webhooks", securing webhooks.
 
 use std::time::Duration;
 
@@ -63,7 +63,11 @@ impl Provider for Linear {
 
     fn sample(&self, kind: &str, id: &str) -> Sample {
         let (kind, action) = kind.split_once('.').unwrap_or((kind, "create"));
-        Sample::json(&json!({ "type": kind, "action": action, "data": { "id": id, "title": "Mend the sluice" } }))
-            .with("linear-delivery", id)
+        Sample::json(&json!({
+            "type": kind,
+            "action": action,
+            "data": { "id": id, "title": "Mend the sluice" },
+        }))
+        .with("linear-delivery", id)
     }
 }

@@ -1,5 +1,5 @@
-//! Paddle: `Paddle-Signature: ts=…;h1=…[;h1=…]`, HMAC-SHA256 in hexadecimal over `ts:body`, 300 s; any matches.
-//! Source: Paddle's documentation, "Verify webhook signatures".
+//! Paddle: `Paddle-Signature: ts=…;h1=…[;h1=…]`, HMAC-SHA256 in hexadecimal over `ts:body`, 300 s;
+//! any matches. Source: Paddle's documentation, "Verify webhook signatures".
 
 use serde_json::json;
 
@@ -41,8 +41,10 @@ impl Provider for Paddle {
     }
 
     fn sample(&self, kind: &str, id: &str) -> Sample {
-        Sample::json(
-            &json!({ "event_id": format!("evt_{id}"), "event_type": kind, "data": { "id": format!("txn_{id}"), "status": "completed" } }),
-        )
+        Sample::json(&json!({
+            "event_id": format!("evt_{id}"),
+            "event_type": kind,
+            "data": { "id": format!("txn_{id}"), "status": "completed" },
+        }))
     }
 }

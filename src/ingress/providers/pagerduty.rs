@@ -1,5 +1,5 @@
-//! PagerDuty: `X-PagerDuty-Signature: v1=…[,v1=…]`, HMAC-SHA256 in hexadecimal over the body; any matches.
-//! Source: PagerDuty's documentation, "Verifying webhook signatures".
+//! PagerDuty: `X-PagerDuty-Signature: v1=…[,v1=…]`, HMAC-SHA256 in hexadecimal over the body; any
+//! matches. Source: PagerDuty's documentation, "Verifying webhook signatures".
 
 use serde_json::json;
 
@@ -44,7 +44,10 @@ impl Provider for PagerDuty {
     fn sample(&self, kind: &str, id: &str) -> Sample {
         Sample::json(&json!({
             "severity": "critical",
-            "event": { "id": id, "event_type": kind, "resource_type": "incident", "data": { "title": "The tide gauge is silent", "urgency": "high" } }
+            "event": {
+                "id": id, "event_type": kind, "resource_type": "incident",
+                "data": { "title": "The tide gauge is silent", "urgency": "high" },
+            }
         }))
     }
 }

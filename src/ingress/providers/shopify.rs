@@ -78,8 +78,13 @@ impl Provider for Shopify {
     }
 
     fn sample(&self, kind: &str, id: &str) -> Sample {
-        Sample::json(&json!({ "id": 1001, "total_price": "42.00", "currency": "EUR", "email": "ada@shop.example" }))
-            .with("x-shopify-topic", kind)
-            .with("x-shopify-webhook-id", id)
+        Sample::json(&json!({
+            "id": 1001,
+            "total_price": "42.00",
+            "currency": "EUR",
+            "email": "ada@shop.example",
+        }))
+        .with("x-shopify-topic", kind)
+        .with("x-shopify-webhook-id", id)
     }
 }

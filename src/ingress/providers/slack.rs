@@ -1,5 +1,5 @@
-//! Slack: `X-Slack-Signature: v0=…` and `X-Slack-Request-Timestamp`, HMAC-SHA256 in hexadecimal over
-//! `v0:timestamp:body`, 300 s. A verified `url_verification` is answered with its challenge.
+//! Slack: `X-Slack-Signature: v0=…` and `X-Slack-Request-Timestamp`, HMAC-SHA256 in hexadecimal
+//! over `v0:timestamp:body`, 300 s. A verified `url_verification` is answered with its challenge.
 //! Source: Slack's documentation, "Verifying requests from Slack".
 
 use serde_json::json;
@@ -72,8 +72,10 @@ impl Provider for Slack {
     }
 
     fn sample(&self, kind: &str, id: &str) -> Sample {
-        Sample::json(
-            &json!({ "type": "event_callback", "event_id": format!("Ev{id}"), "event": { "type": kind, "text": "high water at noon" } }),
-        )
+        Sample::json(&json!({
+            "type": "event_callback",
+            "event_id": format!("Ev{id}"),
+            "event": { "type": kind, "text": "high water at noon" },
+        }))
     }
 }

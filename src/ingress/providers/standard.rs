@@ -1,6 +1,6 @@
-//! Standard Webhooks: `webhook-id`, `webhook-timestamp`, `webhook-signature`; HMAC-SHA256 (`v1,`) or
-//! Ed25519 (`v1a,`) in base64 over `id.timestamp.body`, 300 s. The `svix-` spelling of the headers is read too.
-//! Source: the Standard Webhooks specification 1.0.
+//! Standard Webhooks: `webhook-id`, `webhook-timestamp`, `webhook-signature`; HMAC-SHA256 (`v1,`)
+//! or Ed25519 (`v1a,`) in base64 over `id.timestamp.body`, 300 s. The `svix-` spelling of the
+//! headers is read too. Source: the Standard Webhooks specification 1.0.
 
 use base64::Engine as _;
 use serde_json::json;
@@ -173,7 +173,11 @@ impl Provider for StandardWebhooks {
     }
 
     fn sample(&self, kind: &str, id: &str) -> Sample {
-        let body = json!({ "type": kind, "timestamp": "2026-01-31T10:00:00Z", "data": { "id": id, "name": "Ada" } });
+        let body = json!({
+            "type": kind,
+            "timestamp": "2026-01-31T10:00:00Z",
+            "data": { "id": id, "name": "Ada" },
+        });
         Sample::json(&body).with("webhook-id", format!("msg_{id}"))
     }
 }

@@ -1,5 +1,5 @@
-//! Stripe: `Stripe-Signature: t=…,v1=…`, HMAC-SHA256 in hexadecimal over `t.body`, 300 s; the secret with its `whsec_`.
-//! Source: Stripe's documentation, "Verify webhook signatures manually".
+//! Stripe: `Stripe-Signature: t=…,v1=…`, HMAC-SHA256 in hexadecimal over `t.body`, 300 s; the
+//! secret with its `whsec_`. Source: Stripe's documentation, "Verify webhook signatures manually".
 
 use serde_json::json;
 
@@ -43,7 +43,10 @@ impl Provider for Stripe {
     fn sample(&self, kind: &str, id: &str) -> Sample {
         Sample::json(&json!({
             "id": format!("evt_sample_{id}"), "object": "event", "type": kind,
-            "data": { "object": { "id": format!("in_sample_{id}"), "amount_paid": 4200, "currency": "eur", "customer": "cus_fictional" } }
+            "data": { "object": {
+                "id": format!("in_sample_{id}"), "amount_paid": 4200, "currency": "eur",
+                "customer": "cus_fictional",
+            } }
         }))
     }
 }

@@ -32,7 +32,8 @@ impl Provider for Terraform {
     }
 
     fn kind(&self, request: &Raw) -> EventType {
-        // Version 1 of the payload has a list of notifications, version 2 (assessments and others) names its trigger itself.
+        // Version 1 of the payload has a list of notifications, version 2 (assessments and others)
+        // names its trigger itself.
         let trigger =
             request.json_text("/notifications/0/trigger").or_else(|| request.json_text("/trigger"));
         EventType::plain(trigger.unwrap_or_else(|| "event".to_owned()))
@@ -48,8 +49,12 @@ impl Provider for Terraform {
 
     fn sample(&self, kind: &str, id: &str) -> Sample {
         Sample::json(&json!({
-            "payload_version": 1, "run_id": format!("run-{id}"), "workspace_name": "harbour", "organization_name": "fictional",
-            "notifications": [{ "trigger": kind, "run_status": "applied", "run_updated_at": "2026-01-31T10:00:00.000Z" }]
+            "payload_version": 1, "run_id": format!("run-{id}"), "workspace_name": "harbour",
+            "organization_name": "fictional",
+            "notifications": [{
+                "trigger": kind, "run_status": "applied",
+                "run_updated_at": "2026-01-31T10:00:00.000Z",
+            }]
         }))
     }
 }

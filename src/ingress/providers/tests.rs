@@ -441,10 +441,15 @@ fn handshakes_are_answered() {
 
 proptest! {
     #[test]
-    fn no_header_and_no_body_panics(value in "[ -~]{0,80}", body in prop::collection::vec(any::<u8>(), 0..80)) {
+    fn no_header_and_no_body_panics(
+        value in "[ -~]{0,80}",
+        body in prop::collection::vec(any::<u8>(), 0..80),
+    ) {
         for provider in PROVIDERS {
             let (request, secrets) = signed(*provider);
-            let mut hostile = Raw::new(request.uri.clone(), ORIGIN, request.headers.clone(), body.clone());
+            let mut hostile = Raw::new(
+                request.uri.clone(), ORIGIN, request.headers.clone(), body.clone(),
+            );
             for name in proof(*provider) {
                 hostile.headers.insert(name, HeaderValue::from_str(&value).unwrap());
             }

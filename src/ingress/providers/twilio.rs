@@ -1,7 +1,8 @@
-//! Twilio: `X-Twilio-Signature`, HMAC-SHA1 in base64, or HMAC-SHA256 where `X-Twilio-Webhooks-Signature-Settings` says so. Form posts sign the full URL and every parameter,
-//! sorted, names and values without separators. JSON posts sign the URL alone, whose `bodySHA256`
-//! must be the hexadecimal SHA-256 of the body.
-//! Source: Twilio's documentation, "Webhooks security".
+//! Twilio: `X-Twilio-Signature`, HMAC-SHA1 in base64, or HMAC-SHA256 where
+//! `X-Twilio-Webhooks-Signature-Settings` says so. Form posts sign the full URL and every
+//! parameter, sorted, names and values without separators. JSON posts sign the URL alone, whose
+//! `bodySHA256` must be the hexadecimal SHA-256 of the body. Source: Twilio's documentation,
+//! "Webhooks security".
 
 use std::collections::{BTreeMap, BTreeSet};
 

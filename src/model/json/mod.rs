@@ -1,6 +1,7 @@
 //! JSON as senders write it: read tolerantly, kept exactly.
 //!
-//! - `parse`: text into a [`Doc`], without recursion; [`doc`]: a parsed text, which borrows from its bytes
+//! - `parse`: text into a [`Doc`], without recursion; [`doc`]: a parsed text, which borrows from
+//!   its bytes
 //! - [`decimal`]: numbers by value, at any precision
 //! - [`query`]: RFC 9535 paths over any of them; `query_parse`: their text
 

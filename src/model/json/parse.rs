@@ -5,11 +5,11 @@ use bytes::Bytes;
 use super::doc::{Cell, Doc, LENGTH_MAX, NodeKind, unescaped};
 use super::{DEPTH_MAX, RESERVED, Unreadable};
 
-/// Reads a JSON text (RFC 8259), tolerant where the bytes leave no doubt: a byte order mark is skipped, a lone
-/// surrogate stands for U+FFFD, a number may have any size, and nesting goes down to [`DEPTH_MAX`].
+/// Reads a JSON text (RFC 8259), tolerant where the bytes leave no doubt: a byte order mark is
+/// skipped, a lone surrogate stands for U+FFFD, a number may have any size, and nesting goes down
+/// to [`DEPTH_MAX`].
 ///
-/// # Errors
-/// What is wrong, and where.
+/// # Errors What is wrong, and where.
 pub fn parse(text: Bytes) -> Result<Doc, Unreadable> {
     let mut parser = Parser { text: &text, at: 0, cells: Vec::new(), open: Vec::new() };
     if text.len() >= LENGTH_MAX {

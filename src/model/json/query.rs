@@ -1,4 +1,5 @@
-//! RFC 9535 (JSONPath) queries: compiled once, evaluated over any value. Numbers are compared by value at any precision.
+//! RFC 9535 (JSONPath) queries: compiled once, evaluated over any value. Numbers are compared by
+//! value at any precision.
 
 use std::rc::Rc;
 
@@ -249,36 +250,36 @@ impl Inner {
 }
 
 /// The value of an operand in a comparison.
-enum Got<'a> {
+enum Resolved<'a> {
     Nothing,
     Ref(Ref<'a>),
     Count(Value),
 }
 
-impl Got<'_> {
+impl Resolved<'_> {
     fn value(&self) -> Option<Ref<'_>> {
         match self {
-            Got::Nothing => None,
-            Got::Ref(value) => Some(*value),
-            Got::Count(count) => Some(Ref::Value(count)),
+            Resolved::Nothing => None,
+            Resolved::Ref(value) => Some(*value),
+            Resolved::Count(count) => Some(Ref::Value(count)),
         }
     }
 }
 
 impl Operand {
-    fn value<'a>(&'a self, root: Ref<'a>, here: Ref<'a>) -> Got<'a> {
+    fn value<'a>(&'a self, root: Ref<'a>, here: Ref<'a>) -> Resolved<'a> {
         let only = |inner: &Inner| match inner.select(root, here).as_slice() {
-            [one] => Got::Ref(*one),
-            _ => Got::Nothing,
+            [one] => Resolved::Ref(*one),
+            _ => Resolved::Nothing,
         };
         match self {
-            Self::Literal(value) => Got::Ref(Ref::Value(value)),
+            Self::Literal(value) => Resolved::Ref(Ref::Value(value)),
             Self::Singular(inner) | Self::OnlyValue(inner) => only(inner),
-            Self::Count(inner) => Got::Count(Value::from(inner.select(root, here).len())),
+            Self::Count(inner) => Resolved::Count(Value::from(inner.select(root, here).len())),
             Self::Length(operand) => {
                 match operand.value(root, here).value().and_then(Ref::length) {
-                    Some(length) => Got::Count(Value::from(length)),
-                    None => Got::Nothing,
+                    Some(length) => Resolved::Count(Value::from(length)),
+                    None => Resolved::Nothing,
                 }
             }
         }

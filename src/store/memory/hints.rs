@@ -17,7 +17,9 @@ impl Hints for Memory {
         let now = self.clock.now();
         let mut tables = self.tables();
         let mut found = Vec::new();
-        for row in tables.jobs.values().filter(|row| row.job.finished_at.is_none() && !row.held) {
+        for row in
+            tables.jobs.values().filter(|row| row.job.finished_at.is_none() && !row.is_paused)
+        {
             let Some(lane) = tables.lanes.get(&row.job.target.lane()).filter(|lane| !lane.paused)
             else {
                 continue;

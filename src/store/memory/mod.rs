@@ -11,13 +11,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 mod hints;
+mod lanes;
 mod maintenance;
+mod query;
 mod runs;
 
 use super::error::{Error, Result};
 use super::{
-    Accepted, ClaimRequest, Claimed, Definition, Each, EventFilter, Intake, JobFilter, Lanes,
-    NewEvent, Page, Query, Rejection, Retry, Totals, Work,
+    Accepted, ClaimRequest, Claimed, Definition, Each, Intake, NewEvent, Page, Retry, Work,
 };
 use crate::decide::breaker::{self, Allows};
 use crate::decide::rate;
@@ -25,12 +26,11 @@ use crate::decide::settle::{Finish, JobOutcome};
 use crate::model::FailureCode;
 use crate::model::history::HistoryEntry;
 use crate::model::key::safe;
-use crate::model::lane::{Breaker, Bucket};
 use crate::model::run::{Gate, Token};
 use crate::model::time::Clock;
 use crate::model::{
-    Attempt, AttemptResult, Event, EventId, Job, JobId, JobState, Lane, LaneId, LaneSpec, Lease,
-    ManualClock, Run, RunId, SystemClock, Target, Timestamp,
+    Attempt, AttemptResult, Event, EventId, Job, JobId, JobState, Lane, LaneId, Lease, ManualClock,
+    Run, RunId, SystemClock, Timestamp,
 };
 
 /// The store in memory: every verb over maps, under one lock.
@@ -60,7 +60,7 @@ struct Row {
     job: Job,
     expires_at: Option<Timestamp>,
     /// It belongs to a paused run, so no claim takes it.
-    held: bool,
+    is_paused: bool,
     /// The claim under which a send was about to begin; `None` if no send was marked.
     begun: Option<i64>,
     /// Until when its announcement counts: before this instant `hints` does not report it again.
@@ -108,16 +108,16 @@ impl Tables {
         let about = format!("{}|{}", inbound.source, inbound.kind);
         let call = inbound.idempotency_key.as_ref().map(|k| (format!("call:{about}"), safe(k)));
         let provider = inbound.dedupe_key.as_ref().map(|k| (format!("provider:{about}"), safe(k)));
-        if let Some(held) = call.as_ref().and_then(|k| self.holder(k, now)) {
-            let same = held.body.as_deref() == Some(&inbound.body.bytes()[..]);
+        if let Some(holder) = call.as_ref().and_then(|k| self.holder(k, now)) {
+            let same = holder.body.as_deref() == Some(&inbound.body.bytes()[..]);
             return if same {
-                Accepted::Duplicate(held.event)
+                Accepted::Duplicate(holder.event)
             } else {
-                Accepted::Conflict(held.event)
+                Accepted::Conflict(holder.event)
             };
         }
-        if let Some(held) = provider.as_ref().and_then(|k| self.holder(k, now)) {
-            return Accepted::Duplicate(held.event);
+        if let Some(holder) = provider.as_ref().and_then(|k| self.holder(k, now)) {
+            return Accepted::Duplicate(holder.event);
         }
         let key_of = |key: &(String, String)| (safe(&key.0), safe(&key.1));
         let seen: Vec<Option<EventId>> = new_event
@@ -178,8 +178,8 @@ impl Tables {
                 target: new.target.clone(),
                 state: if starts { JobState::Leased } else { JobState::Pending },
                 attempt: 0,
-                lost: 0,
-                deaths: 0,
+                interrupted: 0,
+                crashes: 0,
                 claim: i64::from(starts),
                 due_at: if starts { now.plus(new_event.lease) } else { now },
                 created_at: now,
@@ -192,7 +192,7 @@ impl Tables {
                 Row {
                     job,
                     expires_at: new_event.event_ttl.map(|ttl| now.plus(ttl)),
-                    held: false,
+                    is_paused: false,
                     begun: None,
                     woken_until: None,
                 },
@@ -205,7 +205,7 @@ impl Tables {
         let open = self
             .jobs
             .values()
-            .filter(|r| r.job.finished_at.is_none() && !r.held && r.job.due_at <= now);
+            .filter(|r| r.job.finished_at.is_none() && !r.is_paused && r.job.due_at <= now);
         let mut due: Vec<_> = open
             .filter(|r| r.job.target.lane() == *lane)
             .map(|r| (r.job.due_at, r.job.id))
@@ -221,7 +221,7 @@ impl Tables {
         now: Timestamp,
     ) -> Vec<(Timestamp, JobId)> {
         let due = self.due(lane, now).into_iter();
-        due.filter(|(_, id)| request.of.is_empty() || request.of.contains(id)).collect()
+        due.filter(|(_, id)| request.only.is_empty() || request.only.contains(id)).collect()
     }
 
     fn allowed(lane: &Lane, most: u32, now: Timestamp) -> u32 {
@@ -250,7 +250,7 @@ impl Tables {
             .filter(|l| !self.wanted(request, &l.id, now).is_empty())
             .cloned()
             .collect();
-        picked.sort_by(|a, b| (a.turn, &a.id).cmp(&(b.turn, &b.id)));
+        picked.sort_by(|a, b| (a.last_served_at, &a.id).cmp(&(b.last_served_at, &b.id)));
         // Tenants take turns, and the lanes of each.
         let mut places: HashMap<String, usize> = HashMap::new();
         picked.sort_by_cached_key(|lane| {
@@ -258,7 +258,7 @@ impl Tables {
             *place += 1;
             *place
         });
-        picked.truncate(usize::try_from(request.slots.free).unwrap_or(usize::MAX));
+        picked.truncate(usize::try_from(request.slots.most).unwrap_or(usize::MAX));
         let mut sharing = request.slots.among(picked.len());
         let mut claimed = Vec::new();
         for mut lane in picked {
@@ -278,7 +278,7 @@ impl Tables {
                 }));
                 taken += 1;
             }
-            lane.turn = now;
+            lane.last_served_at = now;
             lane.bucket = lane.bucket.map(|b| rate::spent(&rate::refilled(&b, now), taken));
             lane.breaker = breaker::served(&lane.breaker, taken, request.lease, now);
             self.lanes.insert(lane.id.clone(), lane);
@@ -291,8 +291,8 @@ impl Tables {
         let job = &mut row.job;
         if job.state == JobState::Leased {
             job.attempt += 1;
-            job.lost += 1;
-            job.deaths += u32::from(row.begun == Some(job.claim));
+            job.interrupted += 1;
+            job.crashes += u32::from(row.begun == Some(job.claim));
             let attempt = Attempt {
                 number: job.attempt,
                 claim: job.claim,
@@ -312,30 +312,33 @@ impl Tables {
         Some(Job { last_error: None, ..job.clone() })
     }
 
-    fn held(&mut self, lease: &Lease) -> Option<&mut Row> {
+    fn leased_row(&mut self, lease: &Lease) -> Option<&mut Row> {
         let row = self.jobs.get_mut(&lease.job)?;
         (row.job.state == JobState::Leased && row.job.claim == lease.claim).then_some(row)
     }
 
-    fn record(&mut self, commit: &JobOutcome, now: Timestamp) -> Result<()> {
-        if commit.change.as_deref().is_some_and(|change| !change.is_new && !self.is_current(change))
+    fn record(&mut self, job_outcome: &JobOutcome, now: Timestamp) -> Result<()> {
+        if job_outcome
+            .change
+            .as_deref()
+            .is_some_and(|change| !change.is_new && !self.is_current(change))
         {
             return Err(Error::MovedOn);
         }
-        let held = self.held(&commit.lease).is_some();
-        let row = self.jobs.get(&commit.lease.job);
-        if !held
+        let has_lease = self.leased_row(&job_outcome.lease).is_some();
+        let row = self.jobs.get(&job_outcome.lease.job);
+        if !has_lease
             && row.is_some_and(|r| {
-                r.job.claim == commit.lease.claim && r.job.state != JobState::Leased
+                r.job.claim == job_outcome.lease.claim && r.job.state != JobState::Leased
             })
         {
             // It was recorded before, and the answer was lost.
             return Ok(());
         }
-        if let Some(attempt) = &commit.attempt {
-            let ending = if held { attempt.ending } else { AttemptResult::Stale };
+        if let Some(attempt) = &job_outcome.attempt {
+            let ending = if has_lease { attempt.ending } else { AttemptResult::Stale };
             let attempt = Attempt { ending, at: now, ..attempt.clone() };
-            let key = (commit.lease.job, attempt.claim);
+            let key = (job_outcome.lease.job, attempt.claim);
             if self
                 .attempts
                 .get(&key)
@@ -344,17 +347,17 @@ impl Tables {
                 self.attempts.insert(key, attempt);
             }
         }
-        let Some(row) = self.held(&commit.lease) else { return Err(Error::LeaseLost) };
+        let Some(row) = self.leased_row(&job_outcome.lease) else { return Err(Error::LeaseLost) };
         let job = &mut row.job;
-        job.attempt = commit.sent;
-        job.lost += u32::from(
-            commit
+        job.attempt = job_outcome.sent;
+        job.interrupted += u32::from(
+            job_outcome
                 .attempt
                 .as_ref()
                 .is_some_and(|attempt| attempt.ending == AttemptResult::Interrupted),
         );
         job.due_at = now;
-        match &commit.finish {
+        match &job_outcome.finish {
             Finish::Done => (job.state, job.finished_at) = (JobState::Done, Some(now)),
             Finish::Released => job.state = JobState::Pending,
             Finish::Retry { after, error } => {
@@ -370,10 +373,12 @@ impl Tables {
                     (JobState::Dead, Some(now), Some(error.clone()));
             }
         }
-        if let (Some(fact), Some(lane)) = (commit.lane_fact, self.lanes.get_mut(&commit.lane)) {
+        if let (Some(fact), Some(lane)) =
+            (job_outcome.lane_fact, self.lanes.get_mut(&job_outcome.lane))
+        {
             lane.breaker = breaker::after(&lane.breaker, &lane.rules, fact, now);
         }
-        if let Some(change) = commit.change.as_deref() {
+        if let Some(change) = job_outcome.change.as_deref() {
             self.apply(change, now);
         }
         Ok(())
@@ -408,13 +413,13 @@ impl Intake for Memory {
 impl Work for Memory {
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claimed>> {
         let now = self.clock.now();
-        Ok(if request.slots.free == 0 { Vec::new() } else { self.tables().claim(request, now) })
+        Ok(if request.slots.most == 0 { Vec::new() } else { self.tables().claim(request, now) })
     }
 
     async fn extend(&self, leases: &[Lease], by: Duration) -> Each<()> {
         let until = self.clock.now().plus(by);
         let mut tables = self.tables();
-        let extend = |lease| match tables.held(lease) {
+        let extend = |lease| match tables.leased_row(lease) {
             Some(row) => {
                 row.job.due_at = until;
                 Ok(())
@@ -426,7 +431,7 @@ impl Work for Memory {
 
     async fn begin_send(&self, lease: Lease) -> Result<bool> {
         let mut tables = self.tables();
-        let row = tables.held(&lease);
+        let row = tables.leased_row(&lease);
         Ok(row.map(|row| row.begun = Some(lease.claim)).is_some())
     }
 
@@ -465,8 +470,8 @@ impl Work for Memory {
             row.job = Job {
                 state: JobState::Pending,
                 attempt: 0,
-                lost: 0,
-                deaths: 0,
+                interrupted: 0,
+                crashes: 0,
                 due_at: now,
                 finished_at: None,
                 ..row.job.clone()
@@ -534,171 +539,5 @@ impl Work for Memory {
             expired.push(row.job.clone());
         }
         Ok(expired)
-    }
-}
-
-#[async_trait]
-impl Lanes for Memory {
-    async fn upsert_lanes(&self, specs: &[LaneSpec]) -> Result<()> {
-        let now = self.clock.now();
-        let mut tables = self.tables();
-        for spec in specs {
-            let fresh =
-                || spec.rate.map(|rate| Bucket { rate, tokens: f64::from(rate), refilled_at: now });
-            match tables.lanes.get_mut(&spec.id) {
-                Some(lane) => {
-                    lane.tenant.clone_from(&spec.tenant);
-                    lane.rules = spec.breaker;
-                    lane.bucket = match (lane.bucket, spec.rate) {
-                        (Some(bucket), Some(rate)) => Some(Bucket { rate, ..bucket }),
-                        _ => fresh(),
-                    };
-                }
-                None => {
-                    let lane = Lane {
-                        id: spec.id.clone(),
-                        tenant: spec.tenant.clone(),
-                        paused: false,
-                        breaker: Breaker::default(),
-                        rules: spec.breaker,
-                        bucket: fresh(),
-                        turn: Timestamp(0),
-                    };
-                    tables.lanes.insert(spec.id.clone(), lane);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn lanes(&self) -> Result<Vec<Lane>> {
-        Ok(self.tables().lanes.values().cloned().collect())
-    }
-
-    async fn backlog(&self) -> Result<BTreeMap<LaneId, Timestamp>> {
-        let now = self.clock.now();
-        let tables = self.tables();
-        let oldest = tables
-            .lanes
-            .keys()
-            .filter_map(|lane| Some((lane.clone(), tables.due(lane, now).first()?.0)));
-        Ok(oldest.collect())
-    }
-
-    async fn open_jobs(&self, lanes: &[LaneId]) -> Result<BTreeMap<LaneId, u64>> {
-        let mut found = BTreeMap::new();
-        for row in self.tables().jobs.values().filter(|row| row.job.finished_at.is_none()) {
-            let lane = row.job.target.lane();
-            if lanes.contains(&lane) {
-                *found.entry(lane).or_default() += 1;
-            }
-        }
-        Ok(found)
-    }
-
-    async fn rename(&self, from: &str, to: &str, most: u32) -> Result<u64> {
-        let (old, new) = (LaneId::handler(from), LaneId::handler(to));
-        let mut tables = self.tables();
-        let waits = |r: &&mut Row| r.job.state == JobState::Pending && r.job.target.lane() == old;
-        let mut moved = 0;
-        for row in
-            tables.jobs.values_mut().filter(waits).take(usize::try_from(most).unwrap_or(usize::MAX))
-        {
-            row.job.target = Target::Handler(to.to_owned());
-            moved += 1;
-        }
-        let was_paused = tables.lanes.get(&old).is_some_and(|lane| lane.paused);
-        if moved > 0 && was_paused && tables.lanes.contains_key(&new) {
-            for (lane, paused) in [(&old, false), (&new, true)] {
-                tables.lanes.entry(lane.clone()).and_modify(|lane| lane.paused = paused);
-            }
-        }
-        Ok(moved)
-    }
-
-    async fn pause(&self, lane: &LaneId, paused: bool) -> Result<bool> {
-        let now = self.clock.now();
-        let mut tables = self.tables();
-        let Some(lane) = tables.lanes.get_mut(lane) else { return Ok(false) };
-        lane.paused = paused;
-        if !paused && let Some(until) = lane.breaker.open_until {
-            lane.breaker.open_until = Some(until.min(now));
-            lane.breaker.not_before = None;
-        }
-        Ok(true)
-    }
-}
-
-#[async_trait]
-impl Query for Memory {
-    async fn events(&self, filter: &EventFilter, page: Page) -> Result<Vec<Event>> {
-        let tables = self.tables();
-        let wanted = |e: &&Event| {
-            filter.source.as_ref().is_none_or(|s| e.source == *s)
-                && filter.kind.as_ref().is_none_or(|k| e.kind == *k)
-                && filter.since.is_none_or(|t| e.created_at >= t)
-                && filter.until.is_none_or(|t| e.created_at <= t)
-        };
-        let found = tables
-            .events
-            .values()
-            .filter(wanted)
-            .map(|e| (e.id, Event { body: crate::model::Body::default(), ..e.clone() }));
-        Ok(paged(found.collect(), filter.after, page))
-    }
-
-    async fn events_by_id(&self, ids: &[EventId]) -> Result<BTreeMap<EventId, Event>> {
-        let tables = self.tables();
-        Ok(ids.iter().filter_map(|id| tables.events.get(id).map(|e| (*id, e.clone()))).collect())
-    }
-
-    async fn jobs(&self, filter: &JobFilter, page: Page) -> Result<Vec<Job>> {
-        let tables = self.tables();
-        let wanted = |j: &&Job| {
-            (filter.states.is_empty() || filter.states.contains(&j.state))
-                && filter.attempted.is_none_or(|yes| yes == (j.attempt > 0))
-                && filter.handler.as_ref().is_none_or(|h| j.target.name() == h)
-                && filter.event.is_none_or(|e| j.event == e)
-                && filter.parked.as_ref().is_none_or(|(yes, lanes)| {
-                    *yes == (lanes.contains(&j.target.lane()) || j.put_aside().is_some())
-                })
-        };
-        let found = tables.jobs.values().map(|r| &r.job).filter(wanted).map(|j| (j.id, j.clone()));
-        Ok(paged(found.collect(), filter.after, page))
-    }
-
-    async fn job(&self, id: JobId) -> Result<Option<Job>> {
-        Ok(self.tables().jobs.get(&id).map(|r| r.job.clone()))
-    }
-
-    async fn attempts(&self, job: JobId) -> Result<Vec<Attempt>> {
-        Ok(self
-            .tables()
-            .attempts
-            .range((job, i64::MIN)..=(job, i64::MAX))
-            .map(|(_, a)| a.clone())
-            .collect())
-    }
-
-    async fn totals(&self) -> Result<Totals> {
-        let tables = self.tables();
-        let count = |test: fn(&Job) -> bool| {
-            i64::try_from(tables.jobs.values().filter(|r| test(&r.job)).count()).unwrap_or(i64::MAX)
-        };
-        Ok(Totals {
-            open: count(|j| j.finished_at.is_none()),
-            dead: count(|j| j.state == JobState::Dead),
-        })
-    }
-
-    async fn rejections(&self) -> Result<Vec<Rejection>> {
-        let tables = self.tables();
-        let all = tables.rejections.iter().map(|((source, reason), (count, last_at))| Rejection {
-            source: source.clone(),
-            reason: reason.clone(),
-            count: *count,
-            last_at: *last_at,
-        });
-        Ok(all.collect())
     }
 }

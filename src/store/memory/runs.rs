@@ -39,8 +39,8 @@ impl Tables {
                 target: new.target.clone(),
                 state: JobState::Pending,
                 attempt: 0,
-                lost: 0,
-                deaths: 0,
+                interrupted: 0,
+                crashes: 0,
                 claim: 0,
                 due_at,
                 created_at: now,
@@ -49,13 +49,17 @@ impl Tables {
             };
             self.jobs.insert(
                 new.id,
-                Row { job, expires_at: None, held: new.held, begun: None, woken_until: None },
+                Row {
+                    job,
+                    expires_at: None,
+                    is_paused: new.is_paused,
+                    begun: None,
+                    woken_until: None,
+                },
             );
         }
-        for cancel_jobs in &change.cancel_jobs {
-            if let Some(row) =
-                self.jobs.get_mut(cancel_jobs).filter(|row| row.job.finished_at.is_none())
-            {
+        for id in &change.cancel_jobs {
+            if let Some(row) = self.jobs.get_mut(id).filter(|row| row.job.finished_at.is_none()) {
                 let job = &mut row.job;
                 // An instant that nobody waits for has done what it was there for.
                 let state = if matches!(job.target, Target::Timer(_)) {
@@ -66,12 +70,12 @@ impl Tables {
                 (job.state, job.claim, job.finished_at) = (state, job.claim + 1, Some(now));
             }
         }
-        for (jobs, held) in [(&change.hold, true), (&change.free, false)] {
+        for (jobs, is_paused) in [(&change.pause_jobs, true), (&change.resume_jobs, false)] {
             for job in jobs {
                 if let Some(row) =
                     self.jobs.get_mut(job).filter(|row| row.job.finished_at.is_none())
                 {
-                    row.held = held;
+                    row.is_paused = is_paused;
                 }
             }
         }

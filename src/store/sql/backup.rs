@@ -34,7 +34,7 @@ pub struct Backup {
 /// The database cannot be read, the file exists already or cannot be written, or the copy fails its
 /// check.
 pub async fn backup(url: &str, to: &Path) -> Result<Backup> {
-    let wrong = |why: String| Error::corrupt(why);
+    let wrong = |why: String| Error::permanent(why);
     let options = SqliteConnectOptions::from_str(url)
         .map_err(|e| wrong(format!("the SQLite URL is invalid: {e}")))?;
     let options = options.create_if_missing(false).busy_timeout(Duration::from_secs(30));

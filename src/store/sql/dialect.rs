@@ -5,9 +5,9 @@ use sqlx::Pool;
 use sqlx::migrate::Migrator;
 
 use super::rows::{
-    AttemptRow, CountRow, DefinitionRow, DueRow, EntryRow, EventRow, GateRow, IdRow, JobRow,
-    KeyRow, LaneRow, MadeRow, NameRow, NowRow, RejectionRow, RunRow, StartedRow, StoredRow,
-    TokenRow, TotalRow, VersionRow,
+    AttemptRow, CountRow, DefinitionRow, DueRow, EntryRow, EventRow, GateRow, IdNumberRow, IdRow,
+    JobRow, KeyRow, LaneRow, MadeRow, NameRow, NowRow, RejectionRow, RunRow, StartedRow, TokenRow,
+    TotalRow, VersionRow,
 };
 use super::seam::{Binds, Executes, Reads};
 use super::statement::Rows;
@@ -37,7 +37,7 @@ pub trait SupportsTypes:
     + Reads<RejectionRow>
     + Reads<RunRow>
     + Reads<StartedRow>
-    + Reads<StoredRow>
+    + Reads<IdNumberRow>
     + Reads<TokenRow>
     + Reads<GateRow>
     + Reads<TotalRow>
@@ -73,7 +73,7 @@ pub trait Dialect: SupportsTypes {
     const RECORD: Option<&'static str> = None;
 
     /// The query for jobs to announce, in the form that suits the database's planner.
-    const UNTOLD: &'static str = super::hints::UNTOLD;
+    const UNANNOUNCED: &'static str = super::hints::UNANNOUNCED;
 
     /// The migrations that are compiled into this binary.
     fn migrator() -> Migrator;
@@ -149,7 +149,9 @@ pub trait Dialect: SupportsTypes {
     /// may work.
     fn is_stale_connection(error: &sqlx::Error) -> bool {
         matches!(error, sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed)
-            || matches!(error, sqlx::Error::Database(e) if e.code().is_some_and(|c| c.starts_with("57P")))
+            || matches!(
+                error, sqlx::Error::Database(e) if e.code().is_some_and(|c| c.starts_with("57P")),
+            )
     }
 
     /// Translates an error of the driver into what it means to the caller.
@@ -168,7 +170,8 @@ pub(super) fn migrations(list: &[(i64, &'static str, &'static str)]) -> Migrator
             false,
         )
     });
-    // A version that is gone back to finds migrations that it does not know: they only add, so it runs on.
+    // After a downgrade the database has migrations that this version does not know. They only add,
+    // so they are ignored.
     Migrator {
         migrations: migrations.collect::<Vec<_>>().into(),
         ignore_missing: true,
@@ -186,9 +189,9 @@ pub(super) async fn refuse_foreign<D: Dialect>(
     let tables = super::maintenance::names(rows);
     let has = |name: &str| tables.iter().any(|t| t == name);
     if has("jobs") && !has("lanes") {
-        let why = "this database contains tables of another program (qhook uses the same table names); \
-                   use a separate database for tidehook";
-        return Err(Error::corrupt(why.to_owned()));
+        let why = "this database contains tables of another program (qhook uses the same \
+                   table names); use a separate database for tidehook";
+        return Err(Error::permanent(why.to_owned()));
     }
     Ok(())
 }
@@ -196,6 +199,6 @@ pub(super) async fn refuse_foreign<D: Dialect>(
 pub(super) fn migration_error<D: Dialect>(error: sqlx::migrate::MigrateError) -> Error {
     match error {
         sqlx::migrate::MigrateError::Execute(error) => D::error(error),
-        other => Error::corrupt(format!("the database migration failed: {other}")),
+        other => Error::permanent(format!("the database migration failed: {other}")),
     }
 }

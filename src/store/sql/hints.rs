@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use super::SqlStore;
 use super::dialect::Dialect;
-use super::rows::{IdRow, StoredRow};
+use super::rows::{IdNumberRow, IdRow};
 use super::statement::{Rows, sql};
 use super::work::PICK_LANES;
 use crate::model::JobId;
@@ -16,15 +16,20 @@ use crate::model::time::millis;
 use crate::store::error::Result;
 use crate::store::{HintedJob, Hints, OVERDUE};
 
-// A lease that has not run out is somebody's work. What has become due a moment ago was told of by whoever made it due;
-// later than that, the telling is taken for lost.
+// Leased jobs are skipped. So are jobs that have been due for less than five seconds: whoever made
+// them due announced them. After that time the announcement counts as lost.
 macro_rules! untold {
     ($of_each_lane:expr) => {
         concat!(
-            "SELECT due.id, CASE WHEN due.at > {now} THEN due.at - {now} ELSE 0 END AS at FROM (SELECT place.id, CASE WHEN l.open_until > place.due_at AND l.open_until >= COALESCE(l.probe_until, 0) THEN l.open_until WHEN l.probe_until > place.due_at THEN l.probe_until ELSE place.due_at END AS at FROM lanes l ",
+            "SELECT due.id, CASE WHEN due.at > {now} THEN due.at - {now} ELSE 0 END AS at
+        FROM (SELECT place.id, CASE WHEN l.open_until > place.due_at
+        AND l.open_until >= COALESCE(l.probe_until, 0) THEN l.open_until
+        WHEN l.probe_until > place.due_at THEN l.probe_until ELSE place.due_at END AS at
+        FROM lanes l ",
             $of_each_lane,
             " WHERE l.paused = 0) AS due
-    WHERE due.at <= {now} + ? AND (due.at > {now} OR due.at <= {now} - ?) ORDER BY due.at, due.id LIMIT ?"
+    WHERE due.at <= {now} + ? AND (due.at > {now} OR due.at <= {now} - ?) ORDER BY due.at, due.id
+        LIMIT ?"
         )
     };
 }
@@ -32,42 +37,45 @@ macro_rules! untold {
 /// The condition for jobs of a lane that were not announced for the time at which they can start.
 macro_rules! of_lane {
     () => {
-        "j.finished_at IS NULL AND j.due_at <= {now} + ? AND (j.state = 'pending' OR j.due_at <= {now})
-        AND (j.woken_until IS NULL OR j.woken_until <= {now} OR j.woken_until < j.due_at OR j.woken_until < l.open_until
+        "j.finished_at IS NULL AND j.due_at <= {now} + ? AND (j.state = 'pending' OR j.due_at <=
+        {now})
+        AND (j.woken_until IS NULL OR j.woken_until <= {now} OR j.woken_until < j.due_at OR
+        j.woken_until < l.open_until
             OR j.woken_until < l.probe_until)"
     };
 }
 
-// Per lane, so that one lane's backlog hides no other's, and from the lanes, so that a backlog that may not run costs nothing:
-// the text that leaves a planner no other way is written where there is one.
-pub(super) const UNTOLD: &str = untold!(concat!(
-    "JOIN (SELECT j.id, j.due_at, j.lane, ROW_NUMBER() OVER (PARTITION BY j.lane ORDER BY j.due_at) AS n
+// One query per lane, so that a long or blocked backlog neither hides nor slows the others. Where
+// the database supports it, the text leaves the planner no other way.
+pub(super) const UNANNOUNCED: &str = untold!(concat!(
+    "JOIN (SELECT j.id, j.due_at, j.lane, ROW_NUMBER() OVER (PARTITION BY j.lane
+        ORDER BY j.due_at) AS n
         FROM lanes l JOIN jobs j ON j.lane = l.id WHERE ",
     of_lane!(),
     ") AS place ON place.lane = l.id AND place.n <= ?"
 ));
-pub(super) const UNTOLD_LATERAL: &str = untold!(concat!(
+pub(super) const UNANNOUNCED_LATERAL: &str = untold!(concat!(
     "CROSS JOIN LATERAL (SELECT j.id, j.due_at FROM jobs j WHERE j.lane = l.id AND ",
     of_lane!(),
     " ORDER BY j.due_at LIMIT ?) AS place"
 ));
-// Another tick that told of the same work meanwhile leaves nothing to tell of.
-const TELL: &str =
+// If another tick has announced these jobs meanwhile, this returns no rows.
+const MARK_ANNOUNCED: &str =
     "UPDATE jobs SET woken_until = {now} + r.after + ? FROM {rows: job text, after int} AS r
     WHERE {only jobs.id} AND jobs.id = r.job AND jobs.finished_at IS NULL
     AND (jobs.woken_until IS NULL OR jobs.woken_until <= {now} + r.after) RETURNING jobs.id";
 
-pub(super) const ALL: &[&str] = &[UNTOLD, TELL];
+pub(super) const ALL: &[&str] = &[UNANNOUNCED, MARK_ANNOUNCED];
 
 #[async_trait]
 impl<D: Dialect> Hints for SqlStore<D> {
     async fn hints(&self, horizon: Duration, most: u32) -> Result<Vec<HintedJob>> {
         let (ahead, overdue, most) = (millis(horizon), millis(OVERDUE), i64::from(most));
-        // A look without a transaction first: there is rarely anything.
+        // First without a transaction: there is rarely anything to announce.
         let found = self
             .read(move |store, conn| {
                 let clock = store.clock();
-                let untold = sql::<D>(D::UNTOLD)
+                let untold = sql::<D>(D::UNANNOUNCED)
                     .bind(clock)
                     .bind(clock)
                     .bind(clock)
@@ -82,13 +90,13 @@ impl<D: Dialect> Hints for SqlStore<D> {
                     .bind(clock)
                     .bind(overdue)
                     .bind(most);
-                Box::pin(async move { untold.all::<StoredRow>(conn).await })
+                Box::pin(async move { untold.all::<IdNumberRow>(conn).await })
             })
             .await?;
         if found.is_empty() {
             return Ok(Vec::new());
         }
-        // In the order of their ids: ticks that tell of the same jobs at once must not wait for each other in a circle.
+        // In the order of their ids, so that two ticks that announce the same jobs cannot deadlock.
         let after: BTreeMap<String, i64> = found.into_iter().map(|row| (row.id, row.at)).collect();
         let wanted = after.clone();
         let told = self
@@ -96,7 +104,7 @@ impl<D: Dialect> Hints for SqlStore<D> {
                 let clock = store.clock();
                 let rows =
                     Rows::default().text(wanted.keys().cloned()).int(wanted.values().copied());
-                let tell = sql::<D>(TELL)
+                let tell = sql::<D>(MARK_ANNOUNCED)
                     .bind(clock)
                     .bind(overdue)
                     .rows(rows)

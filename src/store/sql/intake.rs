@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 
 use super::dialect::Dialect;
-use super::rows::{KeyRow, MadeRow, StartedRow, StoredRow};
+use super::rows::{IdNumberRow, KeyRow, MadeRow, StartedRow};
 use super::statement::{Rows, Sql, sql};
 use super::{Extent, SqlStore, each};
 use crate::model::key::safe;
@@ -22,13 +22,15 @@ const READ_KEYS: &str =
     "SELECT k.scope, k.word, k.event_id, k.fingerprint, k.expires_at, {now} AS now
     FROM keys k JOIN {rows: scope text, word text} AS r ON k.scope = r.scope AND k.word = r.word
     WHERE {only k.scope} AND {only k.word}";
-const DELETE_KEYS: &str = "DELETE FROM keys WHERE (scope, word) IN (SELECT r.scope, r.word FROM {rows: scope text, word text} AS r) AND {only scope} AND {only word}";
+const DELETE_KEYS: &str = "DELETE FROM keys WHERE (scope, word) IN (SELECT r.scope, r.word
+        FROM {rows: scope text, word text} AS r) AND {only scope} AND {only word}";
 /// Stores events. Returns the ids that were new, and when they were stored.
 macro_rules! insert_events {
     () => {
         "INSERT INTO events (id, source, kind, headers, body, unique_key, created_at)
     SELECT r.id, r.source, r.kind, r.headers, r.body, r.unique_key, {now}
-    FROM {rows: id text, source text, kind text, headers text, body bytes, unique_key text} AS r WHERE true
+    FROM {rows: id text, source text, kind text, headers text, body bytes, unique_key text} AS r
+        WHERE true
     ON CONFLICT (id) DO NOTHING RETURNING id, created_at AS at"
     };
 }
@@ -38,13 +40,17 @@ macro_rules! insert_events {
 macro_rules! insert_jobs {
     () => {
         "INSERT INTO jobs
-    (id, event_id, target_kind, target_name, lane, state, attempt, lost, claim, due_at, created_at, expires_at)
+    (id, event_id, target_kind, target_name, lane, state, attempt, lost, claim, due_at, created_at,
+        expires_at)
     SELECT r.id, r.event_id, r.target_kind, r.target_name, r.lane,
-        CASE WHEN l.id IS NULL THEN 'pending' ELSE 'leased' END, 0, 0, CASE WHEN l.id IS NULL THEN 0 ELSE 1 END,
+        CASE WHEN l.id IS NULL THEN 'pending' ELSE 'leased' END, 0, 0, CASE WHEN l.id IS NULL
+            THEN 0 ELSE 1 END,
         {now} + CASE WHEN l.id IS NULL THEN 0 ELSE r.lease END, {now}, {now} + r.ttl
-    FROM {rows: id text, event_id text, target_kind text, target_name text, lane text, ttl int, lease int} AS r
+    FROM {rows: id text, event_id text, target_kind text, target_name text, lane text, ttl int,
+        lease int} AS r
     LEFT JOIN lanes l ON l.id = r.lane AND r.lease IS NOT NULL
-        AND l.paused = 0 AND l.open_until IS NULL AND l.failures = 0 AND l.ramp = 0 AND l.rate IS NULL
+        AND l.paused = 0 AND l.open_until IS NULL AND l.failures = 0 AND l.ramp = 0
+            AND l.rate IS NULL
     WHERE true
     ON CONFLICT (id) DO NOTHING RETURNING id, claim"
     };
@@ -83,7 +89,8 @@ impl<D: Dialect> Intake for SqlStore<D> {
         each(new_events, |new_events| {
             let store = self.clone();
             async move {
-                // Without keys there is one statement to make, where the database can do that: it is its own transaction.
+                // Without keys there is one statement to make, where the database can do that: it
+                // is its own transaction.
                 let is_alone = D::STORE.is_some() && new_events.iter().all(has_no_keys);
                 let extent = if is_alone { Extent::Statement } else { Extent::Transaction };
                 let answers = store
@@ -114,9 +121,10 @@ async fn accept<D: Dialect>(
     // First the keys that stand for whole events, then those of single consumers.
     let mut answers: Vec<Option<Accepted>> = vec![None; new_events.len()];
     let event_keys: Vec<Vec<WantedKey>> = new_events.iter().map(event_wants).collect();
-    let held = hold::<D>(conn, clock, event_keys.iter().flatten().cloned().collect()).await?;
+    let holders =
+        take_keys::<D>(conn, clock, event_keys.iter().flatten().cloned().collect()).await?;
     for (at, wants) in event_keys.iter().enumerate() {
-        answers[at] = wants.iter().find_map(|want| taken(want, &held));
+        answers[at] = wants.iter().find_map(|want| taken(want, &holders));
     }
 
     let consumer_keys: Vec<Vec<Option<WantedKey>>> =
@@ -125,19 +133,21 @@ async fn accept<D: Dialect>(
     let wants = (0..new_events.len())
         .filter(open)
         .flat_map(|at| consumer_keys[at].iter().flatten().cloned());
-    let held = hold::<D>(conn, clock, wants.collect()).await?;
+    let holders = take_keys::<D>(conn, clock, wants.collect()).await?;
     let mut stored: Vec<(usize, Vec<usize>)> = Vec::new();
     let mut given_up = Vec::new();
     for at in 0..new_events.len() {
         if answers[at].is_some() {
             continue;
         }
-        let seen = |job: usize| consumer_keys[at][job].as_ref().and_then(|want| taken(want, &held));
+        let seen =
+            |job: usize| consumer_keys[at][job].as_ref().and_then(|want| taken(want, &holders));
         let jobs: Vec<usize> =
             (0..new_events[at].plan.jobs.len()).filter(|job| seen(*job).is_none()).collect();
         let first_seen = (0..new_events[at].plan.jobs.len()).find_map(seen);
         match (jobs.is_empty(), first_seen) {
-            // Every consumer has seen it: the event is a duplicate, and leaves no key of its own behind.
+            // Every consumer has seen it: the event is a duplicate, and leaves no key of its own
+            // behind.
             (true, Some(duplicate)) => {
                 given_up.extend(event_keys[at].iter().cloned());
                 answers[at] = Some(duplicate);
@@ -194,7 +204,7 @@ fn first_ids(new_events: &[NewEvent], answers: Vec<Option<Accepted>>) -> Vec<Acc
 }
 
 /// Takes the keys that are free, replaces those that have expired, and answers who holds each.
-async fn hold<D: Dialect>(
+async fn take_keys<D: Dialect>(
     conn: &mut D::Connection,
     clock: Option<i64>,
     mut wants: Vec<WantedKey>,
@@ -202,8 +212,8 @@ async fn hold<D: Dialect>(
     if wants.is_empty() {
         return Ok(KeyHolders::new());
     }
-    // In one order everywhere, so that two slices cannot wait for each other's keys. The sort is stable:
-    // of two items with one key the first of the slice gets it.
+    // In one order everywhere, so that two slices cannot wait for each other's keys. The sort is
+    // stable: of two items with one key the first of the slice gets it.
     wants.sort_by(|a, b| (&a.scope, &a.word).cmp(&(&b.scope, &b.word)));
     loop {
         sql::<D>(INSERT_KEYS).bind(clock).rows(want_rows(&wants)).run(conn).await?;
@@ -258,8 +268,8 @@ fn holder(row: KeyRow) -> sqlx::Result<((String, String), KeyHolder)> {
 
 /// The answer to an event whose wanted key another event holds: a duplicate, or a conflict if the
 /// bodies differ. `None` if the key is its own or free.
-fn taken(want: &WantedKey, held: &KeyHolders) -> Option<Accepted> {
-    let holder = held.get(&(want.scope.clone(), want.word.clone()))?;
+fn taken(want: &WantedKey, holders: &KeyHolders) -> Option<Accepted> {
+    let holder = holders.get(&(want.scope.clone(), want.word.clone()))?;
     if holder.event == want.event {
         return None;
     }
@@ -383,7 +393,8 @@ async fn insert<D: Dialect>(
             started,
         });
     }
-    let stored: Vec<StoredRow> = sql::<D>(INSERT_EVENTS).bind(clock).rows(events).all(conn).await?;
+    let stored: Vec<IdNumberRow> =
+        sql::<D>(INSERT_EVENTS).bind(clock).rows(events).all(conn).await?;
     let at = stored.into_iter().map(|r| (r.id, r.at)).collect();
     if jobs.is_empty() {
         return Ok(Inserted { at, started: BTreeSet::new() });

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::SqlStore;
 use super::dialect::Dialect;
-use super::rows::{LaneRow, StoredRow};
+use super::rows::{IdNumberRow, LaneRow};
 use super::runs::encoded;
 use super::statement::{Rows, sql};
 use crate::model::{Lane, LaneId, LaneSpec, Timestamp};
@@ -14,36 +14,46 @@ use crate::store::Lanes;
 use crate::store::error::Result;
 
 // A changed rate starts with a full second's worth; an unchanged one keeps its tokens.
-const TUNE: &str = "INSERT INTO lanes (id, tenant, paused, failures, ramp, rate, tokens, refilled_at, turn, rules)
+const UPSERT_LANES: &str = "INSERT INTO lanes (id, tenant, paused, failures, ramp, rate, tokens,
+        refilled_at, turn, rules)
     SELECT r.id, r.tenant, 0, 0, 0, r.rate, COALESCE(r.rate, 0), {now}, 0, r.rules
     FROM {rows: id text, tenant text, rate int, rules text} AS r WHERE true
-    ON CONFLICT (id) DO UPDATE SET tenant = excluded.tenant, rate = excluded.rate, rules = excluded.rules
+    ON CONFLICT (id) DO UPDATE
+        SET tenant = excluded.tenant, rate = excluded.rate, rules = excluded.rules
     WHERE lanes.tenant <> excluded.tenant OR COALESCE(lanes.rate, -1) <> COALESCE(excluded.rate, -1)
     OR COALESCE(lanes.rules, '') <> COALESCE(excluded.rules, '')";
 const LANES: &str =
-    "SELECT id, tenant, paused, failures, open_until, probe_until, ramp, rate, tokens, refilled_at, turn, rules, {now} AS now
+    "SELECT id, tenant, paused, failures, open_until, probe_until, ramp, rate, tokens, refilled_at,
+        turn, rules, {now} AS now
     FROM lanes ORDER BY id";
 const PAUSE: &str = "UPDATE lanes SET paused = 1 WHERE id = ?";
-// A breaker that is open lets a probe through at once, whatever the one before came to.
-const RESUME: &str = "UPDATE lanes SET paused = 0, open_until = CASE WHEN open_until > {now} THEN {now} ELSE open_until END,
+// An open breaker admits one probe now, even if an earlier probe is unfinished.
+const RESUME: &str = "UPDATE lanes SET paused = 0, open_until = CASE WHEN open_until > {now}
+        THEN {now} ELSE open_until END,
     probe_until = CASE WHEN open_until IS NULL THEN probe_until END WHERE id = ?";
 
-// One step into the index of open jobs per lane, whatever the backlog.
-pub(super) const BACKLOG: &str = "SELECT w.id, w.at FROM (SELECT l.id, (SELECT MIN(j.due_at) FROM jobs j
-    WHERE j.lane = l.id AND j.finished_at IS NULL) AS at FROM lanes l) AS w WHERE w.at <= {now} ORDER BY w.id";
+// One index lookup per lane, whatever the backlog.
+pub(super) const BACKLOG: &str = "SELECT w.id, w.at FROM (SELECT l.id, (SELECT MIN(j.due_at)
+        FROM jobs j
+    WHERE j.lane = l.id AND j.finished_at IS NULL) AS at FROM lanes l) AS w WHERE w.at <= {now}
+        ORDER BY w.id";
 
-const OPEN_JOBS: &str = "SELECT lane AS id, COUNT(*) AS at FROM jobs WHERE lane {any} AND finished_at IS NULL GROUP BY lane";
-// Rows that somebody has locked are about to be claimed or recorded: the next pass finds them.
+const OPEN_JOBS: &str = "SELECT lane AS id, COUNT(*) AS at FROM jobs WHERE lane {any}
+        AND finished_at IS NULL GROUP BY lane";
+// Locked rows are being claimed or recorded. The next pass finds them.
 const RENAME: &str = "WITH few AS MATERIALIZED (SELECT id FROM jobs
-    WHERE lane = ? AND finished_at IS NULL AND state = 'pending' ORDER BY due_at LIMIT ? {skip locked})
-    UPDATE jobs SET target_name = ?, lane = ? WHERE state = 'pending' AND id IN (SELECT id FROM few)";
-// The pause is taken off the old lane with it, so that nobody's resume of the new one is undone by the next pass.
+    WHERE lane = ? AND finished_at IS NULL AND state = 'pending' ORDER BY due_at
+        LIMIT ? {skip locked})
+    UPDATE jobs SET target_name = ?, lane = ? WHERE state = 'pending' AND id IN
+        (SELECT id FROM few)";
+// The old lane loses its pause too. Otherwise the next pass would pause the new lane again after an
+// operator has resumed it.
 const MOVE_PAUSE: &str = "UPDATE lanes SET paused = CASE WHEN id = ? THEN 1 ELSE 0 END
     WHERE id IN (?, ?) AND EXISTS (SELECT 1 FROM lanes AS old WHERE old.id = ? AND old.paused = 1)
     AND EXISTS (SELECT 1 FROM lanes AS new WHERE new.id = ?)";
 
 pub(super) const ALL: &[&str] =
-    &[TUNE, LANES, PAUSE, RESUME, BACKLOG, OPEN_JOBS, RENAME, MOVE_PAUSE];
+    &[UPSERT_LANES, LANES, PAUSE, RESUME, BACKLOG, OPEN_JOBS, RENAME, MOVE_PAUSE];
 
 #[async_trait]
 impl<D: Dialect> Lanes for SqlStore<D> {
@@ -60,7 +70,7 @@ impl<D: Dialect> Lanes for SqlStore<D> {
                 .text(specs.iter().map(|s| s.tenant.clone()))
                 .maybe_int(specs.iter().map(|s| s.rate.map(i64::from)));
             Box::pin(async move {
-                sql::<D>(TUNE).bind(store.clock()).rows(rows.text(rules?)).run(conn).await
+                sql::<D>(UPSERT_LANES).bind(store.clock()).rows(rows.text(rules?)).run(conn).await
             })
         })
         .await
@@ -82,7 +92,7 @@ impl<D: Dialect> Lanes for SqlStore<D> {
         let rows = self
             .read(|store, conn| {
                 Box::pin(async move {
-                    sql::<D>(BACKLOG).bind(store.clock()).all::<StoredRow>(conn).await
+                    sql::<D>(BACKLOG).bind(store.clock()).all::<IdNumberRow>(conn).await
                 })
             })
             .await?;
@@ -108,7 +118,7 @@ impl<D: Dialect> Lanes for SqlStore<D> {
             .read(move |_, conn| {
                 let lanes = lanes.clone();
                 Box::pin(
-                    async move { sql::<D>(OPEN_JOBS).list(lanes).all::<StoredRow>(conn).await },
+                    async move { sql::<D>(OPEN_JOBS).list(lanes).all::<IdNumberRow>(conn).await },
                 )
             })
             .await?;

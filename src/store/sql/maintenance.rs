@@ -19,19 +19,25 @@ use crate::store::{Chores, Maintenance, Rejection};
 
 const MIGRATED: &str = "SELECT COUNT(*) AS n FROM _sqlx_migrations WHERE success";
 const NEWEST: &str = "SELECT COALESCE(MAX(version), 0) AS n FROM _sqlx_migrations WHERE success";
-const UNREACHABLE: &str = "the database schema is out of date, and migrations cannot run through a pooler: run `tidehook migrate` with \
+const UNREACHABLE: &str = "the database schema is out of date, and migrations cannot run through a \
+                           pooler: run `tidehook migrate` with \
     TIDEHOOK_MIGRATE_URL set to the direct address of the database";
 const NOW: &str = "SELECT {now} AS now";
-// A key of nobody; it goes with the others when nobody probes any more.
-const PROBE: &str =
-    "INSERT INTO keys (scope, word, event_id, fingerprint, expires_at) VALUES ('probe', ?, '', ?, {now} + 86400000)
-    ON CONFLICT (scope, word) DO UPDATE SET fingerprint = excluded.fingerprint, expires_at = excluded.expires_at";
+// A dummy key. It expires a day after the last probe.
+const PROBE: &str = "INSERT INTO keys (scope, word, event_id, fingerprint, expires_at)
+        VALUES ('probe', ?, '', ?, {now} + 86400000)
+    ON CONFLICT (scope, word) DO UPDATE
+        SET fingerprint = excluded.fingerprint, expires_at = excluded.expires_at";
 const REJECT: &str = "INSERT INTO rejections (source, reason, count, first_at, last_at)
-    SELECT r.source, r.reason, r.n, {now}, {now} FROM {rows: source text, reason text, n int} AS r WHERE true
-    ON CONFLICT (source, reason) DO UPDATE SET count = rejections.count + excluded.count, last_at = excluded.last_at";
-// Ids are in the order of time, so a page without an old event ends the pass, however many events are kept.
+    SELECT r.source, r.reason, r.n, {now}, {now} FROM {rows: source text, reason text, n int} AS r
+        WHERE true
+    ON CONFLICT (source, reason) DO UPDATE
+        SET count = rejections.count + excluded.count, last_at = excluded.last_at";
+// Ids are in the order of time, so a page without an old event ends the pass, however many events
+// are kept.
 pub(super) const OLD_EVENTS: &str =
-    "SELECT page.id FROM (SELECT id, created_at FROM events WHERE id > ? ORDER BY id LIMIT ?) AS page
+    "SELECT page.id FROM (SELECT id, created_at FROM events WHERE id > ? ORDER BY id
+        LIMIT ?) AS page
     WHERE page.created_at < {now} - ? ORDER BY page.id";
 const BUSY_EVENTS: &str = "SELECT DISTINCT event_id AS id FROM jobs WHERE event_id {any}
     AND (finished_at IS NULL OR finished_at >= {now} - ?)";
@@ -47,12 +53,15 @@ const BUSY_RUNS: &str = "SELECT DISTINCT event_id AS id FROM runs WHERE event_id
     AND (finished_at IS NULL OR finished_at >= {now} - ? OR prune_at > {now})";
 const OLD_GATES: &str = "DELETE FROM gates WHERE state = ? AND changed_at < {now} - ?";
 const DELETE_EVENTS: &str = "DELETE FROM events WHERE id {any}";
-const OLD_KEYS: &str = "SELECT scope, word, event_id, fingerprint, expires_at, {now} AS now FROM keys WHERE expires_at <= {now}
+const OLD_KEYS: &str = "SELECT scope, word, event_id, fingerprint, expires_at, {now} AS now
+        FROM keys WHERE expires_at <= {now}
     ORDER BY expires_at LIMIT ?";
 
-// Which chores have anything to do, before any of them starts a transaction: of each the head of an index.
+// Which chores have work, in one query before any of them starts a transaction. Each looks at the
+// head of an index.
 pub(super) const CHORES: &str = "SELECT CAST('expire' AS TEXT) AS name
-    WHERE (SELECT expires_at FROM jobs WHERE finished_at IS NULL AND expires_at IS NOT NULL AND state = 'pending'
+    WHERE (SELECT expires_at FROM jobs WHERE finished_at IS NULL AND expires_at IS NOT NULL
+        AND state = 'pending'
         ORDER BY expires_at LIMIT 1) <= {now}
     UNION ALL SELECT CAST('prune' AS TEXT) AS name
     WHERE (SELECT created_at FROM events ORDER BY id LIMIT 1) < {now} - ?
@@ -82,12 +91,12 @@ pub(super) const ALL: &[&str] = &[
 #[async_trait]
 impl<D: Dialect> Maintenance for SqlStore<D> {
     async fn migrate(&self) -> Result<()> {
-        // What is up to date may stay as it is: that needs no right to change it.
+        // A schema that is up to date needs no migration, and so no right to alter it.
         match self.missing_migrations().await? {
             0 => Ok(()),
             _ if !self.0.pooler.is_there() => D::migrate(&self.0.write).await,
-            // Migrations lock their session, and behind a pooler there is none.
-            _ => Err(Error::corrupt(UNREACHABLE.to_owned())),
+            // Migrations take a session lock, which a pooler in transaction mode does not support.
+            _ => Err(Error::permanent(UNREACHABLE.to_owned())),
         }
     }
 
@@ -180,8 +189,8 @@ impl<D: Dialect> Maintenance for SqlStore<D> {
     }
 
     fn writers(&self) -> usize {
-        // One writer is all SQLite has. Elsewhere more of them than processors only make slices smaller, and half
-        // the pool is left to claims and reads.
+        // SQLite has one writer. Elsewhere, more writers than processors only make batches smaller,
+        // and half of the pool stays for claims and reads.
         let connections = self.0.write.options().get_max_connections();
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         usize::try_from(connections / 2).unwrap_or(1).clamp(1, processors.min(4))
@@ -211,7 +220,8 @@ impl<D: Dialect> Maintenance for SqlStore<D> {
         let found = self.of_migrations(NEWEST).await?;
         if found > known {
             weaknesses.push(format!(
-                "the database has schema version {found}, but this tidehook ({}) supports version {known}: a newer tidehook has migrated \
+                "the database has schema version {found}, but this tidehook ({}) supports \
+                 version {known}: a newer tidehook has migrated \
                  it. This version still works, but upgrade to the newer one",
                 env!("CARGO_PKG_VERSION")
             ));
@@ -236,7 +246,7 @@ impl<D: Dialect> SqlStore<D> {
             .await;
         match found {
             Ok(found) => Ok(found.map_or(0, |found| found.n)),
-            Err(Error::Down(why) | Error::Corrupt(why)) if why.contains("_sqlx_migrations") => {
+            Err(Error::Down(why) | Error::Permanent(why)) if why.contains("_sqlx_migrations") => {
                 Ok(0)
             }
             Err(error) => Err(error),
@@ -261,7 +271,7 @@ async fn prune<D: Dialect>(
         .all(conn)
         .await?;
     let Some(last) = old.last() else {
-        // Nobody has used these for as long as anything is kept.
+        // These are older than everything that is kept.
         sql::<D>(OLD_GATES)
             .bind(encoded(&Gate::default())?)
             .bind(clock)

@@ -19,6 +19,7 @@ mod maintenance;
 mod outcomes;
 pub mod postgres;
 mod query;
+mod record;
 pub(crate) mod rows;
 mod runs;
 pub mod seam;
@@ -305,7 +306,7 @@ impl<D: Dialect> SqlStore<D> {
     ) -> Result<T> {
         match tokio::spawn(self.bounded(time_max, work).await?).await {
             Ok(done) => done,
-            Err(died) => Err(Error::corrupt(format!("a database operation crashed: {died}"))),
+            Err(died) => Err(Error::permanent(format!("a database operation crashed: {died}"))),
         }
     }
 
@@ -318,7 +319,7 @@ impl<D: Dialect> SqlStore<D> {
     ) -> Result<T> {
         match AssertUnwindSafe(self.bounded(time_max, work).await?).catch_unwind().await {
             Ok(done) => done,
-            Err(_) => Err(Error::corrupt("a database operation crashed".to_owned())),
+            Err(_) => Err(Error::permanent("a database operation crashed".to_owned())),
         }
     }
 
@@ -364,15 +365,15 @@ where
         return Ok(Vec::new());
     }
     match whole(Arc::from(items)).await {
-        Err(Error::Corrupt(why)) if items.len() == 1 => Ok(vec![Err(Error::Corrupt(why))]),
-        Err(Error::Corrupt(_)) => {
+        Err(Error::Permanent(why)) if items.len() == 1 => Ok(vec![Err(Error::Permanent(why))]),
+        Err(Error::Permanent(_)) => {
             let mut answers = Vec::with_capacity(items.len());
             for item in items {
                 match whole(Arc::from([item.clone()])).await {
                     Ok(mut one) => answers.push(one.pop().unwrap_or_else(|| {
-                        Err(Error::corrupt("the database did not respond"))
+                        Err(Error::permanent("the store returned too few results"))
                     })),
-                    Err(Error::Corrupt(why)) => answers.push(Err(Error::Corrupt(why))),
+                    Err(Error::Permanent(why)) => answers.push(Err(Error::Permanent(why))),
                     Err(error) => return Err(error),
                 }
             }

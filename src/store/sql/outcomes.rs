@@ -38,9 +38,12 @@ pub(super) fn ids(outcomes: &[JobOutcome]) -> impl Iterator<Item = String> {
 
 /// 1 for an outcome whose attempt was interrupted, else 0. Such attempts do not count against the
 /// retry policy.
-fn lost(commit: &JobOutcome) -> i64 {
+fn lost(job_outcome: &JobOutcome) -> i64 {
     i64::from(
-        commit.attempt.as_ref().is_some_and(|attempt| attempt.ending == AttemptResult::Interrupted),
+        job_outcome
+            .attempt
+            .as_ref()
+            .is_some_and(|attempt| attempt.ending == AttemptResult::Interrupted),
     )
 }
 
@@ -76,15 +79,18 @@ pub(super) fn record_rows(outcomes: &[JobOutcome]) -> Rows {
 }
 
 pub(super) fn attempt_rows(outcomes: &[(&JobOutcome, bool)]) -> Rows {
-    let attempts: Vec<_> =
-        outcomes.iter().filter_map(|(c, held)| c.attempt.as_ref().map(|a| (c, a, *held))).collect();
-    let ending =
-        |ending: AttemptResult, held: bool| if held { ending } else { AttemptResult::Stale };
+    let attempts: Vec<_> = outcomes
+        .iter()
+        .filter_map(|(c, had_lease)| c.attempt.as_ref().map(|a| (c, a, *had_lease)))
+        .collect();
+    let ending = |ending: AttemptResult, had_lease: bool| {
+        if had_lease { ending } else { AttemptResult::Stale }
+    };
     Rows::default()
         .text(attempts.iter().map(|(c, ..)| c.lease.job.to_string()))
         .int(attempts.iter().map(|(_, a, _)| a.claim))
         .int(attempts.iter().map(|(_, a, _)| i64::from(a.number)))
-        .text(attempts.iter().map(|(_, a, held)| ending(a.ending, *held).as_str()))
+        .text(attempts.iter().map(|(_, a, had_lease)| ending(a.ending, *had_lease).as_str()))
         .maybe_text(attempts.iter().map(|(_, a, _)| a.code.map(|code| code.to_string())))
         .maybe_int(attempts.iter().map(|(_, a, _)| a.status.map(i64::from)))
         .maybe_text(attempts.iter().map(|(_, a, _)| a.error.clone()))

@@ -16,11 +16,12 @@ use super::statement::{Column, Rows, sql};
 use super::{Pools, SqlStore};
 use super::{maintenance, seam};
 use crate::model::AwsIdentity;
+use crate::model::ManualClock;
 use crate::store::error::Cause;
 use crate::store::error::{Error, Result};
 use crate::store::{Address, Store};
 
-crate::runs!(Postgres);
+crate::impl_executes!(Postgres);
 impl SupportsTypes for Postgres {}
 
 /// How long a request may wait for a connection: ingress answers 503 within two seconds.
@@ -30,8 +31,8 @@ const AT_HAND_MAX: usize = 4;
 /// How long a test connection may take that finds out why none can be opened.
 const WHY_NOT_MAX: Duration = Duration::from_secs(1);
 
-// Without a join: the rows are named by an array, so that every plan goes by the index of due jobs and then by key,
-// whatever the statistics say. What had been leased is asked for the same way.
+// Without a join: the ids come as an array, so every plan uses the index of due jobs and then the
+// primary key, whatever the statistics say.
 macro_rules! take {
     ($of:literal) => {
         concat!(
@@ -44,11 +45,14 @@ macro_rules! take {
         ) AS j
     )
     UPDATE jobs SET state = 'leased', claim = claim + 1, due_at = {now} + ?,
-        attempt = attempt + CAST(state = 'leased' AS INTEGER), lost = lost + CAST(state = 'leased' AS INTEGER),
+        attempt = attempt + CAST(state = 'leased' AS INTEGER),
+            lost = lost + CAST(state = 'leased' AS INTEGER),
         deaths = deaths + CAST(state = 'leased' AND COALESCE(begun, 0) = claim AS INTEGER)
     WHERE id = ANY(ARRAY(SELECT due.id FROM due))
-    RETURNING id, event_id, target_kind, target_name, lane, attempt, lost, deaths, begun, claim, due_at, created_at, {now} AS now,
-        CASE WHEN id = ANY(ARRAY(SELECT due.id FROM due WHERE due.state = 'leased')) THEN 'leased' ELSE 'pending' END AS was"
+    RETURNING id, event_id, target_kind, target_name, lane, attempt, lost, deaths, begun, claim,
+        due_at, created_at, {now} AS now,
+        CASE WHEN id = ANY(ARRAY(SELECT due.id FROM due WHERE due.state = 'leased')) THEN 'leased'
+            ELSE 'pending' END AS was"
         )
     };
 }
@@ -66,27 +70,37 @@ const STORE: &str = concat!(
         SELECT 'created', ?, made.n FROM (SELECT COUNT(*) AS n FROM j) AS made WHERE made.n > 0
         ON CONFLICT (name, shard) DO UPDATE SET value = counters.value + excluded.value
     )
-    SELECT id, at, CAST(NULL AS BIGINT) AS claim FROM e UNION ALL SELECT id, CAST(NULL AS BIGINT), claim FROM j"
+    SELECT id, at, CAST(NULL AS BIGINT) AS claim FROM e UNION ALL
+        SELECT id, CAST(NULL AS BIGINT), claim FROM j"
 );
 
-// `dead` before `finished`, as everywhere: two statements must not wait for each other's totals in a circle.
+// `dead` before `finished`, as in every statement, so that two of them cannot deadlock on the
+// totals.
 const RECORD: &str = "WITH r AS MATERIALIZED (
-        SELECT * FROM {rows: job text, token int, next text, sent int, after int, lost int, ended int, error text} AS r
+        SELECT * FROM {rows: job text, token int, next text, sent int, after int, lost int,
+            ended int, error text} AS r
     ), held AS (
-        UPDATE jobs SET state = r.next, attempt = r.sent, lost = jobs.lost + r.lost, due_at = {now} + r.after,
+        UPDATE jobs SET state = r.next, attempt = r.sent, lost = jobs.lost + r.lost,
+            due_at = {now} + r.after,
             finished_at = {now} + r.ended, last_error = COALESCE(r.error, jobs.last_error)
-        FROM r WHERE {only jobs.id} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id
+        FROM r WHERE {only jobs.id} AND jobs.id = r.job AND jobs.claim = r.token
+            AND jobs.state = 'leased' RETURNING jobs.id
     ), a AS (
-        INSERT INTO attempts (job_id, claim, number, ending, code, status, error, duration_ms, response, at)
-        SELECT t.job_id, t.claim, t.number, t.ending, t.code, t.status, t.error, t.duration_ms, t.response, {now}
-        FROM {rows: job_id text, claim int, number int, ending text, code text, status int, error text, duration_ms int, response bytes} AS t
+        INSERT INTO attempts (job_id, claim, number, ending, code, status, error, duration_ms,
+            response, at)
+        SELECT t.job_id, t.claim, t.number, t.ending, t.code, t.status, t.error, t.duration_ms,
+            t.response, {now}
+        FROM {rows: job_id text, claim int, number int, ending text, code text, status int,
+            error text, duration_ms int, response bytes} AS t
         JOIN held ON held.id = t.job_id
         ON CONFLICT (job_id, claim) DO NOTHING
     ), n AS (
-        SELECT COUNT(r.ended) AS finished, COUNT(*) FILTER (WHERE r.next = 'dead') AS dead FROM held JOIN r ON r.job = held.id
+        SELECT COUNT(r.ended) AS finished, COUNT(*) FILTER (WHERE r.next = 'dead') AS dead
+            FROM held JOIN r ON r.job = held.id
     ), c AS (
         INSERT INTO counters (name, shard, value)
-        SELECT v.name, ?, v.made FROM n CROSS JOIN LATERAL (VALUES ('dead', n.dead), ('finished', n.finished)) AS v(name, made)
+        SELECT v.name, ?, v.made FROM n CROSS
+            JOIN LATERAL (VALUES ('dead', n.dead), ('finished', n.finished)) AS v(name, made)
         WHERE v.made > 0
         ON CONFLICT (name, shard) DO UPDATE SET value = counters.value + excluded.value
     )
@@ -111,11 +125,12 @@ pub const SETTINGS: [(&str, &str); 6] = [
     ("idle_in_transaction_session_timeout", "10s"),
     // An acknowledged event is on disk, whatever the server's default.
     ("synchronous_commit", "on"),
-    // Every statement goes by key, a slice of keys or the head of an index. The statistics of a queue's tables
-    // are stale most of the time, plans are kept, and a plan made for an empty table would read the
-    // whole of a full one.
+    // Every statement goes by key, a slice of keys or the head of an index. The statistics of a
+    // queue's tables are stale most of the time, plans are kept, and a plan made for an empty table
+    // would read the whole of a full one.
     ("enable_seqscan", "off"),
-    // Short statements gain nothing from being compiled, and what is ruled out above looks costly.
+    // JIT is off: the statements are short, and `enable_seqscan=off` inflates the costs that
+    // trigger it.
     ("jit", "off"),
 ];
 
@@ -129,14 +144,14 @@ fn pooled(options: PgConnectOptions) -> PgConnectOptions {
 ///
 /// # Errors
 /// The URL cannot be read, or no connection can be made.
-pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
+pub async fn open(address: Address, clock: Option<ManualClock>) -> Result<Arc<dyn Store>> {
     let options = match address.pooler.is_there() {
         true => PgConnectOptions::from_str(address.url.expose()).map(pooled),
         false => options(address.url.expose()),
     };
     let wrong = |e: sqlx::Error| {
         let help = "percent-encode characters like `:/?#[]@%` in the user name and password";
-        Error::corrupt(format!("the Postgres URL is invalid: {e}; {help}"))
+        Error::permanent(format!("the Postgres URL is invalid: {e}; {help}"))
     };
     let options = options.map_err(wrong)?;
     let authenticated = options.clone();
@@ -145,7 +160,7 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
         .acquire_timeout(ACQUIRE_MAX)
         .test_before_acquire(address.tests_idle)
         .connect_lazy_with(options);
-    // An idle connection that must be asked before it is used is better off in the pool, which does so.
+    // Connections that must be tested before use stay in the pool, which does that.
     let at_hand = if address.tests_idle {
         0
     } else {
@@ -153,7 +168,7 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
     };
     let store = SqlStore::new(
         Pools { write: pool.clone(), read: pool, at_hand },
-        address.clock,
+        clock,
         address.pooler,
         None,
     );
@@ -184,7 +199,7 @@ fn with_iam(
     _: PgConnectOptions,
     _: AwsIdentity,
 ) -> Result<SqlStore<Postgres>> {
-    Err(Error::corrupt(
+    Err(Error::permanent(
         "this build does not support `database.auth: iam`; use a build with the feature `lambda`"
             .to_owned(),
     ))
@@ -193,24 +208,27 @@ fn with_iam(
 #[async_trait]
 impl Dialect for Postgres {
     const DIALECT_NAME: &'static str = "postgres";
-    // The statement's time and not the wall's at each row: only a value that stays the same for a statement can be
-    // looked up in an index, and a lane with many jobs that are due later must cost nothing.
+    // The statement's time, which is one value per statement and so can be looked up in an index.
+    // With the wall clock, jobs that are due later would be scanned.
     const NOW: &'static str = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000 AS BIGINT)";
     const GUIDES_JOINS: bool = true;
     const BEGIN: &'static str = "BEGIN";
-    // As `options`; a pooler takes no settings at the start, and what is set must not stay.
+    // The same settings as `options`, by SET LOCAL: a pooler refuses settings at connect time, and
+    // they must not outlive the transaction.
     const BEGIN_POOLED: &'static str =
         "BEGIN; SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '5s';
         SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL synchronous_commit = on;
         SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
     const LOCK: &'static str = "FOR UPDATE";
     const SKIP_LOCKED: &'static str = "FOR UPDATE SKIP LOCKED";
-    const ABOUT: &'static str = "SELECT 'Postgres ' || current_setting('server_version') AS name UNION ALL
-        SELECT CASE WHEN ssl THEN 'TLS ' || COALESCE(version, '') ELSE 'no TLS' END FROM pg_stat_ssl WHERE pid = pg_backend_pid() UNION ALL
+    const ABOUT: &'static str = "SELECT 'Postgres ' || current_setting('server_version') AS name
+        UNION ALL
+        SELECT CASE WHEN ssl THEN 'TLS ' || COALESCE(version, '') ELSE 'no TLS' END
+            FROM pg_stat_ssl WHERE pid = pg_backend_pid() UNION ALL
         SELECT 'at most ' || current_setting('max_connections') || ' connections'";
     const STORE: Option<&'static str> = Some(STORE);
     const RECORD: Option<&'static str> = Some(RECORD);
-    const UNTOLD: &'static str = super::hints::UNTOLD_LATERAL;
+    const UNANNOUNCED: &'static str = super::hints::UNANNOUNCED_LATERAL;
 
     fn migrator() -> Migrator {
         super::dialect::migrations(&[
@@ -223,17 +241,19 @@ impl Dialect for Postgres {
     }
 
     async fn migrate(pool: &Pool<Self>) -> Result<()> {
-        // A connection of its own says why there is none.
+        // A connection outside the pool reports the real connection error.
         let mut conn =
             sqlx::PgConnection::connect_with(&pool.connect_options()).await.map_err(Self::error)?;
         super::dialect::refuse_foreign::<Self>(
             &mut conn,
-            "SELECT table_name::text AS name FROM information_schema.tables WHERE table_schema = current_schema()",
+            "SELECT table_name::text AS name FROM information_schema.tables
+        WHERE table_schema = current_schema()",
         )
         .await?;
         // sqlx takes an advisory lock, so two processes that start at once wait for each other.
         conn.close().await.map_err(Self::error)?;
-        // The lock is the session's: on a connection that is closed after it no failure can leave it behind.
+        // The lock belongs to the session. The connection is closed afterwards, so that no failure
+        // can leave the lock behind.
         let own = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(ACQUIRE_MAX)
@@ -262,7 +282,8 @@ impl Dialect for Postgres {
     }
 
     fn rows(out: &mut String, columns: &[(&str, &str)], next: &mut usize) {
-        // `UNNEST(…) AS alias(columns)`: the alias follows in the text, so the names go into a subquery.
+        // `UNNEST(…) AS alias(columns)`: the alias follows in the text, so the names go into a
+        // subquery.
         out.push_str("(SELECT * FROM UNNEST(");
         for (at, (_, kind)) in columns.iter().enumerate() {
             out.push_str(if at > 0 { ", " } else { "" });
@@ -321,24 +342,28 @@ impl Dialect for Postgres {
 
     async fn weaknesses(conn: &mut Self::Connection) -> sqlx::Result<Vec<String>> {
         let rows: Vec<NameRow> = sql::<Self>(
-            "SELECT name::text AS name FROM pg_settings WHERE (name = 'fsync' AND setting = 'off') OR (name = 'full_page_writes' AND setting = 'off')",
+            "SELECT name::text AS name FROM pg_settings WHERE (name = 'fsync' AND setting = 'off')
+        OR (name = 'full_page_writes' AND setting = 'off')",
         )
         .all(conn)
         .await?;
         let word = |name: String| {
             format!(
-                "Postgres runs with {name}=off, so a power failure can lose acknowledged events: turn the setting on"
+                "Postgres runs with {name}=off, so a power failure can lose acknowledged events: \
+                 turn the setting on"
             )
         };
         let mut weak: Vec<String> = maintenance::names(rows).into_iter().map(word).collect();
         let long: Vec<NameRow> = sql::<Self>(
-            "SELECT CAST(pid AS TEXT) AS name FROM pg_stat_activity WHERE datname = current_database() AND xact_start < now() - interval '5 minutes'",
+            "SELECT CAST(pid AS TEXT) AS name FROM pg_stat_activity
+        WHERE datname = current_database() AND xact_start < now() - interval '5 minutes'",
         )
         .all(conn)
         .await?;
         let held = |pid: String| {
             format!(
-                "the Postgres process {pid} has had a transaction open for more than 5 minutes, so dead rows cannot be removed: end that transaction"
+                "the Postgres process {pid} has had a transaction open for more than 5 minutes, so \
+                 dead rows cannot be removed: end that transaction"
             )
         };
         weak.extend(maintenance::names(long).into_iter().map(held));
@@ -354,14 +379,22 @@ impl Dialect for Postgres {
                 .await?;
             let found = found.map_or(String::new(), |row| row.name);
             if found != value {
-                unset.push(format!("{name} is {found}, but must be {value}: set the init query of infra/proxy.yaml on the proxy"));
+                unset.push(format!(
+                    "{name} is {found}, but must be {value}: set the init query of \
+                    infra/proxy.yaml on the proxy"
+                ));
             }
         }
         Ok(unset)
     }
 
     fn is_busy(error: &sqlx::Error) -> bool {
-        matches!(error, sqlx::Error::Database(e) if matches!(e.code().as_deref(), Some("40001" | "40P01" | "55P03")))
+        matches!(
+            error,
+            sqlx::Error::Database(e) if matches!(
+                e.code().as_deref(), Some("40001" | "40P01" | "55P03"),
+            ),
+        )
     }
 
     fn error(error: sqlx::Error) -> Error {
@@ -371,7 +404,7 @@ impl Dialect for Postgres {
             | sqlx::Error::Decode(_)
             | sqlx::Error::ColumnDecode { .. }
             | sqlx::Error::ColumnNotFound(_) => {
-                return Error::corrupt(Cause::of(error.to_string(), error));
+                return Error::permanent(Cause::of(error.to_string(), error));
             }
             _ => return Error::down(Cause::of(error.to_string(), error)),
         };
@@ -388,7 +421,7 @@ impl Dialect for Postgres {
             }
             "25006" => Error::read_only(Cause::of(text, error)),
             "40001" | "40P01" | "55P03" => Error::down(Cause::of(text, error)),
-            _ => Error::corrupt(Cause::of(text, error)),
+            _ => Error::permanent(Cause::of(text, error)),
         }
     }
 }
@@ -407,23 +440,7 @@ pub fn hot_statements() -> Vec<(&'static str, String)> {
         ("record", text(RECORD)),
         ("events", text(super::query::EVENTS_BY_ID)),
         ("take_of", text(TAKE_OF)),
-        ("untold", text(super::hints::UNTOLD_LATERAL)),
+        ("untold", text(super::hints::UNANNOUNCED_LATERAL)),
         ("chores", text(maintenance::CHORES)),
     ]
-}
-
-/// Creates a database and answers its URL, for tests.
-///
-/// # Errors
-/// The server's errors.
-pub async fn create_database(server: &str, name: &str) -> sqlx::Result<String> {
-    let mut options = PgConnectOptions::from_str(server)?;
-    let mut conn = sqlx::PgConnection::connect_with(&options).await?;
-    let statement = format!("CREATE DATABASE \"{}\"", name.replace('"', ""));
-    sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut conn).await?;
-    conn.close().await?;
-    options = options.database(name);
-    let mut url = url::Url::parse(server).map_err(|e| sqlx::Error::Configuration(Box::new(e)))?;
-    url.set_path(options.get_database().unwrap_or(name));
-    Ok(url.to_string())
 }

@@ -19,10 +19,11 @@ pub(super) const EVENTS_BY_ID: &str =
     "SELECT id, source, kind, headers, body, unique_key, created_at
     FROM events WHERE id {any}";
 const JOBS: &str =
-    "SELECT id, event_id, target_kind, target_name, state, attempt, lost, deaths, claim, due_at, created_at, finished_at, last_error
+    "SELECT id, event_id, target_kind, target_name, state, attempt, lost, deaths, claim, due_at,
+        created_at, finished_at, last_error
     FROM jobs WHERE 1 = 1";
 const STATES: &str = " AND state {any}";
-// What was put aside says so in its last error (`Job::put_aside`).
+// What was put aside says so in its last error (`Job::parked_reason`).
 const PARKED: &str = " AND (lane {any} OR COALESCE(last_error, '') LIKE 'parked: %')";
 const NOT_PARKED: &str = " AND NOT (lane {any} OR COALESCE(last_error, '') LIKE 'parked: %')";
 const ATTEMPTS: &str =

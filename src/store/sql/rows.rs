@@ -38,33 +38,46 @@ macro_rules! rows {
 
 rows! {
     /// An event, with or without its body.
-    EventRow { id: String, source: String, kind: String, headers: String, body: Vec<u8>, unique_key: Option<String>, created_at: i64 }
+    EventRow {
+        id: String, source: String, kind: String, headers: String, body: Vec<u8>,
+        unique_key: Option<String>, created_at: i64,
+    }
     /// A job as it stands, for lists and single reads.
     JobRow {
-        id: String, event_id: String, target_kind: String, target_name: String, state: String, attempt: i64, lost: i64,
-        deaths: i64, claim: i64, due_at: i64, created_at: i64, finished_at: Option<i64>, last_error: Option<String>,
+        id: String, event_id: String, target_kind: String, target_name: String, state: String,
+        attempt: i64, lost: i64,
+        deaths: i64, claim: i64, due_at: i64, created_at: i64, finished_at: Option<i64>,
+        last_error: Option<String>,
     }
     /// A job that was just claimed, with the state it had before and the database's clock.
     DueRow {
-        id: String, event_id: String, target_kind: String, target_name: String, lane: String, attempt: i64, lost: i64,
-        deaths: i64, begun: Option<i64>, claim: i64, due_at: i64, created_at: i64, was: String, now: i64,
+        id: String, event_id: String, target_kind: String, target_name: String, lane: String,
+        attempt: i64, lost: i64,
+        deaths: i64, begun: Option<i64>, claim: i64, due_at: i64, created_at: i64, was: String,
+        now: i64,
     }
     /// One attempt in the history of a job.
     AttemptRow {
-        number: i64, claim: i64, ending: String, code: Option<String>, status: Option<i64>, error: Option<String>,
+        number: i64, claim: i64, ending: String, code: Option<String>, status: Option<i64>,
+        error: Option<String>,
         duration_ms: i64, response: Vec<u8>, at: i64,
     }
     /// A lane with its breaker and bucket, and the database's clock at the time.
     LaneRow {
-        id: String, tenant: String, paused: i64, failures: i64, open_until: Option<i64>, probe_until: Option<i64>, ramp: i64,
-        rate: Option<i64>, tokens: f64, refilled_at: i64, turn: i64, rules: Option<String>, now: i64,
+        id: String, tenant: String, paused: i64, failures: i64, open_until: Option<i64>,
+        probe_until: Option<i64>, ramp: i64,
+        rate: Option<i64>, tokens: f64, refilled_at: i64, turn: i64, rules: Option<String>,
+        now: i64,
     }
     /// An idempotency key, the event that holds it, and the database's clock at the time.
-    KeyRow { scope: String, word: String, event_id: String, fingerprint: Option<String>, expires_at: i64, now: i64 }
+    KeyRow {
+        scope: String, word: String, event_id: String, fingerprint: Option<String>, expires_at: i64,
+        now: i64,
+    }
     /// The id of a row that a statement found or changed.
     IdRow { id: String }
     /// An id with a number: an instant in most statements, a count where open jobs are counted.
-    StoredRow { id: String, at: i64 }
+    IdNumberRow { id: String, at: i64 }
     /// One thing that `STORE` has stored: an event with its instant, or a job with its claim.
     MadeRow { id: String, at: Option<i64>, claim: Option<i64> }
     /// A job that was just stored. Its claim is 1 if it is leased already, else 0.
@@ -73,13 +86,17 @@ rows! {
     DefinitionRow { hash: String, name: String, body: String }
     /// A run, with its state and error as JSON.
     RunRow {
-        id: String, workflow: String, definition: String, event_id: String, parent_run: Option<String>, parent_visit: Option<i64>,
-        status: String, error: Option<String>, version: i64, state: String, created_at: i64, finished_at: Option<i64>,
+        id: String, workflow: String, definition: String, event_id: String,
+        parent_run: Option<String>, parent_visit: Option<i64>,
+        status: String, error: Option<String>, version: i64, state: String, created_at: i64,
+        finished_at: Option<i64>,
     }
     /// A run's version, which fences changes, and the number of its history lines.
     VersionRow { id: String, version: i64, noted: i64 }
     /// One line in the history of a run.
-    EntryRow { seq: i64, at: i64, kind: String, step: Option<String>, visit: Option<i64>, data: String }
+    EntryRow {
+        seq: i64, at: i64, kind: String, step: Option<String>, visit: Option<i64>, data: String,
+    }
     /// A callback token, by its hash.
     TokenRow { hash: String, run_id: String, visit: i64, answer: Option<String> }
     /// A gate, with its state as JSON.
@@ -97,7 +114,7 @@ rows! {
 }
 
 fn corrupt(what: &str, value: &str) -> Error {
-    Error::corrupt(format!("stored {what} `{value}` cannot be read"))
+    Error::permanent(format!("stored {what} `{value}` cannot be read"))
 }
 
 /// A stored 64-bit number as 32 bits, clamped to the range.
@@ -138,8 +155,8 @@ impl TryFrom<JobRow> for Job {
             target: target(&row.target_kind, &row.target_name)?,
             state: row.state.parse().map_err(|_| corrupt("job state", &row.state))?,
             attempt: u32_of(row.attempt),
-            lost: u32_of(row.lost),
-            deaths: u32_of(row.deaths),
+            interrupted: u32_of(row.lost),
+            crashes: u32_of(row.deaths),
             claim: row.claim,
             due_at: timestamp(row.due_at),
             created_at: timestamp(row.created_at),
@@ -211,7 +228,7 @@ impl From<LaneRow> for Lane {
             // A lane that was written before there were rules has those of the defaults.
             rules: row.rules.map(|text| rules(&id, &text)).unwrap_or_default(),
             bucket,
-            turn: timestamp(row.turn),
+            last_served_at: timestamp(row.turn),
             id,
         }
     }
@@ -222,7 +239,8 @@ impl From<LaneRow> for Lane {
 fn rules(lane: &LaneId, text: &str) -> BreakerRules {
     stored(text).unwrap_or_else(|why| {
         let lane = &lane.0;
-        tracing::warn!(lane, %why, "The stored circuit breaker rules of a lane cannot be read. The defaults apply; a restart stores the rules again.");
+        tracing::warn!(lane, %why, "The stored circuit breaker rules of a lane cannot be read. The \
+            defaults apply; a restart stores the rules again.");
         BreakerRules::default()
     })
 }
@@ -250,7 +268,8 @@ impl TryFrom<RunRow> for Run {
             tracing::error!(
                 run = row.id,
                 why,
-                "A stored run cannot be read and cannot continue. Fix its row in the database, or end the run with `tidehook runs kill`."
+                "A stored run cannot be read and cannot continue. Fix its row in the database, or \
+                 end the run with `tidehook runs kill`."
             );
         }
         let error = error.and_then(std::result::Result::ok);

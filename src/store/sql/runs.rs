@@ -20,47 +20,60 @@ use crate::store::error::{Error, Result};
 use crate::store::{Definition, Each, Page, RunFilter, Runs};
 
 const DEFINE: &str = "INSERT INTO definitions (hash, name, body, created_at)
-    SELECT r.hash, r.name, r.body, {now} FROM {rows: hash text, name text, body text} AS r WHERE true
+    SELECT r.hash, r.name, r.body, {now} FROM {rows: hash text, name text, body text} AS r
+        WHERE true
     ON CONFLICT (hash) DO NOTHING";
 const DEFINITION: &str = "SELECT hash, name, body FROM definitions WHERE hash = ?";
-const RUNS_BY_ID: &str = "SELECT id, workflow, definition, event_id, parent_run, parent_visit, status, error, version, state,
+const RUNS_BY_ID: &str = "SELECT id, workflow, definition, event_id, parent_run, parent_visit,
+        status, error, version, state,
     created_at, finished_at FROM runs WHERE id {any}";
-const RUNS: &str = "SELECT id, workflow, definition, event_id, parent_run, parent_visit, status, error, version, state,
+const RUNS: &str = "SELECT id, workflow, definition, event_id, parent_run, parent_visit, status,
+        error, version, state,
     created_at, finished_at FROM runs WHERE 1 = 1";
 const HISTORY: &str =
     "SELECT seq, at, kind, step, visit, data FROM history WHERE run_id = ? ORDER BY seq";
 const TOKEN: &str = "SELECT hash, run_id, visit, answer FROM tokens WHERE hash = ?";
-// Locked in the order of their ids, so that two slices cannot wait for each other in a circle.
+// Locked in the order of their ids, so that two batches cannot deadlock.
 const LOCK: &str = "SELECT id, version, noted FROM runs WHERE id {any} ORDER BY id {lock}";
 const INSERT: &str = "INSERT INTO runs
-    (id, workflow, definition, event_id, parent_run, parent_visit, status, error, version, noted, state, created_at, finished_at,
+    (id, workflow, definition, event_id, parent_run, parent_visit, status, error, version, noted,
+        state, created_at, finished_at,
      prune_at)
-    SELECT r.id, r.workflow, r.definition, r.event_id, r.parent_run, r.parent_visit, r.status, r.error, 1, r.notes, r.state, {now},
+    SELECT r.id, r.workflow, r.definition, r.event_id, r.parent_run, r.parent_visit, r.status,
+        r.error, 1, r.notes, r.state, {now},
         {now} + r.ended, {now} + r.keep
-    FROM {rows: id text, workflow text, definition text, event_id text, parent_run text, parent_visit int, status text, error text, notes int, state text, ended int, keep int} AS r
+    FROM {rows: id text, workflow text, definition text, event_id text, parent_run text,
+        parent_visit int, status text, error text, notes int, state text, ended int, keep int} AS r
     WHERE true";
 const UPDATE: &str =
-    "UPDATE runs SET status = r.status, definition = r.definition, error = r.error, version = runs.version + 1, noted = runs.noted + r.notes,
+    "UPDATE runs SET status = r.status, definition = r.definition, error = r.error,
+        version = runs.version + 1, noted = runs.noted + r.notes,
     state = r.state, finished_at = {now} + r.ended, prune_at = {now} + r.keep
-    FROM {rows: run text, status text, definition text, error text, notes int, state text, ended int, keep int} AS r
+    FROM {rows: run text, status text, definition text, error text, notes int, state text,
+        ended int, keep int} AS r
     WHERE {only runs.id} AND runs.id = r.run";
 const INSERT_JOBS: &str = "INSERT INTO jobs
     (id, event_id, target_kind, target_name, lane, state, attempt, lost, claim, due_at, created_at)
-    SELECT r.id, r.event_id, r.target_kind, r.target_name, r.lane, 'pending', 0, 0, 0, COALESCE(r.due, {now} + r.delay), {now}
-    FROM {rows: id text, event_id text, target_kind text, target_name text, lane text, due int, delay int} AS r WHERE true";
-// A job that is held stands in a lane that nobody announces, so that no claim ever sees it.
-const HOLD: &str = "UPDATE jobs SET lane = 'held:' || lane WHERE id {any} AND finished_at IS NULL AND lane NOT LIKE 'held:%'";
-const FREE: &str = "UPDATE jobs SET lane = SUBSTR(lane, 6) WHERE id {any} AND finished_at IS NULL AND lane LIKE 'held:%'";
-// Every gate has a row before it is locked, so that two who come first wait for each other.
+    SELECT r.id, r.event_id, r.target_kind, r.target_name, r.lane, 'pending', 0, 0, 0,
+        COALESCE(r.due, {now} + r.delay), {now}
+    FROM {rows: id text, event_id text, target_kind text, target_name text, lane text, due int,
+        delay int} AS r WHERE true";
+// A job of a paused run moves to a lane without a row in `lanes`, so no claim finds it.
+const PAUSE_JOBS: &str = "UPDATE jobs SET lane = 'held:' || lane WHERE id {any}
+        AND finished_at IS NULL AND lane NOT LIKE 'held:%'";
+const RESUME_JOBS: &str = "UPDATE jobs SET lane = SUBSTR(lane, 6) WHERE id {any}
+        AND finished_at IS NULL AND lane LIKE 'held:%'";
+// Every gate has a row before it is locked, so that two first runs wait for each other.
 const MAKE_GATES: &str = "INSERT INTO gates (id, version, state, changed_at)
-    SELECT r.id, 0, r.state, {now} FROM {rows: id text, state text} AS r WHERE true ON CONFLICT (id) DO NOTHING";
+    SELECT r.id, 0, r.state, {now} FROM {rows: id text, state text} AS r WHERE true
+        ON CONFLICT (id) DO NOTHING";
 const LOCK_GATES: &str = "SELECT id, version, state FROM gates WHERE id {any} ORDER BY id {lock}";
 const GATE: &str = "SELECT id, version, state FROM gates WHERE id = ?";
 const UPDATE_GATES: &str =
     "UPDATE gates SET version = gates.version + 1, state = r.state, changed_at = {now}
     FROM {rows: gate text, state text} AS r WHERE {only gates.id} AND gates.id = r.gate";
-// An instant that nobody waits for has done what it was there for.
-const MOOT: &str =
+// A timer that is no longer needed counts as done, not as cancelled.
+const END_TIMERS: &str =
     "UPDATE jobs SET state = CASE WHEN target_kind = 'timer' THEN 'done' ELSE 'cancelled' END,
     claim = claim + 1, finished_at = {now}
     WHERE id {any} AND finished_at IS NULL RETURNING id";
@@ -68,7 +81,8 @@ const INSERT_HISTORY: &str = "INSERT INTO history (run_id, seq, at, kind, step, 
     SELECT r.run_id, r.seq, {now}, r.kind, r.step, r.visit, r.data
     FROM {rows: run_id text, seq int, kind text, step text, visit int, data text} AS r WHERE true";
 const INSERT_TOKENS: &str = "INSERT INTO tokens (hash, run_id, visit, answer)
-    SELECT r.hash, r.run_id, r.visit, NULL FROM {rows: hash text, run_id text, visit int} AS r WHERE true";
+    SELECT r.hash, r.run_id, r.visit, NULL FROM {rows: hash text, run_id text, visit int} AS r
+        WHERE true";
 const SPEND: &str = "UPDATE tokens SET answer = r.answer FROM {rows: token text, answer text} AS r
     WHERE {only tokens.hash} AND tokens.hash = r.token";
 
@@ -83,9 +97,9 @@ pub(super) const ALL: &[&str] = &[
     INSERT,
     UPDATE,
     INSERT_JOBS,
-    MOOT,
-    HOLD,
-    FREE,
+    END_TIMERS,
+    PAUSE_JOBS,
+    RESUME_JOBS,
     MAKE_GATES,
     LOCK_GATES,
     GATE,
@@ -176,7 +190,7 @@ impl<D: Dialect> Runs for SqlStore<D> {
             .await?;
         let Some(row) = row else { return Ok((0, Gate::default())) };
         let unreadable = |why: serde_json::Error| {
-            Error::corrupt(format!("the gate {} cannot be read: {why}", row.id))
+            Error::permanent(format!("the gate {} cannot be read: {why}", row.id))
         };
         Ok((row.version, stored(&row.state).map_err(unreadable)?))
     }
@@ -201,15 +215,15 @@ impl<D: Dialect> Runs for SqlStore<D> {
                         let changes: Arc<[Change]> = Arc::clone(&changes);
                         Box::pin(async move {
                             let all: Vec<&Change> = changes.iter().collect();
-                            let standing = lock::<D>(conn, &store, &all).await?;
+                            let locked = lock::<D>(conn, &store, &all).await?;
                             let current =
-                                all.iter().zip(&standing.current).filter(|(_, current)| **current);
+                                all.iter().zip(&locked.current).filter(|(_, current)| **current);
                             let live: Vec<&Change> = current.map(|(change, _)| *change).collect();
-                            apply::<D>(conn, &store, &live, &standing).await?;
+                            apply::<D>(conn, &store, &live, &locked).await?;
                             let answer = |current: &bool| {
                                 if *current { Ok(()) } else { Err(Error::MovedOn) }
                             };
-                            Ok(standing.current.iter().map(answer).collect::<Vec<Result<()>>>())
+                            Ok(locked.current.iter().map(answer).collect::<Vec<Result<()>>>())
                         })
                     })
                     .await
@@ -256,7 +270,7 @@ pub(super) async fn lock<D: Dialect>(
         let is_at_gate = |gate: &GateChange| {
             gates.get(&gate.id) == Some(&gate.version) && passed.insert(gate.id.clone())
         };
-        // One that is not made is in nobody's way.
+        // A change that is rejected does not block later ones of the batch.
         is_known
             && !seen.contains(&c.run.id)
             && c.gate.as_ref().is_none_or(is_at_gate)
@@ -289,7 +303,7 @@ pub(super) async fn apply<D: Dialect>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
     changes: &[&Change],
-    standing: &LockedRuns,
+    locked: &LockedRuns,
 ) -> sqlx::Result<()> {
     let mut all: Vec<&Change> = Vec::new();
     let mut open: Vec<&Change> = changes.iter().rev().copied().collect();
@@ -323,7 +337,7 @@ pub(super) async fn apply<D: Dialect>(
     let cancel_jobs: Vec<JobId> = all.iter().flat_map(|c| c.cancel_jobs.iter().copied()).collect();
     let mut ended = 0;
     if !cancel_jobs.is_empty() {
-        let rows: Vec<IdRow> = sql::<D>(MOOT)
+        let rows: Vec<IdRow> = sql::<D>(END_TIMERS)
             .bind(clock)
             .list(cancel_jobs.iter().map(ToString::to_string))
             .all(conn)
@@ -331,8 +345,8 @@ pub(super) async fn apply<D: Dialect>(
         ended = rows.len();
     }
     for (text, jobs) in [
-        (HOLD, all.iter().flat_map(|c| &c.hold).collect::<Vec<_>>()),
-        (FREE, all.iter().flat_map(|c| &c.free).collect()),
+        (PAUSE_JOBS, all.iter().flat_map(|c| &c.pause_jobs).collect::<Vec<_>>()),
+        (RESUME_JOBS, all.iter().flat_map(|c| &c.resume_jobs).collect()),
     ] {
         if !jobs.is_empty() {
             sql::<D>(text).list(jobs.iter().map(ToString::to_string)).run(conn).await?;
@@ -346,7 +360,7 @@ pub(super) async fn apply<D: Dialect>(
         let update = sql::<D>(UPDATE_GATES).bind(clock).rows(rows);
         update.only(gates.iter().map(|gate| &gate.id)).run(conn).await?;
     }
-    let notes = note_rows(&all, standing);
+    let notes = note_rows(&all, locked);
     if all.iter().any(|c| !c.notes.is_empty()) {
         sql::<D>(INSERT_HISTORY).bind(clock).rows(notes).run(conn).await?;
     }
@@ -372,7 +386,8 @@ pub(super) async fn apply<D: Dialect>(
 
 /// A value as the JSON text that is stored.
 pub(super) fn encoded<T: serde::Serialize>(value: &T) -> sqlx::Result<String> {
-    // NUL cannot be stored in a text of Postgres; inside JSON it stands escaped, so it never occurs here.
+    // NUL cannot be stored in a text of Postgres; inside JSON it stands escaped, so it never occurs
+    // here.
     serde_json::to_string(value).map_err(|e| sqlx::Error::Encode(Box::new(e)))
 }
 
@@ -448,14 +463,14 @@ fn job_rows(jobs: &[(EventId, &RunJob)]) -> Rows {
 /// at.
 fn lane(job: &RunJob) -> String {
     let lane = job.target.lane().0;
-    if job.held { format!("held:{lane}") } else { lane }
+    if job.is_paused { format!("held:{lane}") } else { lane }
 }
 
-fn note_rows(changes: &[&Change], standing: &LockedRuns) -> Rows {
+fn note_rows(changes: &[&Change], locked: &LockedRuns) -> Rows {
     let all: Vec<(RunId, i64, &Note)> = changes
         .iter()
         .flat_map(|c| {
-            let noted = standing.noted.get(&c.run.id).copied().unwrap_or(0);
+            let noted = locked.noted.get(&c.run.id).copied().unwrap_or(0);
             c.notes.iter().zip(noted + 1..).map(move |(note, seq)| (c.run.id, seq, note))
         })
         .collect();

@@ -64,14 +64,12 @@ pub trait Executes: Database {
         conn: &'c mut Self::Connection,
         sql: &'static str,
     ) -> BoxFuture<'c, sqlx::Result<()>>;
-    /// Prepares a statement without running it, for tests.
-    fn prepares(conn: &mut Self::Connection, sql: SqlStr) -> BoxFuture<'_, sqlx::Result<()>>;
 }
 
 /// Implements `Executes` for a database. It is a macro because each driver implements sqlx's
 /// executor for its own connection type only.
 #[macro_export]
-macro_rules! runs {
+macro_rules! impl_executes {
     ($db:ty) => {
         impl $crate::store::sql::seam::Executes for $db {
             fn all(
@@ -104,13 +102,6 @@ macro_rules! runs {
                 sql: &'static str,
             ) -> futures::future::BoxFuture<'c, sqlx::Result<()>> {
                 Box::pin(async move { sqlx::raw_sql(sql).execute(conn).await.map(|_| ()) })
-            }
-
-            fn prepares(
-                conn: &mut Self::Connection,
-                sql: sqlx::SqlStr,
-            ) -> futures::future::BoxFuture<'_, sqlx::Result<()>> {
-                Box::pin(async move { sqlx::Executor::prepare(conn, sql).await.map(|_| ()) })
             }
         }
     };

@@ -17,35 +17,41 @@ use super::rows::DueRow;
 use super::seam;
 use super::statement::{Column, Rows, sql};
 use super::{Pools, SqlStore};
+use crate::model::ManualClock;
 use crate::model::Pooler;
 use crate::store::error::Cause;
 use crate::store::error::{Error, Result};
 use crate::store::{Address, Store};
 
-crate::runs!(Sqlite);
+crate::impl_executes!(Sqlite);
 impl SupportsTypes for Sqlite {}
 
 const DUE: &str =
-    "SELECT id, event_id, target_kind, target_name, lane, attempt, lost, deaths, begun, claim, due_at, created_at, state AS was, {now} AS now
+    "SELECT id, event_id, target_kind, target_name, lane, attempt, lost, deaths, begun, claim,
+        due_at, created_at, state AS was, {now} AS now
     FROM jobs WHERE lane = ? AND finished_at IS NULL AND due_at <= {now} ORDER BY due_at LIMIT ?";
 const DUE_OF: &str =
-    "SELECT id, event_id, target_kind, target_name, lane, attempt, lost, deaths, begun, claim, due_at, created_at, state AS was, {now} AS now
-    FROM jobs WHERE id {any} AND lane = ? AND finished_at IS NULL AND due_at <= {now} ORDER BY due_at LIMIT ?";
+    "SELECT id, event_id, target_kind, target_name, lane, attempt, lost, deaths, begun, claim,
+        due_at, created_at, state AS was, {now} AS now
+    FROM jobs WHERE id {any} AND lane = ? AND finished_at IS NULL AND due_at <= {now}
+        ORDER BY due_at LIMIT ?";
 const LEASE: &str =
-    "UPDATE jobs SET state = 'leased', claim = claim + 1, due_at = r.until, attempt = r.sent, lost = r.gone, deaths = r.died
-    FROM {rows: job text, until int, sent int, gone int, died int} AS r WHERE jobs.id = r.job";
+    "UPDATE jobs SET state = 'leased', claim = claim + 1, due_at = r.until, attempt = r.sent,
+        lost = r.interrupted, deaths = r.crashes
+    FROM {rows: job text, until int, sent int, interrupted int, crashes int} AS r
+    WHERE jobs.id = r.job";
 
 /// Opens a SQLite store, and refuses a file that another process has open.
 ///
 /// # Errors
 /// The URL cannot be read, the file cannot be opened, or another process uses it.
-pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
+pub async fn open(address: Address, clock: Option<ManualClock>) -> Result<Arc<dyn Store>> {
     let mut url = address.url.expose().to_owned();
     if !url.contains("mode=") && !url.contains(":memory:") {
         url.push_str(if url.contains('?') { "&mode=rwc" } else { "?mode=rwc" });
     }
     let options = SqliteConnectOptions::from_str(&url)
-        .map_err(|e| Error::corrupt(format!("the SQLite URL is invalid: {e}")))?
+        .map_err(|e| Error::permanent(format!("the SQLite URL is invalid: {e}")))?
         .journal_mode(SqliteJournalMode::Wal)
         // In WAL mode only FULL keeps a committed transaction through a power failure.
         .synchronous(SqliteSynchronous::Full)
@@ -67,7 +73,8 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
             .max_lifetime(None)
             .test_before_acquire(false)
     };
-    // A disk that is full and a file that somebody has locked are waited for, by whoever uses the store first.
+    // If the disk is full or the file is locked, the store opens lazily, and its first caller
+    // waits.
     let passes = |error: &sqlx::Error| {
         Sqlite::is_busy(error) || primary_code(error) == Some(13) || code(error) == Some(4874)
     };
@@ -81,12 +88,7 @@ pub async fn open(address: Address) -> Result<Arc<dyn Store>> {
         true => write.clone(),
         false => pool(address.connections.clamp(1, 4)).connect_lazy_with(options),
     };
-    Ok(Arc::new(SqlStore::new(
-        Pools { write, read, at_hand: 0 },
-        address.clock,
-        Pooler::None,
-        lock,
-    )))
+    Ok(Arc::new(SqlStore::new(Pools { write, read, at_hand: 0 }, clock, Pooler::None, lock)))
 }
 
 /// Creates the database file readable for its owner only, before any data is in it. SQLite gives
@@ -96,7 +98,9 @@ fn make_private(file: &std::path::Path) -> Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(Error::corrupt(format!("{} cannot be created: {error}", file.display()))),
+        Err(error) => {
+            Err(Error::permanent(format!("{} cannot be created: {error}", file.display())))
+        }
     }
 }
 
@@ -111,7 +115,7 @@ async fn check_writable(
         // 8 SQLITE_READONLY
         Err(error) if primary_code(&error) == Some(8) => {
             let why = "make the file and its directory writable for the user that runs tidehook";
-            Err(Error::corrupt(format!("{} is not writable: {why}", file.display())))
+            Err(Error::permanent(format!("{} is not writable: {why}", file.display())))
         }
         Err(error) if !passes(&error) => Err(Sqlite::error(error)),
         Ok(_) | Err(_) => Ok(()),
@@ -125,16 +129,18 @@ fn lock(database: &std::path::Path) -> Result<File> {
     let path = PathBuf::from(path);
     let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let why = "create its directory, and make it writable for the user that runs tidehook";
-    let file = open
-        .map_err(|e| Error::corrupt(format!("{} cannot be opened: {e}; {why}", path.display())))?;
+    let file = open.map_err(|e| {
+        Error::permanent(format!("{} cannot be opened: {e}; {why}", path.display()))
+    })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(Error::InUse(format!(
-            "{} is in use by another tidehook process; stop it first, or use Postgres to run several",
+            "{} is in use by another tidehook process; stop it first, or use Postgres to run \
+             several",
             database.display()
         ))),
         Err(std::fs::TryLockError::Error(e)) => {
-            Err(Error::corrupt(format!("{} cannot be locked: {e}", path.display())))
+            Err(Error::permanent(format!("{} cannot be locked: {e}", path.display())))
         }
     }
 }
@@ -143,7 +149,7 @@ fn lock(database: &std::path::Path) -> Result<File> {
 impl Dialect for Sqlite {
     const DIALECT_NAME: &'static str = "sqlite";
     const NOW: &'static str = "CAST((julianday('now') - 2440587.5) * 86400000.0 AS INTEGER)";
-    // A writer from the start: a reader that turns into one can fail half way.
+    // BEGIN IMMEDIATE: a reader that becomes a writer can fail half way.
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
     const LOCK: &'static str = "";
     const SKIP_LOCKED: &'static str = "";
@@ -225,11 +231,11 @@ impl Dialect for Sqlite {
             return Ok(taken);
         }
         for row in &mut taken {
-            let gone = i64::from(row.was == "leased");
+            let interrupted = i64::from(row.was == "leased");
             row.deaths += i64::from(row.was == "leased" && row.begun == Some(row.claim));
             row.claim += 1;
-            row.attempt += gone;
-            row.lost += gone;
+            row.attempt += interrupted;
+            row.lost += interrupted;
             row.due_at = row.now + lease_ms;
         }
         let rows = Rows::default()
@@ -254,7 +260,8 @@ impl Dialect for Sqlite {
 
     fn error(error: sqlx::Error) -> Error {
         let text = error.to_string();
-        // SQLITE_IOERR_SHMSIZE: the file beside the database that its connections share cannot grow.
+        // SQLITE_IOERR_SHMSIZE: the file beside the database that its connections share cannot
+        // grow.
         if code(&error) == Some(4874) {
             return Error::full(format!(
                 "{text}: the disk has no space for the `-shm` file next to the database"
@@ -265,11 +272,11 @@ impl Dialect for Sqlite {
             Some(13) => Error::full(Cause::of(text, error)),
             Some(8) => Error::read_only(Cause::of(text, error)),
             Some(5 | 6 | 10 | 14) => Error::down(Cause::of(text, error)),
-            Some(_) => Error::corrupt(Cause::of(text, error)),
+            Some(_) => Error::permanent(Cause::of(text, error)),
             None => match error {
                 sqlx::Error::Encode(_)
                 | sqlx::Error::Decode(_)
-                | sqlx::Error::ColumnDecode { .. } => Error::corrupt(Cause::of(text, error)),
+                | sqlx::Error::ColumnDecode { .. } => Error::permanent(Cause::of(text, error)),
                 _ => Error::down(Cause::of(text, error)),
             },
         }

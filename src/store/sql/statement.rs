@@ -296,7 +296,8 @@ mod tests {
 
     #[test]
     fn a_text_takes_the_form_of_each_dialect() {
-        let text = "SELECT r.id FROM {rows: id text, n int} AS r WHERE x = ? AND y {any} AND {only x.id} AND due <= {now} {skip locked}";
+        let text = "SELECT r.id FROM {rows: id text, n int} AS r WHERE x = ? AND y {any} \
+                    AND {only x.id} AND due <= {now} {skip locked}";
         let postgres = expanded::<Postgres>(text);
         assert!(postgres.contains("UNNEST($1::text[], $2::bigint[]) AS r(id, n)"), "{postgres}");
         assert!(

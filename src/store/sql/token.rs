@@ -75,7 +75,8 @@ impl Tokens {
             Err(why) if now < *good_until => {
                 tracing::warn!(
                     why,
-                    "A new database password (IAM token) cannot be created yet. The current one is still valid."
+                    "A new database password (IAM token) cannot be created yet. The current one is \
+                     still valid."
                 );
                 self.due_at.store(now.plus(AGAIN).0, Ordering::Relaxed);
                 Ok(())
@@ -224,7 +225,7 @@ mod tests {
         let (never, _, pool) = tokens(Duration::ZERO, 0);
         let why = never.renew(&pool).await.unwrap_err();
         assert!(
-            why.contains("no credentials of AWS were found")
+            why.contains("no AWS credentials were found")
                 && why.contains("give this process a role"),
             "{why}"
         );

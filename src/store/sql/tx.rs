@@ -1,7 +1,7 @@
 //! A transaction that cannot be left half way.
 //!
 //! sqlx's own `begin` is not cancel-safe. A future dropped at the wrong moment returns a connection
-//! to the pool with a transaction open, and the next user's work is rolled back with it. Context a
+//! to the pool with a transaction open, and the next user's work is rolled back with it. Here a
 //! connection returns to the pool only after COMMIT or ROLLBACK has answered. In every other case,
 //! including a dropped future, it is closed, and the database rolls back by itself.
 

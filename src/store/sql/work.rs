@@ -10,14 +10,14 @@ use async_trait::async_trait;
 use super::dialect::Dialect;
 use super::intake::count;
 use super::outcomes::{attempt_rows, ids, interrupted_rows, jobs, lease_rows, record_rows};
+use super::record::record;
 use super::rows::{DueRow, IdRow, JobRow, LaneRow};
 use super::statement::{Rows, sql};
-use super::{Extent, SqlStore, each, runs, timestamp};
+use super::{Extent, SqlStore, each, timestamp};
 use crate::decide::breaker::{self, Allows};
 use crate::decide::rate;
-use crate::decide::settle::{Finish, JobOutcome, LaneFact};
+use crate::decide::settle::JobOutcome;
 use crate::model::lane::{Breaker, Bucket};
-use crate::model::run::Change;
 use crate::model::time::millis;
 use crate::model::{Job, JobId, JobState, Lane, LaneId, Lease, Timestamp};
 use crate::store::error::{Error, Result};
@@ -26,60 +26,85 @@ use crate::store::{ClaimRequest, Claimed, Each, Retry, Work};
 /// The columns of a lane, and the database's clock.
 macro_rules! lane_columns {
     () => {
-        "id, tenant, paused, failures, open_until, probe_until, ramp, rate, tokens, refilled_at, turn, rules, {now} AS now"
+        "id, tenant, paused, failures, open_until, probe_until, ramp, rate, tokens, refilled_at, \
+         turn, rules, {now} AS now"
     };
 }
 
-// Tenants take turns, and the lanes of each: the one served longest ago first. The due work of a lane is asked for as
-// a value, not with EXISTS: a planner may turn that into one pass over all open jobs, blocked lanes' included.
+// Tenants take turns, then their lanes, the least recently served first. `MIN(due_at)` instead of
+// EXISTS: a planner may turn EXISTS into a scan of all open jobs.
 pub(super) const PICK_LANES: &str =
-    "SELECT id FROM (SELECT id, turn, ROW_NUMBER() OVER (PARTITION BY tenant ORDER BY turn, id) AS place FROM lanes
-    WHERE paused = 0 AND (open_until IS NULL OR open_until <= {now}) AND (probe_until IS NULL OR probe_until <= {now})
+    "SELECT id FROM (SELECT id, turn, ROW_NUMBER() OVER (PARTITION BY tenant
+        ORDER BY turn, id) AS place FROM lanes
+    WHERE paused = 0 AND (open_until IS NULL OR open_until <= {now})
+        AND (probe_until IS NULL OR probe_until <= {now})
     AND NOT (id {any})
-    AND (SELECT MIN(jobs.due_at) FROM jobs WHERE jobs.lane = lanes.id AND jobs.finished_at IS NULL) <= {now}) AS due
+    AND (SELECT MIN(jobs.due_at) FROM jobs WHERE jobs.lane = lanes.id
+        AND jobs.finished_at IS NULL) <= {now}) AS due
     ORDER BY place, turn, id LIMIT ?";
 // The lanes of named jobs that are due, in the same order.
 pub(super) const PICK_LANES_OF: &str = "SELECT id FROM lanes
-    WHERE paused = 0 AND (open_until IS NULL OR open_until <= {now}) AND (probe_until IS NULL OR probe_until <= {now})
-    AND NOT (id {any}) AND id IN (SELECT lane FROM jobs WHERE id {any} AND finished_at IS NULL AND due_at <= {now})
+    WHERE paused = 0 AND (open_until IS NULL OR open_until <= {now})
+        AND (probe_until IS NULL OR probe_until <= {now})
+    AND NOT (id {any}) AND id IN (SELECT lane FROM jobs WHERE id {any} AND finished_at IS NULL
+        AND due_at <= {now})
     ORDER BY turn, id LIMIT ?";
-// LockedLane in the order of their ids, so that two claims cannot wait for each other in a circle.
-const LOCK_LANES: &str =
+// Locked in the order of their ids, so that two claims cannot deadlock.
+pub(super) const LOCK_LANES: &str =
     concat!("SELECT ", lane_columns!(), " FROM lanes WHERE id {any} ORDER BY id {lock}");
-const UPDATE_LANES: &str = "UPDATE lanes SET failures = r.failures, open_until = r.open_until, probe_until = r.probe_until,
+const UPDATE_LANES: &str = "UPDATE lanes
+        SET failures = r.failures, open_until = r.open_until, probe_until = r.probe_until,
     ramp = r.ramp, tokens = r.millitokens / 1000.0, refilled_at = r.refilled_at, turn = r.turn
-    FROM {rows: lane text, failures int, open_until int, probe_until int, ramp int, millitokens int, refilled_at int, turn int} AS r
+    FROM {rows: lane text, failures int, open_until int, probe_until int, ramp int,
+        millitokens int, refilled_at int, turn int} AS r
     WHERE {only lanes.id} AND lanes.id = r.lane";
-const INSERT_ATTEMPTS: &str = "INSERT INTO attempts (job_id, claim, number, ending, code, status, error, duration_ms, response, at)
-    SELECT r.job_id, r.claim, r.number, r.ending, r.code, r.status, r.error, r.duration_ms, r.response, {now}
-    FROM {rows: job_id text, claim int, number int, ending text, code text, status int, error text, duration_ms int, response bytes} AS r
+pub(super) const INSERT_ATTEMPTS: &str =
+    "INSERT INTO attempts (job_id, claim, number, ending, code, status, error, duration_ms,
+        response, at)
+    SELECT r.job_id, r.claim, r.number, r.ending, r.code, r.status, r.error, r.duration_ms,
+        r.response, {now}
+    FROM {rows: job_id text, claim int, number int, ending text, code text, status int, error text,
+        duration_ms int, response bytes} AS r
     WHERE true
-    ON CONFLICT (job_id, claim) DO UPDATE SET number = excluded.number, ending = excluded.ending, code = excluded.code,
-    status = excluded.status, error = excluded.error, duration_ms = excluded.duration_ms, response = excluded.response, at = excluded.at
+    ON CONFLICT (job_id, claim) DO UPDATE
+        SET number = excluded.number, ending = excluded.ending, code = excluded.code,
+    status = excluded.status, error = excluded.error, duration_ms = excluded.duration_ms,
+        response = excluded.response, at = excluded.at
     WHERE attempts.ending = 'interrupted'";
-// A record that was committed while its answer was lost: the claim is still the last one, and nobody holds it.
-const RECORDED: &str =
+// Finds records that were committed although their answer was lost: the claim is still the last
+// one, and the job is not leased any more.
+pub(super) const RECORDED: &str =
     "SELECT jobs.id FROM {rows: job text, token int} AS r JOIN jobs ON jobs.id = r.job
     WHERE {only jobs.id} AND jobs.claim = r.token AND jobs.state <> 'leased'";
-pub(super) const EXTEND: &str = "UPDATE jobs SET due_at = {now} + ? FROM {rows: job text, token int} AS r
-    WHERE {only jobs.id} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id";
+pub(super) const EXTEND: &str = "UPDATE jobs SET due_at = {now} + ?
+        FROM {rows: job text, token int} AS r
+    WHERE {only jobs.id} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased'
+        RETURNING jobs.id";
 // `after` moves the due time, `ended` is 0 for a job that ends here and null for one that goes on.
-const RECORD: &str = "UPDATE jobs SET state = r.next, attempt = r.sent, lost = jobs.lost + r.lost, due_at = {now} + r.after,
+pub(super) const RECORD: &str =
+    "UPDATE jobs SET state = r.next, attempt = r.sent, lost = jobs.lost + r.lost,
+        due_at = {now} + r.after,
     finished_at = {now} + r.ended, last_error = COALESCE(r.error, jobs.last_error)
-    FROM {rows: job text, token int, next text, sent int, after int, lost int, ended int, error text} AS r
-    WHERE {only jobs.id} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id";
-const RECLAIM: &str = "UPDATE jobs SET due_at = {now} WHERE state = 'leased' AND finished_at IS NULL AND due_at > {now}";
+    FROM {rows: job text, token int, next text, sent int, after int, lost int, ended int,
+        error text} AS r
+    WHERE {only jobs.id} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased'
+        RETURNING jobs.id";
+const RECLAIM: &str = "UPDATE jobs SET due_at = {now} WHERE state = 'leased'
+        AND finished_at IS NULL AND due_at > {now}";
 const RETRY_ONE: &str =
-    "UPDATE jobs SET state = 'pending', attempt = 0, lost = 0, deaths = 0, due_at = {now}, finished_at = NULL, expires_at = NULL
+    "UPDATE jobs SET state = 'pending', attempt = 0, lost = 0, deaths = 0, due_at = {now},
+        finished_at = NULL, expires_at = NULL
     WHERE id = ? AND state = ? RETURNING id";
 const RETRY_ALL: &str =
-    "UPDATE jobs SET state = 'pending', attempt = 0, lost = 0, deaths = 0, due_at = {now}, finished_at = NULL, expires_at = NULL
+    "UPDATE jobs SET state = 'pending', attempt = 0, lost = 0, deaths = 0, due_at = {now},
+        finished_at = NULL, expires_at = NULL
     WHERE state = ?";
 const BEGIN_SEND: &str = "UPDATE jobs SET begun = claim FROM {rows: job text, token int} AS r
-    WHERE {only jobs.id} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased' RETURNING jobs.id";
+    WHERE {only jobs.id} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased'
+        RETURNING jobs.id";
 const CANCEL: &str = "UPDATE jobs SET state = 'cancelled', claim = claim + 1, finished_at = {now}
     WHERE id = ? AND finished_at IS NULL RETURNING id";
-// The few are found once: a sub-select that locks may be run again for each row, and each time it finds others.
+// MATERIALIZED: a locking sub-select may run again for each row and pick other rows each time.
 const CANCEL_OF: &str = "WITH few AS MATERIALIZED
     (SELECT id FROM jobs WHERE lane = ? AND finished_at IS NULL ORDER BY due_at LIMIT ? {lock})
     UPDATE jobs SET state = 'cancelled', claim = claim + 1, finished_at = {now}
@@ -87,9 +112,11 @@ const CANCEL_OF: &str = "WITH few AS MATERIALIZED
 pub(super) const EXPIRED: &str =
     "SELECT id FROM jobs WHERE finished_at IS NULL AND expires_at <= {now} AND state = 'pending'
     ORDER BY expires_at LIMIT ?";
-const EXPIRE: &str = "UPDATE jobs SET state = 'dead', claim = claim + 1, finished_at = {now}, last_error = 'event TTL expired'
+const EXPIRE: &str = "UPDATE jobs
+        SET state = 'dead', claim = claim + 1, finished_at = {now}, last_error = 'event TTL expired'
     WHERE id {any} AND finished_at IS NULL AND expires_at <= {now} AND state = 'pending'
-    RETURNING id, event_id, target_kind, target_name, state, attempt, lost, deaths, claim, due_at, created_at, finished_at, last_error";
+    RETURNING id, event_id, target_kind, target_name, state, attempt, lost, deaths, claim, due_at,
+        created_at, finished_at, last_error";
 
 pub(super) const ALL: &[&str] = &[
     PICK_LANES,
@@ -112,9 +139,9 @@ pub(super) const ALL: &[&str] = &[
 
 /// A locked lane, with the database's clock at that moment.
 #[derive(Clone)]
-struct LockedLane {
-    lane: Lane,
-    now: Timestamp,
+pub(super) struct LockedLane {
+    pub(super) lane: Lane,
+    pub(super) now: Timestamp,
 }
 
 impl From<LaneRow> for LockedLane {
@@ -127,10 +154,10 @@ impl From<LaneRow> for LockedLane {
 #[async_trait]
 impl<D: Dialect> Work for SqlStore<D> {
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claimed>> {
-        if request.slots.free == 0 {
+        if request.slots.most == 0 {
             return Ok(Vec::new());
         }
-        // A look without a transaction first: an idle worker costs one query.
+        // First without a transaction, so that an idle worker costs one query.
         let looked = request.clone();
         let picked = self
             .read(move |store, conn| {
@@ -138,7 +165,7 @@ impl<D: Dialect> Work for SqlStore<D> {
                 Box::pin(async move {
                     let clock = store.clock();
                     let skip = request.skip.iter().map(|l| l.0.clone());
-                    let pick = match request.of.is_empty() {
+                    let pick = match request.only.is_empty() {
                         true => sql::<D>(PICK_LANES).bind(clock).bind(clock).list(skip).bind(clock),
                         false => sql::<D>(PICK_LANES_OF)
                             .bind(clock)
@@ -148,7 +175,7 @@ impl<D: Dialect> Work for SqlStore<D> {
                             .bind(clock),
                     };
                     let rows: Vec<IdRow> =
-                        pick.bind(i64::from(request.slots.free)).all(conn).await?;
+                        pick.bind(i64::from(request.slots.most)).all(conn).await?;
                     Ok(rows.into_iter().map(|r| r.id).collect::<Vec<_>>())
                 })
             })
@@ -169,9 +196,10 @@ impl<D: Dialect> Work for SqlStore<D> {
             let lane_clean = clean.contains(&row.lane);
             match Job::try_from(row) {
                 Ok(job) => claimed.push(Claimed { job, now, lane_clean }),
-                // One unreadable row must not cost its neighbours: its lease runs out by itself.
+                // One unreadable row must not fail its neighbours. Its lease runs out by itself.
                 Err(error) => {
-                    tracing::error!(job = %id, %error, "A claimed job cannot be read from the database.")
+                    tracing::error!(job = %id, %error, "A claimed job cannot be read from the \
+                        database.")
                 }
             }
         }
@@ -226,7 +254,7 @@ impl<D: Dialect> Work for SqlStore<D> {
         each(outcomes, |outcomes| {
             let store = self.clone();
             async move {
-                let held = match D::RECORD {
+                let recorded_ids = match D::RECORD {
                     Some(text)
                         if outcomes.iter().all(|c| c.lane_fact.is_none() && c.change.is_none()) =>
                     {
@@ -234,12 +262,12 @@ impl<D: Dialect> Work for SqlStore<D> {
                     }
                     _ => BTreeSet::new(),
                 };
-                if held.len() == outcomes.len() {
+                if recorded_ids.len() == outcomes.len() {
                     return Ok(vec![Ok(()); outcomes.len()]);
                 }
                 let rest: Arc<[JobOutcome]> = outcomes
                     .iter()
-                    .filter(|c| !held.contains(&c.lease.job.to_string()))
+                    .filter(|c| !recorded_ids.contains(&c.lease.job.to_string()))
                     .cloned()
                     .collect();
                 let whole = rest.len() == outcomes.len();
@@ -253,7 +281,8 @@ impl<D: Dialect> Work for SqlStore<D> {
                     return Ok(answers);
                 }
                 let mut answers = answers.into_iter();
-                let answer = |c: &JobOutcome| match held.contains(&c.lease.job.to_string()) {
+                let answer = |c: &JobOutcome| match recorded_ids.contains(&c.lease.job.to_string())
+                {
                     true => Ok(()),
                     false => answers.next().unwrap_or(Err(Error::LeaseLost)),
                 };
@@ -291,7 +320,7 @@ impl<D: Dialect> Work for SqlStore<D> {
     }
 
     async fn expire(&self, most: u32) -> Result<Vec<Job>> {
-        // A look first: there is rarely anything, and a look costs no transaction.
+        // First without a transaction: there is rarely anything to expire.
         let found = self
             .read(move |store, conn| {
                 let expired = sql::<D>(EXPIRED).bind(store.clock()).bind(i64::from(most));
@@ -409,7 +438,7 @@ async fn retry<D: Dialect>(
         Retry::All { state, handler } => {
             let statement = sql::<D>(RETRY_ALL).bind(clock).bind(state.as_str().to_owned());
             let statement = match state {
-                // What waits for its first attempt is not being retried.
+                // A job that waits for its first attempt is not being retried.
                 JobState::Pending => statement.then(" AND attempt > 0"),
                 _ => statement,
             };
@@ -432,7 +461,7 @@ async fn retry<D: Dialect>(
 }
 
 fn named(request: &ClaimRequest) -> Vec<String> {
-    request.of.iter().map(ToString::to_string).collect()
+    request.only.iter().map(ToString::to_string).collect()
 }
 
 async fn claim<D: Dialect>(
@@ -505,13 +534,16 @@ fn allowed(locked: &LockedLane, most: i64) -> i64 {
 fn served(locked: &LockedLane, taken: u32, lease: Duration) -> Lane {
     let LockedLane { lane, now } = locked;
     let mut lane = lane.clone();
-    lane.turn = *now;
+    lane.last_served_at = *now;
     lane.bucket = lane.bucket.map(|bucket| rate::spent(&rate::refilled(&bucket, *now), taken));
     lane.breaker = breaker::served(&lane.breaker, taken, lease, *now);
     lane
 }
 
-async fn update_lanes<D: Dialect>(conn: &mut D::Connection, lanes: &[Lane]) -> sqlx::Result<u64> {
+pub(super) async fn update_lanes<D: Dialect>(
+    conn: &mut D::Connection,
+    lanes: &[Lane],
+) -> sqlx::Result<u64> {
     if lanes.is_empty() {
         return Ok(0);
     }
@@ -527,123 +559,6 @@ async fn update_lanes<D: Dialect>(conn: &mut D::Connection, lanes: &[Lane]) -> s
         .int(breaker(|b| i64::from(b.ramp)))
         .int(lanes.iter().map(|l| bucket(l, millitokens)))
         .int(lanes.iter().map(|l| bucket(l, |b| b.refilled_at.0)))
-        .int(lanes.iter().map(|l| l.turn.0));
+        .int(lanes.iter().map(|l| l.last_served_at.0));
     sql::<D>(UPDATE_LANES).rows(rows).only(lanes.iter().map(|l| l.id.0.clone())).run(conn).await
-}
-
-async fn record<D: Dialect>(
-    conn: &mut D::Connection,
-    store: &SqlStore<D>,
-    outcomes: &[JobOutcome],
-) -> sqlx::Result<Vec<Result<()>>> {
-    let changes: Vec<&Change> = outcomes.iter().filter_map(|c| c.change.as_deref()).collect();
-    if changes.is_empty() {
-        return record_jobs::<D>(conn, store, outcomes).await;
-    }
-    // The runs first: what was decided on a run that has moved on changes nothing, its job included.
-    let standing = runs::lock::<D>(conn, store, &changes).await?;
-    let mut current = standing.current.iter();
-    let moved: Vec<bool> =
-        outcomes.iter().map(|c| c.change.is_some() && current.next() == Some(&false)).collect();
-    let live: Vec<JobOutcome> =
-        outcomes.iter().zip(&moved).filter(|(_, moved)| !**moved).map(|(c, _)| c.clone()).collect();
-    let fenced = fence::<D>(conn, store, &live).await?;
-    let answers = record_rest::<D>(conn, store, &live, &fenced).await?;
-    let held = live.iter().filter(|c| fenced.contains(&c.lease.job.to_string()));
-    let changes: Vec<&Change> = held.filter_map(|c| c.change.as_deref()).collect();
-    runs::apply::<D>(conn, store, &changes, &standing).await?;
-    let mut answers = answers.into_iter();
-    let answer = |moved: &bool| {
-        if *moved { Err(Error::MovedOn) } else { answers.next().unwrap_or(Err(Error::LeaseLost)) }
-    };
-    Ok(moved.iter().map(answer).collect())
-}
-
-async fn record_jobs<D: Dialect>(
-    conn: &mut D::Connection,
-    store: &SqlStore<D>,
-    outcomes: &[JobOutcome],
-) -> sqlx::Result<Vec<Result<()>>> {
-    let fenced = fence::<D>(conn, store, outcomes).await?;
-    record_rest::<D>(conn, store, outcomes, &fenced).await
-}
-
-/// Updates the jobs whose lease still holds, and answers which they are.
-async fn fence<D: Dialect>(
-    conn: &mut D::Connection,
-    store: &SqlStore<D>,
-    outcomes: &[JobOutcome],
-) -> sqlx::Result<BTreeSet<String>> {
-    let clock = store.clock();
-    let record =
-        sql::<D>(RECORD).bind(clock).bind(clock).rows(record_rows(outcomes)).only(ids(outcomes));
-    Ok(record.all::<IdRow>(conn).await?.into_iter().map(|r| r.id).collect())
-}
-
-/// Records attempts, totals and breaker changes of the same outcomes, and answers each.
-async fn record_rest<D: Dialect>(
-    conn: &mut D::Connection,
-    store: &SqlStore<D>,
-    outcomes: &[JobOutcome],
-    fenced: &BTreeSet<String>,
-) -> sqlx::Result<Vec<Result<()>>> {
-    let clock = store.clock();
-    let holds = |commit: &JobOutcome| fenced.contains(&commit.lease.job.to_string());
-    let lost: Vec<Lease> = outcomes.iter().filter(|c| !holds(c)).map(|c| c.lease).collect();
-    let recorded: BTreeSet<String> = match lost.is_empty() {
-        true => BTreeSet::new(),
-        false => sql::<D>(RECORDED)
-            .rows(lease_rows(&lost))
-            .only(jobs(&lost))
-            .all::<IdRow>(conn)
-            .await?
-            .into_iter()
-            .map(|r| r.id)
-            .collect(),
-    };
-    let repeats =
-        |commit: &JobOutcome| !holds(commit) && recorded.contains(&commit.lease.job.to_string());
-
-    let tried = outcomes.iter().filter(|c| c.attempt.is_some() && !repeats(c));
-    let attempts: Vec<(&JobOutcome, bool)> = tried.map(|c| (c, holds(c))).collect();
-    if !attempts.is_empty() {
-        sql::<D>(INSERT_ATTEMPTS).bind(clock).rows(attempt_rows(&attempts)).run(conn).await?;
-    }
-    let ended = |finish: fn(&Finish) -> bool| {
-        let n = outcomes.iter().filter(|c| holds(c) && finish(&c.finish)).count();
-        i64::try_from(n).unwrap_or(i64::MAX)
-    };
-    let dead = ended(|f| matches!(f, Finish::Dead { .. }));
-    let mut counts = BTreeMap::from([
-        ("finished", ended(|f| matches!(f, Finish::Done | Finish::FailedIntoRun { .. })) + dead),
-        ("dead", dead),
-    ]);
-    count::<D>(conn, store.shard(), &mut counts).await?;
-
-    let mut facts: BTreeMap<String, Vec<LaneFact>> = BTreeMap::new();
-    for commit in outcomes.iter().filter(|c| holds(c)) {
-        if let Some(fact) = commit.lane_fact {
-            facts.entry(commit.lane.0.clone()).or_default().push(fact);
-        }
-    }
-    if !facts.is_empty() {
-        let rows: Vec<LaneRow> =
-            sql::<D>(LOCK_LANES).bind(clock).list(facts.keys()).all(conn).await?;
-        let told: Vec<Lane> =
-            rows.into_iter().map(LockedLane::from).map(|l| told(l, &facts)).collect();
-        update_lanes::<D>(conn, &told).await?;
-    }
-    Ok(outcomes
-        .iter()
-        .map(|c| if holds(c) || repeats(c) { Ok(()) } else { Err(Error::LeaseLost) })
-        .collect())
-}
-
-/// The lane after its breaker has taken in the facts of these outcomes, in their order.
-fn told(locked: LockedLane, facts: &BTreeMap<String, Vec<LaneFact>>) -> Lane {
-    let mut lane = locked.lane;
-    for fact in facts.get(&lane.id.0).into_iter().flatten() {
-        lane.breaker = breaker::after(&lane.breaker, &lane.rules, *fact, locked.now);
-    }
-    lane
 }

@@ -1,4 +1,5 @@
-//! Configurations as people write them: each file of `bad` is a mistake with its message, each of `good` loads.
+//! Configurations as people write them: each file of `bad` is a mistake with its message, each of
+//! `good` loads.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -50,7 +51,11 @@ fn each_mistake_is_told_with_its_place_reason_and_remedy() {
         );
         assert!(loaded.config.is_none(), "{name} loads");
         let text = without_directory(&loaded.problems.render(false), path.parent().unwrap());
-        insta::with_settings!({ snapshot_path => "snapshots", prepend_module_to_snapshot => false, omit_expression => true }, {
+        insta::with_settings!({
+            snapshot_path => "snapshots",
+            prepend_module_to_snapshot => false,
+            omit_expression => true,
+        }, {
             insta::assert_snapshot!(name, text);
         });
     }
@@ -119,7 +124,8 @@ fn an_overlay_and_its_env_file_merge_over_the_base() {
     let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
     write(
         "tidehook.yaml",
-        "sources:\n  app: { type: event }\nhandlers:\n  a: { source: app, url: \"http://a:1/\", events: [x] }\n",
+        "sources:\n  app: { type: event }\nhandlers:\n  a: \
+         { source: app, url: \"http://a:1/\", events: [x] }\n",
     );
     write(
         "tidehook.prod.yaml",

@@ -170,7 +170,7 @@ async fn a_claim_of_named_jobs_takes_no_others(f: Fresh) {
     let of: Vec<JobId> = all.iter().skip(3).take(4).copied().collect();
     let claim = async |most| {
         let claimed =
-            f.store.claim(&ClaimRequest { of: of.clone(), ..claim_request(most) }).await.unwrap();
+            f.store.claim(&ClaimRequest { only: of.clone(), ..claim_request(most) }).await.unwrap();
         claimed.into_iter().map(|claimed| claimed.job.id).collect::<BTreeSet<_>>()
     };
     let some = claim(2).await;
@@ -187,7 +187,9 @@ async fn named_jobs_of_a_paused_lane_stay(f: Fresh) {
     seed(&*f.store, &["a"], 1).await;
     f.store.pause(&LaneId::handler("a"), true).await.unwrap();
     let of = ids(&f).await;
-    assert!(f.store.claim(&ClaimRequest { of, ..claim_request(10) }).await.unwrap().is_empty());
+    assert!(
+        f.store.claim(&ClaimRequest { only: of, ..claim_request(10) }).await.unwrap().is_empty()
+    );
 }
 
 async fn a_look_says_whether_anything_is_due(f: Fresh) {

@@ -179,7 +179,7 @@ async fn one_bad_item_of_a_slice_leaves_its_neighbours_alone(f: Fresh) {
     let new_events = [new_event(&["a"]), bad, new_event(&["a"])];
     let answers = f.store.accept(&new_events).await.unwrap();
     assert!(answers[0].is_ok() && answers[2].is_ok());
-    assert!(matches!(answers[1], Ok(Accepted::New { .. }) | Err(Error::Corrupt(_))));
+    assert!(matches!(answers[1], Ok(Accepted::New { .. }) | Err(Error::Permanent(_))));
 }
 
 async fn bodies_come_back_byte_for_byte(f: Fresh) {
@@ -208,9 +208,10 @@ async fn an_accept_can_be_repeated(f: Fresh) {
     };
     // A repeat starts nothing: whoever made the first one may have.
     let again = accept(&*f.store, new_event).await;
-    assert!(
-        matches!(&again, Accepted::New { event: e, jobs: j, started, .. } if (e, j) == (&event, &jobs) && started.is_empty())
-    );
+    assert!(matches!(
+        &again,
+        Accepted::New { event: e, jobs: j, started, .. } if (e, j) == (&event, &jobs) && started.is_empty(),
+    ));
     assert_eq!(f.store.totals().await.unwrap().open, 1);
 }
 
@@ -260,7 +261,7 @@ async fn a_job_that_can_start_at_once_is_leased_by_the_commit_that_creates_it(f:
     };
     f.clock.advance(LEASE);
     let second = claim_one(&*f.store).await;
-    assert_eq!((second.job.id, second.job.claim, second.job.lost), (jobs[0], 2, 1));
+    assert_eq!((second.job.id, second.job.claim, second.job.interrupted), (jobs[0], 2, 1));
 }
 
 async fn a_job_of_a_lane_that_is_not_free_waits_for_a_claim(f: Fresh) {

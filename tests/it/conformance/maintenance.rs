@@ -108,7 +108,8 @@ async fn a_version_that_is_gone_back_to_runs_on_a_newer_schema() {
     store.close().await;
     drop(store);
     let mut conn = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
-    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (999, 'newer', 1, x'00', 1)";
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, \
+        execution_time) VALUES (999, 'newer', 1, x'00', 1)";
     sqlx::raw_sql(newer).execute(&mut conn).await.unwrap();
     drop(conn);
     crate::support::stores::open(&url, None).await.migrate().await.unwrap();
@@ -144,7 +145,7 @@ async fn a_proxy_that_sets_connections_up_is_told_what_it_leaves_out() {
     };
     let lacking = behind().await.weaknesses().await.unwrap();
     assert!(
-        lacking.iter().any(|why| why.contains("statement_timeout is 0 and not 10s")),
+        lacking.iter().any(|why| why.contains("statement_timeout is 0, but must be 10s")),
         "{lacking:?}"
     );
     // What the proxy does with each new connection, a database can do as well.

@@ -1,5 +1,5 @@
-//! The plans of the hot statements at a size where a scan would show: an index, whatever the kept rows and the
-//! backlog of lanes that cannot run.
+//! The plans of the hot statements at a size where a scan would show: an index, whatever the kept
+//! rows and the backlog of lanes that cannot run.
 
 use sqlx::{Connection, PgConnection, Row};
 use tidehook::store::{self, Address};
@@ -11,9 +11,11 @@ use crate::support::stores::{Kind, postgres, url};
 const KEPT: i64 = 1_000_000;
 const BACKLOG: i64 = 100_000;
 
-/// A million kept events and their jobs, a backlog behind a paused lane, one of later retries, and one lane with a little work.
+/// A million kept events and their jobs, a backlog behind a paused lane, one of later retries, and
+/// one lane with a little work.
 async fn fill(conn: &mut PgConnection) {
-    let columns = "id, event_id, target_kind, target_name, lane, state, attempt, lost, claim, due_at, created_at, finished_at";
+    let columns = "id, event_id, target_kind, target_name, lane, state, attempt, lost, claim, \
+        due_at, created_at, finished_at";
     const LATER: &str = "8000000000000 + n";
     let events = format!(
         "INSERT INTO events (id, source, kind, headers, body, created_at) SELECT LPAD(n::text, 26, '0'), 'app', 'x', '[]', ''::bytea, 9000000000000
@@ -144,7 +146,8 @@ async fn hot_statements_use_an_index_at_a_million_kept_rows() {
             "1000",
             "NULL",
         ],
-        // What nobody was told of: now three times, the horizon, now twice, how many per lane, now, the horizon, now twice, overdue, how many.
+        // What nobody was told of: now three times, the horizon, now twice, how many per lane, now,
+        // the horizon, now twice, overdue, how many.
         &[
             "NULL", "NULL", "NULL", "60000", "NULL", "NULL", "500", "NULL", "60000", "NULL",
             "NULL", "5000", "500",

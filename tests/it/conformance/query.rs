@@ -111,7 +111,7 @@ async fn parked_jobs_are_those_of_the_named_lanes_and_those_put_aside(f: Fresh) 
         .await
         .unwrap()
         .remove(0);
-    let error = format!("{}its definition is gone", tidehook::model::job::PUT_ASIDE);
+    let error = format!("{}its definition is gone", tidehook::model::job::PARKED_PREFIX);
     f.store
         .record(&[outcome(&aside.job, Finish::Retry { after: Duration::from_secs(30), error })])
         .await

@@ -1,4 +1,5 @@
-//! The verbs of runs: what a change makes true it makes true at once, and only over what it was decided on.
+//! The verbs of runs: what a change makes true it makes true at once, and only over what it was
+//! decided on.
 
 use std::time::Duration;
 
@@ -63,8 +64,8 @@ pub fn change_of(run: &Run, is_new: bool) -> Change {
         ends: false,
         jobs: Vec::new(),
         cancel_jobs: Vec::new(),
-        hold: Vec::new(),
-        free: Vec::new(),
+        pause_jobs: Vec::new(),
+        resume_jobs: Vec::new(),
         gate: None,
         keep: None,
         notes: Vec::new(),
@@ -81,7 +82,7 @@ pub fn note(kind: NoteKind, data: Value) -> Note {
 
 fn job(run: &Run, due: Due) -> RunJob {
     let target = Target::Step(Visiting { run: run.id, visit: 1, step: "w/a".to_owned() });
-    RunJob { id: JobId::next(&*IDS), target, due, held: false }
+    RunJob { id: JobId::next(&*IDS), target, due, is_paused: false }
 }
 
 /// An event, and a run of it that is stored.
@@ -207,7 +208,7 @@ async fn jobs_of_a_run_are_held_freed_and_called_off(Fresh { store, clock, .. }:
     let run = begun(&*store).await;
     let (now, later) =
         (job(&run, Due::After(Duration::ZERO)), job(&run, Due::After(Duration::from_secs(60))));
-    let held = RunJob { held: true, ..job(&run, Due::At(Timestamp(0))) };
+    let held = RunJob { is_paused: true, ..job(&run, Due::At(Timestamp(0))) };
     let jobs = vec![now.clone(), later.clone(), held.clone()];
     one(&*store, Change { jobs, ..change_of(&run, false) }).await.unwrap();
     assert_eq!(store.totals().await.unwrap().open, 3);
@@ -220,7 +221,8 @@ async fn jobs_of_a_run_are_held_freed_and_called_off(Fresh { store, clock, .. }:
         "one is later, and one is held"
     );
     let run = store.run(run.id).await.unwrap().unwrap();
-    let change = Change { free: vec![held.id], hold: vec![later.id], ..change_of(&run, false) };
+    let change =
+        Change { resume_jobs: vec![held.id], pause_jobs: vec![later.id], ..change_of(&run, false) };
     one(&*store, change).await.unwrap();
     clock.advance(Duration::from_secs(20));
     assert_eq!(ids(store.claim(&claim_request(10)).await.unwrap()), [held.id]);
@@ -237,7 +239,7 @@ async fn jobs_of_a_run_are_held_freed_and_called_off(Fresh { store, clock, .. }:
     let run = store.run(run.id).await.unwrap().unwrap();
     one(
         &*store,
-        Change { cancel_jobs: vec![now.id], free: vec![later.id], ..change_of(&run, false) },
+        Change { cancel_jobs: vec![now.id], resume_jobs: vec![later.id], ..change_of(&run, false) },
     )
     .await
     .unwrap();

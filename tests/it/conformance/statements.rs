@@ -1,7 +1,6 @@
 //! Every shared statement prepares on every dialect, and the migrated schemas agree.
 
-use sqlx::{Connection, SqlSafeStr};
-use tidehook::store::sql::seam::Executes;
+use sqlx::{Connection, Executor, SqlSafeStr};
 use tidehook::store::sql::statement::expanded;
 use tidehook::store::sql::statements;
 
@@ -12,7 +11,7 @@ async fn every_shared_statement_prepares_on_sqlite() {
     let fresh = fresh(Kind::Sqlite).await.unwrap();
     let mut conn = sqlx::SqliteConnection::connect(&fresh.url).await.unwrap();
     for text in statements() {
-        sqlx::Sqlite::prepares(&mut conn, expanded::<sqlx::Sqlite>(text).into_sql_str())
+        conn.prepare(expanded::<sqlx::Sqlite>(text).into_sql_str())
             .await
             .unwrap_or_else(|e| panic!("{text}\n{e}"));
     }
@@ -24,9 +23,7 @@ async fn every_shared_statement_prepares_on_postgres() {
     let mut conn = sqlx::PgConnection::connect(&fresh.url).await.unwrap();
     for text in statements() {
         let text = expanded::<sqlx::Postgres>(text);
-        sqlx::Postgres::prepares(&mut conn, text.into_sql_str())
-            .await
-            .unwrap_or_else(|e| panic!("{text}\n{e}"));
+        conn.prepare(text.into_sql_str()).await.unwrap_or_else(|e| panic!("{text}\n{e}"));
     }
 }
 

@@ -1,5 +1,5 @@
-//! Hostile texts, for each verb that takes one: what a store cannot keep costs the one item it came with, and nothing else. Its neighbours
-//! are stored, and the next call is answered.
+//! Hostile texts, for each verb that takes one: what a store cannot keep costs the one item it came
+//! with, and nothing else. Its neighbours are stored, and the next call is answered.
 
 use serde_json::json;
 use tidehook::decide::settle::Finish;
@@ -25,7 +25,8 @@ on_every_store!(
 
 const PAGE: Page = Page { limit: 10, newest_first: true };
 
-/// NUL, every control character, quotes of all languages, wildcards, what ends statements, what turns direction, what no index holds.
+/// NUL, every control character, quotes of all languages, wildcards, what ends statements, what
+/// turns direction, what no index holds.
 fn texts() -> Vec<String> {
     vec![
         "a\0b".to_owned(),

@@ -77,7 +77,7 @@ async fn a_job_is_due_again_when_its_lease_runs_out(f: Fresh) {
     f.clock.advance(Duration::from_millis(1));
     let second = claim_one(&*f.store).await;
     assert_eq!(second.job.id, first.job.id);
-    assert_eq!((second.job.attempt, second.job.lost, second.job.counted()), (1, 1, 0));
+    assert_eq!((second.job.attempt, second.job.interrupted, second.job.counted()), (1, 1, 0));
     assert!(second.job.claim > first.job.claim);
     let attempts = f.store.attempts(first.job.id).await.unwrap();
     assert_eq!(
@@ -142,7 +142,7 @@ async fn a_retry_is_due_after_its_delay_and_not_before(f: Fresh) {
     assert!(f.store.claim(&claim_request(1)).await.unwrap().is_empty());
     f.clock.advance(Duration::from_millis(1));
     let again = claim_one(&*f.store).await;
-    assert_eq!((again.job.attempt, again.job.lost), (1, 0));
+    assert_eq!((again.job.attempt, again.job.interrupted), (1, 0));
     let attempts = f.store.attempts(again.job.id).await.unwrap();
     assert_eq!(attempts[0].response, b"a\0b\xff");
     assert_eq!(attempts[0].duration, Duration::from_millis(12));
@@ -162,7 +162,7 @@ async fn a_released_job_keeps_its_attempt_number(f: Fresh) {
     let claimed = claim_one(&*f.store).await;
     f.store.record(&[outcome(&claimed.job, Finish::Released)]).await.unwrap();
     let again = claim_one(&*f.store).await;
-    assert_eq!((again.job.attempt, again.job.lost), (0, 0));
+    assert_eq!((again.job.attempt, again.job.interrupted), (0, 0));
     assert!(f.store.attempts(again.job.id).await.unwrap().is_empty());
 }
 

@@ -128,7 +128,8 @@ async fn a_commit_whose_answer_is_lost_is_never_acknowledged_and_never_doubled()
     let proxy = Proxy::start(cluster.port).await;
     let home = Home::new(&config(&cluster.url_through(proxy.port), &receiver, "/ok", SHORT_LEASE));
     let server = home.start().await;
-    // Bounded, so that no claim of one job is lost three times in a row: that would be taken for a job that kills its workers.
+    // Bounded, so that no claim of one job is lost three times in a row: that would be taken for a
+    // job that kills its workers.
     proxy.lose_answers(5, 25);
     let ledger = produce(home.url("/events/app/w"), "k", 200, 50).await;
     assert_eq!(proxy.losses_left(), 0, "the answers were lost while events came in");

@@ -221,7 +221,8 @@ async fn clients_that_hang_up_poison_no_connection() {
         client.await.unwrap();
     }
     let pool = sqlx::PgPool::connect(&cluster.url()).await.unwrap();
-    let sql = "SELECT COUNT(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND now() - state_change > interval '1 second'";
+    let sql = "SELECT COUNT(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND \
+        now() - state_change > interval '1 second'";
     for _ in 0..5 {
         let stuck: i64 = sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap();
         assert_eq!(stuck, 0);

@@ -179,7 +179,7 @@ async fn a_changed_file_is_named_section_by_section_and_never_shown() {
         "signing_secret: another-secret, nonsense: 1",
     ));
     server.signal(rustix::process::Signal::HUP);
-    told("The configuration has errors now").await;
+    told("The changed configuration has errors.").await;
     told("unknown key `delivery.nonsense`").await;
     assert!(!home.log().contains("another-secret"), "{}", home.log());
     server.stop().await;

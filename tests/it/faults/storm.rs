@@ -1,8 +1,10 @@
-//! Runs of workflows while their servers are killed, again and again: nothing stuck, nothing skipped, every step
-//! completed once, the items of a map in their order, everything undone once and in reverse when the last step fails, the
-//! last word said, and a second call only where an attempt is on record.
+//! Runs of workflows while their servers are killed, again and again: nothing stuck, nothing
+//! skipped, every step completed once, the items of a map in their order, everything undone once
+//! and in reverse when the last step fails, the last word said, and a second call only where an
+//! attempt is on record.
 //!
-//! `TIDEHOOK_STORM_RUNS` and `TIDEHOOK_STORM_SECONDS` make it longer than the suite needs it: 500 and 60 are the full one.
+//! `TIDEHOOK_STORM_RUNS` and `TIDEHOOK_STORM_SECONDS` make it longer than the suite needs it: 500
+//! and 60 are the full one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -180,7 +182,8 @@ fn steps_completed_once(run: &Value) {
     let (entered, left) = (of(&["StepEntered"]), of(&["StepCompleted", "StepFailed"]));
     let unique: BTreeSet<u64> = entered.iter().copied().collect();
     assert_eq!(unique.len(), entered.len(), "{run}");
-    // first, each, 25 items, three, 3 branches, which, pause, ask, last; 25 items and first undone; undo.
+    // first, each, 25 items, three, 3 branches, which, pause, ask, last; 25 items and first undone;
+    // undo.
     assert_eq!(entered.len(), 1 + 1 + 25 + 1 + 3 + 1 + 1 + 1 + 1 + 26 + 1, "{run}");
     let left_once: BTreeSet<u64> = left.iter().copied().collect();
     assert_eq!((left_once.len(), left.len()), (entered.len(), entered.len()), "{run}");

@@ -1,10 +1,11 @@
-//! A row that cannot be read: it holds up its own run, says so wherever people look, and goes on when it is mended.
+//! A row that cannot be read: it holds up its own run, says so wherever people look, and goes on
+//! when it is mended.
 
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 
 use crate::support::stores::Kind;
-use crate::support::world::{CatchTarget, World};
+use crate::support::world::{Runtime, World};
 
 const TEXT: &str = "server: { allow_private_urls: true }
 sources: { app: { type: event } }
@@ -37,7 +38,7 @@ async fn waiting(world: &World) -> (String, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_cannot_be_read_harms_no_other_and_is_named() {
     for kind in [Kind::Sqlite, Kind::Postgres] {
-        let Some(world) = World::start_as(CatchTarget::Container(kind), TEXT).await else {
+        let Some(world) = World::start_as(Runtime::Container(kind), TEXT).await else {
             continue;
         };
         let ((broken, token), (_, other)) = (waiting(&world).await, waiting(&world).await);
@@ -66,7 +67,7 @@ async fn a_run_that_cannot_be_read_harms_no_other_and_is_named() {
         );
         let answer = world.post(&format!("/callback/{token}"), &[], "{\"n\": 1}").await;
         assert!(
-            answer.status == 409 && answer.text.contains("cannot go on"),
+            answer.status == 409 && answer.text.contains("cannot continue"),
             "{} {}",
             answer.status,
             answer.text

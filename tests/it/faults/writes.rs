@@ -67,8 +67,8 @@ async fn a_database_that_turns_read_only_is_not_ready_and_said_once() {
     receiver.until_count(2).await;
     assert_eq!(
         (
-            count(&home, "Nothing can be stored: the database is read-only"),
-            count(&home, "takes writes again")
+            count(&home, "does not accept writes: the database is read-only"),
+            count(&home, "The database accepts writes again.")
         ),
         (1, 1),
         "{}",
@@ -88,7 +88,9 @@ impl SmallDisk {
     fn start(home: &Home) -> Option<Self> {
         let disk = home.dir.path().join("disk");
         std::fs::create_dir(&disk).unwrap();
-        let script = "mount -t tmpfs -o size=8m tmpfs \"$1\" && { head -c 16m /dev/zero > \"$1/ballast\" 2>/dev/null; exec \"$2\" start --config \"$3\"; }";
+        let script = "mount -t tmpfs -o size=8m tmpfs \"$1\" && \
+            { head -c 16m /dev/zero > \"$1/ballast\" 2>/dev/null; exec \"$2\" start --config \
+                \"$3\"; }";
         let probe = Command::new("unshare")
             .args(["-rm", "mount", "-t", "tmpfs", "tmpfs"])
             .arg(&disk)
@@ -163,8 +165,8 @@ async fn a_full_disk_is_waited_for_and_an_event_that_does_not_fit_makes_the_serv
     assert_eq!(large().await, 202);
     assert_eq!(
         (
-            count(&home, "Nothing can be stored: the database is full"),
-            count(&home, "takes writes again")
+            count(&home, "does not accept writes: the database is full"),
+            count(&home, "The database accepts writes again.")
         ),
         (1, 1),
         "{}",
@@ -176,7 +178,10 @@ async fn a_full_disk_is_waited_for_and_an_event_that_does_not_fit_makes_the_serv
 async fn deliveries_that_are_tried_again_fill_no_log() {
     let receiver = Endpoint::start().await;
     let text = format!(
-        "server: {{ port: {{port}}, bind: 127.0.0.1, allow_private_urls: true }}\ndatabase: {{ url: \"{SQLITE}\" }}\nsources: {{ app: {{ type: event }} }}\nhandlers: {{ h: {{ source: app, url: \"{}\", retry: {{ max: 5, interval: 1h }}, breaker: {{ failures: 1000 }} }} }}\n",
+        "server: {{ port: {{port}}, bind: 127.0.0.1, allow_private_urls: true }}\ndatabase: \
+         {{ url: \"{SQLITE}\" }}\nsources: {{ app: {{ type: event }} }}\nhandlers: \
+         {{ h: {{ source: app, url: \"{}\", retry: {{ max: 5, interval: 1h }}, breaker: \
+         {{ failures: 1000 }} }} }}\n",
         receiver.url("/status/500")
     );
     let home = Home::new(&text);
@@ -186,7 +191,7 @@ async fn deliveries_that_are_tried_again_fill_no_log() {
     }
     receiver.until_count(30).await;
     server.stop().await;
-    assert_eq!(count(&home, "is tried again"), 5, "{}", home.log());
+    assert_eq!(count(&home, "will be retried"), 5, "{}", home.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

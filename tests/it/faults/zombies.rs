@@ -12,7 +12,8 @@ use crate::support::process::Home;
 
 const LEASE: &str = "worker: { stale_threshold_secs: 2 }\n";
 
-/// A holds a delivery and is stopped; B takes over; A goes on. Answers the job and attempts afterwards.
+/// A holds a delivery and is stopped; B takes over; A goes on. Answers the job and attempts
+/// afterwards.
 async fn overtaken(path: &str, retry: &str, ends: &str) -> Option<(Value, Vec<Value>, Endpoint)> {
     let cluster = Cluster::start()?;
     let receiver = Endpoint::start().await;
@@ -48,7 +49,7 @@ async fn overtaken(path: &str, retry: &str, ends: &str) -> Option<(Value, Vec<Va
     };
     let (job, attempts) =
         tokio::time::timeout(crate::support::endpoint::PATIENCE, stale).await.unwrap();
-    assert!(a.log().contains("A late outcome changed nothing"), "{}", a.log());
+    assert!(a.log().contains("An outcome arrived after the lease was lost."), "{}", a.log());
     Some((job, attempts, receiver))
 }
 

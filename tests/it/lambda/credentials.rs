@@ -1,5 +1,6 @@
-//! Credentials come from wherever AWS's own tools find them: the environment, a task of ECS, a pod of EKS, a machine of EC2. What needs
-//! them is the same for all: secrets by reference, the queue, and the password of a database.
+//! Credentials come from wherever AWS's own tools find them: the environment, a task of ECS, a pod
+//! of EKS, a machine of EC2. What needs them is the same for all: secrets by reference, the queue,
+//! and the password of a database.
 
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -53,7 +54,8 @@ async fn serve(
 ) -> Response {
     let ends = "2099-01-01T00:00:00Z";
     let role = json!({
-        "AccessKeyId": ROLE, "SecretAccessKey": "plainly-fictional", "Token": "session", "Expiration": ends,
+        "AccessKeyId": ROLE, "SecretAccessKey": "plainly-fictional", "Token": "session",
+        "Expiration": ends,
         "Code": "Success", "Type": "AWS-HMAC", "LastUpdated": "2026-01-01T00:00:00Z",
     });
     match (method.as_str(), uri.path()) {
@@ -232,7 +234,7 @@ async fn without_credentials_or_a_region_a_default_serves() {
     }
     let (is_valid, said) = tokio::task::spawn_blocking(|| validate(TEXT, &[])).await.unwrap();
     assert!(
-        !is_valid && said.contains("give it a default") && said.contains("where AWS_REGION is set"),
+        !is_valid && said.contains("or add a default") && said.contains("AWS_REGION is set"),
         "{said}"
     );
     assert!(cloud.asked.lock().unwrap().is_empty());
@@ -269,7 +271,8 @@ async fn a_server_makes_its_passwords_with_the_credentials_of_a_role_or_says_tha
     let dir = tempfile::tempdir().unwrap();
     let Some(url) = stores::url(Kind::Postgres, &dir).await else { return };
     let (_, base) = Cloud::start().await;
-    let text = "server: { port: {port}, bind: 127.0.0.1 }\ndatabase: { driver: postgres, auth: iam, url: \"URL\" }\n";
+    let text = "server: { port: {port}, bind: 127.0.0.1 }\ndatabase: \
+        { driver: postgres, auth: iam, url: \"URL\" }\n";
     let home = Home::new(&text.replace("URL", &url));
     let migrate = |credentials: Option<String>| {
         let mut command = Command::new(binary());
@@ -288,8 +291,9 @@ async fn a_server_makes_its_passwords_with_the_credentials_of_a_role_or_says_tha
     let output = migrate(None).await;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        !output.status.success() && said.contains("no password for the database can be made"),
+        !output.status.success()
+            && said.contains("a database password (IAM token) cannot be created:"),
         "{said}"
     );
-    assert!(said.contains("no credentials of AWS were found; give this process a role"), "{said}");
+    assert!(said.contains("no AWS credentials were found; give this process a role"), "{said}");
 }

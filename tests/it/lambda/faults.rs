@@ -1,4 +1,5 @@
-//! What must hold when messages get lost, doubled and late, processes die, freeze and thaw, and the database is away.
+//! What must hold when messages get lost, doubled and late, processes die, freeze and thaw, and the
+//! database is away.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -169,7 +170,8 @@ async fn a_function_that_was_frozen_finds_its_connections_dead_and_goes_on() {
         function.signal(Signal::STOP);
     }
     let mut conn = PgConnection::connect(&install.url).await.unwrap();
-    let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = \
+        current_database() AND pid <> pg_backend_pid()";
     sqlx::raw_sql(ended).execute(&mut conn).await.unwrap();
     for function in [&ingress, &worker] {
         function.signal(Signal::CONT);
@@ -195,7 +197,10 @@ async fn a_database_that_is_away_is_an_answer_and_not_an_end() {
         assert_eq!(answer(&said).0, 503, "{said}");
         assert!(said["headers"]["retry-after"].is_string(), "{said}");
     }
-    let batch = json!({ "Records": [{ "messageId": "m-1", "body": "{\"tidehook\":1,\"jobs\":[]}" }, { "messageId": "m-2", "body": "?" }] });
+    let batch = json!({ "Records": [
+        { "messageId": "m-1", "body": "{\"tidehook\":1,\"jobs\":[]}" },
+        { "messageId": "m-2", "body": "?" },
+    ] });
     assert_eq!(
         worker.invoke(batch).await.unwrap(),
         json!({ "batchItemFailures": [{ "itemIdentifier": "m-1" }] })
@@ -218,22 +223,14 @@ async fn what_is_wrong_with_the_set_up_is_said_at_the_start() {
     std::fs::write(&broken, "sources: { app: { typ: event } }\ndatabase: { driver: postgres }\n")
         .unwrap();
     let cases = [
-        (
-            "dance",
-            install.variables(true),
-            "the handler `dance` is none of ingress, ticker and worker",
-        ),
+        ("dance", install.variables(true), "unknown function handler `dance`"),
         ("ingress", with("TIDEHOOK_CONFIG", &broken.display().to_string()), "did you mean `type`?"),
         ("ingress", with("TIDEHOOK_CONFIG", "/nowhere.yaml"), "/nowhere.yaml"),
-        (
-            "worker",
-            with("DATABASE_URL", ""),
-            "neither `database.url` nor DATABASE_URL says where it is",
-        ),
+        ("worker", with("DATABASE_URL", ""), "neither `database.url` nor DATABASE_URL is set"),
         (
             "ticker",
             with("TIDEHOOK_TICK_RATE", "rate(10"),
-            "TIDEHOOK_TICK_RATE must be like `rate(1 minute)`",
+            "TIDEHOOK_TICK_RATE must be a rate such as `rate(1 minute)`",
         ),
     ];
     for (n, (handler, variables, why)) in cases.into_iter().enumerate() {
@@ -270,7 +267,7 @@ async fn a_schema_of_an_older_version_is_named_as_such() {
         .iter()
         .find(|check| check["what"] == "database schema")
         .unwrap();
-    assert!(schema["why"].as_str().unwrap().contains("lacks 1 migration(s)"), "{said}");
+    assert!(schema["why"].as_str().unwrap().contains("1 migration(s) are missing"), "{said}");
     assert_eq!(
         ticker.invoke(json!({ "tidehook": "migrate" })).await.unwrap(),
         json!({ "migrated": true })

@@ -49,11 +49,15 @@ fn forms(path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<(&'static str
     let many: serde_json::Map<String, Value> =
         headers.iter().map(|(name, value)| ((*name).to_owned(), json!([value]))).collect();
     let rest = json!({
-        "resource": "/{proxy+}", "path": path, "httpMethod": "POST", "headers": map, "multiValueHeaders": many,
-        "queryStringParameters": null, "multiValueQueryStringParameters": null, "pathParameters": null, "stageVariables": null,
+        "resource": "/{proxy+}", "path": path, "httpMethod": "POST", "headers": map,
+        "multiValueHeaders": many,
+        "queryStringParameters": null, "multiValueQueryStringParameters": null,
+        "pathParameters": null, "stageVariables": null,
         "requestContext": {
-            "accountId": "000000000000", "apiId": "a", "stage": "prod", "path": format!("/prod{path}"), "httpMethod": "POST",
-            "resourcePath": "/{proxy+}", "resourceId": "r", "requestId": "r", "protocol": "HTTP/1.1",
+            "accountId": "000000000000", "apiId": "a", "stage": "prod",
+            "path": format!("/prod{path}"), "httpMethod": "POST",
+            "resourcePath": "/{proxy+}", "resourceId": "r", "requestId": "r",
+            "protocol": "HTTP/1.1",
             "identity": { "sourceIp": "192.0.2.7" }, "requestTimeEpoch": 1_767_225_600_000_i64,
         },
         "body": base64(body), "isBase64Encoded": true,

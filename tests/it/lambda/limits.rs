@@ -1,4 +1,5 @@
-//! The limits of SQS, by an emulator that enforces them: `scripts/test-lambda.sh` starts one and names it.
+//! The limits of SQS, by an emulator that enforces them: `scripts/test-lambda.sh` starts one and
+//! names it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! A panic costs what panicked and nothing else: not its batch, not its environment. The real binary has none to provoke, so these
-//! functions are this test program again, with parts that panic once.
+//! A panic costs what panicked and nothing else: not its batch, not its environment. The real
+//! binary has none to provoke, so these functions are this test program again, with parts that
+//! panic once.
 
 use std::process::Command;
 use std::sync::Arc;

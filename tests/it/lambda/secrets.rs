@@ -129,7 +129,11 @@ async fn a_function_takes_its_secrets_from_the_extension_and_from_files() {
 async fn a_variable_may_be_put_together_of_references() {
     let Some(install) = install().await else { return };
     let url = url::Url::parse(&install.url).unwrap();
-    let secret = json!({ "username": url.username(), "password": url.password().unwrap_or("none"), "port": url.port().unwrap() });
+    let secret = json!({
+        "username": url.username(),
+        "password": url.password().unwrap_or("none"),
+        "port": url.port().unwrap(),
+    });
     let given = [
         ("/tidehook/github", "plainly-fictional".to_owned()),
         ("tidehook/database", secret.to_string()),
@@ -167,7 +171,7 @@ async fn a_reference_that_stands_for_nothing_is_named_with_its_place() {
     function.invoke(http("GET", "/livez", &[], "")).await.unwrap_err();
     let said = std::fs::read_to_string(&log).unwrap();
     assert!(
-        said.contains("error[unresolved_reference]: `${ssm:/tidehook/github}` stands for nothing")
+        said.contains("error[unresolved_reference]: `${ssm:/tidehook/github}` cannot be resolved")
             && said.contains("there is no such secret"),
         "{said}"
     );
@@ -185,15 +189,16 @@ async fn a_reference_that_stands_for_nothing_is_named_with_its_place() {
     };
     let text = std::fs::read_to_string(&config).unwrap();
     let refused = validate(&text);
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("give it a default"), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("or add a default"), "{refused:?}");
     assert!(
         validate(&text.replace("/tidehook/github}", "/tidehook/github:-made-up}")).status.success()
     );
     let missing = validate(
         &text.replace("/tidehook/github}", "/tidehook/github:-made-up}").replace("/key}", "/none}"),
     );
-    assert!(String::from_utf8_lossy(&missing.stderr).contains("there is no file"), "{missing:?}");
-    // Never in place of an answer that was refused: a webhook would be checked with what stands in a repository.
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("does not exist"), "{missing:?}");
+    // Never in place of an answer that was refused: a webhook would be checked with what stands in
+    // a repository.
     std::fs::write(&config, text.replace("/tidehook/github}", "/tidehook/github:-made-up}"))
         .unwrap();
     let log = install.dir.path().join("refused.log");

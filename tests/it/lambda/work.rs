@@ -67,7 +67,7 @@ async fn a_retry_comes_on_the_second() {
     install.drain(&worker).await;
     assert_eq!(hints(&install), [(0, 1), (2, 1)]);
     let log = std::fs::read_to_string(install.log()).unwrap();
-    let failed = log.lines().find(|line| line.contains("is tried again")).unwrap();
+    let failed = log.lines().find(|line| line.contains("will be retried")).unwrap();
     assert!(
         failed.contains("\"request_id\":\"00000000-"),
         "a line of a worker's log names its invocation: {failed}"
@@ -122,7 +122,10 @@ workflows:
 async fn a_chain_of_steps_costs_no_message_each() {
     let text = TEXT.replace(
         "handlers:\n  h: { source: app, url: \"http://{receiver}/ok\" }\n",
-        "workflows:\n  w:\n    source: app\n    steps:\n      - { name: a, url: \"http://{receiver}/ok\" }\n      - { name: b, url: \"http://{receiver}/ok\" }\n      - { name: c, url: \"http://{receiver}/ok\" }\n",
+        "workflows:\n  w:\n    source: app\n    steps:\n      - \
+         { name: a, url: \"http://{receiver}/ok\" }\n      - \
+         { name: b, url: \"http://{receiver}/ok\" }\n      - \
+         { name: c, url: \"http://{receiver}/ok\" }\n",
     );
     let Some(install) = Install::new(&text).await else { return };
     let (ingress, worker) = (install.function("ingress").await, install.function("worker").await);
@@ -208,7 +211,7 @@ async fn a_tick_by_hand_migrates_and_says_what_it_cannot_do() {
     );
     let refused = ticker.invoke(json!({ "tidehook": "dance" })).await.unwrap_err();
     assert!(
-        refused["errorMessage"].as_str().unwrap().contains("may be `tick`, `migrate` or `doctor`"),
+        refused["errorMessage"].as_str().unwrap().contains("must be `tick`, `migrate` or `doctor`"),
         "{refused}"
     );
     assert!(std::fs::read_to_string(install.log()).unwrap().contains("The invocation failed."));
@@ -235,10 +238,10 @@ async fn the_ticker_says_what_does_not_fit() {
         checks.iter().find(|check| check["what"].as_str().unwrap().starts_with(what)).unwrap()["why"].clone()
     };
     for well in [
-        "database: answers",
+        "database: responds in",
         "clocks",
         "database schema",
-        "queue: visibility 300 s",
+        "queue: visibility timeout 300 s",
         "queue: dead letters",
         "queue: a hint",
     ] {
@@ -246,10 +249,13 @@ async fn the_ticker_says_what_does_not_fit() {
     }
     assert_eq!(
         why("worker: 20 s"),
-        "a call may take 30 s, so the worker's timeout should be 37 s at least"
+        "a call may take 30 s; set the timeout of the worker to at least 37 s"
     );
-    assert!(why("connections").as_str().unwrap().contains("may take 521"), "{said}");
-    assert!(why("api.auth_token").as_str().unwrap().contains("open to everyone"), "{said}");
+    assert!(why("connections").as_str().unwrap().contains("may open 521 connections"), "{said}");
+    assert!(
+        why("api.auth_token").as_str().unwrap().contains("everyone who can reach /events"),
+        "{said}"
+    );
     install.queue.refuse(true);
     let said = ticker.invoke(json!({ "tidehook": "doctor" })).await.unwrap();
     assert_eq!(
@@ -259,7 +265,8 @@ async fn the_ticker_says_what_does_not_fit() {
     );
 }
 
-/// `docs/serverless.md` in ten minutes: its variables, the sample configuration, an event for each function.
+/// `docs/serverless.md` in ten minutes: its variables, the sample configuration, an event for each
+/// function.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_recorded_events_do_what_the_guide_says() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));

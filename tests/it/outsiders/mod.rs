@@ -1,4 +1,5 @@
-//! What outsiders found, one sentence for each kind: odd bodies, hostile receivers and strangers who hold on.
+//! What outsiders found, one sentence for each kind: odd bodies, hostile receivers and strangers
+//! who hold on.
 
 mod people;
 mod providers;
@@ -23,7 +24,8 @@ const NOW: Timestamp = Timestamp(1_770_000_000_000);
 
 fn file(handlers: &str) -> String {
     format!(
-        "server: {{ allow_private_urls: true }}\nsources:\n  app: {{ type: event }}\n  open: {{ type: webhook, verify: none, headers: [X-Event-Key] }}\n{handlers}"
+        "server: {{ allow_private_urls: true }}\nsources:\n  app: {{ type: event }}\n  open: \
+         {{ type: webhook, verify: none, headers: [X-Event-Key] }}\n{handlers}"
     )
 }
 
@@ -70,7 +72,10 @@ fn a_webhook_that_is_odd_json_keeps_its_type_and_its_key() {
 
 #[tokio::test]
 async fn a_template_yields_its_own_shape_whatever_the_body_is() {
-    let handlers = "handlers:\n  h: { source: app, url: \"http://{receiver}/ok\", transform: { admin: false, id: \"{{ $.id | default('none') }}\" }, retry: { max: 1 } }\n  fixed: { source: app, url: \"http://{receiver}/fixed\", transform: { role: guest }, retry: { max: 1 } }\n";
+    let handlers = "handlers:\n  h: { source: app, url: \"http://{receiver}/ok\", transform: \
+        { admin: false, id: \"{{ $.id | default('none') }}\" }, retry: { max: 1 } }\n  fixed: \
+        { source: app, url: \"http://{receiver}/fixed\", transform: { role: guest }, retry: \
+        { max: 1 } }\n";
     let world = World::start(&file(handlers)).await;
     let json = [("content-type", "application/json")];
     for body in [
@@ -97,7 +102,8 @@ async fn a_template_yields_its_own_shape_whatever_the_body_is() {
         1,
         "{bodies:?}"
     );
-    // What cannot be read at all is a failure where the template reads it, and none where it does not.
+    // What cannot be read at all is a failure where the template reads it, and none where it does
+    // not.
     let event =
         world.post("/events/app/x", &json, r#"{"id":7,"admin":true"#.to_owned()).await.event();
     let got = world.receiver.until_count(9).await;
@@ -124,7 +130,8 @@ async fn a_template_yields_its_own_shape_whatever_the_body_is() {
 
 #[tokio::test]
 async fn numbers_that_no_double_holds_are_two_keys_and_are_delivered_as_they_are() {
-    let handlers = "handlers:\n  h: { source: app, url: \"http://{receiver}/ok\", idempotency_key: $.id, filter: $.id != 100000000000000000003, transform: '{\"id\": {{ $.id }}}' }\n";
+    let handlers = "handlers:\n  h: { source: app, url: \"http://{receiver}/ok\", idempotency_key: \
+        $.id, filter: $.id != 100000000000000000003, transform: '{\"id\": {{ $.id }}}' }\n";
     let world = World::start(&file(handlers)).await;
     for n in 1..=3 {
         world.post("/events/app/x", &[], format!("{{\"id\":10000000000000000000{n}}}")).await;
@@ -167,7 +174,9 @@ async fn what_passes_through_keeps_its_type_and_the_headers_that_name_it() {
 
 #[tokio::test]
 async fn final_answers_are_no_failures_of_a_receiver_and_lists_say_why_nothing_happens() {
-    let handlers = "handlers:\n  h: { source: app, url: \"http://{receiver}/status/422\", retry: { errors: [5xx, network, timeout, 429] } }\n  slow: { source: app, events: [never], url: \"http://{receiver}/ok\" }\n";
+    let handlers = "handlers:\n  h: { source: app, url: \"http://{receiver}/status/422\", retry: \
+        { errors: [5xx, network, timeout, 429] } }\n  slow: \
+        { source: app, events: [never], url: \"http://{receiver}/ok\" }\n";
     let world = World::start(&file(handlers)).await;
     for _ in 0..7 {
         let event = world.post("/events/app/x", &[], "{}".to_owned()).await.event();
@@ -303,7 +312,8 @@ async fn without_a_token_the_management_routes_answer_this_machine_only() {
     assert_eq!(open.send(forwarded).await.status, 200);
 }
 
-/// A receiver that answers the first request of a connection and closes it at the second, without a word.
+/// A receiver that answers the first request of a connection and closes it at the second, without a
+/// word.
 async fn closes_at_the_second() -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -337,7 +347,7 @@ async fn a_kept_connection_that_died_unanswered_costs_no_attempt_and_is_on_recor
             headers: Vec::new(),
             body: bytes::Bytes::from_static(b"{}"),
             timeout: Duration::from_secs(5),
-            once,
+            at_most_once: once,
             response_bytes_max: 1024,
             destination: "d".into(),
             progress: Default::default(),
@@ -357,7 +367,8 @@ async fn a_kept_connection_that_died_unanswered_costs_no_attempt_and_is_on_recor
 #[test]
 fn filters_see_a_form_and_say_what_they_saw() {
     let config = config(&file(
-        "handlers:\n  h: { source: open, url: \"http://127.0.0.1:1/\", filter: $.action == opened }\n",
+        "handlers:\n  h: \
+         { source: open, url: \"http://127.0.0.1:1/\", filter: $.action == opened }\n",
     ));
     let form = tidehook::model::body::Declared::Form;
     let inbound = |body: &'static str| Inbound {

@@ -1,4 +1,5 @@
-//! What people post where a decision is asked for: nothing decides that is not said once and plainly.
+//! What people post where a decision is asked for: nothing decides that is not said once and
+//! plainly.
 
 use serde_json::Value;
 use tidehook::engine::approval::Decision;

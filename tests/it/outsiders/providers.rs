@@ -1,4 +1,5 @@
-//! What providers send that was read otherwise: batches, identities, second ids, requests without one host.
+//! What providers send that was read otherwise: batches, identities, second ids, requests without
+//! one host.
 
 use std::net::IpAddr;
 
@@ -74,7 +75,7 @@ fn a_batch_of_one_or_none_is_a_batch_and_a_member_that_is_no_event_is_named() {
         other.as_object_mut().unwrap().remove(lacks);
         match batch(json!([member("1"), other])) {
             Err(AdmitError::Batch(why)) => {
-                assert!(why.contains("member 1") && why.contains(lacks), "{why}")
+                assert!(why.contains("item 1") && why.contains(lacks), "{why}")
             }
             admitted => panic!("{admitted:?}"),
         }
@@ -87,8 +88,13 @@ fn a_batch_of_one_or_none_is_a_batch_and_a_member_that_is_no_event_is_named() {
 #[test]
 fn an_event_is_one_in_binary_and_in_structured_mode() {
     let open = config("sources: { s: { type: webhook, verify: none } }");
-    let structured =
-        json!({ "specversion": "1.0", "id": "a b", "source": "/h\u{e4}fen/1", "type": "high water 100%" }).to_string();
+    let structured = json!({
+        "specversion": "1.0",
+        "id": "a b",
+        "source": "/h\u{e4}fen/1",
+        "type": "high water 100%",
+    })
+    .to_string();
     let structured = raw(&structured, &[("content-type", "application/cloudevents+json")]);
     let binary = [
         ("ce-specversion", "1.0"),
@@ -111,7 +117,8 @@ fn an_event_is_one_in_binary_and_in_structured_mode() {
 fn shopify_has_an_id_of_the_delivery_and_one_of_the_event() {
     let text = |dedupe: &str| {
         format!(
-            "sources: {{ s: {{ type: webhook, verify: shopify, secret: plainly-fictional{dedupe} }} }}"
+            "sources: {{ s: {{ type: webhook, verify: shopify, secret: plainly-fictional{dedupe} \
+             }} }}"
         )
     };
     let key = |config: &Config| {
@@ -149,7 +156,11 @@ fn shopify_has_an_id_of_the_delivery_and_one_of_the_event() {
         )
         .is_none()
     );
-    assert!(problems.render(false).contains("only shopify"), "{}", problems.render(false));
+    assert!(
+        problems.render(false).contains("works with `verify: shopify` only"),
+        "{}",
+        problems.render(false)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,7 +175,8 @@ async fn a_host_that_is_none_is_refused() {
         ("a/b", 400),
     ] {
         let request = format!(
-            "POST /events/app/x HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}"
+            "POST /events/app/x HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\nConnection: \
+             close\r\n\r\n{{}}"
         );
         let answer = super::raw_answer(&world, request.as_bytes()).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{host}: {answer}");

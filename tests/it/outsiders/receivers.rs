@@ -1,4 +1,5 @@
-//! What receivers do and get: certificates of nobody, bodies without a type, the reasons why deliveries wait.
+//! What receivers do and get: certificates of nobody, bodies without a type, the reasons why
+//! deliveries wait.
 
 use std::sync::Arc;
 
@@ -74,7 +75,8 @@ async fn a_request_that_went_out_twice_is_on_record_as_such() {
         let mut answers = true;
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
-            // The first connection answers once and is kept; everything after it is read and hung up on.
+            // The first connection answers once and is kept; everything after it is read and hung
+            // up on.
             let mut buffer = [0; 8192];
             if std::mem::take(&mut answers) {
                 let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut buffer).await;
@@ -84,7 +86,8 @@ async fn a_request_that_went_out_twice_is_on_record_as_such() {
         }
     });
     let text = format!(
-        "server: {{ allow_private_urls: true }}\nsources: {{ app: {{ type: event }} }}\nhandlers: {{ h: {{ source: app, url: \"http://127.0.0.1:{port}/x\", retry: {{ max: 1 }} }} }}\n"
+        "server: {{ allow_private_urls: true }}\nsources: {{ app: {{ type: event }} }}\nhandlers: \
+         {{ h: {{ source: app, url: \"http://127.0.0.1:{port}/x\", retry: {{ max: 1 }} }} }}\n"
     );
     let world = World::start(&text).await;
     let event = world.post("/events/app/x", JSON, "{}").await.event();
@@ -92,7 +95,7 @@ async fn a_request_that_went_out_twice_is_on_record_as_such() {
     let event = world.post("/events/app/x", JSON, "{}").await.event();
     let jobs = world.until_jobs(&event, "dead").await;
     let attempts = world.attempts(&jobs[0]).await;
-    assert!(attempts[0]["error"].as_str().unwrap().contains("it was sent twice"), "{attempts:?}");
+    assert!(attempts[0]["error"].as_str().unwrap().contains("sent twice, because"), "{attempts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,7 +110,8 @@ async fn a_handshake_that_is_cut_off_is_a_failure_of_tls() {
         }
     });
     let text = format!(
-        "server: {{ allow_private_urls: true }}\nsources: {{ app: {{ type: event }} }}\nhandlers: {{ h: {{ source: app, url: \"https://127.0.0.1:{port}/x\", retry: {{ max: 1 }} }} }}\n"
+        "server: {{ allow_private_urls: true }}\nsources: {{ app: {{ type: event }} }}\nhandlers: \
+         {{ h: {{ source: app, url: \"https://127.0.0.1:{port}/x\", retry: {{ max: 1 }} }} }}\n"
     );
     let world = World::start(&text).await;
     let event = world.post("/events/app/x", JSON, "{}").await.event();
@@ -120,7 +124,9 @@ async fn a_handshake_that_is_cut_off_is_a_failure_of_tls() {
 async fn a_template_that_fails_in_a_step_is_caught_as_one_and_is_no_failure_of_the_network() {
     let step = |errors: &str| {
         format!(
-            "steps: [{{ name: a, url: \"http://{{receiver}}/ok/a\", body: {{ id: \"{{{{ $.a | parse }}}}\" }}, catch: [{{ errors: [{errors}], goto: caught }}] }}, {{ name: caught, url: \"http://{{receiver}}/ok/{errors}\" }}]"
+            "steps: [{{ name: a, url: \"http://{{receiver}}/ok/a\", body: {{ id: \
+             \"{{{{ $.a | parse }}}}\" }}, catch: [{{ errors: [{errors}], goto: caught }}] }}, \
+             {{ name: caught, url: \"http://{{receiver}}/ok/{errors}\" }}]"
         )
     };
     let text = format!(
@@ -173,7 +179,8 @@ workflows: { w: { source: app, steps: [{ name: a, url: \"http://{receiver}/ok/a\
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_not_there_has_no_type() {
-    let text = "server: { allow_private_urls: true }\nsources: { app: { type: event } }\nhandlers: { h: { source: app, url: \"http://{receiver}/ok\" } }\n";
+    let text = "server: { allow_private_urls: true }\nsources: { app: { type: event } }\nhandlers: \
+        { h: { source: app, url: \"http://{receiver}/ok\" } }\n";
     let world = World::start(text).await;
     world.post("/events/app/x", &[], "").await;
     world.post("/events/app/x", &[], "{}").await;
@@ -207,7 +214,7 @@ handlers:
                 .iter()
                 .filter_map(|job| job["waits"].as_str())
                 .collect();
-            if waits.iter().any(|why| why.contains("are under way")) {
+            if waits.iter().any(|why| why.contains("in flight")) {
                 return;
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -244,7 +251,12 @@ workflows: { ask: { source: app, events: [ask], steps: [{ name: a, type: callbac
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_shows_no_more_of_its_target_than_the_host() {
-    let world = World::start("server: { allow_private_urls: true }\nsources: { app: { type: event } }\nhandlers: { h: { source: app, url: \"http://{receiver}/redir/308/1\", retry: { max: 1 } } }\n").await;
+    let world = World::start(
+        "server: { allow_private_urls: true }\nsources: { app: \
+        { type: event } }\nhandlers: { h: { source: app, url: \"http://{receiver}/redir/308/1\", \
+        retry: { max: 1 } } }\n",
+    )
+    .await;
     let event = world.post("/events/app/x", JSON, "{}").await.event();
     let jobs = world.until_jobs(&event, "dead").await;
     let shown = world.attempts(&jobs[0]).await;
@@ -254,7 +266,11 @@ async fn a_redirect_shows_no_more_of_its_target_than_the_host() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trace_and_a_request_id_that_are_well_formed_go_on_to_receivers() {
-    let world = World::start("server: { allow_private_urls: true }\nsources: { app: { type: event } }\nhandlers: { h: { source: app, url: \"http://{receiver}/ok\" } }\n").await;
+    let world = World::start(
+        "server: { allow_private_urls: true }\nsources: { app: \
+        { type: event } }\nhandlers: { h: { source: app, url: \"http://{receiver}/ok\" } }\n",
+    )
+    .await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let parent = format!("00-{trace}-00f067aa0ba902b7-00");
     let answer = world

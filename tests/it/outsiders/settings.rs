@@ -1,4 +1,5 @@
-//! Settings that people get wrong, and what is shown of a configuration: said where it is met, and without its secrets.
+//! Settings that people get wrong, and what is shown of a configuration: said where it is met, and
+//! without its secrets.
 
 use std::process::Command;
 
@@ -37,7 +38,9 @@ fn run(home: &Home, arguments: &[&str]) -> (bool, String) {
 async fn a_url_that_is_a_secret_is_shown_nowhere() {
     let secret = "madeUpMadeUpMadeUp9x7";
     let text = format!(
-        "server: {{ allow_private_urls: true }}\nsources: {{ app: {{ type: event }} }}\nhandlers:\n  h: {{ source: app, url: \"http://{{receiver}}/ok/{secret}\", retry: {{ max: 0 }} }}\n"
+        "server: {{ allow_private_urls: true }}\nsources: {{ app: {{ type: event }} \
+         }}\nhandlers:\n  h: {{ source: app, url: \"http://{{receiver}}/ok/{secret}\", retry: \
+         {{ max: 0 }} }}\n"
     );
     let world = World::start(&text).await;
     let answer =
@@ -80,7 +83,8 @@ workflows: { w: { source: app, steps: [{ name: a, url: \"${HOOK_URL}/a\" }] } }\
 fn a_credential_that_a_definition_would_store_is_warned_of() {
     let text = |headers: &str| {
         format!(
-            "server: {{ bind: 127.0.0.1 }}\nsources: {{ app: {{ type: event }} }}\nworkflows: {{ w: {{ source: app, steps: [{{ name: a, url: https://example.com/, headers: {{ {headers} }} }}] }} }}\n"
+            "server: {{ bind: 127.0.0.1 }}\nsources: {{ app: {{ type: event }} }}\nworkflows: \
+             {{ w: {{ source: app, steps: [{{ name: a, url: https://example.com/, headers: {{ {headers} }} }}] }} }}\n"
         )
     };
     let codes = |headers: &str| {
@@ -102,7 +106,8 @@ fn a_credential_that_a_definition_would_store_is_warned_of() {
 #[test]
 fn whoever_forgets_the_environment_is_told_of_it() {
     let home = Home::new(
-        "sources: { app: { type: event } }\nhandlers: { h: { source: app, url: http://127.0.0.1:9/ } }\n",
+        "sources: { app: { type: event } }\nhandlers: { h: \
+         { source: app, url: http://127.0.0.1:9/ } }\n",
     );
     let overlay = home.dir.path().join("tidehook.local.yaml");
     let (_, said) = run(&home, &["validate"]);
@@ -111,9 +116,7 @@ fn whoever_forgets_the_environment_is_told_of_it() {
     let (is_well, said) = run(&home, &["validate"]);
     assert!(
         !is_well
-            && said.contains(
-                "with `--env local` or TIDEHOOK_ENV=local the file tidehook.local.yaml is laid over"
-            ),
+            && said.contains("to merge tidehook.local.yaml over this file, use `--env local` or"),
         "{said}"
     );
     assert!(run(&home, &["validate", "--env", "local"]).0);
@@ -121,7 +124,8 @@ fn whoever_forgets_the_environment_is_told_of_it() {
 
 #[test]
 fn a_proxy_that_anybody_may_claim_to_be_is_a_finding() {
-    let text = "server: { bind: 0.0.0.0, trust_proxy: true, trusted_proxies: LIST }\ndatabase: { url: \"sqlite:{dir}/t.db\" }\nsources: { app: { type: event } }\n";
+    let text = "server: { bind: 0.0.0.0, trust_proxy: true, trusted_proxies: LIST }\ndatabase: \
+        { url: \"sqlite:{dir}/t.db\" }\nsources: { app: { type: event } }\n";
     let home = Home::new(&text.replace(", trusted_proxies: LIST", ""));
     assert!(run(&home, &["doctor"]).1.contains("server.trusted_proxies"));
     home.write(&text.replace("LIST", "[10.0.0.0/8]"));
@@ -141,7 +145,8 @@ async fn a_schema_of_a_newer_version_is_named_with_both_versions() {
         );
         store.close().await;
         drop(store);
-        let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (99, 'later', true, 'x', 0)";
+        let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, \
+            execution_time) VALUES (99, 'later', true, 'x', 0)";
         match kind {
             Kind::Sqlite => {
                 let mut conn = SqliteConnection::connect(&url).await.unwrap();
@@ -157,7 +162,7 @@ async fn a_schema_of_a_newer_version_is_named_with_both_versions() {
         let store = stores::open(&url, None).await;
         let weaknesses = store.weaknesses().await.unwrap().join("\n");
         assert!(
-            weaknesses.contains("schema version 99") && weaknesses.contains("knows 5"),
+            weaknesses.contains("schema version 99") && weaknesses.contains("supports version 5"),
             "{kind:?}: {weaknesses}"
         );
         assert_eq!(store.missing_migrations().await.unwrap(), 0);
@@ -167,7 +172,8 @@ async fn a_schema_of_a_newer_version_is_named_with_both_versions() {
 
 #[test]
 fn an_overlay_without_anything_in_it_changes_nothing() {
-    let text = "api: { auth_token: plainly-fictional }\nsources: { app: { type: event } }\nhandlers: { h: { source: app, url: https://example.com/h } }\n";
+    let text = "api: { auth_token: plainly-fictional }\nsources: { app: { type: event } \
+        }\nhandlers: { h: { source: app, url: https://example.com/h } }\n";
     let home = Home::new(text);
     for overlay in
         ["", "# server: { port: 1 }\n", "~\n", "---\n", "handlers:\n", "api:\nsources:\n"]
@@ -194,7 +200,8 @@ fn an_overlay_without_anything_in_it_changes_nothing() {
 fn what_takes_a_path_takes_nothing_else() {
     let handler = |key: &str, value: &str| {
         format!(
-            "sources: {{ app: {{ type: event }} }}\nhandlers: {{ h: {{ source: app, url: https://example.com/h, {key}: '{value}' }} }}\n"
+            "sources: {{ app: {{ type: event }} }}\nhandlers: {{ h: \
+             {{ source: app, url: https://example.com/h, {key}: '{value}' }} }}\n"
         )
     };
     for wrong in [
@@ -224,7 +231,8 @@ fn what_takes_a_path_takes_nothing_else() {
     }
     let step = |keys: &str| {
         format!(
-            "sources: {{ app: {{ type: event }} }}\nworkflows: {{ w: {{ source: app, steps: [{{ name: a, url: https://example.com/, {keys} }}] }} }}\n"
+            "sources: {{ app: {{ type: event }} }}\nworkflows: {{ w: {{ source: app, steps: \
+             [{{ name: a, url: https://example.com/, {keys} }}] }} }}\n"
         )
     };
     for wrong in
@@ -243,17 +251,25 @@ fn what_takes_a_path_takes_nothing_else() {
         let text = step(wrong);
         assert!(loaded(&text, &[]).config.is_none(), "{wrong}");
     }
-    let workflow = "sources: { app: { type: event } }\nworkflows: { w: { source: app, concurrency: { key: KEY }, steps: [{ name: a, url: https://example.com/ }] } }\n";
+    let workflow = "sources: { app: { type: event } }\nworkflows: { w: \
+        { source: app, concurrency: { key: KEY }, steps: [{ name: a, url: https://example.com/ }] \
+        } }\n";
     assert!(loaded(&workflow.replace("KEY", "$.repo"), &[]).config.is_none());
     assert!(loaded(&workflow.replace("KEY", "\"{{ $.repo }}\""), &[]).config.is_some());
     assert!(loaded(&workflow.replace("KEY", "deploys"), &[]).config.is_some(), "one gate for all");
-    let headers = "sources: { app: { type: event } }\nhandlers: { h: { source: app, url: https://example.com/h, headers: { X-Id: \"{{ $.id }}\" } } }\n";
+    let headers = "sources: { app: { type: event } }\nhandlers: { h: \
+        { source: app, url: https://example.com/h, headers: { X-Id: \"{{ $.id }}\" } } }\n";
     assert!(loaded(headers, &[]).config.is_none());
 }
 
 #[test]
 fn what_has_no_effect_and_what_does_not_exist_is_told() {
-    let text = "server: { bind: 127.0.0.1 }\nsources: { app: { type: event } }\nhandlers:\n  h: { source: app, url: \"https://a.example.com/\", filter: \"$$.run.id == 1 || $$.event.type == 'x'\", transform: { a: \"{{ $$.event.id }}\", b: \"{{ $$.event.kind }}\", c: \"{{ $$.vars.x }}\" } }\nworkflows:\n  w: { source: app, filter: \"$$.event.id == 1\", steps: [{ name: s, url: \"https://a.example.com/\", method: GET, body: { a: 1 } }] }\n";
+    let text = "server: { bind: 127.0.0.1 }\nsources: { app: { type: event } }\nhandlers:\n  h: \
+        { source: app, url: \"https://a.example.com/\", filter: \"$$.run.id == 1 || $$.event.type \
+            == 'x'\", transform: { a: \"{{ $$.event.id }}\", b: \"{{ $$.event.kind }}\", c: \
+            \"{{ $$.vars.x }}\" } }\nworkflows:\n  w: \
+            { source: app, filter: \"$$.event.id == 1\", steps: \
+                [{ name: s, url: \"https://a.example.com/\", method: GET, body: { a: 1 } }] }\n";
     let home = Home::new(text);
     let output = std::process::Command::new(binary())
         .args(["validate", "--json", "--config"])
@@ -308,43 +324,82 @@ fn what_would_be_sent_as_it_is_written_does_not_load() {
     };
     let url = "url: \"https://a.example.com/\"";
     for (text, code, word) in [
-        (step(&format!("{url}, body: {{ \"{{{{ $.k }}}}\": 1 }}")), "bad_template", "body.{{ $.k }}"),
-        (step(&format!("{url}, query: {{ \"{{{{ $.k }}}}\": v }}")), "bad_template", "has a placeholder"),
-        (step(&format!("{url}, body: {{ a: {{ b: $.order.id }} }}")), "bare_path", "`workflows.w.steps[0].body.a.b`"),
-        (step(&format!("{url}, catch: [{{ errors: [\"app:{{{{ $.k }}}}\"], goto: s }}]")), "unknown_word", "app:"),
-        (step("type: fail, error: \"{{ $.k }}\""), "bad_template", "takes no placeholders"),
-        (step("type: wait, seconds: 1, timestamp_path: $.at"), "twice", "`seconds`"),
-        (step(&format!("type: map, items_path: $.a, items: \"{{{{ $.b }}}}\", {url}")), "twice", "`items_path`"),
         (
-            "handlers: { h: { source: app, url: \"https://a.example.com/\", events: [\"{{ $.type }}\"] } }".to_owned(),
+            step(&format!("{url}, body: {{ \"{{{{ $.k }}}}\": 1 }}")),
+            "bad_template",
+            "body.{{ $.k }}",
+        ),
+        (
+            step(&format!("{url}, query: {{ \"{{{{ $.k }}}}\": v }}")),
+            "bad_template",
+            "contains a placeholder",
+        ),
+        (
+            step(&format!("{url}, body: {{ a: {{ b: $.order.id }} }}")),
+            "bare_path",
+            "`workflows.w.steps[0].body.a.b`",
+        ),
+        (
+            step(&format!("{url}, catch: [{{ errors: [\"app:{{{{ $.k }}}}\"], goto: s }}]")),
+            "unknown_word",
+            "app:",
+        ),
+        (step("type: fail, error: \"{{ $.k }}\""), "bad_template", "support placeholders"),
+        (step("type: wait, seconds: 1, timestamp_path: $.at"), "twice", "`seconds`"),
+        (
+            step(&format!("type: map, items_path: $.a, items: \"{{{{ $.b }}}}\", {url}")),
+            "twice",
+            "`items_path`",
+        ),
+        (
+            "handlers: { h: { source: app, url: \"https://a.example.com/\", events: \
+             [\"{{ $.type }}\"] } }"
+                .to_owned(),
             "bad_template",
             "`events`",
         ),
         (
-            "handlers: { h: { source: app, url: \"https://a.example.com/\", events: [\"order|invoice\"] } }".to_owned(),
+            "handlers: { h: \
+             { source: app, url: \"https://a.example.com/\", events: [\"order|invoice\"] } }"
+                .to_owned(),
             "odd_pattern",
             "order|invoice",
         ),
         (
-            "handlers: { h: { source: app, url: \"https://a.example.com/\", events: [\"!order.*\"] } }".to_owned(),
+            "handlers: { h: \
+             { source: app, url: \"https://a.example.com/\", events: [\"!order.*\"] } }"
+                .to_owned(),
             "odd_pattern",
             "!order.*",
         ),
-        ("handlers: { h: { source: app, url: \"https://a.example.com/\", events: [\"\"] } }".to_owned(), "odd_pattern", "``"),
         (
-            "handlers: { h: { source: app, url: \"https://a.example.com/\", transform: { \"{{ $.k }}\": 1 } } }".to_owned(),
+            "handlers: { h: { source: app, url: \"https://a.example.com/\", events: [\"\"] } }"
+                .to_owned(),
+            "odd_pattern",
+            "``",
+        ),
+        (
+            "handlers: { h: { source: app, url: \"https://a.example.com/\", transform: { \
+             \"{{ $.k }}\": 1 } } }"
+                .to_owned(),
             "bad_template",
             "transform",
         ),
         (
-            "workflows: { w: { source: app, params: [{ name: $.order.id }], steps: [{ name: s, type: set, body: 1 }] } }"
+            "workflows: { w: { source: app, params: [{ name: $.order.id }], steps: \
+             [{ name: s, type: set, body: 1 }] } }"
                 .to_owned(),
             "bad_path",
             "$.order.id",
         ),
     ] {
-        let found = codes_of(&format!("server: {{ bind: 127.0.0.1 }}\nsources: {{ app: {{ type: event }} }}\n{text}\n"));
-        assert!(found.iter().any(|(found, message)| found == code && message.contains(word)), "{text}: {found:?}");
+        let found = codes_of(&format!(
+            "server: {{ bind: 127.0.0.1 }}\nsources: {{ app: {{ type: event }} }}\n{text}\n"
+        ));
+        assert!(
+            found.iter().any(|(found, message)| found == code && message.contains(word)),
+            "{text}: {found:?}",
+        );
     }
     let fine = step("type: set, body: \"hi {{ $.n }}\", result_path: $.s");
     let found = codes_of(&format!(
@@ -355,9 +410,10 @@ fn what_would_be_sent_as_it_is_written_does_not_load() {
 
 #[test]
 fn a_credential_is_told_of_wherever_it_stands_and_never_shown() {
-    let text = "server: { bind: 127.0.0.1 }\nsources: { app: { type: event } }\nworkflows:\n  w: { source: app, steps: [{ name: s, method: GET, url: \"https://a.example.com/?api_key=plainly-made-up\", headers: { X-Token: also-made-up }, body: { password: made-up-too } }] }\n";
+    let text = "server: { bind: 127.0.0.1 }\nsources: { app: { type: event } }\nworkflows:\n  w: \
+        { source: app, steps: [{ name: s, method: GET, url: \"https://a.example.com/?api_key=plainly-made-up\", headers: { X-Token: also-made-up }, body: { password: made-up-too } }] }\n";
     let found = codes_of(text);
-    for what in ["URL's parameter `api_key`", "header `X-Token`", "key `password`"] {
+    for what in ["URL parameter `api_key`", "header `X-Token`", "key `password`"] {
         assert!(
             found.iter().any(|(code, message)| code == "literal_secret" && message.contains(what)),
             "{what}: {found:?}"

@@ -1,12 +1,14 @@
-//! A time machine for servers with real clocks: time passes for everything that is stored, because every stored instant moves
-//! back. For who looks at the rows, that is the same. It moves only a server at rest: nothing due, nothing under way.
+//! A time machine for servers with real clocks: time passes for everything that is stored, because
+//! every stored instant moves back. For who looks at the rows, that is the same. It moves only a
+//! server at rest: nothing due, nothing under way.
 
 use std::time::Duration;
 
 use serde_json::{Number, Value};
 use sqlx::{AssertSqlSafe, PgPool, Row, SqlitePool};
 
-/// Every stored instant, in milliseconds since 1970. A lease is of the process that holds it, and none is held at rest.
+/// Every stored instant, in milliseconds since 1970. A lease is of the process that holds it, and
+/// none is held at rest.
 const INSTANTS: [(&str, &[&str]); 9] = [
     ("events", &["created_at"]),
     ("jobs", &["due_at", "created_at", "expires_at", "finished_at"]),
@@ -52,12 +54,14 @@ impl Machine {
         // The clock of this machine is that of the database's.
         let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
         let text = format!(
-            "SELECT COUNT(*) FROM jobs WHERE state = 'leased' OR (state = 'pending' AND due_at <= {now})"
+            "SELECT COUNT(*) FROM jobs WHERE state = 'leased' OR (state = 'pending' AND due_at <= \
+             {now})"
         );
         on!(self, pool => sqlx::query(AssertSqlSafe(text)).fetch_one(pool).await.unwrap().get(0))
     }
 
-    /// Lets time pass. Whoever was to be told of work later has not been: hints may be lost, and ticks find it.
+    /// Lets time pass. Whoever was to be told of work later has not been: hints may be lost, and
+    /// ticks find it.
     pub async fn advance(&self, by: Duration) {
         let by = i64::try_from(by.as_millis()).unwrap();
         let mut moves = vec!["BEGIN".to_owned(), "UPDATE jobs SET woken_until = NULL".to_owned()];

@@ -1,6 +1,6 @@
-//! One suite, every way to run: the same requests against the container on SQLite and on Postgres, against the functions on
-//! the runtime API, and, where `TIDEHOOK_TEST_GATEWAY` names one, against a deployed stack. What receivers get must be the same but
-//! for ids and times.
+//! One suite, every way to run: the same requests against the container on SQLite and on Postgres,
+//! against the functions on the runtime API, and, where `TIDEHOOK_TEST_GATEWAY` names one, against
+//! a deployed stack. What receivers get must be the same but for ids and times.
 
 mod machine;
 mod played;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::endpoint::{Endpoint, Got};
 use crate::support::stores::Kind;
-use crate::support::world::{CatchTarget, World};
+use crate::support::world::{Runtime, World};
 use machine::Machine;
 
 /// The configuration that a stack is deployed with, too.
@@ -120,7 +120,7 @@ async fn play_all(world: &World) -> Vec<(String, Vec<Value>)> {
     all
 }
 
-async fn seen(way: CatchTarget) -> Option<Vec<(String, Vec<Value>)>> {
+async fn seen(way: Runtime) -> Option<Vec<(String, Vec<Value>)>> {
     let world = World::start_as(way, &played::with_examples(TEXT)).await?;
     let all = play_all(&world).await;
     let fsck =
@@ -131,13 +131,13 @@ async fn seen(way: CatchTarget) -> Option<Vec<(String, Vec<Value>)>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn receivers_get_the_same_however_it_runs() {
-    let sqlite = seen(CatchTarget::Container(Kind::Sqlite)).await.unwrap();
+    let sqlite = seen(Runtime::Container(Kind::Sqlite)).await.unwrap();
     let sizes: Vec<usize> = sqlite.iter().map(|(_, got)| got.len()).collect();
     assert_eq!(sizes[0], 14);
     assert!(sizes.len() > 6 && sizes.iter().all(|size| *size > 3), "{sizes:?}");
-    let Some(postgres) = seen(CatchTarget::Container(Kind::Postgres)).await else { return };
+    let Some(postgres) = seen(Runtime::Container(Kind::Postgres)).await else { return };
     same(&sqlite, &postgres, "Postgres");
-    same(&sqlite, &seen(CatchTarget::Functions).await.unwrap(), "functions");
+    same(&sqlite, &seen(Runtime::Functions).await.unwrap(), "functions");
 }
 
 /// The stack is deployed by `scripts/test-lambda.sh`, with a receiver at the address that it names.
@@ -147,11 +147,7 @@ async fn receivers_get_the_same_from_a_deployed_stack() {
     let receiver = Endpoint::start_at(&stack.receiver).await;
     let deployed =
         play_all(&World::deployed(&stack.gateway, &stack.database, &stack.ticker, receiver)).await;
-    same(
-        &seen(CatchTarget::Container(Kind::Sqlite)).await.unwrap(),
-        &deployed,
-        "the deployed stack",
-    );
+    same(&seen(Runtime::Container(Kind::Sqlite)).await.unwrap(), &deployed, "the deployed stack");
 }
 
 /// What `scripts/test-lambda.sh` deployed.
@@ -179,7 +175,8 @@ impl Stack {
     }
 }
 
-/// The configuration that a stack is deployed with for these tests, written where `scripts/test-lambda.sh` wants it.
+/// The configuration that a stack is deployed with for these tests, written where
+/// `scripts/test-lambda.sh` wants it.
 #[test]
 fn the_configuration_of_a_stack_is_the_one_of_every_way() {
     let text = played::with_examples(TEXT);

@@ -1,5 +1,5 @@
-//! The scenarios of `examples/`, against real servers: what comes in comes by HTTP, what goes out is answered as the scenario
-//! says, and time passes by the time machine.
+//! The scenarios of `examples/`, against real servers: what comes in comes by HTTP, what goes out
+//! is answered as the scenario says, and time passes by the time machine.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,7 +29,8 @@ pub fn files() -> Vec<PathBuf> {
     files
 }
 
-/// A configuration with what others have of sources and workflows, their receivers held by the test's.
+/// A configuration with what others have of sources and workflows, their receivers held by the
+/// test's.
 pub fn with_examples(text: &str) -> String {
     let mut all: serde_yaml::Value =
         serde_yaml::from_str(&text.replace("{receiver}", PLACE)).unwrap();
@@ -220,7 +221,8 @@ fn place(got: &Got) -> String {
     got.header("x-tidehook-handler").unwrap_or_default().to_owned()
 }
 
-/// An answer that does not come in time is a connection that closes without one: real time does not pass by the machine.
+/// An answer that does not come in time is a connection that closes without one: real time does not
+/// pass by the machine.
 fn answer(held: Held, given: Option<&Answer>) {
     let given = given.cloned().unwrap_or_default();
     if !given.timeout {

@@ -1,21 +1,24 @@
-//! The simulation: one seed is one world. Two engines on one store, deliveries and workflows, receivers that answer well,
-//! badly or too late, a store that refuses or whose answers are lost, workers that die in the middle, people who pause, resume
-//! and call off, a clock that jumps.
+//! The simulation: one seed is one world. Two engines on one store, deliveries and workflows,
+//! receivers that answer well, badly or too late, a store that refuses or whose answers are lost,
+//! workers that die in the middle, people who pause, resume and call off, a clock that jumps.
 //!
-//! At the end of time: every acknowledged event reached its handler or is dead with a reason, and ran its workflows; every run has
-//! ended and is as it must be; no job is open; no operation was called more often than it has attempts on record; runs that take
-//! turns never ran side by side; what a failed run did was undone once each, the last first; its last step ran once; and what it
+//! At the end of time: every acknowledged event reached its handler or is dead with a reason, and
+//! ran its workflows; every run has ended and is as it must be; no job is open; no operation was
+//! called more often than it has attempts on record; runs that take turns never ran side by side;
+//! what a failed run did was undone once each, the last first; its last step ran once; and what it
 //! published is there once.
 //!
-//! A seed that fails is printed and replays. `TIDEHOOK_SEEDS` says how many are tried, `TIDEHOOK_SEED` which one.
+//! A seed that fails is printed and replays. `TIDEHOOK_SEEDS` says how many are tried,
+//! `TIDEHOOK_SEED` which one.
 //!
-//! Each guard was taken out once, and this cried. Without the fence of the lease: within a hundred seeds, a call that is not
-//! on record. Without the version of the run: within ten seeds, runs that never end, because a branch's answer is lost. With the job
-//! finished although its run had moved on: within ten seeds, the same, because the successor is missing. Without the version of
-//! a gate: within ten seeds, two runs of one key side by side. With each undone step counted twice: within a hundred seeds, steps
-//! that nobody undid.
+//! Each guard was taken out once, and this cried. Without the fence of the lease: within a hundred
+//! seeds, a call that is not on record. Without the version of the run: within ten seeds, runs that
+//! never end, because a branch's answer is lost. With the job finished although its run had moved
+//! on: within ten seeds, the same, because the successor is missing. Without the version of a gate:
+//! within ten seeds, two runs of one key side by side. With each undone step counted twice: within
+//! a hundred seeds, steps that nobody undid.
 
-mod shaky;
+pub mod shaky;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -33,12 +36,10 @@ use tidehook::model::Body;
 use tidehook::model::history::HistoryEntry;
 use tidehook::model::{
     CallPhase, Failure, Inbound, JobState, ManualClock, Outcome, Request, Response, RunStatus,
-    SeededIds,
 };
-use tidehook::observe::feed::Feed;
 use tidehook::store::{JobFilter, Page, RunFilter, Store};
-use tidehook::wake::local::Local;
 
+use crate::support::engines;
 use crate::support::stores::START;
 use crate::support::world::config;
 use shaky::Shaky;
@@ -179,16 +180,14 @@ impl World {
     /// A fresh engine on the same store: a process that starts.
     async fn engine(&mut self) -> Engine {
         self.born += 1;
-        let engine = Engine::new(Parts {
-            store: Arc::clone(&self.shaky) as Arc<dyn Store>,
-            deliver: Arc::clone(&self.receivers) as Arc<dyn Deliver>,
-            wake: Arc::new(Local::default()),
-            clock: Arc::new(self.clock.clone()),
-            ids: Arc::new(SeededIds::new(self.seed * 1_000 + self.born, &self.clock)),
-            chance: Chance::seeded(self.seed + self.born),
-            config: Arc::clone(&self.config),
-            feed: Feed::default(),
-        });
+        let parts = engines::parts(
+            Arc::clone(&self.shaky) as Arc<dyn Store>,
+            Arc::clone(&self.receivers) as Arc<dyn Deliver>,
+            &self.clock,
+            Arc::clone(&self.config),
+            self.seed * 1_000 + self.born,
+        );
+        let engine = Engine::new(Parts { chance: Chance::seeded(self.seed + self.born), ..parts });
         while engine.prepare(false).await.is_err() {}
         engine
     }
@@ -214,7 +213,7 @@ impl World {
         for token in tokens {
             let answer = Answer::Done(Body::new(b"{}".to_vec()));
             // What fails for the store is said again later; anything else is an answer.
-            if let Err(tidehook::engine::callback::NotAnswered::NotDone(_)) =
+            if let Err(tidehook::engine::callback::NotAnswered::OperateError(_)) =
                 self.engines[at].answer(&token, &answer).await
             {
                 self.receivers.tokens.lock().unwrap().push(token);
@@ -227,7 +226,8 @@ impl World {
         let _ = self.engines[at].work(EVERYTHING).await;
     }
 
-    /// A person does something to some run. Not every run is in the state for it, and the store may refuse.
+    /// A person does something to some run. Not every run is in the state for it, and the store may
+    /// refuse.
     async fn meddle(&self, at: usize, dice: &mut StdRng) {
         let runs = self.shaky.inner.runs(&RunFilter::default(), ALL).await.unwrap();
         if runs.is_empty() {
@@ -295,7 +295,8 @@ impl World {
             self.work(0).await;
             self.answer_callbacks(0).await;
             self.take_turns().await;
-            // Whoever paused a run, or found it paused because something could not be undone, lets it go on.
+            // Whoever paused a run, or found it paused because something could not be undone, lets
+            // it go on.
             let paused = RunFilter { status: Some(RunStatus::Paused), ..RunFilter::default() };
             for run in self.shaky.inner.runs(&paused, ALL).await.unwrap() {
                 self.engines[0].resume_run(run.id).await.unwrap();
@@ -407,7 +408,8 @@ impl World {
         }
         for ((operation, job), count) in calls {
             let attempts = store.attempts(job.parse().unwrap()).await.unwrap();
-            // A notice whose answer overtook it is not needed any more: when its worker dies as well, nobody is left to record it.
+            // A notice whose answer overtook it is not needed any more: when its worker dies as
+            // well, nobody is left to record it.
             let job = store.job(job.parse().unwrap()).await.unwrap().unwrap();
             let cancel_jobs = usize::from(job.state == JobState::Cancelled);
             assert!(

@@ -1,4 +1,5 @@
-//! A store that fails as real ones do: it refuses, or it does what it was asked and the answer is lost.
+//! A store that fails as real ones do: it refuses, or it does what it was asked and the answer is
+//! lost.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -27,8 +27,8 @@ fn binaries() -> Option<PathBuf> {
 }
 
 impl Cluster {
-    /// Starts a durable server; `None` where Postgres is not installed, which is a failure when all tests are
-    /// asked for.
+    /// Starts a durable server; `None` where Postgres is not installed, which is a failure when all
+    /// tests are asked for.
     pub fn start() -> Option<Self> {
         let Some(bin) = binaries() else {
             assert!(
@@ -51,7 +51,8 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// A server that speaks TLS with a certificate for 127.0.0.1; the path of the certificate that signed it.
+    /// A server that speaks TLS with a certificate for 127.0.0.1; the path of the certificate that
+    /// signed it.
     pub fn start_with_tls() -> Option<(Self, PathBuf)> {
         let cluster = Self::start()?;
         cluster.down("fast");

@@ -1,8 +1,9 @@
 //! A receiver that does what the path says, and remembers what it was sent.
 //!
-//! `/ok` `/status/N` `/seq/503,200` (per delivery) `/slow/MS` `/slowseq/MS/500,200` (only the first is slow) `/hang` `/drip` (a byte now and then, for ever)
-//! `/rst` `/halfclose` `/garbage` `/http09` `/nul` `/badutf8` `/huge` `/ra/VALUE` (503 with that Retry-After)
-//! `/redir/CODE/PORT` `/bighdr` `/manyhdr` `/cl/VALUE` `/dupcl` `/tecl` `/continue` `/held/…` (until a test answers)
+//! `/ok` `/status/N` `/seq/503,200` (per delivery) `/slow/MS` `/slowseq/MS/500,200` (only the first
+//! is slow) `/hang` `/drip` (a byte now and then, for ever) `/rst` `/halfclose` `/garbage`
+//! `/http09` `/nul` `/badutf8` `/huge` `/ra/VALUE` (503 with that Retry-After) `/redir/CODE/PORT`
+//! `/bighdr` `/manyhdr` `/cl/VALUE` `/dupcl` `/tecl` `/continue` `/held/…` (until a test answers)
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -139,7 +140,8 @@ async fn serve(mut stream: TcpStream, log: Arc<Log>) {
             let (answer, answered) = oneshot::channel();
             log.held.lock().unwrap().push(Held { got, answer });
             let Ok((status, body)) = answered.await else {
-                // Something was answered, though no HTTP: a connection that dies without a byte may be tried once more.
+                // Something was answered, though no HTTP: a connection that dies without a byte may
+                // be tried once more.
                 let _ = stream.write_all(b"no answer\r\n\r\n").await;
                 return;
             };

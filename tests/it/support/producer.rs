@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::endpoint::{Endpoint, PATIENCE};
 use super::world::client;
 
-/// Acknowledged keys and the event ids they were answered with; the answers that were no acknowledgement.
+/// Acknowledged keys and the event ids they were answered with; the answers that were no
+/// acknowledgement.
 #[derive(Debug, Default)]
 pub struct Ledger {
     pub acked: BTreeMap<String, BTreeSet<String>>,
@@ -18,7 +19,8 @@ pub struct Ledger {
     pub last_refusal: Option<Instant>,
 }
 
-/// Posts `count` events at a rate, each under a key of its own, and repeats each until it is acknowledged.
+/// Posts `count` events at a rate, each under a key of its own, and repeats each until it is
+/// acknowledged.
 pub async fn produce(url: String, prefix: &'static str, count: usize, per_second: u32) -> Ledger {
     let ledger = Arc::new(Mutex::new(Ledger::default()));
     let http = client();
@@ -74,8 +76,8 @@ impl Ledger {
         self
     }
 
-    /// Waits until every acknowledged key has arrived, and judges what came: nothing lost, nothing that was
-    /// never sent, one event and one webhook id per key. Answers how often each key came.
+    /// Waits until every acknowledged key has arrived, and judges what came: nothing lost, nothing
+    /// that was never sent, one event and one webhook id per key. Answers how often each key came.
     pub async fn verdict(&self, receiver: &Endpoint, path: &str) -> BTreeMap<String, usize> {
         let key = |body: &[u8]| {
             serde_json::from_slice::<Value>(body).unwrap()["k"].as_str().unwrap().to_owned()

@@ -14,7 +14,8 @@ pub struct Trouble {
     pub delay_ms: AtomicU64,
     /// Everything is taken and nothing is passed on.
     pub blackhole: AtomicBool,
-    /// Of every so many statements and commits one is carried out and its answer is lost with the connection; 0 is never.
+    /// Of every so many statements and commits one is carried out and its answer is lost with the
+    /// connection; 0 is never.
     lose_every: AtomicU64,
     /// How many answers may still be lost.
     losses_left: AtomicU64,
@@ -67,8 +68,8 @@ impl Proxy {
 }
 
 impl Trouble {
-    /// Whether the answer to these bytes of a Postgres client is to be lost. A statement ends with Sync, a commit is a
-    /// simple query; both are carried out whatever becomes of the answer.
+    /// Whether the answer to these bytes of a Postgres client is to be lost. A statement ends with
+    /// Sync, a commit is a simple query; both are carried out whatever becomes of the answer.
     fn loses(&self, sent: &[u8]) -> bool {
         const SYNC: &[u8] = b"S\0\0\0\x04";
         let every = self.lose_every.load(Ordering::SeqCst);

@@ -1,7 +1,7 @@
 //! A fresh store per test, on a clock the test moves.
 //!
-//! `TIDEHOOK_TEST_POSTGRES` names a server (`scripts/test.sh` finds or starts one and sets it). Plain
-//! `cargo test` runs without; with `TIDEHOOK_TEST_ALL` a missing server is a failure.
+//! `TIDEHOOK_TEST_POSTGRES` names a server (`scripts/test.sh` finds or starts one and sets it).
+//! Plain `cargo test` runs without; with `TIDEHOOK_TEST_ALL` a missing server is a failure.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -49,9 +49,7 @@ pub async fn url(kind: Kind, dir: &tempfile::TempDir) -> Option<String> {
         Kind::Sqlite => format!("sqlite:{}", dir.path().join("test.db").display()),
         Kind::Postgres | Kind::Pooled => {
             let server = postgres()?;
-            store::sql::postgres::create_database(&server, &unique_name())
-                .await
-                .expect("a test database can be created")
+            super::database::create(&server, &unique_name()).await
         }
     })
 }
@@ -79,12 +77,9 @@ async fn open_pooled(direct: &str, clock: ManualClock) -> Option<Arc<dyn Store>>
     );
     let mut url = url::Url::parse(&pooler?).unwrap();
     url.set_path(url::Url::parse(direct).unwrap().path());
-    let address = Address {
-        clock: Some(clock),
-        pooler: Pooler::Transaction,
-        ..Address::new(Secret::new(url.as_str()), 8)
-    };
-    Some(store::connect(address).await.unwrap())
+    let address =
+        Address { pooler: Pooler::Transaction, ..Address::new(Secret::new(url.as_str()), 8) };
+    Some(store::connect_with_clock(address, Some(clock)).await.unwrap())
 }
 
 /// An empty database through the pooler.
@@ -95,5 +90,5 @@ pub async fn pooled_without_schema() -> Option<Arc<dyn Store>> {
 }
 
 pub async fn open(url: &str, clock: Option<ManualClock>) -> Arc<dyn Store> {
-    store::connect(Address { clock, ..Address::new(Secret::new(url), 8) }).await.unwrap()
+    store::connect_with_clock(Address::new(Secret::new(url), 8), clock).await.unwrap()
 }

@@ -1,7 +1,8 @@
 //! A server over a store of its own, with a receiver to deliver to.
 //!
-//! `TIDEHOOK_TEST_WORLD` says how it runs: in this process on `sqlite` (the default) or on `postgres`, or as `functions`, which
-//! are processes behind a gateway. A test that needs one of them names it.
+//! `TIDEHOOK_TEST_WORLD` says how it runs: in this process on `sqlite` (the default) or on
+//! `postgres`, or as `functions`, which are processes behind a gateway. A test that needs one of
+//! them names it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -30,14 +31,14 @@ pub fn config(text: &str) -> Config {
 
 /// How a server runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CatchTarget {
+pub enum Runtime {
     /// The container, in this process.
     Container(Kind),
     /// Functions over Postgres.
     Functions,
 }
 
-impl CatchTarget {
+impl Runtime {
     /// The way that the environment asks for.
     fn asked() -> Self {
         match std::env::var("TIDEHOOK_TEST_WORLD").as_deref().unwrap_or("") {
@@ -101,34 +102,34 @@ pub fn client() -> reqwest::Client {
 }
 
 impl World {
-    /// A server that runs as the environment asks. `{receiver}` in the text is the receiver's address.
+    /// A server that runs as the environment asks. `{receiver}` in the text is the receiver's
+    /// address.
     pub async fn start(text: &str) -> Self {
-        Self::start_as(CatchTarget::asked(), text)
-            .await
-            .expect("TIDEHOOK_TEST_POSTGRES names a server")
+        Self::start_as(Runtime::asked(), text).await.expect("TIDEHOOK_TEST_POSTGRES names a server")
     }
 
-    /// A server on SQLite in this process, however others run: for what only a server with a socket of its own shows.
+    /// A server on SQLite in this process, however others run: for what only a server with a socket
+    /// of its own shows.
     pub async fn container(text: &str) -> Self {
-        Self::start_as(CatchTarget::Container(Kind::Sqlite), text).await.unwrap()
+        Self::start_as(Runtime::Container(Kind::Sqlite), text).await.unwrap()
     }
 
     /// A server that runs in one way; `None` where there is no Postgres for it.
-    pub async fn start_as(way: CatchTarget, text: &str) -> Option<Self> {
+    pub async fn start_as(way: Runtime, text: &str) -> Option<Self> {
         Self::start_with(way, text, Endpoint::start().await).await
     }
 
     /// The same with a receiver that is there.
-    pub async fn start_with(way: CatchTarget, text: &str, receiver: Endpoint) -> Option<Self> {
+    pub async fn start_with(way: Runtime, text: &str, receiver: Endpoint) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let (running, database, address) = match way {
-            CatchTarget::Functions => {
+            Runtime::Functions => {
                 let install = Install::with_receiver(text, receiver.clone()).await?;
                 let (database, gateway) = (install.url.clone(), Gateway::start(install).await);
                 let address = gateway.address;
                 (Running::Functions(gateway), database, address)
             }
-            CatchTarget::Container(kind) => {
+            Runtime::Container(kind) => {
                 let url = stores::url(kind, &dir).await?;
                 let driver = if kind == Kind::Postgres { "postgres" } else { "sqlite" };
                 let text = text.replace("{receiver}", &receiver.address.to_string());

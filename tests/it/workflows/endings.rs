@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tidehook::engine::approval::Decision;
 use tidehook::engine::callback::{Answer, NotAnswered};
-use tidehook::engine::operate::{NotDone, RedriveOptions};
+use tidehook::engine::operate::{OperateError, RedriveOptions};
 use tidehook::model::Body;
 use tidehook::model::{JobState, Payload, Run, RunStatus};
 use tidehook::store::{JobFilter, Page};
@@ -63,7 +63,7 @@ async fn a_run_that_fails_undoes_what_its_steps_did_in_reverse_and_then_its_last
         assert_eq!(run.error.unwrap().step.as_deref(), Some("ship"));
         let refused =
             play.engine.redrive_run(run.id, &RedriveOptions::default()).await.unwrap_err();
-        assert!(matches!(refused, NotDone::Refused(why) if why.contains("was undone")));
+        assert!(matches!(refused, OperateError::Refused(why) if why.contains("was rolled back")));
     });
 }
 
@@ -101,7 +101,7 @@ async fn a_run_that_is_cancelled_is_undone_and_one_that_is_killed_is_not() {
             (RunStatus::Cancelled, 9),
             "three calls, and nothing after them"
         );
-        assert!(matches!(play.engine.kill_run(run.id).await, Err(NotDone::Refused(_))));
+        assert!(matches!(play.engine.kill_run(run.id).await, Err(OperateError::Refused(_))));
     });
 }
 
@@ -192,7 +192,7 @@ async fn a_paused_run_sends_nothing_and_keeps_its_due_times() {
         play.send("app", "x", "{}").await;
         let id = play.the_run().await.id;
         assert_eq!(play.engine.pause_run(id).await.unwrap().status, RunStatus::Paused);
-        assert!(matches!(play.engine.pause_run(id).await, Err(NotDone::Refused(_))));
+        assert!(matches!(play.engine.pause_run(id).await, Err(OperateError::Refused(_))));
         play.advance(Duration::from_secs(7200)).await;
         assert_eq!(play.called(), ["a/"], "neither the wait nor the deadline");
         assert_eq!(play.engine.fsck().await.unwrap().faults, Vec::new());
@@ -206,7 +206,8 @@ async fn a_paused_run_sends_nothing_and_keeps_its_due_times() {
 #[tokio::test]
 async fn a_step_whose_attempts_are_used_up_pauses_its_run_where_it_says_so() {
     let text = text(
-        "    steps: [{ name: a, url: http://a/, on_exhausted: pause }, { name: b, url: http://b/ }]\n",
+        "    steps: [{ name: a, url: http://a/, on_exhausted: pause }, \
+         { name: b, url: http://b/ }]\n",
     );
     in_every_way!(&text, |play: Play| async move {
         play.script("a/", vec![status(500), ok(r#"{"n": 1}"#)]);
@@ -291,7 +292,7 @@ async fn a_run_that_waits_for_its_turn_can_be_called_off_and_redriven() {
         assert_eq!(last, ["b/1", "b/3"]);
         assert!(matches!(
             play.engine.redrive_run(second, &RedriveOptions::default()).await,
-            Err(NotDone::Refused(_))
+            Err(OperateError::Refused(_))
         ));
     });
 }
@@ -336,7 +337,8 @@ async fn a_redrive_goes_on_from_a_step_with_a_payload() {
 #[tokio::test]
 async fn a_redrive_on_the_latest_definition_needs_everything_that_was_done() {
     let first = text(
-        "    steps: [{ name: a, url: http://a/, result_path: \"$.a\" }, { name: b, url: http://b/ }]\n",
+        "    steps: [{ name: a, url: http://a/, result_path: \"$.a\" }, \
+         { name: b, url: http://b/ }]\n",
     );
     in_every_way!(&first, |play: Play| async move {
         play.script("b/", vec![status(500), ok("{}")]);
@@ -348,10 +350,11 @@ async fn a_redrive_on_the_latest_definition_needs_everything_that_was_done() {
             .await;
         let refused = other.engine.redrive_run(id, &latest).await.unwrap_err();
         assert!(
-            matches!(&refused, NotDone::Refused(why) if why.contains("no step 'a' any more")),
+            matches!(&refused, OperateError::Refused(why) if why.contains("no longer has the step 'a'")),
             "{refused:?}"
         );
-        let mended = "    steps: [{ name: a, url: http://a/ }, { name: b, url: http://b/, headers: { X-New: yes } }, { name: c, url: http://c/ }]\n";
+        let mended = "    steps: [{ name: a, url: http://a/ }, \
+            { name: b, url: http://b/, headers: { X-New: yes } }, { name: c, url: http://c/ }]\n";
         let other = play.again(&text(mended)).await;
         other.engine.redrive_run(id, &latest).await.unwrap();
         other.work().await;
@@ -386,7 +389,7 @@ async fn a_decision_is_taken_from_whoever_may_by_token_or_by_name() {
         let link = told["approve_url"].as_str().unwrap();
         assert!(link.starts_with("https://hooks.example.com/approve/"), "{told}");
         let token = play.token();
-        let asked = play.engine.asked(&token).await.unwrap();
+        let asked = play.engine.pending_approval(&token).await.unwrap();
         assert_eq!(
             (asked.workflow.as_str(), asked.step.as_str(), asked.approvers.len()),
             ("w", "ask", 2)
@@ -394,7 +397,10 @@ async fn a_decision_is_taken_from_whoever_may_by_token_or_by_name() {
         let answer = |text: &str| Answer::Done(Body::new(text.as_bytes().to_vec()));
         let stranger =
             play.engine.answer(&token, &answer(r#"{"approved": true, "by": "mallory"}"#)).await;
-        assert!(matches!(stranger, Err(NotAnswered::NotDone(NotDone::Refused(_)))), "{stranger:?}");
+        assert!(
+            matches!(stranger, Err(NotAnswered::OperateError(OperateError::Refused(_)))),
+            "{stranger:?}"
+        );
         play.engine
             .answer(&token, &answer(r#"{"approved": true, "by": "ada", "comment": "go"}"#))
             .await
@@ -405,7 +411,10 @@ async fn a_decision_is_taken_from_whoever_may_by_token_or_by_name() {
             (&decided["k"], &decided["decision"]["approved"], &decided["decision"]["by"]),
             (&json!(1), &json!(true), &json!("ada"))
         );
-        assert!(matches!(play.engine.asked(&token).await, Err(NotDone::Refused(_))));
+        assert!(matches!(
+            play.engine.pending_approval(&token).await,
+            Err(OperateError::Refused(_))
+        ));
 
         play.send("app", "x", "{}").await;
         let run = last(&play).await;
@@ -510,7 +519,8 @@ async fn a_payload_is_what_the_last_step_left() {
 #[tokio::test]
 async fn a_redriven_callback_tells_its_new_token_under_a_new_key() {
     let text = text(
-        "    steps: [{ name: job, type: callback, url: http://job/ }, { name: after, url: http://after/ }]\n",
+        "    steps: [{ name: job, type: callback, url: http://job/ }, \
+         { name: after, url: http://after/ }]\n",
     );
     in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", "{}").await;
@@ -537,7 +547,8 @@ async fn a_redriven_callback_tells_its_new_token_under_a_new_key() {
 #[tokio::test]
 async fn a_redrive_does_not_jump_ahead_of_what_was_done_without_a_payload() {
     let text = text(
-        "    steps: [{ name: build, url: http://build/ }, { name: test, url: http://test/ }, { name: ship, url: http://ship/ }]\n",
+        "    steps: [{ name: build, url: http://build/ }, { name: test, url: http://test/ }, \
+         { name: ship, url: http://ship/ }]\n",
     );
     in_every_way!(&text, |play: Play| async move {
         play.script("test/", vec![status(500)]);
@@ -546,7 +557,7 @@ async fn a_redrive_does_not_jump_ahead_of_what_was_done_without_a_payload() {
         let ship = RedriveOptions { from: Some("ship".to_owned()), ..RedriveOptions::default() };
         let refused = play.engine.redrive_run(id, &ship).await.unwrap_err();
         assert!(
-            matches!(&refused, NotDone::Refused(why) if why.contains("'ship' was never entered")),
+            matches!(&refused, OperateError::Refused(why) if why.contains("'ship' was never entered")),
             "{refused:?}"
         );
         play.engine
@@ -583,7 +594,9 @@ async fn a_failure_without_a_name_does_not_have_that_of_an_earlier_one() {
 #[tokio::test]
 async fn a_run_that_is_late_says_where_it_stood() {
     let text = text(
-        "    timeout: 60\n    steps: [{ name: job, type: callback, url: http://job/, callback_timeout: 50 }, { name: rest, type: wait, seconds: 3600 }]\n",
+        "    timeout: 60\n    steps: \
+         [{ name: job, type: callback, url: http://job/, callback_timeout: 50 }, \
+         { name: rest, type: wait, seconds: 3600 }]\n",
     );
     in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", "{}").await;

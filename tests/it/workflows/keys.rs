@@ -42,8 +42,8 @@ async fn placeholders_stand_in_urls_queries_and_headers() {
         // What has no value, and what would change what is called, fails the step with its class.
         for (body, what) in [
             (r#"{"who": "x"}"#, "`$.name` has no value"),
-            (r#"{"name": "..", "who": "x"}"#, "`..` has no place in a URL"),
-            (r#"{"name": "", "who": "x"}"#, "an empty value"),
+            (r#"{"name": "..", "who": "x"}"#, "`..` is not allowed in a URL"),
+            (r#"{"name": "", "who": "x"}"#, "a placeholder in the URL is empty"),
             (r#"{"name": "n", "who": "a\r\nX-Other: b"}"#, "line breaks"),
         ] {
             play.send("app", "x", body).await;

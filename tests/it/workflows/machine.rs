@@ -1,7 +1,9 @@
-//! Properties of the machine: random definitions, random facts in any order, with repeats and strangers.
+//! Properties of the machine: random definitions, random facts in any order, with repeats and
+//! strangers.
 //!
-//! What must hold after every fact: the run is as it must be ([`faults`]); the same fact again changes nothing; a stranger
-//! changes nothing; the same fact on the same run gives the same change. And every run ends when every job ends.
+//! What must hold after every fact: the run is as it must be ([`faults`]); the same fact again
+//! changes nothing; a stranger changes nothing; the same fact on the same run gives the same
+//! change. And every run ends when every job ends.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,10 +48,13 @@ impl Draw for Counted {
 fn definition() -> impl Strategy<Value = String> {
     let step = (0..11_u8, any::<bool>(), 0..4_u8, 0..8_usize, 0..8_usize);
     let ending = (any::<bool>(), any::<bool>(), any::<bool>());
-    (prop::collection::vec(step, 1..8), any::<bool>(), 5..80_u32, ending).prop_map(|(steps, has_timeout, max_steps, ending)| {
+    (
+        prop::collection::vec(step, 1..8), any::<bool>(), 5..80_u32, ending,
+    ).prop_map(|(steps, has_timeout, max_steps, ending)| {
         let (undoes, has_finally, catches_all) = ending;
         let count = steps.len();
-        let mut text = String::from("sources: { app: { type: event } }\nserver: { allow_private_urls: true }\nworkflows:\n  w:\n    source: app\n");
+        let mut text = String::from("sources: { app: { type: event } }\nserver: \
+            { allow_private_urls: true }\nworkflows:\n  w:\n    source: app\n");
         text += &format!("    max_steps: {max_steps}\n");
         if has_timeout {
             text += "    timeout: 1000\n";
@@ -58,7 +63,8 @@ fn definition() -> impl Strategy<Value = String> {
             text += "    on_failure: compensate\n";
         }
         if has_finally {
-            text += "    finally: [{ name: f, url: http://f/ }, { name: g, type: wait, seconds: 1 }]\n";
+            text += "    finally: [{ name: f, url: http://f/ }, \
+                { name: g, type: wait, seconds: 1 }]\n";
         }
         if catches_all {
             text += &format!("    catch: [{{ errors: [all], goto: s{} }}]\n", count - 1);
@@ -71,22 +77,31 @@ fn definition() -> impl Strategy<Value = String> {
             let mut takes_time = true;
             keys.push(match kind {
                 0 => "url: http://a/, result_path: $.r".to_owned(),
-                1 => "url: http://a/, result_path: $.r, compensate: { url: http://undo/ }".to_owned(),
-                9 => "url: http://a/, result_path: $.r, on_exhausted: pause, compensate: { url: http://undo/ }".to_owned(),
-                10 => "url: http://a/, poll: { until: $.skip == true, every: 1s, max: 3 }, assign: { a: \"{{ $$.response.status }}\" }".to_owned(),
+                1 => "url: http://a/, result_path: $.r, compensate: \
+                    { url: http://undo/ }".to_owned(),
+                9 => "url: http://a/, result_path: $.r, on_exhausted: pause, compensate: \
+                    { url: http://undo/ }".to_owned(),
+                10 => "url: http://a/, poll: { until: $.skip == true, every: 1s, max: 3 }, assign: \
+                    { a: \"{{ $$.response.status }}\" }".to_owned(),
                 2 => "url: http://a/, if: $.skip != true".to_owned(),
-                3 => "type: parallel, branches: [{ name: a, url: http://a/, compensate: { url: http://undo/ } }, { name: b, url: http://b/ }]".to_owned(),
+                3 => "type: parallel, branches: [{ name: a, url: http://a/, compensate: \
+                    { url: http://undo/ } }, { name: b, url: http://b/ }]".to_owned(),
                 4 => format!(
-                    "type: map, items_path: $.items, max_concurrency: {}, on_item_failure: {}, result_path: $.m, steps: [{{ name: i, url: http://i/, compensate: {{ url: http://undo/ }}{} }}, {{ name: j, type: wait, seconds: 1 }}]",
+                    "type: map, items_path: $.items, max_concurrency: {}, on_item_failure: {}, \
+                     result_path: $.m, steps: \
+                     [{{ name: i, url: http://i/, compensate: {{ url: http://undo/ }}{} }}, \
+                     {{ name: j, type: wait, seconds: 1 }}]",
                     1 + other % 3,
                     if *catches { "collect" } else { "fail" },
                     if other % 2 == 0 { "" } else { ", catch: [{ errors: [5xx], compensate: true }]" }
                 ),
                 5 => "type: wait, seconds: 5".to_owned(),
-                6 => "type: callback, url: http://c/, callback_timeout: 60, result_path: $.c".to_owned(),
+                6 => "type: callback, url: http://c/, callback_timeout: 60, result_path: \
+                    $.c".to_owned(),
                 7 if at + 1 < count => {
                     takes_time = false;
-                    format!("type: choice, choices: [{{ when: $.r exists, goto: s{} }}], default: s{forward}", at + 1)
+                    format!("type: choice, choices: [{{ when: $.r exists, goto: s{} }}], default: \
+                        s{forward}", at + 1)
                 }
                 _ => {
                     takes_time = false;
@@ -94,7 +109,8 @@ fn definition() -> impl Strategy<Value = String> {
                 }
             });
             if *catches && *kind != 7 && (takes_time || at + 1 < count) {
-                keys.push(format!("catch: [{{ errors: [4xx, timeout, bad_items], goto: s{} }}]", if takes_time { other % count } else { forward }));
+                keys.push(format!("catch: [{{ errors: [4xx, timeout, bad_items], goto: s{} \
+                    }}]", if takes_time { other % count } else { forward }));
             }
             match after {
                 0 => keys.push("end: true".to_owned()),
@@ -125,9 +141,12 @@ impl World {
             .iter()
             .for_each(|job| assert!(self.open.remove(job).is_some(), "{job} was not open"));
         self.held.retain(|job| !change.cancel_jobs.contains(job));
-        self.held.extend(change.jobs.iter().filter(|job| job.held).map(|job| job.id));
-        self.held.extend(&change.hold);
-        change.free.iter().for_each(|job| assert!(self.held.remove(job), "{job} was not held"));
+        self.held.extend(change.jobs.iter().filter(|job| job.is_paused).map(|job| job.id));
+        self.held.extend(&change.pause_jobs);
+        change
+            .resume_jobs
+            .iter()
+            .for_each(|job| assert!(self.held.remove(job), "{job} was not held"));
         assert!(
             self.held
                 .iter()
@@ -259,7 +278,10 @@ fn play(flow: &Flow, dice: &[u64]) {
         }
         for repeat in told.iter().rev().take(5) {
             // A callback that is answered again is the same visit only while it waits.
-            let still_waits = matches!(repeat, Fact::CalledBack { visit, .. } if world.run.state.visits.contains_key(visit));
+            let still_waits = matches!(
+                repeat,
+                Fact::CalledBack { visit, .. } if world.run.state.visits.contains_key(visit),
+            );
             if !still_waits {
                 assert_eq!(
                     advance(&world.run, repeat, &Context { flow, now, draw: &draw }),

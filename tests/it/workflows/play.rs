@@ -8,17 +8,15 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tidehook::config::Config;
 use tidehook::deliver::Deliver;
-use tidehook::engine::{Budget, Chance, Engine, Parts};
+use tidehook::engine::{Budget, Engine, Parts};
 use tidehook::model::Body;
 use tidehook::model::history::HistoryEntry;
-use tidehook::model::{
-    CallPhase, Failure, Inbound, Outcome, Request, Response, Run, RunId, SeededIds,
-};
-use tidehook::observe::feed::Feed;
+use tidehook::model::{CallPhase, Failure, Inbound, Outcome, Request, Response, Run, RunId};
 use tidehook::store::{Page, RunFilter};
 use tidehook::wake::Wake;
 use tidehook::wake::local::Local;
 
+use crate::support::engines;
 use crate::support::functions::inside::{Inside, wake};
 use crate::support::functions::queue::Queue;
 use crate::support::stores::{Fresh, Kind, fresh};
@@ -95,7 +93,7 @@ pub struct Play {
 
 /// How a test of workflows runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CatchTarget {
+pub enum Runtime {
     /// An engine that works by itself.
     Engine(Kind),
     /// An engine that takes in and is asked, over Postgres; functions that work.
@@ -106,19 +104,19 @@ const EVERYTHING: Budget = Budget::endless(10);
 const ALL: Page = Page { limit: 1000, newest_first: false };
 
 /// All of them.
-pub const WAYS: [CatchTarget; 4] = [
-    CatchTarget::Engine(Kind::Memory),
-    CatchTarget::Engine(Kind::Sqlite),
-    CatchTarget::Engine(Kind::Postgres),
-    CatchTarget::Functions,
+pub const WAYS: [Runtime; 4] = [
+    Runtime::Engine(Kind::Memory),
+    Runtime::Engine(Kind::Sqlite),
+    Runtime::Engine(Kind::Postgres),
+    Runtime::Functions,
 ];
 
 impl Play {
     /// `None` where there is no server for the store.
-    pub async fn new(way: CatchTarget, text: &str) -> Option<Self> {
-        let kind = if let CatchTarget::Engine(kind) = way { kind } else { Kind::Postgres };
+    pub async fn new(way: Runtime, text: &str) -> Option<Self> {
+        let kind = if let Runtime::Engine(kind) = way { kind } else { Kind::Postgres };
         let fresh = Arc::new(fresh(kind).await?);
-        Some(Self::over(fresh, Arc::default(), way == CatchTarget::Functions, text, 1).await)
+        Some(Self::over(fresh, Arc::default(), way == Runtime::Functions, text, 1).await)
     }
 
     /// Another engine on the same store: after a restart, or beside the first.
@@ -227,16 +225,10 @@ async fn build(
     wake: Arc<dyn Wake>,
     seed: u64,
 ) -> Engine {
-    let engine = Engine::new(Parts {
-        store: Arc::clone(&fresh.store),
-        deliver: Arc::clone(receivers) as Arc<dyn Deliver>,
-        wake,
-        clock: Arc::new(fresh.clock.clone()),
-        ids: Arc::new(SeededIds::new(seed, &fresh.clock)),
-        chance: Chance::seeded(seed),
-        config: Arc::new(config),
-        feed: Feed::default(),
-    });
+    let deliver = Arc::clone(receivers) as Arc<dyn Deliver>;
+    let store = Arc::clone(&fresh.store);
+    let parts = engines::parts(store, deliver, &fresh.clock, Arc::new(config), seed);
+    let engine = Engine::new(Parts { wake, ..parts });
     engine.prepare(false).await.unwrap();
     engine
 }

@@ -143,7 +143,7 @@ async fn a_worker_that_dies_between_answer_and_commit_costs_one_repeat_under_the
             slots,
             lease: Duration::from_secs(30),
             skip: Vec::new(),
-            of: Vec::new(),
+            only: Vec::new(),
         };
         let timer = play.engine.store().claim(&ask).await.unwrap();
         assert_eq!(timer.len(), 1);
@@ -343,7 +343,8 @@ async fn two_workflows_with_the_same_text_are_two() {
     let steps =
         "{ source: app, steps: [{ name: a, url: http://a/ }, { name: b, url: http://b/ }] }";
     let text = format!(
-        "sources: {{ app: {{ type: event }} }}\nserver: {{ allow_private_urls: true }}\nworkflows: {{ one: {steps}, two: {steps} }}\n"
+        "sources: {{ app: {{ type: event }} }}\nserver: {{ allow_private_urls: true }}\nworkflows: \
+         {{ one: {steps}, two: {steps} }}\n"
     );
     in_every_way!(&text, |play: Play| async move {
         play.send("app", "x", "{}").await;

@@ -1,5 +1,5 @@
-//! The use cases that the project started from, as their files stand. They lie beside the repository; without them
-//! there is nothing to run.
+//! The use cases that the project started from, as their files stand. They lie beside the
+//! repository; without them there is nothing to run.
 
 use std::path::Path;
 use std::time::Duration;
@@ -58,7 +58,8 @@ async fn tenant_provision_waits_for_its_callback_and_rolls_back_in_reverse() {
         assert_eq!(play.called().last().map(String::as_str), Some("platform:3000/tenant/activate"));
         assert_eq!(play.the_run().await.status, RunStatus::Completed);
 
-        // A step late in the order fails: what was made is taken back in reverse, and everyone sees why.
+        // A step late in the order fails: what was made is taken back in reverse, and everyone sees
+        // why.
         let before = play.calls().len();
         play.script("integration:3000/setup", vec![status(422)]);
         play.script("db-service:3000/tenant/delete", vec![status(500)]);

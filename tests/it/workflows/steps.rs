@@ -13,7 +13,8 @@ const SOURCE: &str = "sources: { app: { type: event } }\nserver: { allow_private
 
 fn text(workflows: &str) -> String {
     format!(
-        "{SOURCE}delivery: {{ default_retry: {{ max: 2, interval: 10s, jitter: 0 }} }}\nworkflows:\n{workflows}"
+        "{SOURCE}delivery: {{ default_retry: {{ max: 2, interval: 10s, jitter: 0 }} \
+         }}\nworkflows:\n{workflows}"
     )
 }
 
@@ -391,7 +392,8 @@ async fn what_a_success_is_can_be_said() {
 #[tokio::test]
 async fn a_call_that_times_out_has_its_class() {
     let text = text(
-        "  w: { source: app, steps: [{ name: a, url: http://a/, retry: { max: 1 }, catch: [{ errors: [timeout], goto: b }], end: true }, { name: b, url: http://b/ }] }\n",
+        "  w: { source: app, steps: [{ name: a, url: http://a/, retry: { max: 1 }, catch: \
+         [{ errors: [timeout], goto: b }], end: true }, { name: b, url: http://b/ }] }\n",
     );
     in_every_way!(&text, |play: Play| async move {
         play.script("a/", vec![Reply::TimesOut]);

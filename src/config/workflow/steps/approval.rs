@@ -35,7 +35,14 @@ fn read_approvers(s: &mut Section<'_>) -> Vec<String> {
     let names: Vec<String> =
         s.texts("approvers").unwrap_or_default().into_iter().map(|name| name.value).collect();
     if let Some(name) = names.iter().find(|name| name.contains("{{")) {
-        s.error("bad_template", "approvers", format!("`{name}` contains a placeholder, but `approvers` does not support placeholders: write the names"));
+        s.error(
+            "bad_template",
+            "approvers",
+            format!(
+                "`{name}` contains a placeholder, but \
+            `approvers` does not support placeholders: write the names"
+            ),
+        );
     }
     names
 }

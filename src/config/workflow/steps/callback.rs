@@ -1,5 +1,5 @@
-//! `callback`: waits for an answer from outside. The token exists before anyone receives it, so an answer that overtakes
-//! the response to the notification counts.
+//! `callback`: waits for an answer from outside. The token exists before anyone receives it, so an
+//! answer that overtakes the response to the notification counts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +70,7 @@ fn read(reading: &Reading<'_>, s: &mut Section<'_>, _: &mut Draft) -> Option<Arc
 
 /// The call that carries the token.
 pub(super) fn notify(reading: &Reading<'_>, s: &mut Section<'_>) -> Option<Call> {
-    let who = format!("workflow '{}' step '{}'", reading.of.workflow, reading.name);
+    let who = format!("handler '{}/{}'", reading.of.workflow, reading.name);
     let mut notify = s.optional_section("notify")?;
     if !notify.has("url") {
         notify.error(

@@ -1,4 +1,5 @@
-//! What `parallel` and `map` share: places that are filled one by one, each with a sequence of steps of its own.
+//! What `parallel` and `map` share: places that are filled one by one, each with a sequence of
+//! steps of its own.
 
 use serde_json::Value;
 
@@ -21,7 +22,8 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// Opens the first places. Those that were filled before a redrive stay filled; `Done` with `result` when all are.
+    /// Opens the first places. Those that were filled before a redrive stay filled; `Done` with
+    /// `result` when all are.
     ///
     /// `place` says for each place the index of its first step and its payload.
     pub(super) fn enter(
@@ -62,11 +64,10 @@ impl Opening {
 
 /// Fills a place and opens the next one, where items are left.
 ///
-/// `value` makes the place's value of its result, given how many places have failed so far; an error of it fails the
-/// container. `result` makes the container's result of all values.
+/// `value` makes the place's value of its result, given how many places have failed so far; an
+/// error of it fails the container. `result` makes the container's result of all values.
 ///
-/// # Errors
-/// Those of `value`, and `unknown_step` when the container is not open any more.
+/// # Errors Those of `value`, and `unknown_step` when the container is not open any more.
 pub(super) fn place_ended(
     walk: &mut Walk<'_>,
     container: u32,

@@ -1,5 +1,5 @@
-//! `emit`: publishes an event. The job that does it uses an idempotency key of its visit, so that there is one event
-//! however often the job is repeated.
+//! `emit`: publishes an event. The job that does it uses an idempotency key of its visit, so that
+//! there is one event however often the job is repeated.
 
 use std::sync::Arc;
 
@@ -43,7 +43,8 @@ fn read(reading: &Reading<'_>, s: &mut Section<'_>, _: &mut Draft) -> Option<Arc
         Some(SourceKind::Event) => {}
         Some(_) => {
             let message = format!(
-                "{who} cannot emit to source '{source}': only sources of type `event` accept emitted events"
+                "{who} cannot emit to source '{source}': only sources of type `event` accept \
+                 emitted events"
             );
             s.error("wrong_source", "source", message);
         }

@@ -1,4 +1,5 @@
-//! `http`: one call, answered or failed for good; with `poll`, repeated until the answer is there. Its attempts are the job's.
+//! `http`: one call, answered or failed for good; with `poll`, repeated until the answer is there.
+//! Its attempts are the job's.
 
 use std::sync::Arc;
 

@@ -74,7 +74,8 @@ fn read(
     let (workflow, name) = (reading.of.workflow, reading.name);
     if !s.has("items_path") && !s.has("items") {
         let message = format!(
-            "workflow '{workflow}' map step '{name}' has neither items_path nor items: add one of them"
+            "workflow '{workflow}' map step '{name}' has neither items_path nor items: add one of \
+             them"
         );
         s.error("missing_key", "", message);
     }
@@ -116,7 +117,7 @@ fn each_item(reading: &Reading<'_>, s: &mut Section<'_>, draft: &mut Draft) -> V
     }
     let (mut input, mut call) = (None, call);
     if let Some(mut i) = s.optional_section("iterator") {
-        let who = format!("workflow '{workflow}' step '{}'", reading.name);
+        let who = format!("handler '{workflow}/{}'", reading.name);
         let mut inner = CallSpec::read(&mut i, &who, around, &call.retry);
         input = read_template(&mut i, "input", inner.sends_json);
         i.finish();
@@ -135,8 +136,10 @@ fn each_item(reading: &Reading<'_>, s: &mut Section<'_>, draft: &mut Draft) -> V
 fn read_tolerated(s: &mut Section<'_>) -> u32 {
     let is_bounded = s.has("tolerated_failures") || s.has("tolerated_failure_percent");
     if is_bounded && s.text("on_item_failure").is_some_and(|word| word == "collect") {
-        let help = "with `collect`, every failure becomes an item of the result and never fails the step: remove one of the two keys";
-        let message = "`on_item_failure: collect` cannot be combined with `tolerated_failures` or `tolerated_failure_percent`";
+        let help = "with `collect`, every failure becomes an item of the result and never fails \
+            the step: remove one of the two keys";
+        let message = "`on_item_failure: collect` cannot be combined with `tolerated_failures` or \
+            `tolerated_failure_percent`";
         s.problem(Severity::Error, "twice", "on_item_failure", message, Some(help.into()));
     }
     s.number32("tolerated_failures").unwrap_or(0)
@@ -234,9 +237,11 @@ impl StepType for Map {
                 Ok(payload) => Ok(payload.into_value()),
                 Err(why) if self.collects || *failed < self.tolerated.max(share) => {
                     *failed += 1;
-                    Ok(
-                        json!({ "error": why.message, "error_type": why.class, "status": why.status }),
-                    )
+                    Ok(json!({
+                        "error": why.message,
+                        "error_type": why.class,
+                        "status": why.status,
+                    }))
                 }
                 Err(why) => Err(why),
             }

@@ -1,4 +1,5 @@
-//! The types of step, one file each: the keys a type adds, how they are read, and what the step does.
+//! The types of step, one file each: the keys a type adds, how they are read, and what the step
+//! does.
 //!
 //! To add a type, write its file and add its entry to [`TYPES`].
 
@@ -26,7 +27,8 @@ use crate::config::problem::Severity;
 use crate::config::read::Section;
 use crate::decide::workflow::step_type::StepType;
 
-/// All types, in the order in which people meet them. The first one is that of a step without `type`.
+/// All types, in the order in which people meet them. The first one is that of a step without
+/// `type`.
 pub(in crate::config) static TYPES: &[&Entry] = &[
     &http::ENTRY,
     &choice::ENTRY,
@@ -45,7 +47,8 @@ pub(in crate::config) static TYPES: &[&Entry] = &[
 pub(in crate::config) struct Entry {
     /// The word that selects the type in a step's `type`.
     pub(in crate::config) name: &'static str,
-    /// The keys that the type reads beside those of every step. Types may share a key: it is the same constant then.
+    /// The keys that the type reads beside those of every step. Types may share a key: it is the
+    /// same constant then.
     pub(in crate::config) keys: &'static [&'static [Key]],
     /// Whether it may stand inside a map.
     pub(in crate::config) in_map: bool,
@@ -107,7 +110,8 @@ fn refuse_both(s: &mut Section<'_>, who: &str, one: &str, other: &str) {
     }
 }
 
-/// A text that is sent as written: a placeholder in it is refused, because it would not be filled in.
+/// A text that is sent as written: a placeholder in it is refused, because it would not be filled
+/// in.
 fn fixed_text(s: &mut Section<'_>, key: &str) -> Option<String> {
     let text = s.text(key)?;
     if text.contains("{{") {
@@ -125,6 +129,6 @@ fn fixed_text(s: &mut Section<'_>, key: &str) -> Option<String> {
 
 /// The call that `url` and the keys beside it describe.
 fn own_call(reading: &Reading<'_>, s: &mut Section<'_>) -> CallSpec {
-    let who = format!("workflow '{}' step '{}'", reading.of.workflow, reading.name);
+    let who = format!("handler '{}/{}'", reading.of.workflow, reading.name);
     CallSpec::read(s, &who, reading.of.around, reading.of.retry)
 }

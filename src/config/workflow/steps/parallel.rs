@@ -42,7 +42,7 @@ fn read(
     let mut names = BTreeSet::new();
     draft.inner = s.items("branches", |_, mut b| {
         let branch = b.required_text("name").unwrap_or_default();
-        let who = format!("workflow '{workflow}' step '{name}' branch '{branch}'");
+        let who = format!("handler '{workflow}/{name}:{branch}'");
         if !b.has("url") {
             b.error("missing_key", "", format!("{who} has no url: add `url`, the address to call"));
         }
@@ -51,7 +51,10 @@ fn read(
         call.timeout = timeout;
         let undo = reading.undo(&mut b, &format!(":{branch}"));
         if !names.insert(branch.clone()) {
-            let message = format!("workflow '{workflow}' parallel step '{name}' has duplicate branch name '{branch}': rename one of the branches");
+            let message = format!(
+                "workflow '{workflow}' parallel step '{name}' has duplicate \
+                branch name '{branch}': rename one of the branches"
+            );
             b.error("duplicate_name", "name", message);
         }
         let place = b.place();

@@ -39,8 +39,9 @@ fn read(reading: &Reading<'_>, s: &mut Section<'_>, _: &mut Draft) -> Option<Arc
     refuse_both(s, &reading.who(), "seconds", "timestamp_path");
     if !s.has("seconds") && !s.has("timestamp_path") {
         let (workflow, name) = (reading.of.workflow, reading.name);
-        let message =
-            format!("workflow '{workflow}' wait step '{name}' needs 'seconds' or 'timestamp_path'");
+        let message = format!(
+            "workflow '{workflow}' wait step '{name}' needs either 'seconds' or 'timestamp_path'"
+        );
         s.error("missing_key", "", message);
     }
     Some(Arc::new(seconds.or(path)?))

@@ -1,5 +1,6 @@
-//! What stands before and behind functions: an HTTP API that makes an event of each request, the poller of a queue, and a
-//! schedule. With it an installation of functions is a server like any other.
+//! What stands before and behind functions: an HTTP API that makes an event of each request, the
+//! poller of a queue, and a schedule. With it an installation of functions is a server like any
+//! other.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -133,7 +134,8 @@ async fn pass(State(ingress): State<Arc<Function>>, got: Request<Body>) -> Respo
     }
 }
 
-/// Headers as an HTTP API hands them on: names in small letters, several values of one with commas between.
+/// Headers as an HTTP API hands them on: names in small letters, several values of one with commas
+/// between.
 fn joined(headers: &HeaderMap) -> Map<String, Value> {
     let value = |name| {
         let all: Vec<_> = headers

@@ -1,5 +1,5 @@
-//! Functions inside this process: the code of the real ones, with an engine each, on a clock that the test moves and with receivers
-//! that it scripts.
+//! Functions inside this process: the code of the real ones, with an engine each, on a clock that
+//! the test moves and with receivers that it scripts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,8 +50,9 @@ impl Inside {
         }
     }
 
-    /// What happens when time has passed: a tick, and a message that names nothing. It stands for those of other work, with which
-    /// a worker finds what is due in the fraction of a second by which delays are rounded up.
+    /// What happens when time has passed: a tick, and a message that names nothing. It stands for
+    /// those of other work, with which a worker finds what is due in the fraction of a second by
+    /// which delays are rounded up.
     pub async fn look(&self) {
         invoke(&self.ticker, json!({ "tidehook": "tick" })).await;
         self.queue.put(&Hint::default().write());

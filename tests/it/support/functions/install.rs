@@ -23,7 +23,8 @@ pub struct Install {
 }
 
 impl Install {
-    /// Over a fresh database with a schema. `{receiver}` in the text is the receiver's address. `None` where there is no server.
+    /// Over a fresh database with a schema. `{receiver}` in the text is the receiver's address.
+    /// `None` where there is no server.
     pub async fn new(text: &str) -> Option<Self> {
         Self::with_receiver(text, Endpoint::start().await).await
     }
@@ -109,11 +110,17 @@ pub fn request(
     body: &str,
 ) -> Map<String, Value> {
     let event = json!({
-        "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": query, "headers": headers,
+        "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": query,
+        "headers": headers,
         "requestContext": {
-            "accountId": "000000000000", "apiId": "a", "domainName": "hooks.example.com", "stage": "$default", "requestId": "r",
-            "http": { "method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": from, "userAgent": "test" },
-            "time": "01/Jan/2026:00:00:00 +0000", "timeEpoch": 1_767_225_600_000_i64, "routeKey": "$default",
+            "accountId": "000000000000", "apiId": "a", "domainName": "hooks.example.com",
+            "stage": "$default", "requestId": "r",
+            "http": {
+                "method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": from,
+                "userAgent": "test",
+            },
+            "time": "01/Jan/2026:00:00:00 +0000", "timeEpoch": 1_767_225_600_000_i64,
+            "routeKey": "$default",
         },
         "body": body, "isBase64Encoded": false,
     });

@@ -1,4 +1,5 @@
-//! The real binary as functions: the runtime API, a queue, and an installation of both over Postgres.
+//! The real binary as functions: the runtime API, a queue, and an installation of both over
+//! Postgres.
 
 pub mod gateway;
 pub mod inside;

@@ -1,6 +1,8 @@
-//! A queue that speaks as much of SQS as is spoken to it, and a poller that does with messages what Lambda does.
+//! A queue that speaks as much of SQS as is spoken to it, and a poller that does with messages what
+//! Lambda does.
 //!
-//! The protocol is AWS JSON 1.0: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-making-api-requests-json.html>.
+//! The protocol is AWS JSON 1.0:
+//! <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-making-api-requests-json.html>.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,7 +34,7 @@ pub struct Message {
 }
 
 /// What may happen to messages on their way, by the number of the message.
-pub type CatchTarget = Arc<dyn Fn(u64) -> Vec<Duration> + Send + Sync>;
+pub type Runtime = Arc<dyn Fn(u64) -> Vec<Duration> + Send + Sync>;
 
 /// A queue. Cheap to clone.
 #[derive(Clone)]
@@ -46,7 +48,7 @@ struct Inner {
     sent: Mutex<Vec<Message>>,
     refuses: AtomicBool,
     next: AtomicU64,
-    way: Mutex<Option<CatchTarget>>,
+    way: Mutex<Option<Runtime>>,
 }
 
 /// The clock of a queue.
@@ -123,7 +125,8 @@ impl Queue {
         self.0.refuses.store(refuses, Ordering::SeqCst);
     }
 
-    /// What happens to messages from now on: one copy after each delay; none is a message that is lost.
+    /// What happens to messages from now on: one copy after each delay; none is a message that is
+    /// lost.
     pub fn lead(&self, way: impl Fn(u64) -> Vec<Duration> + Send + Sync + 'static) {
         *self.0.way.lock().unwrap() = Some(Arc::new(way));
     }
@@ -161,7 +164,8 @@ impl Queue {
         id
     }
 
-    /// Up to ten visible messages, as the event that a worker gets; they are invisible for this long.
+    /// Up to ten visible messages, as the event that a worker gets; they are invisible for this
+    /// long.
     pub fn receive(&self, visibility: Duration) -> Option<(Vec<Message>, Value)> {
         let now = self.0.time.now();
         let mut messages = self.0.messages.lock().unwrap();
@@ -197,8 +201,10 @@ impl Queue {
 
 fn record(message: &Message) -> Value {
     json!({
-        "messageId": message.id, "receiptHandle": "r", "body": message.body, "md5OfBody": "", "eventSource": "aws:sqs",
-        "eventSourceARN": "arn:aws:sqs:eu-west-1:000000000000:tidehook", "awsRegion": "eu-west-1", "messageAttributes": {},
+        "messageId": message.id, "receiptHandle": "r", "body": message.body, "md5OfBody": "",
+        "eventSource": "aws:sqs",
+        "eventSourceARN": "arn:aws:sqs:eu-west-1:000000000000:tidehook", "awsRegion": "eu-west-1",
+        "messageAttributes": {},
         "attributes": { "ApproximateReceiveCount": message.received.to_string() },
     })
 }

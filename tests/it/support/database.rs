@@ -1,0 +1,14 @@
+//! Empty databases for tests and benchmarks.
+
+use sqlx::Connection;
+
+/// Creates an empty Postgres database and returns its URL.
+pub async fn create(server: &str, name: &str) -> String {
+    let mut conn = sqlx::PgConnection::connect(server).await.unwrap();
+    let statement = sqlx::AssertSqlSafe(format!("CREATE DATABASE \"{name}\""));
+    sqlx::raw_sql(statement).execute(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+    let mut url = url::Url::parse(server).unwrap();
+    url.set_path(name);
+    url.to_string()
+}
