@@ -153,6 +153,13 @@ impl Inflight {
     }
 
     /// Sets how many slots the worker has that takes jobs straight from their commit; 0 means that
+    /// Whether at least half of the worker's slots are free, so that a job may keep its slot a
+    /// little longer. False where no worker takes jobs straight from their commit.
+    pub fn has_room(&self) -> bool {
+        let state = self.state();
+        state.worker_slots > 0 && state.in_use().saturating_mul(2) <= state.worker_slots
+    }
+
     /// there is none.
     pub fn set_slots(&self, parallel: u32) {
         self.state().worker_slots = parallel;

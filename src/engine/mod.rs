@@ -64,7 +64,7 @@ use crate::observe::repeats::Repeats;
 use crate::store::{Accepted, Store};
 use crate::wake::{Wake, Wakeup};
 use accept::Submission;
-use batch::Batch;
+use batch::Batches;
 use health::Health;
 use inflight::{Inflight, ReadyJob};
 use reject::Rejections;
@@ -132,8 +132,8 @@ struct Inner {
     routes: Routes,
     handlers: HashMap<String, Handler>,
     lease: Duration,
-    new_events: Batch<Submission, Accepted>,
-    outcomes: Batch<JobOutcome, ()>,
+    new_events: Batches<Submission, Accepted>,
+    outcomes: Batches<JobOutcome, ()>,
     health: Health,
     inflight: Arc<Inflight>,
     /// A commit of this process has stored a job that is due at once, so the worker must look for
@@ -171,9 +171,9 @@ impl Engine {
         ));
         let recording = Arc::clone(&parts.store);
         let new_events =
-            Batch::start(writers, "accept", accept::bytes, accept::committer(&parts, &inflight));
+            Batches::start(writers, "accept", accept::bytes, accept::committer(&parts, &inflight));
         let outcomes =
-            Batch::start(writers, "record", record::bytes, move |outcomes: Vec<JobOutcome>| {
+            Batches::start(writers, "record", record::bytes, move |outcomes: Vec<JobOutcome>| {
                 let store = Arc::clone(&recording);
                 async move { store.record(&outcomes).await }
             });
@@ -326,7 +326,7 @@ impl Engine {
         while let Ok(ReadyJob { claimed, event, .. }) = ready_jobs.try_recv() {
             let ran = execute::Execution::released(self.clock().now());
             self.record(&claimed, &event, ran).await;
-            self.0.inflight.release(claimed.job.lease());
+            self.0.inflight.forget(claimed.job.lease());
         }
     }
 

@@ -159,7 +159,13 @@ impl Engine {
     async fn commit(&self, job_outcome: &JobOutcome) -> Committed {
         let mut again = AGAIN_FIRST;
         loop {
-            match self.health().learn(self.0.outcomes.put(job_outcome.clone()).await) {
+            let offered = job_outcome.clone();
+            let answer = if self.may_wait(job_outcome) {
+                self.0.outcomes.put_unhurried(offered).await
+            } else {
+                self.0.outcomes.put(offered).await
+            };
+            match self.health().learn(answer) {
                 Ok(()) => return Committed::Yes,
                 Err(Error::LeaseLost) => return Committed::LeaseLost,
                 Err(Error::MovedOn) => return Committed::MovedOn,
@@ -180,6 +186,17 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Whether an outcome may wait a few milliseconds for others to share its commit: nothing
+    /// follows from it, and nobody needs its slot. If the process is killed meanwhile, the call is
+    /// made again.
+    fn may_wait(&self, job_outcome: &JobOutcome) -> bool {
+        job_outcome.finish == Finish::Done
+            && job_outcome.change.is_none()
+            && job_outcome.lane_fact.is_none()
+            && self.0.inflight.has_room()
+            && !self.is_draining()
     }
 
     /// Makes a job dead whose outcome the store refuses for good. A retry of the job would end in
