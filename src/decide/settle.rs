@@ -19,6 +19,8 @@ const RESENT: &str = "sent a second time at once: the receiver had closed the ke
     connection without a response";
 /// How long a parked job waits before it is looked at again.
 const PARKED_FOR: Duration = Duration::from_secs(30);
+/// How long a job waits that a passing trouble of this process kept from being tried.
+const POSTPONED_FOR: Duration = Duration::from_secs(2);
 /// How many bytes of a response are stored with its attempt.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
 /// After this many crashes of workers during its sends, a delivery is given up.
@@ -209,12 +211,16 @@ pub fn settle(
     let (failure, response) = match outcome {
         Outcome::Released => return outcome_with(Finish::Released, None, None),
         Outcome::NothingToSend => return outcome_with(Finish::Done, None, None),
-        Outcome::NotNow(why) => {
+        Outcome::Parked(why) => {
             return outcome_with(
                 Finish::Retry { after: PARKED_FOR, error: format!("{PARKED_PREFIX}{why}") },
                 None,
                 None,
             );
+        }
+        Outcome::Postponed(why) => {
+            let error = format!("postponed: {why}");
+            return outcome_with(Finish::Retry { after: POSTPONED_FOR, error }, None, None);
         }
         Outcome::Answered(response) if rules.accept(response.status) && !rules.is_unexpected => {
             let resent = response.resent.then(|| RESENT.to_owned());
@@ -450,6 +456,19 @@ mod tests {
         let job_outcome = settled(&job(1, 1), &answered(503));
         assert!(matches!(job_outcome.finish, Finish::Retry { .. }));
         assert_eq!(job_outcome.attempt.unwrap().number, 2);
+    }
+
+    #[test]
+    fn what_passes_postpones_a_job_and_only_the_configuration_parks_it() {
+        let why = "the database is full".to_owned();
+        for (outcome, is_parked) in
+            [(Outcome::Postponed(why.clone()), false), (Outcome::Parked(why), true)]
+        {
+            let settled = settled(&job(0, 0), &outcome);
+            let Finish::Retry { error, .. } = &settled.finish else { panic!("{settled:?}") };
+            assert_eq!(error.starts_with(PARKED_PREFIX), is_parked, "{error}");
+            assert!(settled.attempt.is_none() && settled.sent == 0);
+        }
     }
 
     #[test]

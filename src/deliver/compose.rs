@@ -149,7 +149,7 @@ fn sendable(value: &str) -> String {
     out
 }
 
-/// The body: as received if there is no template, else what the template yields.
+/// The body: as received without a template, else what the template yields.
 fn body(job: &Job, event: &Event, handler: &Handler) -> Result<Bytes, Failure> {
     if handler.method == Method::Get {
         return Ok(Bytes::new());

@@ -26,7 +26,7 @@ const WAIT_MAX: Duration = Duration::from_millis(4_500);
 
 /// If the database answers a query within this time, it is busy and not down. This is the last part
 /// of `WAIT_MAX`.
-const PROBE_MAX: Duration = Duration::from_millis(1_500);
+const ASK_MAX: Duration = Duration::from_millis(1_500);
 /// Above this many bytes of body, the parsed view is dropped after planning and parsed again for
 /// each delivery. This saves memory while the event waits.
 const VIEW_KEPT_MAX: usize = 64 * 1024;
@@ -191,7 +191,7 @@ impl Engine {
             return Err(NotAccepted::Unavailable);
         }
         let inner = &self.0;
-        let started = Instant::now();
+        let began = Instant::now();
         let misses = std::mem::take(&mut plan.misses);
         let mut slots = Vec::new();
         for job in &mut plan.jobs {
@@ -202,7 +202,7 @@ impl Engine {
         let handlers: Vec<String> =
             plan.jobs.iter().map(|job| job.target.name().to_owned()).collect();
         // `Receipt.jobs` counts deliveries only. Starts of runs are counted apart.
-        let starts: Vec<JobId> = plan
+        let run_starts: Vec<JobId> = plan
             .jobs
             .iter()
             .filter(|job| matches!(job.target, Target::Workflow(_)))
@@ -220,14 +220,14 @@ impl Engine {
         };
         let committed = inner.new_events.put(Submission { new_event, slots });
         tokio::pin!(committed);
-        let answer = match tokio::time::timeout(WAIT_MAX - PROBE_MAX, &mut committed).await {
+        let answer = match tokio::time::timeout(WAIT_MAX - ASK_MAX, &mut committed).await {
             Ok(answer) => answer,
             Err(_) => {
                 // A slow commit may only mean a busy processor, so the database is probed before it
                 // is reported as down.
                 let (answer, probed) = tokio::join!(
-                    tokio::time::timeout(PROBE_MAX, &mut committed),
-                    tokio::time::timeout(PROBE_MAX, self.ask())
+                    tokio::time::timeout(ASK_MAX, &mut committed),
+                    tokio::time::timeout(ASK_MAX, self.ask())
                 );
                 match (answer, probed) {
                     (Ok(answer), _) => answer,
@@ -245,7 +245,7 @@ impl Engine {
                 let waits = jobs.iter().filter(|id| !started.contains(id));
                 waiting.extend(waits.map(|id| Wakeup::of(*id, Duration::ZERO)));
                 health.set_written();
-                let runs = jobs.iter().filter(|id| starts.contains(id)).count();
+                let runs = jobs.iter().filter(|id| run_starts.contains(id)).count();
                 Receipt { event, duplicate: false, jobs: jobs.len() - runs, runs }
             }
             Ok(Accepted::Duplicate(event)) => Receipt { event, duplicate: true, jobs: 0, runs: 0 },
@@ -261,7 +261,7 @@ impl Engine {
         };
         self.notify_workers(&waiting).await;
         let Receipt { event, duplicate, jobs, .. } = receipt;
-        metrics::accepted(&source, duplicate, jobs, started.elapsed());
+        metrics::accepted(&source, duplicate, jobs, began.elapsed());
         if !duplicate {
             inner.near.remember(event, misses);
         }

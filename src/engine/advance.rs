@@ -50,7 +50,7 @@ pub(super) enum ChangeError {
     Store(Error),
     /// The run cannot continue for now: its definition is missing or unusable, or its state cannot
     /// be read.
-    NotNow(String),
+    Unusable(String),
 }
 
 impl From<Error> for ChangeError {
@@ -63,7 +63,7 @@ impl From<FlowError> for ChangeError {
     fn from(none: FlowError) -> Self {
         match none {
             FlowError::Store(error) => Self::Store(error),
-            FlowError::Unusable(why) => Self::NotNow(why),
+            FlowError::Unusable(why) => Self::Unusable(why),
         }
     }
 }
@@ -109,7 +109,7 @@ impl Engine {
         event: &Event,
         now: Timestamp,
     ) -> Result<Change, ChangeError> {
-        let gone = || ChangeError::NotNow(format!("the configuration has no workflow `{name}`"));
+        let gone = || ChangeError::Unusable(format!("the configuration has no workflow `{name}`"));
         let workflow = self.config().workflow(name).ok_or_else(gone)?;
         let input = Payload::of(&event.body);
         let birth = NewRun {
@@ -177,12 +177,12 @@ impl Engine {
         job: &Job,
         now: Timestamp,
     ) -> Result<Option<Change>, ChangeError> {
-        run.readable().map_err(ChangeError::NotNow)?;
+        run.readable().map_err(ChangeError::Unusable)?;
         // The end of a run needs no definition.
         let flow = self.flow_to_end(run).await?;
         let drawn = Entropy(self);
         let context = || Context { flow: &flow, now, draw: &drawn };
-        if run.state.deadline == Some(job.id) {
+        if run.state.deadline_job == Some(job.id) {
             return Ok(advance(run, &Fact::Elapsed { visit: 0, job: job.id }, &context()));
         }
         if let Some(gate) = &run.state.gate {
@@ -209,7 +209,7 @@ impl Engine {
 
     async fn child_fact(&self, child: RunId, visit: u32) -> Result<Option<Fact>, ChangeError> {
         let Some(child) = self.store().run(child).await? else { return Ok(None) };
-        child.readable().map_err(ChangeError::NotNow)?;
+        child.readable().map_err(ChangeError::Unusable)?;
         let cancelled = || catch::error("cancelled", "the called run was cancelled");
         let result = match child.status {
             RunStatus::Completed => {
@@ -390,7 +390,10 @@ pub fn fact_of(
                 // is unknown.
                 Outcome::Failed(Failure::Interrupted(why)) => Failure::UnknownOutcome(why.clone()),
                 Outcome::Failed(failure) => failure.clone(),
-                Outcome::Released | Outcome::NothingToSend | Outcome::NotNow(_) => return None,
+                Outcome::Released
+                | Outcome::NothingToSend
+                | Outcome::Parked(_)
+                | Outcome::Postponed(_) => return None,
             };
             RunError {
                 app: step_context.and_then(|step| step.receiver_error.clone()),

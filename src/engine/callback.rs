@@ -138,7 +138,7 @@ impl Engine {
             if !matches!(answer, Answer::Heartbeat) {
                 change.spent = Some(Token { answer: Some(fingerprint.clone()), ..found.clone() });
             }
-            match self.make(change, now).await {
+            match self.commit_change(change, now).await {
                 Ok(()) => return Ok(Answered { run: found.run, duplicate: false }),
                 // Someone else was first, or the run went on: look again.
                 Err(OperateError::Store(Error::MovedOn)) => {}

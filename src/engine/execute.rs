@@ -295,7 +295,7 @@ impl Engine {
             return (Outcome::NothingToSend, None);
         };
         if let Err(why) = run.readable() {
-            return (Outcome::NotNow(why), None);
+            return (Outcome::Parked(why), None);
         }
         let Some(visit) =
             run.state.visits.get(&visiting.visit).filter(|visit| visit.jobs.contains(&job.id))
@@ -304,11 +304,11 @@ impl Engine {
         };
         let flow = match self.flow_of(run).await {
             Ok(flow) => flow,
-            Err(FlowError::Store(error)) => return (Outcome::NotNow(error.to_string()), None),
+            Err(FlowError::Store(error)) => return (Outcome::Postponed(error.to_string()), None),
             Err(FlowError::Unusable(why)) => {
                 tracing::error!(run = %run.id, why, "A run cannot continue. Its job is parked and \
                     tried again later.");
-                return (Outcome::NotNow(why), None);
+                return (Outcome::Parked(why), None);
             }
         };
         let Some(step) = flow.step(&visit.at) else { return (Outcome::NothingToSend, None) };
@@ -399,7 +399,7 @@ impl Engine {
                 | NotAccepted::Stopping
                 | NotAccepted::Unavailable
                 | NotAccepted::Full),
-            ) => Outcome::NotNow(why.to_string()),
+            ) => Outcome::Postponed(why.to_string()),
             Err(why @ (NotAccepted::Conflict(_) | NotAccepted::Unstorable(_))) => {
                 Outcome::Failed(Failure::Compose(why.to_string()))
             }

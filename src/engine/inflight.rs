@@ -100,7 +100,7 @@ impl Inflight {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers a claimed job, so that its lease is extended until the job is put down.
+    /// Registers a claimed job, so that its lease is extended until the job is forgotten.
     pub fn register(&self, job: &Job) {
         let mut state = self.state();
         let lane = job.target.lane();
@@ -110,8 +110,9 @@ impl Inflight {
         *state.of_lane.entry(lane).or_default() += 1;
     }
 
-    /// Forgets a job and frees its slot, if it is still held under this lease.
-    pub fn release(&self, lease: Lease) {
+    /// Forgets a job and frees its slot, if it is still held under this lease. What is stored does
+    /// not change.
+    pub fn forget(&self, lease: Lease) {
         let mut state = self.state();
         state.ending.remove(&(lease.job, lease.claim));
         if state.leases.get(&lease.job).is_some_and(|(held, _)| *held == lease)
@@ -134,10 +135,10 @@ impl Inflight {
 
     /// Handles a lease that the store no longer knows. Returns true, and forgets the job, if
     /// another worker must have claimed it.
-    fn release_if_lost(&self, lease: Lease) -> bool {
+    fn forget_if_lost(&self, lease: Lease) -> bool {
         let lost = self.holds(lease) && !self.state().ending.contains(&(lease.job, lease.claim));
         if lost {
-            self.release(lease);
+            self.forget(lease);
         }
         lost
     }
@@ -152,7 +153,6 @@ impl Inflight {
         parallel.saturating_sub(self.state().in_use())
     }
 
-    /// Sets how many slots the worker has that takes jobs straight from their commit; 0 means that
     /// Whether at least half of the worker's slots are free, so that a job may keep its slot a
     /// little longer. False where no worker takes jobs straight from their commit.
     pub fn has_room(&self) -> bool {
@@ -160,6 +160,7 @@ impl Inflight {
         state.worker_slots > 0 && state.in_use().saturating_mul(2) <= state.worker_slots
     }
 
+    /// Sets how many slots the worker has that takes jobs straight from their commit; 0 means that
     /// there is none.
     pub fn set_slots(&self, parallel: u32) {
         self.state().worker_slots = parallel;
@@ -380,7 +381,7 @@ impl Engine {
         let answers = self.health().learn(self.store().extend(&leases, self.0.lease).await)?;
         inflight.state().extended = started;
         for (lease, answer) in leases.iter().zip(answers) {
-            if answer == Err(Error::LeaseLost) && inflight.release_if_lost(*lease) {
+            if answer == Err(Error::LeaseLost) && inflight.forget_if_lost(*lease) {
                 tracing::warn!(job = %lease.job, "A lease was lost while its delivery was in \
                     flight. Another worker has claimed the job.");
             }
@@ -503,11 +504,11 @@ mod tests {
         *inflight.state().of_lane.entry(LaneId::handler("a")).or_default() += 2;
         inflight.mark_recording(lease(1));
         assert!(
-            !inflight.release_if_lost(lease(1)) && inflight.holds(lease(1)),
+            !inflight.forget_if_lost(lease(1)) && inflight.holds(lease(1)),
             "its record says what became of it"
         );
-        assert!(inflight.release_if_lost(lease(2)) && !inflight.holds(lease(2)));
-        inflight.release(lease(1));
+        assert!(inflight.forget_if_lost(lease(2)) && !inflight.holds(lease(2)));
+        inflight.forget(lease(1));
         assert!(inflight.state().ending.is_empty() && inflight.state().of_lane.is_empty());
     }
 }

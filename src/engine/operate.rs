@@ -62,7 +62,7 @@ impl From<ChangeError> for OperateError {
     fn from(none: ChangeError) -> Self {
         match none {
             ChangeError::Store(error) => Self::Store(error),
-            ChangeError::NotNow(why) => Self::Refused(why),
+            ChangeError::Unusable(why) => Self::Refused(why),
         }
     }
 }
@@ -217,7 +217,7 @@ impl Engine {
             let now = self.store().now().await?;
             let change = decide(&run, &Context { flow: &flow, now, draw: &Entropy(self) })
                 .map_err(OperateError::Refused)?;
-            match self.make(change, now).await {
+            match self.commit_change(change, now).await {
                 // Someone else changed it meanwhile: decide again.
                 Err(OperateError::Store(Error::MovedOn)) => {}
                 Err(error) => return Err(error),
@@ -227,7 +227,11 @@ impl Engine {
     }
 
     /// Commits a change of a run that no job caused, then wakes workers for its jobs.
-    pub(super) async fn make(&self, change: Change, now: Timestamp) -> Result<(), OperateError> {
+    pub(super) async fn commit_change(
+        &self,
+        change: Change,
+        now: Timestamp,
+    ) -> Result<(), OperateError> {
         let change = self.with_children(change, now).await?;
         let answers =
             self.health().learn(self.store().change(std::slice::from_ref(&change)).await)?;

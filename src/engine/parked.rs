@@ -22,7 +22,7 @@ const EVERY_RENAMED: Duration = Duration::from_secs(60);
 
 /// A lane that this configuration does not serve, with the number of its open jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parked {
+pub struct ParkedLane {
     /// The lane whose jobs wait.
     pub lane: LaneId,
     /// How many of its jobs are open, which means pending or leased.
@@ -67,10 +67,11 @@ pub fn unserved(config: &Config, lanes: &[Lane]) -> Vec<LaneId> {
 ///
 /// # Errors
 /// Those of the store.
-pub async fn parked(store: &dyn Store, config: &Config, lanes: &[Lane]) -> Result<Vec<Parked>> {
+pub async fn parked(store: &dyn Store, config: &Config, lanes: &[Lane]) -> Result<Vec<ParkedLane>> {
     let jobs = store.open_jobs(&unserved(config, lanes)).await?;
-    let parked =
-        |(lane, jobs): (LaneId, u64)| Some(Parked { why: why_parked(config, &lane)?, lane, jobs });
+    let parked = |(lane, jobs): (LaneId, u64)| {
+        Some(ParkedLane { why: why_parked(config, &lane)?, lane, jobs })
+    };
     Ok(jobs.into_iter().filter_map(parked).collect())
 }
 
@@ -79,7 +80,7 @@ impl Engine {
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn parked(&self, lanes: &[Lane]) -> Result<Vec<Parked>> {
+    pub async fn parked(&self, lanes: &[Lane]) -> Result<Vec<ParkedLane>> {
         parked(&**self.store(), self.config(), lanes).await
     }
 
@@ -112,7 +113,7 @@ impl Engine {
         let parked = self.parked(&lanes).await?;
         let mut housekeeping =
             self.0.housekeeping.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        for Parked { lane, jobs, why } in &parked {
+        for ParkedLane { lane, jobs, why } in &parked {
             if !housekeeping.told.contains(lane) {
                 tracing::warn!(%lane, jobs, "{why}.");
             }

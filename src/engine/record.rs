@@ -76,7 +76,7 @@ impl Engine {
             job_outcome.lane_fact = None;
         }
         // Steps have no breaker: a run that has a way out of a failure must not wait for the
-        // destination to recover.
+        // receiver to recover.
         if claimed.job.target.visiting().is_some() {
             job_outcome.lane_fact = None;
         }
@@ -134,8 +134,8 @@ impl Engine {
                         Committed::MovedOn => {}
                     }
                 }
-                Err(ChangeError::NotNow(why)) => {
-                    let parked = Outcome::NotNow(why);
+                Err(ChangeError::Unusable(why)) => {
+                    let parked = Outcome::Parked(why);
                     let policy = RetryPolicy::default();
                     *job_outcome =
                         settle(&claimed.job, &parked, OutcomeRules::of(&policy), ran.timing, 0.5);

@@ -79,7 +79,7 @@ struct LeaseGuard<'a> {
 
 impl Drop for LeaseGuard<'_> {
     fn drop(&mut self) {
-        self.engine.0.inflight.release(self.lease);
+        self.engine.0.inflight.forget(self.lease);
     }
 }
 
@@ -159,7 +159,7 @@ impl Engine {
                         job = %claimed.job.id, event = %claimed.job.event,
                         "The event of a claimed job is missing from the database.",
                     );
-                    self.0.inflight.release(claimed.job.lease());
+                    self.0.inflight.forget(claimed.job.lease());
                 }
             }
         }
@@ -187,7 +187,7 @@ impl Engine {
                     ));
                 }
                 Err(error) if !error.is_passing() || self.is_draining() => {
-                    claimed.iter().for_each(|c| self.0.inflight.release(c.job.lease()));
+                    claimed.iter().for_each(|c| self.0.inflight.forget(c.job.lease()));
                     return Err(error);
                 }
                 Err(_) => {

@@ -289,9 +289,12 @@ pub enum Outcome {
     /// There was nothing to send. The job only had to become due, as timers of runs and starts of
     /// workflows do, or its run no longer needs it.
     NothingToSend,
-    /// It cannot be tried for now, for this reason. No attempt is counted, and it is looked at
-    /// again later.
-    NotNow(String),
+    /// This configuration cannot serve the job, for this reason. No attempt is counted, and the job
+    /// is looked at again later.
+    Parked(String),
+    /// Something that passes was in the way, such as a database that does not answer. No attempt is
+    /// counted, and the job is due again soon.
+    Postponed(String),
 }
 
 /// How an attempt ended, as stored.

@@ -124,7 +124,8 @@ impl JobState {
     pub const ALL: [Self; 5] =
         [Self::Pending, Self::Leased, Self::Done, Self::Dead, Self::Cancelled];
 
-    /// The word under which the database and the API know this state.
+    /// The word that the database stores. The API and the command line show finer states, such as
+    /// `retryable` and `parked` for `pending`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",

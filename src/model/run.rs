@@ -190,8 +190,8 @@ pub struct RunState {
     #[serde(default)]
     pub output: Option<Payload>,
     /// The job that fires at the run's deadline; `None` without a timeout.
-    #[serde(default)]
-    pub deadline: Option<JobId>,
+    #[serde(default, rename = "deadline")]
+    pub deadline_job: Option<JobId>,
     /// The approximate instant of the deadline. An attempt that could not finish before it is not
     /// made.
     #[serde(default)]

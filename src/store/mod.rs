@@ -63,8 +63,8 @@ pub enum Accepted {
     New {
         /// The id under which the event is stored.
         event: EventId,
-        /// The jobs that were stored. A job is left out if its consumer's idempotency key was seen
-        /// before.
+        /// The jobs that were stored. A job is left out if the idempotency key of its handler or
+        /// workflow was seen before.
         jobs: Vec<JobId>,
         /// Those of `jobs` that were leased by the same commit, with claim 1: their lane was open,
         /// without a rate limit and with a clean breaker.
@@ -290,7 +290,7 @@ pub struct JobFilter {
     /// Only what this event caused, the work of child runs included; `None` is every event.
     pub event: Option<EventId>,
     /// `(true, lanes)`: only parked jobs; `(false, lanes)`: all others. Parked are the jobs of
-    /// these lanes, which the configuration does not serve, and jobs that a worker put aside.
+    /// these lanes, which the configuration does not serve, and jobs that a worker parked.
     pub parked: Option<(bool, Vec<LaneId>)>,
     /// Only ids that come after this one in the order of the page. `None` starts at the first.
     pub after: Option<JobId>,

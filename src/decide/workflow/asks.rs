@@ -17,7 +17,7 @@ impl Walk<'_> {
         for visit in state.visits.values_mut() {
             visit.jobs.retain(|open| *open != job);
         }
-        state.deadline = state.deadline.filter(|open| *open != job);
+        state.deadline_job = state.deadline_job.filter(|open| *open != job);
         state.turn_job = state.turn_job.filter(|open| *open != job);
     }
 
@@ -153,7 +153,7 @@ impl Walk<'_> {
         let Some(timeout) = self.flow().timeout else { return };
         let id = self.run_job(Due::After(timeout));
         let state = &mut self.change.run.state;
-        state.deadline = Some(id);
+        state.deadline_job = Some(id);
         state.deadline_at = Some(self.context.now.plus(timeout));
     }
 

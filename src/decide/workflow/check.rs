@@ -73,7 +73,7 @@ pub fn faults(run: &Run, open: &BTreeSet<JobId>) -> Vec<String> {
             say(format!("visit {seq} ({step}) is inside visit {container}, which is closed"));
         }
     }
-    if let Some(deadline) = state.deadline.filter(|job| !open.contains(job)) {
+    if let Some(deadline) = state.deadline_job.filter(|job| !open.contains(job)) {
         say(format!("the deadline of the run is job {deadline}, which is not open"));
     }
     faults

@@ -92,7 +92,7 @@ impl Walk<'_> {
             .visits
             .values()
             .flat_map(|visit| visit.jobs.iter().copied())
-            .chain(state.deadline)
+            .chain(state.deadline_job)
             .chain(state.turn_job);
         all.filter(|id| !self.change.jobs.iter().any(|new| new.id == *id)).collect()
     }
@@ -124,7 +124,7 @@ impl Walk<'_> {
             self.abandon(seq);
         }
         let state = &mut self.change.run.state;
-        let (deadline, turn) = (state.deadline.take(), state.turn_job.take());
+        let (deadline, turn) = (state.deadline_job.take(), state.turn_job.take());
         state.deadline_at = None;
         self.cancel_jobs(&deadline.into_iter().chain(turn).collect::<Vec<_>>());
     }

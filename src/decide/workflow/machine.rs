@@ -206,7 +206,7 @@ pub fn advance(run: &Run, fact: &Fact, context: &Context<'_>) -> Option<Change> 
             walk.apply_turn(turn);
         }
         Fact::Elapsed { visit: 0, job } => {
-            if run.state.deadline != Some(*job) {
+            if run.state.deadline_job != Some(*job) {
                 return None;
             }
             walk.done_with(*job);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Allowed;
 use crate::engine::Engine;
-use crate::engine::parked::{Parked, why_parked};
+use crate::engine::parked::{ParkedLane, why_parked};
 use crate::http::error::ApiError;
 use crate::http::path::Path;
 use crate::model::lane::Waits;
@@ -19,7 +19,7 @@ use crate::model::{Lane, LaneId};
 pub async fn list(Allowed(engine): Allowed) -> Result<Json<Value>, ApiError> {
     let now = engine.store().now().await?;
     let mut lanes = engine.store().lanes().await?;
-    let parked: BTreeMap<LaneId, Parked> = engine
+    let parked: BTreeMap<LaneId, ParkedLane> = engine
         .parked(&lanes)
         .await?
         .into_iter()

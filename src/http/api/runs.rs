@@ -12,7 +12,7 @@ use super::{Allowed, State};
 use crate::engine::Engine;
 use crate::engine::approval::Decision;
 use crate::engine::operate::{NotStarted, OperateError, RedriveOptions};
-use crate::engine::parked::Parked;
+use crate::engine::parked::ParkedLane;
 use crate::http::error::ApiError;
 use crate::http::path::Path;
 use crate::model::body::Declared;
@@ -145,7 +145,7 @@ pub async fn fsck(Allowed(engine): Allowed) -> Result<Json<Value>, ApiError> {
     let fsck = engine.fsck().await?;
     let found = engine.parked(&engine.store().lanes().await?).await?;
     let fault = |(run, what): &(RunId, String)| json!({ "run_id": run.to_string(), "fault": what });
-    let parked = |parked: &Parked| {
+    let parked = |parked: &ParkedLane| {
         json!({
             "lane": parked.lane.to_string(),
             "jobs": parked.jobs,

@@ -1,4 +1,8 @@
 //! Accepting events: keys, events, jobs and counters in one transaction.
+//!
+//! Three kinds of idempotency keys share the table `keys`, and `scope` keeps them apart: those that
+//! callers send as `Idempotency-Key`, the event ids of providers, and those that handlers and
+//! workflows compute from the event (`idempotency_key` in the file).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -207,8 +207,8 @@ impl<D: Dialect> SqlStore<D> {
             loop {
                 tries -= 1;
                 let tried = match extent {
-                    Extent::Transaction => store.attempt(&verb).await,
-                    Extent::Statement => store.attempt_alone(&verb).await,
+                    Extent::Transaction => store.try_transaction(&verb).await,
+                    Extent::Statement => store.try_statement(&verb).await,
                 };
                 match tried {
                     Ok(value) => return Ok(value),
@@ -228,7 +228,7 @@ impl<D: Dialect> SqlStore<D> {
     }
 
     /// Runs a verb that is a single statement: its own transaction, in one round trip.
-    async fn attempt_alone<T, F>(&self, verb: &F) -> sqlx::Result<T>
+    async fn try_statement<T, F>(&self, verb: &F) -> sqlx::Result<T>
     where
         F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>>,
     {
@@ -238,7 +238,7 @@ impl<D: Dialect> SqlStore<D> {
         Ok(value)
     }
 
-    async fn attempt<T, F>(&self, verb: &F) -> sqlx::Result<T>
+    async fn try_transaction<T, F>(&self, verb: &F) -> sqlx::Result<T>
     where
         F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>>,
     {

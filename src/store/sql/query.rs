@@ -23,7 +23,7 @@ const JOBS: &str =
         created_at, finished_at, last_error
     FROM jobs WHERE 1 = 1";
 const STATES: &str = " AND state {any}";
-// What was put aside says so in its last error (`Job::parked_reason`).
+// What is parked says so in its last error (`Job::parked_reason`).
 const PARKED: &str = " AND (lane {any} OR COALESCE(last_error, '') LIKE 'parked: %')";
 const NOT_PARKED: &str = " AND NOT (lane {any} OR COALESCE(last_error, '') LIKE 'parked: %')";
 const ATTEMPTS: &str =

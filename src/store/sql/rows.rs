@@ -1,4 +1,19 @@
 //! The rows that statements read, and how they become values of the model.
+//!
+//! Columns keep the names that the first schema gave them. Where the model says it differently:
+//!
+//! | Column | Field of the model |
+//! |---|---|
+//! | `jobs.lost`, `jobs.deaths` | `Job::interrupted`, `Job::crashes` |
+//! | `jobs.begun` | the claim that has begun to send its request |
+//! | `jobs.due_at` of a leased job | the end of its lease |
+//! | `lanes.turn` | `Lane::last_served_at` |
+//! | `lanes.probe_until` | `Breaker::not_before` |
+//! | `lanes.tokens`, `lanes.refilled_at` | the bucket of the rate limit |
+//! | table `tokens` | the tokens of callbacks and approvals |
+//! | `token` of a statement's parameters | the number of a claim (`Lease::claim`) |
+//! | `keys.word`, `keys.fingerprint` | an idempotency key, and the hash of the body it came with |
+//! | table `gates` | the queues of runs that share a `concurrency` key |
 
 use std::time::Duration;
 

@@ -76,6 +76,7 @@ pub(super) const INSERT_ATTEMPTS: &str =
 pub(super) const RECORDED: &str =
     "SELECT jobs.id FROM {rows: job text, token int} AS r JOIN jobs ON jobs.id = r.job
     WHERE {only jobs.id} AND jobs.claim = r.token AND jobs.state <> 'leased'";
+/// `due_at` of a leased job is the end of its lease: from then on it may be claimed again.
 pub(super) const EXTEND: &str = "UPDATE jobs SET due_at = {now} + ?
         FROM {rows: job text, token int} AS r
     WHERE {only jobs.id} AND jobs.id = r.job AND jobs.claim = r.token AND jobs.state = 'leased'

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{SQLITE, get};
 use crate::support::cluster::Cluster;
-use crate::support::endpoint::{Endpoint, Got};
+use crate::support::endpoint::{Endpoint, ReceivedRequest};
 use crate::support::process::Home;
 use crate::support::world::client;
 
@@ -166,7 +166,7 @@ async fn storm(database: &str) {
     server.stop().await;
 }
 
-fn body(got: &Got) -> (u64, Value) {
+fn body(got: &ReceivedRequest) -> (u64, Value) {
     let value: Value = serde_json::from_slice(&got.body).unwrap();
     (value["n"].as_u64().unwrap(), value)
 }

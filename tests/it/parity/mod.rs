@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::support::endpoint::{Endpoint, Got};
+use crate::support::endpoint::{Endpoint, ReceivedRequest};
 use crate::support::stores::Kind;
 use crate::support::world::{Runtime, World};
 use machine::Machine;
@@ -20,19 +20,19 @@ const TEXT: &str = include_str!("suite.yaml");
 const MADE: [&str; 8] =
     ["host", "content-length", "-key", "-id", "-token", "-signature", "-timestamp", "traceparent"];
 
-fn token(got: &[Got]) -> String {
+fn token(got: &[ReceivedRequest]) -> String {
     let found = got.iter().rev().find_map(|got| got.header("x-tidehook-callback-token"));
     found.expect("a token was told").to_owned()
 }
 
 /// What stays when ids and times are left out, in an order that does not depend on who was faster.
-fn shown(got: &[Got]) -> Vec<Value> {
+fn shown(got: &[ReceivedRequest]) -> Vec<Value> {
     let mut all: Vec<Value> = got.iter().map(one).collect();
     all.sort_by_key(Value::to_string);
     all
 }
 
-fn one(got: &Got) -> Value {
+fn one(got: &ReceivedRequest) -> Value {
     let headers: BTreeMap<String, String> = got
         .headers
         .iter()

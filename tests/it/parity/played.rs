@@ -12,7 +12,7 @@ use tidehook::model::time::parse_duration;
 
 use super::machine::Machine;
 use super::{shown, token};
-use crate::support::endpoint::{Got, Held, PATIENCE};
+use crate::support::endpoint::{PATIENCE, ReceivedRequest, UnansweredRequest};
 use crate::support::world::World;
 
 const TOKEN: (&str, &str) = ("authorization", "Bearer plainly-fictional");
@@ -80,7 +80,7 @@ pub async fn play(world: &World, machine: &Machine, file: &Path) -> Vec<Value> {
 }
 
 impl Played<'_> {
-    fn got(&self) -> Vec<Got> {
+    fn got(&self) -> Vec<ReceivedRequest> {
         self.world.receiver.got().split_off(self.before)
     }
 
@@ -166,7 +166,7 @@ impl Played<'_> {
     }
 
     fn answer_by_itself(&self) {
-        let answer_of = |held: &Held| {
+        let answer_of = |held: &UnansweredRequest| {
             self.scenario.answers.iter().find(|(at, _)| stands_for(at, &place(&held.got)))
         };
         let mut all = self.world.receiver.held();
@@ -177,8 +177,8 @@ impl Played<'_> {
         }
     }
 
-    fn take(&self, expect: &Expect) -> Option<Held> {
-        let fits = |held: &Held| {
+    fn take(&self, expect: &Expect) -> Option<UnansweredRequest> {
+        let fits = |held: &UnansweredRequest| {
             let body = serde_json::from_slice(&held.got.body).unwrap_or(Value::Null);
             stands_for(&expect.at, &place(&held.got))
                 && expect.body.as_ref().is_none_or(|expected| matches(expected, &body))
@@ -217,13 +217,13 @@ impl Played<'_> {
     }
 }
 
-fn place(got: &Got) -> String {
+fn place(got: &ReceivedRequest) -> String {
     got.header("x-tidehook-handler").unwrap_or_default().to_owned()
 }
 
 /// An answer that does not come in time is a connection that closes without one: real time does not
 /// pass by the machine.
-fn answer(held: Held, given: Option<&Answer>) {
+fn answer(held: UnansweredRequest, given: Option<&Answer>) {
     let given = given.cloned().unwrap_or_default();
     if !given.timeout {
         held.answer(given.status, given.bytes());

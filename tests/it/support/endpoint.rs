@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot};
 
 /// A request as it arrived.
 #[derive(Debug, Clone)]
-pub struct Got {
+pub struct ReceivedRequest {
     pub method: String,
     pub path: String,
     pub headers: Vec<(String, String)>,
@@ -24,7 +24,7 @@ pub struct Got {
     pub at: std::time::Instant,
 }
 
-impl Got {
+impl ReceivedRequest {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
@@ -40,12 +40,12 @@ impl Got {
 }
 
 /// A request whose answer a test has yet to give. Dropped, its connection closes without one.
-pub struct Held {
-    pub got: Got,
+pub struct UnansweredRequest {
+    pub got: ReceivedRequest,
     answer: oneshot::Sender<(u16, Vec<u8>)>,
 }
 
-impl Held {
+impl UnansweredRequest {
     /// Answers it. Whoever asked may have gone meanwhile.
     pub fn answer(self, status: u16, body: Vec<u8>) {
         let _ = self.answer.send((status, body));
@@ -54,8 +54,8 @@ impl Held {
 
 #[derive(Default)]
 struct Log {
-    got: Mutex<Vec<Got>>,
-    held: Mutex<Vec<Held>>,
+    got: Mutex<Vec<ReceivedRequest>>,
+    held: Mutex<Vec<UnansweredRequest>>,
     arrived: Notify,
     turns: Mutex<HashMap<(String, String), usize>>,
 }
@@ -92,22 +92,26 @@ impl Endpoint {
         format!("http://{}{path}", self.address)
     }
 
-    pub fn got(&self) -> Vec<Got> {
+    pub fn got(&self) -> Vec<ReceivedRequest> {
         self.log.got.lock().unwrap().clone()
     }
 
     /// What came to paths that start like this.
-    pub fn got_at(&self, path: &str) -> Vec<Got> {
+    pub fn got_at(&self, path: &str) -> Vec<ReceivedRequest> {
         self.got().into_iter().filter(|g| g.path.starts_with(path)).collect()
     }
 
     /// The requests that wait for a test's answer.
-    pub fn held(&self) -> MutexGuard<'_, Vec<Held>> {
+    pub fn held(&self) -> MutexGuard<'_, Vec<UnansweredRequest>> {
         self.log.held.lock().unwrap()
     }
 
     /// Waits until a condition holds of what came.
-    pub async fn until(&self, what: &str, condition: impl Fn(&[Got]) -> bool) -> Vec<Got> {
+    pub async fn until(
+        &self,
+        what: &str,
+        condition: impl Fn(&[ReceivedRequest]) -> bool,
+    ) -> Vec<ReceivedRequest> {
         let waiting = async {
             loop {
                 let arrived = self.log.arrived.notified();
@@ -125,7 +129,7 @@ impl Endpoint {
         }
     }
 
-    pub async fn until_count(&self, count: usize) -> Vec<Got> {
+    pub async fn until_count(&self, count: usize) -> Vec<ReceivedRequest> {
         self.until(&format!("{count} requests"), |got| got.len() >= count).await
     }
 }
@@ -138,7 +142,7 @@ async fn serve(mut stream: TcpStream, log: Arc<Log>) {
         log.got.lock().unwrap().push(got.clone());
         if path.starts_with("/held/") {
             let (answer, answered) = oneshot::channel();
-            log.held.lock().unwrap().push(Held { got, answer });
+            log.held.lock().unwrap().push(UnansweredRequest { got, answer });
             let Ok((status, body)) = answered.await else {
                 // Something was answered, though no HTTP: a connection that dies without a byte may
                 // be tried once more.
@@ -157,7 +161,7 @@ async fn serve(mut stream: TcpStream, log: Arc<Log>) {
     }
 }
 
-async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Got> {
+async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<ReceivedRequest> {
     let head_end = loop {
         if let Some(at) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
             break at + 4;
@@ -185,7 +189,7 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Got> {
     }
     let body = buffer[head_end..head_end + length].to_vec();
     buffer.drain(..head_end + length);
-    Some(Got { method, path, headers, body, at: std::time::Instant::now() })
+    Some(ReceivedRequest { method, path, headers, body, at: std::time::Instant::now() })
 }
 
 fn plain(status: u16, headers: &str, body: &[u8]) -> Vec<u8> {

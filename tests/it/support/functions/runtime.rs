@@ -15,7 +15,7 @@ use axum::{Json, Router};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tidehook::model::{Clock, SystemClock};
-use tokio::sync::{Mutex as Held, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
 use crate::support::endpoint::PATIENCE;
 use crate::support::process::binary;
@@ -31,7 +31,7 @@ struct Invocation {
 
 #[derive(Clone)]
 struct Api {
-    next: Arc<Held<mpsc::UnboundedReceiver<Invocation>>>,
+    next: Arc<AsyncMutex<mpsc::UnboundedReceiver<Invocation>>>,
     open: Arc<Mutex<HashMap<String, oneshot::Sender<Ended>>>>,
     not_started: Arc<Mutex<Option<Value>>>,
 }
@@ -62,7 +62,7 @@ impl Function {
         let open: Arc<Mutex<HashMap<String, oneshot::Sender<Ended>>>> = Arc::default();
         let not_started: Arc<Mutex<Option<Value>>> = Arc::default();
         let api = Api {
-            next: Arc::new(Held::new(next)),
+            next: Arc::new(AsyncMutex::new(next)),
             open: Arc::clone(&open),
             not_started: Arc::clone(&not_started),
         };
