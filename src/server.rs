@@ -308,7 +308,7 @@ async fn keep(engine: Engine) {
     loop {
         if !engine.health().is_up() || engine.health().no_writes().is_some() {
             tokio::time::sleep(PROBE_EVERY).await;
-            if engine.probe().await.is_ok() {
+            if engine.write_check().await.is_ok() {
                 engine.wake().await;
             }
             continue;

@@ -38,7 +38,7 @@ pub struct JobOutcome {
     /// The lane whose circuit breaker `lane_fact` changes.
     pub lane: LaneId,
     /// What becomes of the job.
-    pub finish: Finish,
+    pub next_state: NextState,
     /// How many sends of the job are on record after this commit.
     pub sent: u32,
     /// The attempt to store; `None` when no exchange took place.
@@ -53,8 +53,8 @@ pub struct JobOutcome {
 
 /// The state that a job gets when its outcome is recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Finish {
-    /// The job is finished: the destination accepted the request, or there was nothing to send.
+pub enum NextState {
+    /// The job is finished: the receiver accepted the request, or there was nothing to send.
     Done,
     /// Due again this long after the commit, by the database's clock.
     Retry {
@@ -74,7 +74,7 @@ pub enum Finish {
         /// The error message, stored as the job's last error.
         error: String,
     },
-    /// The lease is given back untouched: due at once, no attempt counted.
+    /// The lease is returned before anything was tried: due at once, no attempt counted.
     Released,
 }
 
@@ -196,12 +196,12 @@ pub fn settle(
     timing: Timing,
     chance: f64,
 ) -> JobOutcome {
-    let outcome_with = |finish, attempt: Option<Attempt>, lane_fact| {
+    let outcome_with = |next_state, attempt: Option<Attempt>, lane_fact| {
         let sent = job.attempt + u32::from(attempt.is_some());
         JobOutcome {
             lease: job.lease(),
             lane: job.target.lane(),
-            finish,
+            next_state,
             sent,
             attempt,
             lane_fact,
@@ -209,18 +209,18 @@ pub fn settle(
         }
     };
     let (failure, response) = match outcome {
-        Outcome::Released => return outcome_with(Finish::Released, None, None),
-        Outcome::NothingToSend => return outcome_with(Finish::Done, None, None),
+        Outcome::Released => return outcome_with(NextState::Released, None, None),
+        Outcome::NothingToSend => return outcome_with(NextState::Done, None, None),
         Outcome::Parked(why) => {
             return outcome_with(
-                Finish::Retry { after: PARKED_FOR, error: format!("{PARKED_PREFIX}{why}") },
+                NextState::Retry { after: PARKED_FOR, error: format!("{PARKED_PREFIX}{why}") },
                 None,
                 None,
             );
         }
         Outcome::Postponed(why) => {
             let error = format!("postponed: {why}");
-            return outcome_with(Finish::Retry { after: POSTPONED_FOR, error }, None, None);
+            return outcome_with(NextState::Retry { after: POSTPONED_FOR, error }, None, None);
         }
         Outcome::Answered(response) if rules.accept(response.status) && !rules.is_unexpected => {
             let resent = response.resent.then(|| RESENT.to_owned());
@@ -238,7 +238,7 @@ pub fn settle(
                 error,
                 None,
             );
-            return outcome_with(Finish::Done, Some(attempt), Some(LaneFact::Succeeded));
+            return outcome_with(NextState::Done, Some(attempt), Some(LaneFact::Succeeded));
         }
         Outcome::Answered(response) if rules.accept(response.status) => {
             (Failure::Expectation(response.status), Some(response))
@@ -269,8 +269,8 @@ pub fn settle(
         false => retry::after(rules.retry, tried, &failure, retry_after, chance),
     };
     let lane_fact = lane_fact(&failure, &verdict, retry_after);
-    let finish = match verdict {
-        Verdict::RetryIn(after) => Finish::Retry { after, error: error.clone() },
+    let next_state = match verdict {
+        Verdict::RetryIn(after) => NextState::Retry { after, error: error.clone() },
         Verdict::GiveUp(why) => {
             match why {
                 GiveUp::NotListed => error.push_str(" (not retried: not in `retry.errors`)"),
@@ -279,7 +279,7 @@ pub fn settle(
                 ),
                 GiveUp::Permanent | GiveUp::Exhausted => {}
             }
-            Finish::Dead { error: error.clone() }
+            NextState::Dead { error: error.clone() }
         }
     };
     let kept = rules.kept(response.map_or(&[][..], |r| &r.body));
@@ -295,7 +295,7 @@ pub fn settle(
             Some(failure.code()),
         )
     });
-    outcome_with(finish, attempt, lane_fact)
+    outcome_with(next_state, attempt, lane_fact)
 }
 
 /// Settles a call that was cut off after it had begun. The attempt is recorded but does not use up
@@ -316,15 +316,15 @@ fn interrupted(job: &Job, why: &str, at_most_once: bool, timing: Timing) -> JobO
         Some(error.clone()),
         Some(FailureCode::Interrupted),
     );
-    let finish = if at_most_once {
-        Finish::Dead { error }
+    let next_state = if at_most_once {
+        NextState::Dead { error }
     } else {
-        Finish::Retry { after: Duration::ZERO, error }
+        NextState::Retry { after: Duration::ZERO, error }
     };
     JobOutcome {
         lease: job.lease(),
         lane: job.target.lane(),
-        finish,
+        next_state,
         sent: job.attempt + 1,
         attempt: Some(attempt),
         lane_fact: None,
@@ -433,8 +433,8 @@ mod tests {
     fn a_2xx_is_done_and_tells_the_lane() {
         let job_outcome = settled(&job(0, 0), &answered(204));
         assert_eq!(
-            (job_outcome.finish, job_outcome.lane_fact),
-            (Finish::Done, Some(LaneFact::Succeeded))
+            (job_outcome.next_state, job_outcome.lane_fact),
+            (NextState::Done, Some(LaneFact::Succeeded))
         );
         assert_eq!(job_outcome.attempt.unwrap().number, 1);
     }
@@ -444,17 +444,17 @@ mod tests {
         let retry = settled(&job(0, 0), &answered(503));
         let after = Duration::from_secs(30);
         assert_eq!(
-            retry.finish,
-            Finish::Retry { after, error: "HTTP 503".into() },
+            retry.next_state,
+            NextState::Retry { after, error: "HTTP 503".into() },
             "the schedule is later than the 7 s asked for"
         );
-        assert!(matches!(settled(&job(1, 0), &answered(503)).finish, Finish::Dead { .. }));
+        assert!(matches!(settled(&job(1, 0), &answered(503)).next_state, NextState::Dead { .. }));
     }
 
     #[test]
     fn an_interrupted_attempt_is_not_counted_against_the_policy() {
         let job_outcome = settled(&job(1, 1), &answered(503));
-        assert!(matches!(job_outcome.finish, Finish::Retry { .. }));
+        assert!(matches!(job_outcome.next_state, NextState::Retry { .. }));
         assert_eq!(job_outcome.attempt.unwrap().number, 2);
     }
 
@@ -465,7 +465,7 @@ mod tests {
             [(Outcome::Postponed(why.clone()), false), (Outcome::Parked(why), true)]
         {
             let settled = settled(&job(0, 0), &outcome);
-            let Finish::Retry { error, .. } = &settled.finish else { panic!("{settled:?}") };
+            let NextState::Retry { error, .. } = &settled.next_state else { panic!("{settled:?}") };
             assert_eq!(error.starts_with(PARKED_PREFIX), is_parked, "{error}");
             assert!(settled.attempt.is_none() && settled.sent == 0);
         }
@@ -474,7 +474,7 @@ mod tests {
     #[test]
     fn what_was_not_tried_is_given_back_uncounted() {
         let job_outcome = settled(&job(0, 0), &Outcome::Released);
-        assert_eq!(job_outcome.finish, Finish::Released);
+        assert_eq!(job_outcome.next_state, NextState::Released);
         assert!(job_outcome.attempt.is_none() && job_outcome.lane_fact.is_none());
     }
 
@@ -483,15 +483,16 @@ mod tests {
         let policy = RetryPolicy::default();
         let rules = OutcomeRules { at_most_once: true, ..OutcomeRules::of(&policy) };
         let timing = Timing { duration: Duration::ZERO, now: Timestamp(0) };
-        let finish = |outcome: Outcome| settle(&job(0, 0), &outcome, rules, timing, 0.5).finish;
+        let next_state =
+            |outcome: Outcome| settle(&job(0, 0), &outcome, rules, timing, 0.5).next_state;
         assert!(matches!(
-            finish(Outcome::Failed(Failure::Timeout(crate::model::CallPhase::Headers))),
-            Finish::Dead { .. }
+            next_state(Outcome::Failed(Failure::Timeout(crate::model::CallPhase::Headers))),
+            NextState::Dead { .. }
         ));
-        assert!(matches!(finish(answered(503)), Finish::Dead { .. }));
+        assert!(matches!(next_state(answered(503)), NextState::Dead { .. }));
         assert!(matches!(
-            finish(Outcome::Failed(Failure::Connect("refused".into()))),
-            Finish::Retry { .. }
+            next_state(Outcome::Failed(Failure::Connect("refused".into()))),
+            NextState::Retry { .. }
         ));
     }
 

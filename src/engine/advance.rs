@@ -10,14 +10,14 @@ use ulid::Ulid;
 use super::Engine;
 use super::execute::{Execution, StepContext};
 use super::flows::FlowError;
-use crate::decide::settle::{Finish, JobOutcome};
+use crate::decide::settle::{JobOutcome, NextState};
 use crate::decide::workflow::catch::{self, of_failure};
 use crate::decide::workflow::gate::at_gate;
 use crate::decide::workflow::machine::NewRun;
 use crate::decide::workflow::{Context, Draw, Fact, Flow, advance, start};
 use crate::model::FailureCode;
 use crate::model::history::NoteKind;
-use crate::model::job::Visiting;
+use crate::model::job::VisitRef;
 use crate::model::run::{Change, Due, RunError, Start, Visit, VisitPhase};
 use crate::model::{
     Cut, Event, Failure, Job, JobId, Outcome, Payload, Run, RunId, RunStatus, Target, Timestamp,
@@ -126,7 +126,7 @@ impl Engine {
     async fn next_of(
         &self,
         run: &Run,
-        visiting: &Visiting,
+        visiting: &VisitRef,
         job: &Job,
         ran: &Execution,
         job_outcome: &JobOutcome,
@@ -150,7 +150,7 @@ impl Engine {
     async fn fact(
         &self,
         run: &Run,
-        visiting: &Visiting,
+        visiting: &VisitRef,
         job: &Job,
         ran: &Execution,
         job_outcome: &JobOutcome,
@@ -364,8 +364,8 @@ pub fn fact_of(
     job_outcome: &JobOutcome,
     outcome: &Outcome,
 ) -> Option<Fact> {
-    let error = match (&job_outcome.finish, outcome) {
-        (Finish::Done, Outcome::Answered(response)) if response.cut == Some(Cut::AtCap) => {
+    let error = match (&job_outcome.next_state, outcome) {
+        (NextState::Done, Outcome::Answered(response)) if response.cut == Some(Cut::AtCap) => {
             RunError {
                 status: Some(response.status),
                 attempts: job_outcome.sent,
@@ -373,12 +373,12 @@ pub fn fact_of(
                 ..catch::error("response_too_large", "the response is larger than the size limit")
             }
         }
-        (Finish::Done, Outcome::Answered(response)) => {
+        (NextState::Done, Outcome::Answered(response)) => {
             let body = step_context
                 .map_or_else(|| Payload::of(&response.as_body()), |step| step.body(response));
             return Some(Fact::Answered { visit, job, status: response.status, body });
         }
-        (Finish::Dead { .. } | Finish::FailedIntoRun { .. }, outcome) => {
+        (NextState::Dead { .. } | NextState::FailedIntoRun { .. }, outcome) => {
             let failure = match outcome {
                 Outcome::Answered(response) => {
                     match job_outcome.attempt.as_ref().and_then(|attempt| attempt.code) {

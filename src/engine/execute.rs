@@ -17,7 +17,7 @@ use crate::decide::workflow::step_type::Emission;
 use crate::deliver::compose::{Signing, compose};
 use crate::deliver::step::{StepRequest, compose_step, operation};
 use crate::model::Body;
-use crate::model::job::Visiting;
+use crate::model::job::VisitRef;
 use crate::model::run::{Visit, VisitPhase};
 use crate::model::{
     CallPhase, Cut, Event, Failure, Inbound, Job, Outcome, Payload, Request, Response, Run, Target,
@@ -74,14 +74,14 @@ impl StepContext {
         };
         let Some(call) = step.kind.call() else { return (outcome, step_context) };
         let is_notice = matches!(visit.phase, VisitPhase::Call { token: Some(_), .. });
-        let outcome = whole(outcome, is_notice, call.reads);
+        let outcome = fail_if_unusable(outcome, is_notice, call.reads);
         if let Outcome::Answered(response) = &outcome {
             let body = Payload::of(&response.as_body());
             let answer = json!({ "status": response.status, "body": body.clone().into_value() });
             let view = View::of(run, seq, &step.name, &body).with("response", answer);
             step_context.is_unexpected =
                 !is_notice && call.expect.when.as_ref().is_some_and(|when| !view.holds(when));
-            step_context.receiver_error = app(call, response.status, &body);
+            step_context.receiver_error = receiver_error(call, response.status, &body);
         }
         (outcome, step_context)
     }
@@ -138,7 +138,7 @@ impl Execution {
 
 /// Turns a response that is incomplete, or not JSON where JSON is required, into a failure. The
 /// response of a `callback` step's notify call is not used, so it may be incomplete.
-fn whole(outcome: Outcome, is_notice: bool, reads: Reads) -> Outcome {
+fn fail_if_unusable(outcome: Outcome, is_notice: bool, reads: Reads) -> Outcome {
     match outcome {
         Outcome::Answered(response) if is_notice => {
             Outcome::Answered(Response { cut: None, ..response })
@@ -185,9 +185,9 @@ impl Engine {
         };
         let (outcome, step_context) = match &job.target {
             Target::Step(visiting) if !is_crash_suspect(job) => {
-                self.step(job, event, visiting, (run.as_ref(), end)).await
+                self.call_step(job, event, visiting, (run.as_ref(), end)).await
             }
-            _ => (self.outcome(job, event, end).await, None),
+            _ => (self.deliver(job, event, end).await, None),
         };
         Execution {
             outcome,
@@ -232,7 +232,7 @@ impl Engine {
         }
     }
 
-    async fn outcome(&self, job: &Job, event: &Event, end: Option<Instant>) -> Outcome {
+    async fn deliver(&self, job: &Job, event: &Event, end: Option<Instant>) -> Outcome {
         if is_crash_suspect(job) {
             return Outcome::Failed(Failure::CrashSuspect);
         }
@@ -284,11 +284,11 @@ impl Engine {
 
     /// Executes the job of a step, if its run still waits for it: the HTTP call, or the event of an
     /// `emit` step.
-    async fn step(
+    async fn call_step(
         &self,
         job: &Job,
         event: &Event,
-        visiting: &Visiting,
+        visiting: &VisitRef,
         (run, end): (Option<&Arc<Run>>, Option<Instant>),
     ) -> (Outcome, Option<StepContext>) {
         let Some(run) = run.filter(|run| !run.status.is_closed()) else {
@@ -408,7 +408,7 @@ impl Engine {
 }
 
 /// Reads the receiver's own error name from a response; `None` for a success without `expect.when`.
-fn app(call: &Call, status: u16, body: &Payload) -> Option<String> {
+fn receiver_error(call: &Call, status: u16, body: &Payload) -> Option<String> {
     if (200..300).contains(&status) && call.expect.when.is_none() {
         return None;
     }

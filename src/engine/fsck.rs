@@ -74,7 +74,7 @@ impl Engine {
         let filter = JobFilter { states, event: Some(run.event), ..JobFilter::default() };
         let jobs = self.store().jobs(&filter, JOBS).await?;
         let of_run =
-            |job: &&crate::model::Job| job.target.visiting().is_some_and(|v| v.run == run.id);
+            |job: &&crate::model::Job| job.target.visit_ref().is_some_and(|v| v.run == run.id);
         Ok(jobs.iter().filter(of_run).map(|job| job.id).collect())
     }
 }

@@ -136,7 +136,7 @@ impl Engine {
     ///
     /// # Errors
     /// The write failed.
-    pub async fn probe(&self) -> Result<Timestamp> {
+    pub async fn write_check(&self) -> Result<Timestamp> {
         let health = &self.0.health;
         let mut probed = health.probed.lock().await;
         if let Some((at, now)) = *probed
@@ -154,7 +154,7 @@ impl Engine {
         } else {
             0
         };
-        let now = health.learn(self.store().probe(bytes).await)?;
+        let now = health.learn(self.store().write_check(bytes).await)?;
         health.set_written();
         *probed = Some((Instant::now(), now));
         Ok(now)

@@ -114,15 +114,15 @@ impl Engine {
         let mut housekeeping =
             self.0.housekeeping.parked.lock().unwrap_or_else(PoisonError::into_inner);
         for ParkedLane { lane, jobs, why } in &parked {
-            if !housekeeping.told.contains(lane) {
+            if !housekeeping.reported.contains(lane) {
                 tracing::warn!(%lane, jobs, "{why}.");
             }
         }
         let now: BTreeSet<LaneId> = parked.into_iter().map(|parked| parked.lane).collect();
-        for lane in housekeeping.told.difference(&now) {
+        for lane in housekeeping.reported.difference(&now) {
             tracing::info!(%lane, "This lane has no parked work any more.");
         }
-        housekeeping.told = now;
+        housekeeping.reported = now;
         housekeeping.unserved = unserved(self.config(), &lanes);
         Ok(())
     }
@@ -170,6 +170,6 @@ pub(super) struct ParkedLanes {
     /// Lanes that this configuration does not serve, with or without jobs. Claims skip them.
     pub(super) unserved: Vec<LaneId>,
     /// Lanes whose parked jobs were logged already.
-    told: BTreeSet<LaneId>,
+    reported: BTreeSet<LaneId>,
     looked_at: Option<Instant>,
 }

@@ -7,7 +7,7 @@ use super::Engine;
 use super::advance::ChangeError;
 use super::execute::Execution;
 use crate::decide::retry::RetryPolicy;
-use crate::decide::settle::{Finish, JobOutcome, LaneFact, OutcomeRules, settle};
+use crate::decide::settle::{JobOutcome, LaneFact, NextState, OutcomeRules, settle};
 use crate::model::FailureCode;
 use crate::model::{Event, Outcome, Target};
 use crate::observe::feed::{FeedEvent, Next};
@@ -43,7 +43,7 @@ impl Engine {
         claimed: &Claimed,
         event: &Event,
         ran: Execution,
-    ) -> Option<Finish> {
+    ) -> Option<NextState> {
         let fallback = RetryPolicy::default();
         let rules = match (&claimed.job.target, &ran.step_context) {
             (Target::Handler(name), _) => {
@@ -60,11 +60,11 @@ impl Engine {
         // A run whose deadline comes first has no use for a retry: its step has failed now, while
         // there is time to act on it.
         let deadline = ran.step_context.as_ref().and_then(|step| step.deadline_at);
-        if let (Finish::Retry { after, error }, Some(deadline), Some(_)) =
-            (&job_outcome.finish, deadline, &job_outcome.attempt)
+        if let (NextState::Retry { after, error }, Some(deadline), Some(_)) =
+            (&job_outcome.next_state, deadline, &job_outcome.attempt)
             && claimed.now.plus(ran.timing.duration).plus(*after) >= deadline
         {
-            job_outcome.finish = Finish::Dead {
+            job_outcome.next_state = NextState::Dead {
                 error: format!(
                     "{error} (not retried: the next attempt would start after the deadline of the \
                      run)"
@@ -77,15 +77,15 @@ impl Engine {
         }
         // Steps have no breaker: a run that has a way out of a failure must not wait for the
         // receiver to recover.
-        if claimed.job.target.visiting().is_some() {
+        if claimed.job.target.visit_ref().is_some() {
             job_outcome.lane_fact = None;
         }
         let is_recorded = match claimed.job.target {
             Target::Handler(_) => self.commit(&job_outcome).await == Committed::Yes,
             _ => self.commit_with_run(&mut job_outcome, claimed, event, &ran).await,
         };
-        let ended = is_recorded.then(|| job_outcome.finish.clone());
-        if let Some(Finish::Retry { after, .. }) = &ended {
+        let ended = is_recorded.then(|| job_outcome.next_state.clone());
+        if let Some(NextState::Retry { after, .. }) = &ended {
             self.notify_workers(&[Wakeup::of(job_outcome.lease.job, *after)]).await;
         }
         self.report_attempt(&job_outcome, event, claimed.job.target.name(), ended.as_ref());
@@ -108,8 +108,9 @@ impl Engine {
         // A job that is retried or given back does not change its run yet. A start that is given up
         // has no run.
         let is_start = matches!(claimed.job.target, Target::Workflow(_));
-        let goes_on = matches!(job_outcome.finish, Finish::Retry { .. } | Finish::Released);
-        let is_given_up = is_start && matches!(job_outcome.finish, Finish::Dead { .. });
+        let goes_on =
+            matches!(job_outcome.next_state, NextState::Retry { .. } | NextState::Released);
+        let is_given_up = is_start && matches!(job_outcome.next_state, NextState::Dead { .. });
         if goes_on || is_given_up {
             return self.commit(job_outcome).await == Committed::Yes;
         }
@@ -121,8 +122,8 @@ impl Engine {
             match self.change_of(claimed, event, ran, job_outcome, known.take()).await {
                 Ok(change) => {
                     let mut offered = job_outcome.clone();
-                    if let Finish::Dead { error } = &job_outcome.finish {
-                        offered.finish = Finish::FailedIntoRun { error: error.clone() };
+                    if let NextState::Dead { error } = &job_outcome.next_state {
+                        offered.next_state = NextState::FailedIntoRun { error: error.clone() };
                     }
                     offered.change = change.map(Box::new);
                     match self.commit(&offered).await {
@@ -192,7 +193,7 @@ impl Engine {
     /// follows from it, and nobody needs its slot. If the process is killed meanwhile, the call is
     /// made again.
     fn may_wait(&self, job_outcome: &JobOutcome) -> bool {
-        job_outcome.finish == Finish::Done
+        job_outcome.next_state == NextState::Done
             && job_outcome.change.is_none()
             && job_outcome.lane_fact.is_none()
             && self.0.inflight.has_room()
@@ -204,7 +205,7 @@ impl Engine {
     async fn give_up(&self, job_outcome: &JobOutcome, why: &Error) -> Committed {
         let error = format!("the outcome cannot be stored: {why}");
         let bare = JobOutcome {
-            finish: Finish::Dead { error },
+            next_state: NextState::Dead { error },
             attempt: None,
             lane_fact: None,
             change: None,
@@ -224,10 +225,10 @@ impl Engine {
         job_outcome: &JobOutcome,
         event: &Event,
         handler: &str,
-        ended: Option<&Finish>,
+        ended: Option<&NextState>,
     ) {
         let Some(attempt) = &job_outcome.attempt else {
-            if let Some(Finish::Dead { error }) = ended {
+            if let Some(NextState::Dead { error }) = ended {
                 metrics::dead(handler);
                 tracing::warn!(
                     job = %job_outcome.lease.job, event = %event.id, handler, %error,
@@ -241,16 +242,16 @@ impl Engine {
             Some(_) => metrics::tried(handler, code, attempt.duration),
             None => metrics::stale(handler),
         }
-        if matches!(ended, Some(Finish::Dead { .. })) {
+        if matches!(ended, Some(NextState::Dead { .. })) {
             metrics::dead(handler);
         }
         let (job, number, took) = (job_outcome.lease.job, attempt.number, attempt.duration);
         let next = match ended {
-            Some(Finish::Done) => Next::Delivered,
-            Some(Finish::FailedIntoRun { .. }) => Next::Dead,
-            Some(Finish::Retry { after, .. }) => Next::RetryIn(*after),
-            Some(Finish::Dead { .. }) => Next::Dead,
-            Some(Finish::Released) | None => Next::Stale,
+            Some(NextState::Done) => Next::Delivered,
+            Some(NextState::FailedIntoRun { .. }) => Next::Dead,
+            Some(NextState::Retry { after, .. }) => Next::RetryIn(*after),
+            Some(NextState::Dead { .. }) => Next::Dead,
+            Some(NextState::Released) | None => Next::Stale,
         };
         let error = attempt.error.as_deref().unwrap_or("");
         match next {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::Engine;
 use super::inflight::ReadyJob;
 use super::worker::{StopWhen, Worker};
-use crate::decide::settle::Finish;
+use crate::decide::settle::NextState;
 use crate::model::{Event, EventId, JobId, Lease, Run, RunId, Target};
 use crate::observe::metrics;
 use crate::store::{ClaimRequest, Claimed, Result};
@@ -50,7 +50,7 @@ pub struct Worked {
     pub retried: u64,
     /// Jobs that were given up.
     pub dead: u64,
-    /// Jobs that were given back untried; no attempt is counted for them.
+    /// Jobs whose lease was returned before they were tried; no attempt is counted for them.
     pub released: u64,
     /// Jobs whose lease was lost before their outcome was recorded. Another worker has them.
     pub stale: u64,
@@ -64,7 +64,7 @@ pub(super) struct Found {
     pub(super) jobs: Vec<ReadyJob>,
     /// A lane was skipped because it, or its tenant, already held as many slots as it may. When one
     /// of its jobs ends, another look pays.
-    pub(super) limited: bool,
+    pub(super) share_full: bool,
 }
 
 /// What claimed jobs need before they can be executed: their events, and the runs of steps.
@@ -84,12 +84,12 @@ impl Drop for LeaseGuard<'_> {
 }
 
 impl Worked {
-    pub(super) fn count(&mut self, ended: Option<Finish>) {
+    pub(super) fn count(&mut self, ended: Option<NextState>) {
         match ended {
-            Some(Finish::Done | Finish::FailedIntoRun { .. }) => self.done += 1,
-            Some(Finish::Retry { .. }) => self.retried += 1,
-            Some(Finish::Dead { .. }) => self.dead += 1,
-            Some(Finish::Released) => self.released += 1,
+            Some(NextState::Done | NextState::FailedIntoRun { .. }) => self.done += 1,
+            Some(NextState::Retry { .. }) => self.retried += 1,
+            Some(NextState::Dead { .. }) => self.dead += 1,
+            Some(NextState::Released) => self.released += 1,
             None => self.stale += 1,
         }
     }
@@ -131,12 +131,12 @@ impl Engine {
         self.refresh_leases().await?;
         let slots = self.0.inflight.slots(parallel, most.min(self.config().worker.batch));
         let full = self.0.inflight.full_lanes(&slots);
-        let limited = !full.is_empty();
+        let share_full = !full.is_empty();
         let skip = full.into_iter().chain(self.0.housekeeping.unserved()).collect();
         let ask = ClaimRequest { skip, slots, lease: self.0.lease, only: claim_first.to_vec() };
         let claimed = self.health().learn(self.store().claim(&ask).await)?;
         if claimed.is_empty() {
-            return Ok(Found { jobs: Vec::new(), limited });
+            return Ok(Found { jobs: Vec::new(), share_full });
         }
         for claimed in &claimed {
             self.0.inflight.register(&claimed.job);
@@ -149,7 +149,7 @@ impl Engine {
                     let run = claimed
                         .job
                         .target
-                        .visiting()
+                        .visit_ref()
                         .and_then(|visiting| runs.get(&visiting.run))
                         .cloned();
                     ready.push(ReadyJob { claimed, event: Arc::clone(event), run });
@@ -163,7 +163,7 @@ impl Engine {
                 }
             }
         }
-        Ok(Found { jobs: ready, limited })
+        Ok(Found { jobs: ready, share_full })
     }
 
     /// Reads the events of claimed jobs, and the runs of steps. If the store becomes unavailable
@@ -172,7 +172,7 @@ impl Engine {
     async fn needs(&self, claimed: &[Claimed]) -> Result<Needs> {
         let events: Vec<EventId> = claimed.iter().map(|c| c.job.event).collect();
         let runs: Vec<RunId> =
-            claimed.iter().filter_map(|c| c.job.target.visiting()).map(|v| v.run).collect();
+            claimed.iter().filter_map(|c| c.job.target.visit_ref()).map(|v| v.run).collect();
         let store = self.store();
         loop {
             let found =
@@ -192,7 +192,7 @@ impl Engine {
                 }
                 Err(_) => {
                     tokio::time::sleep(STORE_AGAIN).await;
-                    // Leases that were lost meanwhile are put down by this; their jobs are not run.
+                    // This forgets leases that were lost meanwhile; their jobs are not run.
                     let _ = self.extend_leases().await;
                 }
             }
@@ -205,7 +205,7 @@ impl Engine {
         &self,
         ReadyJob { claimed, event, run }: ReadyJob,
         end: Option<Instant>,
-    ) -> Option<Finish> {
+    ) -> Option<NextState> {
         // However this ends, a panic included: what is no longer worked on is no longer extended.
         let _held = LeaseGuard { engine: self, lease: claimed.job.lease() };
         // Timers, and steps that come after a wait, are due later on purpose.

@@ -13,7 +13,7 @@ use tracing::Instrument;
 use super::Engine;
 use super::inflight::ReadyJob;
 use super::work::{Budget, Found, STORE_AGAIN, Worked};
-use crate::decide::settle::Finish;
+use crate::decide::settle::NextState;
 use crate::model::JobId;
 use crate::store::Result;
 
@@ -92,7 +92,7 @@ pub(super) struct Worker<'a> {
     /// Jobs to claim before any others.
     claim_first: Vec<JobId>,
     handoff: Option<MutexGuard<'a, UnboundedReceiver<ReadyJob>>>,
-    running: JoinSet<Option<Finish>>,
+    running: JoinSet<Option<NextState>>,
     /// The claim that is under way, if there is one. It never holds more than one task.
     claiming: JoinSet<Result<Found>>,
     extending: JoinSet<()>,
@@ -101,7 +101,7 @@ pub(super) struct Worker<'a> {
     claim_wanted: bool,
     /// A lane gave fewer jobs than it has, because it ramps up or is full. The end of any job may
     /// change that, so the worker looks again then.
-    held_back: bool,
+    claim_when_job_ends: bool,
     /// No claim before this instant, because the store did not answer.
     not_before: Option<Instant>,
     /// Freed slots are collected until this instant.
@@ -129,7 +129,7 @@ impl<'a> Worker<'a> {
             worked: Worked::default(),
             claimed: 0,
             claim_wanted: true,
-            held_back: false,
+            claim_when_job_ends: false,
             not_before: None,
             gathers_until: None,
             worked_at: Instant::now(),
@@ -243,14 +243,14 @@ impl<'a> Worker<'a> {
         self.running.spawn(async move { engine.work_one(ready, end).await }.in_current_span());
     }
 
-    fn ended(&mut self, ended: std::result::Result<Option<Finish>, JoinError>) {
-        let finish = ended.unwrap_or_else(|died| {
+    fn ended(&mut self, ended: std::result::Result<Option<NextState>, JoinError>) {
+        let next_state = ended.unwrap_or_else(|died| {
             tracing::error!(%died, "The task of a delivery crashed. Its lease expires, and a \
                 worker claims the job again.");
             None
         });
-        self.worked.count(finish);
-        self.claim_wanted |= self.held_back;
+        self.worked.count(next_state);
+        self.claim_wanted |= self.claim_when_job_ends;
     }
 
     fn begin_claim(&mut self) {
@@ -282,14 +282,14 @@ impl<'a> Worker<'a> {
                 self.claim_wanted = true;
                 self.engine.0.inflight.end_claim(false);
             }
-            Ok(Found { jobs: found, limited }) => {
+            Ok(Found { jobs: found, share_full }) => {
                 let is_behind = !found.is_empty();
                 self.claim_wanted |= is_behind;
                 self.claim_first.retain(|id| found.iter().all(|taken| taken.claimed.job.id != *id));
                 self.engine.0.inflight.end_claim(!is_behind);
                 let has_unclean_lane = found.iter().any(|taken| !taken.claimed.lane_clean)
-                    || (found.is_empty() && self.held_back);
-                self.held_back = has_unclean_lane || limited;
+                    || (found.is_empty() && self.claim_when_job_ends);
+                self.claim_when_job_ends = has_unclean_lane || share_full;
                 self.claimed += u64::try_from(found.len()).unwrap_or(u64::MAX);
                 found.into_iter().for_each(|ready| self.start(ready));
             }

@@ -38,7 +38,7 @@ pub async fn ready(Extract(state): Extract<Arc<State>>) -> Response {
     if !state.engine.health().is_prepared() {
         return not("starting");
     }
-    let store_now = match tokio::time::timeout(WAIT_MAX, state.engine.probe()).await {
+    let store_now = match tokio::time::timeout(WAIT_MAX, state.engine.write_check()).await {
         Ok(Ok(now)) => now,
         _ => {
             return not(&state

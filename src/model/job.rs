@@ -15,14 +15,14 @@ pub enum Target {
     /// The start of a workflow's run.
     Workflow(String),
     /// The HTTP call that one visit to a step makes.
-    Step(Visiting),
+    Step(VisitRef),
     /// A timer of a run: a wait, timeout or deadline is over, or a child run has finished.
-    Timer(Visiting),
+    Timer(VisitRef),
 }
 
 /// A visit of a run; visit 0 stands for the run as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Visiting {
+pub struct VisitRef {
     /// The run that the job belongs to.
     pub run: RunId,
     /// The number of the visit in that run, or 0 for the run as a whole.
@@ -31,13 +31,13 @@ pub struct Visiting {
     pub step: String,
 }
 
-impl fmt::Display for Visiting {
+impl fmt::Display for VisitRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.run, self.visit, self.step)
     }
 }
 
-impl Visiting {
+impl VisitRef {
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, '/');
         let (run, visit, step) = (parts.next()?, parts.next()?, parts.next()?);
@@ -85,7 +85,7 @@ impl Target {
     }
 
     /// The run and visit it belongs to; `None` for handlers and for starts of workflows.
-    pub fn visiting(&self) -> Option<&Visiting> {
+    pub fn visit_ref(&self) -> Option<&VisitRef> {
         match self {
             Self::Step(visiting) | Self::Timer(visiting) => Some(visiting),
             Self::Handler(_) | Self::Workflow(_) => None,
@@ -97,8 +97,8 @@ impl Target {
         match kind {
             "handler" => Some(Self::Handler(name.to_owned())),
             "workflow" => Some(Self::Workflow(name.to_owned())),
-            "step" => Visiting::parse(name).map(Self::Step),
-            "timer" => Visiting::parse(name).map(Self::Timer),
+            "step" => VisitRef::parse(name).map(Self::Step),
+            "timer" => VisitRef::parse(name).map(Self::Timer),
             _ => None,
         }
     }

@@ -360,7 +360,7 @@ pub trait Maintenance: Send + Sync {
     async fn now(&self) -> Result<Timestamp>;
     /// Writes a dummy row of this many bytes and answers the database's clock. It shows whether an
     /// event of that size could be stored now.
-    async fn probe(&self, bytes: usize) -> Result<Timestamp>;
+    async fn write_check(&self, bytes: usize) -> Result<Timestamp>;
     /// Adds to the counts of refused requests, per source and reason.
     async fn reject(&self, rejections: &[Rejection]) -> Result<()>;
     /// Deletes events older than `age`, with their jobs, attempts and runs, if all of their work

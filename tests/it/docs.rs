@@ -258,13 +258,13 @@ fn every_command_line_in_the_docs_has_the_verbs_and_flags_that_the_program_has()
     }
     assert!(seen > 30, "{seen} command lines were looked at");
     let all: String = pages.iter().map(|name| page(name)).collect();
-    let untold: Vec<&String> = top
+    let unannounced: Vec<&String> = top
         .iter()
         .filter(|verb| {
             !all.contains(&format!("tidehook {verb}")) && !all.contains(&format!("`{verb}`"))
         })
         .collect();
-    assert!(untold.is_empty(), "no page speaks of {untold:?}");
+    assert!(unannounced.is_empty(), "no page speaks of {unannounced:?}");
 }
 
 #[test]

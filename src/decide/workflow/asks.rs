@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::walk::Walk;
 use crate::model::history::NoteKind;
-use crate::model::job::Visiting;
+use crate::model::job::VisitRef;
 use crate::model::run::{Due, RunJob, Visit, VisitPhase};
 use crate::model::{JobId, RunId, RunStatus, Target};
 
@@ -74,7 +74,7 @@ impl Walk<'_> {
     /// Creates a job that makes another run look at its state again, such as a parent after its
     /// child has ended.
     pub(super) fn notify_run(&mut self, run: RunId, visit: u32, step: &str) {
-        let target = Target::Timer(Visiting { run, visit, step: step.to_owned() });
+        let target = Target::Timer(VisitRef { run, visit, step: step.to_owned() });
         let id = JobId(self.context.draw.id());
         self.change.jobs.push(RunJob {
             id,
@@ -121,7 +121,7 @@ impl Walk<'_> {
         self.job(seq, due, Target::Timer)
     }
 
-    fn job(&mut self, seq: u32, due: Due, target: impl Fn(Visiting) -> Target) -> Option<JobId> {
+    fn job(&mut self, seq: u32, due: Due, target: impl Fn(VisitRef) -> Target) -> Option<JobId> {
         let id = JobId(self.context.draw.id());
         let (run, is_paused) = (self.change.run.id, self.change.run.status == RunStatus::Paused);
         let flow = self.flow();
@@ -130,7 +130,7 @@ impl Walk<'_> {
         let step = flow.place(&visit.at);
         self.change.jobs.push(RunJob {
             id,
-            target: target(Visiting { run, visit: seq, step }),
+            target: target(VisitRef { run, visit: seq, step }),
             due,
             is_paused,
         });
@@ -142,7 +142,7 @@ impl Walk<'_> {
         let id = JobId(self.context.draw.id());
         let run = &self.change.run;
         let target =
-            Target::Timer(Visiting { run: run.id, visit: 0, step: self.context.flow.name.clone() });
+            Target::Timer(VisitRef { run: run.id, visit: 0, step: self.context.flow.name.clone() });
         let is_paused = run.status == RunStatus::Paused;
         self.change.jobs.push(RunJob { id, target, due, is_paused });
         id

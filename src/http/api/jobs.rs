@@ -249,7 +249,7 @@ pub async fn retry(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     let job = find(&engine, &id).await?;
-    if let Some(visiting) = job.target.visiting() {
+    if let Some(visiting) = job.target.visit_ref() {
         return Err(conflict(
             &engine,
             &job,
@@ -273,7 +273,7 @@ pub async fn cancel(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     let job = find(&engine, &id).await?;
-    if let Some(visiting) = job.target.visiting() {
+    if let Some(visiting) = job.target.visit_ref() {
         return Err(conflict(
             &engine,
             &job,

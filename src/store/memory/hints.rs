@@ -27,9 +27,9 @@ impl Hints for Memory {
             let is_leased = row.job.state == JobState::Leased && row.job.due_at > now;
             let holds = [lane.breaker.open_until, lane.breaker.not_before];
             let at = holds.into_iter().flatten().fold(row.job.due_at, |at, hold| at.max(hold));
-            let is_told = row.woken_until.is_some_and(|until| until > now && until >= at);
+            let is_hinted = row.woken_until.is_some_and(|until| until > now && until >= at);
             let is_just_due = at <= now && at.plus(OVERDUE) > now;
-            if !is_leased && !is_told && !is_just_due && at <= now.plus(horizon) {
+            if !is_leased && !is_hinted && !is_just_due && at <= now.plus(horizon) {
                 found.push((at, row.job.id, lane.id.clone()));
             }
         }

@@ -112,7 +112,7 @@ impl Maintenance for Memory {
         Ok(u64::try_from(over.len()).unwrap_or(u64::MAX))
     }
 
-    async fn probe(&self, _bytes: usize) -> Result<Timestamp> {
+    async fn write_check(&self, _bytes: usize) -> Result<Timestamp> {
         Ok(self.clock.now())
     }
 

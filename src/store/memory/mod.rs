@@ -22,7 +22,7 @@ use super::{
 };
 use crate::decide::breaker::{self, Allows};
 use crate::decide::rate;
-use crate::decide::settle::{Finish, JobOutcome};
+use crate::decide::settle::{JobOutcome, NextState};
 use crate::model::FailureCode;
 use crate::model::history::HistoryEntry;
 use crate::model::key::safe;
@@ -357,18 +357,18 @@ impl Tables {
                 .is_some_and(|attempt| attempt.ending == AttemptResult::Interrupted),
         );
         job.due_at = now;
-        match &job_outcome.finish {
-            Finish::Done => (job.state, job.finished_at) = (JobState::Done, Some(now)),
-            Finish::Released => job.state = JobState::Pending,
-            Finish::Retry { after, error } => {
+        match &job_outcome.next_state {
+            NextState::Done => (job.state, job.finished_at) = (JobState::Done, Some(now)),
+            NextState::Released => job.state = JobState::Pending,
+            NextState::Retry { after, error } => {
                 (job.state, job.due_at, job.last_error) =
                     (JobState::Pending, now.plus(*after), Some(error.clone()));
             }
-            Finish::FailedIntoRun { error } => {
+            NextState::FailedIntoRun { error } => {
                 (job.state, job.finished_at, job.last_error) =
                     (JobState::Done, Some(now), Some(error.clone()));
             }
-            Finish::Dead { error } => {
+            NextState::Dead { error } => {
                 (job.state, job.finished_at, job.last_error) =
                     (JobState::Dead, Some(now), Some(error.clone()));
             }

@@ -18,7 +18,7 @@ use crate::store::{HintedJob, Hints, OVERDUE};
 
 // Leased jobs are skipped. So are jobs that have been due for less than five seconds: whoever made
 // them due announced them. After that time the announcement counts as lost.
-macro_rules! untold {
+macro_rules! unannounced {
     ($of_each_lane:expr) => {
         concat!(
             "SELECT due.id, CASE WHEN due.at > {now} THEN due.at - {now} ELSE 0 END AS at
@@ -47,14 +47,14 @@ macro_rules! of_lane {
 
 // One query per lane, so that a long or blocked backlog neither hides nor slows the others. Where
 // the database supports it, the text leaves the planner no other way.
-pub(super) const UNANNOUNCED: &str = untold!(concat!(
+pub(super) const UNANNOUNCED: &str = unannounced!(concat!(
     "JOIN (SELECT j.id, j.due_at, j.lane, ROW_NUMBER() OVER (PARTITION BY j.lane
         ORDER BY j.due_at) AS n
         FROM lanes l JOIN jobs j ON j.lane = l.id WHERE ",
     of_lane!(),
     ") AS place ON place.lane = l.id AND place.n <= ?"
 ));
-pub(super) const UNANNOUNCED_LATERAL: &str = untold!(concat!(
+pub(super) const UNANNOUNCED_LATERAL: &str = unannounced!(concat!(
     "CROSS JOIN LATERAL (SELECT j.id, j.due_at FROM jobs j WHERE j.lane = l.id AND ",
     of_lane!(),
     " ORDER BY j.due_at LIMIT ?) AS place"
@@ -75,14 +75,14 @@ impl<D: Dialect> Hints for SqlStore<D> {
         let found = self
             .read(move |store, conn| {
                 let clock = store.clock();
-                let untold = sql::<D>(D::UNANNOUNCED)
+                let unannounced = sql::<D>(D::UNANNOUNCED)
                     .bind(clock)
                     .bind(clock)
                     .bind(clock)
                     .bind(ahead)
                     .bind(clock)
                     .bind(clock);
-                let untold = untold
+                let unannounced = unannounced
                     .bind(most)
                     .bind(clock)
                     .bind(ahead)
@@ -90,7 +90,7 @@ impl<D: Dialect> Hints for SqlStore<D> {
                     .bind(clock)
                     .bind(overdue)
                     .bind(most);
-                Box::pin(async move { untold.all::<IdNumberRow>(conn).await })
+                Box::pin(async move { unannounced.all::<IdNumberRow>(conn).await })
             })
             .await?;
         if found.is_empty() {
@@ -99,7 +99,7 @@ impl<D: Dialect> Hints for SqlStore<D> {
         // In the order of their ids, so that two ticks that announce the same jobs cannot deadlock.
         let after: BTreeMap<String, i64> = found.into_iter().map(|row| (row.id, row.at)).collect();
         let wanted = after.clone();
-        let told = self
+        let rows = self
             .write(move |store, conn| {
                 let clock = store.clock();
                 let rows =
@@ -124,7 +124,7 @@ impl<D: Dialect> Hints for SqlStore<D> {
             let after = after.get(&row.id).map_or(0, |ms| u64::try_from(*ms).unwrap_or(0));
             Some(HintedJob { job, after: Duration::from_millis(after) })
         };
-        let mut hinted: Vec<HintedJob> = told.into_iter().filter_map(hinted).collect();
+        let mut hinted: Vec<HintedJob> = rows.into_iter().filter_map(hinted).collect();
         hinted.sort_by_key(|hinted| hinted.after);
         Ok(hinted)
     }

@@ -117,7 +117,7 @@ impl<D: Dialect> Maintenance for SqlStore<D> {
         Ok(Timestamp(row.map_or(0, |r| r.now)))
     }
 
-    async fn probe(&self, bytes: usize) -> Result<Timestamp> {
+    async fn write_check(&self, bytes: usize) -> Result<Timestamp> {
         let filler = "x".repeat(bytes);
         let probe = move |store: &Self| {
             sql::<D>(PROBE).bind(store.shard().to_string()).bind(filler.clone()).bind(store.clock())

@@ -2,7 +2,7 @@
 
 use super::rows::DueRow;
 use super::statement::Rows;
-use crate::decide::settle::{Finish, JobOutcome};
+use crate::decide::settle::{JobOutcome, NextState};
 use crate::model::time::millis;
 use crate::model::{AttemptResult, FailureCode, JobState, Lease};
 
@@ -48,34 +48,37 @@ fn lost(job_outcome: &JobOutcome) -> i64 {
 }
 
 pub(super) fn record_rows(outcomes: &[JobOutcome]) -> Rows {
-    let state = |finish: &Finish| match finish {
-        Finish::Done | Finish::FailedIntoRun { .. } => JobState::Done,
-        Finish::Retry { .. } | Finish::Released => JobState::Pending,
-        Finish::Dead { .. } => JobState::Dead,
+    let state = |next_state: &NextState| match next_state {
+        NextState::Done | NextState::FailedIntoRun { .. } => JobState::Done,
+        NextState::Retry { .. } | NextState::Released => JobState::Pending,
+        NextState::Dead { .. } => JobState::Dead,
     };
-    let after = |finish: &Finish| match finish {
-        Finish::Retry { after, .. } => millis(*after),
+    let after = |next_state: &NextState| match next_state {
+        NextState::Retry { after, .. } => millis(*after),
         _ => 0,
     };
-    let ended = |finish: &Finish| {
-        matches!(finish, Finish::Done | Finish::FailedIntoRun { .. } | Finish::Dead { .. })
-            .then_some(0)
+    let ended = |next_state: &NextState| {
+        matches!(
+            next_state,
+            NextState::Done | NextState::FailedIntoRun { .. } | NextState::Dead { .. }
+        )
+        .then_some(0)
     };
-    let error = |finish: &Finish| match finish {
-        Finish::Retry { error, .. } | Finish::Dead { error } | Finish::FailedIntoRun { error } => {
-            Some(error.clone())
-        }
-        Finish::Done | Finish::Released => None,
+    let error = |next_state: &NextState| match next_state {
+        NextState::Retry { error, .. }
+        | NextState::Dead { error }
+        | NextState::FailedIntoRun { error } => Some(error.clone()),
+        NextState::Done | NextState::Released => None,
     };
     Rows::default()
         .text(outcomes.iter().map(|c| c.lease.job.to_string()))
         .int(outcomes.iter().map(|c| c.lease.claim))
-        .text(outcomes.iter().map(|c| state(&c.finish).as_str()))
+        .text(outcomes.iter().map(|c| state(&c.next_state).as_str()))
         .int(outcomes.iter().map(|c| i64::from(c.sent)))
-        .int(outcomes.iter().map(|c| after(&c.finish)))
+        .int(outcomes.iter().map(|c| after(&c.next_state)))
         .int(outcomes.iter().map(lost))
-        .maybe_int(outcomes.iter().map(|c| ended(&c.finish)))
-        .maybe_text(outcomes.iter().map(|c| error(&c.finish)))
+        .maybe_int(outcomes.iter().map(|c| ended(&c.next_state)))
+        .maybe_text(outcomes.iter().map(|c| error(&c.next_state)))
 }
 
 pub(super) fn attempt_rows(outcomes: &[(&JobOutcome, bool)]) -> Rows {

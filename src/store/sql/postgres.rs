@@ -440,7 +440,7 @@ pub fn hot_statements() -> Vec<(&'static str, String)> {
         ("record", text(RECORD)),
         ("events", text(super::query::EVENTS_BY_ID)),
         ("take_of", text(TAKE_OF)),
-        ("untold", text(super::hints::UNANNOUNCED_LATERAL)),
+        ("unannounced", text(super::hints::UNANNOUNCED_LATERAL)),
         ("chores", text(maintenance::CHORES)),
     ]
 }

@@ -10,7 +10,7 @@ use super::statement::sql;
 use super::work::{INSERT_ATTEMPTS, LOCK_LANES, LockedLane, RECORD, RECORDED, update_lanes};
 use super::{SqlStore, runs};
 use crate::decide::breaker;
-use crate::decide::settle::{Finish, JobOutcome, LaneFact};
+use crate::decide::settle::{JobOutcome, LaneFact, NextState};
 use crate::model::run::Change;
 use crate::model::{Lane, Lease};
 use crate::store::error::{Error, Result};
@@ -95,13 +95,16 @@ async fn record_rest<D: Dialect>(
     if !attempts.is_empty() {
         sql::<D>(INSERT_ATTEMPTS).bind(clock).rows(attempt_rows(&attempts)).run(conn).await?;
     }
-    let ended = |finish: fn(&Finish) -> bool| {
-        let n = outcomes.iter().filter(|c| holds(c) && finish(&c.finish)).count();
+    let ended = |is: fn(&NextState) -> bool| {
+        let n = outcomes.iter().filter(|c| holds(c) && is(&c.next_state)).count();
         i64::try_from(n).unwrap_or(i64::MAX)
     };
-    let dead = ended(|f| matches!(f, Finish::Dead { .. }));
+    let dead = ended(|f| matches!(f, NextState::Dead { .. }));
     let mut counts = BTreeMap::from([
-        ("finished", ended(|f| matches!(f, Finish::Done | Finish::FailedIntoRun { .. })) + dead),
+        (
+            "finished",
+            ended(|f| matches!(f, NextState::Done | NextState::FailedIntoRun { .. })) + dead,
+        ),
         ("dead", dead),
     ]);
     count::<D>(conn, store.shard(), &mut counts).await?;
@@ -115,9 +118,9 @@ async fn record_rest<D: Dialect>(
     if !facts.is_empty() {
         let rows: Vec<LaneRow> =
             sql::<D>(LOCK_LANES).bind(clock).list(facts.keys()).all(conn).await?;
-        let told: Vec<Lane> =
+        let changed: Vec<Lane> =
             rows.into_iter().map(LockedLane::from).map(|l| lane_after(l, &facts)).collect();
-        update_lanes::<D>(conn, &told).await?;
+        update_lanes::<D>(conn, &changed).await?;
     }
     Ok(outcomes
         .iter()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidehook::decide::fair::Slots;
 use tidehook::decide::plan::Plan;
-use tidehook::decide::settle::{Finish, JobOutcome, LaneFact};
+use tidehook::decide::settle::{JobOutcome, LaneFact, NextState};
 use tidehook::model::Body;
 use tidehook::model::FailureCode;
 use tidehook::model::job::NewJob;
@@ -89,11 +89,11 @@ pub fn attempt(job: &Job, ending: AttemptResult) -> Attempt {
     }
 }
 
-pub fn outcome(job: &Job, finish: Finish) -> JobOutcome {
-    let (ending, fact) = match &finish {
-        Finish::Done => (Some(AttemptResult::Delivered), Some(LaneFact::Succeeded)),
-        Finish::Released => (None, None),
-        Finish::Retry { .. } | Finish::Dead { .. } | Finish::FailedIntoRun { .. } => {
+pub fn outcome(job: &Job, next_state: NextState) -> JobOutcome {
+    let (ending, fact) = match &next_state {
+        NextState::Done => (Some(AttemptResult::Delivered), Some(LaneFact::Succeeded)),
+        NextState::Released => (None, None),
+        NextState::Retry { .. } | NextState::Dead { .. } | NextState::FailedIntoRun { .. } => {
             (Some(AttemptResult::Failed), Some(LaneFact::Failed))
         }
     };
@@ -101,17 +101,17 @@ pub fn outcome(job: &Job, finish: Finish) -> JobOutcome {
         change: None,
         lease: job.lease(),
         lane: job.target.lane(),
-        finish,
+        next_state,
         sent: job.attempt + u32::from(ending.is_some()),
         attempt: ending.map(|e| attempt(job, e)),
         lane_fact: fact,
     }
 }
 
-pub fn retry_in(seconds: u64) -> Finish {
-    Finish::Retry { after: Duration::from_secs(seconds), error: "HTTP 500".into() }
+pub fn retry_in(seconds: u64) -> NextState {
+    NextState::Retry { after: Duration::from_secs(seconds), error: "HTTP 500".into() }
 }
 
-pub fn dead() -> Finish {
-    Finish::Dead { error: "HTTP 500".into() }
+pub fn dead() -> NextState {
+    NextState::Dead { error: "HTTP 500".into() }
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidehook::decide::settle::{Finish, JobOutcome, LaneFact};
+use tidehook::decide::settle::{JobOutcome, LaneFact, NextState};
 use tidehook::model::{Clock, JobId, LaneId};
 use tidehook::store::{Chores, ClaimRequest, Error, JobFilter, OVERDUE, Page};
 
@@ -60,7 +60,7 @@ async fn a_retry_is_told_of_ahead_with_what_is_left_of_its_delay(f: Fresh) {
     f.store
         .record(&[outcome(
             &job,
-            Finish::Retry { after: Duration::from_millis(90_500), error: "HTTP 500".into() },
+            NextState::Retry { after: Duration::from_millis(90_500), error: "HTTP 500".into() },
         )])
         .await
         .unwrap();
@@ -201,8 +201,11 @@ async fn a_look_says_whether_anything_is_due(f: Fresh) {
     f.store.pause(&LaneId::handler("a"), false).await.unwrap();
     let job = claim_one(&*f.store).await.job;
     assert!(!f.store.has_due_work().await.unwrap());
-    f.store.record(&[outcome(&job, Finish::Done)]).await.unwrap();
-    assert!(!matches!(f.store.record(&[outcome(&job, Finish::Done)]).await, Err(Error::Down(_))));
+    f.store.record(&[outcome(&job, NextState::Done)]).await.unwrap();
+    assert!(!matches!(
+        f.store.record(&[outcome(&job, NextState::Done)]).await,
+        Err(Error::Down(_))
+    ));
     assert!(!f.store.has_due_work().await.unwrap());
 }
 

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidehook::decide::settle::Finish;
+use tidehook::decide::settle::NextState;
 use tidehook::model::{JobState, LaneId};
 use tidehook::store::{Accepted, Error, EventFilter, JobFilter, NewEvent, Page};
 
@@ -253,7 +253,7 @@ async fn a_job_that_can_start_at_once_is_leased_by_the_commit_that_creates_it(f:
         (JobState::Leased, 0, 1, START.plus(LEASE))
     );
     // It is recorded like any other.
-    f.store.record(&[outcome(&job, Finish::Done)]).await.unwrap().pop().unwrap().unwrap();
+    f.store.record(&[outcome(&job, NextState::Done)]).await.unwrap().pop().unwrap().unwrap();
     assert_eq!(f.store.job(jobs[0]).await.unwrap().unwrap().state, JobState::Done);
     // And whoever held it and died is succeeded when the lease runs out.
     let Accepted::New { jobs, .. } = accept(&*f.store, starting(&["a"])).await else {

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use tidehook::decide::fair::Slots;
-use tidehook::decide::settle::{Finish, JobOutcome, LaneFact};
+use tidehook::decide::settle::{JobOutcome, LaneFact, NextState};
 use tidehook::model::lane::BreakerRules;
 use tidehook::model::{LaneId, LaneSpec};
 use tidehook::store::ClaimRequest;
@@ -109,7 +109,7 @@ async fn a_success_in_between_keeps_it_closed(f: Fresh) {
     for _ in 0..3 {
         fail(&f, 4).await;
         let claimed = claim_one(&*f.store).await;
-        f.store.record(&[outcome(&claimed.job, Finish::Done)]).await.unwrap();
+        f.store.record(&[outcome(&claimed.job, NextState::Done)]).await.unwrap();
     }
     assert!(claim_one(&*f.store).await.lane_clean);
 }
@@ -138,7 +138,7 @@ async fn a_lane_that_is_resumed_probes_at_once_although_its_breaker_is_open(f: F
     assert!(f.store.claim(&claim_request(5)).await.unwrap().is_empty());
     assert!(f.store.pause(&LaneId::handler("a"), false).await.unwrap());
     let probe = claim_one(&*f.store).await;
-    f.store.record(&[outcome(&probe.job, Finish::Done)]).await.unwrap();
+    f.store.record(&[outcome(&probe.job, NextState::Done)]).await.unwrap();
     assert!(!f.store.claim(&claim_request(5)).await.unwrap().is_empty());
 }
 
@@ -163,13 +163,13 @@ async fn a_breaker_that_closes_lets_the_backlog_out_under_a_ramp(f: Fresh) {
     fail(&f, 5).await;
     f.clock.advance(OPEN_FOR);
     let probe = claim_one(&*f.store).await;
-    f.store.record(&[outcome(&probe.job, Finish::Done)]).await.unwrap();
+    f.store.record(&[outcome(&probe.job, NextState::Done)]).await.unwrap();
     let mut sizes = Vec::new();
     for _ in 0..4 {
         let given = f.store.claim(&claim_request(20)).await.unwrap();
         // However fast it answers, it gets no more in this second.
         for claimed in &given {
-            f.store.record(&[outcome(&claimed.job, Finish::Done)]).await.unwrap();
+            f.store.record(&[outcome(&claimed.job, NextState::Done)]).await.unwrap();
         }
         assert!(f.store.claim(&claim_request(20)).await.unwrap().is_empty(), "the ramp is a rate");
         sizes.push(given.len());
@@ -252,7 +252,7 @@ async fn the_backlog_names_since_when_the_oldest_job_is_due(f: Fresh) {
 async fn open_jobs_are_counted_by_lane(f: Fresh) {
     seed(&*f.store, &["a", "b"], 3).await;
     let claimed = claim_one(&*f.store).await;
-    f.store.record(&[outcome(&claimed.job, Finish::Done)]).await.unwrap();
+    f.store.record(&[outcome(&claimed.job, NextState::Done)]).await.unwrap();
     let (a, b, none) = (LaneId::handler("a"), LaneId::handler("b"), LaneId::handler("none"));
     let counted = f.store.open_jobs(&[a.clone(), none]).await.unwrap();
     assert_eq!(counted, [(a.clone(), 2)].into());

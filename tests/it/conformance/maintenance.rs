@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tidehook::decide::settle::Finish;
+use tidehook::decide::settle::NextState;
 use tidehook::model::Timestamp;
 use tidehook::store::{Accepted, EventFilter, Page, Rejection};
 
@@ -38,7 +38,7 @@ async fn pruning_takes_what_has_ended_and_is_old(f: Fresh) {
 async fn pruning_never_takes_open_work(f: Fresh) {
     seed(&*f.store, &["a", "b"], 1).await;
     let claimed = claim_one(&*f.store).await;
-    f.store.record(&[outcome(&claimed.job, Finish::Done)]).await.unwrap();
+    f.store.record(&[outcome(&claimed.job, NextState::Done)]).await.unwrap();
     f.clock.advance(DAY * 30);
     assert_eq!(f.store.prune(DAY, None, 100).await.unwrap().0, 0);
     let open = claim_one(&*f.store).await;
@@ -161,7 +161,7 @@ async fn a_proxy_that_sets_connections_up_is_told_what_it_leaves_out() {
     assert!(!lacking.iter().any(|why| why.contains("init query")), "{lacking:?}");
     seed(&*store, &["a"], 2).await;
     let claimed = claim_one(&*store).await;
-    store.record(&[outcome(&claimed.job, Finish::Done)]).await.unwrap();
+    store.record(&[outcome(&claimed.job, NextState::Done)]).await.unwrap();
     let file =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/infra/proxy.yaml")).unwrap();
     let query: Vec<String> =

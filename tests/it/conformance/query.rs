@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tidehook::decide::settle::Finish;
+use tidehook::decide::settle::NextState;
 use tidehook::model::{JobState, LaneId};
 use tidehook::store::{ClaimRequest, EventFilter, JobFilter, Page};
 
@@ -71,7 +71,7 @@ async fn events_are_filtered(f: Fresh) {
 async fn jobs_are_filtered(f: Fresh) {
     seed(&*f.store, &["a", "b"], 2).await;
     let claimed = claim_one(&*f.store).await;
-    f.store.record(&[outcome(&claimed.job, Finish::Done)]).await.unwrap();
+    f.store.record(&[outcome(&claimed.job, NextState::Done)]).await.unwrap();
     let failed = claim_one(&*f.store).await;
     f.store.record(&[outcome(&failed.job, retry_in(60))]).await.unwrap();
     let ids = |filter| {
@@ -113,7 +113,7 @@ async fn parked_jobs_are_those_of_the_named_lanes_and_those_put_aside(f: Fresh) 
         .remove(0);
     let error = format!("{}its definition is gone", tidehook::model::job::PARKED_PREFIX);
     f.store
-        .record(&[outcome(&aside.job, Finish::Retry { after: Duration::from_secs(30), error })])
+        .record(&[outcome(&aside.job, NextState::Retry { after: Duration::from_secs(30), error })])
         .await
         .unwrap();
     let parked = |yes, lanes: &[&str]| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidehook::model::history::{Note, NoteKind};
-use tidehook::model::job::Visiting;
+use tidehook::model::job::VisitRef;
 use tidehook::model::run::{
     Change, Due, Gate, GateChange, RunError, RunJob, RunState, Start, Token,
 };
@@ -81,7 +81,7 @@ pub fn note(kind: NoteKind, data: Value) -> Note {
 }
 
 fn job(run: &Run, due: Due) -> RunJob {
-    let target = Target::Step(Visiting { run: run.id, visit: 1, step: "w/a".to_owned() });
+    let target = Target::Step(VisitRef { run: run.id, visit: 1, step: "w/a".to_owned() });
     RunJob { id: JobId::next(&*IDS), target, due, is_paused: false }
 }
 

@@ -2,7 +2,7 @@
 //! with, and nothing else. Its neighbours are stored, and the next call is answered.
 
 use serde_json::json;
-use tidehook::decide::settle::Finish;
+use tidehook::decide::settle::NextState;
 use tidehook::model::history::NoteKind;
 use tidehook::model::run::{Gate, GateChange, RunError, Token};
 use tidehook::model::{LaneId, LaneSpec, Run, RunStatus, Timestamp};
@@ -48,7 +48,8 @@ async fn is_well(store: &dyn Store, after: &str) {
     let shown: String = after.chars().take(20).collect();
     assert!(matches!(accept(store, new_event(&["h"])).await, Accepted::New { .. }), "{shown:?}");
     let claimed = claim_one(store).await;
-    let done = store.record(&[outcome(&claimed.job, Finish::Done)]).await.unwrap().pop().unwrap();
+    let done =
+        store.record(&[outcome(&claimed.job, NextState::Done)]).await.unwrap().pop().unwrap();
     assert_eq!(done, Ok(()), "{shown:?}");
 }
 
@@ -97,15 +98,15 @@ async fn outcomes_with_hostile_texts_harm_no_other(Fresh { store, .. }: Fresh) {
         seed(&*store, &["h"], 3).await;
         let claimed = store.claim(&claim_request(3)).await.unwrap();
         assert_eq!(claimed.len(), 3);
-        let mut hostile = outcome(&claimed[1].job, Finish::Dead { error: text.clone() });
+        let mut hostile = outcome(&claimed[1].job, NextState::Dead { error: text.clone() });
         if let Some(attempt) = &mut hostile.attempt {
             attempt.error = Some(text.clone());
             attempt.response = text.clone().into_bytes();
         }
         let outcomes = [
-            outcome(&claimed[0].job, Finish::Done),
+            outcome(&claimed[0].job, NextState::Done),
             hostile,
-            outcome(&claimed[2].job, Finish::Done),
+            outcome(&claimed[2].job, NextState::Done),
         ];
         let answers = store.record(&outcomes).await.unwrap();
         assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
@@ -113,8 +114,10 @@ async fn outcomes_with_hostile_texts_harm_no_other(Fresh { store, .. }: Fresh) {
             Ok(()) => assert_eq!(store.attempts(claimed[1].job.id).await.unwrap().len(), 1),
             // Whoever is told that it cannot be stored ends the job with a text that can.
             Err(_) => {
-                let plain =
-                    outcome(&claimed[1].job, Finish::Dead { error: "cannot be stored".to_owned() });
+                let plain = outcome(
+                    &claimed[1].job,
+                    NextState::Dead { error: "cannot be stored".to_owned() },
+                );
                 assert_eq!(store.record(&[plain]).await.unwrap(), [Ok(())]);
             }
         }
@@ -253,7 +256,7 @@ async fn questions_with_hostile_texts_are_answered(Fresh { store, .. }: Fresh) {
             tidehook::store::ClaimRequest { skip: vec![LaneId(text.clone())], ..claim_request(1) };
         let claimed = store.claim(&claim).await.unwrap();
         assert_eq!(claimed.len(), 1);
-        let back = outcome(&claimed[0].job, Finish::Released);
+        let back = outcome(&claimed[0].job, NextState::Released);
         assert_eq!(store.record(&[back]).await.unwrap(), [Ok(())]);
     }
 }

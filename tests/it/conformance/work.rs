@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidehook::decide::settle::Finish;
+use tidehook::decide::settle::NextState;
 use tidehook::model::{AttemptResult, JobState, LaneId};
 use tidehook::store::{Error, JobFilter, Page, Retry};
 
@@ -107,12 +107,12 @@ async fn recording_with_an_old_token_changes_nothing(f: Fresh) {
     f.clock.advance(LEASE);
     let alive = claim_one(&*f.store).await;
     assert_eq!(
-        f.store.record(&[outcome(&zombie.job, Finish::Done)]).await.unwrap(),
+        f.store.record(&[outcome(&zombie.job, NextState::Done)]).await.unwrap(),
         [Err(Error::LeaseLost)]
     );
     let job = f.store.job(alive.job.id).await.unwrap().unwrap();
     assert_eq!((job.state, job.claim), (JobState::Leased, alive.job.claim));
-    assert_eq!(f.store.record(&[outcome(&alive.job, Finish::Done)]).await.unwrap(), [Ok(())]);
+    assert_eq!(f.store.record(&[outcome(&alive.job, NextState::Done)]).await.unwrap(), [Ok(())]);
     let endings: Vec<_> =
         f.store.attempts(job.id).await.unwrap().into_iter().map(|a| (a.number, a.ending)).collect();
     assert_eq!(endings, [(1, AttemptResult::Stale), (2, AttemptResult::Delivered)]);
@@ -123,8 +123,8 @@ async fn a_late_failure_after_a_success_changes_nothing(f: Fresh) {
     let zombie = claim_one(&*f.store).await;
     f.clock.advance(LEASE);
     let alive = claim_one(&*f.store).await;
-    f.store.record(&[outcome(&alive.job, Finish::Done)]).await.unwrap();
-    for late in [retry_in(0), dead(), Finish::Released] {
+    f.store.record(&[outcome(&alive.job, NextState::Done)]).await.unwrap();
+    for late in [retry_in(0), dead(), NextState::Released] {
         assert_eq!(
             f.store.record(&[outcome(&zombie.job, late)]).await.unwrap(),
             [Err(Error::LeaseLost)]
@@ -152,7 +152,7 @@ async fn a_retry_is_due_after_its_delay_and_not_before(f: Fresh) {
 async fn a_job_that_is_done_is_never_claimed_again(f: Fresh) {
     seed(&*f.store, &["a"], 1).await;
     let claimed = claim_one(&*f.store).await;
-    f.store.record(&[outcome(&claimed.job, Finish::Done)]).await.unwrap();
+    f.store.record(&[outcome(&claimed.job, NextState::Done)]).await.unwrap();
     f.clock.advance(Duration::from_secs(86_400));
     assert!(f.store.claim(&claim_request(10)).await.unwrap().is_empty());
 }
@@ -160,7 +160,7 @@ async fn a_job_that_is_done_is_never_claimed_again(f: Fresh) {
 async fn a_released_job_keeps_its_attempt_number(f: Fresh) {
     seed(&*f.store, &["a"], 1).await;
     let claimed = claim_one(&*f.store).await;
-    f.store.record(&[outcome(&claimed.job, Finish::Released)]).await.unwrap();
+    f.store.record(&[outcome(&claimed.job, NextState::Released)]).await.unwrap();
     let again = claim_one(&*f.store).await;
     assert_eq!((again.job.attempt, again.job.interrupted), (0, 0));
     assert!(f.store.attempts(again.job.id).await.unwrap().is_empty());
@@ -215,7 +215,7 @@ async fn a_cancelled_job_cannot_be_recorded(f: Fresh) {
     assert!(f.store.cancel(claimed.job.id).await.unwrap());
     assert!(!f.store.cancel(claimed.job.id).await.unwrap());
     assert_eq!(
-        f.store.record(&[outcome(&claimed.job, Finish::Done)]).await.unwrap(),
+        f.store.record(&[outcome(&claimed.job, NextState::Done)]).await.unwrap(),
         [Err(Error::LeaseLost)]
     );
     assert_eq!(f.store.job(claimed.job.id).await.unwrap().unwrap().state, JobState::Cancelled);
@@ -225,7 +225,7 @@ async fn all_open_deliveries_to_a_handler_are_called_off(f: Fresh) {
     seed(&*f.store, &["a", "b"], 4).await;
     f.store.pause(&LaneId::handler("b"), true).await.unwrap();
     let claimed = f.store.claim(&claim_request(2)).await.unwrap();
-    f.store.record(&[outcome(&claimed[0].job, Finish::Done)]).await.unwrap();
+    f.store.record(&[outcome(&claimed[0].job, NextState::Done)]).await.unwrap();
     assert_eq!(f.store.cancel_handler_jobs("a", 2).await.unwrap(), 2);
     assert_eq!(
         f.store.cancel_handler_jobs("a", 2).await.unwrap(),
@@ -234,7 +234,7 @@ async fn all_open_deliveries_to_a_handler_are_called_off(f: Fresh) {
     );
     assert_eq!(f.store.cancel_handler_jobs("a", 2).await.unwrap(), 0);
     assert_eq!(
-        f.store.record(&[outcome(&claimed[1].job, Finish::Done)]).await.unwrap(),
+        f.store.record(&[outcome(&claimed[1].job, NextState::Done)]).await.unwrap(),
         [Err(Error::LeaseLost)]
     );
     assert_eq!(f.store.totals().await.unwrap().open, 4);
@@ -259,7 +259,7 @@ async fn a_slice_of_records_is_fenced_item_by_item(f: Fresh) {
     seed(&*f.store, &["a"], 3).await;
     let claimed = f.store.claim(&claim_request(3)).await.unwrap();
     assert!(f.store.cancel(claimed[1].job.id).await.unwrap());
-    let outcomes: Vec<_> = claimed.iter().map(|c| outcome(&c.job, Finish::Done)).collect();
+    let outcomes: Vec<_> = claimed.iter().map(|c| outcome(&c.job, NextState::Done)).collect();
     assert_eq!(f.store.record(&outcomes).await.unwrap(), [Ok(()), Err(Error::LeaseLost), Ok(())]);
 }
 
@@ -284,7 +284,7 @@ async fn an_instant_survives_the_round_trip_to_the_millisecond(f: Fresh) {
 async fn totals_follow_the_work(f: Fresh) {
     seed(&*f.store, &["a"], 4).await;
     let claimed = f.store.claim(&claim_request(4)).await.unwrap();
-    let finishes = [Finish::Done, dead(), retry_in(5), Finish::Released];
+    let finishes = [NextState::Done, dead(), retry_in(5), NextState::Released];
     let outcomes: Vec<_> = claimed.iter().zip(finishes).map(|(c, f)| outcome(&c.job, f)).collect();
     f.store.record(&outcomes).await.unwrap();
     assert_eq!(f.store.totals().await.unwrap(), tidehook::store::Totals { open: 2, dead: 1 });
@@ -297,7 +297,7 @@ async fn a_record_can_be_repeated(f: Fresh) {
     let (done, later) = (claim_one(&*f.store).await, claim_one(&*f.store).await);
     for _ in 0..2 {
         // The answer of the first may have been lost with its connection.
-        let outcomes = [outcome(&done.job, Finish::Done), outcome(&later.job, retry_in(60))];
+        let outcomes = [outcome(&done.job, NextState::Done), outcome(&later.job, retry_in(60))];
         let answers = f.store.record(&outcomes).await.unwrap();
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     }

@@ -204,7 +204,7 @@ impl World {
             idempotency_key: Some(format!("event-{n}")),
         };
         while self.engines[at].accept(inbound()).await.is_err() {
-            let _ = self.engines[at].probe().await;
+            let _ = self.engines[at].write_check().await;
         }
     }
 
@@ -222,7 +222,7 @@ impl World {
     }
 
     async fn work(&self, at: usize) {
-        let _ = self.engines[at].probe().await;
+        let _ = self.engines[at].write_check().await;
         let _ = self.engines[at].work(EVERYTHING).await;
     }
 

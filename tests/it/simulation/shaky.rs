@@ -113,8 +113,8 @@ impl Maintenance for Shaky {
     async fn migrate(&self) -> Result<()> {
         self.inner.migrate().await
     }
-    async fn probe(&self, bytes: usize) -> Result<Timestamp> {
-        self.inner.probe(bytes).await
+    async fn write_check(&self, bytes: usize) -> Result<Timestamp> {
+        self.inner.write_check(bytes).await
     }
     async fn now(&self) -> Result<Timestamp> {
         self.inner.now().await

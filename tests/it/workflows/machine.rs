@@ -209,7 +209,7 @@ fn possible(world: &World, dice: u64) -> Option<(Fact, Option<JobId>)> {
         return Some((Fact::CalledBack { visit: *visit, answer }, None));
     }
     let (job, target) = *open.get(at)?;
-    let visiting = target.visiting()?;
+    let visiting = target.visit_ref()?;
     let visit = visiting.visit;
     let fact = match (target, dice >> 8 & 3) {
         (Target::Timer(_), _) => Fact::Elapsed { visit, job: *job },
