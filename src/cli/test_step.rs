@@ -18,7 +18,7 @@ use super::{Done, Global, context, print};
 use crate::config::{Config, STARS};
 use crate::decide::retry::RetryPolicy;
 use crate::decide::settle::{OutcomeRules, Timing, settle};
-use crate::decide::workflow::data::View;
+use crate::decide::workflow::data::ExpressionScope;
 use crate::decide::workflow::machine::{NewRun, at_step};
 use crate::decide::workflow::{Context, Draw, Fact, Flow, advance};
 use crate::deliver::compose::Signing;
@@ -119,7 +119,7 @@ fn play(
         return Ok(outcome(&entered, None, flow, 1));
     };
     if let Some(emit) = flow.steps[at].kind.emission() {
-        let view = View::of(&entered.run, *seq, &test.step, &visit.payload);
+        let view = ExpressionScope::of(&entered.run, *seq, &test.step, &visit.payload);
         let rendered = emit.body.as_ref().map(|body| view.render(body)).transpose();
         let job = visit.jobs.first().copied().unwrap_or(JobId(Ulid(0)));
         let (fact, emits) = match rendered {

@@ -68,7 +68,7 @@ impl Unmatched {
             Self::Source => "it listens to another source".to_owned(),
             Self::Events => {
                 let names: Vec<&str> = std::iter::once(&inbound.kind)
-                    .chain(&inbound.aliases)
+                    .chain(&inbound.type_aliases)
                     .map(String::as_str)
                     .collect();
                 let patterns: Vec<&str> = route.events.iter().map(Pattern::text).collect();
@@ -92,7 +92,7 @@ impl Route {
         if self.source != inbound.source {
             return Some(Unmatched::Source);
         }
-        let names = || std::iter::once(&inbound.kind).chain(&inbound.aliases);
+        let names = || std::iter::once(&inbound.kind).chain(&inbound.type_aliases);
         if !self.events.is_empty()
             && !self.events.iter().any(|pattern| names().any(|name| pattern.matches(name)))
         {
@@ -164,7 +164,7 @@ mod tests {
         Inbound {
             source: "shop".into(),
             kind: kind.into(),
-            aliases: vec!["event".into()],
+            type_aliases: vec!["event".into()],
             headers: Vec::new(),
             body: Body::new(body.as_bytes().to_vec()),
             dedupe_key: None,

@@ -11,7 +11,7 @@ use super::client::STEP_RESPONSE_BYTES_MAX;
 use super::compose::{Headers, Signing};
 use crate::decide::address::Policy;
 use crate::decide::workflow::Step;
-use crate::decide::workflow::data::View;
+use crate::decide::workflow::data::ExpressionScope;
 use crate::decide::workflow::flow::{Address, Call, CallKey};
 use crate::model::request::Progress;
 use crate::model::run::{Visit, VisitPhase};
@@ -62,9 +62,9 @@ pub fn compose_step(calling: &StepRequest<'_>, around: Signing<'_>) -> Result<Re
     };
     let token = token.as_deref();
     let view = match token {
-        Some(token) => View::of(run, *seq, &step.name, &visit.payload)
+        Some(token) => ExpressionScope::of(run, *seq, &step.name, &visit.payload)
             .with("callback", callback(calling, token)),
-        None => View::of(run, *seq, &step.name, &visit.payload),
+        None => ExpressionScope::of(run, *seq, &step.name, &visit.payload),
     };
     let unbuilt = Failure::Compose;
     let (url, destination) = url(calling, &view)?;
@@ -131,7 +131,10 @@ pub fn operation(run: &Run, seq: u32, visit: &Visit, polls: u32) -> String {
     format!("{}-{seq}{place}{poll}", run.id)
 }
 
-fn url(calling: &StepRequest<'_>, view: &View<'_>) -> Result<(Url, &'static str), Failure> {
+fn url(
+    calling: &StepRequest<'_>,
+    view: &ExpressionScope<'_>,
+) -> Result<(Url, &'static str), Failure> {
     let StepRequest { call, policy, .. } = calling;
     let (mut url, destination) = match &call.url {
         Address::Fixed(url) => (url.clone(), DESTINATION),
@@ -182,7 +185,7 @@ fn in_header(text: &str, _: bool) -> Result<String, String> {
 /// The body, and whether it is plain text rather than JSON.
 fn body(
     calling: &StepRequest<'_>,
-    view: &View<'_>,
+    view: &ExpressionScope<'_>,
     token: Option<&str>,
 ) -> Result<(Bytes, bool), Failure> {
     let StepRequest { run, visit, call, step, .. } = calling;

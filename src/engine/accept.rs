@@ -124,6 +124,7 @@ fn pass_to_worker(inflight: &Inflight, new_event: NewEvent, answer: &Stored<Acce
         kind: inbound.kind,
         headers: inbound.headers,
         body: inbound.body,
+        // Deliveries do not read it.
         unique_key: None,
         created_at: *at,
     });
@@ -164,7 +165,7 @@ impl Engine {
     /// view of a large body is dropped afterwards.
     pub fn plan(&self, inbound: Inbound) -> Planned {
         let plan = plan(&self.0.routes, &inbound, &*self.0.parts.ids);
-        if let Some(Err(why)) = inbound.body.looked() {
+        if let Some(Err(why)) = inbound.body.parsed_if_cached() {
             self.unreadable(&inbound, why);
         }
         let is_large = inbound.body.bytes().len() > VIEW_KEPT_MAX;

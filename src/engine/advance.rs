@@ -289,7 +289,7 @@ impl Engine {
             pause_jobs: change.pause_jobs.into_iter().chain(next.pause_jobs).collect(),
             resume_jobs: change.resume_jobs.into_iter().chain(next.resume_jobs).collect(),
             gate: next.gate.or(change.gate),
-            keep: next.keep.or(change.keep),
+            retention: next.retention.or(change.retention),
             notes: change.notes.into_iter().chain(next.notes).collect(),
             tokens: change.tokens.into_iter().chain(next.tokens).collect(),
             spent: change.spent.or(next.spent),

@@ -66,7 +66,8 @@ impl Decision {
         };
         // Of repeated keys the last one counts, and another reader's first one might say the
         // opposite.
-        if let Some(repeated) = body.structured().and_then(|payload| payload.repeated_key()) {
+        if let Some(repeated) = body.parsed_unless_text().and_then(|payload| payload.repeated_key())
+        {
             let repeated: String = repeated.chars().take(40).collect();
             return Err(format!("duplicate key `{}`", repeated.escape_debug()));
         }

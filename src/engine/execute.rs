@@ -11,7 +11,7 @@ use super::{Engine, accept::NotAccepted};
 use crate::decide::errors::class_of;
 use crate::decide::retry::RetryPolicy;
 use crate::decide::settle::{Log, OutcomeRules, Timing, is_crash_suspect};
-use crate::decide::workflow::data::View;
+use crate::decide::workflow::data::ExpressionScope;
 use crate::decide::workflow::flow::{Call, Flow, Reads};
 use crate::decide::workflow::step_type::Emission;
 use crate::deliver::compose::{Signing, compose};
@@ -78,7 +78,7 @@ impl StepContext {
         if let Outcome::Answered(response) = &outcome {
             let body = Payload::of(&response.as_body());
             let answer = json!({ "status": response.status, "body": body.clone().into_value() });
-            let view = View::of(run, seq, &step.name, &body).with("response", answer);
+            let view = ExpressionScope::of(run, seq, &step.name, &body).with("response", answer);
             step_context.is_unexpected =
                 !is_notice && call.expect.when.as_ref().is_some_and(|when| !view.holds(when));
             step_context.receiver_error = receiver_error(call, response.status, &body);
@@ -330,7 +330,8 @@ impl Engine {
             qhook_headers: config.compat.qhook_headers,
             now: self.clock().now(),
         };
-        let (public_url, policy) = (config.server.public_url.as_ref(), &config.server.policy);
+        let (public_url, address_policy) =
+            (config.server.public_url.as_ref(), &config.server.policy);
         let calling = StepRequest {
             job,
             event,
@@ -340,7 +341,7 @@ impl Engine {
             step,
             call,
             public_url,
-            policy,
+            policy: address_policy,
         };
         let sent = self.send(compose_step(&calling, around), end).await;
         let (outcome, step_context) = StepContext::judge(&flow, run, visiting.visit, sent);
@@ -358,7 +359,9 @@ impl Engine {
         emit: &Emission,
     ) -> Outcome {
         let rendered = match &emit.body {
-            Some(template) => View::of(run, seq, step, &visit.payload).render(template).map(Some),
+            Some(template) => {
+                ExpressionScope::of(run, seq, step, &visit.payload).render(template).map(Some)
+            }
             None => Ok(None),
         };
         let body = match rendered {
@@ -367,7 +370,7 @@ impl Engine {
         };
         let schema = self.config().source(&emit.source).and_then(|source| source.schema.as_ref());
         if let Some(schema) = schema {
-            let violations = match body.structured() {
+            let violations = match body.parsed_unless_text() {
                 Some(json) => schema.violations(json),
                 None => vec!["the payload is not JSON".to_owned()],
             };
@@ -383,7 +386,7 @@ impl Engine {
         let inbound = Inbound {
             source: emit.source.clone(),
             kind: emit.event.clone(),
-            aliases: Vec::new(),
+            type_aliases: Vec::new(),
             headers: Vec::new(),
             body,
             dedupe_key: Some(operation(run, seq, visit, 0)),

@@ -85,7 +85,7 @@ impl Engine {
         let inbound = Inbound {
             source: BY_HAND.to_owned(),
             kind: workflow.to_owned(),
-            aliases: Vec::new(),
+            type_aliases: Vec::new(),
             headers: content_type
                 .map(|kind| ("content-type".to_owned(), kind.to_owned()))
                 .into_iter()
@@ -173,7 +173,11 @@ impl Engine {
             let redriven = |run: &Run, context: &Context<'_>| {
                 redrive(
                     run,
-                    &Redrive { from: wish.from.as_deref(), payload: payload.clone(), leaves: None },
+                    &Redrive {
+                        from: wish.from.as_deref(),
+                        payload: payload.clone(),
+                        old_definition: None,
+                    },
                     context,
                 )
             };
@@ -196,7 +200,7 @@ impl Engine {
                 &Redrive {
                     from: wish.from.as_deref(),
                     payload: payload.clone(),
-                    leaves: Some(&old),
+                    old_definition: Some(&old),
                 },
                 &context,
             )

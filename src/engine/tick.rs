@@ -62,7 +62,7 @@ impl Engine {
     /// # Errors
     /// The store does not answer. The next tick does what this one left.
     pub async fn tick(&self, budget: Budget) -> Result<Ticked> {
-        metrics::fold();
+        metrics::compact_histograms();
         for (lane, left_out) in self.0.retries.over() {
             tracing::info!(%lane, left_out, "More deliveries of this lane failed and will be \
                 retried. Their log lines were omitted.");

@@ -166,15 +166,17 @@ pub fn again(source: &Source, kind: &str, headers: Vec<(String, String)>, body: 
     }
     let named = webhook_kind(source, &request);
     // A type that was given by hand has no other names than qhook's.
-    let aliases = match (source.kind, named.name == kind) {
-        (SourceKind::Webhook, true) => named.aliases,
-        (SourceKind::Webhook, false) => with_event_alias(source, EventType::plain(kind)).aliases,
+    let type_aliases = match (source.kind, named.name == kind) {
+        (SourceKind::Webhook, true) => named.type_aliases,
+        (SourceKind::Webhook, false) => {
+            with_event_alias(source, EventType::plain(kind)).type_aliases
+        }
         _ => Vec::new(),
     };
     Inbound {
         source: source.name.clone(),
         kind: kind.to_owned(),
-        aliases,
+        type_aliases,
         headers,
         body,
         dedupe_key: None,
@@ -188,7 +190,7 @@ pub fn again(source: &Source, kind: &str, headers: Vec<(String, String)>, body: 
 /// The payload violates the schema, or is not JSON.
 pub fn check_schema(source: &Source, body: &Body) -> Result<(), AdmitError> {
     let Some(schema) = &source.schema else { return Ok(()) };
-    let violations = match (body.structured(), body.view()) {
+    let violations = match (body.parsed_unless_text(), body.view()) {
         (Some(payload), _) => schema.violations(payload),
         (None, Ok(_)) => vec!["the payload is not JSON".to_owned()],
         (None, Err(why)) if why.word == "not_utf8" => return Err(AdmitError::NotUtf8),
@@ -217,7 +219,7 @@ fn webhook_kind(source: &Source, request: &Raw) -> EventType {
 fn with_event_alias(source: &Source, mut kind: EventType) -> EventType {
     let has_types = ["stripe", "github", "shopify"].contains(&source.name.as_str());
     if !has_types && kind.name != "event" {
-        kind.aliases.push("event".to_owned());
+        kind.type_aliases.push("event".to_owned());
     }
     kind
 }
@@ -250,7 +252,7 @@ fn inbound(
     Inbound {
         source: source.name.clone(),
         kind: clean(&kind.name),
-        aliases: kind.aliases.iter().map(|a| clean(a)).collect(),
+        type_aliases: kind.type_aliases.iter().map(|a| clean(a)).collect(),
         headers: kept_headers(source, request),
         body: request.body.clone(),
         dedupe_key,

@@ -61,13 +61,13 @@ pub struct EventType {
     /// The name of the event type, as patterns match it and as it is stored.
     pub name: String,
     /// Other names that event patterns may use for the same type.
-    pub aliases: Vec<String>,
+    pub type_aliases: Vec<String>,
 }
 
 impl EventType {
     /// A type without other names.
     pub fn plain(name: impl Into<String>) -> Self {
-        Self { name: name.into(), aliases: Vec::new() }
+        Self { name: name.into(), type_aliases: Vec::new() }
     }
 }
 

@@ -115,12 +115,12 @@ impl Body {
     }
 
     /// The view, if it was computed already.
-    pub fn looked(&self) -> Option<Result<Ref<'_>, &Unreadable>> {
+    pub fn parsed_if_cached(&self) -> Option<Result<Ref<'_>, &Unreadable>> {
         self.0.view.get().map(|_| self.view())
     }
 
     /// The value, unless the body is plain text or empty.
-    pub fn structured(&self) -> Option<Ref<'_>> {
+    pub fn parsed_unless_text(&self) -> Option<Ref<'_>> {
         let view = self.view().ok()?;
         match self.0.view.get() {
             Some(View::Doc(_) | View::Form(_)) => Some(view),

@@ -12,7 +12,7 @@ pub struct Inbound {
     /// Its type, as the provider defines it.
     pub kind: String,
     /// Other names that event patterns may use for it.
-    pub aliases: Vec<String>,
+    pub type_aliases: Vec<String>,
     /// The request headers worth keeping, lower-case names.
     pub headers: Vec<(String, String)>,
     /// The body byte for byte as received. Lists of events leave it empty.

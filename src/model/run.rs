@@ -552,7 +552,7 @@ pub struct Change {
     pub gate: Option<GateChange>,
     /// How long to keep the run after this change closes it; `None` leaves that to the general
     /// retention.
-    pub keep: Option<Duration>,
+    pub retention: Option<Duration>,
     /// New lines of the run's history, in order. The store numbers them.
     pub notes: Vec<Note>,
     /// Tokens of visits that now wait for an answer from outside, as hashes.

@@ -303,7 +303,7 @@ pub struct Gauge {
 ///
 /// Until then each sample is kept, so a process that nobody scrapes would grow without end.
 /// Housekeeping calls this.
-pub fn fold() {
+pub fn compact_histograms() {
     if let Some(Some(handle)) = HANDLE.get() {
         handle.run_upkeep();
     }

@@ -434,7 +434,7 @@ pub async fn connect(address: Address) -> Result<Arc<dyn Store>> {
 }
 
 /// Opens a store that takes the time from `clock` instead of its database, so that simulations and
-/// scenarios decide when work is due.
+/// the scenarios of `tidehook test` decide when work is due.
 ///
 /// # Errors
 /// As [`connect`].

@@ -75,7 +75,7 @@ impl Bench {
         let inbound = Inbound {
             source: "app".into(),
             kind: "x".into(),
-            aliases: Vec::new(),
+            type_aliases: Vec::new(),
             headers: Vec::new(),
             body: Body::new(body.to_owned()),
             dedupe_key: None,

@@ -278,7 +278,7 @@ impl Stage {
             let inbound = Inbound {
                 source: send.source.clone(),
                 kind: send.kind.clone(),
-                aliases: Vec::new(),
+                type_aliases: Vec::new(),
                 headers: Vec::new(),
                 body: Body::new(send.body.to_string()),
                 dedupe_key: None,

@@ -16,7 +16,7 @@ use crate::model::run::{Close, Run, RunError, RunState, Visit, VisitPhase};
 use crate::model::{Path, Payload, Timestamp};
 
 /// What the expressions of a visit can read.
-pub struct View<'a> {
+pub struct ExpressionScope<'a> {
     run: &'a Run,
     seq: u32,
     step: &'a str,
@@ -31,7 +31,7 @@ pub struct View<'a> {
     filled: OnceCell<Value>,
 }
 
-impl<'a> View<'a> {
+impl<'a> ExpressionScope<'a> {
     /// Creates the view of a visit over a payload: its own, or one that the step is just building.
     pub fn of(run: &'a Run, seq: u32, step: &'a str, payload: &'a Payload) -> Self {
         let now = run.state.visits.get(&seq).map_or(run.created_at, |visit| visit.entered_at);

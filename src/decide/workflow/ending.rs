@@ -245,7 +245,7 @@ impl Walk<'_> {
         self.change.run.finished_at = Some(self.context.now);
         self.change.run.state.paused_from = None;
         let retention = self.flow().retention;
-        self.change.keep = match &how {
+        self.change.retention = match &how {
             Close::Completed(_) => retention.completed,
             Close::Failed(_) | Close::Cancelled => retention.failed,
         };

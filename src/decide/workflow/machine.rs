@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use ulid::Ulid;
 
 use super::catch::error;
-use super::data::{View, check_params};
+use super::data::{ExpressionScope, check_params};
 use super::gate::Turn;
 use super::walk::Walk;
 use super::{Fact, Flow};
 use crate::model::history::Note;
 use crate::model::history::NoteKind;
-use crate::model::key::safe;
+use crate::model::key::within_limits;
 use crate::model::run::{Change, Close, RunError, RunState, VisitPhase};
 use crate::model::{EventId, Payload, Run, RunId, RunStatus, Timestamp};
 
@@ -110,11 +110,11 @@ fn gate_of(walk: &Walk<'_>) -> Result<Option<String>, RunError> {
     let (flow, run) = (walk.flow(), &walk.change.run);
     let Some(concurrency) = &flow.concurrency else { return Ok(None) };
     let Some(key) = &concurrency.key else { return Ok(Some(flow.name.clone())) };
-    let view = View::of(run, 0, "concurrency", &run.state.input);
+    let view = ExpressionScope::of(run, 0, "concurrency", &run.state.input);
     let key = view
         .render_plain(key, |text, _| Ok(text.to_owned()))
         .map_err(|why| error("template", why))?;
-    Ok(Some(format!("{}/{}", flow.name, safe(&key))))
+    Ok(Some(format!("{}/{}", flow.name, within_limits(&key))))
 }
 
 impl Walk<'_> {

@@ -20,7 +20,7 @@ pub struct Redrive<'a> {
     pub payload: Option<Payload>,
     /// The definition that the run leaves for the one in `Context`; `None` when it keeps its
     /// definition.
-    pub leaves: Option<&'a Flow>,
+    pub old_definition: Option<&'a Flow>,
 }
 
 /// Restarts a run that failed or was cancelled, with a fresh limit of steps and a fresh deadline.
@@ -46,7 +46,7 @@ pub fn redrive(run: &Run, wish: &Redrive<'_>, context: &Context<'_>) -> Result<C
         );
     };
     let mut walk = Walk::new(run.clone(), context);
-    let stopped = match wish.leaves {
+    let stopped = match wish.old_definition {
         Some(old) => {
             move_on(&mut walk.change.run, old, context.flow)?;
             Stopped { at: moved(&stopped.at, old, context.flow)?, ..stopped }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Fact;
 use super::catch::{Catch, CatchTarget, error};
-use super::data::{View, going_on, merge, with_error};
+use super::data::{ExpressionScope, going_on, merge, with_error};
 use super::flow::{Flow, Next, ResultPath, Step};
 use super::machine::{Context, note};
 use super::step_type::{Entered, Handled};
@@ -60,7 +60,7 @@ impl<'a> Walk<'a> {
             pause_jobs: Vec::new(),
             resume_jobs: Vec::new(),
             gate: None,
-            keep: None,
+            retention: None,
             notes: Vec::new(),
             tokens: Vec::new(),
             spent: None,
@@ -201,9 +201,9 @@ impl<'a> Walk<'a> {
     }
 
     /// What the expressions of an open visit can read.
-    pub fn view<'s>(&'s self, seq: u32, step: &'s Step) -> Option<View<'s>> {
+    pub fn view<'s>(&'s self, seq: u32, step: &'s Step) -> Option<ExpressionScope<'s>> {
         let visit = self.change.run.state.visits.get(&seq)?;
-        Some(View::of(&self.change.run, seq, &step.name, &visit.payload))
+        Some(ExpressionScope::of(&self.change.run, seq, &step.name, &visit.payload))
     }
 
     /// An open visit.
@@ -263,7 +263,8 @@ impl<'a> Walk<'a> {
             Value::Null
         };
         let view = |payload| {
-            View::of(&self.change.run, seq, &step.name, payload).with("response", response.clone())
+            ExpressionScope::of(&self.change.run, seq, &step.name, payload)
+                .with("response", response.clone())
         };
         let selected = match &step.result {
             Some(template) => view(&result).without_kept().render(template)?,
@@ -281,7 +282,7 @@ impl<'a> Walk<'a> {
         }
         let payload = match &step.output {
             Some(template) => {
-                let view = View::of(&self.change.run, seq, &step.name, &payload)
+                let view = ExpressionScope::of(&self.change.run, seq, &step.name, &payload)
                     .with("response", response.clone());
                 view.render(template)?
             }
@@ -295,7 +296,7 @@ impl<'a> Walk<'a> {
         }
         let assigned = match &step.assign {
             Some(template) => {
-                let view = View::of(&self.change.run, seq, &step.name, &payload)
+                let view = ExpressionScope::of(&self.change.run, seq, &step.name, &payload)
                     .with("response", response.clone());
                 Some(view.render(template)?.into_value())
             }
@@ -378,9 +379,9 @@ impl<'a> Walk<'a> {
     /// Completes the run after its last step, and renders its output.
     fn complete(&mut self, payload: Payload) {
         let rendered = match &self.flow().output {
-            Some(template) => {
-                View::of(&self.change.run, 0, "output", &payload).render(template).map(Some)
-            }
+            Some(template) => ExpressionScope::of(&self.change.run, 0, "output", &payload)
+                .render(template)
+                .map(Some),
             None => Ok(None),
         };
         match rendered {

@@ -80,9 +80,9 @@ pub fn answer(config: &Config, routes: &Routes, inbound: &Inbound) -> Value {
     json!({
         "source": inbound.source,
         "event_type": inbound.kind,
-        "aliases": inbound.aliases,
+        "aliases": inbound.type_aliases,
         "refused": refused,
-        "is_json": inbound.body.structured().is_some(),
+        "is_json": inbound.body.parsed_unless_text().is_some(),
         "unreadable": inbound.body.view().err().map(|why| why.why.clone()),
         "handlers": handlers,
     })

@@ -52,8 +52,11 @@ impl Provider for Discord {
         }
         // Interactions carry a number: Discord's documentation, "Receiving and responding",
         // interaction type.
-        let number =
-            request.body.structured().and_then(|body| body.get("type")).and_then(Ref::as_number);
+        let number = request
+            .body
+            .parsed_unless_text()
+            .and_then(|body| body.get("type"))
+            .and_then(Ref::as_number);
         let name = match number.as_deref() {
             Some("1") => "ping",
             Some("2") => "application_command",
@@ -62,7 +65,7 @@ impl Provider for Discord {
             Some("5") => "modal_submit",
             _ => return EventType::plain("interaction"),
         };
-        EventType { name: name.to_owned(), aliases: vec!["interaction".to_owned()] }
+        EventType { name: name.to_owned(), type_aliases: vec!["interaction".to_owned()] }
     }
 
     fn dedupe_key(&self, request: &Raw) -> Option<String> {
@@ -70,7 +73,7 @@ impl Provider for Discord {
     }
 
     fn challenge(&self, request: &Raw) -> Option<Challenge> {
-        let body = request.body.structured()?;
+        let body = request.body.parsed_unless_text()?;
         match body.get("type")?.as_number()?.as_ref() {
             "0" => Some(Challenge { status: 204, body: None }),
             "1" if body.get("event").is_none() => Some(Challenge {

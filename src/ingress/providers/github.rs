@@ -39,14 +39,14 @@ impl Provider for GitHub {
         match (request.header("x-github-event").filter(|e| !e.is_empty()), action) {
             (Some(event), Some(action)) => EventType {
                 name: format!("{event}.{action}"),
-                aliases: vec![event.to_owned(), action],
+                type_aliases: vec![event.to_owned(), action],
             },
             (Some(event), None) => EventType::plain(event),
             (None, Some(action)) => EventType::plain(action),
             (None, None) => {
                 let is_ping = request
                     .body
-                    .structured()
+                    .parsed_unless_text()
                     .is_some_and(|b| b.get("zen").is_some() && b.get("hook_id").is_some());
                 EventType::plain(if is_ping { "ping" } else { "push" })
             }

@@ -55,7 +55,7 @@ impl Provider for GitLab {
         let header = request.header("x-gitlab-event").filter(|h| !h.is_empty()).map(str::to_owned);
         let Some(kind) = request.json_text("/object_kind") else {
             return match request.json_text("/event_name") {
-                Some(name) => EventType { name, aliases: header.into_iter().collect() },
+                Some(name) => EventType { name, type_aliases: header.into_iter().collect() },
                 None => EventType::plain(header.unwrap_or_else(|| "event".to_owned())),
             };
         };
@@ -66,9 +66,9 @@ impl Provider for GitLab {
         {
             Some(action) => EventType {
                 name: format!("{kind}.{action}"),
-                aliases: std::iter::once(kind).chain(header).collect(),
+                type_aliases: std::iter::once(kind).chain(header).collect(),
             },
-            None => EventType { name: kind, aliases: header.into_iter().collect() },
+            None => EventType { name: kind, type_aliases: header.into_iter().collect() },
         }
     }
 

@@ -28,7 +28,7 @@ impl Provider for Linear {
         // Genuine, so its timestamp may be read.
         let time = request
             .body
-            .structured()
+            .parsed_unless_text()
             .and_then(|body| body.get("webhookTimestamp"))
             .and_then(Ref::as_number);
         match time.and_then(|ms| ms.parse::<i64>().ok()) {
@@ -46,7 +46,7 @@ impl Provider for Linear {
     fn kind(&self, request: &Raw) -> EventType {
         match (request.json_text("/type"), request.json_text("/action")) {
             (Some(kind), Some(action)) => {
-                EventType { name: format!("{kind}.{action}"), aliases: vec![kind, action] }
+                EventType { name: format!("{kind}.{action}"), type_aliases: vec![kind, action] }
             }
             (Some(one), None) | (None, Some(one)) => EventType::plain(one),
             (None, None) => EventType::plain("event"),

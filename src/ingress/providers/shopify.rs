@@ -41,7 +41,7 @@ impl Provider for Shopify {
         let topic = request.header("x-shopify-topic").or_else(|| request.header("shopify-topic"));
         match topic.filter(|t| !t.is_empty()) {
             Some(topic) => {
-                EventType { name: topic.to_owned(), aliases: in_body.into_iter().collect() }
+                EventType { name: topic.to_owned(), type_aliases: in_body.into_iter().collect() }
             }
             None => EventType::plain(in_body.unwrap_or_else(|| "unknown".to_owned())),
         }

@@ -52,7 +52,7 @@ impl Provider for Slack {
             // A slash command comes as a form with the command in it.
             None => match request.json_text("/command") {
                 Some(command) => {
-                    EventType { name: "slash_command".to_owned(), aliases: vec![command] }
+                    EventType { name: "slash_command".to_owned(), type_aliases: vec![command] }
                 }
                 None => EventType::plain("event"),
             },

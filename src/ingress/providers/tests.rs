@@ -341,7 +341,7 @@ fn types_and_their_other_names_follow_the_table() {
             map,
             body.to_owned(),
         ));
-        std::iter::once(kind.name).chain(kind.aliases).collect::<Vec<_>>().join(" ")
+        std::iter::once(kind.name).chain(kind.type_aliases).collect::<Vec<_>>().join(" ")
     };
     for (provider, headers, body, expected) in [
         ("stripe", &[][..], r#"{"type":"invoice.paid"}"#, "invoice.paid"),

@@ -25,7 +25,7 @@ use crate::decide::rate;
 use crate::decide::settle::{JobOutcome, NextState};
 use crate::model::FailureCode;
 use crate::model::history::HistoryEntry;
-use crate::model::key::safe;
+use crate::model::key::within_limits;
 use crate::model::run::{Gate, Token};
 use crate::model::time::Clock;
 use crate::model::{
@@ -106,8 +106,10 @@ impl Tables {
             };
         }
         let about = format!("{}|{}", inbound.source, inbound.kind);
-        let call = inbound.idempotency_key.as_ref().map(|k| (format!("call:{about}"), safe(k)));
-        let provider = inbound.dedupe_key.as_ref().map(|k| (format!("provider:{about}"), safe(k)));
+        let call =
+            inbound.idempotency_key.as_ref().map(|k| (format!("call:{about}"), within_limits(k)));
+        let provider =
+            inbound.dedupe_key.as_ref().map(|k| (format!("provider:{about}"), within_limits(k)));
         if let Some(holder) = call.as_ref().and_then(|k| self.holder(k, now)) {
             let same = holder.body.as_deref() == Some(&inbound.body.bytes()[..]);
             return if same {
@@ -119,7 +121,7 @@ impl Tables {
         if let Some(holder) = provider.as_ref().and_then(|k| self.holder(k, now)) {
             return Accepted::Duplicate(holder.event);
         }
-        let key_of = |key: &(String, String)| (safe(&key.0), safe(&key.1));
+        let key_of = |key: &(String, String)| (within_limits(&key.0), within_limits(&key.1));
         let seen: Vec<Option<EventId>> = new_event
             .plan
             .jobs

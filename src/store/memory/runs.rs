@@ -83,8 +83,8 @@ impl Tables {
             self.gates.insert(gate.id.clone(), (gate.version + 1, gate.gate.clone()));
         }
         self.kept_until.remove(&run.id);
-        if let Some(keep) = change.keep {
-            self.kept_until.insert(run.id, now.plus(keep));
+        if let Some(retention) = change.retention {
+            self.kept_until.insert(run.id, now.plus(retention));
         }
         let noted = self.history.range((run.id, 0)..=(run.id, i64::MAX)).count();
         for (note, seq) in change.notes.iter().zip(i64::try_from(noted).unwrap_or(0) + 1..) {

@@ -13,7 +13,7 @@ use super::dialect::Dialect;
 use super::rows::{IdNumberRow, KeyRow, MadeRow, StartedRow};
 use super::statement::{Rows, Sql, sql};
 use super::{Extent, SqlStore, each};
-use crate::model::key::safe;
+use crate::model::key::within_limits;
 use crate::model::time::millis;
 use crate::model::{EventId, JobId, Timestamp};
 use crate::store::{Accepted, Each, Intake, NewEvent};
@@ -289,8 +289,8 @@ fn event_wants(new_event: &NewEvent) -> Vec<WantedKey> {
         let fingerprint = Some(hex::encode(Sha256::digest(inbound.body.bytes())));
         let scope = format!("call:{}|{}", inbound.source, inbound.kind);
         wants.push(WantedKey {
-            scope: safe(&scope),
-            word: safe(key),
+            scope: within_limits(&scope),
+            word: within_limits(key),
             event: new_event.id,
             fingerprint,
             ttl_ms,
@@ -299,8 +299,8 @@ fn event_wants(new_event: &NewEvent) -> Vec<WantedKey> {
     if let Some(key) = &inbound.dedupe_key {
         let scope = format!("provider:{}|{}", inbound.source, inbound.kind);
         wants.push(WantedKey {
-            scope: safe(&scope),
-            word: safe(key),
+            scope: within_limits(&scope),
+            word: within_limits(key),
             event: new_event.id,
             fingerprint: None,
             ttl_ms,
@@ -312,8 +312,8 @@ fn event_wants(new_event: &NewEvent) -> Vec<WantedKey> {
 fn consumer_wants(new_event: &NewEvent) -> Vec<Option<WantedKey>> {
     let ttl_ms = millis(new_event.key_ttl);
     let want = |scope: &str, word: &str| WantedKey {
-        scope: safe(scope),
-        word: safe(word),
+        scope: within_limits(scope),
+        word: within_limits(word),
         event: new_event.id,
         fingerprint: None,
         ttl_ms,
@@ -365,7 +365,7 @@ async fn insert<D: Dialect>(
             .dedupe_key
             .clone()
             .or_else(|| inbound.idempotency_key.clone())
-            .map(|k| safe(&k))
+            .map(|k| within_limits(&k))
             .or(consumer)
     });
     let events = Rows::default()

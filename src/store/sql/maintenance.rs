@@ -10,7 +10,7 @@ use super::intake::{count, delete_keys};
 use super::rows::{CountRow, IdRow, KeyRow, NameRow, NowRow};
 use super::runs::encoded;
 use super::statement::{Rows, sql};
-use crate::model::key::safe;
+use crate::model::key::within_limits;
 use crate::model::run::Gate;
 use crate::model::time::millis;
 use crate::model::{EventId, Pooler, Timestamp};
@@ -134,7 +134,7 @@ impl<D: Dialect> Maintenance for SqlStore<D> {
         rejections.sort_by(|a, b| (&a.source, &a.reason).cmp(&(&b.source, &b.reason)));
         self.run(move |store| {
             let rows = Rows::default()
-                .text(rejections.iter().map(|r| safe(&r.source)))
+                .text(rejections.iter().map(|r| within_limits(&r.source)))
                 .text(rejections.iter().map(|r| r.reason.clone()))
                 .int(rejections.iter().map(|r| i64::try_from(r.count).unwrap_or(i64::MAX)));
             sql::<D>(REJECT).bind(store.clock()).bind(store.clock()).rows(rows)

@@ -437,7 +437,7 @@ fn update_rows(changes: &[&Change]) -> sqlx::Result<Rows> {
 }
 
 fn kept(changes: &[&Change]) -> Vec<Option<i64>> {
-    changes.iter().map(|c| c.keep.filter(|_| c.run.status.is_closed()).map(millis)).collect()
+    changes.iter().map(|c| c.retention.filter(|_| c.run.status.is_closed()).map(millis)).collect()
 }
 
 fn job_rows(jobs: &[(EventId, &RunJob)]) -> Rows {

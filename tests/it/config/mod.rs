@@ -370,7 +370,7 @@ fn explain_says_for_every_seed_configuration_why_an_event_does_not_match() {
         let inbound = |kind: &str| tidehook::model::Inbound {
             source: source.into(),
             kind: kind.into(),
-            aliases: Vec::new(),
+            type_aliases: Vec::new(),
             headers: Vec::new(),
             body: tidehook::model::Body::new("{}"),
             dedupe_key: None,

@@ -34,7 +34,7 @@ pub fn new_event_of(body: &str, handlers: &[&str]) -> NewEvent {
         inbound: Inbound {
             source: "shop".into(),
             kind: "order.paid".into(),
-            aliases: Vec::new(),
+            type_aliases: Vec::new(),
             headers: vec![("content-type".into(), "application/json".into())],
             body: Body::new(body.as_bytes().to_vec()),
             dedupe_key: None,

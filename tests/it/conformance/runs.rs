@@ -67,7 +67,7 @@ pub fn change_of(run: &Run, is_new: bool) -> Change {
         pause_jobs: Vec::new(),
         resume_jobs: Vec::new(),
         gate: None,
-        keep: None,
+        retention: None,
         notes: Vec::new(),
         tokens: Vec::new(),
         spent: None,

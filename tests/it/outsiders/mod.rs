@@ -374,7 +374,7 @@ fn filters_see_a_form_and_say_what_they_saw() {
     let inbound = |body: &'static str| Inbound {
         source: "open".into(),
         kind: "event".into(),
-        aliases: Vec::new(),
+        type_aliases: Vec::new(),
         headers: Vec::new(),
         body: Body::declared(body, form),
         dedupe_key: None,

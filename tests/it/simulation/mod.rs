@@ -197,7 +197,7 @@ impl World {
         let inbound = || Inbound {
             source: "app".into(),
             kind: "x".into(),
-            aliases: Vec::new(),
+            type_aliases: Vec::new(),
             headers: Vec::new(),
             body: Body::new(json!({ "n": n, "items": [1, 2, 3] }).to_string()),
             dedupe_key: None,

@@ -155,7 +155,7 @@ impl Play {
         let inbound = Inbound {
             source: source.into(),
             kind: kind.into(),
-            aliases: Vec::new(),
+            type_aliases: Vec::new(),
             headers: Vec::new(),
             body: Body::new(body.to_owned()),
             dedupe_key: None,

@@ -10,7 +10,7 @@ use crate::config::read::Section;
 use crate::config::workflow::keys;
 use crate::config::workflow::step::{Draft, Reading};
 use crate::decide::workflow::catch::error;
-use crate::decide::workflow::data::View;
+use crate::decide::workflow::data::ExpressionScope;
 use crate::decide::workflow::fact::Fact;
 use crate::decide::workflow::flow::{Call, Poll, Step};
 use crate::decide::workflow::step_type::{Entered, Handled, StepType};
@@ -104,7 +104,9 @@ fn is_there(
     body: &Payload,
 ) -> bool {
     let response = json!({ "status": status, "body": body.clone().into_value() });
-    View::of(&walk.change.run, seq, &step.name, body).with("response", response).holds(&poll.until)
+    ExpressionScope::of(&walk.change.run, seq, &step.name, body)
+        .with("response", response)
+        .holds(&poll.until)
 }
 
 fn poll_again(
