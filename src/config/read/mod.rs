@@ -262,7 +262,8 @@ impl<'a> Section<'a> {
     /// a door open.
     pub fn secret(&mut self, key: &str) -> Option<Secret> {
         // `secret: ""` and `secret:` are the same mistake as an unset variable.
-        if self.is_null(key) {
+        let text = if self.is_null(key) { None } else { Some(self.placed_text(key)?) };
+        let Some(text) = text.filter(|text| !text.value.trim().is_empty()) else {
             let message = format!("`{}` is empty", self.key_path(key));
             self.problem(
                 Severity::Error,
@@ -272,19 +273,7 @@ impl<'a> Section<'a> {
                 Some("set a value, or remove the key".into()),
             );
             return None;
-        }
-        let text = self.placed_text(key)?;
-        if text.value.trim().is_empty() {
-            let message = format!("`{}` is empty", self.key_path(key));
-            self.problem(
-                Severity::Error,
-                "empty_secret",
-                key,
-                message,
-                Some("set a value, or remove the key".into()),
-            );
-            return None;
-        }
+        };
         Some(Secret::new(text.value))
     }
 
