@@ -76,18 +76,8 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
 ];
 
 fn sources() -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
-    while let Some(dir) = open.pop() {
-        for entry in std::fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                open.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                found.push(path);
-            }
-        }
-    }
+    let mut found: Vec<PathBuf> =
+        texts_under("src", ".rs").into_iter().map(|(path, _)| path).collect();
     found.sort();
     found
 }
