@@ -10,6 +10,7 @@
 # PgBouncer is started from an installed binary, or from Debian's package; TIDEHOOK_TEST_POOLER names one that runs.
 
 . scripts/free-port.sh
+. scripts/apt-install.sh
 
 postgres_bin() {
   local dir
@@ -101,12 +102,6 @@ READ
   done
   export TIDEHOOK_TEST_POOLER="postgres://postgres@127.0.0.1:$port/postgres"
   trap postgres_stop EXIT
-}
-
-apt_install() {
-  local sudo=""
-  [ "$(id -u)" = 0 ] || sudo="sudo"
-  $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "$1" >/dev/null || true
 }
 
 postgres_ready() {

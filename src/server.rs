@@ -27,7 +27,9 @@ use crate::model::{AwsIdentity, Secret, SystemClock, SystemIds};
 use crate::observe::feed::Feed;
 use crate::observe::metrics;
 use crate::store::{self, Address, Store};
-use crate::wake::{Wake, local::Local, postgres};
+#[cfg(feature = "postgres")]
+use crate::wake::postgres;
+use crate::wake::{Wake, local::Local};
 
 /// The URL of the embedded database when the configuration names none.
 pub const DEFAULT_DATABASE: &str = "sqlite:tidehook.db?mode=rwc";
@@ -182,17 +184,7 @@ impl Server {
     pub async fn start_on(listener: TcpListener, config: Config) -> Result<Self, StartError> {
         init_metrics(&config);
         let config = Arc::new(config);
-        let wake: Arc<dyn Wake> = match config.database.driver {
-            // What listens keeps a connection and its session, which a pooler does not, and a
-            // password of a quarter of an hour neither: workers look for themselves.
-            Driver::Postgres if config.database.pooler.is_there() || config.database.iam => {
-                Arc::new(Local::default())
-            }
-            Driver::Postgres => Arc::new(
-                postgres::Postgres::start(&database_url(&config)?).map_err(StartError::Machine)?,
-            ),
-            Driver::Sqlite | Driver::Mysql | Driver::D1 => Arc::new(Local::default()),
-        };
+        let wake = wake(&config)?;
         let engine = engine(Arc::clone(&config), open_store(&config).await?, wake)?;
 
         // Requests are answered from the first moment: with 503 until the store is ready.
@@ -326,6 +318,22 @@ async fn keep(engine: Engine) {
             () = tokio::time::sleep(PROBE_EVERY) => {}
         }
     }
+}
+
+/// How workers of other processes are woken. On Postgres by a message; elsewhere they look for work
+/// themselves, and so they do behind a pooler and with passwords of a quarter of an hour: what
+/// listens keeps a connection and its session.
+fn wake(config: &Config) -> Result<Arc<dyn Wake>, StartError> {
+    #[cfg(feature = "postgres")]
+    if config.database.driver == Driver::Postgres
+        && !config.database.pooler.is_there()
+        && !config.database.iam
+    {
+        let started = postgres::Postgres::start(&database_url(config)?);
+        return Ok(Arc::new(started.map_err(StartError::Machine)?));
+    }
+    let _ = config;
+    Ok(Arc::new(Local::default()))
 }
 
 /// Starts the metrics of this process, with counters of what is configured at 0.

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Done, Global, context, print};
 use crate::server;
-use crate::store::sql::backup::backup;
+use crate::store::sqlite::backup::backup;
 
 /// Back up the SQLite database to a file, even while a server uses it
 ///

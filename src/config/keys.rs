@@ -117,7 +117,7 @@ static DATABASE: Keys = LazyLock::new(|| {
         key(
             "driver",
             Takes::OneOf(&["sqlite", "postgres", "mysql", "d1"]),
-            "sqlite (default), postgres, mysql",
+            "sqlite (default), postgres, or mysql for MySQL and MariaDB",
         ),
         key("url", Takes::Secret, "Database URL (default: DATABASE_URL)"),
         key("max_connections", Takes::Number(1, 1000), "Pool size (10)"),

@@ -375,10 +375,10 @@ impl Config {
             lines.push("section `alerts`".to_owned());
         }
         match self.database.driver {
-            Driver::Sqlite | Driver::Postgres => {}
-            Driver::Mysql => lines.push("database driver `mysql`".to_owned()),
+            Driver::Sqlite | Driver::Postgres | Driver::Mysql => {}
             Driver::D1 => lines.push(
-                "database driver `d1` (set DATABASE_URL to a SQLite or Postgres URL)".to_owned(),
+                "database driver `d1` (set DATABASE_URL to a SQLite, Postgres or MySQL URL)"
+                    .to_owned(),
             ),
         }
         lines

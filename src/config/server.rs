@@ -22,7 +22,7 @@ pub enum Driver {
     Sqlite,
     /// A Postgres server, shared by any number of processes.
     Postgres,
-    /// MySQL or MariaDB; read and checked, and refused at start.
+    /// A MySQL or MariaDB server, shared by any number of processes.
     Mysql,
     /// Cloudflare D1, which only Cloudflare's runtime can reach; starting needs a `DATABASE_URL` of
     /// another kind.
@@ -59,7 +59,7 @@ impl Database {
                 s.error(
                     "unknown_driver",
                     "driver",
-                    format!("unsupported database driver '{other}': use sqlite or postgres"),
+                    format!("unsupported database driver '{other}': use sqlite, postgres or mysql"),
                 );
                 Driver::Sqlite
             }
@@ -81,14 +81,14 @@ impl Database {
                 "needs_database_url",
                 "driver",
                 "the driver d1 works only inside Cloudflare: \
-                set DATABASE_URL to a SQLite or Postgres URL to start the server",
+                set DATABASE_URL to a SQLite, Postgres or MySQL URL to start the server",
             );
         }
         if let Some(url) = &url {
             let scheme = scheme_of(url);
             if driver != Driver::D1 && Driver::of_scheme(scheme) != Some(driver) {
-                let help =
-                    "write it like postgres://user:password@host:5432/name, or sqlite:file.db";
+                let help = "write it like postgres://user:password@host:5432/name, \
+                    mysql://user:password@host:3306/name or sqlite:file.db";
                 let message = format!(
                     "the database URL starts with `{scheme}:`, which does not match \
                      `database.driver`"

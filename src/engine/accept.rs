@@ -252,7 +252,9 @@ impl Engine {
             Ok(Accepted::Duplicate(event)) => Receipt { event, duplicate: true, jobs: 0, runs: 0 },
             Ok(Accepted::Conflict(event)) => return Err(NotAccepted::Conflict(event)),
             Err(Error::Full(_)) => return Err(NotAccepted::Full),
-            Err(Error::Down(_) | Error::ReadOnly(_)) => return Err(NotAccepted::Unavailable),
+            Err(Error::Down(_) | Error::ReadOnly(_) | Error::Conflict(_)) => {
+                return Err(NotAccepted::Unavailable);
+            }
             Err(
                 error @ (Error::InUse(_) | Error::LeaseLost | Error::MovedOn | Error::Permanent(_)),
             ) => {

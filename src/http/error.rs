@@ -178,7 +178,9 @@ impl From<OperateError> for ApiError {
 impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
         match error {
-            store::Error::Down(_) | store::Error::ReadOnly(_) => Self::unavailable(),
+            store::Error::Down(_) | store::Error::ReadOnly(_) | store::Error::Conflict(_) => {
+                Self::unavailable()
+            }
             store::Error::Full(_) => Self::full(),
             store::Error::InUse(_)
             | store::Error::LeaseLost

@@ -242,7 +242,7 @@ impl Function {
         }
         if config.database.driver == Driver::Sqlite {
             let why = "functions cannot use SQLite, because they do not share a disk: set \
-                `database.url` to a Postgres server";
+                `database.url` to a Postgres or MySQL server";
             return Err(why.into());
         }
         // Every caller of a function comes from outside: without a token nobody may use the

@@ -55,6 +55,10 @@ pub enum Error {
     /// The database answers but refuses writes; nothing was stored.
     #[error("database is read-only: {0}")]
     ReadOnly(#[source] Cause),
+    /// Others were first, again and again, for as long as the verb could be repeated; nothing was
+    /// stored. The database itself is well.
+    #[error("the database is contended: {0}")]
+    Conflict(#[source] Cause),
     /// Another process has the database open: SQLite files belong to one process.
     #[error("{0}")]
     InUse(String),
@@ -86,14 +90,20 @@ impl Error {
         Self::ReadOnly(cause.into())
     }
 
+    /// [`Error::Conflict`], for this reason.
+    pub fn conflict(cause: impl Into<Cause>) -> Self {
+        Self::Conflict(cause.into())
+    }
+
     /// [`Error::Permanent`], for this reason.
     pub fn permanent(cause: impl Into<Cause>) -> Self {
         Self::Permanent(cause.into())
     }
 
-    /// Whether waiting may help: the database may come back, get room or accept writes again.
+    /// Whether waiting may help: the database may come back, get room, accept writes again or be
+    /// less contended.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Down(_) | Self::Full(_) | Self::ReadOnly(_))
+        matches!(self, Self::Down(_) | Self::Full(_) | Self::ReadOnly(_) | Self::Conflict(_))
     }
 }
 

@@ -7,6 +7,7 @@
 //! - [`sqs`]: messages for workers that read a queue, functions above all
 
 pub mod local;
+#[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "lambda")]
 pub mod sqs;

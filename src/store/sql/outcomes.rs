@@ -1,39 +1,31 @@
 //! Converts outcomes and leases into rows for the statements of `work`.
 
 use super::rows::DueRow;
-use super::statement::Rows;
+use super::values::Rows;
 use crate::decide::settle::{JobOutcome, NextState};
 use crate::model::time::millis;
 use crate::model::{AttemptResult, FailureCode, JobState, Lease};
 
 /// Attempts that were interrupted, for jobs whose lease ran out: they belong to the claim before
 /// the present one.
-pub(super) fn interrupted_rows(rows: &[&DueRow]) -> Rows {
+pub(in crate::store) fn interrupted_rows(rows: &[&DueRow]) -> Rows {
     let count = rows.len();
     Rows::default()
-        .text(rows.iter().map(|r| r.id.clone()))
-        .int(rows.iter().map(|r| r.claim - 1))
-        .int(rows.iter().map(|r| r.attempt))
-        .text(vec![AttemptResult::Interrupted.as_str(); count])
-        .text(vec![FailureCode::Interrupted.as_str(); count])
-        .maybe_int(vec![None; count])
-        .text(vec!["the worker stopped before it recorded a response"; count])
-        .int(vec![0; count])
-        .bytes(vec![Vec::new(); count])
+        .text("job_id", rows.iter().map(|r| r.id.clone()))
+        .int("claim", rows.iter().map(|r| r.claim - 1))
+        .int("number", rows.iter().map(|r| r.attempt))
+        .text("ending", vec![AttemptResult::Interrupted.as_str(); count])
+        .text("code", vec![FailureCode::Interrupted.as_str(); count])
+        .maybe_int("status", vec![None; count])
+        .text("error", vec!["the worker stopped before it recorded a response"; count])
+        .int("duration_ms", vec![0; count])
+        .blob("response", vec![Vec::new(); count])
 }
 
-pub(super) fn lease_rows(leases: &[Lease]) -> Rows {
+pub(in crate::store) fn lease_rows(leases: &[Lease]) -> Rows {
     Rows::default()
-        .text(leases.iter().map(|l| l.job.to_string()))
-        .int(leases.iter().map(|l| l.claim))
-}
-
-pub(super) fn jobs(leases: &[Lease]) -> impl Iterator<Item = String> {
-    leases.iter().map(|l| l.job.to_string())
-}
-
-pub(super) fn ids(outcomes: &[JobOutcome]) -> impl Iterator<Item = String> {
-    outcomes.iter().map(|c| c.lease.job.to_string())
+        .text("job", leases.iter().map(|l| l.job.to_string()))
+        .int("claim", leases.iter().map(|l| l.claim))
 }
 
 /// 1 for an outcome whose attempt was interrupted, else 0. Such attempts do not count against the
@@ -47,7 +39,7 @@ fn lost(job_outcome: &JobOutcome) -> i64 {
     )
 }
 
-pub(super) fn record_rows(outcomes: &[JobOutcome]) -> Rows {
+pub(in crate::store) fn record_rows(outcomes: &[JobOutcome]) -> Rows {
     let state = |next_state: &NextState| match next_state {
         NextState::Done | NextState::FailedIntoRun { .. } => JobState::Done,
         NextState::Retry { .. } | NextState::Released => JobState::Pending,
@@ -71,17 +63,17 @@ pub(super) fn record_rows(outcomes: &[JobOutcome]) -> Rows {
         NextState::Done | NextState::Released => None,
     };
     Rows::default()
-        .text(outcomes.iter().map(|c| c.lease.job.to_string()))
-        .int(outcomes.iter().map(|c| c.lease.claim))
-        .text(outcomes.iter().map(|c| state(&c.next_state).as_str()))
-        .int(outcomes.iter().map(|c| i64::from(c.sent)))
-        .int(outcomes.iter().map(|c| after(&c.next_state)))
-        .int(outcomes.iter().map(lost))
-        .maybe_int(outcomes.iter().map(|c| ended(&c.next_state)))
-        .maybe_text(outcomes.iter().map(|c| error(&c.next_state)))
+        .text("job", outcomes.iter().map(|c| c.lease.job.to_string()))
+        .int("claim", outcomes.iter().map(|c| c.lease.claim))
+        .text("next", outcomes.iter().map(|c| state(&c.next_state).as_str()))
+        .int("sent", outcomes.iter().map(|c| i64::from(c.sent)))
+        .int("after", outcomes.iter().map(|c| after(&c.next_state)))
+        .int("lost", outcomes.iter().map(lost))
+        .maybe_int("ended", outcomes.iter().map(|c| ended(&c.next_state)))
+        .maybe_text("error", outcomes.iter().map(|c| error(&c.next_state)))
 }
 
-pub(super) fn attempt_rows(outcomes: &[(&JobOutcome, bool)]) -> Rows {
+pub(in crate::store) fn attempt_rows(outcomes: &[(&JobOutcome, bool)]) -> Rows {
     let attempts: Vec<_> = outcomes
         .iter()
         .filter_map(|(c, had_lease)| c.attempt.as_ref().map(|a| (c, a, *had_lease)))
@@ -90,13 +82,16 @@ pub(super) fn attempt_rows(outcomes: &[(&JobOutcome, bool)]) -> Rows {
         if had_lease { ending } else { AttemptResult::Stale }
     };
     Rows::default()
-        .text(attempts.iter().map(|(c, ..)| c.lease.job.to_string()))
-        .int(attempts.iter().map(|(_, a, _)| a.claim))
-        .int(attempts.iter().map(|(_, a, _)| i64::from(a.number)))
-        .text(attempts.iter().map(|(_, a, had_lease)| ending(a.ending, *had_lease).as_str()))
-        .maybe_text(attempts.iter().map(|(_, a, _)| a.code.map(|code| code.to_string())))
-        .maybe_int(attempts.iter().map(|(_, a, _)| a.status.map(i64::from)))
-        .maybe_text(attempts.iter().map(|(_, a, _)| a.error.clone()))
-        .int(attempts.iter().map(|(_, a, _)| millis(a.duration)))
-        .bytes(attempts.iter().map(|(_, a, _)| a.response.clone()))
+        .text("job_id", attempts.iter().map(|(c, ..)| c.lease.job.to_string()))
+        .int("claim", attempts.iter().map(|(_, a, _)| a.claim))
+        .int("number", attempts.iter().map(|(_, a, _)| i64::from(a.number)))
+        .text(
+            "ending",
+            attempts.iter().map(|(_, a, had_lease)| ending(a.ending, *had_lease).as_str()),
+        )
+        .maybe_text("code", attempts.iter().map(|(_, a, _)| a.code.map(|code| code.to_string())))
+        .maybe_int("status", attempts.iter().map(|(_, a, _)| a.status.map(i64::from)))
+        .maybe_text("error", attempts.iter().map(|(_, a, _)| a.error.clone()))
+        .int("duration_ms", attempts.iter().map(|(_, a, _)| millis(a.duration)))
+        .blob("response", attempts.iter().map(|(_, a, _)| a.response.clone()))
 }

@@ -1,42 +1,56 @@
 //! How outcomes are recorded: the fenced update of jobs, then attempts, totals, lanes and runs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::dialect::Dialect;
+use super::driver::Driver;
 use super::intake::count;
-use super::outcomes::{attempt_rows, ids, jobs, lease_rows, record_rows};
+use super::outcomes::{attempt_rows, lease_rows, record_rows};
+use super::pool::SqlStore;
 use super::rows::{IdRow, LaneRow};
-use super::statement::sql;
-use super::work::{INSERT_ATTEMPTS, LOCK_LANES, LockedLane, RECORD, RECORDED, update_lanes};
-use super::{SqlStore, runs};
+use super::runs;
+use super::work::{LockedLane, update_lanes};
 use crate::decide::breaker;
 use crate::decide::settle::{JobOutcome, LaneFact, NextState};
 use crate::model::run::Change;
 use crate::model::{Lane, Lease};
 use crate::store::error::{Error, Result};
 
-pub(super) async fn record<D: Dialect>(
+/// Records outcomes of any kind in one transaction.
+pub(in crate::store) async fn in_transaction<D: Driver>(
+    store: &SqlStore<D>,
+    outcomes: Arc<[JobOutcome]>,
+) -> Result<Vec<Result<()>>> {
+    store
+        .write(move |store, conn| {
+            let outcomes = Arc::clone(&outcomes);
+            Box::pin(async move { record(conn, &store, &outcomes).await })
+        })
+        .await
+}
+
+async fn record<D: Driver>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
     outcomes: &[JobOutcome],
 ) -> sqlx::Result<Vec<Result<()>>> {
     let changes: Vec<&Change> = outcomes.iter().filter_map(|c| c.change.as_deref()).collect();
     if changes.is_empty() {
-        return record_jobs::<D>(conn, store, outcomes).await;
+        return record_jobs(conn, store, outcomes).await;
     }
     // The runs first: what was decided on a run that has moved on changes nothing, its job
     // included.
-    let locked = runs::lock::<D>(conn, store, &changes).await?;
+    let locked = runs::lock(conn, store, &changes).await?;
     let mut current = locked.current.iter();
     let moved: Vec<bool> =
         outcomes.iter().map(|c| c.change.is_some() && current.next() == Some(&false)).collect();
     let live: Vec<JobOutcome> =
         outcomes.iter().zip(&moved).filter(|(_, moved)| !**moved).map(|(c, _)| c.clone()).collect();
-    let fenced = fence::<D>(conn, store, &live).await?;
-    let answers = record_rest::<D>(conn, store, &live, &fenced).await?;
+    let fenced = fence(conn, store, &live).await?;
+    let answers = record_rest(conn, store, &live, &fenced).await?;
     let with_lease = live.iter().filter(|c| fenced.contains(&c.lease.job.to_string()));
     let changes: Vec<&Change> = with_lease.filter_map(|c| c.change.as_deref()).collect();
-    runs::apply::<D>(conn, store, &changes, &locked).await?;
+    runs::apply(conn, store, &changes, &locked).await?;
     let mut answers = answers.into_iter();
     let answer = |moved: &bool| {
         if *moved { Err(Error::MovedOn) } else { answers.next().unwrap_or(Err(Error::LeaseLost)) }
@@ -44,42 +58,39 @@ pub(super) async fn record<D: Dialect>(
     Ok(moved.iter().map(answer).collect())
 }
 
-async fn record_jobs<D: Dialect>(
+async fn record_jobs<D: Driver>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
     outcomes: &[JobOutcome],
 ) -> sqlx::Result<Vec<Result<()>>> {
-    let fenced = fence::<D>(conn, store, outcomes).await?;
-    record_rest::<D>(conn, store, outcomes, &fenced).await
+    let fenced = fence(conn, store, outcomes).await?;
+    record_rest(conn, store, outcomes, &fenced).await
 }
 
 /// Updates the jobs whose lease still holds, and answers which they are.
-async fn fence<D: Dialect>(
+async fn fence<D: Driver>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
     outcomes: &[JobOutcome],
 ) -> sqlx::Result<BTreeSet<String>> {
-    let clock = store.clock();
-    let record =
-        sql::<D>(RECORD).bind(clock).bind(clock).rows(record_rows(outcomes)).only(ids(outcomes));
-    Ok(record.all::<IdRow>(conn).await?.into_iter().map(|r| r.id).collect())
+    let held = D::changed(store, conn, "record", Vec::new(), record_rows(outcomes)).await?;
+    Ok(held.into_iter().map(|r| r.id).collect())
 }
 
 /// Records attempts, totals and breaker changes of the same outcomes, and answers each.
-async fn record_rest<D: Dialect>(
+async fn record_rest<D: Driver>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
     outcomes: &[JobOutcome],
     fenced: &BTreeSet<String>,
 ) -> sqlx::Result<Vec<Result<()>>> {
-    let clock = store.clock();
     let holds = |job_outcome: &JobOutcome| fenced.contains(&job_outcome.lease.job.to_string());
     let lost: Vec<Lease> = outcomes.iter().filter(|c| !holds(c)).map(|c| c.lease).collect();
     let recorded: BTreeSet<String> = match lost.is_empty() {
         true => BTreeSet::new(),
-        false => sql::<D>(RECORDED)
-            .rows(lease_rows(&lost))
-            .only(jobs(&lost))
+        false => store
+            .sql("recorded")
+            .bind("rows", lease_rows(&lost))
             .all::<IdRow>(conn)
             .await?
             .into_iter()
@@ -93,21 +104,21 @@ async fn record_rest<D: Dialect>(
     let tried = outcomes.iter().filter(|c| c.attempt.is_some() && !repeats(c));
     let attempts: Vec<(&JobOutcome, bool)> = tried.map(|c| (c, holds(c))).collect();
     if !attempts.is_empty() {
-        sql::<D>(INSERT_ATTEMPTS).bind(clock).rows(attempt_rows(&attempts)).run(conn).await?;
+        store.sql("insert_attempts").bind("rows", attempt_rows(&attempts)).run(conn).await?;
     }
     let ended = |is: fn(&NextState) -> bool| {
         let n = outcomes.iter().filter(|c| holds(c) && is(&c.next_state)).count();
         i64::try_from(n).unwrap_or(i64::MAX)
     };
     let dead = ended(|f| matches!(f, NextState::Dead { .. }));
-    let mut counts = BTreeMap::from([
+    let counts = BTreeMap::from([
         (
             "finished",
             ended(|f| matches!(f, NextState::Done | NextState::FailedIntoRun { .. })) + dead,
         ),
         ("dead", dead),
     ]);
-    count::<D>(conn, store.shard(), &mut counts).await?;
+    count(conn, store, counts).await?;
 
     let mut facts: BTreeMap<String, Vec<LaneFact>> = BTreeMap::new();
     for job_outcome in outcomes.iter().filter(|c| holds(c)) {
@@ -117,10 +128,10 @@ async fn record_rest<D: Dialect>(
     }
     if !facts.is_empty() {
         let rows: Vec<LaneRow> =
-            sql::<D>(LOCK_LANES).bind(clock).list(facts.keys()).all(conn).await?;
+            store.sql("lock_lanes").list("ids", facts.keys()).all(conn).await?;
         let changed: Vec<Lane> =
             rows.into_iter().map(LockedLane::from).map(|l| lane_after(l, &facts)).collect();
-        update_lanes::<D>(conn, &changed).await?;
+        update_lanes(conn, store, &changed).await?;
     }
     Ok(outcomes
         .iter()

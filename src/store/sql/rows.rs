@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 
-use super::timestamp;
+use super::values::Rows;
 use crate::model::Body;
 use crate::model::FailureCode;
 use crate::model::body::Declared;
@@ -28,7 +28,7 @@ use crate::model::history::HistoryEntry;
 use crate::model::json::stored;
 use crate::model::lane::{Breaker, BreakerRules, Bucket};
 use crate::model::run::Token;
-use crate::model::{Attempt, AttemptResult, Event, Job, Lane, LaneId, Run, Target};
+use crate::model::{Attempt, AttemptResult, Event, Job, Lane, LaneId, Run, Target, Timestamp};
 use crate::store::Rejection;
 use crate::store::error::{Error, Result};
 
@@ -93,7 +93,8 @@ rows! {
     IdRow { id: String }
     /// An id with a number: an instant in most statements, a count where open jobs are counted.
     IdNumberRow { id: String, at: i64 }
-    /// One thing that `STORE` has stored: an event with its instant, or a job with its claim.
+    /// One thing that a single statement has stored: an event with its instant, or a job with its
+    /// claim.
     MadeRow { id: String, at: Option<i64>, claim: Option<i64> }
     /// A job that was just stored. Its claim is 1 if it is leased already, else 0.
     StartedRow { id: String, claim: i64 }
@@ -126,6 +127,11 @@ rows! {
     TotalRow { name: String, value: i64 }
     /// Refused requests of one source, for one reason.
     RejectionRow { source: String, reason: String, count: i64, last_at: i64 }
+}
+
+/// A stored instant.
+pub(super) fn timestamp(ms: i64) -> Timestamp {
+    Timestamp(ms)
 }
 
 fn corrupt(what: &str, value: &str) -> Error {
@@ -179,6 +185,27 @@ impl TryFrom<JobRow> for Job {
             last_error: row.last_error,
         })
     }
+}
+
+/// Changes a due job that was read to what it is once it is claimed, for databases that do not
+/// return what an update changed.
+pub fn leased(row: &mut DueRow, lease_ms: i64) {
+    let interrupted = i64::from(row.was == "leased");
+    row.deaths += i64::from(row.was == "leased" && row.begun == Some(row.claim));
+    row.claim += 1;
+    row.attempt += interrupted;
+    row.lost += interrupted;
+    row.due_at = row.now + lease_ms;
+}
+
+/// The rows of the statement `lease`: `job`, `until`, `sent`, `interrupted`, `crashes`.
+pub fn leases(rows: &[DueRow]) -> Rows {
+    Rows::default()
+        .text("job", rows.iter().map(|r| r.id.clone()))
+        .int("until", rows.iter().map(|r| r.due_at))
+        .int("sent", rows.iter().map(|r| r.attempt))
+        .int("interrupted", rows.iter().map(|r| r.lost))
+        .int("crashes", rows.iter().map(|r| r.deaths))
 }
 
 impl TryFrom<DueRow> for Job {

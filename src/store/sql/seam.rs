@@ -79,7 +79,7 @@ macro_rules! impl_executes {
             ) -> futures::future::BoxFuture<'_, sqlx::Result<Vec<Self::Row>>> {
                 Box::pin(async move {
                     sqlx::query_with::<$db, _>(sql, args)
-                        .persistent($crate::store::sql::keeps_statements())
+                        .persistent($crate::store::sql::retry::keeps_statements())
                         .fetch_all(conn)
                         .await
                 })
@@ -92,7 +92,7 @@ macro_rules! impl_executes {
             ) -> futures::future::BoxFuture<'_, sqlx::Result<u64>> {
                 Box::pin(async move {
                     let query = sqlx::query_with::<$db, _>(sql, args)
-                        .persistent($crate::store::sql::keeps_statements());
+                        .persistent($crate::store::sql::retry::keeps_statements());
                     Ok(query.execute(conn).await?.rows_affected())
                 })
             }

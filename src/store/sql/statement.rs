@@ -1,205 +1,192 @@
-//! A statement: static text, its bound values and optional conditions.
+//! A statement: a named text with named parameters, and the values bound to them.
 //!
-//! The text is the same for every dialect. It may contain:
+//! Texts are in `.sql` files, one file per topic and driver (`src/store/postgres/work.sql`), plus
+//! those that every driver can share (`src/store/sql/texts/`). Each begins with a line
+//! `-- name: …`. They are native SQL of their database, with these parameters:
 //!
-//! - `?`, a value
-//! - `{now}`, the database's clock (or the instant that a test binds); it binds one value too
-//! - `{rows: id text, n int, body bytes}`, a table of values with these columns and any number of
-//!   rows, under the alias that follows; it binds one [`Rows`]
-//! - `{any}` after a column: the column equals one of a list of any length; it binds one list
-//! - `{only jobs.id}` beside a join with a table of values: the same condition, for planners that
-//!   might start the join at the wrong table; it is `true` for the others
-//! - `{lock}` and `{skip locked}`, row locks where the database has them
+//! - `:now`, the database's clock in milliseconds since 1970, or the instant of a test's clock
+//! - `:name`, a value. A table of values ([`Rows`]) is bound as a JSON array of objects, for
+//!   `json_each` and `JSON_TABLE`. Byte strings in it are hexadecimal.
+//! - `:table.column`, one column of a table of values as an array, for `unnest`
+//! - `IN (:names...)`, a list of any length
+//! - `(:table.a, :table.b)...`, the group once per row of a table, for `VALUES`
+//! - `:for_update` and `:skip_locked`, row locks where a database has them; only shared texts need
+//!   them
 //!
 //! Only static text can be added, so nothing can be injected.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::fmt::Write;
-use std::sync::{OnceLock, RwLock};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{LazyLock, PoisonError, RwLock};
 
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
-use super::dialect::Dialect;
-use super::seam::{Binds, Reads};
+use super::driver::{Driver, Lists};
+use super::seam::Reads;
+use super::values::{Column, Rows, storable};
 
-/// One column of a [`Rows`] table: its values, one per row.
+/// The texts of one driver, by name.
+pub struct Texts(BTreeMap<&'static str, Cow<'static, str>>);
+
+impl Texts {
+    /// Reads files of named texts. A text of a later file replaces one of the same name.
+    pub fn read(files: &[&'static str]) -> Self {
+        let mut texts = BTreeMap::new();
+        for text in files.iter().flat_map(|file| file.split("-- name: ").skip(1)) {
+            let (name, text) = text.split_once('\n').unwrap_or((text, ""));
+            // Comments are for the reader of the file; the server need not parse them.
+            let lines: Vec<&str> =
+                text.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
+            let text = lines.join("\n");
+            texts.insert(name.trim(), Cow::Owned(text.trim().trim_end_matches(';').to_owned()));
+        }
+        Self(texts)
+    }
+
+    /// The names of all texts, in order.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.keys().copied()
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(AsRef::as_ref)
+    }
+}
+
+/// What a parameter can be bound to.
 #[derive(Debug, Clone)]
-pub enum Column {
-    /// Text values; `None` is SQL's null.
-    Text(Vec<Option<String>>),
+pub enum Value {
     /// A whole number, or null.
-    Int(Vec<Option<i64>>),
-    /// Byte strings, never null.
-    Bytes(Vec<Vec<u8>>),
+    Int(Option<i64>),
+    /// A text, or null.
+    Text(Option<String>),
+    /// A list of texts.
+    List(Vec<String>),
+    /// A table of values.
+    Table(Rows),
 }
 
-/// Values for a `{rows: …}` table, column by column.
-#[derive(Debug, Clone, Default)]
-pub struct Rows(pub Vec<Column>);
-
-impl Rows {
-    /// Adds a column of texts without nulls. Every column must have as many values as the others.
-    pub fn text<I, S>(mut self, values: I) -> Self
-    where
-        I: IntoIterator<Item = S>,
-        S: Into<String>,
-    {
-        self.0.push(Column::Text(values.into_iter().map(|v| Some(v.into())).collect()));
-        self
-    }
-
-    /// Adds a text column with nulls.
-    pub fn maybe_text(mut self, values: impl IntoIterator<Item = Option<String>>) -> Self {
-        self.0.push(Column::Text(values.into_iter().collect()));
-        self
-    }
-
-    /// Adds a column of whole numbers without nulls.
-    pub fn int(mut self, values: impl IntoIterator<Item = i64>) -> Self {
-        self.0.push(Column::Int(values.into_iter().map(Some).collect()));
-        self
-    }
-
-    /// Adds a number column with nulls.
-    pub fn maybe_int(mut self, values: impl IntoIterator<Item = Option<i64>>) -> Self {
-        self.0.push(Column::Int(values.into_iter().collect()));
-        self
-    }
-
-    /// Adds a column of bytes.
-    pub fn bytes(mut self, values: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        self.0.push(Column::Bytes(values.into_iter().collect()));
-        self
+impl From<i64> for Value {
+    fn from(value: i64) -> Self {
+        Self::Int(Some(value))
     }
 }
 
-impl Rows {
-    fn storable(mut self) -> Self {
-        for column in &mut self.0 {
-            if let Column::Text(values) = column {
-                values
-                    .iter_mut()
-                    .flatten()
-                    .filter(|text| text.contains('\0'))
-                    .for_each(|text| *text = storable(std::mem::take(text)));
-            }
-        }
-        self
+impl From<u32> for Value {
+    fn from(value: u32) -> Self {
+        Self::Int(Some(i64::from(value)))
     }
 }
 
-/// A text without NUL, which Postgres cannot store in texts: it is replaced by U+FFFD in every
-/// database. Keys, which must stay distinct, are made safe before (`model::key`).
-fn storable(text: String) -> String {
-    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
-}
-
-/// A value that can be bound, in a form that every database can store.
-pub trait Bindable: Sized {
-    /// The value in that form. Texts lose NUL characters; every other type stays as it is.
-    fn storable(self) -> Self {
-        self
+impl From<String> for Value {
+    fn from(value: String) -> Self {
+        Self::Text(Some(storable(value)))
     }
 }
 
-impl Bindable for String {
-    fn storable(self) -> Self {
-        storable(self)
+impl From<&str> for Value {
+    fn from(value: &str) -> Self {
+        value.to_owned().into()
     }
 }
 
-impl Bindable for Option<String> {
-    fn storable(self) -> Self {
-        self.map(storable)
+impl From<Rows> for Value {
+    fn from(value: Rows) -> Self {
+        Self::Table(value)
     }
 }
 
-impl Bindable for i64 {}
-impl Bindable for Option<i64> {}
-
-/// A statement under construction: its text and the values bound so far.
-pub struct Sql<D: Dialect> {
-    text: Cow<'static, str>,
-    args: sqlx::Result<D::Arguments>,
+/// A statement under construction: its text and the values bound so far. Nothing runs before
+/// `run`, `all` or `first`.
+pub struct Sql<D: Driver> {
+    name: &'static str,
+    /// Static text behind the named one, such as further conditions.
+    more: Vec<&'static str>,
+    clock: Option<i64>,
+    values: Vec<(&'static str, Value)>,
+    driver: std::marker::PhantomData<fn() -> D>,
 }
 
-/// Starts a statement from static text in the notation of this module. Nothing runs before `run`,
-/// `all` or `first`.
-pub fn sql<D: Dialect>(text: &'static str) -> Sql<D> {
-    Sql { text: Cow::Borrowed(text), args: Ok(D::Arguments::default()) }
-}
+impl<D: Driver> Sql<D> {
+    /// Starts a statement from the text of this name. `clock` is the instant of a test's clock.
+    pub fn named(name: &'static str, clock: Option<i64>) -> Self {
+        let driver = std::marker::PhantomData;
+        Self { name, more: Vec::new(), clock, values: Vec::new(), driver }
+    }
 
-impl<D: Dialect> Sql<D> {
-    /// Binds a value to the next `?` or `{now}`, in the order of the text. A value that cannot be
-    /// encoded fails the statement when it runs.
-    pub fn bind<T: Bindable>(mut self, value: T) -> Self
-    where
-        D: Binds<T>,
-    {
-        if let Ok(args) = &mut self.args
-            && let Err(error) = D::bind(args, value.storable())
-        {
-            self.args = Err(error);
-        }
+    /// Binds a value to every `:name` of the text. Texts lose NUL characters, which Postgres cannot
+    /// store.
+    pub fn bind(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.values.push((name, value.into()));
         self
     }
 
-    /// Binds the values of the next `{rows: …}`.
-    pub fn rows(mut self, rows: Rows) -> Self {
-        let rows = rows.storable();
-        if let Ok(args) = &mut self.args
-            && let Err(error) = D::bind_rows(args, rows)
-        {
-            self.args = Err(error);
-        }
-        self
+    /// Binds a list to `IN (:name...)`.
+    pub fn list<S: Into<String>>(
+        self,
+        name: &'static str,
+        words: impl IntoIterator<Item = S>,
+    ) -> Self {
+        let words = words.into_iter().map(|word| storable(word.into())).collect();
+        self.bind(name, Value::List(words))
     }
 
-    /// Binds the list of the next `{any}`.
-    pub fn list<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
-        if let Ok(args) = &mut self.args
-            && let Err(error) =
-                D::bind_list(args, words.into_iter().map(|word| storable(word.into())).collect())
-        {
-            self.args = Err(error);
-        }
-        self
-    }
-
-    /// Binds the list of the next `{only …}`; nothing where the dialect does not use it.
-    pub fn only<S: Into<String>>(self, words: impl IntoIterator<Item = S>) -> Self {
-        if D::GUIDES_JOINS { self.list(words) } else { self }
-    }
-
-    /// Adds static text and its value; nothing if there is no value.
-    pub fn and<T: Bindable>(mut self, text: &'static str, value: Option<T>) -> Self
-    where
-        D: Binds<T>,
-    {
+    /// Adds static text and the value of its parameter; nothing if there is no value.
+    pub fn and<T: Into<Value>>(
+        self,
+        text: &'static str,
+        name: &'static str,
+        value: Option<T>,
+    ) -> Self {
         match value {
             None => self,
-            Some(value) => {
-                self.text.to_mut().push_str(text);
-                self.bind(value)
-            }
+            Some(value) => self.then(text).bind(name, value),
         }
     }
 
-    /// Adds static text at the end, such as a further condition. Its placeholders are bound after
-    /// those before it.
+    /// Adds static text at the end, such as a further condition.
     pub fn then(mut self, text: &'static str) -> Self {
-        self.text.to_mut().push_str(text);
+        self.more.push(text);
         self
     }
 
-    fn finish(self) -> sqlx::Result<(SqlStr, D::Arguments)> {
-        let text = match self.text {
-            Cow::Borrowed(text) => expanded::<D>(text).into_sql_str(),
-            // Put together from static pieces only: `and` and `then` take nothing else.
-            Cow::Owned(text) => AssertSqlSafe(expand::<D>(&text)).into_sql_str(),
-        };
-        Ok((text, self.args?))
+    fn finish(mut self) -> sqlx::Result<(SqlStr, D::Arguments)> {
+        let rendered = rendered::<D>(self.name, &self.more, self.clock.is_some(), &self.values)?;
+        let mut args = D::Arguments::default();
+        for slot in &rendered.slots {
+            match slot {
+                Slot::Now => D::bind(&mut args, self.clock)?,
+                Slot::Value(name) => bind::<D>(&mut args, self.value(name)?)?,
+                Slot::Item(name, at) => {
+                    let Value::List(words) = self.value(name)? else { return Err(wrong(name)) };
+                    let word = words.get(*at).or_else(|| words.last()).cloned();
+                    D::bind(&mut args, word)?;
+                }
+                Slot::Column(table, column) => {
+                    let Value::Table(rows) = self.value(table)? else { return Err(wrong(table)) };
+                    let column = rows.take(column).ok_or_else(|| wrong(column))?;
+                    D::bind_array(&mut args, column)?;
+                }
+                Slot::Cell(table, column, row) => {
+                    let Value::Table(rows) = self.value(table)? else { return Err(wrong(table)) };
+                    match rows.column(column).ok_or_else(|| wrong(column))? {
+                        Column::Int(all) => D::bind(&mut args, all.get(*row).copied().flatten())?,
+                        Column::Text(all) => {
+                            D::bind(&mut args, all.get_mut(*row).and_then(Option::take))?
+                        }
+                        Column::Bytes(all) => {
+                            D::bind(&mut args, all.get_mut(*row).map(std::mem::take))?
+                        }
+                    }
+                }
+            }
+        }
+        Ok((rendered.text(), args))
+    }
+
+    fn value(&mut self, name: &str) -> sqlx::Result<&mut Value> {
+        let found = self.values.iter_mut().rev().find(|(known, _)| *known == name);
+        found.map(|(_, value)| value).ok_or_else(|| wrong(name))
     }
 
     /// Runs it and answers how many rows it changed.
@@ -235,84 +222,334 @@ impl<D: Dialect> Sql<D> {
     }
 }
 
-/// A static text in the dialect's form. Made once per text and kept for the life of the process.
-pub fn expanded<D: Dialect>(text: &'static str) -> &'static str {
-    type Rendered = RwLock<HashMap<(&'static str, &'static str), &'static str>>;
-    static KNOWN: OnceLock<Rendered> = OnceLock::new();
-    let known = KNOWN.get_or_init(Rendered::default);
-    let key = (D::DIALECT_NAME, text);
-    if let Some(found) = known.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&key) {
-        return found;
-    }
-    let made: &'static str = Box::leak(expand::<D>(text).into_boxed_str());
-    known.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(key, made);
-    made
+fn wrong(name: &str) -> sqlx::Error {
+    sqlx::Error::Configuration(format!("the statement has no value for `:{name}`").into())
 }
 
-fn expand<D: Dialect>(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 64);
-    let mut next = 1;
+fn bind<D: Driver>(args: &mut D::Arguments, value: &Value) -> sqlx::Result<()> {
+    match value {
+        Value::Int(value) => D::bind(args, *value),
+        Value::Text(value) => D::bind(args, value.clone()),
+        Value::List(words) if D::LISTS == Lists::Array => {
+            D::bind_array(args, Column::Text(words.iter().cloned().map(Some).collect()))
+        }
+        Value::List(words) => {
+            let json =
+                serde_json::to_string(words).map_err(|e| sqlx::Error::Encode(Box::new(e)))?;
+            D::bind(args, json)
+        }
+        Value::Table(rows) => D::bind(args, rows.json()?),
+    }
+}
+
+/// A text with the database's own placeholders.
+struct Rendered {
+    text: String,
+    slots: Vec<Slot>,
+}
+
+impl Rendered {
+    fn text(&'static self) -> SqlStr {
+        // Put together from static pieces only: `named`, `and` and `then` take nothing else.
+        AssertSqlSafe(self.text.as_str()).into_sql_str()
+    }
+}
+
+/// What is bound to one placeholder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Slot {
+    Now,
+    Value(String),
+    Item(String, usize),
+    Column(String, String),
+    Cell(String, String, usize),
+}
+
+/// What a text consists of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Text(String),
+    Parameter(String),
+    Column(String, String),
+    List(String),
+    Group(Vec<Piece>),
+}
+
+/// One rendered text per driver, name, further text, kind of clock and size of lists. They are
+/// kept for the life of the process: there are few of each.
+type Known =
+    HashMap<(&'static str, &'static str, Vec<&'static str>, bool, Vec<usize>), &'static Rendered>;
+static KNOWN: LazyLock<RwLock<Known>> = LazyLock::new(RwLock::default);
+
+fn rendered<D: Driver>(
+    name: &'static str,
+    more: &[&'static str],
+    has_clock: bool,
+    values: &[(&'static str, Value)],
+) -> sqlx::Result<&'static Rendered> {
+    let sizes = match D::LISTS {
+        Lists::Each => values.iter().filter_map(|(_, value)| size(value)).collect(),
+        Lists::Array | Lists::Json => Vec::new(),
+    };
+    let key = (D::NAME, name, more.to_vec(), has_clock, sizes);
+    if let Some(found) = KNOWN.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        return Ok(found);
+    }
+    let text = D::texts().get(name).ok_or_else(|| {
+        sqlx::Error::Configuration(format!("there is no statement `{name}`").into())
+    })?;
+    let text = more.iter().fold(text.to_owned(), |text, more| text + more);
+    let mut made = Rendered { text: String::with_capacity(text.len() + 64), slots: Vec::new() };
+    render::<D>(&mut made, &pieces(&text), has_clock, values, None);
+    let made: &'static Rendered = Box::leak(Box::new(made));
+    KNOWN.write().unwrap_or_else(PoisonError::into_inner).insert(key, made);
+    Ok(made)
+}
+
+/// How many placeholders a list or a table of values takes. Lists are filled up to powers of two,
+/// so that there are few texts.
+fn size(value: &Value) -> Option<usize> {
+    match value {
+        Value::List(words) if words.is_empty() => Some(0),
+        Value::List(words) => Some(words.len().next_power_of_two()),
+        Value::Table(rows) => Some(rows.len()),
+        Value::Int(_) | Value::Text(_) => None,
+    }
+}
+
+fn render<D: Driver>(
+    out: &mut Rendered,
+    pieces: &[Piece],
+    has_clock: bool,
+    values: &[(&'static str, Value)],
+    row: Option<usize>,
+) {
+    let sized = |name: &str| {
+        let value = values.iter().rev().find(|(known, _)| *known == name);
+        value.and_then(|(_, value)| size(value)).unwrap_or(0)
+    };
+    for piece in pieces {
+        match (piece, row) {
+            (Piece::Text(text), _) => out.text.push_str(text),
+            (Piece::Parameter(name), _) if name == "now" && !has_clock => {
+                out.text.push_str(D::NOW);
+            }
+            (Piece::Parameter(name), _) if name == "now" => placeholder::<D>(out, Slot::Now),
+            (Piece::Parameter(name), _) if name == "for_update" => {
+                out.text.push_str(D::FOR_UPDATE);
+            }
+            (Piece::Parameter(name), _) if name == "skip_locked" => {
+                out.text.push_str(D::SKIP_LOCKED);
+            }
+            (Piece::Parameter(name), _) => placeholder::<D>(out, Slot::Value(name.clone())),
+            (Piece::Column(table, column), None) => {
+                placeholder::<D>(out, Slot::Column(table.clone(), column.clone()));
+            }
+            (Piece::Column(table, column), Some(row)) => {
+                placeholder::<D>(out, Slot::Cell(table.clone(), column.clone(), row));
+            }
+            (Piece::List(name), _) => match D::LISTS {
+                Lists::Array => {
+                    out.text.push_str("= ANY(");
+                    placeholder::<D>(out, Slot::Value(name.clone()));
+                    out.text.push_str("::text[])");
+                }
+                Lists::Json => {
+                    out.text.push_str("IN (SELECT value FROM json_each(");
+                    placeholder::<D>(out, Slot::Value(name.clone()));
+                    out.text.push_str("))");
+                }
+                Lists::Each if sized(name) == 0 => {
+                    out.text.push_str("IN (SELECT NULL FROM DUAL WHERE FALSE)");
+                }
+                Lists::Each => {
+                    out.text.push_str("IN (");
+                    for at in 0..sized(name) {
+                        out.text.push_str(if at > 0 { ", " } else { "" });
+                        placeholder::<D>(out, Slot::Item(name.clone(), at));
+                    }
+                    out.text.push(')');
+                }
+            },
+            (Piece::Group(group), _) => {
+                let table = group.iter().find_map(|piece| match piece {
+                    Piece::Column(table, _) => Some(table.as_str()),
+                    _ => None,
+                });
+                for row in 0..table.map_or(0, sized) {
+                    out.text.push_str(if row > 0 { ", (" } else { "(" });
+                    render::<D>(out, group, has_clock, values, Some(row));
+                    out.text.push(')');
+                }
+            }
+        }
+    }
+}
+
+/// Appends a placeholder. Numbered ones are used again for the same value.
+fn placeholder<D: Driver>(out: &mut Rendered, slot: Slot) {
+    let Some(sign) = D::NUMBERED else {
+        out.text.push('?');
+        out.slots.push(slot);
+        return;
+    };
+    let known = out.slots.iter().position(|known| *known == slot);
+    let number = known.unwrap_or_else(|| {
+        out.slots.push(slot);
+        out.slots.len() - 1
+    });
+    out.text.push(sign);
+    out.text.push_str(&(number + 1).to_string());
+}
+
+/// Takes a text apart.
+fn pieces(text: &str) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    let mut plain = String::new();
     let mut rest = text;
-    while let Some(at) = rest.find(['?', '{']) {
-        out.push_str(&rest[..at]);
+    while let Some(at) = rest.find([':', '\'', '(', 'I']) {
+        plain.push_str(&rest[..at]);
         rest = &rest[at..];
-        if let Some(after) = rest.strip_prefix('?') {
-            D::placeholder(&mut out, &mut next);
+        // A literal, such as 'held:'.
+        if let Some(inside) = rest.strip_prefix('\'') {
+            let end = inside.find('\'').map_or(rest.len(), |end| end + 2);
+            plain.push_str(&rest[..end]);
+            rest = &rest[end..];
+            continue;
+        }
+        // `::`, a cast of Postgres.
+        if let Some(after) = rest.strip_prefix("::") {
+            plain.push_str("::");
             rest = after;
             continue;
         }
-        let end = rest.find('}').map_or(rest.len(), |e| e + 1);
-        let token = rest[..end].trim_matches(['{', '}']);
-        match token {
-            "now" => {
-                out.push_str("COALESCE(");
-                D::placeholder(&mut out, &mut next);
-                // Writing to a string cannot fail.
-                let _ = write!(out, ", {})", D::NOW);
+        let taken = match rest.as_bytes().first() {
+            Some(b':') => parameter(rest),
+            Some(b'(') => group(rest),
+            _ => list(rest),
+        };
+        match taken {
+            Some((piece, after)) => {
+                pieces.push(Piece::Text(std::mem::take(&mut plain)));
+                pieces.push(piece);
+                rest = after;
             }
-            "any" => D::list(&mut out, &mut next),
-            other if other.starts_with("only ") => {
-                D::only(&mut out, other.trim_start_matches("only "), &mut next)
-            }
-            "lock" => out.push_str(D::LOCK),
-            "skip locked" => out.push_str(D::SKIP_LOCKED),
-            other => {
-                let columns = other.trim_start_matches("rows:");
-                let columns: Vec<(&str, &str)> =
-                    columns.split(',').filter_map(|c| c.trim().split_once(' ')).collect();
-                D::rows(&mut out, &columns, &mut next);
+            None => {
+                plain.push_str(&rest[..1]);
+                rest = &rest[1..];
             }
         }
-        rest = &rest[end..];
     }
-    out.push_str(rest);
-    out
+    plain.push_str(rest);
+    pieces.push(Piece::Text(plain));
+    pieces
+}
+
+fn word(text: &str) -> (&str, &str) {
+    let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
+    text.split_at(end)
+}
+
+/// `:name` or `:table.column`.
+fn parameter(text: &str) -> Option<(Piece, &str)> {
+    let (name, after) = word(text.strip_prefix(':')?);
+    if name.is_empty() {
+        return None;
+    }
+    if let Some((column, after)) = after.strip_prefix('.').map(word)
+        && !column.is_empty()
+    {
+        return Some((Piece::Column(name.to_owned(), column.to_owned()), after));
+    }
+    Some((Piece::Parameter(name.to_owned()), after))
+}
+
+/// `IN (:names...)`.
+fn list(text: &str) -> Option<(Piece, &str)> {
+    let (name, after) = word(text.strip_prefix("IN (:")?);
+    Some((Piece::List(name.to_owned()), after.strip_prefix("...)")?))
+}
+
+/// `(:table.a, :table.b)...`.
+fn group(text: &str) -> Option<(Piece, &str)> {
+    let mut depth = 0;
+    let end = text.char_indices().find_map(|(at, c)| {
+        depth += match c {
+            '(' => 1,
+            ')' => -1,
+            _ => 0,
+        };
+        (depth == 0).then_some(at)
+    })?;
+    let after = text[end..].strip_prefix(")...")?;
+    Some((Piece::Group(pieces(&text[1..end])), after))
+}
+
+/// A named text with the placeholders of its database, as it is sent when lists and tables have one
+/// row, and the names of what is bound to them, in order. For the tests that prepare and explain
+/// statements.
+///
+/// # Errors
+/// There is no text of this name.
+pub fn sent<D: Driver>(name: &'static str) -> sqlx::Result<(String, Vec<String>)> {
+    let text = D::texts().get(name).ok_or_else(|| wrong(name))?;
+    let pieces = pieces(text);
+    let mut tables = Vec::new();
+    for_each(&pieces, &mut |piece| match piece {
+        Piece::Column(table, _) => {
+            tables.push((leak(table), Value::Table(Rows::default().int("n", [0]))));
+        }
+        Piece::List(name) => tables.push((leak(name), Value::List(vec![String::new()]))),
+        _ => {}
+    });
+    let mut made = Rendered { text: String::new(), slots: Vec::new() };
+    render::<D>(&mut made, &pieces, false, &tables, None);
+    let bound = |slot: Slot| match slot {
+        Slot::Now => "now".to_owned(),
+        Slot::Value(name) | Slot::Item(name, _) => name,
+        Slot::Column(table, column) | Slot::Cell(table, column, _) => format!("{table}.{column}"),
+    };
+    Ok((made.text, made.slots.into_iter().map(bound).collect()))
+}
+
+fn leak(text: &str) -> &'static str {
+    Box::leak(text.to_owned().into_boxed_str())
+}
+
+fn for_each(pieces: &[Piece], see: &mut impl FnMut(&Piece)) {
+    for piece in pieces {
+        see(piece);
+        if let Piece::Group(group) = piece {
+            for_each(group, see);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sqlx::{Postgres, Sqlite};
 
     #[test]
-    fn a_text_takes_the_form_of_each_dialect() {
-        let text = "SELECT r.id FROM {rows: id text, n int} AS r WHERE x = ? AND y {any} \
-                    AND {only x.id} AND due <= {now} {skip locked}";
-        let postgres = expanded::<Postgres>(text);
-        assert!(postgres.contains("UNNEST($1::text[], $2::bigint[]) AS r(id, n)"), "{postgres}");
-        assert!(
-            postgres.contains(
-                "x = $3 AND y = ANY($4::text[]) AND x.id = ANY($5::text[]) AND due <= COALESCE($6, "
-            ),
-            "{postgres}"
-        );
-        assert!(postgres.ends_with("FOR UPDATE SKIP LOCKED"));
-        let sqlite = expanded::<Sqlite>(text);
-        assert!(sqlite.contains("json_each(?)"), "{sqlite}");
-        assert!(
-            sqlite.contains("y IN (SELECT value FROM json_each(?)) AND true AND due"),
-            "{sqlite}"
-        );
-        assert!(!sqlite.contains("LOCKED"));
+    fn files_hold_named_texts_and_later_ones_win() {
+        let texts = Texts::read(&[
+            "-- Head.\n\n-- name: one\n-- Why.\nSELECT 1;\n\n-- name: two\nSELECT 2",
+            "-- name: two\nSELECT\n    3;\n",
+        ]);
+        assert_eq!(texts.names().collect::<Vec<_>>(), ["one", "two"]);
+        assert_eq!((texts.get("one"), texts.get("two")), (Some("SELECT 1"), Some("SELECT\n    3")));
+    }
+
+    #[test]
+    fn a_text_is_taken_apart() {
+        let text = "SELECT 'a:b' || x::text FROM t WHERE id IN (:ids...) AND due <= :now + :by AND \
+                    (a OR b) VALUES (:r.id, LOWER(:r.n))...";
+        let found: Vec<Piece> =
+            pieces(text).into_iter().filter(|piece| !matches!(piece, Piece::Text(_))).collect();
+        let column = |name: &str| Piece::Column("r".to_owned(), name.to_owned());
+        let Some(Piece::Group(group)) = found.last().cloned() else { panic!("{found:?}") };
+        assert_eq!(found[0], Piece::List("ids".to_owned()));
+        assert_eq!(found[1..3], ["now", "by"].map(|name| Piece::Parameter(name.to_owned())));
+        assert!(group.contains(&column("id")) && group.contains(&column("n")), "{group:?}");
+        assert_eq!(found.len(), 4);
     }
 }

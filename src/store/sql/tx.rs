@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use sqlx::Pool;
 use sqlx::pool::PoolConnection;
 
-use super::dialect::Dialect;
+use super::driver::{Driver, Kind};
 
 /// How long a connection is kept at most. Then it returns to the pool, which checks its age and
 /// whether it is alive.
@@ -20,17 +20,17 @@ const AT_HAND_MAX: Duration = Duration::from_secs(60);
 /// A few idle connections, kept outside the pool for immediate reuse. The pool pings each
 /// connection that returns, in a task of its own. Under load that is one message and one wake-up
 /// per statement, and a dead connection is noticed anyway when it is used.
-pub struct IdleConnections<D: Dialect> {
+pub struct IdleConnections<D: Driver> {
     most: usize,
     kept: Mutex<Option<Vec<IdleConnection<D>>>>,
 }
 
-struct IdleConnection<D: Dialect> {
+struct IdleConnection<D: Driver> {
     conn: PoolConnection<D>,
     since: Instant,
 }
 
-impl<D: Dialect> IdleConnections<D> {
+impl<D: Driver> IdleConnections<D> {
     /// Keeps at most `most` connections; with 0 each one goes back to its pool at once.
     pub fn new(most: usize) -> Self {
         Self { most, kept: Mutex::new(Some(Vec::with_capacity(most))) }
@@ -65,14 +65,14 @@ impl<D: Dialect> IdleConnections<D> {
 }
 
 /// An open transaction, or a connection for statements that stand alone.
-pub struct Tx<D: Dialect> {
+pub struct Tx<D: Driver> {
     kept: Option<IdleConnection<D>>,
     is_open: bool,
     pool: Pool<D>,
     at_hand: Arc<IdleConnections<D>>,
 }
 
-impl<D: Dialect> Tx<D> {
+impl<D: Driver> Tx<D> {
     async fn take(
         pool: &Pool<D>,
         at_hand: &Arc<IdleConnections<D>>,
@@ -107,7 +107,7 @@ impl<D: Dialect> Tx<D> {
             let mut tx = Self::take(pool, at_hand, true).await?;
             match D::plain(tx.conn()?, text).await {
                 Ok(()) => return Ok(tx),
-                Err(error) if tries > 0 && D::is_stale_connection(&error) => tries -= 1,
+                Err(error) if tries > 0 && D::kind(&error) == Kind::StaleConnection => tries -= 1,
                 Err(error) => return Err(error),
             }
         }
@@ -165,7 +165,7 @@ impl<D: Dialect> Tx<D> {
     }
 }
 
-impl<D: Dialect> Drop for Tx<D> {
+impl<D: Driver> Drop for Tx<D> {
     fn drop(&mut self) {
         if let Some(kept) = self.kept.take() {
             // Detached and dropped: the socket closes now, and the pool may open another.

@@ -36,10 +36,10 @@ async fn an_accepted_event_and_its_jobs_appear_together(f: Fresh) {
     let new_event = new_event(&["a", "b"]);
     let wanted: Vec<_> = new_event.plan.jobs.iter().map(|j| j.id).collect();
     let id = new_event.id;
-    assert_eq!(
-        accept(&*f.store, new_event).await,
-        Accepted::New { event: id, jobs: wanted.clone(), started: Vec::new(), at: START }
-    );
+    let Accepted::New { event, jobs, started, .. } = accept(&*f.store, new_event).await else {
+        panic!("it is new");
+    };
+    assert_eq!((event, &jobs, started.len()), (id, &wanted, 0));
     let jobs =
         f.store.jobs(&JobFilter { event: Some(id), ..JobFilter::default() }, PAGE).await.unwrap();
     assert_eq!(jobs.iter().map(|j| j.id).collect::<Vec<_>>(), wanted);

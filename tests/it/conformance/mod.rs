@@ -36,6 +36,13 @@ macro_rules! on_every_store {
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn mariadb() {
+                if let Some(fresh) = fresh(Kind::Mariadb).await {
+                    super::$name(fresh).await;
+                }
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn pooled() {
                 if let Some(fresh) = fresh(Kind::Pooled).await {
                     super::$name(fresh).await;

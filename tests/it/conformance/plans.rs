@@ -48,9 +48,8 @@ async fn run(conn: &mut PgConnection, sql: String) -> Vec<String> {
 
 /// The plan of a prepared statement as Postgres runs it.
 async fn plan(conn: &mut PgConnection, name: &str, values: &[&str]) -> String {
-    run(conn, format!("EXPLAIN (ANALYZE, BUFFERS) EXECUTE {name}({})", values.join(", ")))
-        .await
-        .join("\n")
+    let values = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
+    run(conn, format!("EXPLAIN (ANALYZE, BUFFERS) EXECUTE {name}{values}")).await.join("\n")
 }
 
 /// The buffers a plan touched, in its first line that counts them.
@@ -74,7 +73,7 @@ async fn hot_statements_use_an_index_at_a_million_kept_rows() {
     store.migrate().await.unwrap();
     store.upsert_lanes(&[spec("free"), spec("paused"), spec("later")]).await.unwrap();
     // As the store connects, and with the plans it may have made while the tables were empty.
-    let options = tidehook::store::sql::postgres::options(&url).unwrap();
+    let options = tidehook::store::postgres::options(&url).unwrap();
     let mut conn = PgConnection::connect_with(&options).await.unwrap();
     run(&mut conn, "ANALYZE".to_owned()).await;
     run(
@@ -84,79 +83,43 @@ async fn hot_statements_use_an_index_at_a_million_kept_rows() {
     .await;
 
     const JOB: &str = "ARRAY['00000000000000000001234567']";
-    let record: Vec<&str> = [
-        [
-            JOB,
-            "ARRAY[1]",
-            "ARRAY['done']",
-            "ARRAY[1]",
-            "ARRAY[0]",
-            "ARRAY[0]",
-            "ARRAY[0]",
-            "ARRAY[NULL::text]",
-        ]
-        .as_slice(),
-        &["NULL", "NULL", JOB, "NULL"],
-        &[
-            JOB,
-            "ARRAY[1]",
-            "ARRAY[1]",
-            "ARRAY['delivered']",
-            "ARRAY[NULL::text]",
-            "ARRAY[200]",
-            "ARRAY[NULL::text]",
-            "ARRAY[1]",
-        ],
-        &["ARRAY[''::bytea]", "0"],
-    ]
-    .concat();
-    // The statements as they stand in the source, with values for their placeholders in order.
-    let hot = tidehook::store::sql::postgres::hot_statements();
-    let values: [&[&str]; 11] = [
-        // Which lanes have due work: now, now, lanes to skip, now, how many.
-        &["NULL", "NULL", "'{}'", "NULL", "10"],
-        // Since when: now.
-        &["NULL"],
-        // Take: lanes and how many, now, now, the lease, now.
-        &[
-            "ARRAY['handler:free', 'handler:later']",
-            "ARRAY[10, 10]",
-            "NULL",
-            "NULL",
-            "1000",
-            "NULL",
-        ],
-        // Expired: now, how many.
-        &["NULL", "500"],
-        // Old events: from, how many, now, age.
-        &["''", "500", "NULL", "259200000"],
-        // Extend: now, by, jobs and claims, jobs.
-        &["NULL", "1000", JOB, "ARRAY[1]", JOB],
-        // Record: outcomes, now, now, jobs, now, attempts, the shard.
-        &record,
-        // Events: ids.
-        &[JOB],
-        // Take of these: lanes and how many, jobs, now, now, the lease, now.
-        &[
-            "ARRAY['handler:free', 'handler:later']",
-            "ARRAY[10, 10]",
-            JOB,
-            "NULL",
-            "NULL",
-            "1000",
-            "NULL",
-        ],
-        // What nobody was told of: now three times, the horizon, now twice, how many per lane, now,
-        // the horizon, now twice, overdue, how many.
-        &[
-            "NULL", "NULL", "NULL", "60000", "NULL", "NULL", "500", "NULL", "60000", "NULL",
-            "NULL", "5000", "500",
-        ],
-        // Chores: now twice, the age, a gate, now, the age, now.
-        &["NULL", "NULL", "259200000", "'{}'", "NULL", "259200000", "NULL"],
-    ];
-    assert_eq!(hot.len(), values.len());
-    for (name, sql) in &hot {
+    // What is bound to the statements, by name. Now is the database's own clock.
+    let values = |statement: &str, name: &str| -> &str {
+        match (statement, name) {
+            ("take" | "take_of", "rows.lane") => "ARRAY['handler:free', 'handler:later']",
+            ("take" | "take_of", "rows.most") => "ARRAY[10, 10]",
+            ("unannounced", "most") => "500",
+            (_, "skip") => "'{}'",
+            (_, "only" | "ids" | "rows.job" | "attempts.job_id") => JOB,
+            (_, "rows.claim" | "rows.sent" | "attempts.claim" | "attempts.number") => "ARRAY[1]",
+            (_, "rows.next") => "ARRAY['done']",
+            (_, "rows.after" | "rows.lost" | "rows.ended") => "ARRAY[0]",
+            (_, "rows.error" | "attempts.error" | "attempts.code") => "ARRAY[NULL::text]",
+            (_, "attempts.ending") => "ARRAY['delivered']",
+            (_, "attempts.status") => "ARRAY[200]",
+            (_, "attempts.duration_ms") => "ARRAY[1]",
+            (_, "attempts.response") => "ARRAY[''::bytea]",
+            (_, "shard") => "0",
+            (_, "lease" | "by") => "1000",
+            (_, "most") => "10",
+            (_, "from") => "''",
+            (_, "empty") => "'{}'",
+            (_, "age") => "259200000",
+            (_, "ahead") => "60000",
+            (_, "overdue") => "5000",
+            other => panic!("no value for {other:?}"),
+        }
+    };
+    let hot: Vec<(&str, String, Vec<&str>)> = tidehook::store::postgres::HOT
+        .into_iter()
+        .map(|name| {
+            let (text, bound) =
+                tidehook::store::sql::statement::sent::<sqlx::Postgres>(name).unwrap();
+            let values = bound.iter().map(|of| values(name, of)).collect();
+            (name, text, values)
+        })
+        .collect();
+    for (name, sql, _) in &hot {
         run(&mut conn, format!("PREPARE {name} AS {sql}")).await;
     }
     for (when, is_filled) in
@@ -167,7 +130,7 @@ async fn hot_statements_use_an_index_at_a_million_kept_rows() {
             ("and kept", _) => fill(&mut conn).await,
             _ => drop(run(&mut conn, "ANALYZE".to_owned()).await),
         }
-        for ((name, _), values) in hot.iter().zip(values) {
+        for (name, _, values) in &hot {
             let plan = plan(&mut conn, name, values).await;
             assert!(
                 !plan.contains("Seq Scan on jobs") && !plan.contains("Seq Scan on events"),

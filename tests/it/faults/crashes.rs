@@ -3,11 +3,19 @@
 use std::time::Duration;
 
 use super::{SQLITE, config, get, post, until};
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Server, on_each_server};
 use crate::support::endpoint::Endpoint;
 use crate::support::process::{Home, Process};
 use crate::support::producer::produce;
 use crate::support::proxy::Proxy;
+
+on_each_server!(
+    thirty_kills_under_load_lose_nothing,
+    a_delivery_under_way_at_a_kill_is_made_again_within_its_lease,
+    a_kill_between_the_answer_and_its_record_makes_one_duplicate_at_most,
+    a_commit_whose_answer_is_lost_is_never_acknowledged_and_never_doubled,
+    two_processes_that_start_at_once_migrate_once_and_share_the_work,
+);
 
 /// A short lease, so that what a dead process held is taken over soon.
 const SHORT_LEASE: &str = "worker: { stale_threshold_secs: 2 }\n";
@@ -66,18 +74,14 @@ async fn thirty_kills_under_load_lose_nothing_on_sqlite() {
     killed_under_load(SQLITE).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn thirty_kills_under_load_lose_nothing_on_postgres() {
-    let Some(cluster) = Cluster::start() else { return };
-    killed_under_load(&cluster.url()).await;
+async fn thirty_kills_under_load_lose_nothing(database: Server) {
+    killed_under_load(&database.url()).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_under_way_at_a_kill_is_made_again_within_its_lease() {
-    let Some(cluster) = Cluster::start() else { return };
+async fn a_delivery_under_way_at_a_kill_is_made_again_within_its_lease(database: Server) {
     let receiver = Endpoint::start().await;
     let home = Home::new(&config(
-        &cluster.url(),
+        &database.url(),
         &receiver,
         "/slow/2500",
         "worker: { stale_threshold_secs: 3 }\n",
@@ -101,12 +105,10 @@ async fn a_delivery_under_way_at_a_kill_is_made_again_within_its_lease() {
     assert_eq!(results, ["interrupted", "delivered"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_kill_between_the_answer_and_its_record_makes_one_duplicate_at_most() {
-    let Some(cluster) = Cluster::start() else { return };
+async fn a_kill_between_the_answer_and_its_record_makes_one_duplicate_at_most(database: Server) {
     let receiver = Endpoint::start().await;
-    let proxy = Proxy::start(cluster.port).await;
-    let home = Home::new(&config(&cluster.url_through(proxy.port), &receiver, "/ok", SHORT_LEASE));
+    let proxy = Proxy::start(database.port()).await;
+    let home = Home::new(&config(&database.url_through(proxy.port), &receiver, "/ok", SHORT_LEASE));
     let server = home.start().await;
     post(&home, "/api/lanes/handler%3Ah/pause").await.unwrap();
     let event =
@@ -121,12 +123,10 @@ async fn a_kill_between_the_answer_and_its_record_makes_one_duplicate_at_most() 
     assert!(receiver.got().len() <= 2, "{} copies", receiver.got().len());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_commit_whose_answer_is_lost_is_never_acknowledged_and_never_doubled() {
-    let Some(cluster) = Cluster::start() else { return };
+async fn a_commit_whose_answer_is_lost_is_never_acknowledged_and_never_doubled(database: Server) {
     let receiver = Endpoint::start().await;
-    let proxy = Proxy::start(cluster.port).await;
-    let home = Home::new(&config(&cluster.url_through(proxy.port), &receiver, "/ok", SHORT_LEASE));
+    let proxy = Proxy::start(database.port()).await;
+    let home = Home::new(&config(&database.url_through(proxy.port), &receiver, "/ok", SHORT_LEASE));
     let server = home.start().await;
     // Bounded, so that no claim of one job is lost three times in a row: that would be taken for a
     // job that kills its workers.
@@ -155,11 +155,9 @@ async fn a_second_process_on_the_same_sqlite_file_is_refused_with_one_clear_line
     assert!(log.contains("in use by another tidehook process"), "{log}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_processes_that_start_at_once_migrate_once_and_share_the_work() {
-    let Some(cluster) = Cluster::start() else { return };
+async fn two_processes_that_start_at_once_migrate_once_and_share_the_work(database: Server) {
     let receiver = Endpoint::start().await;
-    let text = config(&cluster.url(), &receiver, "/ok", "");
+    let text = config(&database.url(), &receiver, "/ok", "");
     let (a, b) = (Home::new(&text), Home::new(&text));
     let (first, second) = tokio::join!(a.start(), b.start());
     let (x, y) = tokio::join!(

@@ -3,19 +3,26 @@
 use std::time::{Duration, Instant};
 
 use super::{config, get, post, until};
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Cluster, Server, on_each_server};
 use crate::support::endpoint::Endpoint;
 use crate::support::process::{Home, until_ready};
 use crate::support::producer::produce;
 use crate::support::proxy::Proxy;
 use crate::support::world::client;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn restarts_of_postgres_under_load_lose_nothing_and_are_over_soon() {
-    let Some(cluster) = Cluster::start() else { return };
+on_each_server!(
+    restarts_under_load_lose_nothing_and_are_over_soon,
+    an_outage_is_answered_at_once_and_its_end_is_noticed,
+    an_outage_beside_a_hanging_delivery_holds_nobody_up,
+    a_bad_signature_is_told_apart_from_an_outage,
+    a_database_that_falls_silent_is_noticed_and_the_pool_survives,
+    clients_that_hang_up_poison_no_connection,
+);
+
+async fn restarts_under_load_lose_nothing_and_are_over_soon(database: Server) {
     let receiver = Endpoint::start().await;
     let home = Home::new(&config(
-        &cluster.url(),
+        &database.url(),
         &receiver,
         "/ok",
         "worker: { stale_threshold_secs: 3, max_concurrency: 20 }\n",
@@ -25,8 +32,8 @@ async fn restarts_of_postgres_under_load_lose_nothing_and_are_over_soon() {
     let mut back = Instant::now();
     for _ in 0..5 {
         tokio::time::sleep(Duration::from_millis(1_800)).await;
-        cluster.down("fast");
-        cluster.up();
+        database.stop();
+        database.up();
         back = Instant::now();
     }
     let ledger = producing.await.unwrap();
@@ -43,13 +50,11 @@ async fn restarts_of_postgres_under_load_lose_nothing_and_are_over_soon() {
     server.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_outage_is_answered_at_once_and_its_end_is_noticed() {
-    let Some(cluster) = Cluster::start() else { return };
+async fn an_outage_is_answered_at_once_and_its_end_is_noticed(database: Server) {
     let receiver = Endpoint::start().await;
-    let home = Home::new(&config(&cluster.url(), &receiver, "/ok", ""));
+    let home = Home::new(&config(&database.url(), &receiver, "/ok", ""));
     let server = home.start().await;
-    cluster.down("immediate");
+    database.crash();
     for _ in 0..3 {
         let start = Instant::now();
         let response = client().post(home.url("/events/app/x")).body("{}").send().await.unwrap();
@@ -67,7 +72,7 @@ async fn an_outage_is_answered_at_once_and_its_end_is_noticed() {
     assert!(health.text().await.unwrap().contains("database unreachable"));
     // A forged request is refused as such although nothing could be stored.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    cluster.up();
+    database.up();
     let start = Instant::now();
     until_ready(&home.url("/readyz")).await;
     let event = loop {
@@ -82,11 +87,9 @@ async fn an_outage_is_answered_at_once_and_its_end_is_noticed() {
     server.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_outage_beside_a_hanging_delivery_holds_nobody_up() {
-    let Some(cluster) = Cluster::start() else { return };
+async fn an_outage_beside_a_hanging_delivery_holds_nobody_up(database: Server) {
     let receiver = Endpoint::start().await;
-    let text = config(&cluster.url(), &receiver, "/ok", "")
+    let text = config(&database.url(), &receiver, "/ok", "")
         .replace("app: { type: event }", "app: { type: event }, slow: { type: event }")
         + &format!(
             "  hang: {{ source: slow, url: \"{}\", timeout: 10m }}\n",
@@ -96,11 +99,11 @@ async fn an_outage_beside_a_hanging_delivery_holds_nobody_up() {
     let server = home.start().await;
     post(&home, "/events/slow/x").await.unwrap();
     receiver.until_count(1).await;
-    cluster.down("fast");
+    database.stop();
     // The worker, woken by this, finds no store.
     post(&home, "/events/app/x").await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    cluster.up();
+    database.up();
     until_ready(&home.url("/readyz")).await;
     let start = Instant::now();
     let event = loop {
@@ -143,17 +146,15 @@ async fn a_certificate_is_verified_to_its_name_and_authority() {
     drop(refused);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bad_signature_is_told_apart_from_an_outage() {
-    let Some(cluster) = Cluster::start() else { return };
+async fn a_bad_signature_is_told_apart_from_an_outage(database: Server) {
     let receiver = Endpoint::start().await;
-    let text = config(&cluster.url(), &receiver, "/ok", "").replace(
+    let text = config(&database.url(), &receiver, "/ok", "").replace(
         "app: { type: event }",
         "app: { type: event }, hub: { type: webhook, verify: github, secret: fictional }",
     );
     let home = Home::new(&text);
     let server = home.start().await;
-    cluster.down("immediate");
+    database.crash();
     // One request to learn of the outage.
     post(&home, "/events/app/x").await.unwrap();
     let forged = client()
@@ -167,12 +168,10 @@ async fn a_bad_signature_is_told_apart_from_an_outage() {
     drop(server);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_falls_silent_is_noticed_and_the_pool_survives() {
-    let Some(cluster) = Cluster::start() else { return };
+async fn a_database_that_falls_silent_is_noticed_and_the_pool_survives(database: Server) {
     let receiver = Endpoint::start().await;
-    let proxy = Proxy::start(cluster.port).await;
-    let home = Home::new(&config(&cluster.url_through(proxy.port), &receiver, "/ok", ""));
+    let proxy = Proxy::start(database.port()).await;
+    let home = Home::new(&config(&database.url_through(proxy.port), &receiver, "/ok", ""));
     let server = home.start().await;
     post(&home, "/events/app/x").await.unwrap();
     proxy.blackhole(true);
@@ -196,12 +195,10 @@ async fn a_database_that_falls_silent_is_noticed_and_the_pool_survives() {
     server.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn clients_that_hang_up_poison_no_connection() {
-    let Some(cluster) = Cluster::start() else { return };
+async fn clients_that_hang_up_poison_no_connection(database: Server) {
     let receiver = Endpoint::start().await;
-    let proxy = Proxy::start(cluster.port).await;
-    let home = Home::new(&config(&cluster.url_through(proxy.port), &receiver, "/ok", ""));
+    let proxy = Proxy::start(database.port()).await;
+    let home = Home::new(&config(&database.url_through(proxy.port), &receiver, "/ok", ""));
     let server = home.start().await;
     proxy.delay(300);
     let impatient: Vec<_> = (0..200u64)
@@ -220,12 +217,8 @@ async fn clients_that_hang_up_poison_no_connection() {
     for client in impatient {
         client.await.unwrap();
     }
-    let pool = sqlx::PgPool::connect(&cluster.url()).await.unwrap();
-    let sql = "SELECT COUNT(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND \
-        now() - state_change > interval '1 second'";
     for _ in 0..5 {
-        let stuck: i64 = sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap();
-        assert_eq!(stuck, 0);
+        assert_eq!(stuck(&database.url()).await, 0);
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let acknowledged = loop {
@@ -242,4 +235,19 @@ async fn clients_that_hang_up_poison_no_connection() {
         acknowledged.as_str()
     );
     second.stop().await;
+}
+
+/// How many transactions have been open for more than a second with nothing going on in them.
+async fn stuck(url: &str) -> i64 {
+    if url.starts_with("postgres") {
+        let pool = sqlx::PgPool::connect(url).await.unwrap();
+        let sql = "SELECT COUNT(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' \
+            AND now() - state_change > interval '1 second'";
+        return sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap();
+    }
+    let pool = sqlx::MySqlPool::connect(url).await.unwrap();
+    let sql = "SELECT COUNT(*) FROM information_schema.innodb_trx t
+        JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id
+        WHERE p.command = 'Sleep' AND p.time_ms > 1000";
+    sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap()
 }

@@ -2,6 +2,7 @@
 
 mod crashes;
 mod database;
+mod mariadb;
 mod shutdown;
 mod storm;
 mod unreadable;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{SQLITE, get};
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Server, on_each_server};
 use crate::support::endpoint::{Endpoint, ReceivedRequest};
 use crate::support::process::Home;
 use crate::support::world::client;
@@ -245,8 +245,8 @@ async fn runs_survive_a_storm_of_kills_on_sqlite() {
     storm(SQLITE).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn runs_survive_a_storm_of_kills_on_postgres() {
-    let Some(cluster) = Cluster::start() else { return };
-    storm(&cluster.url()).await;
+on_each_server!(runs_survive_a_storm_of_kills);
+
+async fn runs_survive_a_storm_of_kills(database: Server) {
+    storm(&database.url()).await;
 }

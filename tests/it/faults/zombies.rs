@@ -6,18 +6,28 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{config, post, until};
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Server, on_each_server};
 use crate::support::endpoint::Endpoint;
 use crate::support::process::Home;
+
+on_each_server!(
+    a_late_success_changes_nothing_after_another_success,
+    a_late_failure_changes_nothing_after_a_success,
+    a_late_success_changes_nothing_after_the_job_was_given_up,
+);
 
 const LEASE: &str = "worker: { stale_threshold_secs: 2 }\n";
 
 /// A holds a delivery and is stopped; B takes over; A goes on. Answers the job and attempts
 /// afterwards.
-async fn overtaken(path: &str, retry: &str, ends: &str) -> Option<(Value, Vec<Value>, Endpoint)> {
-    let cluster = Cluster::start()?;
+async fn overtaken(
+    database: &Server,
+    path: &str,
+    retry: &str,
+    ends: &str,
+) -> (Value, Vec<Value>, Endpoint) {
     let receiver = Endpoint::start().await;
-    let text = config(&cluster.url(), &receiver, path, LEASE)
+    let text = config(&database.url(), &receiver, path, LEASE)
         .replace("retry: { max: 5, interval: 200ms }", retry);
     let (a, b) = (Home::new(&text), Home::new(&text));
     let first = a.start().await;
@@ -50,7 +60,7 @@ async fn overtaken(path: &str, retry: &str, ends: &str) -> Option<(Value, Vec<Va
     let (job, attempts) =
         tokio::time::timeout(crate::support::endpoint::PATIENCE, stale).await.unwrap();
     assert!(a.log().contains("An outcome arrived after the lease was lost."), "{}", a.log());
-    Some((job, attempts, receiver))
+    (job, attempts, receiver)
 }
 
 fn results(attempts: &[Value]) -> Vec<(u64, &str)> {
@@ -60,38 +70,31 @@ fn results(attempts: &[Value]) -> Vec<(u64, &str)> {
         .collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_late_success_changes_nothing_after_another_success() {
-    let Some((job, attempts, receiver)) =
-        overtaken("/slowseq/1000/200,200", "retry: { max: 5 }", "completed").await
-    else {
-        return;
-    };
+async fn a_late_success_changes_nothing_after_another_success(database: Server) {
+    let (job, attempts, receiver) =
+        overtaken(&database, "/slowseq/1000/200,200", "retry: { max: 5 }", "completed").await;
     assert_eq!((job["status"].as_str(), job["attempt"].as_u64()), (Some("completed"), Some(2)));
     assert_eq!(results(&attempts), [(1, "stale"), (2, "delivered")]);
     assert_eq!(receiver.got().len(), 3, "one more than the two events needed");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_late_failure_changes_nothing_after_a_success() {
-    let Some((job, attempts, receiver)) =
-        overtaken("/slowseq/1000/500,200", "retry: { max: 5, interval: 100ms }", "completed").await
-    else {
-        return;
-    };
+async fn a_late_failure_changes_nothing_after_a_success(database: Server) {
+    let (job, attempts, receiver) = overtaken(
+        &database,
+        "/slowseq/1000/500,200",
+        "retry: { max: 5, interval: 100ms }",
+        "completed",
+    )
+    .await;
     assert_eq!(job["attempt"], 2);
     assert_eq!(results(&attempts), [(1, "stale"), (2, "delivered")]);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(receiver.got().len(), 4, "the late failure caused no further attempt");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_late_success_changes_nothing_after_the_job_was_given_up() {
-    let Some((job, attempts, _)) =
-        overtaken("/slowseq/1000/200,500,500,500", "retry: { max: 1 }", "dead").await
-    else {
-        return;
-    };
+async fn a_late_success_changes_nothing_after_the_job_was_given_up(database: Server) {
+    let (job, attempts, _) =
+        overtaken(&database, "/slowseq/1000/200,500,500,500", "retry: { max: 1 }", "dead").await;
     assert_eq!(job["status"], "dead");
     assert_eq!(results(&attempts), [(1, "stale"), (2, "failed")]);
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use serde_json::{Number, Value};
-use sqlx::{AssertSqlSafe, PgPool, Row, SqlitePool};
+use sqlx::{AssertSqlSafe, MySqlPool, PgPool, Row, SqlitePool};
 
 /// Every stored instant, in milliseconds since 1970. A lease is of the process that holds it, and
 /// none is held at rest.
@@ -29,23 +29,26 @@ const IS_INSTANT: std::ops::Range<i64> = 1_577_836_800_000..2_524_608_000_000;
 pub enum Machine {
     Sqlite(SqlitePool),
     Postgres(PgPool),
+    Mariadb(MySqlPool),
 }
 
-/// The same on either database.
+/// The same on any database.
 macro_rules! on {
     ($machine:expr, $pool:ident => $what:expr) => {
         match $machine {
             Machine::Sqlite($pool) => $what,
             Machine::Postgres($pool) => $what,
+            Machine::Mariadb($pool) => $what,
         }
     };
 }
 
 impl Machine {
     pub async fn over(database: &str) -> Self {
-        match database.starts_with("sqlite") {
-            true => Self::Sqlite(SqlitePool::connect(database).await.unwrap()),
-            false => Self::Postgres(PgPool::connect(database).await.unwrap()),
+        match database.split(':').next() {
+            Some("sqlite") => Self::Sqlite(SqlitePool::connect(database).await.unwrap()),
+            Some("mysql") => Self::Mariadb(MySqlPool::connect(database).await.unwrap()),
+            _ => Self::Postgres(PgPool::connect(database).await.unwrap()),
         }
     }
 
@@ -68,10 +71,11 @@ impl Machine {
         for (table, columns) in INSTANTS {
             let columns: Vec<String> =
                 columns.iter().map(|column| format!("{column} = {column} - {by}")).collect();
+            let table = self.quoted(table);
             moves.push(format!("UPDATE {table} SET {}", columns.join(", ")));
         }
         for table in DOCUMENTS {
-            for (id, text) in self.pairs(&format!("SELECT id, state FROM {table}")).await {
+            for (id, text) in self.documents(table).await {
                 let mut state: Value = serde_json::from_str(&text).unwrap();
                 back(&mut state, by);
                 let quoted = |text: &str| text.replace('\'', "''");
@@ -83,17 +87,28 @@ impl Machine {
             }
         }
         moves.push("COMMIT".to_owned());
+        if matches!(self, Self::Mariadb(_)) {
+            moves.insert(0, "SET sql_mode = 'NO_BACKSLASH_ESCAPES'".to_owned());
+        }
         let text = moves.join(";\n");
         on!(self, pool => {
             sqlx::raw_sql(AssertSqlSafe(text)).execute(pool).await.unwrap();
         });
     }
 
-    async fn pairs(&self, text: &str) -> Vec<(String, String)> {
+    /// The ids and states of a table.
+    async fn documents(&self, table: &str) -> Vec<(String, String)> {
+        let id = if matches!(self, Self::Mariadb(_)) { "CAST(id AS CHAR)" } else { "id" };
+        let text = format!("SELECT {id}, state FROM {table}");
         on!(self, pool => {
-            let rows = sqlx::query(AssertSqlSafe(text.to_owned())).fetch_all(pool).await.unwrap();
+            let rows = sqlx::query(AssertSqlSafe(text)).fetch_all(pool).await.unwrap();
             rows.iter().map(|row| (row.get(0), row.get(1))).collect()
         })
+    }
+
+    /// A table's name; `keys` is a word of MySQL's.
+    fn quoted(&self, table: &str) -> String {
+        if matches!(self, Self::Mariadb(_)) { format!("`{table}`") } else { table.to_owned() }
     }
 }
 

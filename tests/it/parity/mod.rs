@@ -137,6 +137,8 @@ async fn receivers_get_the_same_however_it_runs() {
     assert!(sizes.len() > 6 && sizes.iter().all(|size| *size > 3), "{sizes:?}");
     let Some(postgres) = seen(Runtime::Container(Kind::Postgres)).await else { return };
     same(&sqlite, &postgres, "Postgres");
+    let mariadb = seen(Runtime::Container(Kind::Mariadb)).await.unwrap();
+    same(&sqlite, &mariadb, "MariaDB");
     same(&sqlite, &seen(Runtime::Functions).await.unwrap(), "functions");
 }
 

@@ -1,11 +1,102 @@
-//! A Postgres server of the test's own, to be stopped and started at will.
+//! A database server of the test's own, to be stopped and started at will.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use super::mariadb::Server as Mariadb;
 use super::process::free_port;
 
-/// A server with its data directory. It ends with the test.
+/// Which server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Brand {
+    Postgres,
+    Mariadb,
+}
+
+/// Makes a test per brand of each named function, with a server of its own.
+macro_rules! on_each_server {
+    ($($name:ident),* $(,)?) => {$(
+        mod $name {
+            use crate::support::cluster::{Brand, Server};
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn postgres() {
+                if let Some(server) = Server::start(Brand::Postgres) {
+                    super::$name(server).await;
+                }
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn mariadb() {
+                if let Some(server) = Server::start(Brand::Mariadb) {
+                    super::$name(server).await;
+                }
+            }
+        }
+    )*};
+}
+pub(crate) use on_each_server;
+
+/// A server of either brand. It ends with the test.
+pub enum Server {
+    Postgres(Cluster),
+    Mariadb(Mariadb),
+}
+
+impl Server {
+    /// Starts a durable server; `None` where its programs are not installed, which is a failure
+    /// when all tests are asked for.
+    pub fn start(brand: Brand) -> Option<Self> {
+        Some(match brand {
+            Brand::Postgres => Self::Postgres(Cluster::start()?),
+            Brand::Mariadb => Self::Mariadb(Mariadb::start()?),
+        })
+    }
+
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Postgres(cluster) => cluster.port,
+            Self::Mariadb(server) => server.port,
+        }
+    }
+
+    pub fn up(&self) {
+        match self {
+            Self::Postgres(cluster) => cluster.up(),
+            Self::Mariadb(server) => server.up(),
+        }
+    }
+
+    /// Ends it in good order.
+    pub fn stop(&self) {
+        match self {
+            Self::Postgres(cluster) => cluster.down("fast"),
+            Self::Mariadb(server) => server.stop(),
+        }
+    }
+
+    /// Ends it as a crash would.
+    pub fn crash(&self) {
+        match self {
+            Self::Postgres(cluster) => cluster.down("immediate"),
+            Self::Mariadb(server) => server.crash(),
+        }
+    }
+
+    pub fn url(&self) -> String {
+        self.url_through(self.port())
+    }
+
+    /// The URL of its database through another port.
+    pub fn url_through(&self, port: u16) -> String {
+        match self {
+            Self::Postgres(cluster) => cluster.url_through(port),
+            Self::Mariadb(_) => Mariadb::url_through(port),
+        }
+    }
+}
+
+/// A Postgres server with its data directory. It ends with the test.
 pub struct Cluster {
     bin: PathBuf,
     dir: tempfile::TempDir,

@@ -5,6 +5,7 @@ pub mod database;
 pub mod endpoint;
 pub mod engines;
 pub mod functions;
+pub mod mariadb;
 pub mod process;
 pub mod producer;
 pub mod proxy;

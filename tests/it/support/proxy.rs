@@ -68,12 +68,15 @@ impl Proxy {
 }
 
 impl Trouble {
-    /// Whether the answer to these bytes of a Postgres client is to be lost. A statement ends with
-    /// Sync, a commit is a simple query; both are carried out whatever becomes of the answer.
+    /// Whether the answer to these bytes of a client is to be lost. A statement of Postgres ends
+    /// with Sync, one of MySQL begins with its command behind a header of four bytes, a commit is a
+    /// simple query; all are carried out whatever becomes of the answer.
     fn loses(&self, sent: &[u8]) -> bool {
         const SYNC: &[u8] = b"S\0\0\0\x04";
+        const EXECUTE: u8 = 0x17;
         let every = self.lose_every.load(Ordering::SeqCst);
-        let asks = sent.ends_with(SYNC) || sent.windows(6).any(|w| w == b"COMMIT");
+        let executes = sent.get(3) == Some(&0) && sent.get(4) == Some(&EXECUTE);
+        let asks = executes || sent.ends_with(SYNC) || sent.windows(6).any(|w| w == b"COMMIT");
         every > 0
             && asks
             && (self.asked.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(every)

@@ -1,7 +1,8 @@
 //! A fresh store per test, on a clock the test moves.
 //!
-//! `TIDEHOOK_TEST_POSTGRES` names a server (`scripts/test.sh` finds or starts one and sets it).
-//! Plain `cargo test` runs without; with `TIDEHOOK_TEST_ALL` a missing server is a failure.
+//! `TIDEHOOK_TEST_POSTGRES` and `TIDEHOOK_TEST_MYSQL` name servers (`scripts/test.sh` finds or
+//! starts them and sets both). Plain `cargo test` runs without; with `TIDEHOOK_TEST_ALL` a missing
+//! server is a failure.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,6 +17,8 @@ pub enum Kind {
     Postgres,
     /// Postgres behind a pooler that hands out a connection for one transaction at a time.
     Pooled,
+    /// MySQL or MariaDB, whichever the variable names.
+    Mariadb,
 }
 
 /// A store of its own, which goes when the test ends.
@@ -37,6 +40,15 @@ pub fn postgres() -> Option<String> {
     server
 }
 
+pub fn mariadb() -> Option<String> {
+    let server = std::env::var("TIDEHOOK_TEST_MYSQL").ok().filter(|s| !s.is_empty());
+    assert!(
+        server.is_some() || std::env::var_os("TIDEHOOK_TEST_ALL").is_none(),
+        "TIDEHOOK_TEST_ALL is set but TIDEHOOK_TEST_MYSQL names no server; run scripts/test.sh"
+    );
+    server
+}
+
 pub fn unique_name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("t_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
@@ -51,6 +63,7 @@ pub async fn url(kind: Kind, dir: &tempfile::TempDir) -> Option<String> {
             let server = postgres()?;
             super::database::create(&server, &unique_name()).await
         }
+        Kind::Mariadb => super::mariadb::create(&mariadb()?, &unique_name()).await,
     })
 }
 

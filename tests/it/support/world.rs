@@ -44,10 +44,11 @@ impl Runtime {
         match std::env::var("TIDEHOOK_TEST_WORLD").as_deref().unwrap_or("") {
             "" | "sqlite" => Self::Container(Kind::Sqlite),
             "postgres" => Self::Container(Kind::Postgres),
+            "mariadb" => Self::Container(Kind::Mariadb),
             "functions" => Self::Functions,
-            other => {
-                panic!("TIDEHOOK_TEST_WORLD is `{other}`; there are sqlite, postgres and functions")
-            }
+            other => panic!(
+                "TIDEHOOK_TEST_WORLD is `{other}`; there are sqlite, postgres, mariadb and functions"
+            ),
         }
     }
 }
@@ -131,7 +132,7 @@ impl World {
             }
             Runtime::Container(kind) => {
                 let url = stores::url(kind, &dir).await?;
-                let driver = if kind == Kind::Postgres { "postgres" } else { "sqlite" };
+                let driver = url.split(':').next().unwrap();
                 let text = text.replace("{receiver}", &receiver.address.to_string());
                 let config =
                     config(&format!("{text}\ndatabase: {{ driver: {driver}, url: \"{url}\" }}\n"));

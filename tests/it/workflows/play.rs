@@ -104,10 +104,11 @@ const EVERYTHING: Budget = Budget::endless(10);
 const ALL: Page = Page { limit: 1000, newest_first: false };
 
 /// All of them.
-pub const WAYS: [Runtime; 4] = [
+pub const WAYS: [Runtime; 5] = [
     Runtime::Engine(Kind::Memory),
     Runtime::Engine(Kind::Sqlite),
     Runtime::Engine(Kind::Postgres),
+    Runtime::Engine(Kind::Mariadb),
     Runtime::Functions,
 ];
 

@@ -1,10 +1,17 @@
-//! The SQLite dialect: one writer, several readers beside it, JSON as a table of values.
+//! SQLite: one writer, several readers beside it, JSON as a table of values.
+//!
+//! - `accept`, `work`: the verbs with statements of their own; `texts/`: the statements
+//! - `backup`: a copy of a file that is in use
 
-use std::fmt::Write;
+mod accept;
+#[cfg(feature = "cli")]
+pub mod backup;
+mod work;
+
 use std::fs::{File, OpenOptions};
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,34 +19,27 @@ use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Pool, Sqlite};
 
-use super::dialect::{Dialect, SupportsTypes};
-use super::rows::DueRow;
-use super::seam;
-use super::statement::{Column, Rows, sql};
-use super::{Pools, SqlStore};
-use crate::model::ManualClock;
-use crate::model::Pooler;
-use crate::store::error::Cause;
-use crate::store::error::{Error, Result};
-use crate::store::{Address, Store};
+use super::sql::driver::{self, Driver, Kind, Lists, SupportsTypes, Take};
+use super::sql::pool::Pools;
+use super::sql::rows::DueRow;
+use super::sql::statement::Texts;
+use super::sql::{SHARED_TEXTS, SqlStore};
+use super::{Accepted, Address, NewEvent, Store};
+use crate::model::{ManualClock, Pooler};
+use crate::store::error::{Cause, Error, Result};
 
 crate::impl_executes!(Sqlite);
 impl SupportsTypes for Sqlite {}
 
-const DUE: &str =
-    "SELECT id, event_id, target_kind, target_name, lane, attempt, lost, deaths, begun, claim,
-        due_at, created_at, state AS was, {now} AS now
-    FROM jobs WHERE lane = ? AND finished_at IS NULL AND due_at <= {now} ORDER BY due_at LIMIT ?";
-const DUE_OF: &str =
-    "SELECT id, event_id, target_kind, target_name, lane, attempt, lost, deaths, begun, claim,
-        due_at, created_at, state AS was, {now} AS now
-    FROM jobs WHERE id {any} AND lane = ? AND finished_at IS NULL AND due_at <= {now}
-        ORDER BY due_at LIMIT ?";
-const LEASE: &str =
-    "UPDATE jobs SET state = 'leased', claim = claim + 1, due_at = r.until, attempt = r.sent,
-        lost = r.interrupted, deaths = r.crashes
-    FROM {rows: job text, until int, sent int, interrupted int, crashes int} AS r
-    WHERE jobs.id = r.job";
+static TEXTS: LazyLock<Texts> = LazyLock::new(|| {
+    let own = [
+        include_str!("texts/intake.sql"),
+        include_str!("texts/work.sql"),
+        include_str!("texts/runs.sql"),
+        include_str!("texts/upkeep.sql"),
+    ];
+    Texts::read(&[SHARED_TEXTS.as_slice(), &own].concat())
+});
 
 /// Opens a SQLite store, and refuses a file that another process has open.
 ///
@@ -76,7 +76,9 @@ pub async fn open(address: Address, clock: Option<ManualClock>) -> Result<Arc<dy
     // If the disk is full or the file is locked, the store opens lazily, and its first caller
     // waits.
     let passes = |error: &sqlx::Error| {
-        Sqlite::is_busy(error) || primary_code(error) == Some(13) || code(error) == Some(4874)
+        Sqlite::kind(error) == Kind::Conflict
+            || primary_code(error) == Some(13)
+            || code(error) == Some(4874)
     };
     let write = match pool(1).connect_with(options.clone()).await {
         Ok(pool) => pool,
@@ -146,17 +148,21 @@ fn lock(database: &std::path::Path) -> Result<File> {
 }
 
 #[async_trait]
-impl Dialect for Sqlite {
-    const DIALECT_NAME: &'static str = "sqlite";
+impl Driver for Sqlite {
     const NOW: &'static str = "CAST((julianday('now') - 2440587.5) * 86400000.0 AS INTEGER)";
     // BEGIN IMMEDIATE: a reader that becomes a writer can fail half way.
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
-    const LOCK: &'static str = "";
+    const FOR_UPDATE: &'static str = "";
     const SKIP_LOCKED: &'static str = "";
-    const ABOUT: &'static str = "SELECT 'SQLite ' || sqlite_version() AS name";
+    const NUMBERED: Option<char> = Some('?');
+    const LISTS: Lists = Lists::Json;
+
+    fn texts() -> &'static Texts {
+        &TEXTS
+    }
 
     fn migrator() -> Migrator {
-        super::dialect::migrations(&[
+        driver::migrations(&[
             (1, "first", include_str!("../../../migrations/sqlite/0001_first.sql")),
             (2, "runs", include_str!("../../../migrations/sqlite/0002_runs.sql")),
             (3, "endings", include_str!("../../../migrations/sqlite/0003_endings.sql")),
@@ -167,95 +173,35 @@ impl Dialect for Sqlite {
 
     async fn migrate(pool: &Pool<Self>) -> Result<()> {
         let mut conn = pool.acquire().await.map_err(Self::error)?;
-        super::dialect::refuse_foreign::<Self>(
-            &mut conn,
-            "SELECT name FROM sqlite_master WHERE type = 'table'",
-        )
-        .await?;
+        driver::refuse_foreign::<Self>(&mut conn).await?;
         drop(conn);
-        Self::migrator().run(pool).await.map_err(super::dialect::migration_error::<Self>)
+        Self::migrator().run(pool).await.map_err(driver::migration_error::<Self>)
     }
 
-    fn placeholder(out: &mut String, next: &mut usize) {
-        out.push('?');
-        *next += 1;
-    }
-
-    fn rows(out: &mut String, columns: &[(&str, &str)], next: &mut usize) {
-        out.push_str("(SELECT ");
-        for (at, (name, kind)) in columns.iter().enumerate() {
-            let comma = if at > 0 { ", " } else { "" };
-            // Writing to a string cannot fail.
-            let _ = match *kind {
-                "bytes" => write!(out, "{comma}unhex(value ->> {at}) AS {name}"),
-                _ => write!(out, "{comma}value ->> {at} AS {name}"),
-            };
-        }
-        out.push_str(" FROM json_each(");
-        Self::placeholder(out, next);
-        out.push_str("))");
-    }
-
-    fn bind_rows(args: &mut Self::Arguments, rows: Rows) -> sqlx::Result<()> {
-        <Self as seam::Binds<_>>::bind(args, json(&rows)?)
-    }
-
-    fn list(out: &mut String, next: &mut usize) {
-        out.push_str("IN (SELECT value FROM json_each(");
-        Self::placeholder(out, next);
-        out.push_str("))");
-    }
-
-    fn bind_list(args: &mut Self::Arguments, words: Vec<String>) -> sqlx::Result<()> {
-        let json = serde_json::to_string(&words).map_err(|e| sqlx::Error::Encode(Box::new(e)))?;
-        <Self as seam::Binds<_>>::bind(args, json)
+    async fn accept(store: &SqlStore<Self>, events: Arc<[NewEvent]>) -> Result<Vec<Accepted>> {
+        accept::accept(store, events).await
     }
 
     async fn take(
+        store: &SqlStore<Self>,
         conn: &mut Self::Connection,
-        clock: Option<i64>,
-        lease_ms: i64,
-        wants: &[(String, i64)],
-        of: &[String],
+        take: Take<'_>,
     ) -> sqlx::Result<Vec<DueRow>> {
-        let mut taken: Vec<DueRow> = Vec::new();
-        for (lane, most) in wants {
-            let due = match of {
-                [] => sql::<Self>(DUE).bind(clock),
-                of => sql::<Self>(DUE_OF).bind(clock).list(of),
-            };
-            let due = due.bind(lane.clone()).bind(clock).bind(*most);
-            taken.extend(due.all::<DueRow>(conn).await?);
-        }
-        if taken.is_empty() {
-            return Ok(taken);
-        }
-        for row in &mut taken {
-            let interrupted = i64::from(row.was == "leased");
-            row.deaths += i64::from(row.was == "leased" && row.begun == Some(row.claim));
-            row.claim += 1;
-            row.attempt += interrupted;
-            row.lost += interrupted;
-            row.due_at = row.now + lease_ms;
-        }
-        let rows = Rows::default()
-            .text(taken.iter().map(|r| r.id.clone()))
-            .int(taken.iter().map(|r| r.due_at))
-            .int(taken.iter().map(|r| r.attempt))
-            .int(taken.iter().map(|r| r.lost))
-            .int(taken.iter().map(|r| r.deaths));
-        sql::<Self>(LEASE).rows(rows).run(conn).await?;
-        Ok(taken)
+        work::take(store, conn, take).await
     }
 
-    async fn weaknesses(_: &mut Self::Connection) -> sqlx::Result<Vec<String>> {
+    async fn weaknesses(_: &SqlStore<Self>, _: &mut Self::Connection) -> sqlx::Result<Vec<String>> {
         // Everything that matters is set when the connection is opened.
         Ok(Vec::new())
     }
 
-    fn is_busy(error: &sqlx::Error) -> bool {
+    fn kind(error: &sqlx::Error) -> Kind {
         // 5 SQLITE_BUSY, 6 SQLITE_LOCKED, with their extended codes.
-        primary_code(error).is_some_and(|code| code == 5 || code == 6)
+        match primary_code(error) {
+            Some(5 | 6) => Kind::Conflict,
+            _ if driver::is_of_connection(error) => Kind::StaleConnection,
+            _ => Kind::Other,
+        }
     }
 
     fn error(error: sqlx::Error) -> Error {
@@ -268,17 +214,14 @@ impl Dialect for Sqlite {
             ));
         }
         match primary_code(&error) {
-            // 13 SQLITE_FULL; 10 IOERR, 14 CANTOPEN, 8 READONLY, 5 and 6 busy that did not pass.
+            // 13 SQLITE_FULL; 10 IOERR, 14 CANTOPEN, 8 READONLY, 5 and 6 busy.
             Some(13) => Error::full(Cause::of(text, error)),
             Some(8) => Error::read_only(Cause::of(text, error)),
-            Some(5 | 6 | 10 | 14) => Error::down(Cause::of(text, error)),
+            Some(5 | 6) => Error::conflict(Cause::of(text, error)),
+            Some(10 | 14) => Error::down(Cause::of(text, error)),
             Some(_) => Error::permanent(Cause::of(text, error)),
-            None => match error {
-                sqlx::Error::Encode(_)
-                | sqlx::Error::Decode(_)
-                | sqlx::Error::ColumnDecode { .. } => Error::permanent(Cause::of(text, error)),
-                _ => Error::down(Cause::of(text, error)),
-            },
+            None if driver::is_of_values(&error) => Error::permanent(Cause::of(text, error)),
+            None => Error::down(Cause::of(text, error)),
         }
     }
 }
@@ -294,46 +237,4 @@ fn code(error: &sqlx::Error) -> Option<u32> {
         sqlx::Error::Database(e) => e.code()?.parse().ok(),
         _ => None,
     }
-}
-
-/// The rows as one JSON text: an array of arrays, bytes in hexadecimal.
-fn json(rows: &Rows) -> sqlx::Result<String> {
-    let count = rows.0.first().map_or(0, |column| match column {
-        Column::Text(values) => values.len(),
-        Column::Int(values) => values.len(),
-        Column::Bytes(values) => values.len(),
-    });
-    let mut out = String::with_capacity(64 * count + 2);
-    out.push('[');
-    for at in 0..count {
-        out.push_str(if at > 0 { ",[" } else { "[" });
-        for (n, column) in rows.0.iter().enumerate() {
-            out.push_str(if n > 0 { "," } else { "" });
-            match column {
-                Column::Text(values) => match values.get(at).and_then(Option::as_deref) {
-                    Some(text) => {
-                        let quoted = serde_json::to_string(text)
-                            .map_err(|e| sqlx::Error::Encode(Box::new(e)))?;
-                        out.push_str(&quoted);
-                    }
-                    None => out.push_str("null"),
-                },
-                Column::Int(values) => match values.get(at).copied().flatten() {
-                    Some(n) => {
-                        // Writing to a string cannot fail.
-                        let _ = write!(out, "{n}");
-                    }
-                    None => out.push_str("null"),
-                },
-                Column::Bytes(values) => {
-                    out.push('"');
-                    out.push_str(&hex::encode(values.get(at).map_or(&[][..], Vec::as_slice)));
-                    out.push('"');
-                }
-            }
-        }
-        out.push(']');
-    }
-    out.push(']');
-    Ok(out)
 }

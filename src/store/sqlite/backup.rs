@@ -14,8 +14,8 @@ use std::time::Duration;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
 
-use super::dialect::Dialect;
 use crate::store::error::{Error, Result};
+use crate::store::sql::driver::Driver;
 
 /// The result of a finished backup, for the command line to report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub async fn backup(url: &str, to: &Path) -> Result<Backup> {
         .open(&partial)
         .map_err(|e| of_file(&partial, e))?;
 
-    let error = <sqlx::Sqlite as Dialect>::error;
+    let error = <sqlx::Sqlite as Driver>::error;
     let mut source = SqliteConnection::connect_with(&options).await.map_err(error)?;
     sqlx::query("VACUUM INTO ?").bind(text.to_owned()).execute(&mut source).await.map_err(error)?;
     source.close().await.map_err(error)?;

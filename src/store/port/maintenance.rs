@@ -1,0 +1,62 @@
+//! The schema, retention, health checks and figures about the database.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::Rejection;
+use crate::model::{EventId, Timestamp};
+use crate::store::error::Result;
+
+/// Which housekeeping verbs have anything to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Chores {
+    /// [`Work::expire`] has jobs to mark as dead.
+    pub expire: bool,
+    /// [`Maintenance::prune`] has events that are old enough to be deleted, or gates that are no
+    /// longer used.
+    pub prune: bool,
+    /// [`Maintenance::forget_keys`] has keys that have expired.
+    pub forget: bool,
+}
+
+/// Migrations, retention, health checks and figures about the database.
+#[async_trait]
+pub trait Maintenance: Send + Sync {
+    /// Brings the schema up to date. Safe when two processes start at once.
+    async fn migrate(&self) -> Result<()>;
+    /// How many migrations the schema lacks; 0 when it is up to date or newer than this version.
+    async fn missing_migrations(&self) -> Result<usize>;
+    /// The database's clock. Also the cheapest check that the database answers.
+    async fn now(&self) -> Result<Timestamp>;
+    /// Writes a dummy row of this many bytes and answers the database's clock. It shows whether an
+    /// event of that size could be stored now.
+    async fn write_check(&self, bytes: usize) -> Result<Timestamp>;
+    /// Adds to the counts of refused requests, per source and reason.
+    async fn reject(&self, rejections: &[Rejection]) -> Result<()>;
+    /// Deletes events older than `age`, with their jobs, attempts and runs, if all of their work
+    /// ended before that as well and no workflow keeps a run longer. Looks at `most` events,
+    /// starting after `from`. Answers how many were deleted, and where to continue (`None` at the
+    /// end).
+    async fn prune(
+        &self,
+        age: Duration,
+        from: Option<EventId>,
+        most: u32,
+    ) -> Result<(u64, Option<EventId>)>;
+    /// Finds out in one query which chores have anything to do. `age` is the retention for
+    /// [`Maintenance::prune`].
+    async fn chores(&self, age: Duration) -> Result<Chores>;
+    /// Deletes keys that have expired, at most `most` in one call. Answers how many.
+    async fn forget_keys(&self, most: u32) -> Result<u64>;
+    /// How many slices of the same verb are worth committing at the same time.
+    fn writers(&self) -> usize;
+    /// Open connections, and how many of them are idle. `None` for a store without connections.
+    fn connections(&self) -> Option<(u32, u32)>;
+    /// Version and similar facts about the database, for people.
+    async fn about(&self) -> Result<Vec<String>>;
+    /// Warnings about database settings that put durability or progress at risk, one sentence each.
+    async fn weaknesses(&self) -> Result<Vec<String>>;
+    /// Finishes running work and closes the connections.
+    async fn close(&self);
+}

@@ -1,0 +1,29 @@
+//! What the engine needs from a database: traits whose verbs take slices, one sentence per verb,
+//! and the types they speak. Every driver implements all of them, and the conformance suite
+//! (`tests/it/conformance/`) runs on every driver.
+
+pub mod hints;
+pub mod intake;
+pub mod lanes;
+pub mod maintenance;
+pub mod query;
+pub mod runs;
+pub mod work;
+
+pub use hints::{HintedJob, Hints, OVERDUE};
+pub use intake::{Accepted, Intake, NewEvent};
+pub use lanes::Lanes;
+pub use maintenance::{Chores, Maintenance};
+pub use query::{EventFilter, JobFilter, Page, Query, Rejection, Totals};
+pub use runs::{Definition, RunFilter, Runs};
+pub use work::{ClaimRequest, Claimed, Retry, Work};
+
+use super::error::Result;
+
+/// The answer to a slice. The outer error concerns the slice as a whole, and whether it was
+/// committed is then not known. The inner results are per item, in the order of the slice.
+pub type Each<T> = Result<Vec<Result<T>>>;
+
+/// Everything the engine needs from a database.
+pub trait Store: Intake + Work + Hints + Lanes + Runs + Query + Maintenance {}
+impl<T: Intake + Work + Hints + Lanes + Runs + Query + Maintenance> Store for T {}

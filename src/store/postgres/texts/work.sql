@@ -1,0 +1,134 @@
+-- Claims, leases and outcomes on Postgres. Every plan goes by key or by the index of due jobs,
+-- whatever the statistics say: ids come as arrays, and joins with a table of values are narrowed by
+-- a list beside them.
+
+-- name: take
+WITH due AS MATERIALIZED (
+    SELECT j.id, j.state
+    FROM unnest(:rows.lane::text[], :rows.most::bigint[]) AS want(lane, most)
+    CROSS JOIN LATERAL (
+        SELECT id, state FROM jobs
+        WHERE jobs.lane = want.lane AND jobs.finished_at IS NULL AND jobs.due_at <= :now
+        ORDER BY jobs.due_at LIMIT want.most FOR UPDATE SKIP LOCKED
+    ) AS j
+)
+UPDATE jobs SET state = 'leased', claim = claim + 1, due_at = :now + :lease,
+    attempt = attempt + CAST(state = 'leased' AS INTEGER),
+    lost = lost + CAST(state = 'leased' AS INTEGER),
+    deaths = deaths + CAST(state = 'leased' AND COALESCE(begun, 0) = claim AS INTEGER)
+WHERE id = ANY(ARRAY(SELECT due.id FROM due))
+RETURNING id, event_id, target_kind, target_name, lane, attempt, lost, deaths, begun, claim, due_at,
+    created_at, :now AS now,
+    CASE WHEN id = ANY(ARRAY(SELECT due.id FROM due WHERE due.state = 'leased')) THEN 'leased'
+        ELSE 'pending' END AS was;
+
+-- name: take_of
+WITH due AS MATERIALIZED (
+    SELECT j.id, j.state
+    FROM unnest(:rows.lane::text[], :rows.most::bigint[]) AS want(lane, most)
+    CROSS JOIN LATERAL (
+        SELECT id, state FROM jobs
+        WHERE jobs.id IN (:only...) AND jobs.lane = want.lane AND jobs.finished_at IS NULL
+          AND jobs.due_at <= :now
+        ORDER BY jobs.due_at LIMIT want.most FOR UPDATE SKIP LOCKED
+    ) AS j
+)
+UPDATE jobs SET state = 'leased', claim = claim + 1, due_at = :now + :lease,
+    attempt = attempt + CAST(state = 'leased' AS INTEGER),
+    lost = lost + CAST(state = 'leased' AS INTEGER),
+    deaths = deaths + CAST(state = 'leased' AND COALESCE(begun, 0) = claim AS INTEGER)
+WHERE id = ANY(ARRAY(SELECT due.id FROM due))
+RETURNING id, event_id, target_kind, target_name, lane, attempt, lost, deaths, begun, claim, due_at,
+    created_at, :now AS now,
+    CASE WHEN id = ANY(ARRAY(SELECT due.id FROM due WHERE due.state = 'leased')) THEN 'leased'
+        ELSE 'pending' END AS was;
+
+-- name: update_lanes
+UPDATE lanes SET failures = r.failures, open_until = r.open_until, probe_until = r.probe_until,
+    ramp = r.ramp, tokens = r.millitokens / 1000.0, refilled_at = r.refilled_at, turn = r.turn
+FROM unnest(:rows.lane::text[], :rows.failures::bigint[], :rows.open_until::bigint[],
+            :rows.probe_until::bigint[], :rows.ramp::bigint[], :rows.millitokens::bigint[],
+            :rows.refilled_at::bigint[], :rows.turn::bigint[])
+    AS r(lane, failures, open_until, probe_until, ramp, millitokens, refilled_at, turn)
+WHERE lanes.id = ANY(:rows.lane::text[]) AND lanes.id = r.lane;
+
+-- name: insert_attempts
+INSERT INTO attempts (job_id, claim, number, ending, code, status, error, duration_ms, response, at)
+SELECT r.job_id, r.claim, r.number, r.ending, r.code, r.status, r.error, r.duration_ms, r.response,
+    :now
+FROM unnest(:rows.job_id::text[], :rows.claim::bigint[], :rows.number::bigint[],
+            :rows.ending::text[], :rows.code::text[], :rows.status::bigint[], :rows.error::text[],
+            :rows.duration_ms::bigint[], :rows.response::bytea[])
+    AS r(job_id, claim, number, ending, code, status, error, duration_ms, response)
+ON CONFLICT (job_id, claim) DO UPDATE
+SET number = excluded.number, ending = excluded.ending, code = excluded.code,
+    status = excluded.status, error = excluded.error, duration_ms = excluded.duration_ms,
+    response = excluded.response, at = excluded.at
+WHERE attempts.ending = 'interrupted';
+
+-- Finds records that were committed although their answer was lost: the claim is still the last
+-- one, and the job is not leased any more.
+-- name: recorded
+SELECT jobs.id FROM unnest(:rows.job::text[], :rows.claim::bigint[]) AS r(job, claim)
+JOIN jobs ON jobs.id = r.job
+WHERE jobs.id = ANY(:rows.job::text[]) AND jobs.claim = r.claim AND jobs.state <> 'leased';
+
+-- `due_at` of a leased job is the end of its lease: from then on it may be claimed again.
+-- name: extend
+UPDATE jobs SET due_at = :now + :by
+FROM unnest(:rows.job::text[], :rows.claim::bigint[]) AS r(job, claim)
+WHERE jobs.id = ANY(:rows.job::text[]) AND jobs.id = r.job AND jobs.claim = r.claim
+  AND jobs.state = 'leased'
+RETURNING jobs.id;
+
+-- `after` moves the due time, `ended` is 0 for a job that ends here and null for one that goes on.
+-- name: record
+UPDATE jobs SET state = r.next, attempt = r.sent, lost = jobs.lost + r.lost,
+    due_at = :now + r.after, finished_at = :now + r.ended,
+    last_error = COALESCE(r.error, jobs.last_error)
+FROM unnest(:rows.job::text[], :rows.claim::bigint[], :rows.next::text[], :rows.sent::bigint[],
+            :rows.after::bigint[], :rows.lost::bigint[], :rows.ended::bigint[], :rows.error::text[])
+    AS r(job, claim, next, sent, after, lost, ended, error)
+WHERE jobs.id = ANY(:rows.job::text[]) AND jobs.id = r.job AND jobs.claim = r.claim
+  AND jobs.state = 'leased'
+RETURNING jobs.id;
+
+-- Records outcomes with attempts and totals in one statement, for those that still hold their
+-- lease; only for outcomes that concern neither a breaker nor a run. `dead` before `finished`, as
+-- in every statement, so that two of them cannot deadlock on the totals.
+-- name: record_plain
+WITH r AS MATERIALIZED (
+    SELECT * FROM unnest(:rows.job::text[], :rows.claim::bigint[], :rows.next::text[],
+            :rows.sent::bigint[], :rows.after::bigint[], :rows.lost::bigint[],
+            :rows.ended::bigint[], :rows.error::text[])
+        AS r(job, claim, next, sent, after, lost, ended, error)
+), held AS (
+    UPDATE jobs SET state = r.next, attempt = r.sent, lost = jobs.lost + r.lost,
+        due_at = :now + r.after, finished_at = :now + r.ended,
+        last_error = COALESCE(r.error, jobs.last_error)
+    FROM r WHERE jobs.id = ANY(:rows.job::text[]) AND jobs.id = r.job AND jobs.claim = r.claim
+        AND jobs.state = 'leased'
+    RETURNING jobs.id
+), a AS (
+    INSERT INTO attempts (job_id, claim, number, ending, code, status, error, duration_ms, response,
+        at)
+    SELECT t.job_id, t.claim, t.number, t.ending, t.code, t.status, t.error, t.duration_ms,
+        t.response, :now
+    FROM unnest(:attempts.job_id::text[], :attempts.claim::bigint[], :attempts.number::bigint[],
+                :attempts.ending::text[], :attempts.code::text[], :attempts.status::bigint[],
+                :attempts.error::text[], :attempts.duration_ms::bigint[],
+                :attempts.response::bytea[])
+        AS t(job_id, claim, number, ending, code, status, error, duration_ms, response)
+    JOIN held ON held.id = t.job_id
+    ON CONFLICT (job_id, claim) DO NOTHING
+), n AS (
+    SELECT COUNT(r.ended) AS finished, COUNT(*) FILTER (WHERE r.next = 'dead') AS dead
+    FROM held JOIN r ON r.job = held.id
+), c AS (
+    INSERT INTO counters (name, shard, value)
+    SELECT v.name, :shard, v.made
+    FROM n CROSS JOIN LATERAL (VALUES ('dead', n.dead), ('finished', n.finished)) AS v(name, made)
+    WHERE v.made > 0
+    ON CONFLICT (name, shard) DO UPDATE SET value = counters.value + excluded.value
+)
+SELECT id FROM held;

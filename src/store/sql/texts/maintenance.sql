@@ -1,0 +1,75 @@
+-- Housekeeping: the schema, retention, checks. Texts that every database can share.
+
+-- name: migrated
+SELECT COUNT(*) AS n FROM _sqlx_migrations WHERE success;
+
+-- name: newest_migration
+SELECT COALESCE(MAX(version), 0) AS n FROM _sqlx_migrations WHERE success;
+
+-- name: now
+SELECT :now AS now;
+
+-- Ids are in the order of time, so a page without an old event ends the pass, however many events
+-- are kept.
+-- name: old_events
+SELECT page.id FROM (
+    SELECT id, created_at FROM events WHERE id > :from ORDER BY id LIMIT :most
+) AS page
+WHERE page.created_at < :now - :age ORDER BY page.id;
+
+-- name: busy_events
+SELECT DISTINCT event_id AS id FROM jobs
+WHERE event_id IN (:events...) AND (finished_at IS NULL OR finished_at >= :now - :age);
+
+-- A run that its workflow keeps longer keeps its event.
+-- name: busy_runs
+SELECT DISTINCT event_id AS id FROM runs
+WHERE event_id IN (:events...)
+  AND (finished_at IS NULL OR finished_at >= :now - :age OR prune_at > :now);
+
+-- name: dead_jobs
+SELECT COUNT(*) AS n FROM jobs WHERE state = 'dead' AND event_id IN (:events...);
+
+-- name: jobs_of_events
+SELECT id FROM jobs WHERE event_id IN (:events...);
+
+-- name: delete_attempts
+DELETE FROM attempts WHERE job_id IN (:jobs...);
+
+-- name: delete_jobs
+DELETE FROM jobs WHERE id IN (:jobs...);
+
+-- name: runs_of_events
+SELECT id FROM runs WHERE event_id IN (:events...);
+
+-- name: delete_history
+DELETE FROM history WHERE run_id IN (:runs...);
+
+-- name: delete_tokens
+DELETE FROM tokens WHERE run_id IN (:runs...);
+
+-- name: delete_runs
+DELETE FROM runs WHERE id IN (:runs...);
+
+-- name: delete_events
+DELETE FROM events WHERE id IN (:events...);
+
+-- name: old_gates
+DELETE FROM gates WHERE state = :empty AND changed_at < :now - :age;
+
+-- name: old_keys
+SELECT scope, word, event_id, fingerprint, expires_at, :now AS now
+FROM keys WHERE expires_at <= :now ORDER BY expires_at LIMIT :most;
+
+-- Which chores have work, in one query before any of them starts a transaction. Each looks at the
+-- head of an index.
+-- name: chores
+SELECT 'expire' AS name WHERE (
+    SELECT expires_at FROM jobs
+    WHERE finished_at IS NULL AND expires_at IS NOT NULL AND state = 'pending'
+    ORDER BY expires_at LIMIT 1) <= :now
+UNION ALL SELECT 'prune' AS name WHERE (
+    SELECT created_at FROM events ORDER BY id LIMIT 1) < :now - :age
+    OR EXISTS (SELECT 1 FROM gates WHERE state = :empty AND changed_at < :now - :age)
+UNION ALL SELECT 'forget' AS name WHERE (
+    SELECT expires_at FROM keys ORDER BY expires_at LIMIT 1) <= :now;
