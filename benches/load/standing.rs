@@ -269,6 +269,7 @@ async fn kept(place: &Place, sink: &Sink, rows: u64, events: u64) -> Value {
                 slots,
                 lease: Duration::from_secs(60),
                 skip: Vec::new(),
+                unserved: Vec::new(),
                 only: Vec::new(),
             })
             .await

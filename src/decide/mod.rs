@@ -9,6 +9,7 @@
 //! - [`foreign_syntax`]: recognizes expressions of other languages
 //! - [`plan`]: which jobs an event causes
 //! - [`fair`]: which lanes get a worker's free slots
+//! - [`look`]: when a claim looks at a lane again
 //! - [`errors`]: names of errors
 //! - [`retry`]: whether and when a failed attempt is retried
 //! - [`breaker`], [`rate`]: whether a lane may give jobs now
@@ -25,6 +26,7 @@ pub mod fair;
 pub mod filter;
 pub mod foreign_syntax;
 pub mod function;
+pub mod look;
 pub mod operand;
 pub mod pattern;
 pub mod plan;

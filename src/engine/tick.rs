@@ -16,6 +16,8 @@ use crate::wake::Wakeup;
 
 /// How many rows one transaction of a chore handles, so that no lock is held for long.
 pub(super) const PER_TRANSACTION: u32 = 500;
+/// How many lanes a tick looks through for work that nobody would find.
+const LANES_PER_SWEEP: u32 = 500;
 /// How many transactions one chore may use in one tick, so that no tick takes long.
 const TRANSACTIONS_MAX: u32 = 20;
 /// The pause between two passes over the old events.
@@ -40,6 +42,8 @@ pub struct Ticked {
 #[derive(Debug, Default)]
 pub struct Housekeeping {
     prune: Mutex<Pruning>,
+    /// Where the look for lanes with overlooked work goes on.
+    sweep: Mutex<Option<LaneId>>,
     pub(super) parked: Mutex<ParkedLanes>,
 }
 
@@ -75,11 +79,28 @@ impl Engine {
         let pruned = if chores.prune { self.prune().await? } else { 0 };
         let forgotten =
             if chores.forget { repeat(|| store.forget_keys(PER_TRANSACTION)).await? } else { 0 };
+        self.sweep_lanes().await?;
         if self.is_time_for_parked() {
             self.find_parked().await?;
         }
         let worked = if budget.jobs > 0 { self.work(budget).await? } else { Worked::default() };
         Ok(Ticked { hinted, expired, pruned, forgotten, worked })
+    }
+
+    /// Looks through one page of lanes for work that nobody would find.
+    async fn sweep_lanes(&self) -> Result<()> {
+        let sweep = || self.0.housekeeping.sweep.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = sweep().clone();
+        let (found, next) = self.store().sweep_lanes(from, LANES_PER_SWEEP).await?;
+        *sweep() = next;
+        if found > 0 {
+            tracing::warn!(
+                lanes = found,
+                "Due work was found that no worker looked for. This is expected while an older \
+                    version of tidehook works on the same database; otherwise report it."
+            );
+        }
+        Ok(())
     }
 
     /// Makes deliveries dead whose event's time to live has passed, and reports each of them.

@@ -132,8 +132,13 @@ impl Engine {
         let slots = self.0.inflight.slots(parallel, most.min(self.config().worker.batch));
         let full = self.0.inflight.full_lanes(&slots);
         let share_full = !full.is_empty();
-        let skip = full.into_iter().chain(self.0.housekeeping.unserved()).collect();
-        let ask = ClaimRequest { skip, slots, lease: self.0.lease, only: claim_first.to_vec() };
+        let ask = ClaimRequest {
+            skip: full,
+            unserved: self.0.housekeeping.unserved(),
+            slots,
+            lease: self.0.lease,
+            only: claim_first.to_vec(),
+        };
         let claimed = self.health().learn(self.store().claim(&ask).await)?;
         if claimed.is_empty() {
             return Ok(Found { jobs: Vec::new(), share_full });

@@ -210,6 +210,7 @@ fn ask() -> tidehook::store::ClaimRequest {
         slots: tidehook::decide::fair::Slots::free(1),
         lease: Duration::from_secs(5),
         skip: Vec::new(),
+        unserved: Vec::new(),
         only: Vec::new(),
     }
 }

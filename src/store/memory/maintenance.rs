@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{Memory, Row};
-use crate::model::{EventId, JobId, JobState, Run, RunId, Timestamp};
+use crate::model::{EventId, JobId, JobState, LaneId, Run, RunId, Timestamp};
 use crate::store::error::Result;
 use crate::store::{Chores, Maintenance, Rejection};
 
@@ -93,6 +93,11 @@ impl Maintenance for Memory {
             prune: tables.events.values().next().is_some_and(|event| event.created_at < limit),
             forget: tables.keys.values().any(|key| key.expires_at <= now),
         })
+    }
+
+    async fn sweep_lanes(&self, _: Option<LaneId>, _: u32) -> Result<(u64, Option<LaneId>)> {
+        // Every claim looks at every lane.
+        Ok((0, None))
     }
 
     async fn forget_keys(&self, most: u32) -> Result<u64> {

@@ -243,6 +243,7 @@ impl Tables {
         let runs = |lane: &&Lane| {
             !lane.paused
                 && !request.skip.contains(&lane.id)
+                && !request.unserved.contains(&lane.id)
                 && !matches!(breaker::allows(&lane.breaker, now), Allows::NothingBefore(_))
         };
         let mut picked: Vec<Lane> = self

@@ -9,6 +9,7 @@ use super::number;
 use crate::store::error::Result;
 use crate::store::sql::SqlStore;
 use crate::store::sql::intake::{Inserted, Slice, count, has_no_keys};
+use crate::store::sql::looks::wake;
 use crate::store::sql::rows::{CountRow, IdNumberRow, IdRow};
 use crate::store::sql::values::Rows;
 use crate::store::{Accepted, NewEvent};
@@ -58,6 +59,7 @@ async fn insert(
             inserted.at.insert(event, at);
         }
     }
+    wake(conn, store, &slice.wakes(&made, &inserted.started)).await?;
     Ok(slice.answers(&inserted))
 }
 

@@ -134,9 +134,9 @@ impl Driver for MySql {
 
     fn migrator() -> Migrator {
         let mut migrator = driver::migrations(&[(
-            5,
+            6,
             "first",
-            include_str!("../../../migrations/mysql/0005_first.sql"),
+            include_str!("../../../migrations/mysql/0006_first.sql"),
         )]);
         // `migrate` holds a lock of its own, around more than sqlx's.
         migrator.locking = false;
@@ -218,6 +218,14 @@ impl Driver for MySql {
         rows: Rows,
     ) -> sqlx::Result<Vec<IdRow>> {
         work::changed(store, conn, name, values, rows).await
+    }
+
+    async fn wake(
+        store: &SqlStore<Self>,
+        conn: &mut Self::Connection,
+        rows: Rows,
+    ) -> sqlx::Result<()> {
+        work::wake(store, conn, rows).await
     }
 
     async fn weaknesses(

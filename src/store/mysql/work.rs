@@ -4,7 +4,7 @@ use sqlx::{MySql, MySqlConnection};
 
 use crate::store::sql::SqlStore;
 use crate::store::sql::driver::Take;
-use crate::store::sql::rows::{DueRow, IdRow, leased, leases};
+use crate::store::sql::rows::{DueRow, IdNumberRow, IdRow, leased, leases};
 use crate::store::sql::values::Rows;
 
 pub(super) async fn take(
@@ -48,4 +48,21 @@ pub(super) async fn changed(
         update.run(conn).await?;
     }
     Ok(held)
+}
+
+/// Reads first which lanes need it: an UPDATE would wait for rows that are locked, although it
+/// changes nothing in them.
+pub(super) async fn wake(
+    store: &SqlStore<MySql>,
+    conn: &mut MySqlConnection,
+    rows: Rows,
+) -> sqlx::Result<()> {
+    let needed: Vec<IdNumberRow> = store.sql("lanes_to_wake").bind("rows", rows).all(conn).await?;
+    if needed.is_empty() {
+        return Ok(());
+    }
+    let rows = Rows::default()
+        .text("lane", needed.iter().map(|row| &row.id))
+        .int("due", needed.iter().map(|row| row.at));
+    store.sql("wake_lanes").bind("rows", rows).run(conn).await.map(|_| ())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Rejection;
-use crate::model::{EventId, Timestamp};
+use crate::model::{EventId, LaneId, Timestamp};
 use crate::store::error::Result;
 
 /// Which housekeeping verbs have anything to do.
@@ -47,6 +47,10 @@ pub trait Maintenance: Send + Sync {
     /// Finds out in one query which chores have anything to do. `age` is the retention for
     /// [`Maintenance::prune`].
     async fn chores(&self, age: Duration) -> Result<Chores>;
+    /// Has lanes looked at that have due work and that no claim would look at, of a page of `most`
+    /// lanes behind `from`. There are none unless an older version works on the same database.
+    /// Answers how many there were, and where to continue (`None` at the end).
+    async fn sweep_lanes(&self, from: Option<LaneId>, most: u32) -> Result<(u64, Option<LaneId>)>;
     /// Deletes keys that have expired, at most `most` in one call. Answers how many.
     async fn forget_keys(&self, most: u32) -> Result<u64>;
     /// How many slices of the same verb are worth committing at the same time.

@@ -19,6 +19,9 @@ pub struct ClaimRequest {
     pub lease: Duration,
     /// Lanes this worker leaves out for now.
     pub skip: Vec<LaneId>,
+    /// Lanes this worker does not serve. They are put off, so that they do not come up at every
+    /// claim; another worker may serve them.
+    pub unserved: Vec<LaneId>,
     /// Only these jobs, if they are due; empty means any job that is due.
     pub only: Vec<JobId>,
 }

@@ -178,6 +178,7 @@ impl Driver for Postgres {
             (3, "endings", include_str!("../../../migrations/postgres/0003_endings.sql")),
             (4, "announced", include_str!("../../../migrations/postgres/0004_announced.sql")),
             (5, "breakers", include_str!("../../../migrations/postgres/0005_breakers.sql")),
+            (6, "looks", include_str!("../../../migrations/postgres/0006_looks.sql")),
         ])
     }
 
@@ -321,9 +322,12 @@ impl Driver for Postgres {
 
 /// The statements whose cost must not grow with the amount of stored data. A test checks their
 /// plans.
-pub const HOT: [&str; 12] = [
-    "pick_lanes",
-    "backlog",
+pub const HOT: [&str; 15] = [
+    "ready_tenants",
+    "ready_lanes",
+    "timed_lanes",
+    "lanes_of_jobs",
+    "next_due",
     "take",
     "take_of",
     "expired",

@@ -9,8 +9,8 @@ use sqlx::migrate::Migrator;
 
 use super::rows::{
     AttemptRow, CountRow, DefinitionRow, DueRow, EntryRow, EventRow, GateRow, IdNumberRow, IdRow,
-    JobRow, KeyRow, LaneRow, MadeRow, NameRow, NowRow, RejectionRow, RunRow, StartedRow, TokenRow,
-    TotalRow, VersionRow,
+    JobRow, KeyRow, LaneRow, MadeRow, MaybeNumberRow, NameRow, NowRow, RejectionRow, RunRow,
+    StartedRow, TokenRow, TotalRow, VersionRow,
 };
 use super::seam::{Binds, Executes, Reads};
 use super::statement::Texts;
@@ -39,6 +39,7 @@ pub trait SupportsTypes:
     + Reads<KeyRow>
     + Reads<LaneRow>
     + Reads<MadeRow>
+    + Reads<MaybeNumberRow>
     + Reads<NameRow>
     + Reads<NowRow>
     + Reads<RejectionRow>
@@ -166,6 +167,16 @@ pub trait Driver: SupportsTypes {
     ) -> sqlx::Result<Vec<IdRow>> {
         let update = values.into_iter().fold(store.sql(name), |sql, (name, n)| sql.bind(name, n));
         update.bind("rows", rows).all(conn).await
+    }
+
+    /// Has lanes looked at in time for jobs that become due: rows of `lane`, `due` (an instant) and
+    /// `delay` (from now), the earlier of which counts.
+    async fn wake(
+        store: &SqlStore<Self>,
+        conn: &mut Self::Connection,
+        rows: Rows,
+    ) -> sqlx::Result<()> {
+        store.sql("wake_lanes").bind("rows", rows).run(conn).await.map(|_| ())
     }
 
     /// Records outcomes. See [`crate::store::Work::record`].

@@ -66,8 +66,8 @@ impl<D: Driver> Hints for SqlStore<D> {
     async fn has_due_work(&self) -> Result<bool> {
         let rows = self
             .read(|store, conn| {
-                let pick = store.sql("pick_lanes").list::<String>("skip", []).bind("most", 1_u32);
-                Box::pin(async move { pick.all::<IdRow>(conn).await })
+                let due = store.sql("due_lane");
+                Box::pin(async move { due.all::<IdRow>(conn).await })
             })
             .await?;
         Ok(!rows.is_empty())

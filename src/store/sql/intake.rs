@@ -8,6 +8,8 @@ use async_trait::async_trait;
 use super::driver::Driver;
 pub(in crate::store) use super::keys::has_no_keys;
 use super::keys::{self, Decided, Stored};
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+use super::looks::Wakes;
 use super::pool::SqlStore;
 use super::retry::each;
 use super::values::Rows;
@@ -138,6 +140,26 @@ impl<'a> Slice<'a> {
     #[cfg(feature = "mysql")]
     pub(in crate::store) fn starting_lanes(&self) -> BTreeSet<String> {
         self.starting().into_iter().map(|(_, _, lane)| lane).collect()
+    }
+
+    /// The lanes to be looked at for those of the jobs that were new: at once, or when the lease of
+    /// a job ends that was started.
+    #[cfg(any(feature = "mysql", feature = "sqlite"))]
+    pub(in crate::store) fn wakes(
+        &self,
+        made: &BTreeSet<String>,
+        started: &BTreeSet<String>,
+    ) -> Wakes {
+        let mut wakes = Wakes::default();
+        for (event, job) in self.jobs() {
+            let job = &event.plan.jobs[job];
+            let id = job.id.to_string();
+            if made.contains(&id) {
+                let delay = if started.contains(&id) { millis(event.lease) } else { 0 };
+                wakes.after(job.target.lane().0, delay);
+            }
+        }
+        wakes
     }
 
     /// The answers, once the slice is stored.

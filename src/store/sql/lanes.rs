@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 
 use super::driver::Driver;
+use super::looks;
 use super::pool::SqlStore;
 use super::rows::{IdNumberRow, IdRow, LaneRow};
 use super::runs::encoded;
@@ -94,6 +95,7 @@ impl<D: Driver> Lanes for SqlStore<D> {
                 }
                 let rename = store.sql("rename").bind("name", name).bind("new", new.clone());
                 let moved = rename.list("ids", few.into_iter().map(|row| row.id)).run(conn).await?;
+                looks::wake_now(conn, &store, [new.clone()]).await?;
                 // The old lane loses its pause too. Otherwise the next pass would pause the new
                 // lane again after an operator has resumed it.
                 let paused = store.sql("paused_lane").bind("old", old.clone());

@@ -7,16 +7,17 @@ use std::time::Duration;
 use super::driver::Driver;
 use super::intake::count;
 use super::keys;
+use super::looks;
 use super::pool::SqlStore;
-use super::rows::{CountRow, IdRow, KeyRow, NameRow, NowRow};
+use super::rows::{CountRow, IdNumberRow, IdRow, KeyRow, NameRow, NowRow};
 use super::runs::encoded;
 use super::values::Rows;
 use crate::model::key::within_limits;
 use crate::model::run::Gate;
 use crate::model::time::millis;
-use crate::model::{EventId, Pooler, Timestamp};
+use crate::model::{EventId, LaneId, Pooler, Timestamp};
 use crate::store::error::{Error, Result};
-use crate::store::{Chores, Maintenance, Rejection};
+use crate::store::{Chores, Maintenance, OVERDUE, Rejection};
 
 /// How many rows one statement deletes by a list of ids.
 const IDS_MAX: usize = 5_000;
@@ -107,6 +108,30 @@ impl<D: Driver> Maintenance for SqlStore<D> {
         let names = self::names(names);
         let has = |name: &str| names.iter().any(|n| n == name);
         Ok(Chores { expire: has("expire"), prune: has("prune"), forget: has("forget") })
+    }
+
+    async fn sweep_lanes(&self, from: Option<LaneId>, most: u32) -> Result<(u64, Option<LaneId>)> {
+        let from = from.map_or_else(String::new, |lane| lane.0);
+        let page: Vec<IdNumberRow> = self
+            .read(move |store, conn| {
+                let page = store.sql("stray_lanes").bind("from", from.clone());
+                let page = page.bind("most", most).bind("overdue", millis(OVERDUE));
+                Box::pin(async move { page.all(conn).await })
+            })
+            .await?;
+        let is_full = page.len() == usize::try_from(most).unwrap_or(usize::MAX);
+        let last = page.last().filter(|_| is_full).map(|row| LaneId(row.id.clone()));
+        let stray: Vec<String> =
+            page.into_iter().filter(|row| row.at == 1).map(|row| row.id).collect();
+        let found = u64::try_from(stray.len()).unwrap_or(u64::MAX);
+        if !stray.is_empty() {
+            self.write(move |store, conn| {
+                let stray = stray.clone();
+                Box::pin(async move { looks::wake_now(conn, &store, stray).await })
+            })
+            .await?;
+        }
+        Ok((found, last))
     }
 
     async fn forget_keys(&self, most: u32) -> Result<u64> {

@@ -7,6 +7,7 @@
 //! - [`driver`]: what a driver says about its database; [`seam`]: what shared code needs from sqlx
 //! - [`statement`], [`values`]: named texts and the values bound to them; [`rows`]: rows and how
 //!   they become values of the model; `outcomes`: outcomes as values
+//! - `looks`: which lanes a claim looks at
 //! - `keys`, `intake`, `work`, `record`, `lanes`, `hints`, `runs`, `query`, `maintenance`: the
 //!   verbs, named as in [`super::port`]
 //! - `texts/`: statements that every driver can share
@@ -16,6 +17,7 @@ mod hints;
 pub(super) mod intake;
 mod keys;
 mod lanes;
+pub(super) mod looks;
 pub(super) mod maintenance;
 pub(super) mod outcomes;
 pub mod pool;

@@ -1,7 +1,7 @@
 //! A store over the pools of one driver.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 use sqlx::Pool;
@@ -48,6 +48,8 @@ pub struct Inner<D: Driver> {
     first_shard: i64,
     /// Counts transactions; modulo `SHARDS` it picks the row for the next one.
     next_shard: AtomicI64,
+    /// The tenant whose lane came last in a claim: the next claim goes on behind it.
+    last_tenant: Mutex<String>,
     /// Keeps SQLite's lock file open, and so locked, for as long as the store lives.
     _keep: Option<std::fs::File>,
     /// Held while one caller finds out why no connection can be opened. Others that wait in vain do
@@ -85,6 +87,7 @@ impl<D: Driver> SqlStore<D> {
             renew: None,
             first_shard,
             next_shard: AtomicI64::new(0),
+            last_tenant: Mutex::default(),
             _keep: keep,
             asking: tokio::sync::Mutex::default(),
         }))
@@ -108,6 +111,15 @@ impl<D: Driver> SqlStore<D> {
     /// transaction ends, so processes, and the writers of one process, must not all share one row.
     pub fn shard(&self) -> i64 {
         self.0.first_shard + self.0.next_shard.fetch_add(1, Ordering::Relaxed).rem_euclid(SHARDS)
+    }
+
+    /// The tenant whose lane came last in a claim of this process.
+    pub(super) fn last_tenant(&self) -> String {
+        self.0.last_tenant.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_last_tenant(&self, tenant: String) {
+        *self.0.last_tenant.lock().unwrap_or_else(PoisonError::into_inner) = tenant;
     }
 
     /// What an error means to the caller. A pool that ran into its timeout does not say why, so a

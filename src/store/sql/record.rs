@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use super::driver::Driver;
 use super::intake::count;
+use super::looks::{self, Wakes};
 use super::outcomes::{attempt_rows, lease_rows, record_rows};
 use super::pool::SqlStore;
-use super::rows::{IdRow, LaneRow};
+use super::rows::{IdRow, LaneRow, timestamp};
 use super::runs;
-use super::work::{LockedLane, update_lanes};
+use super::work::{LockedLane, closed_until, update_lanes};
 use crate::decide::breaker;
 use crate::decide::settle::{JobOutcome, LaneFact, NextState};
 use crate::model::run::Change;
-use crate::model::{Lane, Lease};
+use crate::model::time::millis;
+use crate::model::{Lane, Lease, Timestamp};
 use crate::store::error::{Error, Result};
 
 /// Records outcomes of any kind in one transaction.
@@ -120,6 +122,16 @@ async fn record_rest<D: Driver>(
     ]);
     count(conn, store, counts).await?;
 
+    let mut wakes = Wakes::default();
+    for job_outcome in outcomes.iter().filter(|c| holds(c)) {
+        match &job_outcome.next_state {
+            NextState::Retry { after, .. } => {
+                wakes.after(job_outcome.lane.0.clone(), millis(*after))
+            }
+            NextState::Released => wakes.after(job_outcome.lane.0.clone(), 0),
+            NextState::Done | NextState::Dead { .. } | NextState::FailedIntoRun { .. } => {}
+        }
+    }
     let mut facts: BTreeMap<String, Vec<LaneFact>> = BTreeMap::new();
     for job_outcome in outcomes.iter().filter(|c| holds(c)) {
         if let Some(fact) = job_outcome.lane_fact {
@@ -129,10 +141,20 @@ async fn record_rest<D: Driver>(
     if !facts.is_empty() {
         let rows: Vec<LaneRow> =
             store.sql("lock_lanes").list("ids", facts.keys()).all(conn).await?;
+        let now = rows.first().map_or(Timestamp(0), |row| timestamp(row.now));
         let changed: Vec<Lane> =
             rows.into_iter().map(LockedLane::from).map(|l| lane_after(l, &facts)).collect();
         update_lanes(conn, store, &changed).await?;
+        // A breaker that has changed may let work through earlier than somebody looks for it.
+        for lane in changed {
+            match closed_until(&lane, now) {
+                None => wakes.after(lane.id.0, 0),
+                Some(Some(at)) => wakes.at(lane.id.0, at.0),
+                Some(None) => {}
+            }
+        }
     }
+    looks::wake(conn, store, &wakes).await?;
     Ok(outcomes
         .iter()
         .map(|c| if holds(c) || repeats(c) { Ok(()) } else { Err(Error::LeaseLost) })

@@ -82,7 +82,7 @@ rows! {
         id: String, tenant: String, paused: i64, failures: i64, open_until: Option<i64>,
         probe_until: Option<i64>, ramp: i64,
         rate: Option<i64>, tokens: f64, refilled_at: i64, turn: i64, rules: Option<String>,
-        now: i64,
+        ready: i64, rest: i64, now: i64,
     }
     /// An idempotency key, the event that holds it, and the database's clock at the time.
     KeyRow {
@@ -93,6 +93,8 @@ rows! {
     IdRow { id: String }
     /// An id with a number: an instant in most statements, a count where open jobs are counted.
     IdNumberRow { id: String, at: i64 }
+    /// An id with an instant, if there is one.
+    MaybeNumberRow { id: String, at: Option<i64> }
     /// One thing that a single statement has stored: an event with its instant, or a job with its
     /// claim.
     MadeRow { id: String, at: Option<i64>, claim: Option<i64> }

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use super::driver::Driver;
 use super::intake::count;
+use super::looks::{self, Wakes};
 use super::pool::SqlStore;
 use super::retry::each;
 use super::rows::{DefinitionRow, EntryRow, GateRow, RunRow, TokenRow, VersionRow};
@@ -249,6 +250,14 @@ pub(super) async fn apply<D: Driver>(
         all.iter().flat_map(|c| c.jobs.iter().map(|job| (c.run.event, job))).collect();
     if !jobs.is_empty() {
         store.sql("insert_run_jobs").bind("rows", job_rows(&jobs)).run(conn).await?;
+        let mut wakes = Wakes::default();
+        for (_, job) in jobs.iter().filter(|(_, job)| !job.is_paused) {
+            match job.due {
+                Due::At(at) => wakes.at(lane(job), at.0),
+                Due::After(delay) => wakes.after(lane(job), millis(delay)),
+            }
+        }
+        looks::wake(conn, store, &wakes).await?;
     }
     let cancel_jobs: Vec<JobId> = all.iter().flat_map(|c| c.cancel_jobs.iter().copied()).collect();
     let mut ended = 0;
@@ -263,6 +272,11 @@ pub(super) async fn apply<D: Driver>(
         if !jobs.is_empty() {
             store.sql(name).list("ids", jobs.iter().map(ToString::to_string)).run(conn).await?;
         }
+    }
+    let resumed =
+        all.iter().flat_map(|c| &c.resume_jobs).map(ToString::to_string).collect::<Vec<_>>();
+    if !resumed.is_empty() {
+        looks::wake_lanes_of(conn, store, resumed).await?;
     }
     let gates: Vec<&GateChange> = all.iter().filter_map(|c| c.gate.as_ref()).collect();
     if !gates.is_empty() {

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use super::driver::{Driver, Take, Want};
 use super::intake::count;
+use super::looks::{self, Find, Picked, Seen};
 use super::outcomes::{interrupted_rows, lease_rows};
 use super::pool::SqlStore;
 use super::retry::each;
@@ -15,6 +16,7 @@ use super::rows::{DueRow, IdRow, JobRow, LaneRow, timestamp};
 use super::statement::Sql;
 use super::values::Rows;
 use crate::decide::breaker::{self, Allows};
+use crate::decide::look::UNSERVED_REST;
 use crate::decide::rate;
 use crate::decide::settle::JobOutcome;
 use crate::model::lane::{Breaker, Bucket};
@@ -23,17 +25,33 @@ use crate::model::{Job, JobId, JobState, Lane, LaneId, Lease, Timestamp};
 use crate::store::error::{Error, Result};
 use crate::store::{ClaimRequest, Claimed, Each, Retry, Work};
 
-/// A locked lane, with the database's clock at that moment.
+/// How often one claim looks again that met only lanes which gave nothing.
+const LOOKS_MAX: u32 = 50;
+
+/// A lane with the database's clock at that moment.
 #[derive(Clone)]
 pub(super) struct LockedLane {
     pub(super) lane: Lane,
     pub(super) now: Timestamp,
+    /// Whether its row is locked by this transaction.
+    is_locked: bool,
+    /// Whether it came up in turn, rather than at an instant.
+    ready: bool,
+    /// How many looks in a row have found nothing.
+    rest: u8,
+}
+
+impl LockedLane {
+    fn seen(&self, found: Find) -> Seen {
+        Seen { lane: self.lane.id.0.clone(), ready: self.ready, rest: self.rest, found }
+    }
 }
 
 impl From<LaneRow> for LockedLane {
     fn from(row: LaneRow) -> Self {
-        let now = timestamp(row.now);
-        Self { lane: row.into(), now }
+        let (now, ready) = (timestamp(row.now), row.ready != 0);
+        let rest = u8::try_from(row.rest).unwrap_or(u8::MAX);
+        Self { lane: row.into(), now, is_locked: false, ready, rest }
     }
 }
 
@@ -43,48 +61,15 @@ impl<D: Driver> Work for SqlStore<D> {
         if request.slots.most == 0 {
             return Ok(Vec::new());
         }
-        // First without a transaction, so that an idle worker costs one query.
-        let looked = request.clone();
-        let picked = self
-            .read(move |store, conn| {
-                let request = looked.clone();
-                Box::pin(async move {
-                    let skip = request.skip.iter().map(|l| l.0.clone());
-                    let only = request.only.iter().map(ToString::to_string);
-                    let pick = match request.only.is_empty() {
-                        true => store.sql("pick_lanes"),
-                        false => store.sql("pick_lanes_of").list("only", only),
-                    };
-                    let pick = pick.list("skip", skip).bind("most", request.slots.most);
-                    let rows: Vec<IdRow> = pick.all(conn).await?;
-                    Ok(rows.into_iter().map(|r| r.id).collect::<Vec<_>>())
-                })
-            })
-            .await?;
-        if picked.is_empty() {
-            return Ok(Vec::new());
-        }
-        let request = request.clone();
-        let (rows, clean) = self
-            .write(move |store, conn| {
-                let (request, picked) = (request.clone(), picked.clone());
-                Box::pin(async move { claim(conn, &store, &request, picked).await })
-            })
-            .await?;
-        let mut claimed = Vec::with_capacity(rows.len());
-        for row in rows {
-            let (now, id) = (timestamp(row.now), row.id.clone());
-            let lane_clean = clean.contains(&row.lane);
-            match Job::try_from(row) {
-                Ok(job) => claimed.push(Claimed { job, now, lane_clean }),
-                // One unreadable row must not fail its neighbours. Its lease runs out by itself.
-                Err(error) => {
-                    tracing::error!(job = %id, %error, "A claimed job cannot be read from the \
-                        database.")
-                }
+        // A look may meet nothing but lanes that are closed or empty. It puts them off, and the
+        // next one meets those behind them.
+        for _ in 0..LOOKS_MAX {
+            let (claimed, goes_on) = self.look(request).await?;
+            if !claimed.is_empty() || !goes_on {
+                return Ok(claimed);
             }
         }
-        Ok(claimed)
+        Ok(Vec::new())
     }
 
     async fn extend(&self, leases: &[Lease], by: Duration) -> Each<()> {
@@ -132,7 +117,14 @@ impl<D: Driver> Work for SqlStore<D> {
     }
 
     async fn reclaim(&self) -> Result<u64> {
-        self.run(|store| store.sql("reclaim")).await
+        self.write(|store, conn| {
+            Box::pin(async move {
+                let reclaimed = store.sql("reclaim").run(conn).await?;
+                store.sql("wake_all_lanes").run(conn).await?;
+                Ok(reclaimed)
+            })
+        })
+        .await
     }
 
     async fn retry(&self, which: &Retry) -> Result<u64> {
@@ -208,6 +200,42 @@ impl<D: Driver> Work for SqlStore<D> {
 }
 
 impl<D: Driver> SqlStore<D> {
+    /// Looks at lanes once and claims their due jobs. Answers whether another look may find more.
+    async fn look(&self, request: &ClaimRequest) -> Result<(Vec<Claimed>, bool)> {
+        // First without a transaction, so that an idle worker costs one query.
+        let looked = request.clone();
+        let picked = self
+            .read(move |store, conn| {
+                let request = looked.clone();
+                Box::pin(async move { looks::pick(conn, &store, &request).await })
+            })
+            .await?;
+        if picked.lanes.is_empty() {
+            return Ok((Vec::new(), false));
+        }
+        let request = request.clone();
+        let taken = self
+            .write(move |store, conn| {
+                let (request, picked) = (request.clone(), picked.clone());
+                Box::pin(async move { claim(conn, &store, &request, picked).await })
+            })
+            .await?;
+        let mut claimed = Vec::with_capacity(taken.rows.len());
+        for row in taken.rows {
+            let (now, id) = (timestamp(row.now), row.id.clone());
+            let lane_clean = taken.clean.contains(&row.lane);
+            match Job::try_from(row) {
+                Ok(job) => claimed.push(Claimed { job, now, lane_clean }),
+                // One unreadable row must not fail its neighbours. Its lease runs out by itself.
+                Err(error) => {
+                    tracing::error!(job = %id, %error, "A claimed job cannot be read from the \
+                        database.")
+                }
+            }
+        }
+        Ok((claimed, taken.goes_on))
+    }
+
     /// Runs one statement in a transaction of its own. Answers how many rows it changed.
     pub(super) async fn run(
         &self,
@@ -250,6 +278,7 @@ async fn retry<D: Driver>(
                 revived += retried;
                 was_dead += if state == JobState::Dead { retried } else { 0 };
             }
+            looks::wake_lanes_of(conn, store, vec![id.to_string()]).await?;
             (revived, was_dead)
         }
         Retry::All { state, handler } => {
@@ -261,6 +290,7 @@ async fn retry<D: Driver>(
             };
             let retry = retry.and(" AND target_name = :handler", "handler", handler.clone());
             let retried = retry.run(conn).await?;
+            store.sql("wake_all_lanes").run(conn).await?;
             if *state == JobState::Pending {
                 return Ok(retried);
             }
@@ -272,56 +302,126 @@ async fn retry<D: Driver>(
     Ok(revived)
 }
 
+/// What one look has claimed.
+struct Taken {
+    rows: Vec<DueRow>,
+    /// The lanes whose breaker is clean.
+    clean: BTreeSet<String>,
+    /// Lanes were put off, so there may be others behind them.
+    goes_on: bool,
+}
+
 async fn claim<D: Driver>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
     request: &ClaimRequest,
-    picked: Vec<String>,
-) -> sqlx::Result<(Vec<DueRow>, BTreeSet<String>)> {
-    let turns: HashMap<String, usize> =
-        picked.iter().enumerate().map(|(turn, id)| (id.clone(), turn)).collect();
-    let rows: Vec<LaneRow> = store.sql("lock_lanes").list("ids", picked).all(conn).await?;
-    let mut lanes: Vec<LockedLane> = rows.into_iter().map(LockedLane::from).collect();
-    lanes.sort_by_key(|l| turns.get(&l.lane.id.0).copied());
+    picked: Picked,
+) -> sqlx::Result<Taken> {
+    let mut lanes: Vec<LockedLane> = picked.lanes.into_iter().map(LockedLane::from).collect();
+    lock_delicate(conn, store, &mut lanes).await?;
+    let now = lanes.first().map_or(Timestamp(0), |locked| locked.now);
 
-    let mut sharing = request.slots.among(lanes.len());
-    let mut wants = Vec::with_capacity(lanes.len());
+    let mut seen = Vec::with_capacity(lanes.len());
+    let mut open = Vec::with_capacity(lanes.len());
     for locked in &lanes {
+        let closed = match request.unserved.contains(&locked.lane.id) {
+            true => Some(Some(locked.now.plus(UNSERVED_REST))),
+            false => closed_until(&locked.lane, locked.now),
+        };
+        match closed {
+            Some(until) => seen.push(locked.seen(Find::Closed { until })),
+            None => open.push(locked),
+        }
+    }
+    let mut sharing = request.slots.among(open.len());
+    let mut wants = Vec::with_capacity(open.len());
+    for locked in open {
         let most = allowed(locked, sharing.most(&locked.lane));
         sharing.took(&locked.lane, most);
         if most > 0 {
             wants.push(Want { lane: locked.lane.id.0.clone(), most });
         }
     }
-    if wants.is_empty() {
-        return Ok((Vec::new(), BTreeSet::new()));
+    let mut rows = Vec::new();
+    if !wants.is_empty() {
+        let take = Take { wants: &wants, only: &request.only, lease_ms: millis(request.lease) };
+        rows = D::take(store, conn, take).await?;
     }
-    let take = Take { wants: &wants, only: &request.only, lease_ms: millis(request.lease) };
-    let taken = D::take(store, conn, take).await?;
-
-    let interrupted: Vec<&DueRow> = taken.iter().filter(|row| row.was == "leased").collect();
+    let interrupted: Vec<&DueRow> = rows.iter().filter(|row| row.was == "leased").collect();
     if !interrupted.is_empty() {
         let attempts = interrupted_rows(&interrupted);
         store.sql("insert_attempts").bind("rows", attempts).run(conn).await?;
     }
     let mut of_lane: HashMap<&str, u32> = HashMap::new();
-    for row in &taken {
+    for row in &rows {
         *of_lane.entry(row.lane.as_str()).or_default() += 1;
     }
-    let after: Vec<Lane> = lanes
-        .iter()
-        .map(|l| served(l, of_lane.get(l.lane.id.0.as_str()).copied().unwrap_or(0), request.lease))
-        .collect();
-    update_lanes(conn, store, &after).await?;
+    let mut changed = Vec::new();
+    for locked in &lanes {
+        let Some(want) = wants.iter().find(|want| want.lane == locked.lane.id.0) else { continue };
+        let taken = of_lane.get(want.lane.as_str()).copied().unwrap_or(0);
+        let after = served(locked, taken, request.lease);
+        let closed = closed_until(&after, locked.now);
+        seen.push(locked.seen(match closed {
+            Some(until) if taken > 0 => Find::Closed { until },
+            _ if taken < want.most => Find::Less,
+            _ => Find::More,
+        }));
+        if locked.is_locked {
+            changed.push(after);
+        }
+    }
+    update_lanes(conn, store, &changed).await?;
+    let goes_on = !seen.is_empty();
+    // What was asked for by name says nothing about the rest of its lane.
+    if request.only.is_empty() {
+        looks::settle(conn, store, seen, picked.is_alone, now).await?;
+    }
     let clean =
         lanes.into_iter().filter(|l| l.lane.breaker.is_clean()).map(|l| l.lane.id.0).collect();
-    Ok((taken, clean))
+    Ok(Taken { rows, clean, goes_on: goes_on && request.only.is_empty() })
+}
+
+/// Locks the lanes whose state decides how much they give or changes with the claim: those with a
+/// rate limit and those whose breaker remembers failures. The others give what they have to
+/// whoever asks, so claims of several processes do not wait for each other.
+async fn lock_delicate<D: Driver>(
+    conn: &mut D::Connection,
+    store: &SqlStore<D>,
+    lanes: &mut [LockedLane],
+) -> sqlx::Result<()> {
+    let delicate = |lane: &Lane| lane.bucket.is_some() || !lane.breaker.is_clean();
+    let ids: Vec<String> =
+        lanes.iter().filter(|l| delicate(&l.lane)).map(|l| l.lane.id.0.clone()).collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<LaneRow> = store.sql("lock_lanes").list("ids", ids).all(conn).await?;
+    for row in rows {
+        if let Some(known) = lanes.iter_mut().find(|known| known.lane.id.0 == row.id) {
+            *known = LockedLane { is_locked: true, ..LockedLane::from(row) };
+        }
+    }
+    Ok(())
+}
+
+/// Until when a lane gives nothing, because of a pause, its breaker or its rate limit; `None` if it
+/// gives, `Some(None)` if only an operator can open it.
+pub(super) fn closed_until(lane: &Lane, now: Timestamp) -> Option<Option<Timestamp>> {
+    if lane.paused {
+        return Some(None);
+    }
+    if let Allows::NothingBefore(at) = breaker::allows(&lane.breaker, now) {
+        return Some(Some(at));
+    }
+    let bucket = lane.bucket.as_ref().map(|bucket| rate::refilled(bucket, now))?;
+    (rate::available(&bucket) == 0).then(|| Some(rate::next_token(&bucket)))
 }
 
 /// How many jobs the lane may give now: limited by `most`, its pause, its breaker and its rate
 /// limit.
 fn allowed(locked: &LockedLane, most: u32) -> u32 {
-    let LockedLane { lane, now } = locked;
+    let LockedLane { lane, now, .. } = locked;
     if lane.paused || most == 0 {
         return 0;
     }
@@ -339,7 +439,7 @@ fn allowed(locked: &LockedLane, most: u32) -> u32 {
 
 /// The state of a lane after a claim: its turn, its tokens, and its breaker if it was probed.
 fn served(locked: &LockedLane, taken: u32, lease: Duration) -> Lane {
-    let LockedLane { lane, now } = locked;
+    let LockedLane { lane, now, .. } = locked;
     let mut lane = lane.clone();
     lane.last_served_at = *now;
     lane.bucket = lane.bucket.map(|bucket| rate::spent(&rate::refilled(&bucket, *now), taken));

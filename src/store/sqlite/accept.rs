@@ -8,6 +8,7 @@ use sqlx::{Sqlite, SqliteConnection};
 use crate::store::error::Result;
 use crate::store::sql::SqlStore;
 use crate::store::sql::intake::{Inserted, Slice, count, has_no_keys};
+use crate::store::sql::looks::wake;
 use crate::store::sql::rows::{IdNumberRow, StartedRow};
 use crate::store::{Accepted, NewEvent};
 
@@ -46,8 +47,10 @@ async fn insert(
         let made: Vec<StartedRow> = store.sql("insert_jobs").bind("rows", jobs).all(conn).await?;
         let created = i64::try_from(made.len()).unwrap_or(i64::MAX);
         count(conn, store, BTreeMap::from([("created", created)])).await?;
-        let started = made.into_iter().filter(|row| row.claim == 1);
-        inserted.started = started.map(|row| row.id).collect();
+        inserted.started =
+            made.iter().filter(|row| row.claim == 1).map(|row| row.id.clone()).collect();
+        let made = made.into_iter().map(|row| row.id).collect();
+        wake(conn, store, &slice.wakes(&made, &inserted.started)).await?;
     }
     Ok(slice.answers(&inserted))
 }

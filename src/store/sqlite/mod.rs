@@ -168,6 +168,7 @@ impl Driver for Sqlite {
             (3, "endings", include_str!("../../../migrations/sqlite/0003_endings.sql")),
             (4, "announced", include_str!("../../../migrations/sqlite/0004_announced.sql")),
             (5, "breakers", include_str!("../../../migrations/sqlite/0005_breakers.sql")),
+            (6, "looks", include_str!("../../../migrations/sqlite/0006_looks.sql")),
         ])
     }
 

@@ -52,7 +52,13 @@ pub fn spec(name: &str) -> LaneSpec {
 }
 
 pub fn claim_request(jobs: u32) -> ClaimRequest {
-    ClaimRequest { slots: Slots::free(jobs), lease: LEASE, skip: Vec::new(), only: Vec::new() }
+    ClaimRequest {
+        slots: Slots::free(jobs),
+        lease: LEASE,
+        skip: Vec::new(),
+        unserved: Vec::new(),
+        only: Vec::new(),
+    }
 }
 
 pub async fn accept(store: &dyn Store, new_event: NewEvent) -> Accepted {

@@ -19,6 +19,10 @@ on_every_store!(
     a_paused_lane_gives_no_job_and_keeps_its_due_times,
     a_skipped_lane_gives_nothing,
     a_lane_nobody_announced_keeps_its_jobs,
+    tenants_take_turns_however_many_lanes_each_has,
+    a_lane_that_this_worker_does_not_serve_is_put_off_and_stays_for_others,
+    whatever_makes_a_job_due_its_lane_is_looked_at,
+    no_job_is_left_behind_when_events_come_in_while_lanes_run_empty,
     five_failures_in_a_row_open_the_breaker_for_a_minute,
     a_success_in_between_keeps_it_closed,
     an_open_breaker_costs_no_attempts,
@@ -75,6 +79,144 @@ async fn a_skipped_lane_gives_nothing(f: Fresh) {
         .await
         .unwrap();
     assert!(claimed.len() >= 2 && claimed.iter().all(|c| c.job.target.name() == "b"));
+}
+
+async fn tenants_take_turns_however_many_lanes_each_has(f: Fresh) {
+    let many: Vec<String> = (0..30).map(|n| format!("many-{n:02}")).collect();
+    let mut specs: Vec<LaneSpec> =
+        many.iter().map(|name| LaneSpec::new(LaneId::handler(name), "crowd")).collect();
+    specs.push(LaneSpec::new(LaneId::handler("alone"), "small"));
+    f.store.upsert_lanes(&specs).await.unwrap();
+    let names: Vec<&str> = many.iter().map(String::as_str).collect();
+    let crowd: Vec<_> = (0..3).map(|_| new_event(&names)).collect();
+    f.store.accept(&crowd).await.unwrap();
+    f.clock.advance(Duration::from_secs(1));
+    f.store.accept(&[new_event(&["alone"]), new_event(&["alone"])]).await.unwrap();
+    let claimed = f.store.claim(&claim_request(4)).await.unwrap();
+    let of_small = claimed.iter().filter(|c| c.job.target.name() == "alone").count();
+    assert_eq!((claimed.len(), of_small), (4, 1), "its turn, and no more than that");
+    // Every lane has its turn before one has a second.
+    let mut served: Vec<String> = claimed.iter().map(|c| c.job.target.name().to_owned()).collect();
+    while served.iter().filter(|name| name.starts_with("many")).count() < 30 {
+        f.clock.advance(Duration::from_millis(1));
+        let claimed = f.store.claim(&claim_request(4)).await.unwrap();
+        assert!(!claimed.is_empty());
+        served.extend(claimed.iter().map(|c| c.job.target.name().to_owned()));
+    }
+    let lanes: std::collections::BTreeSet<&String> =
+        served.iter().filter(|name| name.starts_with("many")).collect();
+    assert_eq!(lanes.len(), 30, "{served:?}");
+}
+
+async fn a_lane_that_this_worker_does_not_serve_is_put_off_and_stays_for_others(f: Fresh) {
+    seed(&*f.store, &["a", "b"], 2).await;
+    let request = ClaimRequest { unserved: vec![LaneId::handler("a")], ..claim_request(10) };
+    let claimed = f.store.claim(&request).await.unwrap();
+    assert_eq!(claimed.len(), 2);
+    assert!(claimed.iter().all(|c| c.job.target.name() == "b"));
+    f.clock.advance(Duration::from_secs(16));
+    let claimed = f.store.claim(&claim_request(10)).await.unwrap();
+    assert_eq!(claimed.len(), 2);
+    assert!(claimed.iter().all(|c| c.job.target.name() == "a"));
+}
+
+/// Lets the looks at empty lanes pass, until nobody looks at them any more.
+async fn forgotten(f: &Fresh) {
+    for seconds in [0, 1, 13, 40, 13] {
+        f.clock.advance(Duration::from_secs(seconds));
+        assert!(f.store.claim(&claim_request(10)).await.unwrap().is_empty());
+    }
+}
+
+async fn whatever_makes_a_job_due_its_lane_is_looked_at(f: Fresh) {
+    seed(&*f.store, &["a"], 1).await;
+    let first = claim_one(&*f.store).await.job;
+    // A retry.
+    f.store.record(&[outcome(&first, retry_in(600))]).await.unwrap();
+    for _ in 0..5 {
+        f.clock.advance(Duration::from_secs(100));
+        assert!(f.store.claim(&claim_request(10)).await.unwrap().is_empty());
+    }
+    f.clock.advance(Duration::from_secs(100));
+    let job = claim_one(&*f.store).await.job;
+    // A job that is given back untried.
+    f.store.record(&[outcome(&job, NextState::Released)]).await.unwrap();
+    let job = claim_one(&*f.store).await.job;
+    // A lease that ends.
+    f.clock.advance(LEASE + Duration::from_secs(1));
+    let job = {
+        assert_eq!(claim_one(&*f.store).await.job.id, job.id);
+        job.id
+    };
+    f.clock.advance(LEASE + Duration::from_secs(1));
+    let job = {
+        let again = claim_one(&*f.store).await.job;
+        assert_eq!(again.id, job);
+        again
+    };
+    // An operator.
+    f.store.record(&[outcome(&job, dead())]).await.unwrap();
+    forgotten(&f).await;
+    f.store.retry(&tidehook::store::Retry::One(job.id)).await.unwrap();
+    let job = claim_one(&*f.store).await.job;
+    f.store.record(&[outcome(&job, dead())]).await.unwrap();
+    forgotten(&f).await;
+    let all = tidehook::store::Retry::All { state: tidehook::model::JobState::Dead, handler: None };
+    assert_eq!(f.store.retry(&all).await.unwrap(), 1);
+    let job = claim_one(&*f.store).await.job;
+    f.store.record(&[outcome(&job, NextState::Done)]).await.unwrap();
+    forgotten(&f).await;
+    // A new event, and one that starts with its commit and whose worker dies.
+    accept(&*f.store, new_event(&["a"])).await;
+    let job = claim_one(&*f.store).await.job;
+    f.store.record(&[outcome(&job, NextState::Done)]).await.unwrap();
+    forgotten(&f).await;
+    let mut started = new_event(&["a"]);
+    started.plan.jobs.iter_mut().for_each(|job| job.start = true);
+    accept(&*f.store, started).await;
+    assert!(f.store.claim(&claim_request(1)).await.unwrap().is_empty());
+    f.clock.advance(LEASE + Duration::from_secs(1));
+    let job = claim_one(&*f.store).await.job;
+    f.store.record(&[outcome(&job, NextState::Done)]).await.unwrap();
+    // A pause that ends.
+    f.store.pause(&LaneId::handler("a"), true).await.unwrap();
+    accept(&*f.store, new_event(&["a"])).await;
+    forgotten(&f).await;
+    f.store.pause(&LaneId::handler("a"), false).await.unwrap();
+    claim_one(&*f.store).await;
+}
+
+async fn no_job_is_left_behind_when_events_come_in_while_lanes_run_empty(f: Fresh) {
+    f.store.upsert_lanes(&[spec("a"), spec("b")]).await.unwrap();
+    let store = &f.store;
+    let accepting = |handler: &'static str| async move {
+        for _ in 0..60 {
+            assert!(store.accept(&[new_event(&[handler])]).await.unwrap()[0].is_ok());
+        }
+    };
+    let done = std::sync::atomic::AtomicUsize::new(0);
+    let drain = || async {
+        let claimed = store.claim(&claim_request(3)).await.unwrap();
+        let outcomes: Vec<_> = claimed.iter().map(|c| outcome(&c.job, NextState::Done)).collect();
+        for recorded in store.record(&outcomes).await.unwrap() {
+            recorded.unwrap();
+        }
+        done.fetch_add(claimed.len(), std::sync::atomic::Ordering::SeqCst);
+        claimed.len()
+    };
+    let working = || async {
+        for _ in 0..80 {
+            drain().await;
+        }
+    };
+    tokio::join!(accepting("a"), accepting("b"), accepting("a"), working(), working());
+    // What the last look could not see yet is found by the next ones, within their pauses.
+    for seconds in [0, 1, 13] {
+        f.clock.advance(Duration::from_secs(seconds));
+        while drain().await > 0 {}
+    }
+    assert_eq!(done.load(std::sync::atomic::Ordering::SeqCst), 180);
+    assert_eq!(store.totals().await.unwrap().open, 0);
 }
 
 async fn a_lane_nobody_announced_keeps_its_jobs(f: Fresh) {

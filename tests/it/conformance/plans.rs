@@ -35,6 +35,18 @@ async fn fill(conn: &mut PgConnection) {
         );
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *conn).await.unwrap();
     }
+    // As many lanes again, half of them of one tenant and half each of its own: ready, or to be
+    // looked at later.
+    let lanes = "INSERT INTO lanes (id, tenant, paused, failures, ramp, tokens, refilled_at, turn, ready, look_at)
+        SELECT 'handler:x' || n, CASE WHEN n % 2 = 0 THEN 'crowd' ELSE 'of' || n END, 0, 0, 0, 0, 0, 0,
+            CASE WHEN n % 4 < 2 THEN 1 ELSE 0 END, CASE WHEN n % 4 < 2 THEN 0 ELSE 8000000000000 + n END
+        FROM generate_series(1, 100000) AS n";
+    sqlx::raw_sql(lanes).execute(&mut *conn).await.unwrap();
+    let work = format!(
+        "INSERT INTO jobs ({columns}) SELECT LPAD((5000000 + n)::text, 26, '0'), LPAD(n::text, 26, '0'), 'handler', 'x',
+            'handler:x' || n, 'pending', 1, 0, 1, n, n, NULL FROM generate_series(1, 100000) AS n WHERE n % 4 < 2"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(work)).execute(&mut *conn).await.unwrap();
     sqlx::raw_sql("UPDATE lanes SET paused = 1 WHERE id = 'handler:paused'")
         .execute(&mut *conn)
         .await
@@ -89,6 +101,9 @@ async fn hot_statements_use_an_index_at_a_million_kept_rows() {
             ("take" | "take_of", "rows.lane") => "ARRAY['handler:free', 'handler:later']",
             ("take" | "take_of", "rows.most") => "ARRAY[10, 10]",
             ("unannounced", "most") => "500",
+            ("ready_lanes", "tenant") => "'shop'",
+            ("ready_tenants", "behind") => "''",
+            ("next_due", "ids") => "ARRAY['handler:free', 'handler:later']",
             (_, "skip") => "'{}'",
             (_, "only" | "ids" | "rows.job" | "attempts.job_id") => JOB,
             (_, "rows.claim" | "rows.sent" | "attempts.claim" | "attempts.number") => "ARRAY[1]",

@@ -106,7 +106,7 @@ async fn the_migrated_schemas_agree() {
     assert_eq!(in_sqlite, in_mariadb);
 }
 
-/// MySQL came later: its first migration holds the schema of the five before it.
+/// MySQL came later: its first migration holds the schema that the others have after six.
 #[test]
 fn each_driver_has_the_same_migrations() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
@@ -115,7 +115,7 @@ fn each_driver_has_the_same_migrations() {
             std::fs::read_dir(root.join(driver)).unwrap().map(|e| e.unwrap().file_name()).collect();
         names.sort();
         names.retain(|name| {
-            !["0001", "0002", "0003", "0004", "0005"]
+            !["0001", "0002", "0003", "0004", "0005", "0006"]
                 .iter()
                 .any(|n| name.to_string_lossy().starts_with(n))
         });

@@ -14,7 +14,7 @@ const INSTANTS: [(&str, &[&str]); 9] = [
     ("jobs", &["due_at", "created_at", "expires_at", "finished_at"]),
     ("attempts", &["at"]),
     ("keys", &["expires_at"]),
-    ("lanes", &["open_until", "probe_until", "refilled_at"]),
+    ("lanes", &["open_until", "probe_until", "refilled_at", "look_at"]),
     ("rejections", &["first_at", "last_at"]),
     ("runs", &["created_at", "finished_at", "prune_at"]),
     ("history", &["at"]),

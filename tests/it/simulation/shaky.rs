@@ -133,6 +133,9 @@ impl Maintenance for Shaky {
     async fn chores(&self, age: Duration) -> Result<Chores> {
         self.shaken(self.inner.chores(age)).await
     }
+    async fn sweep_lanes(&self, from: Option<LaneId>, most: u32) -> Result<(u64, Option<LaneId>)> {
+        self.shaken(self.inner.sweep_lanes(from, most)).await
+    }
     async fn forget_keys(&self, most: u32) -> Result<u64> {
         self.shaken(self.inner.forget_keys(most)).await
     }

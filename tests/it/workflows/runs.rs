@@ -143,6 +143,7 @@ async fn a_worker_that_dies_between_answer_and_commit_costs_one_repeat_under_the
             slots,
             lease: Duration::from_secs(30),
             skip: Vec::new(),
+            unserved: Vec::new(),
             only: Vec::new(),
         };
         let timer = play.engine.store().claim(&ask).await.unwrap();

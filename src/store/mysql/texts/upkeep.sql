@@ -5,7 +5,7 @@
 INSERT INTO lanes (id, tenant, paused, failures, ramp, rate, tokens, refilled_at, turn, rules)
 SELECT r.id, r.tenant, 0, 0, 0, r.rate, COALESCE(r.rate, 0), :now, 0, r.rules
 FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
-    id VARCHAR(400) PATH '$.id', tenant VARCHAR(400) PATH '$.tenant', rate BIGINT PATH '$.rate',
+    id VARCHAR(400) PATH '$.id', tenant VARCHAR(200) PATH '$.tenant', rate BIGINT PATH '$.rate',
     rules LONGTEXT PATH '$.rules')) AS r
 ON DUPLICATE KEY UPDATE tenant = VALUES(tenant), rate = VALUES(rate), rules = VALUES(rules);
 

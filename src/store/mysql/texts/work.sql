@@ -38,6 +38,35 @@ SET lanes.failures = r.failures, lanes.open_until = r.open_until,
     lanes.probe_until = r.probe_until, lanes.ramp = r.ramp, lanes.tokens = r.millitokens / 1000.0,
     lanes.refilled_at = r.refilled_at, lanes.turn = r.turn;
 
+-- Those of these lanes that nobody looks at in time for jobs that become due at an instant or after
+-- a delay. Read without locks, so that nobody waits for a lane that is being claimed from.
+-- name: lanes_to_wake
+SELECT n.lane AS id, GREATEST(n.at, COALESCE(l.open_until, 0), COALESCE(l.probe_until, 0)) AS at FROM (
+    SELECT r.lane, GREATEST(:now, LEAST(COALESCE(r.due, 9000000000000000),
+        :now + COALESCE(r.delay, 9000000000000000))) AS at
+    FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
+        lane VARCHAR(400) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$.lane',
+        due BIGINT PATH '$.due', delay BIGINT PATH '$.delay')) AS r
+) AS n STRAIGHT_JOIN lanes l ON l.id = n.lane
+WHERE l.ready = 0 AND l.paused = 0
+  AND (l.look_at IS NULL OR l.look_at >
+       GREATEST(n.at, COALESCE(l.open_until, 0), COALESCE(l.probe_until, 0)));
+
+-- name: wake_lanes
+UPDATE JSON_TABLE(:rows, '$[*]' COLUMNS (
+    lane VARCHAR(400) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$.lane',
+    due BIGINT PATH '$.due')) AS r
+STRAIGHT_JOIN lanes ON lanes.id = r.lane
+SET lanes.ready = IF(r.due <= :now, 1, 0), lanes.look_at = r.due, lanes.rest = 0
+WHERE lanes.ready = 0 AND (lanes.look_at IS NULL OR lanes.look_at > r.due);
+
+-- name: set_looks
+UPDATE JSON_TABLE(:rows, '$[*]' COLUMNS (
+    lane VARCHAR(400) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$.lane',
+    ready BIGINT PATH '$.ready', look_at BIGINT PATH '$.look_at', rest BIGINT PATH '$.rest')) AS r
+STRAIGHT_JOIN lanes ON lanes.id = r.lane
+SET lanes.ready = r.ready, lanes.look_at = r.look_at, lanes.rest = r.rest, lanes.turn = :now;
+
 -- An attempt that counted as interrupted is replaced by what is known of it now. `ending` changes
 -- last: the assignments run in order.
 -- name: insert_attempts

@@ -21,7 +21,8 @@ WHERE (scope, word) IN (SELECT r.scope, r.word
                         FROM unnest(:rows.scope::text[], :rows.word::text[]) AS r(scope, word))
   AND scope = ANY(:rows.scope::text[]) AND word = ANY(:rows.word::text[]);
 
--- Stores events, their jobs and the total in one statement. Returns the events that were new, with
+-- Stores events, their jobs and the total in one statement, and has a lane looked at in time: that
+-- writes nothing as long as somebody looks at it anyway. Returns the events that were new, with
 -- their instant, and the jobs that were new, with their claim. `lease` is set for a job that may
 -- start with this commit. It does so only if its lane is open, has no rate limit and remembers no
 -- failure; otherwise the job waits for a claim, which checks the lane under its lock.
@@ -47,7 +48,18 @@ WITH e AS (
     LEFT JOIN lanes l ON l.id = r.lane AND r.lease IS NOT NULL
         AND l.paused = 0 AND l.open_until IS NULL AND l.failures = 0 AND l.ramp = 0
         AND l.rate IS NULL
-    ON CONFLICT (id) DO NOTHING RETURNING id, claim
+    ON CONFLICT (id) DO NOTHING RETURNING id, claim, lane, due_at
+), w AS (
+    UPDATE lanes SET ready = CASE WHEN d.at <= :now THEN 1 ELSE 0 END, look_at = d.at, rest = 0
+    FROM (
+        SELECT l.id, GREATEST(n.at, l.open_until, l.probe_until) AS at
+        FROM (SELECT j.lane, MIN(j.due_at) AS at FROM j GROUP BY j.lane) AS n
+        JOIN lanes l ON l.id = n.lane
+        WHERE l.id = ANY(:jobs.lane::text[]) AND l.ready = 0 AND l.paused = 0
+          AND (l.look_at IS NULL OR l.look_at > GREATEST(n.at, l.open_until, l.probe_until))
+        ORDER BY l.id FOR UPDATE OF l
+    ) AS d
+    WHERE lanes.id = ANY(:jobs.lane::text[]) AND lanes.id = d.id
 ), c AS (
     INSERT INTO counters (name, shard, value)
     SELECT 'created', :shard, made.n FROM (SELECT COUNT(*) AS n FROM j) AS made WHERE made.n > 0

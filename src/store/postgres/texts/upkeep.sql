@@ -20,7 +20,17 @@ SELECT due.id, CASE WHEN due.at > :now THEN due.at - :now ELSE 0 END AS at FROM 
             THEN l.open_until
         WHEN l.probe_until > place.due_at THEN l.probe_until
         ELSE place.due_at END AS at
-    FROM lanes l CROSS JOIN LATERAL (
+    FROM (
+        SELECT * FROM (
+            SELECT id, open_until, probe_until FROM lanes WHERE ready = 1 AND paused = 0
+            ORDER BY tenant, look_at, id LIMIT 400
+        ) AS waiting
+        UNION ALL SELECT * FROM (
+            SELECT id, open_until, probe_until FROM lanes
+            WHERE ready = 0 AND look_at <= :now + :ahead AND paused = 0
+            ORDER BY look_at, id LIMIT 400
+        ) AS timed
+    ) AS l CROSS JOIN LATERAL (
         SELECT j.id, j.due_at FROM jobs j
         WHERE j.lane = l.id AND j.finished_at IS NULL AND j.due_at <= :now + :ahead
           AND (j.state = 'pending' OR j.due_at <= :now)
@@ -28,7 +38,6 @@ SELECT due.id, CASE WHEN due.at > :now THEN due.at - :now ELSE 0 END AS at FROM 
                OR j.woken_until < l.open_until OR j.woken_until < l.probe_until)
         ORDER BY j.due_at LIMIT :most
     ) AS place
-    WHERE l.paused = 0
 ) AS due
 WHERE due.at <= :now + :ahead AND (due.at > :now OR due.at <= :now - :overdue)
 ORDER BY due.at, due.id LIMIT :most;

@@ -52,6 +52,28 @@ FROM unnest(:rows.lane::text[], :rows.failures::bigint[], :rows.open_until::bigi
     AS r(lane, failures, open_until, probe_until, ramp, millitokens, refilled_at, turn)
 WHERE lanes.id = ANY(:rows.lane::text[]) AND lanes.id = r.lane;
 
+-- Has lanes looked at in time for jobs that become due at an instant or after a delay. Writes
+-- nothing where somebody looks before that, or where pause or breaker hold the lane.
+-- name: wake_lanes
+UPDATE lanes SET ready = CASE WHEN d.at <= :now THEN 1 ELSE 0 END, look_at = d.at, rest = 0
+FROM (
+    SELECT l.id, GREATEST(n.at, l.open_until, l.probe_until) AS at
+    FROM (SELECT r.lane, GREATEST(:now, LEAST(r.due, :now + r.delay)) AS at
+          FROM unnest(:rows.lane::text[], :rows.due::bigint[], :rows.delay::bigint[])
+              AS r(lane, due, delay)) AS n
+    JOIN lanes l ON l.id = n.lane
+    WHERE l.id = ANY(:rows.lane::text[]) AND l.ready = 0 AND l.paused = 0
+      AND (l.look_at IS NULL OR l.look_at > GREATEST(n.at, l.open_until, l.probe_until))
+    ORDER BY l.id FOR UPDATE OF l
+) AS d
+WHERE lanes.id = ANY(:rows.lane::text[]) AND lanes.id = d.id;
+
+-- name: set_looks
+UPDATE lanes SET ready = r.ready, look_at = r.look_at, rest = r.rest, turn = :now
+FROM unnest(:rows.lane::text[], :rows.ready::bigint[], :rows.look_at::bigint[], :rows.rest::bigint[])
+    AS r(lane, ready, look_at, rest)
+WHERE lanes.id = ANY(:rows.lane::text[]) AND lanes.id = r.lane;
+
 -- name: insert_attempts
 INSERT INTO attempts (job_id, claim, number, ending, code, status, error, duration_ms, response, at)
 SELECT r.job_id, r.claim, r.number, r.ending, r.code, r.status, r.error, r.duration_ms, r.response,

@@ -2,18 +2,18 @@
 
 -- name: lanes
 SELECT id, tenant, paused, failures, open_until, probe_until, ramp, rate, tokens, refilled_at, turn,
-    rules, :now AS now
+    rules, ready, rest, :now AS now
 FROM lanes ORDER BY id;
 
 -- name: pause
 UPDATE lanes SET paused = 1 WHERE id = :id;
 
 -- name: unpause
-UPDATE lanes SET paused = 0 WHERE id = :id;
+UPDATE lanes SET paused = 0, ready = 1, look_at = :now, rest = 0 WHERE id = :id;
 
 -- An open breaker admits one probe now, even if an earlier probe is unfinished.
 -- name: resume
-UPDATE lanes SET paused = 0,
+UPDATE lanes SET paused = 0, ready = 1, look_at = :now, rest = 0,
     open_until = CASE WHEN open_until > :now THEN :now ELSE open_until END,
     probe_until = CASE WHEN open_until IS NULL THEN probe_until END
 WHERE id = :id;

@@ -26,6 +26,25 @@ UPDATE lanes SET failures = r.value ->> 'failures', open_until = r.value ->> 'op
     turn = r.value ->> 'turn'
 FROM json_each(:rows) AS r WHERE lanes.id = r.value ->> 'lane';
 
+-- Has lanes looked at in time for jobs that become due at an instant or after a delay. Writes
+-- nothing where somebody looks before that, or where pause or breaker hold the lane.
+-- name: wake_lanes
+UPDATE lanes SET rest = 0,
+    ready = MAX(n.at, COALESCE(lanes.open_until, 0), COALESCE(lanes.probe_until, 0)) <= :now,
+    look_at = MAX(n.at, COALESCE(lanes.open_until, 0), COALESCE(lanes.probe_until, 0))
+FROM (SELECT value ->> 'lane' AS lane,
+          MAX(:now, MIN(COALESCE(value ->> 'due', 9000000000000000),
+                        :now + COALESCE(value ->> 'delay', 9000000000000000))) AS at
+      FROM json_each(:rows)) AS n
+WHERE lanes.id = n.lane AND lanes.ready = 0 AND lanes.paused = 0
+  AND (lanes.look_at IS NULL OR lanes.look_at >
+       MAX(n.at, COALESCE(lanes.open_until, 0), COALESCE(lanes.probe_until, 0)));
+
+-- name: set_looks
+UPDATE lanes SET ready = r.value ->> 'ready', look_at = r.value ->> 'look_at',
+    rest = r.value ->> 'rest', turn = :now
+FROM json_each(:rows) AS r WHERE lanes.id = r.value ->> 'lane';
+
 -- name: insert_attempts
 INSERT INTO attempts (job_id, claim, number, ending, code, status, error, duration_ms, response, at)
 SELECT value ->> 'job_id', value ->> 'claim', value ->> 'number', value ->> 'ending',

@@ -1,14 +1,16 @@
--- The schema as the other databases have it after their fifth migration; later ones have the same numbers everywhere.
--- DDL is not transactional here, so every statement may run again after it was interrupted.
+-- The schema as the other databases have it after their sixth migration; later ones have the same
+-- numbers everywhere. DDL is not transactional here, so every statement may run again after it was
+-- interrupted.
 --
--- Instants are milliseconds since 1970; ids are ULIDs, compared byte by byte. Character sets and collations are those of
--- the tables, whatever the database's default. What comes from outside and must be told apart to the last byte (keys, gates) is
--- binary: text comparisons would ignore trailing spaces.
+-- Instants are milliseconds since 1970; ids are ULIDs, compared byte by byte. Character sets and
+-- collations are those of the tables, whatever the database's default. What comes from outside and
+-- must be told apart to the last byte (keys, gates) is binary: text comparisons would ignore
+-- trailing spaces.
 
 -- The first table: a database with `jobs` and without `lanes` belongs to another program.
 CREATE TABLE IF NOT EXISTS lanes (
     id          VARCHAR(400) NOT NULL PRIMARY KEY,
-    tenant      VARCHAR(400) NOT NULL,
+    tenant      VARCHAR(200) NOT NULL,
     paused      BIGINT NOT NULL,
     failures    BIGINT NOT NULL,
     open_until  BIGINT,
@@ -18,7 +20,12 @@ CREATE TABLE IF NOT EXISTS lanes (
     tokens      DOUBLE NOT NULL,
     refilled_at BIGINT NOT NULL,
     turn        BIGINT NOT NULL,
-    rules       LONGTEXT
+    rules       LONGTEXT,
+    ready       BIGINT NOT NULL DEFAULT 1,
+    look_at     BIGINT DEFAULT 0,
+    rest        BIGINT NOT NULL DEFAULT 0,
+    KEY lanes_ready (ready, tenant, look_at, id),
+    KEY lanes_look (ready, look_at, id)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
 
 CREATE TABLE IF NOT EXISTS events (
@@ -31,8 +38,8 @@ CREATE TABLE IF NOT EXISTS events (
     created_at BIGINT   NOT NULL
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
 
--- The one hot question: what is due in this lane? There are no partial indexes, so `finished_at` comes first: the rows of open jobs
--- stand together, however many ended ones are kept.
+-- The one hot question: what is due in this lane? There are no partial indexes, so `finished_at`
+-- comes first: the rows of open jobs stand together, however many ended ones are kept.
 CREATE TABLE IF NOT EXISTS jobs (
     id          VARCHAR(26) NOT NULL PRIMARY KEY,
     event_id    VARCHAR(26) NOT NULL,
@@ -112,7 +119,8 @@ CREATE TABLE IF NOT EXISTS definitions (
     created_at BIGINT   NOT NULL
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
 
--- One row per run; `state` is what the machine remembers, as JSON. `version` is the fence between two who change it.
+-- One row per run; `state` is what the machine remembers, as JSON. `version` is the fence between
+-- two who change it.
 CREATE TABLE IF NOT EXISTS runs (
     id           VARCHAR(26) NOT NULL PRIMARY KEY,
     workflow     VARCHAR(400) NOT NULL,
@@ -153,7 +161,8 @@ CREATE TABLE IF NOT EXISTS tokens (
     KEY tokens_run (run_id)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
 
--- One row per concurrency key; `state` is who is inside and who waits, as JSON. `version` is the fence.
+-- One row per concurrency key; `state` is who is inside and who waits, as JSON. `version` is the
+-- fence.
 CREATE TABLE IF NOT EXISTS gates (
     id         VARBINARY(2000) NOT NULL PRIMARY KEY,
     version    BIGINT   NOT NULL,
