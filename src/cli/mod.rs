@@ -12,6 +12,7 @@
 mod backup;
 mod client;
 mod context;
+mod copy;
 mod dev;
 mod doctor;
 mod events;
@@ -137,6 +138,8 @@ enum Verb {
     Migrate(migrate::Migrate),
     /// Back up the SQLite database to a file, even while a server uses it
     Backup(backup::Backup),
+    /// Move everything to another database: SQLite, Postgres, MySQL or MariaDB
+    Copy(copy::Copy),
     /// Print the JSON Schema of the configuration for editors
     Schema(schema::Schema),
     /// Print a shell completion script
@@ -224,6 +227,7 @@ async fn dispatch(cli: Cli) -> Done {
         Verb::Rejections => rejections::run(&global).await,
         Verb::Migrate(verb) => migrate::run(&verb, &global).await,
         Verb::Backup(verb) => backup::run(&verb, &global).await,
+        Verb::Copy(verb) => copy::run(&verb, &global).await,
         Verb::Schema(verb) => schema::run(&verb),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tidehook", &mut std::io::stdout());

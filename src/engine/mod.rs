@@ -61,7 +61,8 @@ use crate::deliver::Deliver;
 use crate::model::{Clock, Ids, LaneId};
 use crate::observe::feed::Feed;
 use crate::observe::repeats::Repeats;
-use crate::store::{Accepted, Store};
+use crate::store::port::tables::Move;
+use crate::store::{Accepted, Error, Store};
 use crate::wake::{Wake, Wakeup};
 use accept::Submission;
 use batch::Batches;
@@ -206,6 +207,21 @@ impl Engine {
     /// Those of the store.
     pub async fn prepare(&self, only_process: bool) -> crate::store::Result<()> {
         let store = self.store();
+        match store.moved().await? {
+            None => {}
+            Some(Move::Source { to }) => {
+                return Err(Error::permanent(format!(
+                    "this database was copied to {to}, which has its work now: use that one, or \
+                     undo the move with `tidehook copy --undo`"
+                )));
+            }
+            Some(Move::Target { from }) => {
+                return Err(Error::permanent(format!(
+                    "this database holds an unfinished copy of {from}: run `tidehook copy` again \
+                     until it is finished"
+                )));
+            }
+        }
         // Ids carry an instant, and lists are in the order of ids: it is the database's, which all
         // processes share.
         self.0.parts.ids.follow(store.now().await?, self.clock().now());

@@ -262,6 +262,7 @@ impl Function {
             pooler: config.database.pooler,
             iam: server::iam(&config).await?,
             tests_idle: true,
+            beside: false,
             ..Address::new(url, connections)
         };
         let store = store::connect(address).await?;

@@ -8,8 +8,10 @@
 //! - [`port`]: the verbs, and the types they speak; [`error`]: the few ways a verb can fail
 //! - [`postgres`], [`mysql`], [`sqlite`]: one driver per database, with its own statements
 //! - [`sql`]: what the drivers share: the runner of transactions, rows, cold reads
+//! - [`copy`]: moves a database to another one, whatever their drivers
 //! - [`memory`]: the reference store, for tests and simulation
 
+pub mod copy;
 pub mod error;
 pub mod memory;
 #[cfg(feature = "mysql")]
@@ -47,6 +49,8 @@ pub struct Address {
     /// Idle connections are checked before use. For processes that are frozen between invocations:
     /// their connections may have died meanwhile.
     pub tests_idle: bool,
+    /// Open a SQLite file although a server uses it. Only for what reads, and for copies.
+    pub beside: bool,
     /// Sign passwords with these AWS credentials (IAM database authentication), again whenever the
     /// last one gets old.
     pub iam: Option<AwsIdentity>,
@@ -55,7 +59,7 @@ pub struct Address {
 impl Address {
     /// An address without pooler or IAM authentication.
     pub fn new(url: Secret, connections: u32) -> Self {
-        Self { url, connections, pooler: Pooler::None, tests_idle: false, iam: None }
+        Self { url, connections, pooler: Pooler::None, tests_idle: false, beside: false, iam: None }
     }
 }
 

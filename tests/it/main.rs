@@ -13,6 +13,7 @@ mod backup;
 mod cli;
 mod config;
 mod conformance;
+mod copy;
 mod delivery;
 mod docs;
 mod engine;

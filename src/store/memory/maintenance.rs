@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::{Memory, Row};
 use crate::model::{EventId, JobId, JobState, LaneId, Run, RunId, Timestamp};
 use crate::store::error::Result;
-use crate::store::{Chores, Maintenance, Rejection};
+use crate::store::{Chores, Maintenance, Rejection, Tables};
 
 #[async_trait]
 impl Maintenance for Memory {
@@ -139,3 +139,5 @@ impl Maintenance for Memory {
 
     async fn close(&self) {}
 }
+
+impl Tables for Memory {}

@@ -127,17 +127,25 @@ impl Driver for MySql {
     const SKIP_LOCKED: &'static str = "FOR UPDATE SKIP LOCKED";
     const NUMBERED: Option<char> = None;
     const LISTS: Lists = Lists::Each;
+    const QUOTE: char = '`';
+
+    fn by_bytes(column: &str) -> String {
+        format!("CAST({column} AS BINARY)")
+    }
+
+    fn as_text(column: &str) -> String {
+        format!("CONVERT({column} USING utf8mb4)")
+    }
 
     fn texts() -> &'static Texts {
         &TEXTS
     }
 
     fn migrator() -> Migrator {
-        let mut migrator = driver::migrations(&[(
-            6,
-            "first",
-            include_str!("../../../migrations/mysql/0006_first.sql"),
-        )]);
+        let mut migrator = driver::migrations(&[
+            (6, "first", include_str!("../../../migrations/mysql/0006_first.sql")),
+            (7, "moves", include_str!("../../../migrations/mysql/0007_moves.sql")),
+        ]);
         // `migrate` holds a lock of its own, around more than sqlx's.
         migrator.locking = false;
         migrator

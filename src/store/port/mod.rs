@@ -8,6 +8,7 @@ pub mod lanes;
 pub mod maintenance;
 pub mod query;
 pub mod runs;
+pub mod tables;
 pub mod work;
 
 pub use hints::{HintedJob, Hints, OVERDUE};
@@ -16,6 +17,7 @@ pub use lanes::Lanes;
 pub use maintenance::{Chores, Maintenance};
 pub use query::{EventFilter, JobFilter, Page, Query, Rejection, Totals};
 pub use runs::{Definition, RunFilter, Runs};
+pub use tables::Tables;
 pub use work::{ClaimRequest, Claimed, Retry, Work};
 
 use super::error::Result;
@@ -25,5 +27,5 @@ use super::error::Result;
 pub type Each<T> = Result<Vec<Result<T>>>;
 
 /// Everything the engine needs from a database.
-pub trait Store: Intake + Work + Hints + Lanes + Runs + Query + Maintenance {}
-impl<T: Intake + Work + Hints + Lanes + Runs + Query + Maintenance> Store for T {}
+pub trait Store: Intake + Work + Hints + Lanes + Runs + Query + Maintenance + Tables {}
+impl<T: Intake + Work + Hints + Lanes + Runs + Query + Maintenance + Tables> Store for T {}

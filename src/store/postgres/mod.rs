@@ -167,6 +167,10 @@ impl Driver for Postgres {
     const NUMBERED: Option<char> = Some('$');
     const LISTS: Lists = Lists::Array;
 
+    fn by_bytes(column: &str) -> String {
+        format!("{column} COLLATE \"C\"")
+    }
+
     fn texts() -> &'static Texts {
         &TEXTS
     }
@@ -179,6 +183,7 @@ impl Driver for Postgres {
             (4, "announced", include_str!("../../../migrations/postgres/0004_announced.sql")),
             (5, "breakers", include_str!("../../../migrations/postgres/0005_breakers.sql")),
             (6, "looks", include_str!("../../../migrations/postgres/0006_looks.sql")),
+            (7, "moves", include_str!("../../../migrations/postgres/0007_moves.sql")),
         ])
     }
 

@@ -9,11 +9,12 @@ use sqlx::migrate::Migrator;
 
 use super::rows::{
     AttemptRow, CountRow, DefinitionRow, DueRow, EntryRow, EventRow, GateRow, IdNumberRow, IdRow,
-    JobRow, KeyRow, LaneRow, MadeRow, MaybeNumberRow, NameRow, NowRow, RejectionRow, RunRow,
-    StartedRow, TokenRow, TotalRow, VersionRow,
+    JobRow, KeyRow, LaneRow, MadeRow, MaybeNumberRow, MoveRow, NameRow, NowRow, RejectionRow,
+    RunRow, StartedRow, TokenRow, TotalRow, VersionRow,
 };
 use super::seam::{Binds, Executes, Reads};
 use super::statement::Texts;
+use super::tables::CellsRow;
 use super::values::{Column, Rows};
 use super::{SqlStore, record};
 use crate::decide::settle::JobOutcome;
@@ -25,10 +26,12 @@ use crate::store::{Accepted, NewEvent};
 pub trait SupportsTypes:
     Executes
     + Binds<Option<i64>>
+    + Binds<Option<f64>>
     + Binds<String>
     + Binds<Option<String>>
     + Binds<Option<Vec<u8>>>
     + Reads<AttemptRow>
+    + Reads<CellsRow>
     + Reads<CountRow>
     + Reads<DefinitionRow>
     + Reads<DueRow>
@@ -40,6 +43,7 @@ pub trait SupportsTypes:
     + Reads<LaneRow>
     + Reads<MadeRow>
     + Reads<MaybeNumberRow>
+    + Reads<MoveRow>
     + Reads<NameRow>
     + Reads<NowRow>
     + Reads<RejectionRow>
@@ -114,6 +118,18 @@ pub trait Driver: SupportsTypes {
     const NUMBERED: Option<char>;
     /// How lists are bound.
     const LISTS: Lists;
+    /// The sign around names that are words of the language.
+    const QUOTE: char = '"';
+
+    /// A text column as it is sorted and compared byte by byte.
+    fn by_bytes(column: &str) -> String {
+        column.to_owned()
+    }
+
+    /// A column of exact text as text ([`crate::store::port::tables::Kind::Exact`]).
+    fn as_text(column: &str) -> String {
+        column.to_owned()
+    }
 
     /// The statements of this driver, shared ones included.
     fn texts() -> &'static Texts;

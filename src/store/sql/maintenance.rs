@@ -9,7 +9,7 @@ use super::intake::count;
 use super::keys;
 use super::looks;
 use super::pool::SqlStore;
-use super::rows::{CountRow, IdNumberRow, IdRow, KeyRow, NameRow, NowRow};
+use super::rows::{CountRow, IdRow, KeyRow, MaybeNumberRow, NameRow, NowRow};
 use super::runs::encoded;
 use super::values::Rows;
 use crate::model::key::within_limits;
@@ -112,7 +112,7 @@ impl<D: Driver> Maintenance for SqlStore<D> {
 
     async fn sweep_lanes(&self, from: Option<LaneId>, most: u32) -> Result<(u64, Option<LaneId>)> {
         let from = from.map_or_else(String::new, |lane| lane.0);
-        let page: Vec<IdNumberRow> = self
+        let page: Vec<MaybeNumberRow> = self
             .read(move |store, conn| {
                 let page = store.sql("stray_lanes").bind("from", from.clone());
                 let page = page.bind("most", most).bind("overdue", millis(OVERDUE));
@@ -122,7 +122,7 @@ impl<D: Driver> Maintenance for SqlStore<D> {
         let is_full = page.len() == usize::try_from(most).unwrap_or(usize::MAX);
         let last = page.last().filter(|_| is_full).map(|row| LaneId(row.id.clone()));
         let stray: Vec<String> =
-            page.into_iter().filter(|row| row.at == 1).map(|row| row.id).collect();
+            page.into_iter().filter(|row| row.at.is_some()).map(|row| row.id).collect();
         let found = u64::try_from(stray.len()).unwrap_or(u64::MAX);
         if !stray.is_empty() {
             self.write(move |store, conn| {

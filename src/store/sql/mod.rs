@@ -8,6 +8,7 @@
 //! - [`statement`], [`values`]: named texts and the values bound to them; [`rows`]: rows and how
 //!   they become values of the model; `outcomes`: outcomes as values
 //! - `looks`: which lanes a claim looks at
+//! - `tables`: whole tables, for copies
 //! - `keys`, `intake`, `work`, `record`, `lanes`, `hints`, `runs`, `query`, `maintenance`: the
 //!   verbs, named as in [`super::port`]
 //! - `texts/`: statements that every driver can share
@@ -28,6 +29,7 @@ pub mod rows;
 mod runs;
 pub mod seam;
 pub mod statement;
+mod tables;
 pub mod tx;
 pub mod values;
 mod work;

@@ -95,6 +95,8 @@ rows! {
     IdNumberRow { id: String, at: i64 }
     /// An id with an instant, if there is one.
     MaybeNumberRow { id: String, at: Option<i64> }
+    /// The mark of a copy: what this database is to it, and the other database.
+    MoveRow { role: String, other: String }
     /// One thing that a single statement has stored: an event with its instant, or a job with its
     /// claim.
     MadeRow { id: String, at: Option<i64>, claim: Option<i64> }

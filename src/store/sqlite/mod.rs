@@ -61,7 +61,7 @@ pub async fn open(address: Address, clock: Option<ManualClock>) -> Result<Arc<dy
     let file = options.get_filename().to_path_buf();
     let in_memory =
         file.as_os_str().is_empty() || url.contains(":memory:") || url.contains("mode=memory");
-    let lock = if in_memory { None } else { Some(lock(&file)?) };
+    let lock = if in_memory || address.beside { None } else { Some(lock(&file)?) };
     if !in_memory {
         make_private(&file)?;
     }
@@ -169,6 +169,7 @@ impl Driver for Sqlite {
             (4, "announced", include_str!("../../../migrations/sqlite/0004_announced.sql")),
             (5, "breakers", include_str!("../../../migrations/sqlite/0005_breakers.sql")),
             (6, "looks", include_str!("../../../migrations/sqlite/0006_looks.sql")),
+            (7, "moves", include_str!("../../../migrations/sqlite/0007_moves.sql")),
         ])
     }
 
@@ -215,6 +216,13 @@ impl Driver for Sqlite {
             ));
         }
         match primary_code(&error) {
+            // A table or a column that is not there: its schema is another one.
+            Some(1) if text.contains("no such table") || text.contains("no such column") => {
+                Error::down(format!(
+                    "{text}: the database schema does not match this version; run `tidehook \
+                     migrate`"
+                ))
+            }
             // 13 SQLITE_FULL; 10 IOERR, 14 CANTOPEN, 8 READONLY, 5 and 6 busy.
             Some(13) => Error::full(Cause::of(text, error)),
             Some(8) => Error::read_only(Cause::of(text, error)),

@@ -23,6 +23,7 @@ on_every_store!(
     a_lane_that_this_worker_does_not_serve_is_put_off_and_stays_for_others,
     whatever_makes_a_job_due_its_lane_is_looked_at,
     no_job_is_left_behind_when_events_come_in_while_lanes_run_empty,
+    work_that_an_older_version_has_left_is_found_by_a_sweep,
     five_failures_in_a_row_open_the_breaker_for_a_minute,
     a_success_in_between_keeps_it_closed,
     an_open_breaker_costs_no_attempts,
@@ -217,6 +218,24 @@ async fn no_job_is_left_behind_when_events_come_in_while_lanes_run_empty(f: Fres
     }
     assert_eq!(done.load(std::sync::atomic::Ordering::SeqCst), 180);
     assert_eq!(store.totals().await.unwrap().open, 0);
+}
+
+async fn work_that_an_older_version_has_left_is_found_by_a_sweep(f: Fresh) {
+    seed(&*f.store, &["a", "b", "c"], 1).await;
+    // A version that knows nothing of looks stores jobs in lanes that nobody looks at.
+    let forget = "UPDATE lanes SET ready = 0, look_at = NULL WHERE id <> 'handler:b'";
+    if f.url.starts_with("memory") {
+        return;
+    }
+    crate::support::stores::execute(&f.url, forget).await;
+    let claimed = f.store.claim(&claim_request(5)).await.unwrap();
+    assert_eq!(claimed.len(), 1, "b");
+    assert_eq!(f.store.sweep_lanes(None, 10).await.unwrap(), (0, None), "not yet overdue");
+    f.clock.advance(Duration::from_secs(6));
+    let (found, next) = f.store.sweep_lanes(None, 2).await.unwrap();
+    assert_eq!((found, next.as_ref()), (1, Some(&LaneId::handler("b"))));
+    assert_eq!(f.store.sweep_lanes(next, 2).await.unwrap(), (1, None));
+    assert_eq!(f.store.claim(&claim_request(5)).await.unwrap().len(), 2);
 }
 
 async fn a_lane_nobody_announced_keeps_its_jobs(f: Fresh) {

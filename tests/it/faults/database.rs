@@ -45,7 +45,11 @@ async fn restarts_under_load_lose_nothing_and_are_over_soon(database: Server) {
     );
     let late =
         ledger.last_refusal.map_or(Duration::ZERO, |last| last.saturating_duration_since(back));
-    assert!(late <= Duration::from_secs(3), "refused until {late:?} after the database was back");
+    assert!(
+        late <= Duration::from_secs(3),
+        "refused until {late:?} after the database was back\n{}",
+        home.log().lines().rev().take(60).collect::<Vec<_>>().join("\n")
+    );
     ledger.verdict(&receiver, "/ok").await;
     server.stop().await;
 }

@@ -155,3 +155,5 @@ impl Maintenance for Shaky {
         self.inner.close().await;
     }
 }
+
+impl Tables for Shaky {}

@@ -105,3 +105,21 @@ pub async fn pooled_without_schema() -> Option<Arc<dyn Store>> {
 pub async fn open(url: &str, clock: Option<ManualClock>) -> Arc<dyn Store> {
     store::connect_with_clock(Address::new(Secret::new(url), 8), clock).await.unwrap()
 }
+
+/// Runs a statement on a database directly.
+pub async fn execute(url: &str, sql: &'static str) {
+    match url.split(':').next() {
+        Some("sqlite") => {
+            let pool = sqlx::SqlitePool::connect(url).await.unwrap();
+            sqlx::raw_sql(sql).execute(&pool).await.unwrap();
+        }
+        Some("mysql") => {
+            let pool = sqlx::MySqlPool::connect(url).await.unwrap();
+            sqlx::raw_sql(sql).execute(&pool).await.unwrap();
+        }
+        _ => {
+            let pool = sqlx::PgPool::connect(url).await.unwrap();
+            sqlx::raw_sql(sql).execute(&pool).await.unwrap();
+        }
+    }
+}

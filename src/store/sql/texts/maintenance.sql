@@ -73,3 +73,12 @@ UNION ALL SELECT 'prune' AS name WHERE (
     OR EXISTS (SELECT 1 FROM gates WHERE state = :empty AND changed_at < :now - :age)
 UNION ALL SELECT 'forget' AS name WHERE (
     SELECT expires_at FROM keys ORDER BY expires_at LIMIT 1) <= :now;
+
+-- name: moves
+SELECT role, other FROM moves ORDER BY role LIMIT 1;
+
+-- name: set_move
+INSERT INTO moves (role, other, at) VALUES (:role, :other, :now);
+
+-- name: end_move
+DELETE FROM moves WHERE role = :role;

@@ -55,7 +55,8 @@ SELECT id FROM lanes WHERE id IN (:ids...) ORDER BY id :skip_locked;
 SELECT l.id, (SELECT MIN(j.due_at) FROM jobs j WHERE j.lane = l.id AND j.finished_at IS NULL) AS at
 FROM lanes l WHERE l.id IN (:ids...);
 
--- Whether any lane to look at has work that is due. MIN(due_at) instead of EXISTS: a planner may
+-- Whether any lane to look at has work that is due, lanes included that wait for the next token of
+-- their rate limit. MIN(due_at) instead of EXISTS: a planner may
 -- turn EXISTS into a scan of all open jobs.
 -- name: due_lane
 SELECT l.id FROM (
@@ -65,7 +66,7 @@ SELECT l.id FROM (
     ) AS r
     UNION ALL SELECT * FROM (
         SELECT id, open_until, probe_until FROM lanes
-        WHERE ready = 0 AND look_at <= :now AND paused = 0 ORDER BY look_at, id LIMIT 200
+        WHERE ready = 0 AND look_at <= :now + 1100 AND paused = 0 ORDER BY look_at, id LIMIT 200
     ) AS t
 ) AS l
 WHERE (l.open_until IS NULL OR l.open_until <= :now)
@@ -90,7 +91,7 @@ SELECT page.id, CASE WHEN page.ready = 0 AND page.paused = 0
         AND (page.probe_until IS NULL OR page.probe_until <= :now)
         AND (SELECT MIN(j.due_at) FROM jobs j
              WHERE j.lane = page.id AND j.finished_at IS NULL) <= :now - :overdue
-    THEN 1 ELSE 0 END AS at
+    THEN :now END AS at
 FROM (SELECT id, ready, paused, look_at, open_until, probe_until FROM lanes
       WHERE id > :from ORDER BY id LIMIT :most) AS page
 ORDER BY page.id;
