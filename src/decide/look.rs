@@ -5,11 +5,18 @@ use std::time::Duration;
 
 use crate::model::Timestamp;
 
-/// The pause after the first look that found nothing: what was being stored during that look is
-/// visible by then.
-const FIRST_REST: Duration = Duration::from_millis(100);
-/// The pause after the second one, longer than any statement lasts. After it nothing can be hidden.
-const SECOND_REST: Duration = Duration::from_secs(12);
+/// The pauses between looks that find nothing. What was being stored during a look is nearly always
+/// visible at the next one; the last pause is longer than any statement lasts, and after it nothing
+/// can be hidden.
+const RESTS: [Duration; 4] = [
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+    Duration::from_secs(12),
+];
+/// Where the pauses begin for a lane that came up at an instant rather than in turn: whoever stores
+/// a job around that instant has the lane looked at again.
+const FIRST_OF_TIMED: u8 = 2;
 /// How long a lane is put off that this process does not serve; another one may.
 pub const UNSERVED_REST: Duration = Duration::from_secs(15);
 
@@ -45,7 +52,7 @@ pub struct Look {
 ///
 /// A job that is being stored reads whether its lane is looked at in time, and writes nothing if
 /// so. If at that moment a claim finds the lane empty, neither knows of the other. So an empty lane
-/// comes up twice more before it is forgotten.
+/// comes up a few times more before it is forgotten.
 pub fn after_claim(found: Found, ready: bool, rest: u8, now: Timestamp) -> Look {
     let next = match found {
         Found::More => return Look { ready: true, at: Some(now), rest: 0 },
@@ -56,11 +63,11 @@ pub fn after_claim(found: Found, ready: bool, rest: u8, now: Timestamp) -> Look 
         }
         Found::Less { next } => next,
     };
-    let (pause, rest) = match rest {
-        0 if ready => (FIRST_REST, 1),
-        0 | 1 => (SECOND_REST, 2),
-        _ => return Look { ready: false, at: next, rest: 0 },
+    let at = if rest == 0 && !ready { FIRST_OF_TIMED } else { rest };
+    let Some(pause) = RESTS.get(usize::from(at)).copied() else {
+        return Look { ready: false, at: next, rest: 0 };
     };
+    let rest = at + 1;
     match next {
         Some(next) if next <= now.plus(pause) => Look { ready: false, at: Some(next), rest: 0 },
         _ => Look { ready: false, at: Some(now.plus(pause)), rest },
@@ -86,21 +93,22 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_lane_is_looked_at_twice_more_and_then_forgotten() {
+    fn an_empty_lane_is_looked_at_a_few_times_more_and_then_forgotten() {
         let empty = Found::Less { next: None };
-        let first = after_claim(empty, true, 0, NOW);
-        assert_eq!(first, Look { ready: false, at: at(100), rest: 1 });
-        let second = after_claim(empty, false, first.rest, NOW);
-        assert_eq!(second, Look { ready: false, at: at(12_000), rest: 2 });
-        let third = after_claim(empty, false, second.rest, NOW);
-        assert_eq!(third, Look { ready: false, at: None, rest: 0 });
-        // One that came up because a lease might have ended needs no short look.
-        assert_eq!(after_claim(empty, false, 0, NOW).at, at(12_000));
+        let mut look = Look { ready: true, at: at(0), rest: 0 };
+        for ms in [100, 500, 2_000, 12_000] {
+            look = after_claim(empty, look.ready, look.rest, NOW);
+            assert_eq!((look.ready, look.at), (false, at(ms)));
+        }
+        let last = after_claim(empty, false, look.rest, NOW);
+        assert_eq!(last, Look { ready: false, at: None, rest: 0 });
+        // One that came up because a lease might have ended needs no short looks.
+        assert_eq!(after_claim(empty, false, 0, NOW).at, at(2_000));
     }
 
     #[test]
     fn the_next_job_is_never_missed() {
-        for rest in 0..3 {
+        for rest in 0..6 {
             for ready in [true, false] {
                 for ms in [1, 50, 99, 101, 5_000, 11_999, 12_001, 900_000] {
                     let look = after_claim(Found::Less { next: at(ms) }, ready, rest, NOW);

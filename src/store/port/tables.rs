@@ -14,11 +14,11 @@ pub enum Kind {
     Text,
     /// Text from outside that must be told apart to its last byte; bytes on MySQL.
     Exact,
-    /// A whole number.
+    /// A whole number of 64 bits, or null.
     Int,
     /// A floating-point number.
     Real,
-    /// Bytes.
+    /// A byte string, or null.
     Bytes,
 }
 
@@ -36,15 +36,15 @@ pub struct Table {
 /// One value of a row.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cell {
-    /// SQL's null.
+    /// No value: SQL's null, in a column of any kind.
     Null,
-    /// A whole number.
+    /// The value of a number column.
     Int(i64),
     /// A floating-point number.
     Real(f64),
-    /// A text.
+    /// The value of any text column.
     Text(String),
-    /// Bytes.
+    /// The value of a byte column.
     Bytes(Vec<u8>),
 }
 

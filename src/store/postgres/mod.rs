@@ -21,7 +21,7 @@ use sqlx::{Connection, Pool, Postgres};
 use super::sql::driver::{self, Driver, Kind, Lists, SupportsTypes, Take};
 use super::sql::maintenance::names;
 use super::sql::pool::Pools;
-use super::sql::rows::{DueRow, NameRow};
+use super::sql::rows::{DueRow, LaneRow, NameRow};
 use super::sql::seam::Binds;
 use super::sql::statement::Texts;
 use super::sql::values::Column;
@@ -228,6 +228,17 @@ impl Driver for Postgres {
         accept::accept(store, events).await
     }
 
+    async fn pick(
+        store: &SqlStore<Self>,
+        conn: &mut Self::Connection,
+        behind: &str,
+        skip: &[String],
+        most: u32,
+    ) -> sqlx::Result<Vec<LaneRow>> {
+        let pick = store.sql("pick").bind("behind", behind).list("skip", skip);
+        pick.bind("most", most).all(conn).await
+    }
+
     async fn take(
         store: &SqlStore<Self>,
         conn: &mut Self::Connection,
@@ -327,10 +338,8 @@ impl Driver for Postgres {
 
 /// The statements whose cost must not grow with the amount of stored data. A test checks their
 /// plans.
-pub const HOT: [&str; 15] = [
-    "ready_tenants",
-    "ready_lanes",
-    "timed_lanes",
+pub const HOT: [&str; 13] = [
+    "pick",
     "lanes_of_jobs",
     "next_due",
     "take",

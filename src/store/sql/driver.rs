@@ -16,7 +16,7 @@ use super::seam::{Binds, Executes, Reads};
 use super::statement::Texts;
 use super::tables::CellsRow;
 use super::values::{Column, Rows};
-use super::{SqlStore, record};
+use super::{SqlStore, looks, record};
 use crate::decide::settle::JobOutcome;
 use crate::model::JobId;
 use crate::store::error::{Error, Result};
@@ -163,6 +163,18 @@ pub trait Driver: SupportsTypes {
 
     /// Stores new events with their jobs, in one transaction. See [`crate::store::Intake::accept`].
     async fn accept(store: &SqlStore<Self>, events: Arc<[NewEvent]>) -> Result<Vec<Accepted>>;
+
+    /// The lanes to look at, at most `most` of each tenant: the tenants behind one by name first,
+    /// each with the lane that waits longest first, and last the lanes whose time has come.
+    async fn pick(
+        store: &SqlStore<Self>,
+        conn: &mut Self::Connection,
+        behind: &str,
+        skip: &[String],
+        most: u32,
+    ) -> sqlx::Result<Vec<LaneRow>> {
+        looks::pick_by_tenant(conn, store, behind, skip, most).await
+    }
 
     /// Claims due jobs of each lane, oldest first and at most the number beside it, and puts them
     /// under lease. The lanes are locked.

@@ -2,6 +2,7 @@
 //! answered.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -22,11 +23,25 @@ use crate::store::{Accepted, Each, Intake, NewEvent};
 impl<D: Driver> Intake for SqlStore<D> {
     async fn accept(&self, new_events: &[NewEvent]) -> Each<Accepted> {
         each(new_events, |new_events| async move {
-            let answers = D::accept(self, new_events).await?;
+            let answers = D::accept(self, Arc::clone(&new_events)).await?;
+            self.note_fresh(waiting(&new_events, &answers));
             Ok(answers.into_iter().map(Ok).collect())
         })
         .await
     }
+}
+
+/// The lanes of jobs that were stored and wait for a claim.
+fn waiting(new_events: &[NewEvent], answers: &[Accepted]) -> BTreeSet<String> {
+    let mut lanes = BTreeSet::new();
+    for (event, answer) in new_events.iter().zip(answers) {
+        if let Accepted::New { jobs, started, .. } = answer {
+            let waits = |id: &JobId| jobs.contains(id) && !started.contains(id);
+            let waiting = event.plan.jobs.iter().filter(|job| waits(&job.id));
+            lanes.extend(waiting.map(|job| job.target.lane().0));
+        }
+    }
+    lanes
 }
 
 /// A slice of new events, and what of it is stored.

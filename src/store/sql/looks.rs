@@ -86,31 +86,25 @@ pub(super) async fn pick<D: Driver>(
     request: &ClaimRequest,
 ) -> sqlx::Result<Picked> {
     let most = request.slots.most;
-    let skip = || request.skip.iter().map(|lane| lane.0.clone());
     if !request.only.is_empty() {
+        let skip = request.skip.iter().map(|lane| lane.0.clone());
         let only = request.only.iter().map(ToString::to_string);
-        let lanes = store.sql("lanes_of_jobs").list("only", only).list("skip", skip());
+        let lanes = store.sql("lanes_of_jobs").list("only", only).list("skip", skip);
         let lanes = lanes.bind("most", most).all(conn).await?;
         return Ok(Picked { lanes, is_alone: false });
     }
     // One more than can be served tells whether a lane is alone.
     let more = most.saturating_add(1);
-    let last = store.last_tenant();
-    let mut tenants = ready_tenants(conn, store, last.clone(), more).await?;
-    if tenants.len() < usize::try_from(more).unwrap_or(usize::MAX) && !last.is_empty() {
-        let first = ready_tenants(conn, store, String::new(), more).await?;
-        tenants.extend(first.into_iter().filter(|tenant| *tenant <= last));
-        tenants.truncate(usize::try_from(more).unwrap_or(usize::MAX));
-    }
+    let behind = store.last_tenant();
+    let skip: Vec<String> = request.skip.iter().map(|lane| lane.0.clone()).collect();
     let mut of_tenant: Vec<(String, Vec<LaneRow>)> = Vec::new();
-    for tenant in tenants {
-        let lanes = store.sql("ready_lanes").bind("tenant", tenant.clone());
-        let lanes = lanes.list("skip", skip()).bind("most", more).all(conn).await?;
-        of_tenant.push((tenant, lanes));
+    let mut lanes = D::pick(store, conn, &behind, &skip, more).await?;
+    let mut fresh = store.take_fresh();
+    fresh.retain(|id| !skip.contains(id) && lanes.iter().all(|lane| lane.id != *id));
+    if !fresh.is_empty() {
+        lanes.extend(store.sql("lanes_by_id").list("ids", fresh).all::<LaneRow>(conn).await?);
     }
-    let timed: Vec<LaneRow> =
-        store.sql("timed_lanes").list("skip", skip()).bind("most", most).all(conn).await?;
-    for lane in timed {
+    for lane in lanes {
         match of_tenant.iter_mut().find(|(tenant, _)| *tenant == lane.tenant) {
             Some((_, lanes)) => lanes.push(lane),
             None => of_tenant.push((lane.tenant.clone(), vec![lane])),
@@ -122,6 +116,32 @@ pub(super) async fn pick<D: Driver>(
         store.set_last_tenant(last);
     }
     Ok(Picked { lanes, is_alone })
+}
+
+/// The same in several statements, for databases that cannot do it in one.
+pub(super) async fn pick_by_tenant<D: Driver>(
+    conn: &mut D::Connection,
+    store: &SqlStore<D>,
+    behind: &str,
+    skip: &[String],
+    most: u32,
+) -> sqlx::Result<Vec<LaneRow>> {
+    let wanted = usize::try_from(most).unwrap_or(usize::MAX);
+    let mut tenants = ready_tenants(conn, store, behind.to_owned(), most).await?;
+    if tenants.len() < wanted && !behind.is_empty() {
+        let first = ready_tenants(conn, store, String::new(), most).await?;
+        tenants.extend(first.into_iter().filter(|tenant| tenant.as_str() <= behind));
+        tenants.truncate(wanted);
+    }
+    let mut lanes: Vec<LaneRow> = Vec::new();
+    for tenant in tenants {
+        let of_tenant = store.sql("ready_lanes").bind("tenant", tenant);
+        let of_tenant = of_tenant.list("skip", skip).bind("most", most);
+        lanes.extend(of_tenant.all::<LaneRow>(conn).await?);
+    }
+    let timed = store.sql("timed_lanes").list("skip", skip).bind("most", most);
+    lanes.extend(timed.all::<LaneRow>(conn).await?);
+    Ok(lanes)
 }
 
 async fn ready_tenants<D: Driver>(

@@ -1,5 +1,6 @@
 //! A store over the pools of one driver.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,6 +16,9 @@ use crate::store::error::Error;
 
 /// How many rows per total one process spreads its additions over.
 const SHARDS: i64 = 16;
+
+/// How many lanes with fresh work are remembered between two claims.
+const FRESH_MAX: usize = 200;
 
 /// Gives a pool the password for its next connections, or says in one sentence why it cannot.
 pub type Renew<D> =
@@ -50,6 +54,8 @@ pub struct Inner<D: Driver> {
     next_shard: AtomicI64,
     /// The tenant whose lane came last in a claim: the next claim goes on behind it.
     last_tenant: Mutex<String>,
+    /// Lanes that this process has given due work since its last claim.
+    fresh: Mutex<BTreeSet<String>>,
     /// Keeps SQLite's lock file open, and so locked, for as long as the store lives.
     _keep: Option<std::fs::File>,
     /// Held while one caller finds out why no connection can be opened. Others that wait in vain do
@@ -88,6 +94,7 @@ impl<D: Driver> SqlStore<D> {
             first_shard,
             next_shard: AtomicI64::new(0),
             last_tenant: Mutex::default(),
+            fresh: Mutex::default(),
             _keep: keep,
             asking: tokio::sync::Mutex::default(),
         }))
@@ -120,6 +127,22 @@ impl<D: Driver> SqlStore<D> {
 
     pub(super) fn set_last_tenant(&self, tenant: String) {
         *self.0.last_tenant.lock().unwrap_or_else(PoisonError::into_inner) = tenant;
+    }
+
+    /// Notes lanes to which this process has committed work that is due. Its next claim looks at them
+    /// whatever the lanes say: a claim that ran meanwhile may have found them empty.
+    pub(super) fn note_fresh(&self, lanes: impl IntoIterator<Item = String>) {
+        let mut fresh = self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        fresh.extend(lanes.into_iter().take(FRESH_MAX));
+        // Beyond that the lanes' own looks will do.
+        while fresh.len() > FRESH_MAX {
+            fresh.pop_first();
+        }
+    }
+
+    /// Takes those lanes.
+    pub(super) fn take_fresh(&self) -> BTreeSet<String> {
+        std::mem::take(&mut *self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What an error means to the caller. A pool that ran into its timeout does not say why, so a

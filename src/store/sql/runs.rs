@@ -131,7 +131,8 @@ impl<D: Driver> Runs for SqlStore<D> {
         each(changes, |changes| {
             let store = self.clone();
             async move {
-                store
+                let wanted = Arc::clone(&changes);
+                let answers = store
                     .write(move |store, conn| {
                         let changes: Arc<[Change]> = Arc::clone(&changes);
                         Box::pin(async move {
@@ -147,11 +148,25 @@ impl<D: Driver> Runs for SqlStore<D> {
                             Ok(locked.current.iter().map(answer).collect::<Vec<Result<()>>>())
                         })
                     })
-                    .await
+                    .await?;
+                store.note_fresh(wanted.iter().flat_map(due_lanes));
+                Ok(answers)
             }
         })
         .await
     }
+}
+
+/// The lanes that a change, with the child runs that it starts, gives due work.
+pub(super) fn due_lanes(change: &Change) -> Vec<String> {
+    // An instant may be over; one look too many harms nobody.
+    let is_due = |job: &&RunJob| match job.due {
+        Due::At(_) => true,
+        Due::After(delay) => delay.is_zero(),
+    };
+    let jobs = change.jobs.iter().filter(|job| !job.is_paused).filter(is_due);
+    let children = change.children.iter().flat_map(due_lanes);
+    jobs.map(lane).chain(children).collect()
 }
 
 /// What is known about runs once they are locked.

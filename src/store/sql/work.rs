@@ -2,6 +2,7 @@
 //! expire jobs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,7 +19,7 @@ use super::values::Rows;
 use crate::decide::breaker::{self, Allows};
 use crate::decide::look::UNSERVED_REST;
 use crate::decide::rate;
-use crate::decide::settle::JobOutcome;
+use crate::decide::settle::{JobOutcome, NextState};
 use crate::model::lane::{Breaker, Bucket};
 use crate::model::time::millis;
 use crate::model::{Job, JobId, JobState, Lane, LaneId, Lease, Timestamp};
@@ -113,7 +114,13 @@ impl<D: Driver> Work for SqlStore<D> {
     }
 
     async fn record(&self, outcomes: &[JobOutcome]) -> Each<()> {
-        each(outcomes, |outcomes| D::record(self, outcomes)).await
+        each(outcomes, |outcomes| async move {
+            let answers = D::record(self, Arc::clone(&outcomes)).await?;
+            let recorded = outcomes.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
+            self.note_fresh(recorded.flat_map(|(outcome, _)| due_lanes(outcome)));
+            Ok(answers)
+        })
+        .await
     }
 
     async fn reclaim(&self) -> Result<u64> {
@@ -247,6 +254,17 @@ impl<D: Driver> SqlStore<D> {
         })
         .await
     }
+}
+
+/// The lanes that an outcome has given due work.
+fn due_lanes(outcome: &JobOutcome) -> Vec<String> {
+    let mut lanes = outcome.change.as_deref().map(super::runs::due_lanes).unwrap_or_default();
+    match outcome.next_state {
+        NextState::Released => lanes.push(outcome.lane.0.clone()),
+        NextState::Retry { after, .. } if after.is_zero() => lanes.push(outcome.lane.0.clone()),
+        _ => {}
+    }
+    lanes
 }
 
 /// Runs a statement that finishes jobs, and counts them. Answers how many.

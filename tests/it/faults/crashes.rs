@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{SQLITE, config, get, post, until};
-use crate::support::cluster::{Server, on_each_server};
+use crate::support::cluster::{LOAD, Server, on_each_server};
 use crate::support::endpoint::Endpoint;
 use crate::support::process::{Home, Process};
 use crate::support::producer::produce;
@@ -21,6 +21,7 @@ on_each_server!(
 const SHORT_LEASE: &str = "worker: { stale_threshold_secs: 2 }\n";
 
 async fn killed_under_load(database: &str) {
+    let _alone = LOAD.lock().await;
     let receiver = Endpoint::start().await;
     let home = Home::new(&config(database, &receiver, "/slow/20", SHORT_LEASE));
     let mut server = home.start().await;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{config, get, post, until};
-use crate::support::cluster::{Cluster, Server, on_each_server};
+use crate::support::cluster::{Cluster, LOAD, Server, on_each_server};
 use crate::support::endpoint::Endpoint;
 use crate::support::process::{Home, until_ready};
 use crate::support::producer::produce;
@@ -20,6 +20,7 @@ on_each_server!(
 );
 
 async fn restarts_under_load_lose_nothing_and_are_over_soon(database: Server) {
+    let _alone = LOAD.lock().await;
     let receiver = Endpoint::start().await;
     let home = Home::new(&config(
         &database.url(),

@@ -13,6 +13,10 @@ pub enum Brand {
     Mariadb,
 }
 
+/// Held by tests under a load that takes a whole processor: two of them at once would measure each
+/// other.
+pub static LOAD: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Makes a test per brand of each named function, with a server of its own.
 macro_rules! on_each_server {
     ($($name:ident),* $(,)?) => {$(

@@ -41,7 +41,9 @@ SET lanes.failures = r.failures, lanes.open_until = r.open_until,
 -- Those of these lanes that nobody looks at in time for jobs that become due at an instant or after
 -- a delay. Read without locks, so that nobody waits for a lane that is being claimed from.
 -- name: lanes_to_wake
-SELECT n.lane AS id, GREATEST(n.at, COALESCE(l.open_until, 0), COALESCE(l.probe_until, 0)) AS at FROM (
+SELECT n.lane AS id, CASE WHEN l.look_at <= :now + 1000 THEN :now
+    ELSE GREATEST(n.at, COALESCE(l.open_until, 0), COALESCE(l.probe_until, 0)) END AS at
+FROM (
     SELECT r.lane, GREATEST(:now, LEAST(COALESCE(r.due, 9000000000000000),
         :now + COALESCE(r.delay, 9000000000000000))) AS at
     FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
@@ -49,8 +51,8 @@ SELECT n.lane AS id, GREATEST(n.at, COALESCE(l.open_until, 0), COALESCE(l.probe_
         due BIGINT PATH '$.due', delay BIGINT PATH '$.delay')) AS r
 ) AS n STRAIGHT_JOIN lanes l ON l.id = n.lane
 WHERE l.ready = 0 AND l.paused = 0
-  AND (l.look_at IS NULL OR l.look_at >
-       GREATEST(n.at, COALESCE(l.open_until, 0), COALESCE(l.probe_until, 0)));
+  AND (l.look_at IS NULL OR l.look_at <= :now + 1000
+       OR l.look_at > GREATEST(n.at, COALESCE(l.open_until, 0), COALESCE(l.probe_until, 0)));
 
 -- name: wake_lanes
 UPDATE JSON_TABLE(:rows, '$[*]' COLUMNS (
@@ -58,7 +60,7 @@ UPDATE JSON_TABLE(:rows, '$[*]' COLUMNS (
     due BIGINT PATH '$.due')) AS r
 STRAIGHT_JOIN lanes ON lanes.id = r.lane
 SET lanes.ready = IF(r.due <= :now, 1, 0), lanes.look_at = r.due, lanes.rest = 0
-WHERE lanes.ready = 0 AND (lanes.look_at IS NULL OR lanes.look_at > r.due);
+WHERE lanes.ready = 0 AND lanes.paused = 0;
 
 -- name: set_looks
 UPDATE JSON_TABLE(:rows, '$[*]' COLUMNS (

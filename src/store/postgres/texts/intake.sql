@@ -52,11 +52,13 @@ WITH e AS (
 ), w AS (
     UPDATE lanes SET ready = CASE WHEN d.at <= :now THEN 1 ELSE 0 END, look_at = d.at, rest = 0
     FROM (
-        SELECT l.id, GREATEST(n.at, l.open_until, l.probe_until) AS at
+        SELECT l.id, CASE WHEN l.look_at <= :now + 1000 THEN :now
+            ELSE GREATEST(n.at, l.open_until, l.probe_until) END AS at
         FROM (SELECT j.lane, MIN(j.due_at) AS at FROM j GROUP BY j.lane) AS n
         JOIN lanes l ON l.id = n.lane
         WHERE l.id = ANY(:jobs.lane::text[]) AND l.ready = 0 AND l.paused = 0
-          AND (l.look_at IS NULL OR l.look_at > GREATEST(n.at, l.open_until, l.probe_until))
+          AND (l.look_at IS NULL OR l.look_at <= :now + 1000
+               OR l.look_at > GREATEST(n.at, l.open_until, l.probe_until))
         ORDER BY l.id FOR UPDATE OF l
     ) AS d
     WHERE lanes.id = ANY(:jobs.lane::text[]) AND lanes.id = d.id

@@ -2,6 +2,44 @@
 -- whatever the statistics say: ids come as arrays, and joins with a table of values are narrowed by
 -- a list beside them.
 
+-- The lanes to look at, in one statement: the tenants behind one by name and then those before it,
+-- one step along the index for each; of each tenant the lanes that wait longest; and the lanes
+-- whose time has come. What one statement cannot do elsewhere are several there (see the shared
+-- texts `ready_tenants`, `ready_lanes`, `timed_lanes`).
+-- name: pick
+WITH RECURSIVE a (tenant, n) AS (
+    (SELECT tenant, 1 FROM lanes WHERE ready = 1 AND tenant > :behind ORDER BY tenant LIMIT 1)
+    UNION ALL
+    SELECT (SELECT MIN(l.tenant) FROM lanes l WHERE l.ready = 1 AND l.tenant > a.tenant), a.n + 1
+    FROM a WHERE a.tenant IS NOT NULL AND a.n < :most
+), b (tenant, n) AS (
+    (SELECT tenant, 1 FROM lanes WHERE ready = 1 AND tenant <= :behind ORDER BY tenant LIMIT 1)
+    UNION ALL
+    SELECT (SELECT MIN(l.tenant) FROM lanes l
+            WHERE l.ready = 1 AND l.tenant > b.tenant AND l.tenant <= :behind), b.n + 1
+    FROM b WHERE b.tenant IS NOT NULL AND b.n < :most
+), turns AS (
+    SELECT tenant, n FROM a WHERE tenant IS NOT NULL
+    UNION ALL SELECT tenant, n + 100000 FROM b WHERE tenant IS NOT NULL
+)
+SELECT l.id, l.tenant, l.paused, l.failures, l.open_until, l.probe_until, l.ramp, l.rate, l.tokens,
+    l.refilled_at, l.turn, l.rules, l.ready, l.rest, :now AS now, t.n, l.look_at
+FROM (SELECT tenant, n FROM turns ORDER BY n LIMIT :most) AS t
+CROSS JOIN LATERAL (
+    SELECT * FROM lanes
+    WHERE lanes.ready = 1 AND lanes.tenant = t.tenant AND NOT (lanes.id IN (:skip...))
+    ORDER BY lanes.look_at, lanes.id LIMIT :most
+) AS l
+UNION ALL
+SELECT l.id, l.tenant, l.paused, l.failures, l.open_until, l.probe_until, l.ramp, l.rate, l.tokens,
+    l.refilled_at, l.turn, l.rules, l.ready, l.rest, :now AS now, 1000000, l.look_at
+FROM (
+    SELECT * FROM lanes
+    WHERE lanes.ready = 0 AND lanes.look_at <= :now AND NOT (lanes.id IN (:skip...))
+    ORDER BY lanes.look_at, lanes.id LIMIT :most
+) AS l
+ORDER BY n, look_at, id;
+
 -- name: take
 WITH due AS MATERIALIZED (
     SELECT j.id, j.state
@@ -57,13 +95,15 @@ WHERE lanes.id = ANY(:rows.lane::text[]) AND lanes.id = r.lane;
 -- name: wake_lanes
 UPDATE lanes SET ready = CASE WHEN d.at <= :now THEN 1 ELSE 0 END, look_at = d.at, rest = 0
 FROM (
-    SELECT l.id, GREATEST(n.at, l.open_until, l.probe_until) AS at
+    SELECT l.id, CASE WHEN l.look_at <= :now + 1000 THEN :now
+        ELSE GREATEST(n.at, l.open_until, l.probe_until) END AS at
     FROM (SELECT r.lane, GREATEST(:now, LEAST(r.due, :now + r.delay)) AS at
           FROM unnest(:rows.lane::text[], :rows.due::bigint[], :rows.delay::bigint[])
               AS r(lane, due, delay)) AS n
     JOIN lanes l ON l.id = n.lane
     WHERE l.id = ANY(:rows.lane::text[]) AND l.ready = 0 AND l.paused = 0
-      AND (l.look_at IS NULL OR l.look_at > GREATEST(n.at, l.open_until, l.probe_until))
+      AND (l.look_at IS NULL OR l.look_at <= :now + 1000
+           OR l.look_at > GREATEST(n.at, l.open_until, l.probe_until))
     ORDER BY l.id FOR UPDATE OF l
 ) AS d
 WHERE lanes.id = ANY(:rows.lane::text[]) AND lanes.id = d.id;

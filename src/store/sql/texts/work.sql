@@ -30,6 +30,11 @@ FROM lanes
 WHERE ready = 0 AND look_at <= :now AND NOT (id IN (:skip...))
 ORDER BY look_at, id LIMIT :most;
 
+-- name: lanes_by_id
+SELECT id, tenant, paused, failures, open_until, probe_until, ramp, rate, tokens, refilled_at, turn,
+    rules, ready, rest, :now AS now
+FROM lanes WHERE id IN (:ids...) ORDER BY id;
+
 -- The lanes of named jobs that are due, the least recently served first.
 -- name: lanes_of_jobs
 SELECT id, tenant, paused, failures, open_until, probe_until, ramp, rate, tokens, refilled_at, turn,

@@ -29,16 +29,20 @@ FROM json_each(:rows) AS r WHERE lanes.id = r.value ->> 'lane';
 -- Has lanes looked at in time for jobs that become due at an instant or after a delay. Writes
 -- nothing where somebody looks before that, or where pause or breaker hold the lane.
 -- name: wake_lanes
-UPDATE lanes SET rest = 0,
-    ready = MAX(n.at, COALESCE(lanes.open_until, 0), COALESCE(lanes.probe_until, 0)) <= :now,
-    look_at = MAX(n.at, COALESCE(lanes.open_until, 0), COALESCE(lanes.probe_until, 0))
-FROM (SELECT value ->> 'lane' AS lane,
-          MAX(:now, MIN(COALESCE(value ->> 'due', 9000000000000000),
-                        :now + COALESCE(value ->> 'delay', 9000000000000000))) AS at
-      FROM json_each(:rows)) AS n
-WHERE lanes.id = n.lane AND lanes.ready = 0 AND lanes.paused = 0
-  AND (lanes.look_at IS NULL OR lanes.look_at >
-       MAX(n.at, COALESCE(lanes.open_until, 0), COALESCE(lanes.probe_until, 0)));
+UPDATE lanes SET rest = 0, ready = d.at <= :now, look_at = d.at
+FROM (
+    SELECT l.id, CASE WHEN l.look_at <= :now + 1000 THEN :now
+        ELSE MAX(n.at, COALESCE(l.open_until, 0), COALESCE(l.probe_until, 0)) END AS at
+    FROM (SELECT value ->> 'lane' AS lane,
+              MAX(:now, MIN(COALESCE(value ->> 'due', 9000000000000000),
+                            :now + COALESCE(value ->> 'delay', 9000000000000000))) AS at
+          FROM json_each(:rows)) AS n
+    CROSS JOIN lanes l ON l.id = n.lane
+    WHERE l.ready = 0 AND l.paused = 0
+      AND (l.look_at IS NULL OR l.look_at <= :now + 1000
+           OR l.look_at > MAX(n.at, COALESCE(l.open_until, 0), COALESCE(l.probe_until, 0)))
+) AS d
+WHERE lanes.id = d.id;
 
 -- name: set_looks
 UPDATE lanes SET ready = r.value ->> 'ready', look_at = r.value ->> 'look_at',
