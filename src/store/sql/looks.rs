@@ -110,11 +110,19 @@ pub(super) async fn pick<D: Driver>(
             None => of_tenant.push((lane.tenant.clone(), vec![lane])),
         }
     }
+    let known: BTreeSet<String> = of_tenant
+        .iter()
+        .flat_map(|(_, lanes)| lanes)
+        .filter(|lane| lane.ready == 0)
+        .map(|lane| lane.id.clone())
+        .collect();
     let is_alone = of_tenant.iter().map(|(_, lanes)| lanes.len()).sum::<usize>() == 1;
     let (lanes, last) = in_turn(of_tenant, most);
     if let Some(last) = last {
         store.set_last_tenant(last);
     }
+    // What there is no room for now comes up again.
+    store.note_fresh(known.into_iter().filter(|id| lanes.iter().all(|lane| lane.id != *id)));
     Ok(Picked { lanes, is_alone })
 }
 

@@ -129,8 +129,8 @@ impl<D: Driver> SqlStore<D> {
         *self.0.last_tenant.lock().unwrap_or_else(PoisonError::into_inner) = tenant;
     }
 
-    /// Notes lanes to which this process has committed work that is due. Its next claim looks at them
-    /// whatever the lanes say: a claim that ran meanwhile may have found them empty.
+    /// Notes lanes to which this process has committed work that is due. Its next claim looks at
+    /// them whatever the lanes say: a claim that ran meanwhile may have found them empty.
     pub(super) fn note_fresh(&self, lanes: impl IntoIterator<Item = String>) {
         let mut fresh = self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner);
         fresh.extend(lanes.into_iter().take(FRESH_MAX));

@@ -221,12 +221,15 @@ impl<D: Driver> SqlStore<D> {
             return Ok((Vec::new(), false));
         }
         let request = request.clone();
+        let once: Vec<String> =
+            picked.lanes.iter().filter(|l| l.ready == 0).map(|l| l.id.clone()).collect();
         let taken = self
             .write(move |store, conn| {
                 let (request, picked) = (request.clone(), picked.clone());
                 Box::pin(async move { claim(conn, &store, &request, picked).await })
             })
-            .await?;
+            .await
+            .inspect_err(|_| self.note_fresh(once))?;
         let mut claimed = Vec::with_capacity(taken.rows.len());
         for row in taken.rows {
             let (now, id) = (timestamp(row.now), row.id.clone());
@@ -358,6 +361,9 @@ async fn claim<D: Driver>(
         sharing.took(&locked.lane, most);
         if most > 0 {
             wants.push(Want { lane: locked.lane.id.0.clone(), most });
+        } else if !locked.ready {
+            // It came up once, and gets nothing now: it comes up again.
+            store.note_fresh([locked.lane.id.0.clone()]);
         }
     }
     let mut rows = Vec::new();
