@@ -164,11 +164,12 @@ fn line(progress: Progress, elapsed: Duration) -> String {
     let rate = done as f64 / elapsed.as_secs_f64().max(0.001);
     #[expect(clippy::cast_precision_loss, reason = "for people")]
     let left = Duration::from_secs_f64(of.saturating_sub(done) as f64 / rate.max(1.0)).as_secs();
+    let left = match done {
+        0 => "--:--".to_owned(),
+        _ => format!("{:02}:{:02}", left / 60, left % 60),
+    };
     format!(
-        "{phase:<8} {share:>3} %  {done} of {of} rows  {rate:.0} rows/s  {:02}:{:02} left  \
-         ({table})",
-        left / 60,
-        left % 60
+        "{phase:<8} {share:>3} %  {done} of {of} rows  {rate:.0} rows/s  {left} left  ({table})"
     )
 }
 

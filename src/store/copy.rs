@@ -3,8 +3,8 @@
 //!
 //! A pass walks both sides of each table in the order of keys and makes the target like the source.
 //! The first pass runs beside a server that works on the source. Then the source is fenced: its
-//! jobs are put away, so that nobody can accept or claim there. The last pass carries over what has
-//! changed meanwhile, and both sides are compared by count and hash. A copy that is interrupted
+//! tables are put away, so that nobody can accept or claim there. The last pass carries over what
+//! has changed meanwhile, and both sides are compared by count and hash. A copy that is interrupted
 //! goes on when it is run again.
 
 use std::cmp::Ordering;
@@ -64,8 +64,9 @@ pub async fn copy(ends: &Ends<'_>, tell: &mut dyn FnMut(Progress)) -> Result<Vec
     let fenced = admit(ends).await?;
     if !fenced {
         pass(ends, "copy", false, tell).await?;
-        ends.source.fence(ends.to).await?;
     }
+    // Again for one that was interrupted.
+    ends.source.fence(ends.to).await?;
     pass(ends, "catch up", true, tell).await?;
     let copied = compare(ends, tell).await?;
     ends.target.set_target(None).await?;

@@ -11,7 +11,7 @@ use crate::store::error::Result;
 /// Which housekeeping verbs have anything to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Chores {
-    /// [`Work::expire`] has jobs to mark as dead.
+    /// [`super::Work::expire`] has jobs to mark as dead.
     pub expire: bool,
     /// [`Maintenance::prune`] has events that are old enough to be deleted, or gates that are no
     /// longer used.

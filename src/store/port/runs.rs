@@ -58,6 +58,6 @@ pub trait Runs: Send + Sync {
     async fn token(&self, hash: &str) -> Result<Option<Token>>;
     /// Applies changes that no job causes: an answer from outside, or an operator's request.
     /// `MovedOn` when the run has changed since it was read. A new run whose id is taken is an
-    /// error, and nothing changes. Changes that a job causes are part of [`Work::record`].
+    /// error, and nothing changes. Changes that a job causes are part of [`super::Work::record`].
     async fn change(&self, changes: &[Change]) -> Each<()>;
 }

@@ -101,7 +101,7 @@ pub trait Tables: Send + Sync {
         let _ = from;
         Err(cannot())
     }
-    /// Marks this database as one that was copied, and puts its jobs away, so that processes that
+    /// Marks this database as one that was copied, and puts its tables away, so that processes that
     /// still run on it can neither accept nor claim. Safe to repeat.
     async fn fence(&self, to: &str) -> Result<()> {
         let _ = to;

@@ -14,8 +14,14 @@ use crate::store::port::tables::{Cell, Kind, Move, Row, Table, Tables};
 /// The most values and bytes of one INSERT.
 const VALUES_MAX: usize = 4_000;
 const BYTES_MAX: usize = 512 << 10;
-/// The name of the table of jobs that a fence has put away.
-const PUT_AWAY: &str = "moved_jobs";
+/// The tables that a fence puts away, under the names beside them: everything that a server changes
+/// that still runs there, its checks and its counts of refused requests included.
+const PUT_AWAY: [(&str, &str); 4] = [
+    ("jobs", "moved_jobs"),
+    ("keys", "moved_keys"),
+    ("lanes", "moved_lanes"),
+    ("rejections", "moved_rejections"),
+];
 
 /// A row of any table, value by value.
 pub struct CellsRow(Row);
@@ -61,7 +67,8 @@ impl<D: Driver> Built<D> {
 
     /// The table's name in this database.
     fn of(table: &Table, fenced: bool) -> String {
-        Self::name(if fenced && table.name == "jobs" { PUT_AWAY } else { table.name })
+        let away = PUT_AWAY.iter().find(|(name, _)| fenced && *name == table.name);
+        Self::name(away.map_or(table.name, |(_, away)| away))
     }
 
     fn value(&mut self, kind: Kind, cell: Cell) -> sqlx::Result<()> {
@@ -296,9 +303,16 @@ impl<D: Driver> Tables for SqlStore<D> {
 }
 
 impl<D: Driver> SqlStore<D> {
-    /// Renames the table of jobs, or renames it back. Does nothing if that is done.
+    /// Renames these tables, or renames them back. Does nothing where that is done.
     async fn put_away(&self, away: bool) -> Result<()> {
-        let (from, to) = if away { ("jobs", PUT_AWAY) } else { (PUT_AWAY, "jobs") };
+        for (name, put_away) in PUT_AWAY {
+            let (from, to) = if away { (name, put_away) } else { (put_away, name) };
+            self.rename_table(from, to).await?;
+        }
+        Ok(())
+    }
+
+    async fn rename_table(&self, from: &'static str, to: &'static str) -> Result<()> {
         self.write(move |store, conn| {
             Box::pin(async move {
                 let tables = super::maintenance::names(store.sql("tables").all(conn).await?);
