@@ -455,7 +455,7 @@ workflows:
         "tidehook_events_duplicated_total ",
         "tidehook_jobs_created_total ",
         "tidehook_queue_depth 0",
-        "tidehook_slots_in_use 0",
+        "tidehook_slots_in_use ",
         "tidehook_lane_oldest_due_seconds{lane=\"handler:docs_read\"} 0",
         "tidehook_stale_results_total{handler=\"docs_read\"} 0",
         "tidehook_db_errors_total ",
