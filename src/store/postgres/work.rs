@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sqlx::{PgConnection, Postgres};
 
-use crate::decide::settle::JobOutcome;
+use crate::decide::settle::{JobOutcome, NextState};
 use crate::store::error::{Error, Result};
 use crate::store::sql::driver::Take;
 use crate::store::sql::outcomes::{attempt_rows, record_rows};
@@ -28,13 +28,18 @@ pub(super) async fn take(
     statement.bind("rows", rows).bind("lease", take.lease_ms).all(conn).await
 }
 
-/// Records outcomes that concern no breaker and no run in one statement; whatever is left of the
-/// slice, because its lease is over or because more depends on it, in a transaction.
+/// Records outcomes that end their jobs and concern no breaker and no run in one statement;
+/// whatever is left of the slice, because its lease is over or because more depends on it, in a
+/// transaction.
 pub(super) async fn record(
     store: &SqlStore<Postgres>,
     outcomes: Arc<[JobOutcome]>,
 ) -> Result<Vec<Result<()>>> {
-    let is_plain = |outcome: &JobOutcome| outcome.lane_fact.is_none() && outcome.change.is_none();
+    // A job that stays open has its lane looked at, which the one statement does not do.
+    let ends = |next: &NextState| !matches!(next, NextState::Retry { .. } | NextState::Released);
+    let is_plain = |outcome: &JobOutcome| {
+        outcome.lane_fact.is_none() && outcome.change.is_none() && ends(&outcome.next_state)
+    };
     let recorded = match outcomes.iter().all(is_plain) {
         true => record_plain(store, &outcomes).await?,
         false => BTreeSet::new(),

@@ -261,7 +261,7 @@ impl<D: Driver> SqlStore<D> {
 
 /// The lanes that an outcome has given due work.
 fn due_lanes(outcome: &JobOutcome) -> Vec<String> {
-    let mut lanes = outcome.change.as_deref().map(super::runs::due_lanes).unwrap_or_default();
+    let mut lanes = outcome.change.as_deref().map_or_else(Vec::new, super::runs::due_lanes);
     match outcome.next_state {
         NextState::Released => lanes.push(outcome.lane.0.clone()),
         NextState::Retry { after, .. } if after.is_zero() => lanes.push(outcome.lane.0.clone()),

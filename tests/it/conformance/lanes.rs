@@ -24,6 +24,7 @@ on_every_store!(
     whatever_makes_a_job_due_its_lane_is_looked_at,
     no_job_is_left_behind_when_events_come_in_while_lanes_run_empty,
     work_that_an_older_version_has_left_is_found_by_a_sweep,
+    what_one_process_gives_back_another_one_finds,
     five_failures_in_a_row_open_the_breaker_for_a_minute,
     a_success_in_between_keeps_it_closed,
     an_open_breaker_costs_no_attempts,
@@ -240,6 +241,24 @@ async fn work_that_an_older_version_has_left_is_found_by_a_sweep(f: Fresh) {
     assert_eq!((found, next.as_ref()), (1, Some(&LaneId::handler("b"))));
     assert_eq!(f.store.sweep_lanes(next, 2).await.unwrap(), (1, None));
     assert_eq!(f.store.claim(&claim_request(5)).await.unwrap().len(), 2);
+}
+
+async fn what_one_process_gives_back_another_one_finds(f: Fresh) {
+    // Only servers have several processes.
+    if f.url.starts_with("memory") || f.url.starts_with("sqlite") {
+        return;
+    }
+    let other = crate::support::stores::open(&f.url, Some(f.clock.clone())).await;
+    let mut started = new_event(&["a"]);
+    started.plan.jobs.iter_mut().for_each(|job| job.start = true);
+    f.store.upsert_lanes(&[spec("a")]).await.unwrap();
+    forgotten(&f).await;
+    accept(&*f.store, started).await;
+    let page = tidehook::store::Page { limit: 1, newest_first: false };
+    let jobs = f.store.jobs(&tidehook::store::JobFilter::default(), page).await.unwrap();
+    let released = JobOutcome { lane_fact: None, ..outcome(&jobs[0], NextState::Released) };
+    f.store.record(&[released]).await.unwrap()[0].as_ref().unwrap();
+    assert_eq!(claim_one(&*other).await.job.id, jobs[0].id);
 }
 
 async fn a_lane_nobody_announced_keeps_its_jobs(f: Fresh) {
