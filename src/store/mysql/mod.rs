@@ -22,8 +22,9 @@ use super::sql::pool::Pools;
 use super::sql::rows::{DueRow, IdRow};
 use super::sql::statement::Texts;
 use super::sql::values::Rows;
-use super::sql::{SHARED_TEXTS, SqlStore};
+use super::sql::{SHARED_TEXTS, SqlStore, record};
 use super::{Accepted, Address, NewEvent, Store};
+use crate::decide::settle::JobOutcome;
 use crate::model::ManualClock;
 use crate::store::error::{Cause, Error, Result};
 
@@ -97,7 +98,7 @@ pub async fn open(address: Address, clock: Option<ManualClock>) -> Result<Arc<dy
     } else {
         usize::try_from(address.connections / 4).unwrap_or(0).min(AT_HAND_MAX)
     };
-    let pools = Pools { write: pool.clone(), read: pool, at_hand };
+    let pools = Pools { write: pool.clone(), read: pool, at_hand, at_hand_to_read: None };
     Ok(Arc::new(SqlStore::new(pools, clock, address.pooler, None)))
 }
 
@@ -145,6 +146,7 @@ impl Driver for MySql {
         let mut migrator = driver::migrations(&[
             (6, "first", include_str!("../../../migrations/mysql/0006_first.sql")),
             (7, "moves", include_str!("../../../migrations/mysql/0007_moves.sql")),
+            (8, "answers", include_str!("../../../migrations/mysql/0008_answers.sql")),
         ]);
         // `migrate` holds a lock of its own, around more than sqlx's.
         migrator.locking = false;
@@ -234,6 +236,13 @@ impl Driver for MySql {
         rows: Rows,
     ) -> sqlx::Result<()> {
         work::wake(store, conn, rows).await
+    }
+
+    async fn record(
+        store: &SqlStore<Self>,
+        outcomes: Arc<[JobOutcome]>,
+    ) -> Result<Vec<Result<()>>> {
+        record::in_transaction(store, outcomes).await
     }
 
     async fn weaknesses(

@@ -181,6 +181,9 @@ pub static TABLES: &[Table] = &[
             ("woken_until", Int),
             ("begun", Int),
             ("deaths", Int),
+            ("took_ms", Int),
+            ("status", Int),
+            ("response", Bytes),
         ],
     },
     Table {

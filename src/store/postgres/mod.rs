@@ -1,10 +1,9 @@
 //! Postgres: row locks that skip, arrays as tables of values, one statement to accept, to claim and
 //! to record.
 //!
-//! - `accept`, `work`: the verbs with statements of their own; `texts/`: the statements
+//! - `work`: claiming; `texts/`: the statements
 //! - `token`: passwords signed by AWS credentials
 
-mod accept;
 #[cfg(feature = "lambda")]
 mod token;
 mod work;
@@ -26,8 +25,7 @@ use super::sql::seam::Binds;
 use super::sql::statement::Texts;
 use super::sql::values::Column;
 use super::sql::{SHARED_TEXTS, SqlStore};
-use super::{Accepted, Address, NewEvent, Store};
-use crate::decide::settle::JobOutcome;
+use super::{Address, Store};
 use crate::model::{AwsIdentity, ManualClock};
 use crate::store::error::{Cause, Error, Result};
 
@@ -112,7 +110,7 @@ pub async fn open(address: Address, clock: Option<ManualClock>) -> Result<Arc<dy
         usize::try_from(address.connections / 4).unwrap_or(0).min(AT_HAND_MAX)
     };
     let store = SqlStore::new(
-        Pools { write: pool.clone(), read: pool, at_hand },
+        Pools { write: pool.clone(), read: pool, at_hand, at_hand_to_read: None },
         clock,
         address.pooler,
         None,
@@ -184,6 +182,7 @@ impl Driver for Postgres {
             (5, "breakers", include_str!("../../../migrations/postgres/0005_breakers.sql")),
             (6, "looks", include_str!("../../../migrations/postgres/0006_looks.sql")),
             (7, "moves", include_str!("../../../migrations/postgres/0007_moves.sql")),
+            (8, "answers", include_str!("../../../migrations/postgres/0008_answers.sql")),
         ])
     }
 
@@ -224,10 +223,6 @@ impl Driver for Postgres {
         }
     }
 
-    async fn accept(store: &SqlStore<Self>, events: Arc<[NewEvent]>) -> Result<Vec<Accepted>> {
-        accept::accept(store, events).await
-    }
-
     async fn pick(
         store: &SqlStore<Self>,
         conn: &mut Self::Connection,
@@ -245,13 +240,6 @@ impl Driver for Postgres {
         take: Take<'_>,
     ) -> sqlx::Result<Vec<DueRow>> {
         work::take(store, conn, take).await
-    }
-
-    async fn record(
-        store: &SqlStore<Self>,
-        outcomes: Arc<[JobOutcome]>,
-    ) -> Result<Vec<Result<()>>> {
-        work::record(store, outcomes).await
     }
 
     async fn weaknesses(
@@ -348,7 +336,7 @@ pub const HOT: [&str; 13] = [
     "old_events",
     "extend",
     "record",
-    "record_plain",
+    "record_delivered",
     "events_by_id",
     "unannounced",
     "chores",

@@ -16,7 +16,7 @@ use super::seam::{Binds, Executes, Reads};
 use super::statement::Texts;
 use super::tables::CellsRow;
 use super::values::{Column, Rows};
-use super::{SqlStore, looks, record};
+use super::{SqlStore, intake, looks, record};
 use crate::decide::settle::JobOutcome;
 use crate::model::JobId;
 use crate::store::error::{Error, Result};
@@ -118,6 +118,8 @@ pub trait Driver: SupportsTypes {
     const NUMBERED: Option<char>;
     /// How lists are bound.
     const LISTS: Lists;
+    /// Whether one text may have several statements, which take one round trip.
+    const SCRIPTS: bool = false;
     /// The sign around names that are words of the language.
     const QUOTE: char = '"';
 
@@ -162,7 +164,9 @@ pub trait Driver: SupportsTypes {
     }
 
     /// Stores new events with their jobs, in one transaction. See [`crate::store::Intake::accept`].
-    async fn accept(store: &SqlStore<Self>, events: Arc<[NewEvent]>) -> Result<Vec<Accepted>>;
+    async fn accept(store: &SqlStore<Self>, events: Arc<[NewEvent]>) -> Result<Vec<Accepted>> {
+        intake::accept(store, events).await
+    }
 
     /// The lanes to look at, at most `most` of each tenant: the tenants behind one by name first,
     /// each with the lane that waits longest first, and last the lanes whose time has come.
@@ -212,7 +216,7 @@ pub trait Driver: SupportsTypes {
         store: &SqlStore<Self>,
         outcomes: Arc<[JobOutcome]>,
     ) -> Result<Vec<Result<()>>> {
-        record::in_transaction(store, outcomes).await
+        record::deliveries_first(store, outcomes).await
     }
 
     /// Settings that put durability or progress at risk, one sentence each.

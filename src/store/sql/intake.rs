@@ -9,14 +9,16 @@ use async_trait::async_trait;
 use super::driver::Driver;
 pub(in crate::store) use super::keys::has_no_keys;
 use super::keys::{self, Decided, Stored};
-#[cfg(any(feature = "mysql", feature = "sqlite"))]
+#[cfg(feature = "mysql")]
 use super::looks::Wakes;
 use super::pool::SqlStore;
 use super::retry::each;
+use super::rows::MadeRow;
 use super::values::Rows;
 use crate::model::key::within_limits;
 use crate::model::time::millis;
 use crate::model::{EventId, JobId, Timestamp};
+use crate::store::error::Result;
 use crate::store::{Accepted, Each, Intake, NewEvent};
 
 #[async_trait]
@@ -101,7 +103,7 @@ impl<'a> Slice<'a> {
         let headers = self
             .stored()
             .map(|o| serde_json::to_string(&o.inbound.headers))
-            .collect::<Result<Vec<_>, _>>();
+            .collect::<std::result::Result<Vec<_>, _>>();
         let unique = self.decided.stored.iter().map(|stored| {
             let inbound = &self.new_events[stored.at].inbound;
             let consumer = self.decided.consumer_keys[stored.at].iter().flatten().next();
@@ -159,7 +161,7 @@ impl<'a> Slice<'a> {
 
     /// The lanes to be looked at for those of the jobs that were new: at once, or when the lease of
     /// a job ends that was started.
-    #[cfg(any(feature = "mysql", feature = "sqlite"))]
+    #[cfg(feature = "mysql")]
     pub(in crate::store) fn wakes(
         &self,
         made: &BTreeSet<String>,
@@ -223,6 +225,52 @@ fn first_ids(new_events: &[NewEvent], answers: Vec<Option<Accepted>>) -> Vec<Acc
             },
         })
         .collect()
+}
+
+/// Stores events, jobs and totals by one text.
+pub(in crate::store) async fn accept<D: Driver>(
+    store: &SqlStore<D>,
+    events: Arc<[NewEvent]>,
+) -> Result<Vec<Accepted>> {
+    // Without keys there is nothing else to do, and the text is its own transaction.
+    if events.iter().all(has_no_keys) {
+        return store
+            .statement(move |store, conn| {
+                let events = Arc::clone(&events);
+                Box::pin(
+                    async move { insert(&store, conn, Slice::without_keys(&events), true).await },
+                )
+            })
+            .await;
+    }
+    store
+        .write(move |store, conn| {
+            let events = Arc::clone(&events);
+            Box::pin(async move {
+                let slice = Slice::with_keys(conn, &store, &events).await?;
+                insert(&store, conn, slice, false).await
+            })
+        })
+        .await
+}
+
+async fn insert<D: Driver>(
+    store: &SqlStore<D>,
+    conn: &mut D::Connection,
+    slice: Slice<'_>,
+    is_alone: bool,
+) -> sqlx::Result<Vec<Accepted>> {
+    let (events, jobs) = (slice.event_rows()?, slice.job_rows(|_| true));
+    if events.is_empty() {
+        return Ok(slice.answers(&Inserted::default()));
+    }
+    let made = store.sql("store").bind("events", events).bind("jobs", jobs);
+    let made = if is_alone { made.alone() } else { made };
+    let made: Vec<MadeRow> = made.bind("shard", store.shard()).all(conn).await?;
+    let started = made.iter().filter(|row| row.claim == Some(1)).map(|row| row.id.clone());
+    let started = started.collect();
+    let at = made.into_iter().filter_map(|row| Some((row.id, row.at?))).collect();
+    Ok(slice.answers(&Inserted { at, started }))
 }
 
 /// Adds to the totals, always in the order of their names, so that two transactions cannot deadlock

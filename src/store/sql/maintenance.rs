@@ -31,7 +31,10 @@ impl<D: Driver> Maintenance for SqlStore<D> {
         // A schema that is up to date needs no migration, and so no right to alter it.
         match self.missing_migrations().await? {
             0 => Ok(()),
-            _ if !self.0.pooler.is_there() => D::migrate(&self.0.write).await,
+            _ if !self.0.pooler.is_there() => {
+                self.0.at_hand.release();
+                D::migrate(&self.0.write).await
+            }
             // Migrations take a session lock, which a pooler in transaction mode does not support.
             _ => Err(Error::permanent(UNREACHABLE.to_owned())),
         }
@@ -191,6 +194,7 @@ impl<D: Driver> Maintenance for SqlStore<D> {
 
     async fn close(&self) {
         self.0.at_hand.close();
+        self.0.at_hand_to_read.close();
         self.0.write.close().await;
         self.0.read.close().await;
     }

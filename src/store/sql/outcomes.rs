@@ -4,7 +4,7 @@ use super::rows::DueRow;
 use super::values::Rows;
 use crate::decide::settle::{JobOutcome, NextState};
 use crate::model::time::millis;
-use crate::model::{AttemptResult, FailureCode, JobState, Lease};
+use crate::model::{Attempt, AttemptResult, FailureCode, JobState, Lease};
 
 /// Attempts that were interrupted, for jobs whose lease ran out: they belong to the claim before
 /// the present one.
@@ -39,6 +39,19 @@ fn lost(job_outcome: &JobOutcome) -> i64 {
     )
 }
 
+/// The attempt of an outcome that fits into the job's row: it delivered the job, and nothing is
+/// known of it but status, duration and response.
+pub(in crate::store) fn in_row(job_outcome: &JobOutcome) -> Option<&Attempt> {
+    job_outcome.attempt.as_ref().filter(|attempt| {
+        job_outcome.next_state == NextState::Done
+            && attempt.ending == AttemptResult::Delivered
+            && attempt.code.is_none()
+            && attempt.error.is_none()
+            && attempt.claim == job_outcome.lease.claim
+            && attempt.number == job_outcome.sent
+    })
+}
+
 pub(in crate::store) fn record_rows(outcomes: &[JobOutcome]) -> Rows {
     let state = |next_state: &NextState| match next_state {
         NextState::Done | NextState::FailedIntoRun { .. } => JobState::Done,
@@ -71,6 +84,12 @@ pub(in crate::store) fn record_rows(outcomes: &[JobOutcome]) -> Rows {
         .int("lost", outcomes.iter().map(lost))
         .maybe_int("ended", outcomes.iter().map(|c| ended(&c.next_state)))
         .maybe_text("error", outcomes.iter().map(|c| error(&c.next_state)))
+        .maybe_int("took", outcomes.iter().map(|c| in_row(c).map(|a| millis(a.duration))))
+        .maybe_int("status", outcomes.iter().map(|c| in_row(c)?.status.map(i64::from)))
+        .blob(
+            "response",
+            outcomes.iter().map(|c| in_row(c).map_or_else(Vec::new, |a| a.response.clone())),
+        )
 }
 
 pub(in crate::store) fn attempt_rows(outcomes: &[(&JobOutcome, bool)]) -> Rows {

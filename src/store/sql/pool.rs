@@ -41,6 +41,8 @@ pub struct Inner<D: Driver> {
     pub(super) read: Pool<D>,
     /// Connections kept out of the pool for immediate reuse.
     pub(super) at_hand: Arc<IdleConnections<D>>,
+    /// The same for the pool that only reads.
+    pub(super) at_hand_to_read: Arc<IdleConnections<D>>,
     /// A clock for tests. Without one the database's own clock is used.
     clock: Option<ManualClock>,
     /// The pooler in front of the server, if any. Behind one every access is a transaction, and no
@@ -63,31 +65,47 @@ pub struct Inner<D: Driver> {
     asking: tokio::sync::Mutex<()>,
 }
 
+/// What a connection is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Only to read.
+    Read,
+    /// To change something, and perhaps to read.
+    Write,
+}
+
 /// The connections of a store.
 pub struct Pools<D: Driver> {
     /// For verbs that write. SQLite's has one connection.
     pub write: Pool<D>,
     /// For verbs that only read; the same pool except on SQLite.
     pub read: Pool<D>,
-    /// How many connections may be kept for immediate reuse; 0 when reads and writes have pools of
-    /// their own.
+    /// How many connections may be kept for immediate reuse.
     pub at_hand: usize,
+    /// How many of a pool of its own for reads; `None` where there is none.
+    pub at_hand_to_read: Option<usize>,
 }
 
 impl<D: Driver> SqlStore<D> {
     /// A store over these pools. `keep` is a file that stays open for as long as the store lives.
     pub fn new(
-        Pools { write, read, at_hand }: Pools<D>,
+        Pools { write, read, at_hand, at_hand_to_read }: Pools<D>,
         clock: Option<ManualClock>,
         pooler: Pooler,
         keep: Option<std::fs::File>,
     ) -> Self {
         // Process ids are no help: in containers they are all the same.
         let first_shard = i64::try_from(SystemIds::default().next().0 % 64).unwrap_or(0) * SHARDS;
+        let at_hand = Arc::new(IdleConnections::new(at_hand, &write));
+        let at_hand_to_read = match at_hand_to_read {
+            None => Arc::clone(&at_hand),
+            Some(most) => Arc::new(IdleConnections::new(most, &read)),
+        };
         Self(Arc::new(Inner {
             write,
             read,
-            at_hand: Arc::new(IdleConnections::new(at_hand)),
+            at_hand,
+            at_hand_to_read,
             clock,
             pooler,
             renew: None,
@@ -165,10 +183,14 @@ impl<D: Driver> SqlStore<D> {
     /// Opens a connection for statements that stand alone. Behind a pooler this is a transaction
     /// too: parsing, binding and running are separate messages, and the pooler could send them to
     /// different connections.
-    pub(super) async fn open(&self, pool: &Pool<D>) -> sqlx::Result<Tx<D>> {
+    pub(super) async fn open(&self, access: Access) -> sqlx::Result<Tx<D>> {
+        let (pool, at_hand) = match access {
+            Access::Write => (&self.0.write, &self.0.at_hand),
+            Access::Read => (&self.0.read, &self.0.at_hand_to_read),
+        };
         match self.0.pooler.is_there() {
-            true => Tx::begin(pool, &self.0.at_hand, self.begin()).await,
-            false => Tx::plain(pool, &self.0.at_hand).await,
+            true => Tx::begin(pool, at_hand, self.begin()).await,
+            false => Tx::plain(pool, at_hand).await,
         }
     }
 }

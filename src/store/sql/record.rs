@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::driver::Driver;
 use super::intake::count;
 use super::looks::{self, Wakes};
-use super::outcomes::{attempt_rows, lease_rows, record_rows};
+use super::outcomes::{attempt_rows, in_row, lease_rows, record_rows};
 use super::pool::SqlStore;
 use super::rows::{IdRow, LaneRow, timestamp};
 use super::runs;
@@ -17,6 +17,57 @@ use crate::model::run::Change;
 use crate::model::time::millis;
 use crate::model::{Lane, Lease, Timestamp};
 use crate::store::error::{Error, Result};
+
+/// Records plain deliveries in one statement: nothing depends on them, no breaker and no run.
+/// Whatever is left of the slice, because its lease is over or because more depends on it, is
+/// recorded in a transaction.
+pub(in crate::store) async fn deliveries_first<D: Driver>(
+    store: &SqlStore<D>,
+    outcomes: Arc<[JobOutcome]>,
+) -> Result<Vec<Result<()>>> {
+    let is_plain = |outcome: &JobOutcome| {
+        outcome.lane_fact.is_none() && outcome.change.is_none() && in_row(outcome).is_some()
+    };
+    let recorded = match outcomes.iter().all(is_plain) {
+        true => record_delivered(store, &outcomes).await?,
+        false => BTreeSet::new(),
+    };
+    if recorded.is_empty() {
+        return in_transaction(store, outcomes).await;
+    }
+    let is_recorded = |outcome: &JobOutcome| recorded.contains(&outcome.lease.job.to_string());
+    let rest: Arc<[JobOutcome]> =
+        outcomes.iter().filter(|outcome| !is_recorded(outcome)).cloned().collect();
+    let mut answers = match rest.is_empty() {
+        true => Vec::new(),
+        false => in_transaction(store, rest).await?,
+    }
+    .into_iter();
+    let answer = |outcome: &JobOutcome| match is_recorded(outcome) {
+        true => Ok(()),
+        false => answers.next().unwrap_or(Err(Error::LeaseLost)),
+    };
+    Ok(outcomes.iter().map(answer).collect())
+}
+
+/// Answers the jobs that still held their lease.
+async fn record_delivered<D: Driver>(
+    store: &SqlStore<D>,
+    outcomes: &Arc<[JobOutcome]>,
+) -> Result<BTreeSet<String>> {
+    let outcomes = Arc::clone(outcomes);
+    let rows: Vec<IdRow> = store
+        .statement(move |store, conn| {
+            let record = store
+                .sql("record_delivered")
+                .alone()
+                .bind("rows", record_rows(&outcomes))
+                .bind("shard", store.shard());
+            Box::pin(async move { record.all(conn).await })
+        })
+        .await?;
+    Ok(rows.into_iter().map(|row| row.id).collect())
+}
 
 /// Records outcomes of any kind in one transaction.
 pub(in crate::store) async fn in_transaction<D: Driver>(
@@ -103,7 +154,9 @@ async fn record_rest<D: Driver>(
         !holds(job_outcome) && recorded.contains(&job_outcome.lease.job.to_string())
     };
 
-    let tried = outcomes.iter().filter(|c| c.attempt.is_some() && !repeats(c));
+    // What the job's row has taken in needs no row of its own.
+    let is_in_row = |job_outcome: &JobOutcome| holds(job_outcome) && in_row(job_outcome).is_some();
+    let tried = outcomes.iter().filter(|c| c.attempt.is_some() && !repeats(c) && !is_in_row(c));
     let attempts: Vec<(&JobOutcome, bool)> = tried.map(|c| (c, holds(c))).collect();
     if !attempts.is_empty() {
         store.sql("insert_attempts").bind("rows", attempt_rows(&attempts)).run(conn).await?;

@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
 use super::driver::{Driver, Kind};
-use super::pool::SqlStore;
+use super::pool::{Access, SqlStore};
 use super::tx::Tx;
 use crate::model::{Ids, SystemIds};
 use crate::store::Each;
@@ -93,7 +93,8 @@ impl<D: Driver> SqlStore<D> {
         self.run_owned(Extent::Transaction, verb).await
     }
 
-    /// Runs a verb that is one statement, which is its own transaction and may be repeated.
+    /// Runs a verb that is one statement ([`super::statement::Sql::alone`]), which is its own
+    /// transaction and may be repeated.
     ///
     /// # Errors
     /// As [`SqlStore::write`].
@@ -151,10 +152,17 @@ impl<D: Driver> SqlStore<D> {
     where
         F: for<'c> Fn(Self, &'c mut D::Connection) -> BoxFuture<'c, sqlx::Result<T>>,
     {
-        let mut tx = self.open(&self.0.write).await?;
-        let value = verb(self.clone(), tx.conn()?).await?;
-        tx.close().await?;
-        Ok(value)
+        let mut tx = self.open(Access::Write).await?;
+        match verb(self.clone(), tx.conn()?).await {
+            Ok(value) => tx.close().await.map(|()| value),
+            Err(error) => {
+                // A script may have left its transaction open.
+                if D::SCRIPTS {
+                    tx.rollback().await;
+                }
+                Err(error)
+            }
+        }
     }
 
     async fn try_transaction<T, F>(&self, verb: &F) -> sqlx::Result<T>
@@ -233,7 +241,7 @@ impl<D: Driver> SqlStore<D> {
         self.owned(READ_TIME_MAX, async move {
             let mut tries = 0;
             loop {
-                let mut tx = match store.open(&store.0.read).await {
+                let mut tx = match store.open(Access::Read).await {
                     Ok(tx) => tx,
                     Err(error) => return Err(store.failed(error).await),
                 };

@@ -102,6 +102,8 @@ pub struct Sql<D: Driver> {
     name: &'static str,
     /// Static text behind the named one, such as further conditions.
     more: Vec<&'static str>,
+    /// Begins and commits a transaction of its own.
+    is_whole: bool,
     clock: Option<i64>,
     values: Vec<(&'static str, Value)>,
     driver: std::marker::PhantomData<fn() -> D>,
@@ -111,7 +113,7 @@ impl<D: Driver> Sql<D> {
     /// Starts a statement from the text of this name. `clock` is the instant of a test's clock.
     pub fn named(name: &'static str, clock: Option<i64>) -> Self {
         let driver = std::marker::PhantomData;
-        Self { name, more: Vec::new(), clock, values: Vec::new(), driver }
+        Self { name, more: Vec::new(), is_whole: false, clock, values: Vec::new(), driver }
     }
 
     /// Binds a value to every `:name` of the text. Texts lose NUL characters, which Postgres cannot
@@ -150,8 +152,16 @@ impl<D: Driver> Sql<D> {
         self
     }
 
+    /// Makes it a transaction of its own, for [`SqlStore::statement`]: where a text may have
+    /// several statements, BEGIN and COMMIT are sent along with them.
+    pub fn alone(mut self) -> Self {
+        self.is_whole = D::SCRIPTS;
+        self
+    }
+
     fn finish(mut self) -> sqlx::Result<(SqlStr, D::Arguments)> {
-        let rendered = rendered::<D>(self.name, &self.more, self.clock.is_some(), &self.values)?;
+        let how = How { is_whole: self.is_whole, has_clock: self.clock.is_some() };
+        let rendered = rendered::<D>(self.name, &self.more, how, &self.values)?;
         let mut args = D::Arguments::default();
         for slot in &rendered.slots {
             match slot {
@@ -275,23 +285,30 @@ enum Piece {
     Group(Vec<Piece>),
 }
 
+/// What a text is rendered for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct How {
+    is_whole: bool,
+    has_clock: bool,
+}
+
 /// One rendered text per driver, name, further text, kind of clock and size of lists. They are
 /// kept for the life of the process: there are few of each.
 type Known =
-    HashMap<(&'static str, &'static str, Vec<&'static str>, bool, Vec<usize>), &'static Rendered>;
+    HashMap<(&'static str, &'static str, Vec<&'static str>, How, Vec<usize>), &'static Rendered>;
 static KNOWN: LazyLock<RwLock<Known>> = LazyLock::new(RwLock::default);
 
 fn rendered<D: Driver>(
     name: &'static str,
     more: &[&'static str],
-    has_clock: bool,
+    how: How,
     values: &[(&'static str, Value)],
 ) -> sqlx::Result<&'static Rendered> {
     let sizes = match D::LISTS {
         Lists::Each => values.iter().filter_map(|(_, value)| size(value)).collect(),
         Lists::Array | Lists::Json => Vec::new(),
     };
-    let key = (D::NAME, name, more.to_vec(), has_clock, sizes);
+    let key = (D::NAME, name, more.to_vec(), how, sizes);
     if let Some(found) = KNOWN.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
         return Ok(found);
     }
@@ -299,8 +316,9 @@ fn rendered<D: Driver>(
         sqlx::Error::Configuration(format!("there is no statement `{name}`").into())
     })?;
     let text = more.iter().fold(text.to_owned(), |text, more| text + more);
+    let text = if how.is_whole { format!("{};\n{text};\nCOMMIT", D::BEGIN) } else { text };
     let mut made = Rendered { text: String::with_capacity(text.len() + 64), slots: Vec::new() };
-    render::<D>(&mut made, &pieces(&text), has_clock, values, None);
+    render::<D>(&mut made, &pieces(&text), how.has_clock, values, None);
     let made: &'static Rendered = Box::leak(Box::new(made));
     KNOWN.write().unwrap_or_else(PoisonError::into_inner).insert(key, made);
     Ok(made)

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::Pool;
 use sqlx::pool::PoolConnection;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::driver::{Driver, Kind};
 
@@ -22,6 +23,9 @@ const AT_HAND_MAX: Duration = Duration::from_secs(60);
 /// per statement, and a dead connection is noticed anyway when it is used.
 pub struct IdleConnections<D: Driver> {
     most: usize,
+    /// Who may use the only connection of a pool that has just one: while it is kept here, nobody
+    /// who waits for the pool would be told.
+    turns: Option<Arc<Semaphore>>,
     kept: Mutex<Option<Vec<IdleConnection<D>>>>,
 }
 
@@ -31,9 +35,21 @@ struct IdleConnection<D: Driver> {
 }
 
 impl<D: Driver> IdleConnections<D> {
-    /// Keeps at most `most` connections; with 0 each one goes back to its pool at once.
-    pub fn new(most: usize) -> Self {
-        Self { most, kept: Mutex::new(Some(Vec::with_capacity(most))) }
+    /// Keeps at most `most` connections of a pool; with 0 each one goes back at once.
+    pub fn new(most: usize, pool: &Pool<D>) -> Self {
+        let is_single = most > 0 && pool.options().get_max_connections() == 1;
+        let turns = is_single.then(|| Arc::new(Semaphore::new(1)));
+        Self { most, turns, kept: Mutex::new(Some(Vec::with_capacity(most))) }
+    }
+
+    async fn turn(&self) -> sqlx::Result<Option<OwnedSemaphorePermit>> {
+        match &self.turns {
+            None => Ok(None),
+            Some(turns) => {
+                let turn = Arc::clone(turns).acquire_owned().await;
+                turn.map(Some).map_err(|_| sqlx::Error::PoolClosed)
+            }
+        }
     }
 
     fn take(&self) -> Option<IdleConnection<D>> {
@@ -43,7 +59,9 @@ impl<D: Driver> IdleConnections<D> {
     /// Keeps an idle connection, or returns it to its pool: if enough are kept, if it is old, or if
     /// somebody may be waiting for the pool.
     fn put(&self, kept: IdleConnection<D>, pool: &Pool<D>) {
-        let has_room = pool.size() < pool.options().get_max_connections() || pool.num_idle() > 0;
+        let has_room = self.turns.is_some()
+            || pool.size() < pool.options().get_max_connections()
+            || pool.num_idle() > 0;
         if has_room
             && kept.since.elapsed() < AT_HAND_MAX
             && let Some(all) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
@@ -58,6 +76,14 @@ impl<D: Driver> IdleConnections<D> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Vec::len)
     }
 
+    /// Returns the kept connections to the pool, for who uses the pool directly.
+    pub fn release(&self) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = kept.as_mut() {
+            kept.clear();
+        }
+    }
+
     /// Returns the kept connections to the pool and keeps none from now on.
     pub fn close(&self) {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -70,6 +96,8 @@ pub struct Tx<D: Driver> {
     is_open: bool,
     pool: Pool<D>,
     at_hand: Arc<IdleConnections<D>>,
+    /// Given back last, when the connection is at hand again.
+    _turn: Option<OwnedSemaphorePermit>,
 }
 
 impl<D: Driver> Tx<D> {
@@ -78,11 +106,13 @@ impl<D: Driver> Tx<D> {
         at_hand: &Arc<IdleConnections<D>>,
         is_open: bool,
     ) -> sqlx::Result<Self> {
+        let turn = at_hand.turn().await?;
         let kept = match at_hand.take() {
             Some(kept) => kept,
             None => IdleConnection { conn: pool.acquire().await?, since: Instant::now() },
         };
-        Ok(Self { kept: Some(kept), is_open, pool: pool.clone(), at_hand: Arc::clone(at_hand) })
+        let at_hand = Arc::clone(at_hand);
+        Ok(Self { kept: Some(kept), is_open, pool: pool.clone(), at_hand, _turn: turn })
     }
 
     /// Returns the connection, which has no transaction open.

@@ -1,9 +1,8 @@
 //! SQLite: one writer, several readers beside it, JSON as a table of values.
 //!
-//! - `accept`, `work`: the verbs with statements of their own; `texts/`: the statements
+//! - `work`: claiming; `texts/`: the statements
 //! - `backup`: a copy of a file that is in use
 
-mod accept;
 #[cfg(feature = "cli")]
 pub mod backup;
 mod work;
@@ -24,7 +23,7 @@ use super::sql::pool::Pools;
 use super::sql::rows::DueRow;
 use super::sql::statement::Texts;
 use super::sql::{SHARED_TEXTS, SqlStore};
-use super::{Accepted, Address, NewEvent, Store};
+use super::{Address, Store};
 use crate::model::{ManualClock, Pooler};
 use crate::store::error::{Cause, Error, Result};
 
@@ -90,7 +89,9 @@ pub async fn open(address: Address, clock: Option<ManualClock>) -> Result<Arc<dy
         true => write.clone(),
         false => pool(address.connections.clamp(1, 4)).connect_lazy_with(options),
     };
-    Ok(Arc::new(SqlStore::new(Pools { write, read, at_hand: 0 }, clock, Pooler::None, lock)))
+    let at_hand_to_read = if in_memory { None } else { Some(2) };
+    let pools = Pools { write, read, at_hand: 1, at_hand_to_read };
+    Ok(Arc::new(SqlStore::new(pools, clock, Pooler::None, lock)))
 }
 
 /// Creates the database file readable for its owner only, before any data is in it. SQLite gives
@@ -154,7 +155,9 @@ impl Driver for Sqlite {
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
     const FOR_UPDATE: &'static str = "";
     const SKIP_LOCKED: &'static str = "";
-    const NUMBERED: Option<char> = Some('?');
+    // With `?1` a statement of a script that leaves a number out would have its values shifted.
+    const NUMBERED: Option<char> = Some('$');
+    const SCRIPTS: bool = true;
     const LISTS: Lists = Lists::Json;
 
     fn texts() -> &'static Texts {
@@ -170,6 +173,7 @@ impl Driver for Sqlite {
             (5, "breakers", include_str!("../../../migrations/sqlite/0005_breakers.sql")),
             (6, "looks", include_str!("../../../migrations/sqlite/0006_looks.sql")),
             (7, "moves", include_str!("../../../migrations/sqlite/0007_moves.sql")),
+            (8, "answers", include_str!("../../../migrations/sqlite/0008_answers.sql")),
         ])
     }
 
@@ -178,10 +182,6 @@ impl Driver for Sqlite {
         driver::refuse_foreign::<Self>(&mut conn).await?;
         drop(conn);
         Self::migrator().run(pool).await.map_err(driver::migration_error::<Self>)
-    }
-
-    async fn accept(store: &SqlStore<Self>, events: Arc<[NewEvent]>) -> Result<Vec<Accepted>> {
-        accept::accept(store, events).await
     }
 
     async fn take(

@@ -68,7 +68,7 @@ fn named(source: &str) -> BTreeSet<&str> {
 
 #[test]
 fn every_driver_has_the_statements_that_run_and_no_others() {
-    fn check<D: Driver>(folder: &str) {
+    fn check<D: Driver>(folder: &str, replaced: &[&str]) {
         let known: BTreeSet<String> = D::texts().names().map(str::to_owned).collect();
         let own = sources(&["sql", folder]);
         let literals = literals(&own);
@@ -77,11 +77,13 @@ fn every_driver_has_the_statements_that_run_and_no_others() {
         assert!(unused.is_empty(), "{folder}: no code runs {unused:?}");
         let missing: Vec<_> =
             named(&own).into_iter().filter(|name| !known.contains(*name)).collect();
+        let missing: Vec<_> = missing.into_iter().filter(|name| !replaced.contains(name)).collect();
         assert!(missing.is_empty(), "{folder} lacks {missing:?}");
     }
-    check::<sqlx::Sqlite>("sqlite");
-    check::<sqlx::Postgres>("postgres");
-    check::<sqlx::MySql>("mysql");
+    check::<sqlx::Sqlite>("sqlite", &[]);
+    check::<sqlx::Postgres>("postgres", &[]);
+    // It accepts and records in several statements of its own.
+    check::<sqlx::MySql>("mysql", &["store", "record_delivered"]);
 }
 
 #[tokio::test]

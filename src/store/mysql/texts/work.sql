@@ -116,15 +116,18 @@ STRAIGHT_JOIN jobs ON jobs.id = r.job AND jobs.claim = r.claim
 SET jobs.due_at = :now + :by
 WHERE jobs.state = 'leased';
 
--- `after` moves the due time, `ended` is 0 for a job that ends here and null for one that goes on.
+-- `after` moves the due time, `ended` is 0 for a job that ends here and null for one that goes on;
+-- `took` is set for the attempt that delivered the job.
 -- name: record
 UPDATE JSON_TABLE(:rows, '$[*]' COLUMNS (
     job VARCHAR(26) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$.job',
     claim BIGINT PATH '$.claim', next VARCHAR(20) PATH '$.next', sent BIGINT PATH '$.sent',
     after_ms BIGINT PATH '$.after', lost BIGINT PATH '$.lost', ended BIGINT PATH '$.ended',
-    error LONGTEXT PATH '$.error')) AS r
+    error LONGTEXT PATH '$.error', took BIGINT PATH '$.took', status BIGINT PATH '$.status',
+    response LONGTEXT PATH '$.response')) AS r
 STRAIGHT_JOIN jobs ON jobs.id = r.job AND jobs.claim = r.claim
 SET jobs.state = r.next, jobs.attempt = r.sent, jobs.lost = jobs.lost + r.lost,
     jobs.due_at = :now + r.after_ms, jobs.finished_at = :now + r.ended,
+    jobs.took_ms = r.took, jobs.status = r.status, jobs.response = UNHEX(r.response),
     jobs.last_error = COALESCE(r.error, jobs.last_error)
 WHERE jobs.state = 'leased';

@@ -40,10 +40,12 @@ FROM (
 ) AS l
 ORDER BY n, look_at, id;
 
+-- The lists are in queries of their own, so that no plan is better for knowing them: otherwise each
+-- call is planned again, which costs as much as what it does.
 -- name: take
 WITH due AS MATERIALIZED (
     SELECT j.id, j.state
-    FROM unnest(:rows.lane::text[], :rows.most::bigint[]) AS want(lane, most)
+    FROM unnest((SELECT :rows.lane::text[]), (SELECT :rows.most::bigint[])) AS want(lane, most)
     CROSS JOIN LATERAL (
         SELECT id, state FROM jobs
         WHERE jobs.lane = want.lane AND jobs.finished_at IS NULL AND jobs.due_at <= :now
@@ -63,7 +65,7 @@ RETURNING id, event_id, target_kind, target_name, lane, attempt, lost, deaths, b
 -- name: take_of
 WITH due AS MATERIALIZED (
     SELECT j.id, j.state
-    FROM unnest(:rows.lane::text[], :rows.most::bigint[]) AS want(lane, most)
+    FROM unnest((SELECT :rows.lane::text[]), (SELECT :rows.most::bigint[])) AS want(lane, most)
     CROSS JOIN LATERAL (
         SELECT id, state FROM jobs
         WHERE jobs.id IN (:only...) AND jobs.lane = want.lane AND jobs.finished_at IS NULL
@@ -143,54 +145,38 @@ WHERE jobs.id = ANY(:rows.job::text[]) AND jobs.id = r.job AND jobs.claim = r.cl
   AND jobs.state = 'leased'
 RETURNING jobs.id;
 
--- `after` moves the due time, `ended` is 0 for a job that ends here and null for one that goes on.
+-- `after` moves the due time, `ended` is 0 for a job that ends here and null for one that goes on;
+-- `took` is set for the attempt that delivered the job.
 -- name: record
 UPDATE jobs SET state = r.next, attempt = r.sent, lost = jobs.lost + r.lost,
-    due_at = :now + r.after, finished_at = :now + r.ended,
+    due_at = :now + r.after, finished_at = :now + r.ended, took_ms = r.took, status = r.status,
+    response = r.response,
     last_error = COALESCE(r.error, jobs.last_error)
 FROM unnest(:rows.job::text[], :rows.claim::bigint[], :rows.next::text[], :rows.sent::bigint[],
-            :rows.after::bigint[], :rows.lost::bigint[], :rows.ended::bigint[], :rows.error::text[])
-    AS r(job, claim, next, sent, after, lost, ended, error)
+            :rows.after::bigint[], :rows.lost::bigint[], :rows.ended::bigint[], :rows.error::text[],
+            :rows.took::bigint[], :rows.status::bigint[], :rows.response::bytea[])
+    AS r(job, claim, next, sent, after, lost, ended, error, took, status, response)
 WHERE jobs.id = ANY(:rows.job::text[]) AND jobs.id = r.job AND jobs.claim = r.claim
   AND jobs.state = 'leased'
 RETURNING jobs.id;
 
--- Records outcomes with attempts and totals in one statement, for those that still hold their
--- lease; only for outcomes that concern neither a breaker nor a run. `dead` before `finished`, as
--- in every statement, so that two of them cannot deadlock on the totals.
--- name: record_plain
-WITH r AS MATERIALIZED (
-    SELECT * FROM unnest(:rows.job::text[], :rows.claim::bigint[], :rows.next::text[],
-            :rows.sent::bigint[], :rows.after::bigint[], :rows.lost::bigint[],
-            :rows.ended::bigint[], :rows.error::text[])
-        AS r(job, claim, next, sent, after, lost, ended, error)
-), held AS (
-    UPDATE jobs SET state = r.next, attempt = r.sent, lost = jobs.lost + r.lost,
-        due_at = :now + r.after, finished_at = :now + r.ended,
-        last_error = COALESCE(r.error, jobs.last_error)
-    FROM r WHERE jobs.id = ANY(:rows.job::text[]) AND jobs.id = r.job AND jobs.claim = r.claim
-        AND jobs.state = 'leased'
+-- Records deliveries with their total in one statement, for those that still hold their lease; only
+-- for attempts that ended their job and of which nothing is known but status, duration and
+-- response.
+-- name: record_delivered
+WITH held AS (
+    UPDATE jobs SET state = 'done', attempt = r.sent, due_at = :now, finished_at = :now,
+        took_ms = r.took, status = r.status, response = r.response
+    FROM unnest(:rows.job::text[], :rows.claim::bigint[], :rows.sent::bigint[],
+                :rows.took::bigint[], :rows.status::bigint[], :rows.response::bytea[])
+        AS r(job, claim, sent, took, status, response)
+    WHERE jobs.id = ANY(:rows.job::text[]) AND jobs.id = r.job AND jobs.claim = r.claim
+      AND jobs.state = 'leased'
     RETURNING jobs.id
-), a AS (
-    INSERT INTO attempts (job_id, claim, number, ending, code, status, error, duration_ms, response,
-        at)
-    SELECT t.job_id, t.claim, t.number, t.ending, t.code, t.status, t.error, t.duration_ms,
-        t.response, :now
-    FROM unnest(:attempts.job_id::text[], :attempts.claim::bigint[], :attempts.number::bigint[],
-                :attempts.ending::text[], :attempts.code::text[], :attempts.status::bigint[],
-                :attempts.error::text[], :attempts.duration_ms::bigint[],
-                :attempts.response::bytea[])
-        AS t(job_id, claim, number, ending, code, status, error, duration_ms, response)
-    JOIN held ON held.id = t.job_id
-    ON CONFLICT (job_id, claim) DO NOTHING
-), n AS (
-    SELECT COUNT(r.ended) AS finished, COUNT(*) FILTER (WHERE r.next = 'dead') AS dead
-    FROM held JOIN r ON r.job = held.id
 ), c AS (
     INSERT INTO counters (name, shard, value)
-    SELECT v.name, :shard, v.made
-    FROM n CROSS JOIN LATERAL (VALUES ('dead', n.dead), ('finished', n.finished)) AS v(name, made)
-    WHERE v.made > 0
+    SELECT 'finished', :shard, n.finished FROM (SELECT COUNT(*) AS finished FROM held) AS n
+    WHERE n.finished > 0
     ON CONFLICT (name, shard) DO UPDATE SET value = counters.value + excluded.value
 )
 SELECT id FROM held;

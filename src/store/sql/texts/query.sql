@@ -12,9 +12,14 @@ SELECT id, event_id, target_kind, target_name, state, attempt, lost, deaths, cla
     created_at, finished_at, last_error
 FROM jobs WHERE 1 = 1;
 
+-- The attempt that delivered a job may be in the job's row.
 -- name: attempts
 SELECT number, claim, ending, code, status, error, duration_ms, response, at
-FROM attempts WHERE job_id = :job ORDER BY claim;
+FROM attempts WHERE job_id = :job
+UNION ALL
+SELECT attempt, claim, 'delivered', NULL, status, NULL, took_ms, response, finished_at
+FROM jobs WHERE id = :job AND took_ms IS NOT NULL
+ORDER BY claim;
 
 -- name: totals
 SELECT name, CAST(SUM(value) AS BIGINT) AS value FROM counters GROUP BY name;

@@ -73,12 +73,28 @@ UPDATE jobs SET due_at = :now + :by FROM json_each(:rows) AS r
 WHERE jobs.id = r.value ->> 'job' AND jobs.claim = r.value ->> 'claim' AND jobs.state = 'leased'
 RETURNING jobs.id;
 
--- `after` moves the due time, `ended` is 0 for a job that ends here and null for one that goes on.
+-- `after` moves the due time, `ended` is 0 for a job that ends here and null for one that goes on;
+-- `took` is set for the attempt that delivered the job.
 -- name: record
 UPDATE jobs SET state = r.value ->> 'next', attempt = r.value ->> 'sent',
     lost = jobs.lost + (r.value ->> 'lost'), due_at = :now + (r.value ->> 'after'),
     finished_at = :now + (r.value ->> 'ended'),
+    took_ms = r.value ->> 'took', status = r.value ->> 'status',
+    response = unhex(r.value ->> 'response'),
     last_error = COALESCE(r.value ->> 'error', jobs.last_error)
 FROM json_each(:rows) AS r
 WHERE jobs.id = r.value ->> 'job' AND jobs.claim = r.value ->> 'claim' AND jobs.state = 'leased'
 RETURNING jobs.id;
+
+-- Records deliveries with their total, for those that still hold their lease; only for attempts that
+-- ended their job and of which nothing is known but status, duration and response.
+-- name: record_delivered
+UPDATE jobs SET state = 'done', attempt = r.value ->> 'sent', due_at = :now, finished_at = :now,
+    took_ms = r.value ->> 'took', status = r.value ->> 'status',
+    response = unhex(r.value ->> 'response')
+FROM json_each(:rows) AS r
+WHERE jobs.id = r.value ->> 'job' AND jobs.claim = r.value ->> 'claim' AND jobs.state = 'leased'
+RETURNING jobs.id;
+INSERT INTO counters (name, shard, value)
+SELECT 'finished', :shard, changes() WHERE changes() > 0
+ON CONFLICT (name, shard) DO UPDATE SET value = counters.value + excluded.value;
