@@ -2,11 +2,13 @@
 //! together, and each caller gets its own answer.
 //!
 //! Normally a batch never waits for more items: it takes those that are there, and the next one
-//! gathers while it commits. Only items whose callers say so wait a moment for others. A caller
-//! that hangs up cancels nothing; its item is committed with the others.
+//! gathers while it commits. Two kinds wait a moment: items whose callers say so, and, under load,
+//! a batch that would run beside another commit although it has few items. A caller that hangs up
+//! cancels nothing; its item is committed with the others.
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -26,6 +28,13 @@ const WAITING_MAX: usize = 10_000;
 /// A batch of items that may wait begins this long after the batch before it. At 300 items a second
 /// three share a commit, and an item that comes alone does not wait at all.
 const PAUSE: Duration = Duration::from_millis(10);
+/// A batch of this many items or more means load: the next one gathers as long as another commits.
+const LOAD: usize = 4;
+/// With this many waiting items, a batch begins although another one is being committed. A call
+/// costs the database as much as several items, so that fewer are better left to gather.
+const WORTH_A_CALL: usize = 32;
+/// How long a batch gathers at most beside a commit that does not end.
+const BESIDE_MAX: Duration = Duration::from_millis(10);
 
 struct Item<I, T> {
     item: I,
@@ -39,6 +48,33 @@ struct Queue<I, T> {
     items: mpsc::Receiver<Item<I, T>>,
     /// When the last batch was taken.
     began_at: Option<Instant>,
+    /// How many items it had.
+    last: usize,
+}
+
+/// The commits that are under way.
+#[derive(Default)]
+struct Commits {
+    count: AtomicUsize,
+    /// A commit has ended, or so many items wait that another one is worth it.
+    news: Notify,
+}
+
+/// A batch that is being committed. It counts until it is dropped, also when the commit panics.
+struct Running(Arc<Commits>);
+
+impl Running {
+    fn begin(commits: &Arc<Commits>) -> Self {
+        commits.count.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(commits))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::AcqRel);
+        self.0.news.notify_one();
+    }
 }
 
 /// Commits the items of many callers in batches.
@@ -46,6 +82,7 @@ pub struct Batches<I, T> {
     items: mpsc::Sender<Item<I, T>>,
     /// Ends the pause before a batch, because an item came that may not wait.
     hurry: Arc<Notify>,
+    commits: Arc<Commits>,
 }
 
 impl<I: Send + 'static, T: Send + 'static> Batches<I, T> {
@@ -62,13 +99,19 @@ impl<I: Send + 'static, T: Send + 'static> Batches<I, T> {
         Fut: Future<Output = Each<T>> + Send + 'static,
     {
         let (items, waiting) = mpsc::channel(WAITING_MAX);
-        let queue = Arc::new(Mutex::new(Queue { items: waiting, began_at: None }));
+        let queue = Arc::new(Mutex::new(Queue { items: waiting, began_at: None, last: 0 }));
         let (hurry, commit) = (Arc::new(Notify::new()), Arc::new(commit));
+        let commits = Arc::new(Commits::default());
         for _ in 0..writers.max(1) {
-            let hurry = Arc::clone(&hurry);
-            tokio::spawn(write(Arc::clone(&queue), hurry, verb, weight, Arc::clone(&commit)));
+            let gather = Gather {
+                queue: Arc::clone(&queue),
+                hurry: Arc::clone(&hurry),
+                commits: Arc::clone(&commits),
+                weight,
+            };
+            tokio::spawn(write(gather, verb, Arc::clone(&commit)));
         }
-        Self { items, hurry }
+        Self { items, hurry, commits }
     }
 
     /// Submits an item and waits until its batch is committed.
@@ -95,62 +138,76 @@ impl<I: Send + 'static, T: Send + 'static> Batches<I, T> {
         if !may_wait {
             self.hurry.notify_one();
         }
+        if WAITING_MAX.saturating_sub(self.items.capacity()) >= WORTH_A_CALL {
+            self.commits.news.notify_one();
+        }
         answered.await.map_err(|_| gone())?
     }
 }
 
-/// Takes the items of the next batch: at least one, then those that are already waiting, within the
-/// limits. Empty once the queue is closed.
-async fn gathered<I, T>(
-    queue: &Mutex<Queue<I, T>>,
-    hurry: &Notify,
-    weight: fn(&I) -> usize,
-) -> Vec<Item<I, T>> {
-    // One writer gathers while the others commit.
-    let mut queue = queue.lock().await;
-    let mut batch = Vec::new();
-    let mut bytes = 0;
-    let mut next = queue.items.recv().await;
-    if let (Some(Item { may_wait: true, .. }), Some(began_at)) = (&next, queue.began_at) {
-        tokio::select! {
-            () = hurry.notified() => {}
-            () = sleep_until(began_at + PAUSE) => {}
-        }
-    }
-    queue.began_at = Some(Instant::now());
-    // What hurried until now is in this batch, and must not shorten the pause before the next one.
-    let _ = hurry.notified().now_or_never();
-    while let Some(item) = next {
-        bytes += weight(&item.item);
-        batch.push(item);
-        next = if batch.len() < ITEMS_MAX && bytes < BYTES_MAX {
-            queue.items.try_recv().ok()
-        } else {
-            None
-        };
-    }
-    batch
-}
-
-async fn write<I, T, F, Fut>(
+/// How a writer comes by its next batch.
+struct Gather<I, T> {
     queue: Arc<Mutex<Queue<I, T>>>,
     hurry: Arc<Notify>,
-    verb: &'static str,
+    commits: Arc<Commits>,
+    /// How many bytes an item has.
     weight: fn(&I) -> usize,
-    commit: Arc<F>,
-) where
+}
+
+impl<I, T> Gather<I, T> {
+    /// Takes the items of the next batch: at least one, then those that are already waiting, within
+    /// the limits. `None` once the queue is closed.
+    async fn next(&self) -> Option<(Vec<Item<I, T>>, Running)> {
+        // One writer gathers while the others commit.
+        let mut queue = self.queue.lock().await;
+        let first = queue.items.recv().await?;
+        if let (true, Some(began_at)) = (first.may_wait, queue.began_at) {
+            tokio::select! {
+                () = self.hurry.notified() => {}
+                () = sleep_until(began_at + PAUSE) => {}
+            }
+        }
+        if queue.last >= LOAD {
+            let until = Instant::now() + BESIDE_MAX;
+            let is_few = || queue.items.len() + 1 < WORTH_A_CALL;
+            while self.commits.count.load(Ordering::Acquire) > 0 && is_few() {
+                tokio::select! {
+                    () = self.commits.news.notified() => {}
+                    () = sleep_until(until) => break,
+                }
+            }
+        }
+        queue.began_at = Some(Instant::now());
+        // What hurried until now is in this batch, and must not shorten the pause before the next
+        // one.
+        let _ = self.hurry.notified().now_or_never();
+        let (mut batch, mut bytes, mut next) = (Vec::new(), 0, Some(first));
+        while let Some(item) = next {
+            bytes += (self.weight)(&item.item);
+            batch.push(item);
+            next = if batch.len() < ITEMS_MAX && bytes < BYTES_MAX {
+                queue.items.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        queue.last = batch.len();
+        Some((batch, Running::begin(&self.commits)))
+    }
+}
+
+async fn write<I, T, F, Fut>(gather: Gather<I, T>, verb: &'static str, commit: Arc<F>)
+where
     F: Fn(Vec<I>) -> Fut,
     Fut: Future<Output = Each<T>>,
 {
-    loop {
-        let batch = gathered(&queue, &hurry, weight).await;
-        if batch.is_empty() {
-            return;
-        }
+    while let Some((batch, running)) = gather.next().await {
         metrics::committed(verb, batch.len());
         let (items, answers): (Vec<I>, Vec<_>) =
             batch.into_iter().map(|i| (i.item, i.answer)).unzip();
-        match commit(items).await {
+        let committed = commit(items).await;
+        drop(running);
+        match committed {
             Ok(each) => {
                 let mut each = each.into_iter();
                 for answer in answers {
@@ -247,6 +304,39 @@ mod tests {
         assert_eq!(sizes.lock().unwrap()[3..], [(2, 33)]);
     }
 
+    /// Two writers whose first commit takes so long, under load, and so many items that come a
+    /// millisecond later: when the batch with these begins.
+    async fn second_batch_begins_after(first_takes: u64, items: u32) -> u128 {
+        let (began, seen) = (Instant::now(), Arc::new(StdMutex::new(Vec::new())));
+        let of_commits = Arc::clone(&seen);
+        let batches = Batches::start(
+            2,
+            "test",
+            |_| 0,
+            move |items: Vec<u32>| {
+                of_commits.lock().unwrap().push(began.elapsed().as_millis());
+                async move {
+                    tokio::time::sleep(Duration::from_millis(first_takes)).await;
+                    Ok(items.into_iter().map(Ok).collect())
+                }
+            },
+        );
+        let load = futures::future::join_all((0..5).map(|n| batches.put(n)));
+        let more = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            futures::future::join_all((0..items).map(|n| batches.put(n))).await
+        };
+        tokio::join!(load, more);
+        seen.lock().unwrap()[1]
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn under_load_few_items_gather_while_another_commit_runs() {
+        assert_eq!(second_batch_begins_after(6, 3).await, 6, "when that one ends");
+        assert_eq!(second_batch_begins_after(100, 3).await, 11, "but not for long");
+        assert_eq!(second_batch_begins_after(100, 40).await, 1, "enough for a call of their own");
+    }
+
     #[tokio::test]
     async fn large_items_share_no_batch_beyond_its_bytes() {
         let (hand_in, waiting) = mpsc::channel(10);
@@ -259,13 +349,14 @@ mod tests {
             })
             .collect();
         drop(hand_in);
-        let queue = Mutex::new(Queue { items: waiting, began_at: None });
+        let gather = Gather {
+            queue: Arc::new(Mutex::new(Queue { items: waiting, began_at: None, last: 0 })),
+            hurry: Arc::default(),
+            commits: Arc::default(),
+            weight: |bytes| *bytes,
+        };
         let mut sizes = Vec::new();
-        loop {
-            let batch = gathered(&queue, &Notify::new(), |bytes| *bytes).await;
-            if batch.is_empty() {
-                break;
-            }
+        while let Some((batch, _)) = gather.next().await {
             sizes.push(batch.len());
         }
         assert_eq!((sizes, answers.len()), (vec![2, 3, 1], 6));
