@@ -272,6 +272,28 @@ static DELIVERY: Keys = LazyLock::new(|| {
     ]
 });
 
+static RETENTION: Keys = LazyLock::new(|| {
+    vec![
+        key(
+            "completed",
+            Takes::Section(&KEEP),
+            "Deliveries that were made or cancelled, and runs that completed or were cancelled",
+        ),
+        key("dead", Takes::Section(&KEEP), "Dead deliveries and failed runs"),
+    ]
+});
+
+static KEEP: Keys = LazyLock::new(|| {
+    vec![
+        key("age", Takes::Duration, "Time after the end (retention_hours)"),
+        key(
+            "count",
+            Takes::Number(1, 10_000_000),
+            "Number of deliveries to keep; an older one is deleted before its time",
+        ),
+    ]
+});
+
 static WORKER: Keys = LazyLock::new(|| {
     vec![
         key(
@@ -284,6 +306,7 @@ static WORKER: Keys = LazyLock::new(|| {
             Takes::Number(1, 1_000_000),
             "Retention of finished work, in hours (72)",
         ),
+        key("retention", Takes::Section(&RETENTION), "Retention of finished work, by status"),
         key(
             "drain_timeout_secs",
             Takes::Number(0, 86_400),

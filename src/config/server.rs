@@ -13,7 +13,7 @@ use crate::decide::cidr::Networks;
 use crate::decide::errors::{CLASSES, ErrorName, GROUPS};
 use crate::decide::retry::{Jitter, RetryPolicy};
 use crate::decide::signature;
-use crate::model::{Pooler, Secret};
+use crate::model::{Keep, Pooler, Retention, Secret};
 
 /// The kind of database that the configuration names, also those that this version cannot run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -514,7 +514,7 @@ pub struct Worker {
     /// whichever is shorter.
     pub lease_max: Duration,
     /// How long finished events, jobs and runs are kept; 72 h by default.
-    pub retention: Duration,
+    pub retention: Retention,
     /// How long a graceful shutdown waits for deliveries in flight; 30 s by default.
     pub drain: Duration,
     /// How many deliveries one process makes at the same time; 10 by default.
@@ -525,9 +525,19 @@ pub struct Worker {
 
 impl Worker {
     pub(super) fn read(mut s: Section<'_>) -> Self {
+        let age = Duration::from_secs(s.number("retention_hours").unwrap_or(72) * 3600);
+        let mut by_status = s.section("retention");
+        let mut keep = |status: &str| {
+            let mut s = by_status.section(status);
+            let keep = Keep { age: s.duration("age").unwrap_or(age), count: s.number32("count") };
+            s.finish();
+            keep
+        };
+        let retention = Retention { completed: keep("completed"), dead: keep("dead") };
+        by_status.finish();
         let worker = Self {
             lease_max: Duration::from_secs(s.number("stale_threshold_secs").unwrap_or(300)),
-            retention: Duration::from_secs(s.number("retention_hours").unwrap_or(72) * 3600),
+            retention,
             drain: Duration::from_secs(s.number("drain_timeout_secs").unwrap_or(30)),
             concurrency: s.number32("max_concurrency").unwrap_or(10),
             batch: s.number32("batch_size").unwrap_or(10),

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::parked::ParkedLanes;
 use super::{Budget, Engine, Worked};
 use crate::model::FailureCode;
-use crate::model::{EventId, Failure, LaneId};
+use crate::model::{EventId, Failure, LaneId, OldestKept};
 use crate::observe::feed::{FeedEvent, Next};
 use crate::observe::metrics;
 use crate::store::Result;
@@ -21,7 +21,12 @@ const LANES_PER_SWEEP: u32 = 500;
 /// How many transactions one chore may use in one tick, so that no tick takes long.
 const TRANSACTIONS_MAX: u32 = 20;
 /// The pause between two passes over the old events.
-const PRUNE_EVERY: Duration = Duration::from_secs(60);
+const PRUNE_EVERY: Duration = Duration::from_secs(10);
+/// The pause between two passes that look again at events which were kept: for work that had not
+/// ended, or that is kept longer than other work.
+const PRUNE_ALL_EVERY: Duration = Duration::from_secs(3600);
+/// How long one tick deletes old events. What is left then is for the next one.
+const PRUNE_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// How much work one tick did. A tick that found nothing to do equals the default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,10 +52,16 @@ pub struct Housekeeping {
     pub(super) parked: Mutex<ParkedLanes>,
 }
 
-#[derive(Debug, Default)]
+/// Where deleting old events stands.
+#[derive(Debug, Default, Clone)]
 struct Pruning {
+    /// A pass that did not get to its end, and what the counts kept when it began.
+    pass: Option<OldestKept>,
+    /// The last event that was looked at. Those before it are gone or kept on purpose.
     from: Option<EventId>,
     not_before: Option<Instant>,
+    /// When a pass begins at the first event again.
+    all_at: Option<Instant>,
 }
 
 impl Housekeeping {
@@ -74,7 +85,7 @@ impl Engine {
         self.store_rejections().await?;
         let store = self.store();
         let hinted = self.send_hints().await?;
-        let chores = store.chores(self.config().worker.retention).await?;
+        let chores = store.chores(&self.config().worker.retention).await?;
         let expired = if chores.expire { repeat(|| self.expire()).await? } else { 0 };
         let pruned = if chores.prune { self.prune().await? } else { 0 };
         let forgotten =
@@ -136,26 +147,44 @@ impl Engine {
         Ok(u64::try_from(expired.len()).unwrap_or(u64::MAX))
     }
 
-    /// Deletes events that are older than the retention, in small transactions. A pass that does
-    /// not finish continues in the next tick.
+    /// Deletes events that are past their retention, in small transactions. A pass goes on where
+    /// the one before it ended, so that it costs nothing to keep what is kept; once an hour it
+    /// begins at the first event. What a tick has no time for is left to the next one.
     async fn prune(&self) -> Result<u64> {
-        let housekeeping = &self.0.housekeeping;
-        let lock = || housekeeping.prune.lock().unwrap_or_else(PoisonError::into_inner);
-        if lock().not_before.is_some_and(|at| Instant::now() < at) {
+        let retention = &self.config().worker.retention;
+        let lock = || self.0.housekeeping.prune.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pruning = lock().clone();
+        let began = Instant::now();
+        if pruning.not_before.is_some_and(|at| began < at) {
             return Ok(0);
         }
-        let mut pruned = 0;
-        for _ in 0..TRANSACTIONS_MAX {
-            let from = lock().from;
-            let (gone, next) =
-                self.store().prune(self.config().worker.retention, from, PER_TRANSACTION).await?;
-            pruned += gone;
-            let mut pruning = lock();
-            pruning.from = next;
-            if next.is_none() {
-                pruning.not_before = Some(Instant::now() + PRUNE_EVERY);
-                break;
+        let kept = match pruning.pass {
+            Some(kept) => kept,
+            None => {
+                if pruning.all_at.is_none_or(|at| began >= at) {
+                    pruning.from = None;
+                    pruning.all_at = Some(began + PRUNE_ALL_EVERY);
+                }
+                match retention.counts() {
+                    true => self.store().oldest_kept(retention).await?,
+                    false => OldestKept::default(),
+                }
             }
+        };
+        pruning.pass = Some(kept);
+        let mut pruned = 0;
+        while pruning.pass.is_some() && began.elapsed() < PRUNE_TIME_MAX {
+            let (gone, next) =
+                self.store().prune(retention, &kept, pruning.from, PER_TRANSACTION).await?;
+            pruned += gone;
+            match next {
+                Some(next) => pruning.from = Some(next),
+                None => {
+                    pruning.pass = None;
+                    pruning.not_before = Some(Instant::now() + PRUNE_EVERY);
+                }
+            }
+            *lock() = pruning.clone();
         }
         Ok(pruned)
     }

@@ -292,7 +292,7 @@ fn the_defaults_of_the_reference_are_those_of_an_empty_file() {
         ("worker.max_concurrency", worker.concurrency.to_string()),
         ("worker.batch_size", worker.batch.to_string()),
         ("worker.drain_timeout_secs", worker.drain.as_secs().to_string()),
-        ("worker.retention_hours", (worker.retention.as_secs() / 3600).to_string()),
+        ("worker.retention_hours", (worker.retention.shortest().as_secs() / 3600).to_string()),
         ("handlers.<name>.breaker.failures", handler.breaker.failures.to_string()),
         ("handlers.<name>.breaker.open_for", format!("{}s", handler.breaker.open_for_ms / 1000)),
         ("handlers.<name>.breaker.probes", handler.breaker.probes.to_string()),

@@ -1,12 +1,13 @@
 //! The `Maintenance` verbs over maps. There is no schema and no connection to look after.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::{Memory, Row};
-use crate::model::{EventId, JobId, JobState, LaneId, Run, RunId, Timestamp};
+use crate::model::{
+    Event, EventId, JobId, JobState, LaneId, OldestKept, Past, Retention, Run, RunId, Timestamp,
+};
 use crate::store::error::Result;
 use crate::store::{Chores, Maintenance, Rejection, Tables};
 
@@ -37,32 +38,48 @@ impl Maintenance for Memory {
         Ok(())
     }
 
+    async fn oldest_kept(&self, retention: &Retention) -> Result<OldestKept> {
+        let tables = self.tables();
+        let oldest = |count: Option<u32>, is: fn(JobState) -> bool| {
+            let newest_first = tables.jobs.values().rev().filter(|r| is(r.job.state));
+            let behind = usize::try_from(count?.saturating_sub(1)).unwrap_or(usize::MAX);
+            newest_first.map(|r| r.job.id).nth(behind)
+        };
+        Ok(OldestKept {
+            completed: oldest(retention.completed.count, |_| true),
+            dead: oldest(retention.dead.count, |state| state == JobState::Dead),
+        })
+    }
+
     async fn prune(
         &self,
-        age: Duration,
+        retention: &Retention,
+        kept: &OldestKept,
         from: Option<EventId>,
         most: u32,
     ) -> Result<(u64, Option<EventId>)> {
-        let limit = self.clock.now().minus(age);
+        let now = self.clock.now();
+        let limit = now.minus(retention.shortest());
+        let past = Past { retention, kept, now };
         let mut tables = self.tables();
+        let is_before = |e: &Event| kept.newest().is_some_and(|job| e.id.0 < job.0);
         let old = tables
             .events
             .values()
-            .filter(|e| e.created_at < limit && from.is_none_or(|f| e.id > f));
+            .filter(|e| (e.created_at < limit || is_before(e)) && from.is_none_or(|f| e.id > f));
         let old: Vec<EventId> =
             old.map(|e| e.id).take(usize::try_from(most).unwrap_or(usize::MAX)).collect();
         let busy: BTreeSet<EventId> = tables
             .jobs
             .values()
-            .filter(|r| r.job.finished_at.is_none_or(|at| at >= limit))
+            .filter(|r| past.keeps_job(r.job.id, r.job.state, r.job.finished_at))
             .map(|r| r.job.event)
             .collect();
-        let now = self.clock.now();
-        let is_kept = |run: &Run| tables.kept_until.get(&run.id).is_some_and(|until| *until > now);
+        let kept_until = |run: &Run| tables.kept_until.get(&run.id).copied();
         let with_runs = tables
             .runs
             .values()
-            .filter(|r| r.finished_at.is_none_or(|at| at >= limit) || is_kept(r))
+            .filter(|r| past.keeps_run(r.status, r.finished_at, kept_until(r)))
             .map(|r| r.event);
         let busy: BTreeSet<EventId> = busy.into_iter().chain(with_runs).collect();
         let gone: BTreeSet<EventId> = old.iter().copied().filter(|id| !busy.contains(id)).collect();
@@ -83,14 +100,15 @@ impl Maintenance for Memory {
         Ok((u64::try_from(gone.len()).unwrap_or(u64::MAX), old.last().copied()))
     }
 
-    async fn chores(&self, age: Duration) -> Result<Chores> {
+    async fn chores(&self, retention: &Retention) -> Result<Chores> {
         let now = self.clock.now();
-        let (tables, limit) = (self.tables(), now.minus(age));
+        let (tables, limit) = (self.tables(), now.minus(retention.shortest()));
         let over =
             |r: &Row| r.job.state == JobState::Pending && r.expires_at.is_some_and(|at| at <= now);
         Ok(Chores {
             expire: tables.jobs.values().any(over),
-            prune: tables.events.values().next().is_some_and(|event| event.created_at < limit),
+            prune: retention.counts()
+                || tables.events.values().next().is_some_and(|event| event.created_at < limit),
             forget: tables.keys.values().any(|key| key.expires_at <= now),
         })
     }

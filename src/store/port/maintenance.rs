@@ -1,11 +1,9 @@
 //! The schema, retention, health checks and figures about the database.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 
 use super::Rejection;
-use crate::model::{EventId, LaneId, Timestamp};
+use crate::model::{EventId, LaneId, OldestKept, Retention, Timestamp};
 use crate::store::error::Result;
 
 /// Which housekeeping verbs have anything to do.
@@ -34,19 +32,22 @@ pub trait Maintenance: Send + Sync {
     async fn write_check(&self, bytes: usize) -> Result<Timestamp>;
     /// Adds to the counts of refused requests, per source and reason.
     async fn reject(&self, rejections: &[Rejection]) -> Result<()>;
-    /// Deletes events older than `age`, with their jobs, attempts and runs, if all of their work
-    /// ended before that as well and no workflow keeps a run longer. Looks at `most` events,
-    /// starting after `from`. Answers how many were deleted, and where to continue (`None` at the
-    /// end).
+    /// The oldest deliveries that the counts of the retention keep.
+    async fn oldest_kept(&self, retention: &Retention) -> Result<OldestKept>;
+    /// Deletes events whose work is past its retention, with their jobs, attempts and runs: all of
+    /// it has ended, and no workflow keeps a run longer. Looks at `most` events, starting after
+    /// `from`, in the order of their ids, which is that of time. Answers how many were deleted,
+    /// and where to continue; `None` once the next event is too young.
     async fn prune(
         &self,
-        age: Duration,
+        retention: &Retention,
+        kept: &OldestKept,
         from: Option<EventId>,
         most: u32,
     ) -> Result<(u64, Option<EventId>)>;
-    /// Finds out in one query which chores have anything to do. `age` is the retention for
+    /// Finds out in one query which chores may have anything to do. The retention is that for
     /// [`Maintenance::prune`].
-    async fn chores(&self, age: Duration) -> Result<Chores>;
+    async fn chores(&self, retention: &Retention) -> Result<Chores>;
     /// Has lanes looked at that have due work and that no claim would look at, of a page of `most`
     /// lanes behind `from`. There are none unless an older version works on the same database.
     /// Answers how many there were, and where to continue (`None` at the end).

@@ -8,9 +8,9 @@ use sqlx::Pool;
 use sqlx::migrate::Migrator;
 
 use super::rows::{
-    AttemptRow, CountRow, DefinitionRow, DueRow, EntryRow, EventRow, GateRow, IdNumberRow, IdRow,
-    JobRow, KeyRow, LaneRow, MadeRow, MaybeNumberRow, MoveRow, NameRow, NowRow, RejectionRow,
-    RunRow, StartedRow, TokenRow, TotalRow, VersionRow,
+    AttemptRow, CountRow, DefinitionRow, DueRow, EndedRow, EntryRow, EventRow, GateRow,
+    IdNumberRow, IdRow, JobRow, KeyRow, LaneRow, MadeRow, MaybeNumberRow, MoveRow, NameRow, NowRow,
+    RejectionRow, RunRow, StartedRow, TokenRow, TotalRow, VersionRow,
 };
 use super::seam::{Binds, Executes, Reads};
 use super::statement::Texts;
@@ -35,6 +35,7 @@ pub trait SupportsTypes:
     + Reads<CountRow>
     + Reads<DefinitionRow>
     + Reads<DueRow>
+    + Reads<EndedRow>
     + Reads<EntryRow>
     + Reads<EventRow>
     + Reads<IdRow>

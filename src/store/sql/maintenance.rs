@@ -2,20 +2,22 @@
 
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::str::FromStr;
 
 use super::driver::Driver;
 use super::intake::count;
 use super::keys;
 use super::looks;
 use super::pool::SqlStore;
-use super::rows::{CountRow, IdRow, KeyRow, MaybeNumberRow, NameRow, NowRow};
+use super::rows::{CountRow, EndedRow, IdRow, KeyRow, MaybeNumberRow, NameRow, NowRow};
 use super::runs::encoded;
 use super::values::Rows;
 use crate::model::key::within_limits;
 use crate::model::run::Gate;
 use crate::model::time::millis;
-use crate::model::{EventId, LaneId, Pooler, Timestamp};
+use crate::model::{
+    EventId, JobId, JobState, LaneId, OldestKept, Past, Pooler, Retention, Timestamp,
+};
 use crate::store::error::{Error, Result};
 use crate::store::{Chores, Maintenance, OVERDUE, Rejection};
 
@@ -87,23 +89,38 @@ impl<D: Driver> Maintenance for SqlStore<D> {
         .map(|_| ())
     }
 
-    async fn prune(
-        &self,
-        age: Duration,
-        from: Option<EventId>,
-        most: u32,
-    ) -> Result<(u64, Option<EventId>)> {
-        self.write(move |store, conn| {
-            Box::pin(async move { prune(conn, &store, age, from, most).await })
+    async fn oldest_kept(&self, retention: &Retention) -> Result<OldestKept> {
+        let (completed, dead) = (retention.completed.count, retention.dead.count);
+        self.read(move |store, conn| {
+            Box::pin(async move {
+                let completed = oldest_kept(conn, &store, "oldest_kept", completed).await?;
+                let dead = oldest_kept(conn, &store, "oldest_kept_dead", dead).await?;
+                Ok(OldestKept { completed, dead })
+            })
         })
         .await
     }
 
-    async fn chores(&self, age: Duration) -> Result<Chores> {
+    async fn prune(
+        &self,
+        retention: &Retention,
+        kept: &OldestKept,
+        from: Option<EventId>,
+        most: u32,
+    ) -> Result<(u64, Option<EventId>)> {
+        let (retention, kept) = (*retention, *kept);
+        self.write(move |store, conn| {
+            Box::pin(async move { prune(conn, &store, (&retention, &kept), from, most).await })
+        })
+        .await
+    }
+
+    async fn chores(&self, retention: &Retention) -> Result<Chores> {
+        let (age, counts) = (millis(retention.shortest()), i64::from(retention.counts()));
         let names = self
             .read(move |store, conn| {
                 Box::pin(async move {
-                    let chores = store.sql("chores").bind("age", millis(age));
+                    let chores = store.sql("chores").bind("age", age).bind("counts", counts);
                     chores.bind("empty", encoded(&Gate::default())?).all::<NameRow>(conn).await
                 })
             })
@@ -218,51 +235,87 @@ impl<D: Driver> SqlStore<D> {
     }
 }
 
+/// The oldest of the newest deliveries, so many of them; `None` if there are fewer or any number
+/// may be kept.
+async fn oldest_kept<D: Driver>(
+    conn: &mut D::Connection,
+    store: &SqlStore<D>,
+    name: &'static str,
+    count: Option<u32>,
+) -> sqlx::Result<Option<JobId>> {
+    let Some(count) = count else { return Ok(None) };
+    let found: Option<IdRow> =
+        store.sql(name).bind("behind", count.saturating_sub(1)).first(conn).await?;
+    found.map(|row| parsed(&row.id)).transpose()
+}
+
 async fn prune<D: Driver>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
-    age: Duration,
+    (retention, kept): (&Retention, &OldestKept),
     from: Option<EventId>,
     most: u32,
 ) -> sqlx::Result<(u64, Option<EventId>)> {
-    let (from, age) = (from.map_or_else(String::new, |id| id.to_string()), millis(age));
-    let old = store.sql("old_events").bind("from", from).bind("most", most).bind("age", age);
-    let old: Vec<IdRow> = old.all(conn).await?;
+    let from = from.map_or_else(String::new, |id| id.to_string());
+    let before = kept.newest().map_or_else(String::new, |id| id.to_string());
+    let age = millis(retention.shortest());
+    let old = store.sql("old_events").bind("from", from).bind("most", most);
+    let old: Vec<IdRow> = old.bind("age", age).bind("before", before).all(conn).await?;
     let Some(last) = old.last() else {
         // These are older than everything that is kept.
         let gates = store.sql("old_gates").bind("empty", encoded(&Gate::default())?);
         gates.bind("age", age).run(conn).await?;
         return Ok((0, None));
     };
-    let last = last.id.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
+    let last = parsed(&last.id)?;
     let mut events: Vec<String> = old.into_iter().map(|r| r.id).collect();
-    for name in ["busy_events", "busy_runs"] {
-        let busy = store.sql(name).list("events", &events).bind("age", age);
-        let busy: BTreeSet<String> = ids(busy.all(conn).await?).into_iter().collect();
-        events.retain(|id| !busy.contains(id));
+    let jobs: Vec<EndedRow> = store.sql("jobs_of_events").list("events", &events).all(conn).await?;
+    let runs: Vec<EndedRow> = store.sql("runs_of_events").list("events", &events).all(conn).await?;
+    let mut busy: BTreeSet<&str> = BTreeSet::new();
+    for row in &jobs {
+        let past = Past { retention, kept, now: Timestamp(row.now) };
+        let state = row.state.parse().map_err(|_| undecodable(&row.state))?;
+        if past.keeps_job(parsed(&row.id)?, state, row.finished_at.map(Timestamp)) {
+            busy.insert(&row.event_id);
+        }
     }
+    for row in &runs {
+        let past = Past { retention, kept, now: Timestamp(row.now) };
+        let status = row.state.parse().map_err(|_| undecodable(&row.state))?;
+        let kept_until = row.kept_until.map(Timestamp);
+        if past.keeps_run(status, row.finished_at.map(Timestamp), kept_until) {
+            busy.insert(&row.event_id);
+        }
+    }
+    events.retain(|id| !busy.contains(id.as_str()));
     if events.is_empty() {
         return Ok((0, Some(last)));
     }
-    let dead: Option<CountRow> = store.sql("dead_jobs").list("events", &events).first(conn).await?;
-    let jobs = ids(store.sql("jobs_of_events").list("events", &events).all(conn).await?);
+    let goes = |row: &&EndedRow| !busy.contains(row.event_id.as_str());
+    let dead = jobs.iter().filter(goes).filter(|row| row.state == JobState::Dead.as_str()).count();
+    let jobs: Vec<&str> = jobs.iter().filter(goes).map(|row| row.id.as_str()).collect();
     for jobs in jobs.chunks(IDS_MAX) {
-        store.sql("delete_attempts").list("jobs", jobs).run(conn).await?;
-        store.sql("delete_jobs").list("jobs", jobs).run(conn).await?;
+        store.sql("delete_attempts").list("jobs", jobs.iter().copied()).run(conn).await?;
+        store.sql("delete_jobs").list("jobs", jobs.iter().copied()).run(conn).await?;
     }
-    let runs = ids(store.sql("runs_of_events").list("events", &events).all(conn).await?);
+    let runs: Vec<&str> = runs.iter().filter(goes).map(|row| row.id.as_str()).collect();
     for runs in runs.chunks(IDS_MAX) {
-        store.sql("delete_history").list("runs", runs).run(conn).await?;
-        store.sql("delete_tokens").list("runs", runs).run(conn).await?;
-        store.sql("delete_runs").list("runs", runs).run(conn).await?;
+        store.sql("delete_history").list("runs", runs.iter().copied()).run(conn).await?;
+        store.sql("delete_tokens").list("runs", runs.iter().copied()).run(conn).await?;
+        store.sql("delete_runs").list("runs", runs.iter().copied()).run(conn).await?;
     }
     let gone = store.sql("delete_events").list("events", &events).run(conn).await?;
-    count(conn, store, BTreeMap::from([("dead", -dead.map_or(0, |r| r.n))])).await?;
+    let dead = i64::try_from(dead).unwrap_or(i64::MAX);
+    count(conn, store, BTreeMap::from([("dead", -dead)])).await?;
     Ok((gone, Some(last)))
 }
 
-fn ids(rows: Vec<IdRow>) -> Vec<String> {
-    rows.into_iter().map(|row| row.id).collect()
+fn parsed<T: FromStr>(id: &str) -> sqlx::Result<T> {
+    id.parse().map_err(|_| undecodable(id))
+}
+
+fn undecodable(text: &str) -> sqlx::Error {
+    sqlx::Error::Decode(format!("the database holds `{text}`, which tidehook never wrote").into())
 }
 
 /// The texts that a query for names returned.

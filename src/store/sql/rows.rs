@@ -93,6 +93,11 @@ rows! {
     IdRow { id: String }
     /// An id with a number: an instant in most statements, a count where open jobs are counted.
     IdNumberRow { id: String, at: i64 }
+    /// A job of an old event, or a run with the instant until which its workflow keeps it.
+    EndedRow {
+        id: String, event_id: String, state: String, finished_at: Option<i64>,
+        kept_until: Option<i64>, now: i64,
+    }
     /// An id with an instant, if there is one.
     MaybeNumberRow { id: String, at: Option<i64> }
     /// The mark of a copy: what this database is to it, and the other database.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidehook::decide::settle::{JobOutcome, LaneFact, NextState};
-use tidehook::model::{Clock, JobId, LaneId};
+use tidehook::model::{Clock, JobId, LaneId, Retention};
 use tidehook::store::{Chores, ClaimRequest, Error, JobFilter, OVERDUE, Page};
 
 use super::build::*;
@@ -211,20 +211,21 @@ async fn a_look_says_whether_anything_is_due(f: Fresh) {
 
 async fn chores_are_named_when_they_have_something_to_do(f: Fresh) {
     let (age, none) = (MINUTE * 60, Chores::default());
-    assert_eq!(f.store.chores(age).await.unwrap(), none);
+    let retention = &Retention::of(age);
+    assert_eq!(f.store.chores(retention).await.unwrap(), none);
     let mut short = new_event(&["a"]);
     short.event_ttl = Some(MINUTE);
     short.inbound.idempotency_key = Some("once".to_owned());
     short.key_ttl = MINUTE * 2;
     f.store.upsert_lanes(&[spec("a")]).await.unwrap();
     accept(&*f.store, short).await;
-    assert_eq!(f.store.chores(age).await.unwrap(), none);
+    assert_eq!(f.store.chores(retention).await.unwrap(), none);
     f.clock.advance(MINUTE);
-    assert_eq!(f.store.chores(age).await.unwrap(), Chores { expire: true, ..none });
+    assert_eq!(f.store.chores(retention).await.unwrap(), Chores { expire: true, ..none });
     assert_eq!(f.store.expire(10).await.unwrap().len(), 1);
     f.clock.advance(MINUTE);
-    assert_eq!(f.store.chores(age).await.unwrap(), Chores { forget: true, ..none });
+    assert_eq!(f.store.chores(retention).await.unwrap(), Chores { forget: true, ..none });
     f.store.forget_keys(10).await.unwrap();
     f.clock.advance(age);
-    assert_eq!(f.store.chores(age).await.unwrap(), Chores { prune: true, ..none });
+    assert_eq!(f.store.chores(retention).await.unwrap(), Chores { prune: true, ..none });
 }

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use tidehook::decide::settle::NextState;
-use tidehook::model::Timestamp;
+use tidehook::model::{EventId, Keep, OldestKept, Retention, Timestamp};
+use tidehook::store::error::Result;
 use tidehook::store::{Accepted, EventFilter, Page, Rejection};
 
 use super::build::*;
@@ -10,6 +11,8 @@ use crate::support::stores::{self, Fresh, Kind};
 
 on_every_store!(
     pruning_takes_what_has_ended_and_is_old,
+    what_is_dead_may_be_kept_longer,
+    of_ended_work_so_much_may_be_kept_as_a_count_says,
     pruning_never_takes_open_work,
     keys_outlive_their_events,
     rejections_are_counted_by_source_and_reason,
@@ -20,19 +23,89 @@ on_every_store!(
 const DAY: Duration = Duration::from_secs(86_400);
 const PAGE: Page = Page { limit: 1000, newest_first: false };
 
+async fn prune(f: &Fresh, from: Option<EventId>, most: u32) -> Result<(u64, Option<EventId>)> {
+    f.store.prune(&Retention::of(DAY), &OldestKept::default(), from, most).await
+}
+
 async fn pruning_takes_what_has_ended_and_is_old(f: Fresh) {
     seed(&*f.store, &["a"], 5).await;
     for claimed in f.store.claim(&claim_request(5)).await.unwrap() {
         f.store.record(&[outcome(&claimed.job, dead())]).await.unwrap();
     }
-    assert_eq!(f.store.prune(DAY, None, 100).await.unwrap().0, 0);
+    assert_eq!(prune(&f, None, 100).await.unwrap().0, 0);
     f.clock.advance(DAY + Duration::from_secs(1));
-    let (gone, next) = f.store.prune(DAY, None, 2).await.unwrap();
+    let (gone, next) = prune(&f, None, 2).await.unwrap();
     assert_eq!(gone, 2);
-    assert_eq!(f.store.prune(DAY, next, 100).await.unwrap().0, 3);
-    assert_eq!(f.store.prune(DAY, None, 100).await.unwrap(), (0, None));
+    assert_eq!(prune(&f, next, 100).await.unwrap().0, 3);
+    assert_eq!(prune(&f, None, 100).await.unwrap(), (0, None));
     assert!(f.store.events(&EventFilter::default(), PAGE).await.unwrap().is_empty());
     assert_eq!(f.store.totals().await.unwrap(), tidehook::store::Totals { open: 0, dead: 0 });
+}
+
+/// Deletes by a retention what it can, and answers how many events are left.
+async fn left_by(f: &Fresh, retention: &Retention) -> usize {
+    let kept = f.store.oldest_kept(retention).await.unwrap();
+    let mut from = None;
+    loop {
+        match f.store.prune(retention, &kept, from, 2).await.unwrap() {
+            (_, None) => break,
+            (_, next) => from = next,
+        }
+    }
+    f.store.events(&EventFilter::default(), PAGE).await.unwrap().len()
+}
+
+/// Four events that are delivered and three whose deliveries are dead, in turn.
+async fn delivered_and_dead(f: &Fresh) {
+    f.store.upsert_lanes(&[spec("a")]).await.unwrap();
+    for n in 0..7 {
+        accept(&*f.store, new_event(&["a"])).await;
+        let ends = if n % 2 == 0 { NextState::Done } else { dead() };
+        let claimed = claim_one(&*f.store).await;
+        f.store.record(&[outcome(&claimed.job, ends)]).await.unwrap();
+        f.clock.advance(Duration::from_secs(1));
+    }
+}
+
+async fn what_is_dead_may_be_kept_longer(f: Fresh) {
+    delivered_and_dead(&f).await;
+    let keep = |age| Keep { age, count: None };
+    let retention = Retention { completed: keep(DAY), dead: keep(DAY * 3) };
+    f.clock.advance(DAY);
+    assert_eq!(left_by(&f, &retention).await, 3);
+    assert_eq!(f.store.totals().await.unwrap().dead, 3);
+    f.clock.advance(DAY * 2);
+    assert_eq!(left_by(&f, &retention).await, 0);
+    assert_eq!(f.store.totals().await.unwrap().dead, 0);
+}
+
+async fn of_ended_work_so_much_may_be_kept_as_a_count_says(f: Fresh) {
+    delivered_and_dead(&f).await;
+    let (day, counted) = (|count| Keep { age: DAY, count }, Some);
+    let all = Retention { completed: day(counted(7)), dead: day(counted(3)) };
+    assert_eq!(left_by(&f, &all).await, 7, "there are no more than that");
+    // Of the dead ones the newest two, and what is delivered among the newest four.
+    let some = Retention { completed: day(counted(4)), dead: day(counted(2)) };
+    assert_eq!(left_by(&f, &some).await, 4);
+    assert_eq!(f.store.totals().await.unwrap().dead, 2);
+    let few = Retention { completed: day(counted(1)), dead: day(None) };
+    assert_eq!(left_by(&f, &few).await, 3, "the last one, and what is dead");
+    // What is open is kept, however much newer work there is.
+    accept(&*f.store, new_event(&["a"])).await;
+    delivered_later(&f).await;
+    let none = Retention { completed: day(counted(1)), dead: day(counted(1)) };
+    assert_eq!(left_by(&f, &none).await, 3);
+}
+
+/// An event whose delivery is dead and one that is delivered, behind one that stays open.
+async fn delivered_later(f: &Fresh) {
+    let open = claim_one(&*f.store).await;
+    for ends in [dead(), NextState::Done] {
+        accept(&*f.store, new_event(&["a"])).await;
+        let claimed = claim_one(&*f.store).await;
+        assert_ne!(claimed.job.id, open.job.id);
+        f.store.record(&[outcome(&claimed.job, ends)]).await.unwrap();
+    }
 }
 
 async fn pruning_never_takes_open_work(f: Fresh) {
@@ -40,7 +113,7 @@ async fn pruning_never_takes_open_work(f: Fresh) {
     let claimed = claim_one(&*f.store).await;
     f.store.record(&[outcome(&claimed.job, NextState::Done)]).await.unwrap();
     f.clock.advance(DAY * 30);
-    assert_eq!(f.store.prune(DAY, None, 100).await.unwrap().0, 0);
+    assert_eq!(prune(&f, None, 100).await.unwrap().0, 0);
     let open = claim_one(&*f.store).await;
     assert_eq!(f.store.events_by_id(&[open.job.event]).await.unwrap().len(), 1);
 }
@@ -56,7 +129,7 @@ async fn keys_outlive_their_events(f: Fresh) {
     let id = first.id;
     accept(&*f.store, first).await;
     f.clock.advance(DAY * 2);
-    assert_eq!(f.store.prune(DAY, None, 100).await.unwrap().0, 1);
+    assert_eq!(prune(&f, None, 100).await.unwrap().0, 1);
     assert_eq!(f.store.forget_keys(100).await.unwrap(), 0);
     assert_eq!(accept(&*f.store, keyed()).await, Accepted::Duplicate(id));
     f.clock.advance(DAY * 6);

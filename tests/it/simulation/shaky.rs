@@ -13,7 +13,8 @@ use tidehook::decide::settle::JobOutcome;
 use tidehook::model::history::HistoryEntry;
 use tidehook::model::run::{Change, Gate, Token};
 use tidehook::model::{
-    Attempt, Event, EventId, Job, JobId, Lane, LaneId, LaneSpec, Lease, Run, RunId, Timestamp,
+    Attempt, Event, EventId, Job, JobId, Lane, LaneId, LaneSpec, Lease, OldestKept, Retention, Run,
+    RunId, Timestamp,
 };
 use tidehook::store::*;
 
@@ -124,14 +125,18 @@ impl Maintenance for Shaky {
     }
     async fn prune(
         &self,
-        age: Duration,
+        retention: &Retention,
+        kept: &OldestKept,
         from: Option<EventId>,
         most: u32,
     ) -> Result<(u64, Option<EventId>)> {
-        self.shaken(self.inner.prune(age, from, most)).await
+        self.shaken(self.inner.prune(retention, kept, from, most)).await
     }
-    async fn chores(&self, age: Duration) -> Result<Chores> {
-        self.shaken(self.inner.chores(age)).await
+    async fn oldest_kept(&self, retention: &Retention) -> Result<OldestKept> {
+        self.shaken(self.inner.oldest_kept(retention)).await
+    }
+    async fn chores(&self, retention: &Retention) -> Result<Chores> {
+        self.shaken(self.inner.chores(retention)).await
     }
     async fn sweep_lanes(&self, from: Option<LaneId>, most: u32) -> Result<(u64, Option<LaneId>)> {
         self.shaken(self.inner.sweep_lanes(from, most)).await

@@ -7,7 +7,7 @@ use tidehook::engine::approval::Decision;
 use tidehook::engine::callback::{Answer, NotAnswered};
 use tidehook::engine::operate::{OperateError, RedriveOptions};
 use tidehook::model::Body;
-use tidehook::model::{JobState, Payload, Run, RunStatus};
+use tidehook::model::{JobState, OldestKept, Payload, Retention, Run, RunStatus};
 use tidehook::store::{JobFilter, Page};
 
 use super::play::{Play, Reply, ok, status};
@@ -494,13 +494,14 @@ async fn runs_are_kept_as_long_as_their_workflow_says() {
         play.send("app", "x", "{}").await;
         play.send("app", "x", "{}").await;
         assert_eq!(play.runs().await.len(), 2);
-        let (store, age) = (play.engine.store(), Duration::from_secs(72 * 3600));
+        let store = play.engine.store();
+        let retention = Retention::of(Duration::from_secs(72 * 3600));
         play.fresh.clock.advance(Duration::from_secs(73 * 3600));
-        store.prune(age, None, 100).await.unwrap();
+        store.prune(&retention, &OldestKept::default(), None, 100).await.unwrap();
         let left = play.runs().await;
         assert_eq!(left.iter().map(|run| run.status).collect::<Vec<_>>(), [RunStatus::Failed]);
         play.fresh.clock.advance(Duration::from_secs(30 * 86_400));
-        store.prune(age, None, 100).await.unwrap();
+        store.prune(&retention, &OldestKept::default(), None, 100).await.unwrap();
         assert!(play.runs().await.is_empty());
     });
 }

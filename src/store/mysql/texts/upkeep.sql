@@ -56,7 +56,7 @@ SELECT 'expire' AS name FROM DUAL WHERE (
     WHERE finished_at IS NULL AND expires_at IS NOT NULL AND state = 'pending'
     ORDER BY expires_at LIMIT 1) <= :now
 UNION ALL SELECT 'prune' AS name FROM DUAL WHERE (
-    SELECT created_at FROM events ORDER BY id LIMIT 1) < :now - :age
+    SELECT created_at FROM events ORDER BY id LIMIT 1) < :now - :age OR :counts = 1
     OR EXISTS (SELECT 1 FROM gates WHERE state = :empty AND changed_at < :now - :age)
 UNION ALL SELECT 'forget' AS name FROM DUAL WHERE (
     SELECT expires_at FROM `keys` ORDER BY expires_at LIMIT 1) <= :now;

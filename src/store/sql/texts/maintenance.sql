@@ -15,32 +15,29 @@ SELECT :now AS now;
 SELECT page.id FROM (
     SELECT id, created_at FROM events WHERE id > :from ORDER BY id LIMIT :most
 ) AS page
-WHERE page.created_at < :now - :age ORDER BY page.id;
+WHERE page.created_at < :now - :age OR page.id < :before ORDER BY page.id;
 
--- name: busy_events
-SELECT DISTINCT event_id AS id FROM jobs
-WHERE event_id IN (:events...) AND (finished_at IS NULL OR finished_at >= :now - :age);
+-- name: oldest_kept
+SELECT id FROM jobs ORDER BY id DESC LIMIT 1 OFFSET :behind;
+
+-- name: oldest_kept_dead
+SELECT id FROM jobs WHERE state = 'dead' ORDER BY id DESC LIMIT 1 OFFSET :behind;
+
+-- No workflow keeps a job; the column is there for the row that both queries yield.
+-- name: jobs_of_events
+SELECT id, event_id, state, finished_at, finished_at AS kept_until, :now AS now
+FROM jobs WHERE event_id IN (:events...);
 
 -- A run that its workflow keeps longer keeps its event.
--- name: busy_runs
-SELECT DISTINCT event_id AS id FROM runs
-WHERE event_id IN (:events...)
-  AND (finished_at IS NULL OR finished_at >= :now - :age OR prune_at > :now);
-
--- name: dead_jobs
-SELECT COUNT(*) AS n FROM jobs WHERE state = 'dead' AND event_id IN (:events...);
-
--- name: jobs_of_events
-SELECT id FROM jobs WHERE event_id IN (:events...);
+-- name: runs_of_events
+SELECT id, event_id, status AS state, finished_at, prune_at AS kept_until, :now AS now
+FROM runs WHERE event_id IN (:events...);
 
 -- name: delete_attempts
 DELETE FROM attempts WHERE job_id IN (:jobs...);
 
 -- name: delete_jobs
 DELETE FROM jobs WHERE id IN (:jobs...);
-
--- name: runs_of_events
-SELECT id FROM runs WHERE event_id IN (:events...);
 
 -- name: delete_history
 DELETE FROM history WHERE run_id IN (:runs...);
@@ -69,7 +66,7 @@ SELECT 'expire' AS name WHERE (
     WHERE finished_at IS NULL AND expires_at IS NOT NULL AND state = 'pending'
     ORDER BY expires_at LIMIT 1) <= :now
 UNION ALL SELECT 'prune' AS name WHERE (
-    SELECT created_at FROM events ORDER BY id LIMIT 1) < :now - :age
+    SELECT created_at FROM events ORDER BY id LIMIT 1) < :now - :age OR :counts = 1
     OR EXISTS (SELECT 1 FROM gates WHERE state = :empty AND changed_at < :now - :age)
 UNION ALL SELECT 'forget' AS name WHERE (
     SELECT expires_at FROM keys ORDER BY expires_at LIMIT 1) <= :now;
