@@ -1,7 +1,7 @@
 //! The plans of the hot statements at a size where a scan would show: an index, whatever the kept
 //! rows and the backlog of lanes that cannot run.
 
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{Connection, MySqlConnection, PgConnection, Row};
 use tidehook::store::{self, Address};
 
 use super::build::*;
@@ -114,7 +114,8 @@ async fn hot_statements_use_an_index_at_a_million_kept_rows() {
             (_, "shard") => "0",
             (_, "lease" | "by") => "1000",
             (_, "most") => "10",
-            (_, "from") => "''",
+            (_, "from" | "before") => "''",
+            (_, "counts") => "0",
             (_, "empty") => "'{}'",
             (_, "age") => "259200000",
             (_, "ahead") => "60000",
@@ -155,4 +156,45 @@ async fn hot_statements_use_an_index_at_a_million_kept_rows() {
     }
     // And the verb itself takes what is due, past the backlog that cannot run.
     assert_eq!(store.claim(&claim_request(10)).await.unwrap().len(), 10);
+}
+
+/// How many rows a statement of MariaDB reads, by its own count.
+async fn rows_read(conn: &mut MySqlConnection, name: &'static str) -> i64 {
+    let (text, bound) = tidehook::store::sql::statement::sent::<sqlx::MySql>(name).unwrap();
+    sqlx::raw_sql("FLUSH STATUS").execute(&mut *conn).await.unwrap();
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(text));
+    for of in &bound {
+        query = match of.as_str() {
+            "behind" | "tenant" => query.bind("tenant500"),
+            "skip" => query.bind(""),
+            "most" => query.bind(11_i64),
+            other => panic!("no value for {other}"),
+        };
+    }
+    assert!(!query.fetch_all(&mut *conn).await.unwrap().is_empty(), "{name}");
+    let counts = sqlx::raw_sql("SHOW SESSION STATUS LIKE 'Handler_read%'").fetch_all(conn).await;
+    let count = |row: &sqlx::mysql::MySqlRow| row.get::<String, _>(1).parse::<i64>().unwrap();
+    counts.unwrap().iter().map(count).sum()
+}
+
+#[tokio::test]
+async fn a_claim_on_mariadb_steps_from_tenant_to_tenant_whatever_their_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(url) = url(Kind::Mariadb, &dir).await else { return };
+    let store = store::connect(Address::new(tidehook::model::Secret::new(&url), 4)).await.unwrap();
+    store.migrate().await.unwrap();
+    let mut conn = MySqlConnection::connect(&url).await.unwrap();
+    for (prefix, ready, look_at) in [("ready", 1, "n"), ("timed", 0, "n")] {
+        let lanes = format!(
+            "INSERT INTO lanes (id, tenant, paused, failures, ramp, tokens, refilled_at, turn, ready, look_at)
+             SELECT CONCAT('{prefix}', n), CONCAT('tenant', n % 1000), 0, 0, 0, 0, 0, 0, {ready}, {look_at}
+             FROM (SELECT seq AS n FROM seq_1_to_20000) AS s"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(lanes)).execute(&mut conn).await.unwrap();
+    }
+    sqlx::raw_sql("ANALYZE TABLE lanes").execute(&mut conn).await.unwrap();
+    for name in ["ready_tenants", "ready_lanes", "timed_lanes"] {
+        let read = rows_read(&mut conn, name).await;
+        assert!(read < 100, "{name} reads {read} rows");
+    }
 }

@@ -2,6 +2,13 @@
 -- are locked and read first, then changed. What a statement scans it locks: every one goes by key
 -- or by the index of due jobs, at READ COMMITTED.
 
+-- By groups of an index, which goes from one tenant to the next. In the shared text, which steps by
+-- a query of its own, each step would walk over all lanes before it.
+-- name: ready_tenants
+SELECT tenant AS name FROM lanes FORCE INDEX (lanes_ready)
+WHERE ready = 1 AND tenant > :behind
+GROUP BY ready, tenant ORDER BY ready, tenant LIMIT :most;
+
 -- name: due
 SELECT id, event_id, target_kind, target_name, lane, attempt, lost, deaths, begun, claim, due_at,
     created_at, state AS was, :now AS now
