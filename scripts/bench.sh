@@ -20,4 +20,9 @@ if [ -z "${TIDEHOOK_BENCH_POSTGRES:-}" ]; then
   POSTGRES_SETTINGS=$settings TIDEHOOK_TEST_POSTGRES="" server_ready
   export TIDEHOOK_BENCH_POSTGRES=$TIDEHOOK_TEST_POSTGRES
 fi
+if [ -z "${TIDEHOOK_BENCH_MARIADB:-}" ]; then
+  . scripts/mariadb.sh
+  MARIADB_SETTINGS="--innodb-flush-log-at-trx-commit=1" TIDEHOOK_TEST_MYSQL="" mariadb_ready
+  export TIDEHOOK_BENCH_MARIADB=$TIDEHOOK_TEST_MYSQL
+fi
 cargo bench --locked --bench load -- "$@"

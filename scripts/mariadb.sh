@@ -40,9 +40,10 @@ mariadb_start() {
   mariadb-install-db --no-defaults $user --datadir="$MARIADB_DIR/data" --auth-root-authentication-method=normal \
     --skip-test-db --innodb-flush-log-at-trx-commit=0 >"$MARIADB_DIR/log" 2>&1 || { cat "$MARIADB_DIR/log" >&2; return 1; }
   # Durability is not what tests measure; the crash tests kill tidehook and stop servers of their own, not the machine.
+  local settings=${MARIADB_SETTINGS:---innodb-flush-log-at-trx-commit=0 --innodb-doublewrite=OFF --innodb-flush-method=O_DSYNC}
   mariadbd --no-defaults $user --datadir="$MARIADB_DIR/data" --port="$port" --bind-address=127.0.0.1 \
     --socket="$MARIADB_DIR/socket" --pid-file="$MARIADB_DIR/pid" --skip-log-bin --max-connections=500 \
-    --innodb-flush-log-at-trx-commit=0 --innodb-doublewrite=OFF --innodb-flush-method=O_DSYNC \
+    $settings \
     --innodb-buffer-pool-size=256M --innodb-log-file-size=64M --character-set-server=utf8mb4 \
     --collation-server=utf8mb4_unicode_ci >>"$MARIADB_DIR/log" 2>&1 &
   MARIADB_PID=$!

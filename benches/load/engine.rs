@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use sqlx::Connection;
 use tokio::net::TcpStream;
 
 /// Which engine.
@@ -28,6 +29,7 @@ impl Kind {
 pub enum Store {
     Sqlite,
     Postgres(String),
+    Mariadb(String),
 }
 
 impl Store {
@@ -35,6 +37,7 @@ impl Store {
         match self {
             Self::Sqlite => "sqlite",
             Self::Postgres(_) => "postgres",
+            Self::Mariadb(_) => "mariadb",
         }
     }
 }
@@ -51,6 +54,8 @@ pub struct Handler {
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
     pub handlers: Vec<Handler>,
+    /// The keys of the section `worker`, where they are not the usual ones.
+    pub worker: String,
     /// More text for the file, of parts that qhook need not know.
     pub more: String,
     /// The section of workflows, if there are any.
@@ -78,20 +83,63 @@ impl Place {
                 let name = format!("bench_{}_{}", std::process::id(), free_port());
                 ("postgres", crate::database::create(server, &name).await)
             }
+            Store::Mariadb(server) => {
+                let name = format!("bench_{}_{}", std::process::id(), free_port());
+                ("mysql", create_mariadb(server, &name).await)
+            }
         };
         Self { url, driver, is_server: driver != "sqlite", dir }
     }
 
-    /// Its address for the figures that only a server has.
+    /// Its address for the figures that only Postgres has.
     pub fn server(&self) -> Option<&str> {
-        self.is_server.then_some(self.url.as_str())
+        (self.driver == "postgres").then_some(self.url.as_str())
+    }
+
+    /// How many bytes its files have, or its tables and indexes on a server; 0 where nobody knows.
+    pub async fn bytes(&self) -> u64 {
+        let of_files = std::fs::read_dir(self.dir.path()).unwrap();
+        match self.driver {
+            "sqlite" => of_files
+                .map(|file| file.unwrap())
+                .filter(|file| file.file_name().to_string_lossy().starts_with("bench.db"))
+                .map(|file| file.metadata().unwrap().len())
+                .sum(),
+            "postgres" => {
+                let mut conn = sqlx::PgConnection::connect(&self.url).await.unwrap();
+                let sql = "SELECT pg_database_size(current_database())";
+                let bytes: i64 = sqlx::query_scalar(sql).fetch_one(&mut conn).await.unwrap();
+                bytes as u64
+            }
+            _ => {
+                let mut conn = sqlx::MySqlConnection::connect(&self.url).await.unwrap();
+                let sql = "SELECT CAST(SUM(data_length + index_length) AS UNSIGNED)
+                    FROM information_schema.tables WHERE table_schema = DATABASE()";
+                sqlx::query_scalar(sql).fetch_one(&mut conn).await.unwrap_or(0)
+            }
+        }
     }
 }
+
+/// The usual keys of the section `worker`.
+pub const WORKER: &str = "max_concurrency: 64, batch_size: 500";
 
 /// A running engine. It ends with this.
 pub struct Engine {
     process: Child,
     pub address: SocketAddr,
+}
+
+/// Creates an empty database as people make one, and answers its URL.
+async fn create_mariadb(server: &str, name: &str) -> String {
+    let mut conn = sqlx::MySqlConnection::connect(server).await.unwrap();
+    let statement = sqlx::AssertSqlSafe(format!(
+        "CREATE DATABASE `{name}` CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci"
+    ));
+    sqlx::raw_sql(statement).execute(&mut conn).await.unwrap();
+    let mut url = url::Url::parse(server).unwrap();
+    url.set_path(name);
+    url.to_string()
 }
 
 fn free_port() -> u16 {
@@ -105,11 +153,12 @@ impl Engine {
         let mut text = format!(
             "database: {{ driver: {driver}, url: \"{url}\", max_connections: 20 }}
 server: {{ port: {port}, allow_private_urls: true, max_inbound: 1000 }}
-worker: {{ max_concurrency: 64, batch_size: 500 }}
+worker: {{ {} }}
 delivery: {{ default_retry: {{ max: 5, interval: 1s }} }}
 sources:
   app: {{ type: event }}
 {}handlers:\n",
+            if setup.worker.is_empty() { WORKER } else { &setup.worker },
             setup.more
         );
         for Handler { name, event, path } in &setup.handlers {

@@ -41,7 +41,8 @@ pub struct Database {
     transactions: i64,
     /// Statements, where the server counts them (`pg_stat_statements`).
     statements: Option<i64>,
-    dead_rows: i64,
+    /// Rows that were deleted or replaced, and are not vacuumed yet.
+    pub dead_rows: i64,
 }
 
 impl Database {

@@ -12,6 +12,7 @@ use tidehook::store::{self, Address, ClaimRequest};
 use super::engine::{Engine, Handler, Kind, Place, Setup, Store};
 use super::figures::{Database, cpu_seconds, machine_idle, memory_mb};
 use super::generate::generate;
+use super::lanes::{hot_lane, many_lanes};
 use super::scenarios::{TYPE, closed, handler, merge, open, post};
 use super::sink::Sink;
 
@@ -29,14 +30,26 @@ pub enum Standing {
     Kept,
     /// One process, then two on the same database.
     TwoProcesses,
+    /// Claims with 100,000 lanes that have due work, and with ten.
+    ManyLanes,
+    /// One lane with a backlog: one process, then four.
+    HotLane,
     /// Strangers: names that never repeat, large bodies with bad signatures, endless answers,
     /// requests that never end.
     Hostile,
 }
 
 impl Standing {
-    pub const ALL: [Self; 6] =
-        [Self::OneCommit, Self::Idle, Self::Blocked, Self::Kept, Self::TwoProcesses, Self::Hostile];
+    pub const ALL: [Self; 8] = [
+        Self::OneCommit,
+        Self::Idle,
+        Self::Blocked,
+        Self::Kept,
+        Self::TwoProcesses,
+        Self::ManyLanes,
+        Self::HotLane,
+        Self::Hostile,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -45,13 +58,21 @@ impl Standing {
             Self::Blocked => "backlog of a blocked lane",
             Self::Kept => "a million kept rows",
             Self::TwoProcesses => "two processes",
+            Self::ManyLanes => "many lanes",
+            Self::HotLane => "one hot lane",
             Self::Hostile => "hostile",
         }
     }
 
-    /// SQLite belongs to one process.
+    /// SQLite belongs to one process. What fills a database by hand knows no MariaDB.
     pub fn is_for(self, store: &Store) -> bool {
-        self != Self::TwoProcesses || !matches!(store, Store::Sqlite)
+        match store {
+            Store::Sqlite => !matches!(self, Self::TwoProcesses | Self::HotLane),
+            Store::Postgres(_) => true,
+            Store::Mariadb(_) => {
+                matches!(self, Self::Idle | Self::TwoProcesses | Self::ManyLanes | Self::HotLane)
+            }
+        }
     }
 
     pub async fn run(self, store: &Store, sink: &Sink, quick: bool) -> Value {
@@ -63,12 +84,16 @@ impl Standing {
             Self::Blocked => blocked(&place, sink, n(100_000, 5_000), n(3_000, 300)).await,
             Self::Kept => kept(&place, sink, n(1_000_000, 50_000), n(6_000, 900)).await,
             Self::TwoProcesses => two_processes(store, sink, n(10_000, 2_000)).await,
+            Self::ManyLanes => {
+                many_lanes(store, n(100_000, 2_000) as usize, n(2_000, 100) as usize).await
+            }
+            Self::HotLane => hot_lane(store, sink, n(3_000, 200)).await,
             Self::Hostile => hostile(&place, sink, n(10_000, 500)).await,
         }
     }
 }
 
-fn quantiles(of: &Histogram<u64>) -> Value {
+pub fn quantiles(of: &Histogram<u64>) -> Value {
     let at = |quantile| of.value_at_quantile(quantile) as f64 / 1e3;
     json!({ "p50": at(0.5), "p95": at(0.95), "p99": at(0.99), "max": at(1.0) })
 }
@@ -330,9 +355,9 @@ async fn two_processes(store: &Store, sink: &Sink, events: u64) -> Value {
 
 async fn hostile(place: &Place, sink: &Sink, requests: u64) -> Value {
     let setup = Setup {
-        workflow: String::new(),
         handlers: vec![handler("h", TYPE, "/ok"), handler("huge", "huge", "/huge")],
         more: "  signed: { type: webhook, verify: github, secret: fictional }\n".to_owned(),
+        ..Setup::default()
     };
     let engine = Engine::start(&Kind::Tidehook, place, sink.address, &setup).await;
     let mut stages = Vec::new();
