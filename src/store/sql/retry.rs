@@ -225,7 +225,8 @@ impl<D: Driver> SqlStore<D> {
         }
     }
 
-    /// Runs a verb that reads. It is repeated, up to twice, if its connection turns out to be dead.
+    /// Runs a verb that reads. It is repeated as long as its connection turns out to be dead, and
+    /// up to twice after a conflict.
     ///
     /// # Errors
     /// Those of the verb.
@@ -240,6 +241,8 @@ impl<D: Driver> SqlStore<D> {
         let store = self.clone();
         self.owned(READ_TIME_MAX, async move {
             let mut tries = 0;
+            // Every pooled connection may have died meanwhile.
+            let mut stale = 1 + store.0.read.options().get_max_connections();
             loop {
                 let mut tx = match store.open(Access::Read).await {
                     Ok(tx) => tx,
@@ -251,8 +254,11 @@ impl<D: Driver> SqlStore<D> {
                         let _ = tx.close().await;
                         return Ok(value);
                     }
-                    Err(error) if tries < 2 && D::kind(&error) != Kind::Other => tries += 1,
-                    Err(error) => return Err(store.failed(error).await),
+                    Err(error) => match D::kind(&error) {
+                        Kind::StaleConnection if stale > 0 => stale -= 1,
+                        Kind::Conflict if tries < 2 => tries += 1,
+                        _ => return Err(store.failed(error).await),
+                    },
                 }
             }
         })
