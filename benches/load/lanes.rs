@@ -66,7 +66,7 @@ async fn claims_of(store: &Store, lanes: usize, jobs: usize, claims: usize) -> V
     store.migrate().await.unwrap();
     let name = |n: usize| format!("h{n}");
     let specs: Vec<LaneSpec> = (0..lanes)
-        .map(|n| LaneSpec::new(LaneId::handler(&name(n)), &format!("tenant{}", n % 1_000)))
+        .map(|n| LaneSpec::new(LaneId::handler(&name(n)), format!("tenant{}", n % 1_000)))
         .collect();
     for specs in specs.chunks(SLICE) {
         store.upsert_lanes(specs).await.unwrap();
