@@ -152,7 +152,7 @@ impl<D: Driver> Sql<D> {
         self
     }
 
-    /// Makes it a transaction of its own, for [`SqlStore::statement`]: where a text may have
+    /// Makes it a transaction of its own, for [`super::SqlStore::statement`]: where a text may have
     /// several statements, BEGIN and COMMIT are sent along with them.
     pub fn alone(mut self) -> Self {
         self.is_whole = D::SCRIPTS;
