@@ -85,7 +85,7 @@ impl Place {
             }
             Store::Mariadb(server) => {
                 let name = format!("bench_{}_{}", std::process::id(), free_port());
-                ("mysql", create_mariadb(server, &name).await)
+                ("mysql", crate::database::create_mariadb(server, &name).await)
             }
         };
         Self { url, driver, is_server: driver != "sqlite", dir }
@@ -128,18 +128,6 @@ pub const WORKER: &str = "max_concurrency: 64, batch_size: 500";
 pub struct Engine {
     process: Child,
     pub address: SocketAddr,
-}
-
-/// Creates an empty database as people make one, and answers its URL.
-async fn create_mariadb(server: &str, name: &str) -> String {
-    let mut conn = sqlx::MySqlConnection::connect(server).await.unwrap();
-    let statement = sqlx::AssertSqlSafe(format!(
-        "CREATE DATABASE `{name}` CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci"
-    ));
-    sqlx::raw_sql(statement).execute(&mut conn).await.unwrap();
-    let mut url = url::Url::parse(server).unwrap();
-    url.set_path(name);
-    url.to_string()
 }
 
 fn free_port() -> u16 {

@@ -10,7 +10,7 @@ use sqlx::migrate::Migrator;
 use super::rows::{
     AttemptRow, CountRow, DefinitionRow, DueRow, EndedRow, EntryRow, EventRow, GateRow,
     IdNumberRow, IdRow, JobRow, KeyRow, LaneRow, MadeRow, MaybeNumberRow, MoveRow, NameRow, NowRow,
-    RejectionRow, RunRow, StartedRow, TokenRow, TotalRow, VersionRow,
+    RejectionRow, RunRow, TokenRow, TotalRow, VersionRow,
 };
 use super::seam::{Binds, Executes, Reads};
 use super::statement::Texts;
@@ -49,7 +49,6 @@ pub trait SupportsTypes:
     + Reads<NowRow>
     + Reads<RejectionRow>
     + Reads<RunRow>
-    + Reads<StartedRow>
     + Reads<IdNumberRow>
     + Reads<TokenRow>
     + Reads<GateRow>

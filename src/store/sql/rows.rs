@@ -105,8 +105,6 @@ rows! {
     /// One thing that a single statement has stored: an event with its instant, or a job with its
     /// claim.
     MadeRow { id: String, at: Option<i64>, claim: Option<i64> }
-    /// A job that was just stored. Its claim is 1 if it is leased already, else 0.
-    StartedRow { id: String, claim: i64 }
     /// A version of a workflow's definition.
     DefinitionRow { hash: String, name: String, body: String }
     /// A run, with its state and error as JSON.

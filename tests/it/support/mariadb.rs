@@ -6,25 +6,11 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use sqlx::Connection;
 
 use super::process::free_port;
 
 /// The database that tests of a server use.
 const DATABASE: &str = "tide";
-
-/// Creates an empty database of MySQL or MariaDB, with a collation that ignores case, and returns
-/// its URL.
-pub async fn create(server: &str, name: &str) -> String {
-    let mut conn = sqlx::MySqlConnection::connect(server).await.unwrap();
-    let statement =
-        format!("CREATE DATABASE `{name}` CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut conn).await.unwrap();
-    conn.close().await.unwrap();
-    let mut url = url::Url::parse(server).unwrap();
-    url.set_path(name);
-    url.to_string()
-}
 
 /// A MariaDB server with its data directory. It ends with the test.
 pub struct Server {

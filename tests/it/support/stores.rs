@@ -63,7 +63,7 @@ pub async fn url(kind: Kind, dir: &tempfile::TempDir) -> Option<String> {
             let server = postgres()?;
             super::database::create(&server, &unique_name()).await
         }
-        Kind::Mariadb => super::mariadb::create(&mariadb()?, &unique_name()).await,
+        Kind::Mariadb => super::database::create_mariadb(&mariadb()?, &unique_name()).await,
     })
 }
 
