@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The functions, from a clean machine: installs the tools, checks and builds template.yaml, deploys it to an emulated AWS, and runs
-# the parity suite and the limits of SQS against what was deployed. Needs a Rust toolchain, Python and scripts/postgres.sh's Postgres.
+# the parity suite and the limits of SQS against what was deployed. Needs a Rust toolchain and Python; the databases come from
+# scripts/postgres.sh and scripts/mariadb.sh.
 #
 #   scripts/test-lambda.sh             all of it
 #   SKIP_BUILD=1 …                     with what was built last
@@ -9,6 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lambda-tools.sh
 . scripts/postgres.sh
+. scripts/mariadb.sh
 lambda_tools
 work=$(mktemp -d)
 clean_up() {
@@ -17,9 +19,11 @@ clean_up() {
   [ -z "${extension:-}" ] || kill "$extension" 2>/dev/null || true
   [ -z "${database:-}" ] || psql -q -w "$TIDEHOOK_TEST_POSTGRES" -c "DROP DATABASE IF EXISTS $database WITH (FORCE)" 2>/dev/null || true
   postgres_stop
+  mariadb_stop
   rm -rf "$work"
 }
 postgres_ready
+mariadb_ready
 trap clean_up EXIT
 say() { printf '\n== %s\n' "$*" >&2; }
 
