@@ -84,13 +84,14 @@ impl Engine {
         }
         self.store_rejections().await?;
         let store = self.store();
+        // First, so that this tick announces what it finds.
+        self.sweep_lanes().await?;
         let hinted = self.send_hints().await?;
         let chores = store.chores(&self.config().worker.retention).await?;
         let expired = if chores.expire { repeat(|| self.expire()).await? } else { 0 };
         let pruned = if chores.prune { self.prune().await? } else { 0 };
         let forgotten =
             if chores.forget { repeat(|| store.forget_keys(PER_TRANSACTION)).await? } else { 0 };
-        self.sweep_lanes().await?;
         if self.is_time_for_parked() {
             self.find_parked().await?;
         }
