@@ -127,7 +127,7 @@ STACK=other SKIP_BUILD=1 localstack/deploy.sh "DatabaseSecretArn=$database_secre
   { tail -n 60 "$work/ministack.log" >&2; exit 1; }
 
 say "The container, from the same binary"
-"$SAM_PYTHON" tests/template/container.py .aws-sam/build/Ingress/bootstrap "$work"
+"$SAM_PYTHON" tests/template/container.py .aws-sam/build/Ingress/bootstrap "$work" "$url"
 
 say "The limits of SQS, by a second witness"
 moto_port=$(free_port)

@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.request
 
-bootstrap, work = sys.argv[1], sys.argv[2]
+bootstrap, work, url = sys.argv[1], sys.argv[2], sys.argv[3]
 refused = subprocess.run([bootstrap, "validate"], env={}, capture_output=True, text=True)
 assert refused.returncode == 2 and "`start`" in refused.stderr, refused
 with socket.socket() as free:
@@ -17,7 +17,7 @@ with socket.socket() as free:
 config = os.path.join(work, "container.yaml")
 with open(config, "w") as file:
     file.write(f"server: {{ port: {port}, bind: 127.0.0.1 }}\nsources: {{ app: {{ type: event }} }}\n")
-    file.write(f"database: {{ url: \"sqlite:{work}/container.db\" }}\n")
+    file.write(f"database: {{ driver: postgres, url: \"{url}\" }}\n")
 container = subprocess.Popen([bootstrap], env={"TIDEHOOK_CONFIG": config})
 base = f"http://127.0.0.1:{port}"
 for _ in range(100):
