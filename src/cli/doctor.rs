@@ -16,6 +16,7 @@ use crate::config::problem::Severity;
 use crate::config::{Config, Handler};
 use crate::decide::address::Author;
 use crate::deliver::resolve;
+use crate::engine::directory::Directory;
 use crate::engine::parked::parked;
 use crate::model::{Clock, SystemClock};
 use crate::server;
@@ -238,7 +239,7 @@ async fn of_store(store: &dyn Store, config: &Config, report: &mut Report) {
     for (lane, waits) in lanes.iter().filter_map(|lane| Some((lane, lane.waits(now)?))) {
         of_held(&lane.id.0, waits.as_str(), &waits.to_string(), report);
     }
-    match parked(store, config, &lanes).await {
+    match parked(store, &Directory::of(config), &lanes).await {
         Ok(parked) if parked.is_empty() => report.well("deliveries: none are parked"),
         Ok(parked) => parked.iter().for_each(|lane| of_parked(lane.jobs, &lane.why, report)),
         Err(error) => report.wrong("deliveries", error.to_string()),

@@ -24,7 +24,7 @@ use crate::decide::workflow::{Context, Draw, Fact, Flow, advance};
 use crate::deliver::compose::Signing;
 use crate::deliver::step::{StepRequest, compose_step};
 use crate::engine::advance::fact_of;
-use crate::engine::execute::StepContext;
+use crate::engine::targets::step::StepContext;
 use crate::model::Body;
 use crate::model::history::Note;
 use crate::model::history::NoteKind;

@@ -72,8 +72,8 @@ pub struct Config {
     pub handlers: Vec<Handler>,
     /// The workflows, compiled; each is started by events, by other workflows or by hand.
     pub workflows: Vec<Workflow>,
-    /// Queues that consumers pull from; checked only, `cannot_run` refuses them.
-    pub queues: Vec<Queue>,
+    /// The queues that consumers pull messages from.
+    pub queues: Vec<Arc<Queue>>,
     /// Where operators are notified; `None` when the file has no `alerts`. Checked only,
     /// `cannot_run` refuses it.
     pub alerts: Option<Alerts>,
@@ -136,8 +136,9 @@ pub fn read(root: &Node, known: &External, problems: &mut Problems) -> Option<Co
     workflow::check_references(&workflows, top.problems());
     handler::check_renamed(&handlers, top.problems());
     let handler_names: Vec<String> = handlers.iter().map(|h| h.name.clone()).collect();
-    let queues =
-        top.each("queues", |name, section| Queue::read(name, section, &around, &handler_names));
+    let queues = top.each("queues", |name, section| {
+        Queue::read(name, section, &around, &handler_names).map(Arc::new)
+    });
     let alerts = Alerts::read(top.optional_section("alerts"));
     top.finish();
     if problems.has_errors() {
@@ -247,7 +248,7 @@ fn names(sources: &[Arc<Source>]) -> BTreeMap<String, SourceKind> {
 }
 
 impl Config {
-    /// The routing rules: all handlers, and the workflows that events can start.
+    /// The routing rules: all handlers and queues, and the workflows that events can start.
     pub fn routes(&self) -> Routes {
         let handlers = self.handlers.iter().map(|h| Route {
             target: Target::Handler(h.name.clone()),
@@ -267,10 +268,18 @@ impl Config {
                 idempotency_key: w.idempotency_key.clone(),
             })
         });
-        Routes(handlers.chain(workflows).collect())
+        let queues = self.queues.iter().map(|q| Route {
+            target: Target::Queue(q.name.clone()),
+            key_name: q.name.clone(),
+            source: q.source.clone(),
+            events: q.events.clone(),
+            filter: q.filter.clone(),
+            idempotency_key: q.idempotency_key.clone(),
+        });
+        Routes(handlers.chain(queues).chain(workflows).collect())
     }
 
-    /// The lanes of all handlers and workflows, with their limits, as the store must have them.
+    /// The lanes of all handlers, queues and workflows, with their limits, as the store must have them.
     pub fn lanes(&self) -> Vec<LaneSpec> {
         let handler = |h: &Handler| LaneSpec {
             rate: h.rate_limit,
@@ -278,6 +287,11 @@ impl Config {
             ..LaneSpec::new(Target::Handler(h.name.clone()).lane(), h.source.clone())
         };
         let mut lanes: Vec<LaneSpec> = self.handlers.iter().map(handler).collect();
+        lanes.extend(
+            self.queues
+                .iter()
+                .map(|q| LaneSpec::new(Target::Queue(q.name.clone()).lane(), q.source.clone())),
+        );
         if !self.workflows.is_empty() {
             lanes.push(LaneSpec::new(LaneId::timers(), "timers"));
         }
@@ -362,7 +376,6 @@ impl Config {
     pub fn cannot_run(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let mut say = |what: &str, name: &str| lines.push(format!("{what} `{name}`"));
-        self.queues.iter().for_each(|q| say("queue", &q.name));
         for source in &self.sources {
             match source.kind {
                 SourceKind::Webhook | SourceKind::Event => {}

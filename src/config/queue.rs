@@ -1,5 +1,4 @@
-//! The section `queues`: messages that consumers fetch themselves. It is checked here; the pull API
-//! is not implemented yet.
+//! The section `queues`: messages that consumers fetch themselves.
 
 use std::time::Duration;
 
@@ -10,8 +9,7 @@ use crate::decide::filter::Filter;
 use crate::decide::pattern::Pattern;
 use crate::model::{Path, Secret};
 
-/// A queue whose messages consumers fetch themselves. It is checked, and `Config::cannot_run` still
-/// refuses to start with it.
+/// A queue whose messages consumers fetch themselves.
 #[derive(Debug, Clone)]
 pub struct Queue {
     /// The key of its entry under `queues`; no handler may have the same name, and it holds no

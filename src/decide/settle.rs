@@ -10,9 +10,7 @@ use crate::model::FailureCode;
 use crate::model::job::PARKED_PREFIX;
 use crate::model::json;
 use crate::model::run::Change;
-use crate::model::{
-    Attempt, AttemptResult, Failure, Job, LaneId, Lease, Outcome, Target, Timestamp,
-};
+use crate::model::{Attempt, AttemptResult, Failure, Job, LaneId, Lease, Outcome, Timestamp};
 
 /// Stored with an attempt whose request was sent twice, because the kept connection had closed.
 const RESENT: &str = "sent a second time at once: the receiver had closed the kept-alive \
@@ -28,6 +26,14 @@ pub const DEATHS_MAX: u32 = 3;
 /// The same limit for jobs of runs. It is higher because a job that is given up fails its run, and
 /// in a row of crashes most jobs in flight are not the cause.
 pub const RUN_DEATHS_MAX: u32 = 10;
+
+/// Why a message is dead that nobody acknowledged: for people, and for its last error.
+pub fn not_acknowledged(attempts_max: u32) -> String {
+    format!(
+        "not acknowledged within its visibility timeout at the last of {attempts_max} attempts \
+         (`max_attempts`)"
+    )
+}
 
 /// Everything that one outcome changes. It is recorded in one transaction, which the lease fences.
 #[derive(Debug, Clone)]
@@ -361,15 +367,6 @@ fn lane_fact(
     }
 }
 
-/// Whether a job is given up without another try, because too many workers died while they executed
-/// it.
-pub fn is_crash_suspect(job: &Job) -> bool {
-    match job.target {
-        Target::Handler(_) => job.crashes >= DEATHS_MAX,
-        Target::Workflow(_) | Target::Step(_) | Target::Timer(_) => job.crashes >= RUN_DEATHS_MAX,
-    }
-}
-
 fn attempt(
     job: &Job,
     ending: AttemptResult,
@@ -395,6 +392,7 @@ fn attempt(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Target;
     use crate::model::{EventId, Ids, JobId, JobState, ManualClock, Response, SeededIds};
 
     fn job(attempt: u32, lost: u32) -> Job {

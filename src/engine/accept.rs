@@ -196,7 +196,8 @@ impl Engine {
         let misses = std::mem::take(&mut plan.misses);
         let mut slots = Vec::new();
         for job in &mut plan.jobs {
-            let slot = inner.inflight.reserve(&job.target.lane());
+            let lane = job.target.lane();
+            let slot = if lane.is_pulled() { None } else { inner.inflight.reserve(&lane) };
             job.start = slot.is_some();
             slots.extend(slot);
         }
@@ -208,6 +209,15 @@ impl Engine {
             .iter()
             .filter(|job| matches!(job.target, Target::Workflow(_)))
             .map(|job| job.id)
+            .collect();
+        // Workers take no messages, so only consumers are told of them.
+        let messages: Vec<(JobId, String)> = plan
+            .jobs
+            .iter()
+            .filter_map(|job| match &job.target {
+                Target::Queue(name) => Some((job.id, name.clone())),
+                _ => None,
+            })
             .collect();
         let (source, kind) = (inbound.source.clone(), inbound.kind.clone());
         let delivery = &self.config().delivery;
@@ -240,11 +250,14 @@ impl Engine {
                 }
             }
         };
-        let mut waiting = Vec::new();
+        let (mut waiting, mut queues) = (Vec::new(), Vec::new());
         let receipt = match health.learn(answer) {
             Ok(Accepted::New { event, jobs, started, .. }) => {
                 let waits = jobs.iter().filter(|id| !started.contains(id));
+                let waits = waits.filter(|id| messages.iter().all(|(message, _)| message != *id));
                 waiting.extend(waits.map(|id| Wakeup::of(*id, Duration::ZERO)));
+                let stored = messages.iter().filter(|(message, _)| jobs.contains(message));
+                queues.extend(stored.map(|(_, queue)| queue.as_str()));
                 health.set_written();
                 let runs = jobs.iter().filter(|id| run_starts.contains(id)).count();
                 Receipt { event, duplicate: false, jobs: jobs.len() - runs, runs }
@@ -263,6 +276,9 @@ impl Engine {
             }
         };
         self.notify_workers(&waiting).await;
+        if !queues.is_empty() {
+            self.messages_arrived(queues).await;
+        }
         let Receipt { event, duplicate, jobs, .. } = receipt;
         metrics::accepted(&source, duplicate, jobs, began.elapsed());
         if !duplicate {

@@ -8,16 +8,17 @@ use serde_json::{Value, json};
 use ulid::Ulid;
 
 use super::Engine;
-use super::execute::{Execution, StepContext};
+use super::execute::Execution;
 use super::flows::FlowError;
+use super::targets::step::StepContext;
 use crate::decide::settle::{JobOutcome, NextState};
 use crate::decide::workflow::catch::{self, of_failure};
 use crate::decide::workflow::gate::at_gate;
 use crate::decide::workflow::machine::NewRun;
 use crate::decide::workflow::{Context, Draw, Fact, Flow, advance, start};
 use crate::model::FailureCode;
+use crate::model::VisitRef;
 use crate::model::history::NoteKind;
-use crate::model::job::VisitRef;
 use crate::model::run::{Change, Due, RunError, Start, Visit, VisitPhase};
 use crate::model::{
     Cut, Event, Failure, Job, JobId, Outcome, Payload, Run, RunId, RunStatus, Target, Timestamp,
@@ -81,7 +82,7 @@ impl Engine {
     ) -> Result<Option<Change>, ChangeError> {
         let job = &claimed.job;
         let change = match &job.target {
-            Target::Handler(_) => None,
+            Target::Handler(_) | Target::Queue(_) => None,
             Target::Workflow(name) => Some(self.start_of(name, job, event, claimed.now)?),
             Target::Step(visiting) | Target::Timer(visiting) => {
                 let run = match known {

@@ -7,9 +7,12 @@
 //! - [`batch`] — commits the items of many callers together
 //! - [`work`] — claims and executes jobs within a budget
 //! - `worker` — decides what a worker does next
+//! - [`targets`] — what is done with a job, by whom it is for
+//! - [`directory`] — finds what a target names
 //! - [`execute`], [`record`] — execute one job and record its outcome
 //! - [`advance`] — changes a run by the outcome of a job
 //! - [`flows`] — compiled workflow definitions
+//! - [`pull`] — consumers receive and acknowledge messages
 //! - [`callback`], [`approval`] — answers and decisions from outside
 //! - [`operate`] — what operators do to runs
 //! - [`fsck`] — checks the invariants of stored runs
@@ -26,6 +29,7 @@ pub mod advance;
 pub mod approval;
 pub mod batch;
 pub mod callback;
+pub mod directory;
 pub mod execute;
 pub mod flows;
 pub mod fsck;
@@ -34,14 +38,15 @@ pub mod inflight;
 pub mod near;
 pub mod operate;
 pub mod parked;
+pub mod pull;
 pub mod record;
 pub mod reject;
+pub mod targets;
 pub mod tick;
 pub mod watch;
 pub mod work;
 mod worker;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -66,6 +71,7 @@ use crate::store::{Accepted, Error, Store};
 use crate::wake::{Wake, Wakeup};
 use accept::Submission;
 use batch::Batches;
+use directory::Directory;
 use health::Health;
 use inflight::{Inflight, ReadyJob};
 use reject::Rejections;
@@ -131,7 +137,7 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     parts: Parts,
     routes: Routes,
-    handlers: HashMap<String, Handler>,
+    directory: Directory,
     lease: Duration,
     new_events: Batches<Submission, Accepted>,
     outcomes: Batches<JobOutcome, ()>,
@@ -146,6 +152,7 @@ struct Inner {
     near: near::NearMisses,
     flows: flows::Flows,
     housekeeping: tick::Housekeeping,
+    pulls: pull::Pulls,
     watched: watch::LaneStates,
     /// Cancelled when no further job may be claimed: the graceful shutdown has begun.
     draining: CancellationToken,
@@ -180,7 +187,7 @@ impl Engine {
             });
         Self(Arc::new(Inner {
             routes: config.routes(),
-            handlers: config.handlers.iter().map(|h| (h.name.clone(), h.clone())).collect(),
+            directory: Directory::of(&config),
             lease: LEASE.min(config.worker.lease_max),
             new_events,
             outcomes,
@@ -192,6 +199,7 @@ impl Engine {
             near: near::NearMisses::default(),
             flows: flows::Flows::of(&config),
             housekeeping: tick::Housekeeping::default(),
+            pulls: pull::Pulls::default(),
             watched: watch::LaneStates::default(),
             draining: CancellationToken::new(),
             closed: AtomicBool::new(false),
@@ -252,9 +260,14 @@ impl Engine {
         &self.0.parts.config
     }
 
+    /// Finds what targets name.
+    pub fn directory(&self) -> &Directory {
+        &self.0.directory
+    }
+
     /// Looks up a handler by its present name; `None` where the configuration does not name it.
     pub fn handler(&self, name: &str) -> Option<&Handler> {
-        self.0.handlers.get(name)
+        self.0.directory.handler(name)
     }
 
     /// The process's wall clock. Due times and leases use the database's clock instead.
@@ -292,9 +305,10 @@ impl Engine {
         self.0.parts.wake.woken(at_most).await;
     }
 
-    /// Wakes workers after an operator's change has made jobs due.
+    /// Wakes workers and consumers after an operator's change has made jobs due.
     pub async fn wake(&self) {
         self.notify_workers(&[Wakeup::LOOK]).await;
+        self.messages_may_have_arrived().await;
     }
 
     /// Wakes workers for jobs that are committed. Wake-ups are hints: a lost one costs time, never

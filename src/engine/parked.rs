@@ -1,5 +1,5 @@
-//! Parked work: jobs that wait because this process's configuration does not name their handler or
-//! workflow. They are kept, and reported in the log, the API and the command line.
+//! Parked work: jobs that wait because this process's configuration does not name their handler, queue
+//! or workflow. They are kept, and reported in the log, the API and the command line.
 
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
@@ -8,9 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Engine;
+use super::directory::Directory;
 use super::tick::{PER_TRANSACTION, repeat_at_most};
-use crate::config::Config;
-use crate::model::job::PARKED_PREFIX;
 use crate::model::{Job, JobState, Lane, LaneId};
 use crate::store::{Result, Store};
 
@@ -31,34 +30,12 @@ pub struct ParkedLane {
     pub why: String,
 }
 
-/// Why a configuration serves no job of a lane; `None` if it serves them. Steps and timers are
-/// always served, because a run keeps the definition that it started with.
-pub fn why_parked(config: &Config, lane: &LaneId) -> Option<String> {
-    let missing = |what: &str, name: &str| {
-        Some(format!(
-            "{PARKED_PREFIX}the configuration has no {what} `{name}`; add it again, or cancel its \
-             open jobs"
-        ))
-    };
-    match lane.0.split_once(':') {
-        Some(("handler", name)) if config.handlers.iter().all(|handler| handler.name != name) => {
-            missing("handler", name)
-        }
-        Some(("workflow", name)) if config.workflow(name).is_none() => missing("workflow", name),
-        Some(("handler" | "workflow" | "step", _)) => None,
-        _ if *lane == LaneId::timers() => None,
-        _ => Some(format!(
-            "{PARKED_PREFIX}this version of tidehook does not serve the lane `{lane}`"
-        )),
-    }
-}
-
 /// Returns the lanes of the store that this configuration does not serve, with or without jobs.
-pub fn unserved(config: &Config, lanes: &[Lane]) -> Vec<LaneId> {
+pub fn unserved(directory: &Directory, lanes: &[Lane]) -> Vec<LaneId> {
     lanes
         .iter()
         .map(|lane| &lane.id)
-        .filter(|lane| why_parked(config, lane).is_some())
+        .filter(|lane| directory.why_parked(lane).is_some())
         .cloned()
         .collect()
 }
@@ -67,10 +44,14 @@ pub fn unserved(config: &Config, lanes: &[Lane]) -> Vec<LaneId> {
 ///
 /// # Errors
 /// Those of the store.
-pub async fn parked(store: &dyn Store, config: &Config, lanes: &[Lane]) -> Result<Vec<ParkedLane>> {
-    let jobs = store.open_jobs(&unserved(config, lanes)).await?;
+pub async fn parked(
+    store: &dyn Store,
+    directory: &Directory,
+    lanes: &[Lane],
+) -> Result<Vec<ParkedLane>> {
+    let jobs = store.open_jobs(&unserved(directory, lanes)).await?;
     let parked = |(lane, jobs): (LaneId, u64)| {
-        Some(ParkedLane { why: why_parked(config, &lane)?, lane, jobs })
+        Some(ParkedLane { why: directory.why_parked(&lane)?, lane, jobs })
     };
     Ok(jobs.into_iter().filter_map(parked).collect())
 }
@@ -81,7 +62,7 @@ impl Engine {
     /// # Errors
     /// Those of the store.
     pub async fn parked(&self, lanes: &[Lane]) -> Result<Vec<ParkedLane>> {
-        parked(&**self.store(), self.config(), lanes).await
+        parked(&**self.store(), self.directory(), lanes).await
     }
 
     /// Why a pending job is parked; `None` if it is not. Either the configuration does not serve
@@ -90,7 +71,8 @@ impl Engine {
         if job.state != JobState::Pending {
             return None;
         }
-        why_parked(self.config(), &job.target.lane())
+        self.directory()
+            .why_parked(&job.target.lane())
             .or_else(|| job.parked_reason().map(str::to_owned))
     }
 
@@ -123,7 +105,7 @@ impl Engine {
             tracing::info!(%lane, "This lane has no parked work any more.");
         }
         housekeeping.reported = now;
-        housekeeping.unserved = unserved(self.config(), &lanes);
+        housekeeping.unserved = unserved(self.directory(), &lanes);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Engine;
 use super::advance::ChangeError;
 use super::execute::Execution;
+use super::targets::kind_of;
 use crate::decide::retry::RetryPolicy;
 use crate::decide::settle::{JobOutcome, LaneFact, NextState, OutcomeRules, settle};
 use crate::model::FailureCode;
@@ -44,17 +45,8 @@ impl Engine {
         event: &Event,
         ran: Execution,
     ) -> Option<NextState> {
-        let fallback = RetryPolicy::default();
-        let rules = match (&claimed.job.target, &ran.step_context) {
-            (Target::Handler(name), _) => {
-                let retry = self
-                    .handler(name)
-                    .map_or(std::slice::from_ref(&fallback), |handler| &handler.retry);
-                OutcomeRules { retry, before: &ran.before, ..OutcomeRules::of(&fallback) }
-            }
-            (Target::Step(_), Some(step)) => step.rules(&ran.before),
-            _ => OutcomeRules::of(&fallback),
-        };
+        let kind = kind_of(&claimed.job.target);
+        let rules = kind.rules(self, &claimed.job, &ran);
         let mut job_outcome =
             settle(&claimed.job, &ran.outcome, rules, ran.timing, self.0.parts.chance.draw());
         // A run whose deadline comes first has no use for a retry: its step has failed now, while
@@ -75,14 +67,12 @@ impl Engine {
         if job_outcome.lane_fact == Some(LaneFact::Succeeded) && claimed.lane_clean {
             job_outcome.lane_fact = None;
         }
-        // Steps have no breaker: a run that has a way out of a failure must not wait for the
-        // receiver to recover.
-        if claimed.job.target.visit_ref().is_some() {
+        if !kind.has_breaker() {
             job_outcome.lane_fact = None;
         }
-        let is_recorded = match claimed.job.target {
-            Target::Handler(_) => self.commit(&job_outcome).await == Committed::Yes,
-            _ => self.commit_with_run(&mut job_outcome, claimed, event, &ran).await,
+        let is_recorded = match kind.changes_run() {
+            false => self.commit(&job_outcome).await == Committed::Yes,
+            true => self.commit_with_run(&mut job_outcome, claimed, event, &ran).await,
         };
         let ended = is_recorded.then(|| job_outcome.next_state.clone());
         if let Some(NextState::Retry { after, .. }) = &ended {

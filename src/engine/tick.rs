@@ -25,6 +25,9 @@ const PRUNE_EVERY: Duration = Duration::from_secs(10);
 /// The pause between two passes that look again at events which were kept: for work that had not
 /// ended, or that is kept longer than other work.
 const PRUNE_ALL_EVERY: Duration = Duration::from_secs(3600);
+/// The pause between two looks for messages of pull queues that nobody acknowledged. A receive finds
+/// those of its queue itself.
+const BURY_EVERY: Duration = Duration::from_secs(30);
 /// How long one tick deletes old events. What is left then is for the next one.
 const PRUNE_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -35,6 +38,8 @@ pub struct Ticked {
     pub hinted: u64,
     /// Deliveries that became dead because their event's time to live had passed.
     pub expired: u64,
+    /// Messages of pull queues that became dead because nobody acknowledged them in time.
+    pub buried: u64,
     /// Old events that were deleted, with their jobs, attempts and runs.
     pub pruned: u64,
     /// Idempotency keys that were deleted because their time had passed.
@@ -50,6 +55,7 @@ pub struct Housekeeping {
     /// Where the look for lanes with overlooked work goes on.
     sweep: Mutex<Option<LaneId>>,
     pub(super) parked: Mutex<ParkedLanes>,
+    buried_at: Mutex<Option<Instant>>,
 }
 
 /// Where deleting old events stands.
@@ -90,13 +96,27 @@ impl Engine {
         let chores = store.chores(&self.config().worker.retention).await?;
         let expired = if chores.expire { repeat(|| self.expire()).await? } else { 0 };
         let pruned = if chores.prune { self.prune().await? } else { 0 };
+        let buried = if self.is_time_to_bury() { self.bury_messages().await? } else { 0 };
         let forgotten =
             if chores.forget { repeat(|| store.forget_keys(PER_TRANSACTION)).await? } else { 0 };
         if self.is_time_for_parked() {
             self.find_parked().await?;
         }
         let worked = if budget.jobs > 0 { self.work(budget).await? } else { Worked::default() };
-        Ok(Ticked { hinted, expired, pruned, forgotten, worked })
+        Ok(Ticked { hinted, expired, buried, pruned, forgotten, worked })
+    }
+
+    /// Whether messages that nobody acknowledged are to be looked for. If so, a new interval begins.
+    fn is_time_to_bury(&self) -> bool {
+        if self.config().queues.is_empty() {
+            return false;
+        }
+        let mut at = self.0.housekeeping.buried_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_time = at.is_none_or(|at| at.elapsed() >= BURY_EVERY);
+        if is_time {
+            *at = Some(Instant::now());
+        }
+        is_time
     }
 
     /// Looks through one page of lanes for work that nobody would find.

@@ -78,10 +78,8 @@ pub async fn limit(
     request: Request,
     next: Next,
 ) -> Response {
-    if state.per_address.as_ref().is_some_and(|limit| !limit.allows(client.0.0)) {
-        return ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests")
-            .retry_after(1)
-            .into_response();
+    if let Err(refusal) = within_rate(&state, client.0) {
+        return refusal.into_response();
     }
     // A request with a body takes its place when the body is there.
     if !axum::body::HttpBody::is_end_stream(request.body()) {
@@ -91,6 +89,30 @@ pub async fn limit(
         // The place is free again when the answer is on its way.
         Ok(_permit) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// Around requests that may wait for a long time: the rate limit of the client's address only.
+pub async fn limit_per_address(
+    Extract(state): Extract<Arc<State>>,
+    client: axum::Extension<ClientAddress>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match within_rate(&state, client.0) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+fn within_rate(state: &State, client: ClientAddress) -> Result<(), ApiError> {
+    match state.per_address.as_ref().is_some_and(|limit| !limit.allows(client.0)) {
+        false => Ok(()),
+        true => {
+            let refusal =
+                ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests");
+            Err(refusal.retry_after(1))
+        }
     }
 }
 

@@ -97,6 +97,7 @@ impl State {
 /// All routes, with what surrounds them. Each group carries the limits that apply to it:
 ///
 /// - probes and metrics are answered under any load, also while the server starts
+/// - consumers of queues, who may wait, are limited per client address only
 /// - everything else is limited per client address and by `server.max_inbound`
 /// - what reads or changes stored data waits until the store is ready
 pub fn router(state: Arc<State>) -> Router {
@@ -120,7 +121,14 @@ pub fn router(state: Arc<State>) -> Router {
         .merge(events)
         .fallback(not_found)
         .layer(from_fn_with_state(Arc::clone(&state), around::limit));
+    // Consumers that wait take no place of a request: five hundred of them cost nothing.
+    let waiting = Router::new()
+        .route("/api/queues/{name}/messages", get(api::queues::receive))
+        .layer(CompressionLayer::new())
+        .route_layer(from_fn_with_state(Arc::clone(&state), around::refuse_while_starting))
+        .layer(from_fn_with_state(Arc::clone(&state), around::limit_per_address));
     probes
+        .merge(waiting)
         .merge(limited)
         .method_not_allowed_fallback(wrong_method)
         .layer(CatchPanicLayer::custom(|_| ApiError::internal().into_response()))
@@ -160,6 +168,15 @@ fn stored() -> Router<Arc<State>> {
         .route("/api/workflow-runs/{id}/redrive", post(api::runs::redrive))
         .route("/api/fsck", get(api::runs::fsck))
         .route("/api/workflows/{name}/runs", post(api::runs::start))
+        .route("/api/queues", get(api::queues::list))
+        .route("/api/queues/{name}", get(api::queues::show))
+        .route("/api/queues/{name}/peek", get(api::queues::peek))
+        .route("/api/queues/{name}/dlq", get(api::queues::dlq))
+        .route("/api/queues/{name}/retry", post(api::queues::retry))
+        .route("/api/queues/{name}/drain", post(api::queues::drain))
+        .route("/api/queues/{name}/ack", post(api::queues::ack))
+        .route("/api/queues/{name}/nack", post(api::queues::nack))
+        .route("/api/queues/{name}/extend", post(api::queues::extend))
         .route("/api/rejections", get(api::rejections::list))
         .route("/api/lanes", get(api::lanes::list))
         .route("/api/lanes/{*lane}", post(api::lanes::operate))

@@ -104,13 +104,17 @@ pub enum FailureCode {
     UnknownOutcome,
     /// The event's time to live ran out before the delivery succeeded.
     Expired,
+    /// A consumer received the message and did not acknowledge it in time.
+    NotAcknowledged,
+    /// A consumer gave the message back (`nack`).
+    GivenBack,
     /// A code that a later version of tidehook has stored.
     Other,
 }
 
 impl FailureCode {
     /// The codes of this version.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Dns,
         Self::Connect,
         Self::BlockedAddress,
@@ -126,6 +130,8 @@ impl FailureCode {
         Self::Interrupted,
         Self::UnknownOutcome,
         Self::Expired,
+        Self::NotAcknowledged,
+        Self::GivenBack,
     ];
 
     /// The stored name.
@@ -146,6 +152,8 @@ impl FailureCode {
             Self::Interrupted => "interrupted",
             Self::UnknownOutcome => "unknown_outcome",
             Self::Expired => "expired",
+            Self::NotAcknowledged => "not_acknowledged",
+            Self::GivenBack => "given_back",
             Self::Other => "other",
         }
     }

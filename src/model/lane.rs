@@ -16,6 +16,17 @@ impl LaneId {
         Self(format!("handler:{name}"))
     }
 
+    /// The lane of a queue's messages, `queue:<name>`.
+    pub fn queue(name: &str) -> Self {
+        Self(format!("queue:{name}"))
+    }
+
+    /// Whether consumers pull its jobs. Workers never look at such a lane, so an unread queue costs
+    /// them nothing, and it has no pause, rate or breaker.
+    pub fn is_pulled(&self) -> bool {
+        self.0.starts_with("queue:")
+    }
+
     /// The lane of a step, named as `workflow/step`.
     pub fn step(place: &str) -> Self {
         Self(format!("step:{place}"))

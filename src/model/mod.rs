@@ -3,8 +3,8 @@
 //!
 //! - [`id`]: typed ULIDs and their generators
 //! - [`time`]: instants, durations as written, clocks
-//! - [`event`]: what came in; [`job`]: units of work; [`lane`]: the queue of one destination;
-//!   [`run`]: executions of workflows
+//! - [`event`]: what came in; [`job`]: units of work; [`target`]: whom a job is for; [`lane`]: the
+//!   queue of one destination; [`run`]: executions of workflows
 //! - [`attempt`]: outcomes of running a job; [`request`]: an HTTP exchange as values
 //! - [`body`]: the body of a request or response, and its one parsed view; [`json`]: JSON as
 //!   senders write it
@@ -30,6 +30,7 @@ pub mod request;
 pub mod retention;
 pub mod run;
 pub mod secret;
+pub mod target;
 pub mod time;
 pub mod trace;
 
@@ -40,7 +41,7 @@ pub use aws::{AWS_HELP, no_credentials};
 pub use body::Body;
 pub use event::{Event, Inbound};
 pub use id::{AttemptId, EventId, Ids, JobId, RunId, SeededIds, SystemIds};
-pub use job::{Job, JobState, Lease, NewJob, Target};
+pub use job::{Job, JobState, Lease, NewJob};
 pub use lane::{Lane, LaneId, LaneSpec};
 pub use path::Path;
 pub use payload::Payload;
@@ -49,4 +50,5 @@ pub use request::{Cut, Method, Request, Response};
 pub use retention::{Keep, OldestKept, Past, Retention};
 pub use run::{Run, RunError, RunState, RunStatus};
 pub use secret::Secret;
+pub use target::{Target, VisitRef};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};

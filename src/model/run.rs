@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 
 use super::history::Note;
 use super::id::{EventId, JobId, RunId};
-use super::job::Target;
 use super::payload::Payload;
+use super::target::Target;
 use super::time::Timestamp;
 
 /// The status of a run, as the API shows it.

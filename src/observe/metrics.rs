@@ -251,6 +251,14 @@ pub fn dead(handler: &str) {
     counter!("tidehook_dlq_total", "handler" => handler.to_owned()).increment(1);
 }
 
+/// Counts messages of a pull queue that were `received`, `acked` or `nacked`.
+pub fn messages(queue: &str, what: &'static str, count: usize) {
+    if count > 0 {
+        counter!("tidehook_queue_messages_total", "queue" => queue.to_owned(), "action" => what)
+            .increment(u64::try_from(count).unwrap_or(u64::MAX));
+    }
+}
+
 /// Counts a run that got this status: started, paused, completed, failed or cancelled.
 pub fn run(workflow: &str, status: &'static str) {
     counter!("tidehook_workflow_runs_total", "workflow" => workflow.to_owned(), "status" => status)

@@ -50,6 +50,15 @@ pub trait Wake: Send + Sync {
     /// Waits until a wake-up arrives (or has arrived since the last call), for at most `at_most`.
     async fn woken(&self, at_most: Duration);
 
+    /// Announces to other processes that pull queues have new messages. As with [`Wake::wake`], a
+    /// failure is not an error: consumers look once a second.
+    async fn messages_arrived(&self) {}
+
+    /// Waits until another process announces messages; forever, where nothing can be heard.
+    async fn messages_elsewhere(&self) {
+        std::future::pending().await
+    }
+
     /// How far ahead a tick looks for work to announce; `None` if workers poll by themselves all
     /// the time.
     fn horizon(&self) -> Option<Duration> {

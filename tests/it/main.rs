@@ -25,6 +25,7 @@ mod parity;
 mod parked;
 mod people;
 mod promises;
+mod queues;
 mod simulation;
 mod support;
 mod vectors;

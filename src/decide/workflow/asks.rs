@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::walk::Walk;
 use crate::model::history::NoteKind;
-use crate::model::job::VisitRef;
 use crate::model::run::{Due, RunJob, Visit, VisitPhase};
+use crate::model::target::VisitRef;
 use crate::model::{JobId, RunId, RunStatus, Target};
 
 impl Walk<'_> {

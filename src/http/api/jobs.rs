@@ -31,11 +31,12 @@ pub fn status_of(engine: &Engine, job: &Job) -> &'static str {
     }
 }
 
-/// The API's kind of a job: a delivery to a handler, the start of a run, a step's call, or a time
+/// The API's kind of a job: a delivery to a handler, a message of a queue, the start of a run, a step's call, or a time
 /// that a run waits for.
 pub fn kind_of(job: &Job) -> &'static str {
     match job.target {
         Target::Handler(_) => "delivery",
+        Target::Queue(_) => "message",
         Target::Workflow(_) => "start",
         Target::Step(_) => "step",
         Target::Timer(_) => "timer",
@@ -130,7 +131,7 @@ pub async fn list(Allowed(engine): Allowed, query: RawQuery) -> Result<Json<Valu
     let selects = query.parsed("status", expected, selects)?.unwrap_or_default();
     let parked = match selects.parked {
         None => None,
-        Some(yes) => Some((yes, unserved(engine.config(), &engine.store().lanes().await?))),
+        Some(yes) => Some((yes, unserved(engine.directory(), &engine.store().lanes().await?))),
     };
     let filter = JobFilter {
         states: selects.state.into_iter().collect(),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Allowed;
 use crate::engine::Engine;
-use crate::engine::parked::{ParkedLane, why_parked};
+use crate::engine::parked::ParkedLane;
 use crate::http::error::ApiError;
 use crate::http::path::Path;
 use crate::model::lane::Waits;
@@ -27,7 +27,7 @@ pub async fn list(Allowed(engine): Allowed) -> Result<Json<Value>, ApiError> {
         .collect();
     // What nobody serves and nothing waits for is of the past.
     lanes.retain(|lane| {
-        parked.contains_key(&lane.id) || why_parked(engine.config(), &lane.id).is_none()
+        parked.contains_key(&lane.id) || engine.directory().why_parked(&lane.id).is_none()
     });
     let lane = |lane: &Lane| {
         let parked = parked.get(&lane.id);

@@ -6,6 +6,7 @@ pub mod explain;
 pub mod jobs;
 pub mod lanes;
 pub mod page;
+pub mod queues;
 pub mod rejections;
 pub mod runs;
 pub mod tail;

@@ -54,6 +54,7 @@ impl Lanes for Memory {
         let oldest = tables
             .lanes
             .keys()
+            .filter(|lane| !lane.is_pulled())
             .filter_map(|lane| Some((lane.clone(), tables.due(lane, now).first()?.0)));
         Ok(oldest.collect())
     }
@@ -92,7 +93,9 @@ impl Lanes for Memory {
     async fn pause(&self, lane: &LaneId, paused: bool) -> Result<bool> {
         let now = self.clock.now();
         let mut tables = self.tables();
-        let Some(lane) = tables.lanes.get_mut(lane) else { return Ok(false) };
+        let Some(lane) = tables.lanes.get_mut(lane).filter(|lane| !lane.id.is_pulled()) else {
+            return Ok(false);
+        };
         lane.paused = paused;
         if !paused && let Some(until) = lane.breaker.open_until {
             lane.breaker.open_until = Some(until.min(now));

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 mod hints;
 mod lanes;
 mod maintenance;
+mod pull;
 mod query;
 mod runs;
 
@@ -30,7 +31,7 @@ use crate::model::run::{Gate, Token};
 use crate::model::time::Clock;
 use crate::model::{
     Attempt, AttemptResult, Event, EventId, Job, JobId, JobState, Lane, LaneId, Lease, ManualClock,
-    Run, RunId, SystemClock, Timestamp,
+    Run, RunId, SystemClock, Target, Timestamp,
 };
 
 /// The store in memory: every verb over maps, under one lock.
@@ -249,6 +250,7 @@ impl Tables {
         let mut picked: Vec<Lane> = self
             .lanes
             .values()
+            .filter(|lane| !lane.id.is_pulled())
             .filter(runs)
             .filter(|l| !self.wanted(request, &l.id, now).is_empty())
             .cloned()
@@ -313,6 +315,24 @@ impl Tables {
         job.claim += 1;
         job.due_at = now.plus(lease);
         Some(Job { last_error: None, ..job.clone() })
+    }
+
+    /// Cancels open jobs of a lane, at most `most`. Answers how many.
+    fn cancel_open(&mut self, lane: &LaneId, most: u32, now: Timestamp) -> u64 {
+        let of_lane = |r: &&mut Row| r.job.finished_at.is_none() && r.job.target.lane() == *lane;
+        let mut cancelled = 0;
+        for row in
+            self.jobs.values_mut().filter(of_lane).take(usize::try_from(most).unwrap_or(usize::MAX))
+        {
+            row.job = Job {
+                state: JobState::Cancelled,
+                claim: row.job.claim + 1,
+                finished_at: Some(now),
+                ..row.job.clone()
+            };
+            cancelled += 1;
+        }
+        cancelled
     }
 
     fn leased_row(&mut self, lease: &Lease) -> Option<&mut Row> {
@@ -450,7 +470,8 @@ impl Work for Memory {
         let leased = tables
             .jobs
             .values_mut()
-            .filter(|r| r.job.state == JobState::Leased && r.job.due_at > now);
+            .filter(|r| r.job.state == JobState::Leased && r.job.due_at > now)
+            .filter(|r| !matches!(r.job.target, Target::Queue(_)));
         Ok(leased.map(|r| r.job.due_at = now).count().try_into().unwrap_or(u64::MAX))
     }
 
@@ -461,10 +482,14 @@ impl Work for Memory {
             Retry::One(id) => {
                 job.id == *id && matches!(job.state, JobState::Dead | JobState::Cancelled)
             }
+            Retry::Queue(queue) => {
+                job.state == JobState::Dead && job.target.lane() == LaneId::queue(queue)
+            }
             Retry::All { state, handler } => {
+                let is_queue = matches!(job.target, Target::Queue(_));
                 job.state == *state
                     && (*state != JobState::Pending || job.attempt > 0)
-                    && handler.as_deref().is_none_or(|h| job.target.name() == h)
+                    && handler.as_deref().is_none_or(|h| !is_queue && job.target.name() == h)
             }
         };
         let mut revived = 0;
@@ -500,25 +525,8 @@ impl Work for Memory {
     }
 
     async fn cancel_handler_jobs(&self, handler: &str, most: u32) -> Result<u64> {
-        let (now, lane) = (self.clock.now(), LaneId::handler(handler));
-        let mut tables = self.tables();
-        let of_handler = |r: &&mut Row| r.job.finished_at.is_none() && r.job.target.lane() == lane;
-        let mut cancelled = 0;
-        for row in tables
-            .jobs
-            .values_mut()
-            .filter(of_handler)
-            .take(usize::try_from(most).unwrap_or(usize::MAX))
-        {
-            row.job = Job {
-                state: JobState::Cancelled,
-                claim: row.job.claim + 1,
-                finished_at: Some(now),
-                ..row.job.clone()
-            };
-            cancelled += 1;
-        }
-        Ok(cancelled)
+        let now = self.clock.now();
+        Ok(self.tables().cancel_open(&LaneId::handler(handler), most, now))
     }
 
     async fn expire(&self, most: u32) -> Result<Vec<Job>> {

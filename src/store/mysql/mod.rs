@@ -147,6 +147,7 @@ impl Driver for MySql {
             (6, "first", include_str!("../../../migrations/mysql/0006_first.sql")),
             (7, "moves", include_str!("../../../migrations/mysql/0007_moves.sql")),
             (8, "answers", include_str!("../../../migrations/mysql/0008_answers.sql")),
+            (9, "pull", include_str!("../../../migrations/mysql/0009_pull.sql")),
         ]);
         // `migrate` holds a lock of its own, around more than sqlx's.
         migrator.locking = false;

@@ -6,6 +6,7 @@ pub mod hints;
 pub mod intake;
 pub mod lanes;
 pub mod maintenance;
+pub mod pull;
 pub mod query;
 pub mod runs;
 pub mod tables;
@@ -15,6 +16,7 @@ pub use hints::{HintedJob, Hints, OVERDUE};
 pub use intake::{Accepted, Intake, NewEvent};
 pub use lanes::Lanes;
 pub use maintenance::{Chores, Maintenance};
+pub use pull::{Pull, QueueCounts, Receive, Received};
 pub use query::{EventFilter, JobFilter, Page, Query, Rejection, Totals};
 pub use runs::{Definition, RunFilter, Runs};
 pub use tables::Tables;
@@ -27,5 +29,11 @@ use super::error::Result;
 pub type Each<T> = Result<Vec<Result<T>>>;
 
 /// Everything the engine needs from a database.
-pub trait Store: Intake + Work + Hints + Lanes + Runs + Query + Maintenance + Tables {}
-impl<T: Intake + Work + Hints + Lanes + Runs + Query + Maintenance + Tables> Store for T {}
+pub trait Store:
+    Intake + Work + Pull + Hints + Lanes + Runs + Query + Maintenance + Tables
+{
+}
+impl<T> Store for T where
+    T: Intake + Work + Pull + Hints + Lanes + Runs + Query + Maintenance + Tables
+{
+}

@@ -183,6 +183,7 @@ impl Driver for Postgres {
             (6, "looks", include_str!("../../../migrations/postgres/0006_looks.sql")),
             (7, "moves", include_str!("../../../migrations/postgres/0007_moves.sql")),
             (8, "answers", include_str!("../../../migrations/postgres/0008_answers.sql")),
+            (9, "pull", include_str!("../../../migrations/postgres/0009_pull.sql")),
         ])
     }
 

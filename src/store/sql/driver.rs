@@ -10,7 +10,7 @@ use sqlx::migrate::Migrator;
 use super::rows::{
     AttemptRow, CountRow, DefinitionRow, DueRow, EndedRow, EntryRow, EventRow, GateRow,
     IdNumberRow, IdRow, JobRow, KeyRow, LaneRow, MadeRow, MaybeNumberRow, MoveRow, NameRow, NowRow,
-    RejectionRow, RunRow, TokenRow, TotalRow, VersionRow,
+    QueueCountsRow, RejectionRow, RunRow, TokenRow, TotalRow, VersionRow,
 };
 use super::seam::{Binds, Executes, Reads};
 use super::statement::Texts;
@@ -47,6 +47,7 @@ pub trait SupportsTypes:
     + Reads<MoveRow>
     + Reads<NameRow>
     + Reads<NowRow>
+    + Reads<QueueCountsRow>
     + Reads<RejectionRow>
     + Reads<RunRow>
     + Reads<IdNumberRow>

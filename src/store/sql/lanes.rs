@@ -14,6 +14,10 @@ use crate::model::{Lane, LaneId, LaneSpec, Timestamp};
 use crate::store::Lanes;
 use crate::store::error::Result;
 
+/// `ready` of a lane that a claim looks at now, and of one that no claim ever looks at.
+const READY: i64 = 1;
+const PULLED: i64 = 2;
+
 #[async_trait]
 impl<D: Driver> Lanes for SqlStore<D> {
     async fn upsert_lanes(&self, specs: &[LaneSpec]) -> Result<()> {
@@ -27,7 +31,8 @@ impl<D: Driver> Lanes for SqlStore<D> {
             let rows = Rows::default()
                 .text("id", specs.iter().map(|s| s.id.0.clone()))
                 .text("tenant", specs.iter().map(|s| s.tenant.clone()))
-                .maybe_int("rate", specs.iter().map(|s| s.rate.map(i64::from)));
+                .maybe_int("rate", specs.iter().map(|s| s.rate.map(i64::from)))
+                .int("ready", specs.iter().map(|s| if s.id.is_pulled() { PULLED } else { READY }));
             Box::pin(async move {
                 store.sql("upsert_lanes").bind("rows", rows.text("rules", rules?)).run(conn).await
             })

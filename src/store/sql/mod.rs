@@ -9,7 +9,7 @@
 //!   they become values of the model; `outcomes`: outcomes as values
 //! - `looks`: which lanes a claim looks at
 //! - `tables`: whole tables, for copies
-//! - `keys`, `intake`, `work`, `record`, `lanes`, `hints`, `runs`, `query`, `maintenance`: the
+//! - `keys`, `intake`, `work`, `record`, `pull`, `lanes`, `hints`, `runs`, `query`, `maintenance`: the
 //!   verbs, named as in [`super::port`]
 //! - `texts/`: statements that every driver can share
 
@@ -22,6 +22,7 @@ pub(super) mod looks;
 pub(super) mod maintenance;
 pub(super) mod outcomes;
 pub mod pool;
+mod pull;
 mod query;
 pub(super) mod record;
 pub mod retry;
@@ -37,9 +38,10 @@ mod work;
 pub use pool::SqlStore;
 
 /// The statements that every driver can share. A driver's own text of the same name replaces one.
-pub const SHARED_TEXTS: [&str; 6] = [
+pub const SHARED_TEXTS: [&str; 7] = [
     include_str!("texts/work.sql"),
     include_str!("texts/lanes.sql"),
+    include_str!("texts/pull.sql"),
     include_str!("texts/query.sql"),
     include_str!("texts/runs.sql"),
     include_str!("texts/hints.sql"),

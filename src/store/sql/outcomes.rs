@@ -1,23 +1,35 @@
 //! Converts outcomes and leases into rows for the statements of `work`.
 
-use super::rows::DueRow;
+use std::collections::{HashMap, HashSet};
+
+use super::rows::{DueRow, IdRow};
 use super::values::Rows;
 use crate::decide::settle::{JobOutcome, NextState};
 use crate::model::time::millis;
-use crate::model::{Attempt, AttemptResult, FailureCode, JobState, Lease};
+use crate::model::{Attempt, AttemptResult, FailureCode, JobId, JobState, Lease};
 
 /// Attempts that were interrupted, for jobs whose lease ran out: they belong to the claim before
 /// the present one.
 pub(in crate::store) fn interrupted_rows(rows: &[&DueRow]) -> Rows {
+    expired_rows(rows, FailureCode::Interrupted, "the worker stopped before it recorded a response")
+}
+
+/// The same for messages of queues.
+pub(in crate::store) fn unacknowledged_rows(rows: &[&DueRow]) -> Rows {
+    let error = "the consumer did not acknowledge the message within its visibility timeout";
+    expired_rows(rows, FailureCode::NotAcknowledged, error)
+}
+
+fn expired_rows(rows: &[&DueRow], code: FailureCode, error: &str) -> Rows {
     let count = rows.len();
     Rows::default()
         .text("job_id", rows.iter().map(|r| r.id.clone()))
         .int("claim", rows.iter().map(|r| r.claim - 1))
         .int("number", rows.iter().map(|r| r.attempt))
         .text("ending", vec![AttemptResult::Interrupted.as_str(); count])
-        .text("code", vec![FailureCode::Interrupted.as_str(); count])
+        .text("code", vec![code.as_str(); count])
         .maybe_int("status", vec![None; count])
-        .text("error", vec!["the worker stopped before it recorded a response"; count])
+        .text("error", vec![error; count])
         .int("duration_ms", vec![0; count])
         .blob("response", vec![Vec::new(); count])
 }
@@ -26,6 +38,22 @@ pub(in crate::store) fn lease_rows(leases: &[Lease]) -> Rows {
     Rows::default()
         .text("job", leases.iter().map(|l| l.job.to_string()))
         .int("claim", leases.iter().map(|l| l.claim))
+}
+
+/// The leases under which jobs were changed, by the ids of these jobs. A slice may hold outcomes of
+/// two leases of one job; only the later one can have been current.
+pub(in crate::store) fn held(outcomes: &[JobOutcome], changed: &[IdRow]) -> HashSet<Lease> {
+    let changed: HashSet<&str> = changed.iter().map(|row| row.id.as_str()).collect();
+    let mut latest: HashMap<JobId, i64> = HashMap::new();
+    for Lease { job, claim } in outcomes.iter().map(|outcome| outcome.lease) {
+        let known = latest.entry(job).or_insert(claim);
+        *known = claim.max(*known);
+    }
+    latest
+        .into_iter()
+        .filter(|(job, _)| changed.contains(job.to_string().as_str()))
+        .map(|(job, claim)| Lease { job, claim })
+        .collect()
 }
 
 /// 1 for an outcome whose attempt was interrupted, else 0. Such attempts do not count against the

@@ -1,12 +1,12 @@
 //! How outcomes are recorded: the fenced update of jobs, then attempts, totals, lanes and runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::driver::Driver;
 use super::intake::count;
 use super::looks::{self, Wakes};
-use super::outcomes::{attempt_rows, in_row, lease_rows, record_rows};
+use super::outcomes::{attempt_rows, held, in_row, lease_rows, record_rows};
 use super::pool::SqlStore;
 use super::rows::{IdRow, LaneRow, timestamp};
 use super::runs;
@@ -30,12 +30,12 @@ pub(in crate::store) async fn deliveries_first<D: Driver>(
     };
     let recorded = match outcomes.iter().all(is_plain) {
         true => record_delivered(store, &outcomes).await?,
-        false => BTreeSet::new(),
+        false => HashSet::new(),
     };
     if recorded.is_empty() {
         return in_transaction(store, outcomes).await;
     }
-    let is_recorded = |outcome: &JobOutcome| recorded.contains(&outcome.lease.job.to_string());
+    let is_recorded = |outcome: &JobOutcome| recorded.contains(&outcome.lease);
     let rest: Arc<[JobOutcome]> =
         outcomes.iter().filter(|outcome| !is_recorded(outcome)).cloned().collect();
     let mut answers = match rest.is_empty() {
@@ -50,11 +50,12 @@ pub(in crate::store) async fn deliveries_first<D: Driver>(
     Ok(outcomes.iter().map(answer).collect())
 }
 
-/// Answers the jobs that still held their lease.
+/// Answers the leases that still held.
 async fn record_delivered<D: Driver>(
     store: &SqlStore<D>,
     outcomes: &Arc<[JobOutcome]>,
-) -> Result<BTreeSet<String>> {
+) -> Result<HashSet<Lease>> {
+    let kept = Arc::clone(outcomes);
     let outcomes = Arc::clone(outcomes);
     let rows: Vec<IdRow> = store
         .statement(move |store, conn| {
@@ -66,7 +67,7 @@ async fn record_delivered<D: Driver>(
             Box::pin(async move { record.all(conn).await })
         })
         .await?;
-    Ok(rows.into_iter().map(|row| row.id).collect())
+    Ok(held(&kept, &rows))
 }
 
 /// Records outcomes of any kind in one transaction.
@@ -101,7 +102,7 @@ async fn record<D: Driver>(
         outcomes.iter().zip(&moved).filter(|(_, moved)| !**moved).map(|(c, _)| c.clone()).collect();
     let fenced = fence(conn, store, &live).await?;
     let answers = record_rest(conn, store, &live, &fenced).await?;
-    let with_lease = live.iter().filter(|c| fenced.contains(&c.lease.job.to_string()));
+    let with_lease = live.iter().filter(|c| fenced.contains(&c.lease));
     let changes: Vec<&Change> = with_lease.filter_map(|c| c.change.as_deref()).collect();
     runs::apply(conn, store, &changes, &locked).await?;
     let mut answers = answers.into_iter();
@@ -120,14 +121,14 @@ async fn record_jobs<D: Driver>(
     record_rest(conn, store, outcomes, &fenced).await
 }
 
-/// Updates the jobs whose lease still holds, and answers which they are.
+/// Updates the jobs whose lease still holds, and answers these leases.
 async fn fence<D: Driver>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
     outcomes: &[JobOutcome],
-) -> sqlx::Result<BTreeSet<String>> {
-    let held = D::changed(store, conn, "record", Vec::new(), record_rows(outcomes)).await?;
-    Ok(held.into_iter().map(|r| r.id).collect())
+) -> sqlx::Result<HashSet<Lease>> {
+    let changed = D::changed(store, conn, "record", Vec::new(), record_rows(outcomes)).await?;
+    Ok(held(outcomes, &changed))
 }
 
 /// Records attempts, totals and breaker changes of the same outcomes, and answers each.
@@ -135,9 +136,9 @@ async fn record_rest<D: Driver>(
     conn: &mut D::Connection,
     store: &SqlStore<D>,
     outcomes: &[JobOutcome],
-    fenced: &BTreeSet<String>,
+    fenced: &HashSet<Lease>,
 ) -> sqlx::Result<Vec<Result<()>>> {
-    let holds = |job_outcome: &JobOutcome| fenced.contains(&job_outcome.lease.job.to_string());
+    let holds = |job_outcome: &JobOutcome| fenced.contains(&job_outcome.lease);
     let lost: Vec<Lease> = outcomes.iter().filter(|c| !holds(c)).map(|c| c.lease).collect();
     let recorded: BTreeSet<String> = match lost.is_empty() {
         true => BTreeSet::new(),

@@ -98,6 +98,10 @@ rows! {
         id: String, event_id: String, state: String, finished_at: Option<i64>,
         kept_until: Option<i64>, now: i64,
     }
+    /// What a queue holds, by its lane.
+    QueueCountsRow {
+        id: String, visible: i64, in_flight: i64, delayed_count: i64, oldest_at: Option<i64>,
+    }
     /// An id with an instant, if there is one.
     MaybeNumberRow { id: String, at: Option<i64> }
     /// The mark of a copy: what this database is to it, and the other database.

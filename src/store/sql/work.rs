@@ -159,15 +159,7 @@ impl<D: Driver> Work for SqlStore<D> {
         let lane = LaneId::handler(handler).0;
         self.write(move |store, conn| {
             let lane = lane.clone();
-            Box::pin(async move {
-                let few = store.sql("lock_open_jobs").bind("lane", lane).bind("most", most);
-                let few: Vec<IdRow> = few.all(conn).await?;
-                if few.is_empty() {
-                    return Ok(0);
-                }
-                let ids = few.into_iter().map(|row| row.id);
-                finished(conn, &store, store.sql("cancel_jobs").list("ids", ids)).await
-            })
+            Box::pin(async move { cancel_open(conn, &store, lane, most).await })
         })
         .await
     }
@@ -267,7 +259,25 @@ fn due_lanes(outcome: &JobOutcome) -> Vec<String> {
         NextState::Retry { after, .. } if after.is_zero() => lanes.push(outcome.lane.0.clone()),
         _ => {}
     }
+    // No claim looks at what consumers pull.
+    lanes.retain(|lane| lane.as_str() != outcome.lane.0 || !outcome.lane.is_pulled());
     lanes
+}
+
+/// Cancels open jobs of a lane, at most `most`. Answers how many.
+pub(super) async fn cancel_open<D: Driver>(
+    conn: &mut D::Connection,
+    store: &SqlStore<D>,
+    lane: String,
+    most: u32,
+) -> sqlx::Result<u64> {
+    let few = store.sql("lock_open_jobs").bind("lane", lane).bind("most", most);
+    let few: Vec<IdRow> = few.all(conn).await?;
+    if few.is_empty() {
+        return Ok(0);
+    }
+    let ids = few.into_iter().map(|row| row.id);
+    finished(conn, store, store.sql("cancel_jobs").list("ids", ids)).await
 }
 
 /// Runs a statement that finishes jobs, and counts them. Answers how many.
@@ -302,6 +312,12 @@ async fn retry<D: Driver>(
             looks::wake_lanes_of(conn, store, vec![id.to_string()]).await?;
             (revived, was_dead)
         }
+        Retry::Queue(queue) => {
+            let retry = store.sql("retry_all").bind("state", JobState::Dead.as_str());
+            let retry = retry.and(" AND lane = :lane", "lane", Some(LaneId::queue(queue).0));
+            let retried = retry.run(conn).await?;
+            (retried, retried)
+        }
         Retry::All { state, handler } => {
             let retry = store.sql("retry_all").bind("state", state.as_str());
             let retry = match state {
@@ -310,6 +326,10 @@ async fn retry<D: Driver>(
                 _ => retry,
             };
             let retry = retry.and(" AND target_name = :handler", "handler", handler.clone());
+            let retry = match handler {
+                Some(_) => retry.then(" AND target_kind <> 'queue'"),
+                None => retry,
+            };
             let retried = retry.run(conn).await?;
             store.sql("wake_all_lanes").run(conn).await?;
             if *state == JobState::Pending {

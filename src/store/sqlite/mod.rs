@@ -174,6 +174,7 @@ impl Driver for Sqlite {
             (6, "looks", include_str!("../../../migrations/sqlite/0006_looks.sql")),
             (7, "moves", include_str!("../../../migrations/sqlite/0007_moves.sql")),
             (8, "answers", include_str!("../../../migrations/sqlite/0008_answers.sql")),
+            (9, "pull", include_str!("../../../migrations/sqlite/0009_pull.sql")),
         ])
     }
 

@@ -6,6 +6,7 @@ mod intake;
 mod lanes;
 mod maintenance;
 mod plans;
+mod pull;
 mod query;
 mod runs;
 mod statements;

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidehook::model::history::{Note, NoteKind};
-use tidehook::model::job::VisitRef;
 use tidehook::model::run::{
     Change, Due, Gate, GateChange, RunError, RunJob, RunState, Start, Token,
 };
+use tidehook::model::target::VisitRef;
 use tidehook::model::{
     EventId, JobId, JobState, LaneId, LaneSpec, Payload, Run, RunId, RunStatus, Target, Timestamp,
 };

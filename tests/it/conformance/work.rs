@@ -28,6 +28,7 @@ on_every_store!(
     all_open_deliveries_to_a_handler_are_called_off,
     what_waits_too_long_expires,
     a_slice_of_records_is_fenced_item_by_item,
+    two_outcomes_of_one_job_in_a_slice_are_told_apart,
     reclaiming_makes_every_lease_end_now,
     an_instant_survives_the_round_trip_to_the_millisecond,
     totals_follow_the_work,
@@ -316,4 +317,20 @@ async fn a_record_can_be_repeated(f: Fresh) {
     let answers = f.store.record(&[outcome(&later.job, retry_in(60))]).await.unwrap();
     assert_eq!(answers, [Err(Error::LeaseLost)]);
     assert_eq!(f.store.attempts(later.job.id).await.unwrap()[0].ending, AttemptResult::Failed);
+}
+
+async fn two_outcomes_of_one_job_in_a_slice_are_told_apart(f: Fresh) {
+    seed(&*f.store, &["a"], 1).await;
+    let first = claim_one(&*f.store).await.job;
+    f.clock.advance(LEASE);
+    let second = claim_one(&*f.store).await.job;
+    let plain = |job| {
+        let mut outcome = outcome(job, NextState::Done);
+        outcome.lane_fact = None;
+        outcome
+    };
+    let both = [plain(&first), plain(&second), plain(&second)];
+    let answers = f.store.record(&both).await.unwrap();
+    assert!(matches!(answers[0], Err(Error::LeaseLost)));
+    assert!(answers[1].is_ok() && answers[2].is_ok());
 }

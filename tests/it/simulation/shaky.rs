@@ -74,6 +74,14 @@ shaken! { Work:
     fn cancel_handler_jobs(handler: &str, most: u32) -> Result<u64>;
     fn expire(most: u32) -> Result<Vec<Job>>;
 }
+shaken! { Pull:
+    fn receive(requests: &[Receive]) -> Result<Vec<Received>>;
+    fn bury(lane: &LaneId, attempts_max: u32, most: u32) -> Result<Vec<Job>>;
+    fn queue_counts(lanes: &[LaneId]) -> Result<BTreeMap<LaneId, QueueCounts>>;
+    fn messages(ids: &[JobId]) -> Result<BTreeMap<JobId, Job>>;
+    fn peek(lane: &LaneId, dead: bool, most: u32) -> Result<Vec<Job>>;
+    fn drain(lane: &LaneId, most: u32) -> Result<u64>;
+}
 shaken! { Hints:
     fn hints(horizon: Duration, most: u32) -> Result<Vec<HintedJob>>;
     fn has_due_work() -> Result<bool>;

@@ -2,11 +2,11 @@
 
 -- A changed rate starts with a full second's worth; an unchanged one keeps its tokens.
 -- name: upsert_lanes
-INSERT INTO lanes (id, tenant, paused, failures, ramp, rate, tokens, refilled_at, turn, rules)
-SELECT r.id, r.tenant, 0, 0, 0, r.rate, COALESCE(r.rate, 0), :now, 0, r.rules
+INSERT INTO lanes (id, tenant, paused, failures, ramp, rate, tokens, refilled_at, turn, rules, ready)
+SELECT r.id, r.tenant, 0, 0, 0, r.rate, COALESCE(r.rate, 0), :now, 0, r.rules, r.ready
 FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
     id VARCHAR(400) PATH '$.id', tenant VARCHAR(200) PATH '$.tenant', rate BIGINT PATH '$.rate',
-    rules LONGTEXT PATH '$.rules')) AS r
+    rules LONGTEXT PATH '$.rules', ready BIGINT PATH '$.ready')) AS r
 ON DUPLICATE KEY UPDATE tenant = VALUES(tenant), rate = VALUES(rate), rules = VALUES(rules);
 
 -- If another tick has announced these jobs meanwhile, there are none to lock.

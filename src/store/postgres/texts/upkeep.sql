@@ -2,10 +2,11 @@
 
 -- A changed rate starts with a full second's worth; an unchanged one keeps its tokens.
 -- name: upsert_lanes
-INSERT INTO lanes (id, tenant, paused, failures, ramp, rate, tokens, refilled_at, turn, rules)
-SELECT r.id, r.tenant, 0, 0, 0, r.rate, COALESCE(r.rate, 0), :now, 0, r.rules
-FROM unnest(:rows.id::text[], :rows.tenant::text[], :rows.rate::bigint[], :rows.rules::text[])
-    AS r(id, tenant, rate, rules)
+INSERT INTO lanes (id, tenant, paused, failures, ramp, rate, tokens, refilled_at, turn, rules, ready)
+SELECT r.id, r.tenant, 0, 0, 0, r.rate, COALESCE(r.rate, 0), :now, 0, r.rules, r.ready
+FROM unnest(:rows.id::text[], :rows.tenant::text[], :rows.rate::bigint[], :rows.rules::text[],
+            :rows.ready::bigint[])
+    AS r(id, tenant, rate, rules, ready)
 ON CONFLICT (id) DO UPDATE
 SET tenant = excluded.tenant, rate = excluded.rate, rules = excluded.rules
 WHERE lanes.tenant <> excluded.tenant OR COALESCE(lanes.rate, -1) <> COALESCE(excluded.rate, -1)

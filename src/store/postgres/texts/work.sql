@@ -47,7 +47,7 @@ WITH j AS MATERIALIZED (SELECT lane, finished_at, due_at FROM jobs WHERE id IN (
 SELECT id, tenant, paused, failures, open_until, probe_until, ramp, rate, tokens, refilled_at, turn,
     rules, ready, rest, :now AS now
 FROM lanes
-WHERE NOT (id IN (:skip...))
+WHERE NOT (id IN (:skip...)) AND ready <> 2
   AND id = ANY(ARRAY(SELECT j.lane FROM j WHERE j.finished_at IS NULL AND j.due_at <= :now))
 ORDER BY turn, id LIMIT :most;
 

@@ -1,4 +1,5 @@
--- Lanes: pauses, backlogs, renames. Texts that every database can share.
+-- Lanes: pauses, backlogs, renames. Texts that every database can share. `ready` is 2 for the lanes
+-- of pull queues: no claim looks at them, and nothing makes them ready.
 
 -- name: lanes
 SELECT id, tenant, paused, failures, open_until, probe_until, ramp, rate, tokens, refilled_at, turn,
@@ -6,24 +7,24 @@ SELECT id, tenant, paused, failures, open_until, probe_until, ramp, rate, tokens
 FROM lanes ORDER BY id;
 
 -- name: pause
-UPDATE lanes SET paused = 1 WHERE id = :id;
+UPDATE lanes SET paused = 1 WHERE id = :id AND ready <> 2;
 
 -- name: unpause
-UPDATE lanes SET paused = 0, ready = 1, look_at = :now, rest = 0 WHERE id = :id;
+UPDATE lanes SET paused = 0, ready = 1, look_at = :now, rest = 0 WHERE id = :id AND ready <> 2;
 
 -- An open breaker admits one probe now, even if an earlier probe is unfinished.
 -- name: resume
 UPDATE lanes SET paused = 0, ready = 1, look_at = :now, rest = 0,
     open_until = CASE WHEN open_until > :now THEN :now ELSE open_until END,
     probe_until = CASE WHEN open_until IS NULL THEN probe_until END
-WHERE id = :id;
+WHERE id = :id AND ready <> 2;
 
 -- One index lookup per lane, whatever the backlog.
 -- name: backlog
 SELECT w.id, w.at FROM (
     SELECT l.id, (SELECT MIN(j.due_at) FROM jobs j
                   WHERE j.lane = l.id AND j.finished_at IS NULL) AS at
-    FROM lanes l
+    FROM lanes l WHERE l.ready <> 2
 ) AS w
 WHERE w.at <= :now ORDER BY w.id;
 

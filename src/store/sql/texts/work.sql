@@ -40,7 +40,7 @@ FROM lanes WHERE id IN (:ids...) ORDER BY id;
 SELECT id, tenant, paused, failures, open_until, probe_until, ramp, rate, tokens, refilled_at, turn,
     rules, ready, rest, :now AS now
 FROM lanes
-WHERE NOT (id IN (:skip...))
+WHERE NOT (id IN (:skip...)) AND ready <> 2
   AND id IN (SELECT lane FROM jobs
              WHERE id IN (:only...) AND finished_at IS NULL AND due_at <= :now)
 ORDER BY turn, id LIMIT :most;
@@ -102,7 +102,8 @@ FROM (SELECT id, ready, paused, look_at, open_until, probe_until FROM lanes
 ORDER BY page.id;
 
 -- name: reclaim
-UPDATE jobs SET due_at = :now WHERE state = 'leased' AND finished_at IS NULL AND due_at > :now;
+UPDATE jobs SET due_at = :now
+WHERE state = 'leased' AND finished_at IS NULL AND due_at > :now AND target_kind <> 'queue';
 
 -- name: retry_one
 UPDATE jobs SET state = 'pending', attempt = 0, lost = 0, deaths = 0, due_at = :now,

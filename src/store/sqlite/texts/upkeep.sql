@@ -2,9 +2,9 @@
 
 -- A changed rate starts with a full second's worth; an unchanged one keeps its tokens.
 -- name: upsert_lanes
-INSERT INTO lanes (id, tenant, paused, failures, ramp, rate, tokens, refilled_at, turn, rules)
+INSERT INTO lanes (id, tenant, paused, failures, ramp, rate, tokens, refilled_at, turn, rules, ready)
 SELECT value ->> 'id', value ->> 'tenant', 0, 0, 0, value ->> 'rate', COALESCE(value ->> 'rate', 0),
-    :now, 0, value ->> 'rules'
+    :now, 0, value ->> 'rules', value ->> 'ready'
 FROM json_each(:rows) WHERE true
 ON CONFLICT (id) DO UPDATE
 SET tenant = excluded.tenant, rate = excluded.rate, rules = excluded.rules
