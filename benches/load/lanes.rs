@@ -25,8 +25,13 @@ const LEASE: Duration = Duration::from_secs(600);
 const SLICE: usize = 1_000;
 
 fn new_event(ids: &dyn Ids, handler: String) -> NewEvent {
-    let job =
-        NewJob { id: JobId::next(ids), target: Target::Handler(handler), key: None, start: false };
+    let job = NewJob {
+        id: JobId::next(ids),
+        target: Target::Handler(handler),
+        key: None,
+        due: None,
+        start: false,
+    };
     NewEvent {
         id: EventId::next(ids),
         inbound: Inbound {

@@ -20,7 +20,7 @@ use crate::store;
 use crate::wake::local::Local;
 
 /// The time limit of one request.
-const TIME_MAX: Duration = Duration::from_secs(30);
+const TIME_MAX: Duration = Duration::from_secs(40);
 /// The time limit of a request whose answer is followed line by line.
 const FOLLOW_TIME_MAX: Duration = Duration::from_secs(86_400);
 /// The largest answer that is read from the routes inside this process.

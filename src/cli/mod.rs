@@ -25,6 +25,7 @@ mod jobs;
 mod lanes;
 mod migrate;
 mod print;
+mod queues;
 mod receiver;
 mod rejections;
 mod runs;
@@ -130,6 +131,9 @@ enum Verb {
     /// Manage lanes (the queue of each destination): list, pause, resume
     #[command(subcommand)]
     Lanes(lanes::Lanes),
+    /// Manage pull queues: list, peek, receive, ack, nack, dlq, retry, drain
+    #[command(subcommand)]
+    Queues(queues::Queues),
     /// Check stored runs for inconsistencies; exits with code 1 if there are any
     Fsck,
     /// Show the number of refused requests by source and reason
@@ -223,6 +227,7 @@ async fn dispatch(cli: Cli) -> Done {
         Verb::Graph(verb) => graph::run(&verb, &global).await,
         Verb::Run(verb) => runs::start(verb, &global).await,
         Verb::Lanes(verb) => lanes::run(verb, &global).await,
+        Verb::Queues(verb) => queues::run(verb, &global).await,
         Verb::Fsck => fsck::run(&global).await,
         Verb::Rejections => rejections::run(&global).await,
         Verb::Migrate(verb) => migrate::run(&verb, &global).await,

@@ -372,6 +372,17 @@ pub static SOURCE: Keys = LazyLock::new(|| {
             Takes::Text,
             "Cron only: cron expression with 5 fields, or 6 with leading seconds",
         ),
+        key(
+            "catch_up",
+            Takes::OneOf(&["skip", "one", "all"]),
+            "Cron only: what happens to times that passed while nothing ran: they are left out, \
+             the last one fires, or all do (the last hundred at most); `skip` if absent",
+        ),
+        key(
+            "jitter",
+            Takes::Duration,
+            "Cron only: spreads ticks over this span, each by a fixed amount",
+        ),
         key("timezone", Takes::Text, "Cron only: time zone: UTC, an offset or an IANA name"),
         key(
             "schema",

@@ -279,7 +279,7 @@ impl Config {
         Routes(handlers.chain(queues).chain(workflows).collect())
     }
 
-    /// The lanes of all handlers, queues and workflows, with their limits, as the store must have them.
+    /// The lanes of all handlers, queues, cron sources and workflows, with their limits, as the store must have them.
     pub fn lanes(&self) -> Vec<LaneSpec> {
         let handler = |h: &Handler| LaneSpec {
             rate: h.rate_limit,
@@ -292,6 +292,8 @@ impl Config {
                 .iter()
                 .map(|q| LaneSpec::new(Target::Queue(q.name.clone()).lane(), q.source.clone())),
         );
+        let crons = self.sources.iter().filter(|source| source.cron.is_some());
+        lanes.extend(crons.map(|source| LaneSpec::new(LaneId::cron(&source.name), "cron")));
         if !self.workflows.is_empty() {
             lanes.push(LaneSpec::new(LaneId::timers(), "timers"));
         }
@@ -378,9 +380,8 @@ impl Config {
         let mut say = |what: &str, name: &str| lines.push(format!("{what} `{name}`"));
         for source in &self.sources {
             match source.kind {
-                SourceKind::Webhook | SourceKind::Event => {}
+                SourceKind::Webhook | SourceKind::Event | SourceKind::Cron => {}
                 SourceKind::Sns => say("sns source", &source.name),
-                SourceKind::Cron => say("cron source", &source.name),
                 SourceKind::Outbound => say("outbound source", &source.name),
             }
         }

@@ -1,6 +1,5 @@
 //! The section `sources`: where events come from, and how their requests are verified.
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +7,9 @@ use super::External;
 use super::problem::{Severity, did_you_mean};
 use super::read::Section;
 use crate::decide::cidr::Networks;
-use crate::model::Secret;
+use crate::decide::cron::{CatchUp, Schedule, Zone};
 use crate::model::json::Ref;
+use crate::model::{Secret, Timestamp};
 
 /// How the events of a source come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum SourceKind {
     Event,
     /// Amazon SNS posts notifications; checked only, this version refuses to start with it.
     Sns,
-    /// A schedule makes the events; checked only, this version refuses to start with it.
+    /// A schedule makes the events.
     Cron,
     /// An application posts events that go to the endpoints of its customers; checked only, this
     /// version refuses to start with it.
@@ -58,6 +58,19 @@ pub struct Source {
     pub headers: Vec<String>,
     /// The settings of signature schemes that can be configured, such as `verify: hmac`.
     pub signature: SignatureOptions,
+    /// When a cron source fires; `None` for other sources.
+    pub cron: Option<Cron>,
+}
+
+/// When a cron source fires.
+#[derive(Debug, Clone)]
+pub struct Cron {
+    /// The schedule in its zone.
+    pub schedule: Schedule,
+    /// What happens to slots that passed while nothing ran.
+    pub catch_up: CatchUp,
+    /// The span over which ticks are spread, each by a fixed amount of its own.
+    pub jitter: Duration,
 }
 
 /// Which id of a request makes repeats of an event harmless.
@@ -154,10 +167,11 @@ impl Source {
         if let Some(scheme) = &verify {
             check_secrets(name, &mut s, scheme, &secrets, known);
         }
-        read_cron(name, &mut s, kind);
+        let cron = read_cron(name, &mut s, kind);
         let source = Self {
             name: name.to_owned(),
             kind: kind.unwrap_or(SourceKind::Event),
+            cron,
             secrets,
             schema: read_schema(name, &mut s),
             allowed: read_networks(name, &mut s),
@@ -399,10 +413,17 @@ fn read_schema(name: &str, s: &mut Section<'_>) -> Option<Schema> {
     }
 }
 
-fn read_cron(name: &str, s: &mut Section<'_>, kind: Option<SourceKind>) {
+fn read_cron(name: &str, s: &mut Section<'_>, kind: Option<SourceKind>) -> Option<Cron> {
     let schedule = s.text("schedule");
-    let zone = s.text("timezone");
-    if let Some(zone) = zone.filter(|z| !is_zone(z)) {
+    let zone = s.text("timezone").unwrap_or_else(|| "UTC".to_owned());
+    let catch_up = match s.one_of("catch_up").as_deref() {
+        Some("one") => CatchUp::One,
+        Some("all") => CatchUp::All,
+        _ => CatchUp::Skip,
+    };
+    let jitter = s.duration("jitter").unwrap_or(Duration::ZERO);
+    let read: Result<Zone, ()> = zone.parse();
+    if read.is_err() {
         let message = format!(
             "source '{name}' has invalid timezone '{zone}'. Use UTC, an offset like +09:00, or a \
              name like America/New_York"
@@ -410,9 +431,9 @@ fn read_cron(name: &str, s: &mut Section<'_>, kind: Option<SourceKind>) {
         s.error("bad_timezone", "timezone", message);
     }
     if kind != Some(SourceKind::Cron) {
-        return;
+        return None;
     }
-    let Some(schedule) = schedule else {
+    let Some(text) = schedule else {
         s.error(
             "missing_key",
             "type",
@@ -421,44 +442,27 @@ fn read_cron(name: &str, s: &mut Section<'_>, kind: Option<SourceKind>) {
             schedule: add `schedule`, a cron expression like `0 9 * * *`"
             ),
         );
-        return;
+        return None;
     };
-    let fields = schedule.split_whitespace().count();
-    let parser =
-        croner::parser::CronParser::builder().seconds(croner::parser::Seconds::Optional).build();
-    match parser.parse(&schedule) {
-        Ok(cron) if (5..=6).contains(&fields) => {
+    match Schedule::parse(&text, read.ok()?) {
+        Ok(schedule) => {
             // Ten years from a fixed day hold every date a schedule can name, leap days included.
-            let from = chrono::DateTime::from_timestamp(1_767_225_600, 0);
-            if from.is_some_and(|from| cron.find_next_occurrence(&from, false).is_err()) {
+            if schedule.after(Timestamp(1_767_225_600_000)).is_none() {
                 s.warn(
                     "never_fires",
                     "schedule",
                     format!(
                         "source '{name}' has a cron schedule \
-                    '{schedule}' that never fires: no date matches it"
+                    '{text}' that never fires: no date matches it"
                     ),
                 );
             }
+            Some(Cron { schedule, catch_up, jitter })
         }
-        Ok(_) => s.error(
-            "bad_schedule",
-            "schedule",
-            format!(
-                "source '{name}' has invalid cron schedule '{schedule}': write 5 fields, or 6 \
-                with leading seconds"
-            ),
-        ),
-        Err(why) => s.error(
-            "bad_schedule",
-            "schedule",
-            format!("source '{name}' has invalid cron schedule '{schedule}': {why}"),
-        ),
+        Err(why) => {
+            let message = format!("source '{name}' has invalid cron schedule '{text}': {why}");
+            s.error("bad_schedule", "schedule", message);
+            None
+        }
     }
-}
-
-fn is_zone(text: &str) -> bool {
-    text == "UTC"
-        || chrono::FixedOffset::from_str(text).is_ok()
-        || text.parse::<chrono_tz::Tz>().is_ok()
 }

@@ -21,6 +21,7 @@
 pub mod address;
 pub mod breaker;
 pub mod cidr;
+pub mod cron;
 pub mod errors;
 pub mod fair;
 pub mod filter;

@@ -124,6 +124,7 @@ pub fn plan(routes: &Routes, inbound: &Inbound, ids: &dyn Ids) -> Plan {
                 id: JobId::next(ids),
                 target,
                 key: consumer_key(route, inbound),
+                due: None,
                 start: false,
             }),
         }

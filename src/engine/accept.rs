@@ -173,6 +173,19 @@ impl Engine {
         Planned { inbound: Inbound { body, ..inbound }, plan }
     }
 
+    /// An event as it is stored, under a new id.
+    pub(super) fn new_event(&self, Planned { inbound, plan }: Planned) -> NewEvent {
+        let delivery = &self.config().delivery;
+        NewEvent {
+            id: EventId::next(&*self.0.parts.ids),
+            inbound,
+            plan,
+            key_ttl: delivery.idempotency_ttl,
+            event_ttl: delivery.event_ttl,
+            lease: self.0.lease,
+        }
+    }
+
     /// Accepts an event whose jobs are already planned.
     ///
     /// # Errors
@@ -197,7 +210,8 @@ impl Engine {
         let mut slots = Vec::new();
         for job in &mut plan.jobs {
             let lane = job.target.lane();
-            let slot = if lane.is_pulled() { None } else { inner.inflight.reserve(&lane) };
+            let waits = lane.is_pulled() || job.due.is_some();
+            let slot = if waits { None } else { inner.inflight.reserve(&lane) };
             job.start = slot.is_some();
             slots.extend(slot);
         }
@@ -210,6 +224,9 @@ impl Engine {
             .filter(|job| matches!(job.target, Target::Workflow(_)))
             .map(|job| job.id)
             .collect();
+        let now = self.clock().now();
+        let later = plan.jobs.iter().filter_map(|job| Some((job.id, job.due?.since(now))));
+        let later: Vec<(JobId, Duration)> = later.collect();
         // Workers take no messages, so only consumers are told of them.
         let messages: Vec<(JobId, String)> = plan
             .jobs
@@ -220,15 +237,7 @@ impl Engine {
             })
             .collect();
         let (source, kind) = (inbound.source.clone(), inbound.kind.clone());
-        let delivery = &self.config().delivery;
-        let new_event = NewEvent {
-            id: EventId::next(&*inner.parts.ids),
-            inbound,
-            plan,
-            key_ttl: delivery.idempotency_ttl,
-            event_ttl: delivery.event_ttl,
-            lease: inner.lease,
-        };
+        let new_event = self.new_event(Planned { inbound, plan });
         let committed = inner.new_events.put(Submission { new_event, slots });
         tokio::pin!(committed);
         let answer = match tokio::time::timeout(WAIT_MAX - ASK_MAX, &mut committed).await {
@@ -255,7 +264,9 @@ impl Engine {
             Ok(Accepted::New { event, jobs, started, .. }) => {
                 let waits = jobs.iter().filter(|id| !started.contains(id));
                 let waits = waits.filter(|id| messages.iter().all(|(message, _)| message != *id));
-                waiting.extend(waits.map(|id| Wakeup::of(*id, Duration::ZERO)));
+                let after = |id: &JobId| later.iter().find(|(job, _)| job == id);
+                let after = |id: &JobId| after(id).map_or(Duration::ZERO, |(_, after)| *after);
+                waiting.extend(waits.map(|id| Wakeup::of(*id, after(id))));
                 let stored = messages.iter().filter(|(message, _)| jobs.contains(message));
                 queues.extend(stored.map(|(_, queue)| queue.as_str()));
                 health.set_written();

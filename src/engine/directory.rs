@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::targets::kind_of_lane;
+use crate::config::source::Cron;
 use crate::config::{Config, Handler, Queue};
 use crate::model::LaneId;
 use crate::model::job::PARKED_PREFIX;
@@ -14,6 +15,7 @@ pub struct Directory {
     handlers: HashMap<String, Handler>,
     queues: HashMap<String, Arc<Queue>>,
     workflows: HashSet<String>,
+    crons: HashMap<String, Cron>,
 }
 
 impl Directory {
@@ -22,6 +24,11 @@ impl Directory {
         Self {
             handlers: config.handlers.iter().map(|h| (h.name.clone(), h.clone())).collect(),
             queues: config.queues.iter().map(|q| (q.name.clone(), Arc::clone(q))).collect(),
+            crons: config
+                .sources
+                .iter()
+                .filter_map(|s| Some((s.name.clone(), s.cron.clone()?)))
+                .collect(),
             workflows: config.workflows.iter().map(|w| w.name.clone()).collect(),
         }
     }
@@ -34,6 +41,11 @@ impl Directory {
     /// The queue with this name.
     pub fn queue(&self, name: &str) -> Option<&Arc<Queue>> {
         self.queues.get(name)
+    }
+
+    /// When the cron source with this name fires.
+    pub fn cron(&self, source: &str) -> Option<&Cron> {
+        self.crons.get(source)
     }
 
     /// Whether there is a workflow with this name.

@@ -39,10 +39,10 @@ impl Execution {
 }
 
 impl Engine {
-    /// Executes a job once. A call ends before `end`: its timeout is shortened to that.
+    /// Executes a job once that was claimed at `now`. A call ends before `end`: its timeout is shortened to that.
     pub(super) async fn execute(
         &self,
-        job: &Job,
+        (job, now): (&Job, Timestamp),
         event: &Event,
         run: Option<Arc<Run>>,
         end: Option<Instant>,
@@ -66,7 +66,7 @@ impl Engine {
         };
         let (outcome, step_context) = match is_crash_suspect(job) {
             true => (Outcome::Failed(Failure::CrashSuspect), None),
-            false => kind.execute(self, Doing { job, event, run: run.as_ref(), end }).await,
+            false => kind.execute(self, Doing { job, event, now, run: run.as_ref(), end }).await,
         };
         Execution {
             outcome,

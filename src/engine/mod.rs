@@ -13,6 +13,7 @@
 //! - [`advance`] — changes a run by the outcome of a job
 //! - [`flows`] — compiled workflow definitions
 //! - [`pull`] — consumers receive and acknowledge messages
+//! - [`cron`] — ticks of schedules
 //! - [`callback`], [`approval`] — answers and decisions from outside
 //! - [`operate`] — what operators do to runs
 //! - [`fsck`] — checks the invariants of stored runs
@@ -29,6 +30,7 @@ pub mod advance;
 pub mod approval;
 pub mod batch;
 pub mod callback;
+pub mod cron;
 pub mod directory;
 pub mod execute;
 pub mod flows;
@@ -245,6 +247,7 @@ impl Engine {
                 );
             }
         }
+        self.arm_crons(true).await?;
         self.find_parked().await?;
         self.0.health.set_prepared();
         Ok(())

@@ -95,8 +95,13 @@ impl Engine {
             idempotency_key: None,
         };
         let id = JobId::next(&*self.0.parts.ids);
-        let job =
-            NewJob { id, target: Target::Workflow(workflow.to_owned()), key: None, start: false };
+        let job = NewJob {
+            id,
+            target: Target::Workflow(workflow.to_owned()),
+            key: None,
+            due: None,
+            start: false,
+        };
         let plan = Plan { jobs: vec![job], misses: Vec::new() };
         let receipt = self
             .accept_planned(Planned { inbound, plan })

@@ -100,6 +100,7 @@ impl Engine {
         let forgotten =
             if chores.forget { repeat(|| store.forget_keys(PER_TRANSACTION)).await? } else { 0 };
         if self.is_time_for_parked() {
+            self.arm_crons(false).await?;
             self.find_parked().await?;
         }
         let worked = if budget.jobs > 0 { self.work(budget).await? } else { Worked::default() };

@@ -217,7 +217,7 @@ impl Engine {
         if claimed.job.attempt == 0 && matches!(claimed.job.target, Target::Handler(_)) {
             metrics::waited(claimed.now.since(claimed.job.created_at));
         }
-        let ran = self.execute(&claimed.job, &event, run, end).await;
+        let ran = self.execute((&claimed.job, claimed.now), &event, run, end).await;
         self.0.inflight.mark_recording(claimed.job.lease());
         self.record(&claimed, &event, ran).await
     }

@@ -81,6 +81,8 @@ pub struct NewJob {
     /// The consumer's idempotency key, as `(scope, key)`. If the key was seen before, the job is
     /// not stored.
     pub key: Option<(String, String)>,
+    /// When it becomes due; `None` is at once. An instant that has passed is at once, too.
+    pub due: Option<Timestamp>,
     /// Whether the process that stores the job can start it at once. The commit then leases it, if
     /// its lane allows that.
     pub start: bool,

@@ -27,6 +27,11 @@ impl LaneId {
         self.0.starts_with("queue:")
     }
 
+    /// The lane of a cron source's slots, `cron:<source>`.
+    pub fn cron(source: &str) -> Self {
+        Self(format!("cron:{source}"))
+    }
+
     /// The lane of a step, named as `workflow/step`.
     pub fn step(place: &str) -> Self {
         Self(format!("step:{place}"))

@@ -50,5 +50,5 @@ pub use request::{Cut, Method, Request, Response};
 pub use retention::{Keep, OldestKept, Past, Retention};
 pub use run::{Run, RunError, RunState, RunStatus};
 pub use secret::Secret;
-pub use target::{Target, VisitRef};
+pub use target::{SlotRef, Target, VisitRef};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};

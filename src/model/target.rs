@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::id::RunId;
 use super::lane::LaneId;
+use super::time::Timestamp;
 
 /// What a job does when it runs, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -15,10 +16,38 @@ pub enum Target {
     Queue(String),
     /// The start of a workflow's run.
     Workflow(String),
+    /// A slot of a cron source: the tick, and the job of the next slot.
+    Slot(SlotRef),
     /// The HTTP call that one visit to a step makes.
     Step(VisitRef),
     /// A timer of a run: a wait, timeout or deadline is over, or a child run has finished.
     Timer(VisitRef),
+}
+
+/// A slot of a cron source.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SlotRef {
+    /// The instant that the schedule names.
+    pub at: Timestamp,
+    /// The schedule it was computed with ([`crate::decide::cron::Schedule::fingerprint`]).
+    pub schedule: String,
+    /// The name of the source.
+    pub source: String,
+}
+
+impl fmt::Display for SlotRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.at.0, self.schedule, self.source)
+    }
+}
+
+impl SlotRef {
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, '/');
+        let (at, schedule, source) = (parts.next()?, parts.next()?, parts.next()?);
+        let at = Timestamp(at.parse().ok()?);
+        Some(Self { at, schedule: schedule.to_owned(), source: source.to_owned() })
+    }
 }
 
 /// A visit of a run; visit 0 stands for the run as a whole.
@@ -53,6 +82,7 @@ impl Target {
             Self::Handler(_) => "handler",
             Self::Queue(_) => "queue",
             Self::Workflow(_) => "workflow",
+            Self::Slot(_) => "slot",
             Self::Step(_) => "step",
             Self::Timer(_) => "timer",
         }
@@ -63,6 +93,7 @@ impl Target {
     pub fn name(&self) -> &str {
         match self {
             Self::Handler(name) | Self::Queue(name) | Self::Workflow(name) => name,
+            Self::Slot(slot) => &slot.source,
             Self::Step(visiting) | Self::Timer(visiting) => &visiting.step,
         }
     }
@@ -72,6 +103,7 @@ impl Target {
     pub fn stored_name(&self) -> String {
         match self {
             Self::Handler(name) | Self::Queue(name) | Self::Workflow(name) => name.clone(),
+            Self::Slot(slot) => slot.to_string(),
             Self::Step(visiting) | Self::Timer(visiting) => visiting.to_string(),
         }
     }
@@ -82,6 +114,7 @@ impl Target {
             Self::Handler(name) => LaneId::handler(name),
             Self::Queue(name) => LaneId::queue(name),
             Self::Workflow(name) => LaneId(format!("workflow:{name}")),
+            Self::Slot(slot) => LaneId::cron(&slot.source),
             Self::Step(visiting) => LaneId::step(&visiting.step),
             Self::Timer(_) => LaneId::timers(),
         }
@@ -91,7 +124,7 @@ impl Target {
     pub fn visit_ref(&self) -> Option<&VisitRef> {
         match self {
             Self::Step(visiting) | Self::Timer(visiting) => Some(visiting),
-            Self::Handler(_) | Self::Queue(_) | Self::Workflow(_) => None,
+            Self::Handler(_) | Self::Queue(_) | Self::Workflow(_) | Self::Slot(_) => None,
         }
     }
 
@@ -101,6 +134,7 @@ impl Target {
             "handler" => Some(Self::Handler(name.to_owned())),
             "queue" => Some(Self::Queue(name.to_owned())),
             "workflow" => Some(Self::Workflow(name.to_owned())),
+            "slot" => SlotRef::parse(name).map(Self::Slot),
             "step" => VisitRef::parse(name).map(Self::Step),
             "timer" => VisitRef::parse(name).map(Self::Timer),
             _ => None,

@@ -14,6 +14,7 @@ mod cli;
 mod config;
 mod conformance;
 mod copy;
+mod cron;
 mod delivery;
 mod docs;
 mod engine;

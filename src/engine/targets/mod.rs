@@ -3,12 +3,14 @@
 //!
 //! - [`handler`]: one HTTP call that delivers an event
 //! - [`queue`]: a message that a consumer fetches; no worker takes it
+//! - [`slot`]: a tick of a cron source
 //! - [`workflow`]: the start of a run
 //! - [`step`]: the HTTP call or the event of a step
 //! - [`timer`]: an instant that a run waits for
 
 pub mod handler;
 pub mod queue;
+pub mod slot;
 pub mod step;
 pub mod timer;
 pub mod workflow;
@@ -23,7 +25,7 @@ use super::directory::Directory;
 use super::execute::Execution;
 use crate::decide::retry::RetryPolicy;
 use crate::decide::settle::{OutcomeRules, RUN_DEATHS_MAX};
-use crate::model::{Event, Job, Outcome, Run, Target};
+use crate::model::{Event, Job, Outcome, Run, Target, Timestamp};
 use step::StepContext;
 
 /// The retry policy of what has none of its own.
@@ -81,6 +83,8 @@ pub struct Doing<'a> {
     pub job: &'a Job,
     /// The event that caused it.
     pub event: &'a Event,
+    /// The database's clock when the job was claimed.
+    pub now: Timestamp,
     /// The run, for a job of a step.
     pub run: Option<&'a Arc<Run>>,
     /// When a call must have ended; `None` is no limit but its own timeout.
@@ -93,6 +97,7 @@ pub fn kind_of(target: &Target) -> &'static dyn TargetKind {
         Target::Handler(_) => &handler::Handler,
         Target::Queue(_) => &queue::Queue,
         Target::Workflow(_) => &workflow::Workflow,
+        Target::Slot(_) => &slot::Slot,
         Target::Step(_) => &step::Step,
         Target::Timer(_) => &timer::Timer,
     }
@@ -104,6 +109,7 @@ pub fn kind_of_lane(word: &str) -> Option<&'static dyn TargetKind> {
         "handler" => &handler::Handler,
         "queue" => &queue::Queue,
         "workflow" => &workflow::Workflow,
+        "cron" => &slot::Slot,
         "step" => &step::Step,
         "timers" => &timer::Timer,
         _ => return None,

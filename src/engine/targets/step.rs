@@ -171,7 +171,7 @@ impl Engine {
     /// `emit` step.
     async fn call_step(
         &self,
-        Doing { job, event, run, end }: Doing<'_>,
+        Doing { job, event, run, end, .. }: Doing<'_>,
     ) -> (Outcome, Option<StepContext>) {
         let Target::Step(visiting) = &job.target else { return (Outcome::NothingToSend, None) };
         let Some(run) = run.filter(|run| !run.status.is_closed()) else {

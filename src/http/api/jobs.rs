@@ -38,6 +38,7 @@ pub fn kind_of(job: &Job) -> &'static str {
         Target::Handler(_) => "delivery",
         Target::Queue(_) => "message",
         Target::Workflow(_) => "start",
+        Target::Slot(_) => "slot",
         Target::Step(_) => "step",
         Target::Timer(_) => "timer",
     }

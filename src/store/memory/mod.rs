@@ -184,7 +184,11 @@ impl Tables {
                 interrupted: 0,
                 crashes: 0,
                 claim: i64::from(starts),
-                due_at: if starts { now.plus(new_event.lease) } else { now },
+                due_at: match new.due {
+                    _ if starts => now.plus(new_event.lease),
+                    Some(at) => at.max(now),
+                    None => now,
+                },
                 created_at: now,
                 finished_at: None,
                 last_error: None,
@@ -194,7 +198,10 @@ impl Tables {
                 new.id,
                 Row {
                     job,
-                    expires_at: new_event.event_ttl.map(|ttl| now.plus(ttl)),
+                    expires_at: new_event
+                        .event_ttl
+                        .filter(|_| new.due.is_none())
+                        .map(|ttl| now.plus(ttl)),
                     is_paused: false,
                     begun: None,
                     woken_until: None,

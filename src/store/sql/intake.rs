@@ -125,7 +125,7 @@ impl<'a> Slice<'a> {
             .maybe_text("unique_key", unique))
     }
 
-    /// The rows of `jobs`: `id`, `event_id`, `target_kind`, `target_name`, `lane`, `ttl`, and
+    /// The rows of `jobs`: `id`, `event_id`, `target_kind`, `target_name`, `lane`, `ttl`, `due`, and
     /// `lease` for a job that may start with this commit, if its lane lets it.
     pub(in crate::store) fn job_rows(&self, may_start: impl Fn(&str) -> bool) -> Rows {
         let jobs = self.jobs();
@@ -136,7 +136,14 @@ impl<'a> Slice<'a> {
             .text("target_kind", targets().map(|t| t.kind()))
             .text("target_name", targets().map(|t| t.stored_name()))
             .text("lane", targets().map(|t| t.lane().0))
-            .maybe_int("ttl", jobs.iter().map(|(o, _)| o.event_ttl.map(millis)))
+            .maybe_int(
+                "ttl",
+                jobs.iter().map(|(o, j)| {
+                    // What waits for its time on purpose does not expire.
+                    o.event_ttl.filter(|_| o.plan.jobs[*j].due.is_none()).map(millis)
+                }),
+            )
+            .maybe_int("due", jobs.iter().map(|(o, j)| o.plan.jobs[*j].due.map(|at| at.0)))
             .maybe_int(
                 "lease",
                 jobs.iter().map(|(o, j)| {
@@ -174,8 +181,12 @@ impl<'a> Slice<'a> {
             let job = &event.plan.jobs[job];
             let id = job.id.to_string();
             if made.contains(&id) {
-                let delay = if started.contains(&id) { millis(event.lease) } else { 0 };
-                wakes.after(job.target.lane().0, delay);
+                let lane = job.target.lane().0;
+                match job.due {
+                    Some(at) => wakes.at(lane, at.0),
+                    None if started.contains(&id) => wakes.after(lane, millis(event.lease)),
+                    None => wakes.after(lane, 0),
+                }
             }
         }
         wakes

@@ -27,6 +27,7 @@ pub fn new_event_of(body: &str, handlers: &[&str]) -> NewEvent {
         id: JobId::next(&*IDS),
         target: Target::Handler((*name).to_owned()),
         key: None,
+        due: None,
         start: false,
     };
     NewEvent {

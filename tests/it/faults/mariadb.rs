@@ -117,7 +117,7 @@ async fn a_migration_that_was_interrupted_is_finished_by_the_next_start() {
     assert_eq!(store.missing_migrations().await.unwrap(), 0);
     seed(&*store, &["a"], 1).await;
     let applied = "SELECT COUNT(*) FROM _sqlx_migrations";
-    assert_eq!(sqlx::query_scalar::<_, i64>(applied).fetch_one(&mut operator).await.unwrap(), 3);
+    assert_eq!(sqlx::query_scalar::<_, i64>(applied).fetch_one(&mut operator).await.unwrap(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,11 +50,14 @@ INSERT INTO jobs (id, event_id, target_kind, target_name, lane, state, attempt, 
     created_at, expires_at)
 SELECT r.id, r.event_id, r.target_kind, r.target_name, r.lane,
     CASE WHEN r.lease IS NULL THEN 'pending' ELSE 'leased' END, 0, 0,
-    CASE WHEN r.lease IS NULL THEN 0 ELSE 1 END, :now + COALESCE(r.lease, 0), :now, :now + r.ttl
+    CASE WHEN r.lease IS NULL THEN 0 ELSE 1 END,
+    CASE WHEN r.lease IS NULL THEN GREATEST(:now, COALESCE(r.due, 0)) ELSE :now + r.lease END, :now,
+    :now + r.ttl
 FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
     id VARCHAR(26) PATH '$.id', event_id VARCHAR(26) PATH '$.event_id',
     target_kind VARCHAR(20) PATH '$.target_kind', target_name LONGTEXT PATH '$.target_name',
-    lane VARCHAR(400) PATH '$.lane', ttl BIGINT PATH '$.ttl', lease BIGINT PATH '$.lease')) AS r;
+    lane VARCHAR(400) PATH '$.lane', ttl BIGINT PATH '$.ttl', due BIGINT PATH '$.due',
+    lease BIGINT PATH '$.lease')) AS r;
 
 -- name: count
 INSERT INTO counters (name, shard, value) VALUES (:name, :shard, :by)

@@ -40,11 +40,12 @@ WITH e AS (
     SELECT r.id, r.event_id, r.target_kind, r.target_name, r.lane,
         CASE WHEN l.id IS NULL THEN 'pending' ELSE 'leased' END, 0, 0,
         CASE WHEN l.id IS NULL THEN 0 ELSE 1 END,
-        :now + CASE WHEN l.id IS NULL THEN 0 ELSE r.lease END, :now, :now + r.ttl
+        CASE WHEN l.id IS NULL THEN GREATEST(:now, r.due) ELSE :now + r.lease END, :now,
+        :now + r.ttl
     FROM unnest(:jobs.id::text[], :jobs.event_id::text[], :jobs.target_kind::text[],
                 :jobs.target_name::text[], :jobs.lane::text[], :jobs.ttl::bigint[],
-                :jobs.lease::bigint[])
-        AS r(id, event_id, target_kind, target_name, lane, ttl, lease)
+                :jobs.due::bigint[], :jobs.lease::bigint[])
+        AS r(id, event_id, target_kind, target_name, lane, ttl, due, lease)
     LEFT JOIN lanes l ON l.id = r.lane AND r.lease IS NOT NULL
         AND l.paused = 0 AND l.open_until IS NULL AND l.failures = 0 AND l.ramp = 0
         AND l.rate IS NULL

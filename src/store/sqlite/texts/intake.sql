@@ -32,7 +32,8 @@ SELECT r.value ->> 'id', r.value ->> 'event_id', r.value ->> 'target_kind',
     r.value ->> 'target_name', r.value ->> 'lane',
     CASE WHEN l.id IS NULL THEN 'pending' ELSE 'leased' END, 0, 0,
     CASE WHEN l.id IS NULL THEN 0 ELSE 1 END,
-    :now + CASE WHEN l.id IS NULL THEN 0 ELSE r.value ->> 'lease' END, :now,
+    CASE WHEN l.id IS NULL THEN MAX(:now, COALESCE(r.value ->> 'due', 0))
+        ELSE :now + (r.value ->> 'lease') END, :now,
     :now + (r.value ->> 'ttl')
 FROM json_each(:jobs) AS r
 LEFT JOIN lanes l ON l.id = r.value ->> 'lane' AND r.value ->> 'lease' IS NOT NULL
