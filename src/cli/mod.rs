@@ -13,6 +13,7 @@ mod backup;
 mod client;
 mod context;
 mod copy;
+mod cron;
 mod dev;
 mod doctor;
 mod events;
@@ -134,6 +135,9 @@ enum Verb {
     /// Manage pull queues: list, peek, receive, ack, nack, dlq, retry, drain
     #[command(subcommand)]
     Queues(queues::Queues),
+    /// Show when the schedules of the configuration fire: list, next
+    #[command(subcommand)]
+    Cron(cron::Cron),
     /// Check stored runs for inconsistencies; exits with code 1 if there are any
     Fsck,
     /// Show the number of refused requests by source and reason
@@ -227,6 +231,7 @@ async fn dispatch(cli: Cli) -> Done {
         Verb::Graph(verb) => graph::run(&verb, &global).await,
         Verb::Run(verb) => runs::start(verb, &global).await,
         Verb::Lanes(verb) => lanes::run(verb, &global).await,
+        Verb::Cron(verb) => cron::run(&verb, &global),
         Verb::Queues(verb) => queues::run(verb, &global).await,
         Verb::Fsck => fsck::run(&global).await,
         Verb::Rejections => rejections::run(&global).await,

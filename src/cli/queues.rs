@@ -18,7 +18,7 @@ pub(super) enum Queues {
     List,
     /// Show the first messages of a queue without receiving them
     Peek {
-        /// The name of the queue
+        /// The queue, as the configuration names it
         queue: String,
         /// How many messages to show, at most 100
         #[arg(short, long, default_value_t = SHOWN)]
@@ -27,7 +27,7 @@ pub(super) enum Queues {
     /// Receive messages; they are hidden from other consumers until they are acknowledged or their
     /// visibility timeout is over
     Receive {
-        /// The name of the queue
+        /// The queue, as the configuration names it
         queue: String,
         /// How many messages to receive, at most 100
         #[arg(short, long, default_value_t = 1)]
@@ -41,17 +41,17 @@ pub(super) enum Queues {
     },
     /// Acknowledge messages: the consumer is done with them
     Ack {
-        /// The name of the queue
+        /// The queue, as the configuration names it
         queue: String,
-        /// Receipts of the messages
+        /// Receipts of the messages, as receiving them gave
         #[arg(required = true)]
         receipts: Vec<String>,
     },
     /// Give messages back, to be received again
     Nack {
-        /// The name of the queue
+        /// The queue, as the configuration names it
         queue: String,
-        /// Receipts of the messages
+        /// Receipts of the messages, as receiving them gave
         #[arg(required = true)]
         receipts: Vec<String>,
         /// How long until they are visible again
@@ -63,7 +63,7 @@ pub(super) enum Queues {
     },
     /// Show the oldest dead messages of a queue
     Dlq {
-        /// The name of the queue
+        /// The queue, as the configuration names it
         queue: String,
         /// How many messages to show, at most 100
         #[arg(short, long, default_value_t = SHOWN)]
@@ -71,12 +71,12 @@ pub(super) enum Queues {
     },
     /// Make all dead messages of a queue visible again, with fresh attempts
     Retry {
-        /// The name of the queue
+        /// The queue, as the configuration names it
         queue: String,
     },
     /// Cancel all open messages of a queue
     Drain {
-        /// The name of the queue
+        /// The queue, as the configuration names it
         queue: String,
         /// Confirm that the messages are to be cancelled
         #[arg(long)]

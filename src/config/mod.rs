@@ -279,7 +279,8 @@ impl Config {
         Routes(handlers.chain(queues).chain(workflows).collect())
     }
 
-    /// The lanes of all handlers, queues, cron sources and workflows, with their limits, as the store must have them.
+    /// The lanes of all handlers, queues, cron sources and workflows, with their limits, as the
+    /// store must have them.
     pub fn lanes(&self) -> Vec<LaneSpec> {
         let handler = |h: &Handler| LaneSpec {
             rate: h.rate_limit,

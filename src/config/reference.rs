@@ -45,7 +45,7 @@ pub fn reference() -> String {
     let mut out = HEAD.to_owned();
     let mut written = WrittenLists::new();
     for key in TOP.iter() {
-        let later = if ["queues", "alerts"].contains(&key.name) { " (*later*)" } else { "" };
+        let later = if ["alerts"].contains(&key.name) { " (*later*)" } else { "" };
         let (title, keys) = match key.takes {
             Takes::Section(keys) => (key.name.to_owned(), keys),
             Takes::Named(keys) => (format!("{}.<name>", key.name), keys),

@@ -41,7 +41,7 @@ impl FromStr for Zone {
 /// What happens to slots that passed while nothing ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CatchUp {
-    /// They are left out.
+    /// They are left out, and only the next one fires.
     #[default]
     Skip,
     /// The last of them fires, once for all.

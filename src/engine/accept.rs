@@ -227,7 +227,7 @@ impl Engine {
         let now = self.clock().now();
         let later = plan.jobs.iter().filter_map(|job| Some((job.id, job.due?.since(now))));
         let later: Vec<(JobId, Duration)> = later.collect();
-        // Workers take no messages, so only consumers are told of them.
+        // Workers take no messages, so only consumers hear of them.
         let messages: Vec<(JobId, String)> = plan
             .jobs
             .iter()

@@ -16,7 +16,7 @@ use crate::model::job::NewJob;
 use crate::model::{Body, Inbound, Job, JobId, LaneId, Outcome, SlotRef, Target, Timestamp};
 use crate::store::Result;
 
-/// The type of a tick.
+/// The type of the event that a slot fires.
 const TICK: &str = "cron.tick";
 /// The type of the event that begins a chain. No handler gets it.
 const ARMED: &str = "cron.armed";

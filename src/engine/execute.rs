@@ -39,7 +39,8 @@ impl Execution {
 }
 
 impl Engine {
-    /// Executes a job once that was claimed at `now`. A call ends before `end`: its timeout is shortened to that.
+    /// Executes a job once that was claimed at `now`. A call ends before `end`: its timeout is
+    /// shortened to that.
     pub(super) async fn execute(
         &self,
         (job, now): (&Job, Timestamp),

@@ -1,5 +1,5 @@
-//! Parked work: jobs that wait because this process's configuration does not name their handler, queue
-//! or workflow. They are kept, and reported in the log, the API and the command line.
+//! Parked work: jobs that wait because this process's configuration does not name their handler,
+//! queue or workflow. They are kept, and reported in the log, the API and the command line.
 
 use std::collections::BTreeSet;
 use std::sync::PoisonError;

@@ -25,8 +25,8 @@ const PRUNE_EVERY: Duration = Duration::from_secs(10);
 /// The pause between two passes that look again at events which were kept: for work that had not
 /// ended, or that is kept longer than other work.
 const PRUNE_ALL_EVERY: Duration = Duration::from_secs(3600);
-/// The pause between two looks for messages of pull queues that nobody acknowledged. A receive finds
-/// those of its queue itself.
+/// The pause between two looks for messages of pull queues that nobody acknowledged. A receive
+/// finds those of its queue itself.
 const BURY_EVERY: Duration = Duration::from_secs(30);
 /// How long one tick deletes old events. What is left then is for the next one.
 const PRUNE_TIME_MAX: Duration = Duration::from_secs(2);
@@ -107,7 +107,8 @@ impl Engine {
         Ok(Ticked { hinted, expired, buried, pruned, forgotten, worked })
     }
 
-    /// Whether messages that nobody acknowledged are to be looked for. If so, a new interval begins.
+    /// Whether messages that nobody acknowledged are to be looked for. If so, a new interval
+    /// begins.
     fn is_time_to_bury(&self) -> bool {
         if self.config().queues.is_empty() {
             return false;

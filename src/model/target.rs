@@ -29,7 +29,7 @@ pub enum Target {
 pub struct SlotRef {
     /// The instant that the schedule names.
     pub at: Timestamp,
-    /// The schedule it was computed with ([`crate::decide::cron::Schedule::fingerprint`]).
+    /// The schedule it was computed with (its fingerprint).
     pub schedule: String,
     /// The name of the source.
     pub source: String,

@@ -24,7 +24,7 @@ const ITEMS: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 150.0, 200.0];
 
 /// Every metric with its kind and meaning: `c` counter, `h` histogram, `g` gauge. Gauges are
 /// computed when `/metrics` is read.
-pub const METRICS: [(&str, char, &str); 31] = [
+pub const METRICS: [(&str, char, &str); 32] = [
     ("events_received_total", 'c', "Accepted events, including duplicates"),
     ("events_by_source_total", 'c', "Accepted events, including duplicates, by source"),
     ("events_duplicated_total", 'c', "Duplicate events: accepted before"),
@@ -50,6 +50,7 @@ pub const METRICS: [(&str, char, &str); 31] = [
     ("deliveries_total", 'c', "Attempts, by result"),
     ("deliveries_by_handler_total", 'c', "Attempts, by handler and result"),
     ("delivery_errors_by_type_total", 'c', "Failed attempts, by failure code"),
+    ("queue_messages_total", 'c', "Messages of pull queues, by queue and action"),
     ("dlq_total", 'c', "Deliveries that became dead, by handler"),
     ("stale_results_total", 'c', "Outcomes that arrived after their lease was lost, by handler"),
     (

@@ -136,11 +136,16 @@ fn every_route_is_documented_and_every_documented_route_exists() {
         .map(|rest| shape(rest.split('"').next().unwrap()))
         .collect();
     assert!(of_router.len() > 35);
-    let pages: String =
-        ["docs/api.md", "docs/callbacks.md", "docs/metrics.md", "docs/operations.md"]
-            .iter()
-            .map(|name| page(name))
-            .collect();
+    let pages: String = [
+        "docs/api.md",
+        "docs/callbacks.md",
+        "docs/metrics.md",
+        "docs/operations.md",
+        "docs/queues.md",
+    ]
+    .iter()
+    .map(|name| page(name))
+    .collect();
     let spans = || pages.split('`').skip(1).step_by(2);
     let routes = || {
         spans().flat_map(|span| {
@@ -218,6 +223,8 @@ fn every_command_line_in_the_docs_has_the_verbs_and_flags_that_the_program_has()
         "docs/metrics.md",
         "docs/errors.md",
         "docs/providers.md",
+        "docs/queues.md",
+        "docs/schedules.md",
     ];
     let top = verbs_in(&help(&[]));
     assert!(top.len() > 20, "{top:?}");

@@ -1,12 +1,14 @@
 //! Pull queues as their consumers see them.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::support::process::{Home, binary};
 use crate::support::stores::Kind;
-use crate::support::world::{Answer, Runtime, World};
+use crate::support::world::{Answer, Runtime, World, client};
 
 const CONFIG: &str = r#"
 server: { allow_private_urls: true }
@@ -290,6 +292,12 @@ async fn a_long_poll_sees_what_becomes_visible_again() {
     assert_eq!(first["messages"][0]["attempt"], 0);
     let again = get(&world, "/api/queues/open/messages?wait=10s", CONSUMER).await.json();
     assert_eq!(again["messages"][0]["attempt"], 1, "after its visibility timeout of 1 s");
+    let id = again["messages"][0]["id"].as_str().unwrap();
+    let attempts = get(&world, &format!("/api/jobs/{id}/attempts"), OPERATOR).await.json();
+    assert_eq!(attempts["attempts"][0]["code"], "not_acknowledged");
+    let metrics = world.get("/metrics").await.text;
+    let received = "tidehook_queue_messages_total{queue=\"open\",action=\"received\"}";
+    assert!(metrics.contains(received), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -331,4 +339,48 @@ async fn a_consumer_that_goes_away_leaves_its_message_to_the_next() {
     publish(&world, "job.new", "{}").await;
     let got = receive(&world, "wait=10s").await;
     assert_eq!((got.len(), &got[0]["attempt"]), (1, &json!(0)));
+}
+
+fn verb(home: &Home, arguments: &[&str]) -> (Option<i32>, Value, String) {
+    let mut command = Command::new(binary());
+    command.args(arguments).args(["--json", "--config"]).arg(home.path());
+    let output = command.env_remove("DATABASE_URL").output().unwrap();
+    let out = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    (output.status.code(), out, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_does_what_consumers_and_operators_do() {
+    let file = "server: { port: {port}, bind: 127.0.0.1 }\ndatabase: { url: \"sqlite:{dir}/t.db\" }\n\
+        sources: { app: { type: event }, nightly: { type: cron, schedule: \"30 2 * * *\", timezone: Europe/Berlin } }\n\
+        queues: { jobs: { source: app, api_key: plainly-fictional, max_attempts: 1 } }\n";
+    let home = Home::new(file);
+    let server = home.start().await;
+    for n in 0..3 {
+        let post = client().post(home.url("/events/app/job")).body(json!({ "n": n }).to_string());
+        assert!(post.send().await.unwrap().status().is_success());
+    }
+    let key = ["--token", "plainly-fictional"];
+    let peeked = verb(&home, &["queues", "peek", "jobs"]).1;
+    assert_eq!(peeked["messages"].as_array().unwrap().len(), 3);
+    let got = verb(&home, &[&["queues", "receive", "jobs", "--batch", "2"], &key[..]].concat()).1;
+    let receipt = |at: usize| got["messages"][at]["receipt"].as_str().unwrap().to_owned();
+    let acked = verb(&home, &[&["queues", "ack", "jobs", &receipt(0)], &key[..]].concat()).1;
+    assert_eq!(acked["acked"], 1);
+    let nack = ["queues", "nack", "jobs", &receipt(1), "--reason", "no use"];
+    assert_eq!(verb(&home, &[&nack, &key[..]].concat()).1["dead"], 1);
+    let dead = verb(&home, &["queues", "dlq", "jobs"]).1;
+    assert!(dead["messages"][0]["last_error"].as_str().unwrap().contains("no use"));
+    assert_eq!(verb(&home, &["queues", "retry", "jobs"]).1["retried"], 1);
+    let (code, _, told) = verb(&home, &["queues", "drain", "jobs"]);
+    assert!(code == Some(1) && told.contains("repeat it with --yes"), "{told}");
+    assert_eq!(verb(&home, &["queues", "drain", "jobs", "--yes"]).1["drained"], 2);
+    assert_eq!(verb(&home, &["queues", "list"]).1["queues"][0]["depth"], 0);
+    let next = verb(&home, &["cron", "next", "nightly"]).1;
+    assert_eq!(next["next"].as_array().unwrap().len(), 10);
+    assert!(next["next"][0]["local"].as_str().unwrap().contains(" 02:30:00 CE"), "{next}");
+    assert_eq!(verb(&home, &["cron", "list"]).1["schedules"][0]["source"], "nightly");
+    let (code, _, told) = verb(&home, &["cron", "next", "nightli"]);
+    assert!(code == Some(1) && told.contains("there are: nightly"), "{told}");
+    server.stop().await;
 }

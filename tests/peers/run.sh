@@ -38,3 +38,4 @@ if ! wanted | cmp -s - "$stamp"; then
 fi
 cargo build --locked --quiet
 PEERS=$peers "$peers/venv/bin/python" tests/peers/peers.py "$target/debug/tidehook"
+PEERS=$peers "$peers/venv/bin/python" tests/peers/consumers.py "$target/debug/tidehook"

@@ -59,7 +59,7 @@ pub enum Named {
 /// What a consumer says of messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is done with them.
+    /// It is done with them, and they never come back.
     Ack,
     /// They are to be received again after this time.
     Nack {
@@ -73,7 +73,7 @@ pub enum Verdict {
 /// What became of one message that a consumer named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answered {
-    /// It is acknowledged.
+    /// It is acknowledged, and finished.
     Acked,
     /// It can be received again.
     Retried,

@@ -79,7 +79,7 @@ pub trait TargetKind: Sync {
 /// One execution of a job.
 #[derive(Clone, Copy)]
 pub struct Doing<'a> {
-    /// The job, under lease.
+    /// The job, under the lease of this process.
     pub job: &'a Job,
     /// The event that caused it.
     pub event: &'a Event,

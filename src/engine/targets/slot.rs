@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::engine::directory::Directory;
 use crate::model::{Outcome, Target};
 
-/// Ticks of cron sources.
+/// Ticks of cron sources, one job for each.
 pub struct Slot;
 
 #[async_trait]

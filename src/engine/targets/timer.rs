@@ -1,12 +1,12 @@
-//! An instant that a run waits for: the end of a wait, a timeout or a deadline, or word from a child
-//! run. Nothing is sent: the run goes on with the commit that ends the job.
+//! An instant that a run waits for: the end of a wait, a timeout or a deadline, or word from a
+//! child run. Nothing is sent: the run goes on with the commit that ends the job.
 
 use async_trait::async_trait;
 
 use super::TargetKind;
 use crate::engine::directory::Directory;
 
-/// Timers of runs.
+/// Timers of runs, which have no call.
 pub struct Timer;
 
 #[async_trait]

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::TargetKind;
 use crate::engine::directory::Directory;
 
-/// Starts of runs.
+/// Starts of runs, by events or by hand.
 pub struct Workflow;
 
 #[async_trait]

@@ -31,8 +31,8 @@ pub fn status_of(engine: &Engine, job: &Job) -> &'static str {
     }
 }
 
-/// The API's kind of a job: a delivery to a handler, a message of a queue, the start of a run, a step's call, or a time
-/// that a run waits for.
+/// The API's kind of a job: a delivery to a handler, a message of a queue, the start of a run, a
+/// step's call, or a time that a run waits for.
 pub fn kind_of(job: &Job) -> &'static str {
     match job.target {
         Target::Handler(_) => "delivery",

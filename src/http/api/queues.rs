@@ -1,5 +1,5 @@
-//! `/api/queues`: consumers receive messages of pull queues and acknowledge them; operators see what
-//! the queues hold, peek, drain, and try dead messages again.
+//! `/api/queues`: consumers receive messages of pull queues and acknowledge them; operators see
+//! what the queues hold, peek, drain, and try dead messages again.
 //!
 //! Consumers show the queue's `api_key`, operators the token of the management API.
 
@@ -252,7 +252,8 @@ fn hidden(key: &str, time: Option<Duration>) -> Result<Duration, ApiError> {
         .ok_or_else(|| ApiError::invalid_field(key, "expected a time of at most 12 hours"))
 }
 
-/// `POST /api/queues/{name}/ack` with `ids` or `receipts`: the consumer is done with these messages.
+/// `POST /api/queues/{name}/ack` with `ids` or `receipts`: the consumer is done with these
+/// messages.
 pub async fn ack(
     Consumer { state, queue }: Consumer,
     request: Request,

@@ -14,7 +14,7 @@ use crate::store::error::Result;
 /// A request for messages of one queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receive {
-    /// The lane of the queue.
+    /// The lane of the queue that is asked.
     pub lane: LaneId,
     /// The most messages to take.
     pub most: u32,
@@ -24,7 +24,7 @@ pub struct Receive {
     pub attempts_max: u32,
 }
 
-/// What one queue gave.
+/// What one queue gave to one request.
 #[derive(Debug, Clone, Default)]
 pub struct Received {
     /// The messages, oldest due time first, each under a new lease. `attempt` counts the receives

@@ -71,7 +71,8 @@ pub trait Work: Send + Sync {
     async fn begin_send(&self, lease: Lease) -> Result<bool>;
     /// Records outcomes. Attempt, job, lane and run change together for each one, or not at all.
     async fn record(&self, outcomes: &[JobOutcome]) -> Each<()>;
-    /// Ends every lease of a worker now. Only safe for a store that no other process can use, at its start.
+    /// Ends every lease of a worker now. Only safe for a store that no other process can use, at
+    /// its start.
     async fn reclaim(&self) -> Result<u64>;
     /// Makes jobs due again with a fresh attempt budget: one dead or cancelled job, or all jobs in
     /// a state. Answers how many.

@@ -125,8 +125,8 @@ impl<'a> Slice<'a> {
             .maybe_text("unique_key", unique))
     }
 
-    /// The rows of `jobs`: `id`, `event_id`, `target_kind`, `target_name`, `lane`, `ttl`, `due`, and
-    /// `lease` for a job that may start with this commit, if its lane lets it.
+    /// The rows of `jobs`: `id`, `event_id`, `target_kind`, `target_name`, `lane`, `ttl`, `due`,
+    /// and `lease` for a job that may start with this commit, if its lane lets it.
     pub(in crate::store) fn job_rows(&self, may_start: impl Fn(&str) -> bool) -> Rows {
         let jobs = self.jobs();
         let targets = || jobs.iter().map(|(o, j)| &o.plan.jobs[*j].target);

@@ -9,7 +9,8 @@
 //!   they become values of the model; `outcomes`: outcomes as values
 //! - `looks`: which lanes a claim looks at
 //! - `tables`: whole tables, for copies
-//! - `keys`, `intake`, `work`, `record`, `pull`, `lanes`, `hints`, `runs`, `query`, `maintenance`: the
+//! - `keys`, `intake`, `work`, `record`, `pull`, `lanes`, `hints`, `runs`, `query`, `maintenance`:
+//!   the
 //!   verbs, named as in [`super::port`]
 //! - `texts/`: statements that every driver can share
 

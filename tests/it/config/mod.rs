@@ -326,6 +326,7 @@ fn every_example_loads_without_a_warning() {
             "DELIVERY_SECRET",
             "PARTNER_SECRET",
             "PARTNER_SECRET_OLD",
+            "QUEUE_KEY",
         ];
         let variables =
             variables.iter().map(|v| ((*v).to_owned(), "plainly-fictional".to_owned())).collect();
