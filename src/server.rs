@@ -20,6 +20,7 @@ use crate::config::{Config, Driver};
 use crate::decide::address::Author;
 pub use crate::deliver::client::tls;
 use crate::deliver::{Client, resolve, step};
+use crate::engine::notices::DESTINATION;
 use crate::engine::{Budget, Chance, Engine, Parts};
 use crate::http::client::{OverSocket, Peer};
 use crate::http::{State, router};
@@ -137,7 +138,8 @@ pub fn engine(
         config.handlers.iter().map(|h| (h.name.clone(), h.policy.clone(), Author::Operator));
     let steps = (step::DESTINATION.to_owned(), config.server.policy.clone(), Author::Operator);
     let foreign = (step::FOREIGN.to_owned(), config.server.policy.clone(), Author::Stranger);
-    let destinations = destinations.chain([steps, foreign]);
+    let alerts = (DESTINATION.to_owned(), config.server.policy.clone(), Author::Operator);
+    let destinations = destinations.chain([steps, foreign, alerts]);
     let deliver = Client::new(destinations, &resolver).map_err(StartError::Machine)?;
     Ok(Engine::new(Parts {
         store,
@@ -297,14 +299,20 @@ async fn keep(engine: Engine) {
     let nothing = Budget::NONE;
     let mut ticks = tokio::time::interval(TICK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut is_told = false;
     loop {
         if !engine.health().is_up() || engine.health().no_writes().is_some() {
+            if !std::mem::replace(&mut is_told, true) {
+                let engine = engine.clone();
+                tokio::spawn(async move { engine.tell_database_unhealthy().await });
+            }
             tokio::time::sleep(PROBE_EVERY).await;
             if engine.write_check().await.is_ok() {
                 engine.wake().await;
             }
             continue;
         }
+        is_told = false;
         tokio::select! {
             _ = ticks.tick() => {
                 if let Err(error) = engine.health().learn(engine.tick(nothing).await) {

@@ -9,6 +9,7 @@
 //! - `print`: output as tables, lines and JSON
 //! - all other files: one verb each, under its name (`run` is in `runs`)
 
+mod alerts;
 mod backup;
 mod client;
 mod context;
@@ -135,6 +136,9 @@ enum Verb {
     /// Manage pull queues: list, peek, receive, ack, nack, dlq, retry, drain
     #[command(subcommand)]
     Queues(queues::Queues),
+    /// Try the channel of alerts out
+    #[command(subcommand)]
+    Alerts(alerts::Alerts),
     /// Show when the schedules of the configuration fire: list, next
     #[command(subcommand)]
     Cron(cron::Cron),
@@ -231,6 +235,7 @@ async fn dispatch(cli: Cli) -> Done {
         Verb::Graph(verb) => graph::run(&verb, &global).await,
         Verb::Run(verb) => runs::start(verb, &global).await,
         Verb::Lanes(verb) => lanes::run(verb, &global).await,
+        Verb::Alerts(verb) => alerts::run(&verb, &global).await,
         Verb::Cron(verb) => cron::run(&verb, &global),
         Verb::Queues(verb) => queues::run(verb, &global).await,
         Verb::Fsck => fsck::run(&global).await,

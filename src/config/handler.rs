@@ -10,6 +10,7 @@ use super::read::{Placed, Section};
 use super::server::{Compat, read_allowed, read_retry, read_timeout};
 use super::{ReadContext, urls};
 use crate::decide::address::Policy;
+use crate::decide::alert::SOURCE;
 use crate::decide::filter::Filter;
 use crate::decide::foreign_syntax::{check_path, check_place};
 use crate::decide::pattern::Pattern;
@@ -258,6 +259,10 @@ pub(super) fn read_source(
     around: &ReadContext<'_>,
 ) -> Option<String> {
     let source = s.required_text("source")?;
+    // What tidehook says about itself.
+    if source == SOURCE {
+        return Some(source);
+    }
     if around.sources.contains_key(&source) {
         return Some(source);
     }

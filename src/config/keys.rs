@@ -539,7 +539,12 @@ pub static QUEUE: Keys = LazyLock::new(|| {
 static ALERTS: Keys = LazyLock::new(|| {
     vec![
         key("url", Takes::Url, "URL that alerts are posted to"),
-        key("type", Takes::Text, "Format of the alerts: generic (default), slack, discord"),
+        key(
+            "type",
+            Takes::Text,
+            "Format of the alerts: generic (default), slack, discord, pagerduty",
+        ),
+        key("routing_key", Takes::Secret, "PagerDuty only: the integration key of the service"),
         key("on", Takes::AnyOf(ALERT_KINDS), "Which alerts to send ([dlq, verification_failure])"),
     ]
 });

@@ -43,6 +43,7 @@ pub use source::{Source, SourceKind};
 pub use workflow::Workflow;
 
 use crate::decide::address::Policy;
+use crate::decide::alert::SOURCE;
 use crate::decide::plan::{Route, Routes};
 use crate::model::{LaneId, LaneSpec, Target};
 use read::Section;
@@ -74,9 +75,8 @@ pub struct Config {
     pub workflows: Vec<Workflow>,
     /// The queues that consumers pull messages from.
     pub queues: Vec<Arc<Queue>>,
-    /// Where operators are notified; `None` when the file has no `alerts`. Checked only,
-    /// `cannot_run` refuses it.
-    pub alerts: Option<Alerts>,
+    /// Where operators are notified; `None` when the file has no `alerts`.
+    pub alerts: Option<Arc<Alerts>>,
     /// A hash of each section or named entry (`server`, `sources.github`), to tell what a reload
     /// would change.
     pub fingerprints: BTreeMap<String, String>,
@@ -139,7 +139,7 @@ pub fn read(root: &Node, known: &External, problems: &mut Problems) -> Option<Co
     let queues = top.each("queues", |name, section| {
         Queue::read(name, section, &around, &handler_names).map(Arc::new)
     });
-    let alerts = Alerts::read(top.optional_section("alerts"));
+    let alerts = Alerts::read(top.optional_section("alerts"), &policy).map(Arc::new);
     top.finish();
     if problems.has_errors() {
         return None;
@@ -276,7 +276,15 @@ impl Config {
             filter: q.filter.clone(),
             idempotency_key: q.idempotency_key.clone(),
         });
-        Routes(handlers.chain(queues).chain(workflows).collect())
+        let alerts = self.alerts.iter().map(|alerts| Route {
+            target: Target::Alert(alert::NAME.to_owned()),
+            key_name: alert::NAME.to_owned(),
+            source: SOURCE.to_owned(),
+            events: alerts.patterns(),
+            filter: None,
+            idempotency_key: None,
+        });
+        Routes(handlers.chain(queues).chain(workflows).chain(alerts).collect())
     }
 
     /// The lanes of all handlers, queues, cron sources and workflows, with their limits, as the
@@ -293,6 +301,10 @@ impl Config {
                 .iter()
                 .map(|q| LaneSpec::new(Target::Queue(q.name.clone()).lane(), q.source.clone())),
         );
+        if self.alerts.is_some() {
+            let target = Target::Alert(alert::NAME.to_owned());
+            lanes.push(LaneSpec::new(target.lane(), SOURCE));
+        }
         let crons = self.sources.iter().filter(|source| source.cron.is_some());
         lanes.extend(crons.map(|source| LaneSpec::new(LaneId::cron(&source.name), "cron")));
         if !self.workflows.is_empty() {
@@ -385,9 +397,6 @@ impl Config {
                 SourceKind::Sns => say("sns source", &source.name),
                 SourceKind::Outbound => say("outbound source", &source.name),
             }
-        }
-        if self.alerts.is_some() {
-            lines.push("section `alerts`".to_owned());
         }
         match self.database.driver {
             Driver::Sqlite | Driver::Postgres | Driver::Mysql => {}

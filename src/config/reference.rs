@@ -36,8 +36,8 @@ The value of a variable may contain references too:
 Unknown keys are errors. `--lenient` or `compat.unknown_keys: warn` turns them into warnings.
 `--strict` turns every warning into an error.
 
-Sections marked *later* are validated, but this version does not start with them; the error message
-names them.
+Sources of type `sns` and `outbound` are validated, but this version does not start with them; the
+error message names them.
 ";
 
 /// The reference of the configuration as Markdown.
@@ -45,14 +45,13 @@ pub fn reference() -> String {
     let mut out = HEAD.to_owned();
     let mut written = WrittenLists::new();
     for key in TOP.iter() {
-        let later = if ["alerts"].contains(&key.name) { " (*later*)" } else { "" };
         let (title, keys) = match key.takes {
             Takes::Section(keys) => (key.name.to_owned(), keys),
             Takes::Named(keys) => (format!("{}.<name>", key.name), keys),
             _ => continue,
         };
         // Writing to a string cannot fail.
-        let _ = write!(out, "\n## `{title}`{later}\n\n{}.\n", key.about);
+        let _ = write!(out, "\n## `{title}`\n\n{}.\n", key.about);
         section(&mut out, &title, keys, &mut written);
     }
     out

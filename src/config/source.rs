@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::External;
 use super::problem::{Severity, did_you_mean};
 use super::read::Section;
+use crate::decide::alert::RESERVED;
 use crate::decide::cidr::Networks;
 use crate::decide::cron::{CatchUp, Schedule, Zone};
 use crate::model::json::Ref;
@@ -148,6 +149,13 @@ fn read_dedupe(name: &str, s: &mut Section<'_>, verify: Option<&str>) -> Dedupe 
 impl Source {
     pub(super) fn read(name: &str, mut s: Section<'_>, known: &External) -> Option<Self> {
         let kind = read_kind(name, &mut s);
+        if name.starts_with(RESERVED) {
+            s.error(
+                "bad_name",
+                "",
+                format!("source name '{name}' must not start with '{RESERVED}': rename the source"),
+            );
+        }
         let verify = read_verify(name, &mut s, known);
         let mut secrets: Vec<Secret> = s.secret("secret").into_iter().collect();
         for text in s.texts("secrets").unwrap_or_default() {

@@ -16,9 +16,11 @@
 //! - [`settle`]: what an outcome means for a job
 //! - [`workflow`]: the state machine that moves a run from step to step
 //! - [`signature`]: Standard Webhooks signatures, inbound and outbound
+//! - [`cron`]: schedules; [`alert`]: notices to operators in the words of their channel
 //! - [`cidr`]: lists of networks; [`address`]: which URLs and addresses may be reached
 
 pub mod address;
+pub mod alert;
 pub mod breaker;
 pub mod cidr;
 pub mod cron;

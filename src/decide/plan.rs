@@ -1,5 +1,7 @@
 //! Plans which handlers and workflows get an event, and the jobs that this causes.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::filter::{Filter, Refused};
@@ -7,7 +9,7 @@ use super::operand::Scope;
 use super::pattern::Pattern;
 use crate::model::job::NewJob;
 use crate::model::json::Type;
-use crate::model::{Ids, Inbound, JobId, Path, Target};
+use crate::model::{EventId, Ids, Inbound, JobId, Path, Target};
 
 /// One handler or workflow as a consumer of events, compiled from the configuration.
 #[derive(Debug, Clone)]
@@ -39,6 +41,23 @@ pub struct Plan {
     pub jobs: Vec<NewJob>,
     /// Consumers of the event's source that do not get it, and why.
     pub misses: Vec<SkippedConsumer>,
+}
+
+/// An event to be stored, with all the jobs it causes.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// The id it gets, unless it is a duplicate.
+    pub id: EventId,
+    /// The verified request: source, type, headers, body and keys.
+    pub inbound: Inbound,
+    /// The jobs that the event causes, as routing decided.
+    pub plan: Plan,
+    /// How long its keys (idempotency and deduplication) are remembered.
+    pub key_ttl: Duration,
+    /// How long its deliveries may wait before they expire; `None` is without limit.
+    pub event_ttl: Option<Duration>,
+    /// How long the lease lasts for jobs that start with the commit.
+    pub lease: Duration,
 }
 
 /// A consumer that does not get an event of its source.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::plan::NewEvent;
 use super::retry::{self, AttemptsSoFar, GiveUp, RetryPolicy, Verdict, read_retry_after};
 use crate::model::FailureCode;
 use crate::model::job::PARKED_PREFIX;
@@ -55,6 +56,9 @@ pub struct JobOutcome {
     /// The change of the run that the job belongs to. The engine adds it after the outcome is
     /// settled.
     pub change: Option<Box<Change>>,
+    /// Events that report the outcome, such as a dead delivery. They are stored with everything
+    /// that they cause.
+    pub reports: Vec<NewEvent>,
 }
 
 /// The state that a job gets when its outcome is recorded.
@@ -212,6 +216,7 @@ pub fn settle(
             attempt,
             lane_fact,
             change: None,
+            reports: Vec::new(),
         }
     };
     let (failure, response) = match outcome {
@@ -335,6 +340,7 @@ fn interrupted(job: &Job, why: &str, at_most_once: bool, timing: Timing) -> JobO
         attempt: Some(attempt),
         lane_fact: None,
         change: None,
+        reports: Vec::new(),
     }
 }
 

@@ -82,7 +82,7 @@ impl Engine {
     ) -> Result<Option<Change>, ChangeError> {
         let job = &claimed.job;
         let change = match &job.target {
-            Target::Handler(_) | Target::Queue(_) | Target::Slot(_) => None,
+            Target::Handler(_) | Target::Queue(_) | Target::Alert(_) | Target::Slot(_) => None,
             Target::Workflow(name) => Some(self.start_of(name, job, event, claimed.now)?),
             Target::Step(visiting) | Target::Timer(visiting) => {
                 let run = match known {

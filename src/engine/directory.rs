@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::targets::kind_of_lane;
 use crate::config::source::Cron;
-use crate::config::{Config, Handler, Queue};
+use crate::config::{Alerts, Config, Handler, Queue};
 use crate::model::LaneId;
 use crate::model::job::PARKED_PREFIX;
 
@@ -16,6 +16,7 @@ pub struct Directory {
     queues: HashMap<String, Arc<Queue>>,
     workflows: HashSet<String>,
     crons: HashMap<String, Cron>,
+    alerts: Option<Arc<Alerts>>,
 }
 
 impl Directory {
@@ -29,6 +30,7 @@ impl Directory {
                 .iter()
                 .filter_map(|s| Some((s.name.clone(), s.cron.clone()?)))
                 .collect(),
+            alerts: config.alerts.clone(),
             workflows: config.workflows.iter().map(|w| w.name.clone()).collect(),
         }
     }
@@ -41,6 +43,11 @@ impl Directory {
     /// The queue with this name.
     pub fn queue(&self, name: &str) -> Option<&Arc<Queue>> {
         self.queues.get(name)
+    }
+
+    /// Where operators are notified.
+    pub fn alerts(&self) -> Option<&Alerts> {
+        self.alerts.as_deref()
     }
 
     /// When the cron source with this name fires.

@@ -21,6 +21,7 @@
 //! - [`tick`] — housekeeping
 //! - [`parked`] — work that the configuration has no handler or workflow for
 //! - [`watch`] — reports when lanes stop or open again
+//! - [`notices`] — events about tidehook itself, for alerts
 //! - [`health`] — whether the database can be used
 //! - [`reject`] — counts refused requests
 //! - [`near`] — events that narrowly missed a handler
@@ -38,6 +39,7 @@ pub mod fsck;
 pub mod health;
 pub mod inflight;
 pub mod near;
+pub mod notices;
 pub mod operate;
 pub mod parked;
 pub mod pull;
@@ -152,6 +154,9 @@ struct Inner {
     /// Limits the log lines about deliveries that are retried, per lane.
     retries: Repeats<LaneId>,
     near: near::NearMisses,
+    /// Whether any consumer listens to notices.
+    has_listeners: bool,
+    alerts: Repeats<notices::Subject>,
     flows: flows::Flows,
     housekeeping: tick::Housekeeping,
     pulls: pull::Pulls,
@@ -187,8 +192,11 @@ impl Engine {
                 let store = Arc::clone(&recording);
                 async move { store.record(&outcomes).await }
             });
+        let routes = config.routes();
+        let has_listeners =
+            routes.0.iter().any(|route| route.source == crate::decide::alert::SOURCE);
         Self(Arc::new(Inner {
-            routes: config.routes(),
+            routes,
             directory: Directory::of(&config),
             lease: LEASE.min(config.worker.lease_max),
             new_events,
@@ -199,6 +207,8 @@ impl Engine {
             rejections: Rejections::default(),
             retries: Repeats::new(RETRY_LINES_MAX),
             near: near::NearMisses::default(),
+            has_listeners,
+            alerts: Repeats::new(notices::ALERTS_A_MINUTE),
             flows: flows::Flows::of(&config),
             housekeeping: tick::Housekeeping::default(),
             pulls: pull::Pulls::default(),

@@ -6,11 +6,14 @@ use std::time::Duration;
 use super::Engine;
 use super::advance::ChangeError;
 use super::execute::Execution;
+use super::notices::Notice;
 use super::targets::kind_of;
+use crate::decide::alert::SOURCE;
+use crate::decide::plan::NewEvent;
 use crate::decide::retry::RetryPolicy;
 use crate::decide::settle::{JobOutcome, LaneFact, NextState, OutcomeRules, settle};
-use crate::model::FailureCode;
-use crate::model::{Event, Outcome, Target};
+use crate::model::run::Change;
+use crate::model::{Event, FailureCode, Outcome, RunStatus, Target};
 use crate::observe::feed::{FeedEvent, Next};
 use crate::observe::metrics;
 use crate::store::{Claimed, Error};
@@ -33,7 +36,9 @@ enum Committed {
 
 /// How many bytes of stored response an outcome adds to a batch, which bounds the batch's size.
 pub(super) fn bytes(job_outcome: &JobOutcome) -> usize {
-    job_outcome.attempt.as_ref().map_or(0, |attempt| attempt.response.len())
+    let reports = job_outcome.reports.iter().map(|report| report.inbound.body.bytes().len());
+    let response = job_outcome.attempt.as_ref().map_or(0, |attempt| attempt.response.len());
+    response + reports.sum::<usize>()
 }
 
 impl Engine {
@@ -70,6 +75,10 @@ impl Engine {
         if !kind.has_breaker() {
             job_outcome.lane_fact = None;
         }
+        if let NextState::Dead { error } = &job_outcome.next_state {
+            let (job, sent) = (&claimed.job, job_outcome.sent);
+            job_outcome.reports.extend(self.notice_of_dead(job, event, sent, error));
+        }
         let is_recorded = match kind.changes_run() {
             false => self.commit(&job_outcome).await == Committed::Yes,
             true => self.commit_with_run(&mut job_outcome, claimed, event, &ran).await,
@@ -79,6 +88,9 @@ impl Engine {
             self.notify_workers(&[Wakeup::of(job_outcome.lease.job, *after)]).await;
         }
         self.report_attempt(&job_outcome, event, claimed.job.target.name(), ended.as_ref());
+        if is_recorded && !job_outcome.reports.is_empty() {
+            self.wake().await;
+        }
         if let (true, Some(change)) = (is_recorded, &job_outcome.change) {
             self.after_change(change, true).await;
         }
@@ -115,6 +127,7 @@ impl Engine {
                     if let NextState::Dead { error } = &job_outcome.next_state {
                         offered.next_state = NextState::FailedIntoRun { error: error.clone() };
                     }
+                    offered.reports = self.notices_of_change(claimed, change.as_ref(), &offered);
                     offered.change = change.map(Box::new);
                     match self.commit(&offered).await {
                         Committed::Yes => {
@@ -143,6 +156,31 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// The notices of a run that fails with this outcome: of the run, and of the step's job that
+    /// failed it.
+    fn notices_of_change(
+        &self,
+        claimed: &Claimed,
+        change: Option<&Change>,
+        outcome: &JobOutcome,
+    ) -> Vec<NewEvent> {
+        let failed = change.filter(|change| {
+            change.ends
+                && change.run.status == RunStatus::Failed
+                && change.run.state.event_context["source"] != SOURCE
+        });
+        let Some(change) = failed else { return Vec::new() };
+        let dead = match (&outcome.next_state, &claimed.job.target) {
+            (NextState::FailedIntoRun { error }, Target::Step(_)) => {
+                let (job, event) = (&claimed.job, change.run.event);
+                Some(Notice::dead(job, event, outcome.sent, error))
+            }
+            _ => None,
+        };
+        let notices = dead.into_iter().chain([Notice::run_failed(&change.run)]);
+        notices.filter_map(|notice| self.notice(notice)).collect()
     }
 
     /// Commits an outcome, and repeats that until the store answers. The call has taken place, so
@@ -199,6 +237,7 @@ impl Engine {
             attempt: None,
             lane_fact: None,
             change: None,
+            reports: Vec::new(),
             ..job_outcome.clone()
         };
         match self.health().learn(self.0.outcomes.put(bare).await) {

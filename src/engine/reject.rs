@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::Engine;
+use super::notices::Notice;
 use crate::model::json::Unreadable;
 use crate::model::{Inbound, Timestamp};
 use crate::observe::feed::FeedEvent;
@@ -43,6 +44,11 @@ impl Engine {
         metrics::rejected(source, reason);
         self.feed().publish(|| FeedEvent::Rejected { source: source.to_owned(), reason });
         if let Some(left_out) = self.0.rejections.logged.should_log(&key) {
+            // Whoever forges requests must not decide how many alerts are sent.
+            if reason.starts_with("signature_") {
+                let (engine, notice) = (self.clone(), Notice::refused(source, reason, left_out));
+                tokio::spawn(async move { engine.tell(notice).await });
+            }
             tracing::warn!(
                 source,
                 reason,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::notices::Notice;
 use super::parked::ParkedLanes;
 use super::{Budget, Engine, Worked};
 use crate::model::FailureCode;
@@ -143,6 +144,7 @@ impl Engine {
         if expired.is_empty() {
             return Ok(0);
         }
+        self.tell(Notice::expired(expired.len())).await;
         let ids: Vec<EventId> = expired.iter().map(|job| job.event).collect();
         let events = self.store().events_by_id(&ids).await?;
         for job in &expired {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::Engine;
+use super::notices::Notice;
 use crate::model::LaneId;
 use crate::model::lane::Waits;
 use crate::observe::feed::FeedEvent;
@@ -39,6 +40,11 @@ impl Engine {
                 tracing::warn!(%lane, state = waits.as_str(), why = %waits, "A lane is holding \
                     back its deliveries.");
                 self.report_lane(lane, waits.as_str(), Some(waits.to_string()));
+                if let (Waits::Tripped(until), Some(handler)) =
+                    (waits, lane.0.strip_prefix("handler:"))
+                {
+                    self.tell(Notice::tripped(handler, *until)).await;
+                }
             }
         }
         for lane in before.keys().filter(|lane| !waits.contains_key(*lane)) {

@@ -19,6 +19,7 @@ use super::path::Path;
 use super::router::State;
 use super::{auth, client};
 use crate::config::{Source, SourceKind};
+use crate::decide::alert::RESERVED;
 use crate::engine::{Planned, Receipt};
 use crate::ingress::{self, Admitted, Challenge, Raw};
 use crate::model::Timestamp;
@@ -126,6 +127,12 @@ async fn call(
     let source = source.cloned().ok_or_else(|| ApiError::not_found("Unknown event source"))?;
     ingress::admit_address(&source, client_of(&request))
         .map_err(|why| refused(state, &source, why))?;
+    if kind.starts_with(RESERVED) {
+        return Err(ApiError::invalid_field(
+            "type",
+            "event types that begin with `__` are tidehook's own; use another name",
+        ));
+    }
     if kind.trim().is_empty()
         || kind.chars().count() > ingress::admit::KIND_CHARS_MAX
         || kind.chars().any(char::is_control)

@@ -168,6 +168,7 @@ fn stored() -> Router<Arc<State>> {
         .route("/api/workflow-runs/{id}/redrive", post(api::runs::redrive))
         .route("/api/fsck", get(api::runs::fsck))
         .route("/api/workflows/{name}/runs", post(api::runs::start))
+        .route("/api/alerts/test", post(api::alerts::test))
         .route("/api/queues", get(api::queues::list))
         .route("/api/queues/{name}", get(api::queues::show))
         .route("/api/queues/{name}/peek", get(api::queues::peek))

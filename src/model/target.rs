@@ -14,6 +14,8 @@ pub enum Target {
     /// A pull queue of the configuration, whose consumers fetch the job as a message. No worker
     /// takes it.
     Queue(String),
+    /// A notice to operators, over the channel with this name.
+    Alert(String),
     /// The start of a workflow's run.
     Workflow(String),
     /// A slot of a cron source: the tick, and the job of the next slot.
@@ -81,6 +83,7 @@ impl Target {
         match self {
             Self::Handler(_) => "handler",
             Self::Queue(_) => "queue",
+            Self::Alert(_) => "alert",
             Self::Workflow(_) => "workflow",
             Self::Slot(_) => "slot",
             Self::Step(_) => "step",
@@ -92,7 +95,9 @@ impl Target {
     /// `workflow/step`.
     pub fn name(&self) -> &str {
         match self {
-            Self::Handler(name) | Self::Queue(name) | Self::Workflow(name) => name,
+            Self::Handler(name) | Self::Queue(name) | Self::Alert(name) | Self::Workflow(name) => {
+                name
+            }
             Self::Slot(slot) => &slot.source,
             Self::Step(visiting) | Self::Timer(visiting) => &visiting.step,
         }
@@ -102,7 +107,9 @@ impl Target {
     /// visit, so that `from_parts` can read it back.
     pub fn stored_name(&self) -> String {
         match self {
-            Self::Handler(name) | Self::Queue(name) | Self::Workflow(name) => name.clone(),
+            Self::Handler(name) | Self::Queue(name) | Self::Alert(name) | Self::Workflow(name) => {
+                name.clone()
+            }
             Self::Slot(slot) => slot.to_string(),
             Self::Step(visiting) | Self::Timer(visiting) => visiting.to_string(),
         }
@@ -113,6 +120,7 @@ impl Target {
         match self {
             Self::Handler(name) => LaneId::handler(name),
             Self::Queue(name) => LaneId::queue(name),
+            Self::Alert(name) => LaneId(format!("alert:{name}")),
             Self::Workflow(name) => LaneId(format!("workflow:{name}")),
             Self::Slot(slot) => LaneId::cron(&slot.source),
             Self::Step(visiting) => LaneId::step(&visiting.step),
@@ -124,7 +132,11 @@ impl Target {
     pub fn visit_ref(&self) -> Option<&VisitRef> {
         match self {
             Self::Step(visiting) | Self::Timer(visiting) => Some(visiting),
-            Self::Handler(_) | Self::Queue(_) | Self::Workflow(_) | Self::Slot(_) => None,
+            Self::Handler(_)
+            | Self::Queue(_)
+            | Self::Alert(_)
+            | Self::Workflow(_)
+            | Self::Slot(_) => None,
         }
     }
 
@@ -133,6 +145,7 @@ impl Target {
         match kind {
             "handler" => Some(Self::Handler(name.to_owned())),
             "queue" => Some(Self::Queue(name.to_owned())),
+            "alert" => Some(Self::Alert(name.to_owned())),
             "workflow" => Some(Self::Workflow(name.to_owned())),
             "slot" => SlotRef::parse(name).map(Self::Slot),
             "step" => VisitRef::parse(name).map(Self::Step),

@@ -141,6 +141,7 @@ fn every_route_is_documented_and_every_documented_route_exists() {
         "docs/callbacks.md",
         "docs/metrics.md",
         "docs/operations.md",
+        "docs/alerts.md",
         "docs/queues.md",
     ]
     .iter()
@@ -225,6 +226,7 @@ fn every_command_line_in_the_docs_has_the_verbs_and_flags_that_the_program_has()
         "docs/providers.md",
         "docs/queues.md",
         "docs/schedules.md",
+        "docs/alerts.md",
     ];
     let top = verbs_in(&help(&[]));
     assert!(top.len() > 20, "{top:?}");

@@ -19,7 +19,9 @@ pub use waiting::Pulls;
 use waiting::{Parcel, Waiter, look_for_all};
 
 use super::Engine;
+use super::notices::Notice;
 use crate::config::Queue;
+use crate::decide::alert::SOURCE;
 use crate::decide::settle::{JobOutcome, NextState};
 use crate::model::{
     Attempt, AttemptResult, Event, EventId, FailureCode, Job, JobId, JobState, LaneId, Lease,
@@ -153,7 +155,7 @@ impl Engine {
             match self.health().learn(self.0.outcomes.put(outcome).await) {
                 Ok(()) => {
                     if is_dead {
-                        self.report_dead(queue, lease.job, attempt + 1);
+                        self.report_given_up(queue, lease.job).await;
                     }
                     Ok(answered)
                 }
@@ -284,6 +286,7 @@ impl Engine {
             attempt: Some(attempt),
             lane_fact: None,
             change: None,
+            reports: Vec::new(),
         };
         (outcome, answered)
     }
@@ -296,6 +299,34 @@ impl Engine {
         );
     }
 
+    /// Reports a message that its consumer gave back at the last attempt.
+    async fn report_given_up(&self, queue: &Queue, job: JobId) {
+        match self.store().messages(&[job]).await {
+            Ok(jobs) => self.report_all_dead(queue, &jobs.into_values().collect::<Vec<_>>()).await,
+            Err(error) => tracing::debug!(%error, %job, "A dead message cannot be read."),
+        }
+    }
+
+    /// Reports messages that nobody acknowledged in time for the last time.
+    async fn report_all_dead(&self, queue: &Queue, dead: &[Job]) {
+        if dead.is_empty() {
+            return;
+        }
+        let ids: Vec<EventId> = dead.iter().map(|job| job.event).collect();
+        let events = self.store().events_by_id(&ids).await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "The events of dead messages cannot be read.");
+            BTreeMap::new()
+        });
+        for job in dead {
+            self.report_dead(queue, job.id, job.attempt);
+            // What becomes of a notice is no news.
+            if events.get(&job.event).is_some_and(|event| event.source != SOURCE) {
+                let error = job.last_error.as_deref().unwrap_or("");
+                self.tell(Notice::dead(job, job.event, job.attempt, error)).await;
+            }
+        }
+    }
+
     /// Makes messages dead that nobody acknowledged at their last attempt, in queues that nobody
     /// receives from. Answers how many.
     pub(super) async fn bury_messages(&self) -> Result<u64> {
@@ -304,7 +335,7 @@ impl Engine {
             let lane = LaneId::queue(&queue.name);
             let dead = self.store().bury(&lane, queue.attempts_max, BURIED_AT_ONCE).await?;
             buried += u64::try_from(dead.len()).unwrap_or(u64::MAX);
-            dead.iter().for_each(|job| self.report_dead(queue, job.id, job.attempt));
+            self.report_all_dead(queue, &dead).await;
         }
         Ok(buried)
     }
@@ -345,7 +376,7 @@ impl Engine {
         for (request, received) in requests.iter().zip(received) {
             let name = request.lane.0.trim_start_matches("queue:").to_owned();
             if let Some(queue) = self.directory().queue(&name) {
-                received.dead.iter().for_each(|job| self.report_dead(queue, job.id, job.attempt));
+                self.report_all_dead(queue, &received.dead).await;
             }
             let message = |job: Job| {
                 let event = events.get(&job.event).cloned();
@@ -380,6 +411,7 @@ impl Engine {
                 attempt: None,
                 lane_fact: None,
                 change: None,
+                reports: Vec::new(),
             })
         });
         // What cannot be returned becomes visible when its lease runs out.

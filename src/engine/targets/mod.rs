@@ -2,12 +2,14 @@
 //! line here.
 //!
 //! - [`handler`]: one HTTP call that delivers an event
+//! - [`alert`]: a notice to operators
 //! - [`queue`]: a message that a consumer fetches; no worker takes it
 //! - [`slot`]: a tick of a cron source
 //! - [`workflow`]: the start of a run
 //! - [`step`]: the HTTP call or the event of a step
 //! - [`timer`]: an instant that a run waits for
 
+pub mod alert;
 pub mod handler;
 pub mod queue;
 pub mod slot;
@@ -96,6 +98,7 @@ pub fn kind_of(target: &Target) -> &'static dyn TargetKind {
     match target {
         Target::Handler(_) => &handler::Handler,
         Target::Queue(_) => &queue::Queue,
+        Target::Alert(_) => &alert::Alert,
         Target::Workflow(_) => &workflow::Workflow,
         Target::Slot(_) => &slot::Slot,
         Target::Step(_) => &step::Step,
@@ -108,6 +111,7 @@ pub fn kind_of_lane(word: &str) -> Option<&'static dyn TargetKind> {
     Some(match word {
         "handler" => &handler::Handler,
         "queue" => &queue::Queue,
+        "alert" => &alert::Alert,
         "workflow" => &workflow::Workflow,
         "cron" => &slot::Slot,
         "step" => &step::Step,

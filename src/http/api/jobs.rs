@@ -37,6 +37,7 @@ pub fn kind_of(job: &Job) -> &'static str {
     match job.target {
         Target::Handler(_) => "delivery",
         Target::Queue(_) => "message",
+        Target::Alert(_) => "alert",
         Target::Workflow(_) => "start",
         Target::Slot(_) => "slot",
         Target::Step(_) => "step",

@@ -1,6 +1,7 @@
 //! The management API: what is stored, one file per resource. Every route takes the bearer token of
 //! `api.auth_token`.
 
+pub mod alerts;
 pub mod events;
 pub mod explain;
 pub mod jobs;

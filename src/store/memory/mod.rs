@@ -411,6 +411,9 @@ impl Tables {
         if let Some(change) = job_outcome.change.as_deref() {
             self.apply(change, now);
         }
+        for report in &job_outcome.reports {
+            self.accept(report, now);
+        }
         Ok(())
     }
 }

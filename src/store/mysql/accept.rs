@@ -32,7 +32,7 @@ pub(super) async fn accept(
         .await
 }
 
-async fn insert(
+pub(super) async fn insert(
     store: &SqlStore<MySql>,
     conn: &mut MySqlConnection,
     slice: Slice<'_>,

@@ -18,6 +18,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPoolOptions};
 use sqlx::{ConnectOptions, Connection, MySql, MySqlConnection, Pool};
 
 use super::sql::driver::{self, Driver, Kind, Lists, SupportsTypes, Take};
+use super::sql::intake::Slice;
 use super::sql::pool::Pools;
 use super::sql::rows::{DueRow, IdRow};
 use super::sql::statement::Texts;
@@ -207,6 +208,14 @@ impl Driver for MySql {
         conn: &mut Self::Connection,
     ) -> sqlx::Result<Option<String>> {
         server::refuse(store, conn).await
+    }
+
+    async fn store_events(
+        store: &SqlStore<Self>,
+        conn: &mut Self::Connection,
+        events: &[NewEvent],
+    ) -> sqlx::Result<()> {
+        accept::insert(store, conn, Slice::without_keys(events)).await.map(drop)
     }
 
     async fn accept(store: &SqlStore<Self>, events: Arc<[NewEvent]>) -> Result<Vec<Accepted>> {

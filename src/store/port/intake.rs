@@ -1,29 +1,10 @@
 //! Accepting events, with everything they cause.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 
 use super::Each;
-use crate::decide::plan::Plan;
-use crate::model::{EventId, Inbound, JobId, Timestamp};
-
-/// An event to be stored, with all the jobs it causes.
-#[derive(Debug, Clone)]
-pub struct NewEvent {
-    /// The id it gets, unless it is a duplicate.
-    pub id: EventId,
-    /// The verified request: source, type, headers, body and keys.
-    pub inbound: Inbound,
-    /// The jobs that the event causes, as routing decided.
-    pub plan: Plan,
-    /// How long its keys (idempotency and deduplication) are remembered.
-    pub key_ttl: Duration,
-    /// How long its deliveries may wait before they expire; `None` is without limit.
-    pub event_ttl: Option<Duration>,
-    /// How long the lease lasts for jobs that start with the commit.
-    pub lease: Duration,
-}
+pub use crate::decide::plan::NewEvent;
+use crate::model::{EventId, JobId, Timestamp};
 
 /// The result of accepting one event.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -169,6 +169,15 @@ pub trait Driver: SupportsTypes {
         intake::accept(store, events).await
     }
 
+    /// Stores events without keys with their jobs, within a transaction.
+    async fn store_events(
+        store: &SqlStore<Self>,
+        conn: &mut Self::Connection,
+        events: &[NewEvent],
+    ) -> sqlx::Result<()> {
+        intake::insert(store, conn, intake::Slice::without_keys(events), false).await.map(drop)
+    }
+
     /// The lanes to look at, at most `most` of each tenant: the tenants behind one by name first,
     /// each with the lane that waits longest first, and last the lanes whose time has come.
     async fn pick(

@@ -267,7 +267,8 @@ pub(in crate::store) async fn accept<D: Driver>(
         .await
 }
 
-async fn insert<D: Driver>(
+/// Stores a slice by one text; `is_alone` if that is all of the transaction.
+pub(in crate::store) async fn insert<D: Driver>(
     store: &SqlStore<D>,
     conn: &mut D::Connection,
     slice: Slice<'_>,

@@ -16,6 +16,7 @@ use crate::decide::settle::{JobOutcome, LaneFact, NextState};
 use crate::model::run::Change;
 use crate::model::time::millis;
 use crate::model::{Lane, Lease, Timestamp};
+use crate::store::NewEvent;
 use crate::store::error::{Error, Result};
 
 /// Records plain deliveries in one statement: nothing depends on them, no breaker and no run.
@@ -26,7 +27,10 @@ pub(in crate::store) async fn deliveries_first<D: Driver>(
     outcomes: Arc<[JobOutcome]>,
 ) -> Result<Vec<Result<()>>> {
     let is_plain = |outcome: &JobOutcome| {
-        outcome.lane_fact.is_none() && outcome.change.is_none() && in_row(outcome).is_some()
+        outcome.lane_fact.is_none()
+            && outcome.change.is_none()
+            && outcome.reports.is_empty()
+            && in_row(outcome).is_some()
     };
     let recorded = match outcomes.iter().all(is_plain) {
         true => record_delivered(store, &outcomes).await?,
@@ -209,6 +213,11 @@ async fn record_rest<D: Driver>(
         }
     }
     looks::wake(conn, store, &wakes).await?;
+    let reports: Vec<NewEvent> =
+        outcomes.iter().filter(|c| holds(c)).flat_map(|c| c.reports.iter().cloned()).collect();
+    if !reports.is_empty() {
+        D::store_events(store, conn, &reports).await?;
+    }
     Ok(outcomes
         .iter()
         .map(|c| if holds(c) || repeats(c) { Ok(()) } else { Err(Error::LeaseLost) })

@@ -106,6 +106,7 @@ pub fn outcome(job: &Job, next_state: NextState) -> JobOutcome {
     };
     JobOutcome {
         change: None,
+        reports: Vec::new(),
         lease: job.lease(),
         lane: job.target.lane(),
         next_state,

@@ -188,9 +188,14 @@ async fn a_changed_file_is_named_section_by_section_and_never_shown() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_this_version_cannot_run_is_named_in_one_line() {
     let receiver = Endpoint::start().await;
-    let more = "alerts: { url: \"https://alerts.example/\" }\n";
-    let home = Home::new(&config(SQLITE, &receiver, "/ok", more));
+    let file = config(SQLITE, &receiver, "/ok", "")
+        .replace("{ app: ", "{ customers: { type: outbound }, app: ");
+    let home = Home::new(&file);
     let status = home.spawn().ended().await;
     assert_eq!(status.code(), Some(2));
-    assert!(home.log().contains("this version cannot run: section `alerts`"), "{}", home.log());
+    assert!(
+        home.log().contains("this version cannot run: outbound source `customers`"),
+        "{}",
+        home.log()
+    );
 }
