@@ -23,8 +23,8 @@ use crate::deliver::{Client, resolve, step};
 use crate::engine::notices::DESTINATION;
 use crate::engine::{Budget, Chance, Engine, Parts};
 use crate::http::client::{OverSocket, Peer};
-use crate::http::{State, router};
-use crate::model::{AwsIdentity, Secret, SystemClock, SystemIds};
+use crate::http::{State, probes_only, router};
+use crate::model::{AwsIdentity, Roles, Secret, SystemClock, SystemIds};
 use crate::observe::feed::Feed;
 use crate::observe::metrics;
 use crate::store::{self, Address, Store};
@@ -169,21 +169,31 @@ impl Server {
     ///
     /// # Errors
     /// Why it did not start; nothing is left running.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    pub async fn start(config: Config, roles: Roles) -> Result<Self, StartError> {
+        if roles.is_partial() && is_embedded(&config) {
+            return Err(StartError::Machine(format!(
+                "the roles {roles} alone need other processes for the rest, and an embedded \
+                 database can be used by one process only: use Postgres or MySQL, or all roles"
+            )));
+        }
         let cannot = config.cannot_run();
         if !cannot.is_empty() {
             return Err(StartError::CannotRun(cannot));
         }
         let at = SocketAddr::new(config.server.bind, config.server.port);
         let listener = listen(at).map_err(|e| StartError::Listen(at, e))?;
-        Self::start_on(listener, config).await
+        Self::start_on(listener, config, roles).await
     }
 
     /// Starts a server on a listener that is open already.
     ///
     /// # Errors
     /// As [`Server::start`], without those of listening.
-    pub async fn start_on(listener: TcpListener, config: Config) -> Result<Self, StartError> {
+    pub async fn start_on(
+        listener: TcpListener,
+        config: Config,
+        roles: Roles,
+    ) -> Result<Self, StartError> {
         init_metrics(&config);
         let config = Arc::new(config);
         let wake = wake(&config)?;
@@ -194,7 +204,8 @@ impl Server {
             StartError::Machine(format!("the address of the listener cannot be read: {e}"))
         })?;
         let stop_serving = CancellationToken::new();
-        let routes = router(State::new(engine.clone()));
+        let state = State::new(engine.clone());
+        let routes = if roles.ingress { router(state) } else { probes_only(state) };
         let serving = tokio::spawn(serve(listener, routes, stop_serving.clone()));
         let stop_if_dropped = stop_serving.clone().drop_guard();
         get_ready(&engine).await?;
@@ -202,9 +213,14 @@ impl Server {
         let budget = Budget::endless(config.worker.concurrency);
         let working = tokio::spawn({
             let engine = engine.clone();
-            async move { engine.work_until_drained(budget).await }
+            async move {
+                match roles.worker {
+                    true => engine.work_until_drained(budget).await,
+                    false => engine.draining().await,
+                }
+            }
         });
-        let keeping = tokio::spawn(keep(engine.clone()));
+        let keeping = tokio::spawn(keep(engine.clone(), roles.ticker));
         Ok(Self { engine, address, serving, stop_serving, working, keeping })
     }
 
@@ -294,8 +310,9 @@ async fn get_ready(engine: &Engine) -> Result<(), StartError> {
     }
 }
 
-/// The housekeeping loop. While the store is unreachable or refuses writes, it probes it instead.
-async fn keep(engine: Engine) {
+/// The housekeeping loop, which a process without the role `ticker` leaves to others. While the
+/// store is unreachable or refuses writes, it probes it instead.
+async fn keep(engine: Engine, ticks_too: bool) {
     let nothing = Budget::NONE;
     let mut ticks = tokio::time::interval(TICK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -314,7 +331,7 @@ async fn keep(engine: Engine) {
         }
         is_told = false;
         tokio::select! {
-            _ = ticks.tick() => {
+            _ = ticks.tick(), if ticks_too => {
                 if let Err(error) = engine.health().learn(engine.tick(nothing).await) {
                     tracing::debug!(%error, "Housekeeping failed. The next tick tries again.");
                 }
@@ -356,9 +373,11 @@ pub fn init_metrics(config: &Config) {
     let handlers: Vec<String> =
         config.handlers.iter().map(|h| h.name.clone()).chain(steps).collect();
     let workflows: Vec<_> = config.workflows.iter().map(|w| w.name.as_str()).collect();
+    let queues: Vec<_> = config.queues.iter().map(|q| q.name.as_str()).collect();
     metrics::init_counters(metrics::Expected {
         sources: &sources,
         handlers: &handlers,
+        queues: &queues,
         workflows: &workflows,
     });
 }

@@ -126,6 +126,7 @@ fn delivered(job: &tidehook::model::Job) -> JobOutcome {
             response: Vec::new(),
             at: Timestamp(0),
         }),
+        reports: Vec::new(),
         lane_fact: None,
         change: None,
     }

@@ -19,6 +19,7 @@ use crate::config::problem::Text;
 use crate::config::{Config, Problems};
 use crate::container::signals::Signals;
 use crate::ingress;
+use crate::model::Roles;
 use crate::observe::feed::{FeedEvent, Next};
 use crate::server::Server;
 
@@ -59,7 +60,7 @@ pub(super) async fn run(dev: Dev, global: &Global) -> Done {
             .ok_or_else(|| anyhow!("the example configuration has no source"))?;
         send::prepare(source, EVENT, None, &format!("http://127.0.0.1:{port}"))?
     };
-    let server = Server::start_on(listener, config).await?;
+    let server = Server::start_on(listener, config, Roles::ALL).await?;
     let mut moments = server.engine().feed().follow();
     let timeline = Timeline::begin(global.json);
     if !global.json {

@@ -97,7 +97,7 @@ enum Verb {
     Dev(dev::Dev),
     /// Run the server until a signal stops it
     #[command(alias = "serve")]
-    Start,
+    Start(start::Start),
     /// Check the configuration
     #[command(alias = "check")]
     Validate,
@@ -219,7 +219,7 @@ async fn dispatch(cli: Cli) -> Done {
     let global = cli.global;
     match cli.verb {
         Verb::Dev(verb) => dev::run(verb, &global).await,
-        Verb::Start => start::run(&global).await,
+        Verb::Start(start) => start::run(&start, &global).await,
         Verb::Validate => validate::run(&global),
         Verb::Init(verb) => init::run(&verb, &global),
         Verb::Send(verb) => send::run(verb, &global).await,

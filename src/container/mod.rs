@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use crate::config::problem::Severity;
 use crate::config::{Config, Loaded, Problems, Request};
 use crate::environment::{self, variable};
+use crate::model::Roles;
 use crate::observe::log;
 use crate::server::{Server, StartError};
 use signals::{SignalAction, Signals};
@@ -28,13 +29,28 @@ pub async fn from_environment() -> ExitCode {
     let loaded = look();
     tell(&loaded.problems);
     let Some(config) = loaded.config else { return ExitCode::from(2) };
-    match run(config, look, tell).await {
+    let roles = match roles_of_environment() {
+        Ok(roles) => roles,
+        Err(why) => {
+            report_error(&why);
+            return ExitCode::from(2);
+        }
+    };
+    match run(config, roles, look, tell).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report_error(&error.to_string());
             ExitCode::from(if matches!(error, StartError::CannotRun(_)) { 2 } else { 1 })
         }
     }
+}
+
+/// The roles that `TIDEHOOK_ROLES` names; all of them when it is not set.
+///
+/// # Errors
+/// It names something else: a sentence.
+pub fn roles_of_environment() -> Result<Roles, String> {
+    variable("ROLES").map_or(Ok(Roles::ALL), |text| text.parse())
 }
 
 /// Runs the server with a configuration until a signal ends it.
@@ -45,6 +61,7 @@ pub async fn from_environment() -> ExitCode {
 /// The server does not start.
 pub async fn run(
     config: Config,
+    roles: Roles,
     look: impl Fn() -> Loaded,
     tell: impl Fn(&Problems),
 ) -> Result<(), StartError> {
@@ -54,13 +71,14 @@ pub async fn run(
         StartError::Machine(format!("the signal handlers cannot be installed: {error}"))
     })?;
     let server = tokio::select! {
-        started = Server::start(config.clone()) => started?,
+        started = Server::start(config.clone(), roles) => started?,
         () = signals.stop() => return Ok(()),
     };
     let (address, handlers, workflows) =
         (server.address(), config.handlers.len(), config.workflows.len());
     tracing::info!(
-        %address, handlers, workflows, version = env!("CARGO_PKG_VERSION"), "tidehook is ready.",
+        %address, %roles, handlers, workflows, version = env!("CARGO_PKG_VERSION"),
+        "tidehook is ready.",
     );
     while signals.next().await == SignalAction::Reload {
         reload(&look(), &config, &tell);

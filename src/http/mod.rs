@@ -29,4 +29,4 @@ pub mod metrics;
 pub mod path;
 pub mod router;
 
-pub use router::{State, router};
+pub use router::{State, probes_only, router};

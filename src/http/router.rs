@@ -101,13 +101,7 @@ impl State {
 /// - everything else is limited per client address and by `server.max_inbound`
 /// - what reads or changes stored data waits until the store is ready
 pub fn router(state: Arc<State>) -> Router {
-    let probes = Router::new()
-        .route("/livez", get(health::live))
-        .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready))
-        .route("/health", get(health::health))
-        .route("/metrics", get(metrics::metrics))
-        .layer(CompressionLayer::new());
+    let probes = probes();
     let mut events = Router::new()
         .route("/webhooks/{source}", post(hooks::webhook))
         .route("/events/{source}/{kind}", post(hooks::event))
@@ -134,6 +128,26 @@ pub fn router(state: Arc<State>) -> Router {
         .layer(CatchPanicLayer::custom(|_| ApiError::internal().into_response()))
         .layer(from_fn_with_state(Arc::clone(&state), around::around))
         .with_state(state)
+}
+
+/// The routes of a process that takes no requests: probes and metrics.
+pub fn probes_only(state: Arc<State>) -> Router {
+    probes()
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(CatchPanicLayer::custom(|_| ApiError::internal().into_response()))
+        .layer(from_fn_with_state(Arc::clone(&state), around::around))
+        .with_state(state)
+}
+
+fn probes() -> Router<Arc<State>> {
+    Router::new()
+        .route("/livez", get(health::live))
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/health", get(health::health))
+        .route("/metrics", get(metrics::metrics))
+        .layer(CompressionLayer::new())
 }
 
 /// The routes that read or change stored data.

@@ -8,6 +8,7 @@
 //! - [`attempt`]: outcomes of running a job; [`request`]: an HTTP exchange as values
 //! - [`body`]: the body of a request or response, and its one parsed view; [`json`]: JSON as
 //!   senders write it
+//! - [`roles`]: which part of the work a process does
 //! - [`key`]: texts from outside as keys
 //! - [`pooler`]: the connection pooler in front of a database
 //! - [`payload`]: the data that flows from step to step; [`path`]: JSON paths; [`secret`]: text
@@ -28,6 +29,7 @@ pub mod payload;
 pub mod pooler;
 pub mod request;
 pub mod retention;
+pub mod roles;
 pub mod run;
 pub mod secret;
 pub mod target;
@@ -48,6 +50,7 @@ pub use payload::Payload;
 pub use pooler::Pooler;
 pub use request::{Cut, Method, Request, Response};
 pub use retention::{Keep, OldestKept, Past, Retention};
+pub use roles::Roles;
 pub use run::{Run, RunError, RunState, RunStatus};
 pub use secret::Secret;
 pub use target::{SlotRef, Target, VisitRef};

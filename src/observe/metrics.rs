@@ -140,6 +140,8 @@ pub struct Expected<'a> {
     pub sources: &'a [(&'a str, bool)],
     /// The names of the handlers, and of calling steps as `workflow/step`.
     pub handlers: &'a [String],
+    /// The names of the configured queues.
+    pub queues: &'a [&'a str],
     /// The names of the configured workflows.
     pub workflows: &'a [&'a str],
 }
@@ -174,6 +176,15 @@ pub fn init_counters(expected: Expected<'_>) {
         }
         counter!("tidehook_dlq_total", "handler" => handler.clone()).increment(0);
         counter!("tidehook_stale_results_total", "handler" => handler.clone()).increment(0);
+    }
+    for queue in expected.queues {
+        for action in ["received", "acked", "nacked"] {
+            counter!(
+                "tidehook_queue_messages_total", "queue" => (*queue).to_owned(), "action" => action,
+            )
+            .increment(0);
+        }
+        counter!("tidehook_dlq_total", "handler" => (*queue).to_owned()).increment(0);
     }
     for workflow in expected.workflows {
         for status in ["started", "paused", "completed", "failed", "cancelled"] {

@@ -28,6 +28,7 @@ mod parked;
 mod people;
 mod promises;
 mod queues;
+mod roles;
 mod simulation;
 mod support;
 mod vectors;

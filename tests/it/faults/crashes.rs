@@ -150,7 +150,7 @@ async fn a_second_process_on_the_same_sqlite_file_is_refused_with_one_clear_line
     let other = home.dir.path().join("other.yaml");
     std::fs::write(&other, text.replace(&home.port.to_string(), "0")).unwrap();
     let log = home.dir.path().join("other.log");
-    let status = Process::spawn(&other, &log).ended().await;
+    let status = Process::spawn(&other, &log, &[]).ended().await;
     assert_eq!(status.code(), Some(1));
     let log = std::fs::read_to_string(log).unwrap();
     assert!(log.contains("in use by another tidehook process"), "{log}");

@@ -52,7 +52,12 @@ impl Home {
 
     /// Starts a server.
     pub fn spawn(&self) -> Process {
-        Process::spawn(&self.path(), &self.dir.path().join("log"))
+        self.spawn_as(&[])
+    }
+
+    /// Starts a server with further arguments.
+    pub fn spawn_as(&self, arguments: &[&str]) -> Process {
+        Process::spawn(&self.path(), &self.dir.path().join("log"), arguments)
     }
 
     /// What all its servers logged.
@@ -81,12 +86,13 @@ pub fn binary() -> &'static str {
 }
 
 impl Process {
-    pub fn spawn(config: &Path, log: &Path) -> Self {
+    pub fn spawn(config: &Path, log: &Path, arguments: &[&str]) -> Self {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         let mut command = Command::new(binary());
         command
             .args(["start", "--config"])
             .arg(config)
+            .args(arguments)
             .env("RUST_LOG", "tidehook=info")
             .env_remove("DATABASE_URL");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);

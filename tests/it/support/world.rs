@@ -13,6 +13,7 @@ use tidehook::config::load::from_texts;
 use tidehook::config::problem::Text;
 use tidehook::config::{Config, Problems};
 use tidehook::ingress;
+use tidehook::model::Roles;
 use tidehook::server::Server;
 use tokio::net::TcpListener;
 
@@ -137,7 +138,7 @@ impl World {
                 let config =
                     config(&format!("{text}\ndatabase: {{ driver: {driver}, url: \"{url}\" }}\n"));
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-                let server = Server::start_on(listener, config).await.unwrap();
+                let server = Server::start_on(listener, config, Roles::ALL).await.unwrap();
                 let address = server.address();
                 (Running::Container(server), url, address)
             }
