@@ -19,6 +19,10 @@ use crate::store::{Pull, QueueCounts, Receive, Received};
 
 /// How often one receive goes on when dead messages took the places of live ones.
 const TAKES_MAX: u32 = 10;
+/// How often a queue is asked that has visible messages and gives none: others have locked them.
+const LOCKED_TAKES_MAX: u32 = 3;
+/// The pause before it is asked again.
+const LOCKED_PAUSE: Duration = Duration::from_millis(3);
 
 #[async_trait]
 impl<D: Driver> Pull for SqlStore<D> {
@@ -45,23 +49,7 @@ impl<D: Driver> Pull for SqlStore<D> {
             .filter(|(_, next)| is_visible(next))
             .map(|(request, _)| request.clone())
             .collect();
-        let mut taken = match due.is_empty() {
-            true => Vec::new(),
-            false => {
-                self.write(move |store, conn| {
-                    let due = due.clone();
-                    Box::pin(async move {
-                        let mut taken = Vec::with_capacity(due.len());
-                        for request in &due {
-                            taken.push(receive(conn, &store, request, &[]).await?);
-                        }
-                        Ok(taken)
-                    })
-                })
-                .await?
-            }
-        }
-        .into_iter();
+        let mut taken = self.take_messages(due).await?.into_iter();
         let after = |next: Option<i64>| {
             next.map(|after| Duration::from_millis(u64::try_from(after).unwrap_or(0)))
         };
@@ -170,6 +158,43 @@ impl<D: Driver> Pull for SqlStore<D> {
             Box::pin(async move { cancel_open(conn, &store, lane, most).await })
         })
         .await
+    }
+}
+
+impl<D: Driver> SqlStore<D> {
+    /// Takes messages of queues that have visible ones. A queue may seem empty although it is not:
+    /// MySQL locks the first row behind the end of a range for a moment, which may be the only
+    /// message of the next queue. So what gives nothing is asked again.
+    async fn take_messages(&self, due: Vec<Receive>) -> Result<Vec<Received>> {
+        let mut taken: Vec<Received> = vec![Received::default(); due.len()];
+        for again in 0..LOCKED_TAKES_MAX {
+            let is_empty =
+                |received: &Received| received.messages.is_empty() && received.dead.is_empty();
+            let missing: Vec<usize> = (0..due.len()).filter(|at| is_empty(&taken[*at])).collect();
+            if missing.is_empty() {
+                break;
+            }
+            if again > 0 {
+                tokio::time::sleep(LOCKED_PAUSE).await;
+            }
+            let asked: Vec<Receive> = missing.iter().map(|at| due[*at].clone()).collect();
+            let found = self
+                .write(move |store, conn| {
+                    let asked = asked.clone();
+                    Box::pin(async move {
+                        let mut taken = Vec::with_capacity(asked.len());
+                        for request in &asked {
+                            taken.push(receive(conn, &store, request, &[]).await?);
+                        }
+                        Ok(taken)
+                    })
+                })
+                .await?;
+            for (at, received) in missing.into_iter().zip(found) {
+                taken[at] = received;
+            }
+        }
+        Ok(taken)
     }
 }
 
