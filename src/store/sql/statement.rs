@@ -1,8 +1,8 @@
 //! A statement: a named text with named parameters, and the values bound to them.
 //!
-//! Texts are in `.sql` files, one file per topic and driver (`src/store/postgres/work.sql`), plus
-//! those that every driver can share (`src/store/sql/texts/`). Each begins with a line
-//! `-- name: …`. They are native SQL of their database, with these parameters:
+//! Texts are in `.sql` files, one file per topic and driver (`src/store/postgres/texts/work.sql`),
+//! plus those that every driver can share (`src/store/sql/texts/`). Each begins with a line `--
+//! name: …`. They are native SQL of their database, with these parameters:
 //!
 //! - `:now`, the database's clock in milliseconds since 1970, or the instant of a test's clock
 //! - `:name`, a value. A table of values ([`Rows`]) is bound as a JSON array of objects, for
