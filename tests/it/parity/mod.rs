@@ -64,6 +64,30 @@ fn without_ids(value: Value) -> Value {
     }
 }
 
+/// A consumer of a pull queue: receives, gives back, receives again, acknowledges.
+async fn consume(world: &World, send: &impl AsyncFn(&str, &str)) {
+    const CONSUMER: (&str, &str) = ("authorization", "Bearer consumers-only");
+    send("job.new", "{ \"n\" : 1.0 }").await;
+    let receive = async || {
+        let path = world.url("/api/queues/jobs/messages?wait=5s");
+        let request = world.http.get(path).header(CONSUMER.0, CONSUMER.1);
+        world.send(request).await
+    };
+    let say = async |verb: &str, receipt: &Value| {
+        let body = json!({ "receipts": [receipt] }).to_string();
+        world.post(&format!("/api/queues/jobs/{verb}"), &[CONSUMER], body).await
+    };
+    let first = receive().await;
+    assert!(first.text.contains("{ \"n\" : 1.0 }"), "byte for byte: {}", first.text);
+    let first = first.json()["messages"][0].clone();
+    assert_eq!(first["attempt"], 0);
+    assert_eq!(say("nack", &first["receipt"]).await.json()["retried"], 1);
+    let second = receive().await.json()["messages"][0].clone();
+    assert_eq!((&second["attempt"], &second["id"]), (&json!(1), &first["id"]));
+    assert_eq!(say("ack", &first["receipt"]).await.status, 409);
+    assert_eq!(say("ack", &second["receipt"]).await.json()["acked"], 1);
+}
+
 /// The suite: what comes in, and what receivers have got at the end of it.
 async fn play(world: &World) -> Vec<Value> {
     let post = async |path: &str, headers: &[(&str, &str)], body: &str| {
@@ -96,6 +120,7 @@ async fn play(world: &World) -> Vec<Value> {
     send("order.paid", "{ \"id\" : 7,\n \"name\": \"Zoë 🌊\" }").await;
     send("order.void", "{\"id\":8}").await;
     world.receiver.until_count(4).await;
+    consume(world, &send).await;
     // A workflow with a wait, a map, a choice and a callback.
     send("trip", "{\"legs\":[\"a\",\"b\",\"c\"],\"price\":12}").await;
     let path = format!("/callback/{}", token(&world.receiver.until_count(9).await));
