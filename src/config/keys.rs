@@ -558,4 +558,5 @@ pub const ALERT_KINDS: &[&str] = &[
     "db_unhealthy",
     "custom",
     "event_ttl_expired",
+    "compensation_failed",
 ];

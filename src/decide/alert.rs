@@ -13,11 +13,12 @@ pub const SOURCE: &str = "__tidehook";
 pub const RESERVED: &str = "__";
 
 /// The kinds of alert that `alerts.on` names, each with the types of the events behind it.
-pub const KINDS: [(&str, &[&str]); 7] = [
+pub const KINDS: [(&str, &[&str]); 8] = [
     ("dlq", &["__delivery.dead", "__message.dead"]),
     ("verification_failure", &["__source.refused"]),
     ("circuit_opened", &["__lane.tripped"]),
     ("workflow_failed", &["__run.failed"]),
+    ("compensation_failed", &["__compensation.failed"]),
     ("db_unhealthy", &["__database.unhealthy"]),
     ("custom", &["__test"]),
     ("event_ttl_expired", &["__events.expired"]),
@@ -56,6 +57,7 @@ fn wording(kind: &str) -> Wording {
         }
         "circuit_opened" => of("zap", "Circuit breaker opened", 0xFF_4500, "error"),
         "workflow_failed" => of("x", "Workflow failed", 0xFF_0000, "error"),
+        "compensation_failed" => of("rotating_light", "Rollback failed", 0xFF_0000, "critical"),
         "db_unhealthy" => of("fire", "Database unhealthy", 0xFF_0000, "critical"),
         "event_ttl_expired" => of("hourglass", "Events expired by TTL", 0xFF_A500, "warning"),
         _ => of("gear", "tidehook", 0x34_98DB, "info"),

@@ -66,6 +66,24 @@ impl Notice {
         }
     }
 
+    /// A step of a run could not be undone: the run is paused until somebody acts.
+    pub(super) fn compensation_failed(run: &Run) -> Self {
+        let (id, workflow) = (run.id, &run.workflow);
+        Self {
+            kind: "__compensation.failed",
+            subject: workflow.clone(),
+            key: None,
+            body: json!({
+                "alert": "compensation_failed", "workflow": workflow, "run_id": id.to_string(),
+                "event_id": run.event.to_string(),
+                "error": run.error.as_ref().map(|error| error.message.clone()),
+                "message": format!(
+                    "Rollback of workflow '{workflow}' failed, the run is paused (run: {id})"
+                ),
+            }),
+        }
+    }
+
     /// The circuit breaker of a handler has opened.
     pub(super) fn tripped(handler: &str, until: Timestamp) -> Self {
         Self {

@@ -12,6 +12,7 @@ use crate::decide::alert::SOURCE;
 use crate::decide::plan::NewEvent;
 use crate::decide::retry::RetryPolicy;
 use crate::decide::settle::{JobOutcome, LaneFact, NextState, OutcomeRules, settle};
+use crate::model::history::NoteKind;
 use crate::model::run::Change;
 use crate::model::{Event, FailureCode, Outcome, RunStatus, Target};
 use crate::observe::feed::{FeedEvent, Next};
@@ -158,20 +159,24 @@ impl Engine {
         }
     }
 
-    /// The notices of a run that fails with this outcome: of the run, and of the step's job that
-    /// failed it.
+    /// The notices of a run that fails with this outcome, or whose rollback does: of the run, and
+    /// of the step's job that failed it.
     fn notices_of_change(
         &self,
         claimed: &Claimed,
         change: Option<&Change>,
         outcome: &JobOutcome,
     ) -> Vec<NewEvent> {
-        let failed = change.filter(|change| {
-            change.ends
-                && change.run.status == RunStatus::Failed
-                && change.run.state.event_context["source"] != SOURCE
-        });
-        let Some(change) = failed else { return Vec::new() };
+        let change = change.filter(|c| c.run.state.event_context["source"] != SOURCE);
+        let Some(change) = change else { return Vec::new() };
+        let is_paused = change.notes.iter().any(|note| note.kind == NoteKind::Paused);
+        let class = change.run.error.as_ref().map(|error| error.class.as_str());
+        if is_paused && class == Some("compensation_failed") {
+            return self.notice(Notice::compensation_failed(&change.run)).into_iter().collect();
+        }
+        if !change.ends || change.run.status != RunStatus::Failed {
+            return Vec::new();
+        }
         let dead = match (&outcome.next_state, &claimed.job.target) {
             (NextState::FailedIntoRun { error }, Target::Step(_)) => {
                 let (job, event) = (&claimed.job, change.run.event);

@@ -97,6 +97,30 @@ async fn what_dies_and_what_fails_is_reported_with_its_ids() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_that_fails_calls_for_somebody() {
+    let file = r#"
+server: { allow_private_urls: true }
+api: { auth_token: plainly-fictional }
+sources: { app: { type: event } }
+alerts: { url: "http://{receiver}/ok/alerts", on: [compensation_failed] }
+workflows:
+  trip:
+    source: app
+    on_failure: compensate
+    steps:
+      - { name: book, url: "http://{receiver}/ok/book", compensate: { url: "http://{receiver}/status/500", retry: { max: 1 } } }
+      - { name: pay, url: "http://{receiver}/status/402", retry: { max: 1 } }
+"#;
+    let world = World::container(file).await;
+    let event = publish(&world, "go").await;
+    let alert = alerts(&world, 1).await.remove(0);
+    assert_eq!(
+        (&alert["alert"], &alert["workflow"], &alert["event_id"]),
+        (&json!("compensation_failed"), &json!("trip"), &json!(event))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_dead_deliveries_is_a_few_alerts() {
     let world = World::container(&text(ALL)).await;
     for _ in 0..30 {
