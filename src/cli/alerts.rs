@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Subcommand;
+use serde_json::Value;
 
 use super::client::Client;
 use super::{Done, Global, print};
@@ -26,7 +27,9 @@ pub(super) async fn run(verb: &Alerts, global: &Global) -> Done {
     let began = std::time::Instant::now();
     loop {
         let shown = client.get(&format!("/api/events/{event}/jobs")).await?;
-        let job = &shown["jobs"][0];
+        // Handlers may listen to the same notice.
+        let jobs = shown["jobs"].as_array().map_or(&[][..], Vec::as_slice);
+        let job = jobs.iter().find(|job| job["kind"] == "alert").unwrap_or(&Value::Null);
         let error = job["last_error"].as_str();
         match (job["status"].as_str(), error) {
             (Some("completed"), _) => {

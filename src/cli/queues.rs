@@ -1,9 +1,10 @@
 //! `tidehook queues`: shows what pull queues hold, receives and acknowledges messages, drains, and
 //! tries dead messages again.
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use clap::Subcommand;
 use http::{HeaderMap, HeaderValue, Method, header};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::client::{Client, encode, value};
@@ -84,6 +85,41 @@ pub(super) enum Queues {
     },
 }
 
+const RECEIVED: [(&str, &str); 5] = [
+    ("MESSAGE", "id"),
+    ("TYPE", "event_type"),
+    ("ATTEMPT", "attempt"),
+    ("RECEIPT", "receipt"),
+    ("PAYLOAD", "payload"),
+];
+
+/// What a receive answers. Payloads stay text: consumers may send what this program cannot read.
+#[derive(serde::Deserialize)]
+struct Received {
+    messages: Vec<Message>,
+}
+
+#[derive(serde::Deserialize)]
+struct Message {
+    id: String,
+    event_type: String,
+    attempt: u32,
+    receipt: String,
+    payload: Box<RawValue>,
+}
+
+impl Received {
+    fn shown(&self) -> Value {
+        let shown = |m: &Message| {
+            json!({
+                "id": m.id, "event_type": m.event_type, "attempt": m.attempt,
+                "receipt": m.receipt, "payload": m.payload.get(),
+            })
+        };
+        self.messages.iter().map(shown).collect()
+    }
+}
+
 const MESSAGES: [(&str, &str); 6] = [
     ("MESSAGE", "id"),
     ("TYPE", "event_type"),
@@ -124,23 +160,20 @@ pub(super) async fn run(verb: Queues, global: &Global) -> Done {
         }
         Queues::Receive { queue, batch, wait, ack } => {
             let query = format!("/messages?batch={batch}&wait={}", encode(&wait));
-            let answer = client.get(&path(&queue, &query)).await?;
-            let receipts: Vec<&Value> = answer["messages"]
-                .as_array()
-                .map_or(&[][..], Vec::as_slice)
-                .iter()
-                .map(|message| &message["receipt"])
-                .collect();
-            show(global, &answer, || {
-                let columns = [
-                    ("MESSAGE", "id"),
-                    ("TYPE", "event_type"),
-                    ("ATTEMPT", "attempt"),
-                    ("RECEIPT", "receipt"),
-                    ("PAYLOAD", "payload"),
-                ];
-                print::table(&answer["messages"], &columns, "No messages.");
-            });
+            let path_and_query = path(&queue, &query);
+            let answer =
+                client.request(Method::GET, &path_and_query, HeaderMap::new(), Vec::new()).await?;
+            if !answer.status.is_success() {
+                value(answer)?;
+                return Err(anyhow!("the messages cannot be read").into());
+            }
+            let got: Received = serde_json::from_str(&answer.text)?;
+            let receipts: Vec<&str> = got.messages.iter().map(|m| m.receipt.as_str()).collect();
+            match global.json {
+                // As it came: a body may hold what this program would write otherwise.
+                true => print::line(answer.text.trim_end()),
+                false => print::table(&got.shown(), &RECEIVED, "No messages."),
+            }
             if ack && !receipts.is_empty() {
                 let body = json!({ "receipts": receipts });
                 let acked = say(&client, &path(&queue, "/ack"), &body).await?;

@@ -7,6 +7,7 @@ use url::Url;
 use super::Handler;
 use super::keys::ALERT_KINDS;
 use super::read::Section;
+use super::urls;
 use crate::decide::address::Policy;
 use crate::decide::alert::{Channel, KINDS};
 use crate::decide::pattern::Pattern;
@@ -74,6 +75,9 @@ impl Alerts {
             _ => s.required_text("url"),
         };
         let url = text.and_then(|text| match Url::parse(&text) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") && s.has("url") => {
+                urls::call(&mut s, "url", "alerts", policy)
+            }
             Ok(url) if matches!(url.scheme(), "http" | "https") => Some(url),
             _ => {
                 s.error("bad_url", "url", "alerts.url must start with http:// or https://");

@@ -465,6 +465,17 @@ fn read_cron(name: &str, s: &mut Section<'_>, kind: Option<SourceKind>) -> Optio
                     ),
                 );
             }
+            let first = schedule.after(Timestamp(1_767_225_600_000));
+            let second = first.and_then(|first| schedule.after(first));
+            if let (Some(first), Some(second)) = (first, second)
+                && jitter > second.since(first)
+            {
+                let message = format!(
+                    "source '{name}' has a jitter that is longer than the time between two ticks, \
+                     so ticks come late; use a shorter one"
+                );
+                s.warn("long_jitter", "jitter", message);
+            }
             Some(Cron { schedule, catch_up, jitter })
         }
         Err(why) => {

@@ -36,7 +36,9 @@ impl Engine {
                 slot.source
             ));
         }
-        let Due { fires, next } = cron.schedule.due(slot.at, now, cron.catch_up);
+        // A tick that its jitter has put off is not late.
+        let put_off = jittered(&slot.source, slot.at, cron.jitter).since(slot.at);
+        let Due { fires, next } = cron.schedule.due(slot.at, now.minus(put_off), cron.catch_up);
         let planned = match fires {
             Some(at) => {
                 let tick = json!({ "source": slot.source, "fired_at": at.rfc3339() });

@@ -22,7 +22,7 @@ use crate::config::{Source, SourceKind};
 use crate::decide::alert::RESERVED;
 use crate::engine::{Planned, Receipt};
 use crate::ingress::{self, Admitted, Challenge, Raw};
-use crate::model::Timestamp;
+use crate::model::{Inbound, Timestamp};
 
 /// The source of `POST /events/{type}`.
 const APP: &str = "app";
@@ -127,12 +127,6 @@ async fn call(
     let source = source.cloned().ok_or_else(|| ApiError::not_found("Unknown event source"))?;
     ingress::admit_address(&source, client_of(&request))
         .map_err(|why| refused(state, &source, why))?;
-    if kind.starts_with(RESERVED) {
-        return Err(ApiError::invalid_field(
-            "type",
-            "event types that begin with `__` are tidehook's own; use another name",
-        ));
-    }
     if kind.trim().is_empty()
         || kind.chars().count() > ingress::admit::KIND_CHARS_MAX
         || kind.chars().any(char::is_control)
@@ -143,7 +137,16 @@ async fn call(
         ));
     }
     let kind = kind.to_owned();
-    let judge = move |source: &Source, raw: &Raw, _now| ingress::call(source, raw, &kind);
+    let judge = move |source: &Source, raw: &Raw, _now| {
+        let admitted = ingress::call(source, raw, &kind)?;
+        let is_reserved = |event: &Inbound| event.kind.starts_with(RESERVED);
+        let is_forged = match &admitted {
+            Admitted::Event(event) => is_reserved(event),
+            Admitted::Batch(events) => events.iter().any(is_reserved),
+            Admitted::Challenge(_) => false,
+        };
+        if is_forged { Err(ingress::AdmitError::Reserved) } else { Ok(admitted) }
+    };
     take(state, source, request, StatusCode::ACCEPTED, judge).await
 }
 
@@ -190,6 +193,10 @@ fn refused(state: &State, source: &Source, why: ingress::AdmitError) -> ApiError
         ingress::AdmitError::ManyKeys => {
             ApiError::bad_request("the request has several `Idempotency-Key` headers; send one")
         }
+        ingress::AdmitError::Reserved => ApiError::invalid_field(
+            "type",
+            "event types that begin with `__` are tidehook's own; use another name",
+        ),
         ingress::AdmitError::NotUtf8 => ApiError::invalid_field("payload", "Invalid UTF-8 payload"),
         ingress::AdmitError::Schema(violations) => ApiError::invalid(
             violations

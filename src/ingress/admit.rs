@@ -42,6 +42,8 @@ pub enum AdmitError {
     ManyKeys,
     /// The content type says that it is a batch of CloudEvents, and it is not.
     Batch(String),
+    /// The event type is one of tidehook's own.
+    Reserved,
     /// The payload violates the source's schema: one sentence per violation.
     Schema(Vec<String>),
 }
@@ -55,6 +57,7 @@ impl AdmitError {
             Self::NotUtf8 => "not_utf8",
             Self::ManyKeys => "many_keys",
             Self::Batch(_) => "bad_batch",
+            Self::Reserved => "reserved_type",
             Self::Schema(_) => "schema",
         }
     }

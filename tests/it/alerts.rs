@@ -97,6 +97,24 @@ async fn what_dies_and_what_fails_is_reported_with_its_ids() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_queue_of_notices_keeps_them_for_its_consumers() {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let listening = text("").replace("queues:", "queues:\n  notices: { source: __tidehook }");
+        let Some(world) = World::start_as(Runtime::Container(kind), &listening).await else {
+            return;
+        };
+        for _ in 0..3 {
+            publish(&world, "fails").await;
+        }
+        world.receiver.until_count(3).await;
+        for _ in 0..3 {
+            let got = world.get("/api/queues/notices/messages?wait=10s").await.json();
+            assert_eq!(got["messages"][0]["event_type"], "__delivery.dead", "{got}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_that_fails_calls_for_somebody() {
     let file = r#"
 server: { allow_private_urls: true }
@@ -180,7 +198,7 @@ async fn handlers_and_workflows_listen_to_notices_and_their_own_failures_are_no_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_stored_that_nobody_listens_to_and_nobody_publishes_a_notice() {
-    let world = World::start(&text("")).await;
+    let world = World::container(&text("")).await;
     let event = publish(&world, "fails").await;
     world.receiver.until_count(1).await;
     let path = format!("/api/events/{event}/jobs");
@@ -198,6 +216,14 @@ async fn nothing_is_stored_that_nobody_listens_to_and_nobody_publishes_a_notice(
         .await
         .json();
     assert_eq!(notices["events"], json!([]));
+    let forged = [TOKEN, ("ce-type", "__delivery.dead")];
+    assert_eq!(world.post("/events/app/x", &forged, "{}").await.status, 422);
+    let counted = world.get("/metrics").await.text;
+    assert!(counted.contains("source=\"app\",reason=\"reserved_type\"} 1"), "{counted}");
+    let structured = [TOKEN, ("content-type", "application/cloudevents+json")];
+    let body = r#"{"specversion":"1.0","id":"1","source":"/x","type":"__y","data":{}}"#;
+    let answer = world.post("/events/app/x", &structured, body).await;
+    assert!(answer.status == 422 || !answer.text.contains("__y"), "{}", answer.text);
     for path in ["/events/app/__delivery.dead", "/events/__tidehook/__delivery.dead"] {
         let refused = world.post(path, &[TOKEN], "{}").await;
         assert!([422, 404].contains(&refused.status), "{path}: {}", refused.text);

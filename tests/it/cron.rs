@@ -5,8 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tidehook::config::layers::Variables;
+use tidehook::config::load::from_texts;
+use tidehook::config::problem::Text;
 use tidehook::deliver::Deliver;
 use tidehook::engine::{Budget, Engine};
+use tidehook::ingress;
 use tidehook::model::{JobState, LaneId, ManualClock, Outcome, Request, Response, Timestamp};
 use tidehook::store::{EventFilter, Page, Store};
 
@@ -187,4 +191,14 @@ async fn a_source_that_the_file_no_longer_names_is_parked_and_goes_on_later(f: F
     f.clock.set(at("2026-01-31T13:00:01Z"));
     work(&back).await;
     assert_eq!(counting.0.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn a_jitter_longer_than_the_period_is_warned_of() {
+    let mut problems = tidehook::config::Problems::default();
+    let content = file("schedule: \"* * * * * *\", jitter: 5s");
+    let texts = vec![Text { name: "test.yaml".into(), content }];
+    let read = from_texts(texts, &Variables::new(), false, &ingress::known(), &mut problems);
+    assert!(read.is_some());
+    assert!(problems.list.iter().any(|problem| problem.code == "long_jitter"));
 }

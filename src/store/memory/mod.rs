@@ -359,7 +359,7 @@ impl Tables {
         let row = self.jobs.get(&job_outcome.lease.job);
         if !has_lease
             && row.is_some_and(|r| {
-                r.job.claim == job_outcome.lease.claim && r.job.state != JobState::Leased
+                r.job.claim == job_outcome.lease.claim && r.job.state == state_after(job_outcome)
             })
         {
             // It was recorded before, and the answer was lost.
@@ -415,6 +415,15 @@ impl Tables {
             self.accept(report, now);
         }
         Ok(())
+    }
+}
+
+/// The state that a job has after an outcome.
+fn state_after(outcome: &JobOutcome) -> JobState {
+    match outcome.next_state {
+        NextState::Done | NextState::FailedIntoRun { .. } => JobState::Done,
+        NextState::Retry { .. } | NextState::Released => JobState::Pending,
+        NextState::Dead { .. } => JobState::Dead,
     }
 }
 

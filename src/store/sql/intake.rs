@@ -40,9 +40,7 @@ fn waiting(new_events: &[NewEvent], answers: &[Accepted]) -> BTreeSet<String> {
         if let Accepted::New { jobs, started, .. } = answer {
             let waits = |id: &JobId| jobs.contains(id) && !started.contains(id);
             let waiting = event.plan.jobs.iter().filter(|job| waits(&job.id));
-            // No claim looks at what consumers pull.
-            let waiting = waiting.map(|job| job.target.lane()).filter(|lane| !lane.is_pulled());
-            lanes.extend(waiting.map(|lane| lane.0));
+            lanes.extend(waiting.map(|job| job.target.lane().0));
         }
     }
     lanes

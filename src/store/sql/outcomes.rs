@@ -80,12 +80,23 @@ pub(in crate::store) fn in_row(job_outcome: &JobOutcome) -> Option<&Attempt> {
     })
 }
 
-pub(in crate::store) fn record_rows(outcomes: &[JobOutcome]) -> Rows {
-    let state = |next_state: &NextState| match next_state {
+/// The state that a job has after an outcome.
+fn state(next_state: &NextState) -> JobState {
+    match next_state {
         NextState::Done | NextState::FailedIntoRun { .. } => JobState::Done,
         NextState::Retry { .. } | NextState::Released => JobState::Pending,
         NextState::Dead { .. } => JobState::Dead,
-    };
+    }
+}
+
+/// Leases with the state that their outcomes leave: an outcome was recorded before if its job has
+/// that state already.
+pub(in crate::store) fn repeat_rows(outcomes: &[JobOutcome]) -> Rows {
+    let leases: Vec<Lease> = outcomes.iter().map(|outcome| outcome.lease).collect();
+    lease_rows(&leases).text("next", outcomes.iter().map(|c| state(&c.next_state).as_str()))
+}
+
+pub(in crate::store) fn record_rows(outcomes: &[JobOutcome]) -> Rows {
     let after = |next_state: &NextState| match next_state {
         NextState::Retry { after, .. } => millis(*after),
         _ => 0,

@@ -10,6 +10,7 @@ use sqlx::Pool;
 use super::driver::Driver;
 use super::statement::Sql;
 use super::tx::{IdleConnections, Tx};
+use crate::model::LaneId;
 use crate::model::time::Clock;
 use crate::model::{Ids, ManualClock, Pooler, SystemIds};
 use crate::store::error::Error;
@@ -148,10 +149,12 @@ impl<D: Driver> SqlStore<D> {
     }
 
     /// Notes lanes to which this process has committed work that is due. Its next claim looks at
-    /// them whatever the lanes say: a claim that ran meanwhile may have found them empty.
+    /// them whatever the lanes say: a claim that ran meanwhile may have found them empty. No claim
+    /// looks at what consumers pull.
     pub(super) fn note_fresh(&self, lanes: impl IntoIterator<Item = String>) {
         let mut fresh = self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner);
-        fresh.extend(lanes.into_iter().take(FRESH_MAX));
+        let pushed = lanes.into_iter().map(LaneId).filter(|lane| !lane.is_pulled());
+        fresh.extend(pushed.map(|lane| lane.0).take(FRESH_MAX));
         // Beyond that the lanes' own looks will do.
         while fresh.len() > FRESH_MAX {
             fresh.pop_first();

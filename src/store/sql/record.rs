@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::driver::Driver;
 use super::intake::count;
 use super::looks::{self, Wakes};
-use super::outcomes::{attempt_rows, held, in_row, lease_rows, record_rows};
+use super::outcomes::{attempt_rows, held, in_row, record_rows, repeat_rows};
 use super::pool::SqlStore;
 use super::rows::{IdRow, LaneRow, timestamp};
 use super::runs;
@@ -143,12 +143,12 @@ async fn record_rest<D: Driver>(
     fenced: &HashSet<Lease>,
 ) -> sqlx::Result<Vec<Result<()>>> {
     let holds = |job_outcome: &JobOutcome| fenced.contains(&job_outcome.lease);
-    let lost: Vec<Lease> = outcomes.iter().filter(|c| !holds(c)).map(|c| c.lease).collect();
+    let lost: Vec<JobOutcome> = outcomes.iter().filter(|c| !holds(c)).cloned().collect();
     let recorded: BTreeSet<String> = match lost.is_empty() {
         true => BTreeSet::new(),
         false => store
             .sql("recorded")
-            .bind("rows", lease_rows(&lost))
+            .bind("rows", repeat_rows(&lost))
             .all::<IdRow>(conn)
             .await?
             .into_iter()

@@ -261,8 +261,6 @@ fn due_lanes(outcome: &JobOutcome) -> Vec<String> {
     }
     let reported = outcome.reports.iter().flat_map(|report| &report.plan.jobs);
     lanes.extend(reported.map(|job| job.target.lane().0));
-    // No claim looks at what consumers pull.
-    lanes.retain(|lane| lane.as_str() != outcome.lane.0 || !outcome.lane.is_pulled());
     lanes
 }
 

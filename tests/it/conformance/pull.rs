@@ -91,6 +91,9 @@ async fn a_message_given_back_comes_back_after_its_delay(f: Fresh) {
     let again = receive(&*f.store, 1).await.pop().unwrap();
     assert_eq!((again.id, again.attempt), (got.id, 1));
     assert!(!record(&*f.store, &got, NextState::Done).await, "the first receive is over");
+    assert!(record(&*f.store, &again, retry_in(5)).await);
+    assert!(record(&*f.store, &again, retry_in(5)).await, "a repeat is answered like the first");
+    assert!(!record(&*f.store, &again, NextState::Done).await, "and a change of mind is not one");
 }
 
 async fn a_message_is_dead_when_its_attempts_are_used_up_by_time(f: Fresh) {

@@ -102,9 +102,10 @@ ON DUPLICATE KEY UPDATE
 -- name: recorded
 SELECT jobs.id FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
     job VARCHAR(26) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$.job',
-    claim BIGINT PATH '$.claim')) AS r
+    claim BIGINT PATH '$.claim',
+    next VARCHAR(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$.next')) AS r
 STRAIGHT_JOIN jobs ON jobs.id = r.job
-WHERE jobs.claim = r.claim AND jobs.state <> 'leased';
+WHERE jobs.claim = r.claim AND jobs.state = r.next;
 
 -- Those of these jobs that are under the lease of this claim.
 -- name: lock_leased

@@ -144,9 +144,10 @@ WHERE attempts.ending = 'interrupted';
 -- Finds records that were committed although their answer was lost: the claim is still the last
 -- one, and the job is not leased any more.
 -- name: recorded
-SELECT jobs.id FROM unnest(:rows.job::text[], :rows.claim::bigint[]) AS r(job, claim)
+SELECT jobs.id
+FROM unnest(:rows.job::text[], :rows.claim::bigint[], :rows.next::text[]) AS r(job, claim, next)
 JOIN jobs ON jobs.id = r.job
-WHERE jobs.id = ANY(:rows.job::text[]) AND jobs.claim = r.claim AND jobs.state <> 'leased';
+WHERE jobs.id = ANY(:rows.job::text[]) AND jobs.claim = r.claim AND jobs.state = r.next;
 
 -- `due_at` of a leased job is the end of its lease: from then on it may be claimed again.
 -- name: extend

@@ -65,7 +65,7 @@ WHERE attempts.ending = 'interrupted';
 -- one, and the job is not leased any more.
 -- name: recorded
 SELECT jobs.id FROM json_each(:rows) AS r CROSS JOIN jobs ON jobs.id = r.value ->> 'job'
-WHERE jobs.claim = r.value ->> 'claim' AND jobs.state <> 'leased';
+WHERE jobs.claim = r.value ->> 'claim' AND jobs.state = r.value ->> 'next';
 
 -- `due_at` of a leased job is the end of its lease: from then on it may be claimed again.
 -- name: extend
