@@ -108,7 +108,10 @@ pub fn body(channel: &Channel, notice: &Value) -> Value {
     match channel {
         Channel::Generic => notice.clone(),
         Channel::Slack => {
-            let lines = lines(&|label, value| format!("• {label}: `{value}`"));
+            // Slack reads `<!channel>` and links within these signs.
+            let escaped =
+                |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+            let lines = lines(&|label, value| format!("• {label}: `{}`", escaped(value)));
             json!({ "text": format!(":{icon}: *{title}*\n{lines}") })
         }
         Channel::Discord => {
@@ -144,7 +147,7 @@ mod tests {
     fn dead() -> Value {
         json!({
             "alert": "dlq", "job_id": "J1", "handler": "billing", "attempts": 5,
-            "error": "HTTP `500`\nbad", "suppressed": null,
+            "error": "HTTP `500`\n<!channel>", "suppressed": null,
             "message": "Job J1 moved to DLQ after 5 attempts (handler: billing)",
         })
     }
@@ -155,7 +158,7 @@ mod tests {
         assert_eq!(
             body(&Channel::Slack, &dead())["text"],
             ":rotating_light: *Job moved to DLQ*\n• Job: `J1`\n• Handler: `billing`\n• Attempts: \
-             `5`\n• Error: `HTTP '500''bad`"
+             `5`\n• Error: `HTTP '500''&lt;!channel&gt;`"
         );
         let embed = body(&Channel::Discord, &dead())["embeds"][0].clone();
         assert_eq!(
