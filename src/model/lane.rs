@@ -24,7 +24,12 @@ impl LaneId {
     /// Whether consumers pull its jobs. Workers never look at such a lane, so an unread queue costs
     /// them nothing, and it has no pause, rate or breaker.
     pub fn is_pulled(&self) -> bool {
-        self.0.starts_with("queue:")
+        self.queue_name().is_some()
+    }
+
+    /// The name of the queue whose lane this is; `None` for lanes that workers look at.
+    pub fn queue_name(&self) -> Option<&str> {
+        self.0.strip_prefix("queue:")
     }
 
     /// The lane of a cron source's slots, `cron:<source>`.

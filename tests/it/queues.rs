@@ -20,6 +20,7 @@ handlers:
 queues:
   jobs: { source: app, events: ["job.*", both], filter: "$.skip != true", visibility_timeout: 30s, max_attempts: 2, api_key: consumers-only }
   open: { source: app, events: ["open"], visibility_timeout: 1s }
+  "queue:odd": { source: app, events: ["odd"] }
   once: { source: app, events: ["once"], idempotency_key: "$.id" }
 "#;
 const OPERATOR: (&str, &str) = ("authorization", "Bearer plainly-fictional");
@@ -247,7 +248,7 @@ async fn routing_applies_to_queues_as_to_handlers() {
     let list = get(&world, "/api/queues", OPERATOR).await.json();
     let depths: Vec<&Value> =
         list["queues"].as_array().unwrap().iter().map(|q| &q["depth"]).collect();
-    assert_eq!(depths, [&json!(1), &json!(0), &json!(1)]);
+    assert_eq!(depths, [&json!(1), &json!(0), &json!(0), &json!(1)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -383,4 +384,12 @@ async fn the_command_line_does_what_consumers_and_operators_do() {
     let (code, _, told) = verb(&home, &["cron", "next", "nightli"]);
     assert!(code == Some(1) && told.contains("there are: nightly"), "{told}");
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_may_have_a_name_like_the_beginning_of_its_lane() {
+    let world = World::start(CONFIG).await;
+    publish(&world, "odd", "{}").await;
+    let got = get(&world, "/api/queues/queue%3Aodd/messages", CONSUMER).await.json();
+    assert_eq!(got["messages"].as_array().unwrap().len(), 1);
 }

@@ -374,8 +374,8 @@ impl Engine {
         // A failure here leaves leases that run out, as if the consumer had died.
         let events = self.health().learn(self.with_events(&received).await)?;
         for (request, received) in requests.iter().zip(received) {
-            let name = request.lane.0.trim_start_matches("queue:").to_owned();
-            if let Some(queue) = self.directory().queue(&name) {
+            let Some(name) = request.lane.queue_name() else { continue };
+            if let Some(queue) = self.directory().queue(name) {
                 self.report_all_dead(queue, &received.dead).await;
             }
             let message = |job: Job| {
@@ -388,7 +388,7 @@ impl Engine {
             };
             let messages: VecDeque<Message> =
                 received.messages.into_iter().filter_map(message).collect();
-            metrics::messages(&name, "received", messages.len());
+            metrics::messages(name, "received", messages.len());
             let (shares, left) = self.0.pulls.share(request, messages, received.next_in);
             drop(Parcel { messages: left, returns: returns.clone() });
             for (waiter, share) in shares {

@@ -171,8 +171,8 @@ impl Pulls {
         next_in: Option<Duration>,
     ) -> (Vec<(Waiter, Vec<Message>)>, Vec<Message>) {
         let mut state = self.state();
-        let name = request.lane.0.trim_start_matches("queue:");
-        let Some(waited) = state.queues.get_mut(name) else {
+        let name = request.lane.queue_name();
+        let Some(waited) = name.and_then(|name| state.queues.get_mut(name)) else {
             return (Vec::new(), messages.into());
         };
         let wanted = usize::try_from(request.most).unwrap_or(usize::MAX);
