@@ -4,13 +4,8 @@
 # Arguments choose tests: scripts/nightly.sh copy::
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. scripts/postgres.sh
-. scripts/mariadb.sh
-postgres_ready
-mariadb_ready
-export TIDEHOOK_TEST_ALL=1
 export TIDEHOOK_STORM_RUNS=500 TIDEHOOK_STORM_SECONDS=60
 export TIDEHOOK_COPY_EVENTS=100000
 export TIDEHOOK_SEEDS=200000
 [ $# -gt 0 ] || set -- storm:: thirty_kills a_live_sqlite_server every_seed
-cargo test --locked --release --test it -- --test-threads 1 "$@"
+scripts/test.sh --release --test it -- --test-threads 1 "$@"

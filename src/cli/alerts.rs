@@ -23,7 +23,7 @@ pub(super) async fn run(verb: &Alerts, global: &Global) -> Done {
     let Alerts::Test = verb;
     let client = Client::connect(global).await?;
     let sent = client.post("/api/alerts/test").await?;
-    let event = sent["event_id"].as_str().unwrap_or_default().to_owned();
+    let event = sent["event_id"].as_str().ok_or_else(|| anyhow!("the server named no event"))?;
     let began = std::time::Instant::now();
     loop {
         let shown = client.get(&format!("/api/events/{event}/jobs")).await?;
