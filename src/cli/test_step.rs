@@ -30,8 +30,8 @@ use crate::model::history::Note;
 use crate::model::history::NoteKind;
 use crate::model::run::{Change, RunJob, VisitPhase};
 use crate::model::{
-    Clock, Event, EventId, Failure, Job, JobId, JobState, Outcome, Payload, Request, Response, Run,
-    RunId, SystemClock, Timestamp,
+    Clock, Event, EventId, Failure, Job, JobId, Outcome, Payload, Request, Response, Run, RunId,
+    SystemClock, Timestamp,
 };
 
 /// Run one step of a workflow against a mock response
@@ -219,20 +219,7 @@ fn event(now: Timestamp, payload: &[u8]) -> Event {
 }
 
 fn job_of(job: &RunJob, event: &Event, now: Timestamp) -> Job {
-    Job {
-        id: job.id,
-        event: event.id,
-        target: job.target.clone(),
-        state: JobState::Leased,
-        attempt: 0,
-        interrupted: 0,
-        crashes: 0,
-        claim: 1,
-        due_at: now,
-        created_at: now,
-        finished_at: None,
-        last_error: None,
-    }
+    Job::leased(job.id, event.id, job.target.clone(), now, now)
 }
 
 /// The result as data: the request, what became of the step, and the state of the run.

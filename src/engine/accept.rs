@@ -13,8 +13,7 @@ use tokio::time::Instant;
 use super::inflight::{Inflight, Reservation};
 use super::{Engine, Parts};
 use crate::decide::plan::{Plan, plan};
-use crate::model::job::NewJob;
-use crate::model::{Event, EventId, Inbound, Job, JobId, JobState, Target, Timestamp};
+use crate::model::{Event, EventId, Inbound, Job, JobId, Target};
 use crate::observe::feed::FeedEvent;
 use crate::observe::metrics;
 use crate::store::{Accepted, Claimed, Each, Error, NewEvent, Result as Stored};
@@ -129,26 +128,9 @@ fn pass_to_worker(inflight: &Inflight, new_event: NewEvent, answer: &Stored<Acce
         created_at: *at,
     });
     for new in plan.jobs.into_iter().filter(|job| started.contains(&job.id)) {
-        let job = started_job(new, id, *at, lease);
+        // As the commit stored it: leased, under its first claim.
+        let job = Job::leased(new.id, id, new.target, *at, at.plus(lease));
         inflight.pass_to_worker(Claimed { job, now: *at, lane_clean: true }, Arc::clone(&event));
-    }
-}
-
-/// Builds the job as the commit stored it: leased, under its first claim.
-fn started_job(new: NewJob, event: EventId, at: Timestamp, lease: Duration) -> Job {
-    Job {
-        id: new.id,
-        event,
-        target: new.target,
-        state: JobState::Leased,
-        attempt: 0,
-        interrupted: 0,
-        crashes: 0,
-        claim: 1,
-        due_at: at.plus(lease),
-        created_at: at,
-        finished_at: None,
-        last_error: None,
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Engine, Planned};
 use crate::decide::alert::SOURCE;
 use crate::decide::plan::{NewEvent, plan};
-use crate::model::{Body, Event, EventId, Inbound, Job, JobId, JobState, Run, Target, Timestamp};
+use crate::model::{Body, Event, EventId, Inbound, Job, JobId, Run, Target, Timestamp};
 
 /// What the client of outgoing requests knows the channel of alerts by.
 pub const DESTINATION: &str = "alerts to operators";
@@ -193,8 +193,7 @@ impl Engine {
         attempts: u32,
         error: &str,
     ) -> Option<NewEvent> {
-        let is_news =
-            event.source != SOURCE && matches!(job.target, Target::Handler(_) | Target::Queue(_));
+        let is_news = event.source != SOURCE && matches!(job.target, Target::Handler(_));
         is_news.then(|| self.notice(Notice::dead(job, event.id, attempts, error))).flatten()
     }
 
@@ -221,20 +220,8 @@ impl Engine {
             unique_key: None,
             created_at: now,
         };
-        let job = Job {
-            id: JobId::next(&*self.0.parts.ids),
-            event: event.id,
-            target: Target::Alert(crate::config::alert::NAME.to_owned()),
-            state: JobState::Leased,
-            attempt: 0,
-            interrupted: 0,
-            crashes: 0,
-            claim: 1,
-            due_at: now,
-            created_at: now,
-            finished_at: None,
-            last_error: None,
-        };
+        let target = Target::Alert(crate::config::alert::NAME.to_owned());
+        let job = Job::leased(JobId::next(&*self.0.parts.ids), event.id, target, now, now);
         if let Some(request) = super::targets::alert::request(self, &job, &event) {
             let outcome = self.send(request, None).await;
             tracing::debug!(?outcome, "An alert about the database was sent.");

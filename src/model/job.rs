@@ -120,6 +120,30 @@ pub struct Job {
 }
 
 impl Job {
+    /// A job under its first lease, which ends at `until`, as it is when it has just been stored.
+    pub fn leased(
+        id: JobId,
+        event: EventId,
+        target: Target,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            event,
+            target,
+            state: JobState::Leased,
+            attempt: 0,
+            interrupted: 0,
+            crashes: 0,
+            claim: 1,
+            due_at: until,
+            created_at: now,
+            finished_at: None,
+            last_error: None,
+        }
+    }
+
     /// The lease this job was claimed with.
     pub fn lease(&self) -> Lease {
         Lease { job: self.id, claim: self.claim }
